@@ -1,0 +1,174 @@
+//! The command line, as `mmconvert --help` shows it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use mmconvert::{Budget, Rows};
+
+/// Streams TensorFlow tensors that are bigger than memory into memory-mapped .npy arrays.
+#[derive(Debug, Parser)]
+#[command(name = "mmconvert", version, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the environment failed, 2 usage, 3 the input is corrupt, 4 not enough memory or disk space, \
+5 verify found a difference, 6 not supported, 130 and 143 interrupted.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List tensors: name, dtype, shape, size.
+    Ls(Ls),
+    /// Show the format, shards, pieces and checksums, and what a conversion would cost.
+    Info(Info),
+    /// Convert tensors to .npy.
+    Convert(Convert),
+    /// Compare every element of an array with its source.
+    Verify(Verify),
+    /// Print a script that completes mmconvert's arguments.
+    Completions {
+        /// The shell it is for.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Common {
+    /// Say nothing but errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more of what is done.
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// How progress is shown; auto is a bar on a terminal and lines elsewhere.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) progress: ProgressMode,
+    /// Whether messages are coloured; auto also follows NO_COLOR.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: ColorMode,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    #[default]
+    Auto,
+    Plain,
+    Json,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorMode {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SourceArgs {
+    /// A checkpoint prefix, its .index, a directory with a checkpoint state file, or a SavedModel directory.
+    #[arg(value_name = "SRC")]
+    pub(crate) path: PathBuf,
+    /// Take SRC for this format whatever it looks like: tensor-bundle or saved-model.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Only these names; * matches any run of characters.
+    #[arg(value_name = "GLOB")]
+    pub(crate) names: Vec<OsString>,
+    /// One JSON object on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Info {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// The tensor; without it the source as a whole.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<OsString>,
+    /// One JSON object on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) resources: Resources,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Resources {
+    /// The most memory to use, dirty page cache included: 512MiB, 1.5GB, 65536 [default: a quarter of what is
+    /// available to this process, at most 1GiB].
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<Budget>,
+    /// The most threads to use [default: all cores].
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Convert {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Tensors by name, alias or glob; without any, all of them.
+    #[arg(value_name = "NAME|GLOB")]
+    pub(crate) names: Vec<OsString>,
+    /// The .npy file for one tensor, or a directory for several (or when it ends in / or is one).
+    #[arg(short, long = "output", value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Only this range of axis 0, as in Python: 10:20, :-1.
+    #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
+    pub(crate) rows: Option<Rows>,
+    #[command(flatten)]
+    pub(crate) resources: Resources,
+    /// Do not check stored checksums.
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// Replace an existing OUT, in one step once the new one is complete.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Say what would be read, written and used, and stop.
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Exit with 0 even if tensors were skipped because they are not supported.
+    #[arg(long)]
+    pub(crate) skip_unsupported: bool,
+    /// The result as one JSON object on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// A .npy file, or a directory that convert made.
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// What it was converted from.
+    #[arg(long, value_name = "SRC")]
+    pub(crate) against: PathBuf,
+    /// Take SRC for this format whatever it looks like.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// The tensor; not needed where the source has only one, or OUT is a directory.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<OsString>,
+    /// The range of axis 0 that was converted.
+    #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
+    pub(crate) rows: Option<Rows>,
+    #[command(flatten)]
+    pub(crate) resources: Resources,
+    /// The result as one JSON object on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,326 @@
+//! One function a command.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::CommandFactory;
+use mmconvert::{
+    CancelToken, Comparison, Converter, Error, Estimate, HumanBytes, Options, Result, ShapeText, Source, Tensor, compare, export,
+};
+use serde_json::{Map, Value, json};
+
+use crate::args::{Args, Common, Convert, Info, Ls, Resources, SourceArgs, Verify};
+use crate::render::{self, Stdout, note};
+use crate::{Outcome, progress, signals};
+
+fn open(args: &SourceArgs, common: &Common) -> Result<Source> {
+    let source = Source::open_as(&args.path, args.format.as_deref())?;
+    if common.verbose {
+        note(&format!("{}: {}, {} tensors", source.path().display(), source.format(), source.len()));
+    }
+    Ok(source)
+}
+
+fn warn(source: &Source, common: &Common) {
+    if !common.quiet {
+        for warning in source.warnings() {
+            note(&format!("warning: {warning}"));
+        }
+    }
+}
+
+fn bytes(names: &[OsString]) -> Vec<&[u8]> {
+    names.iter().map(|name| name.as_bytes()).collect()
+}
+
+fn options(resources: &Resources) -> Options {
+    let mut options = Options::new();
+    if let Some(memory) = resources.memory {
+        options = options.memory(memory);
+    }
+    if let Some(threads) = resources.threads {
+        options = options.threads(threads.into());
+    }
+    options
+}
+
+/// `mmconvert ls`.
+pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
+    let source = open(&args.source, common)?;
+    warn(&source, common);
+    // All tensors are listed one by one, so that a million of them take no memory beyond the index.
+    let selected = if args.names.is_empty() { None } else { Some(source.select(&bytes(&args.names))?) };
+    let tensors = || -> Box<dyn Iterator<Item = Result<Tensor<'_>>> + '_> {
+        match &selected {
+            Some(chosen) => Box::new(chosen.iter().cloned().map(Ok)),
+            None => Box::new(source.tensors()),
+        }
+    };
+    let mut out = Stdout::new();
+    if args.json {
+        let path = source.path().to_string_lossy();
+        out.write(format_args!("{{\"source\": {}, \"format\": {}, \"tensors\": [", json!(path), json!(source.format())))?;
+        for (i, tensor) in tensors().enumerate() {
+            out.write(if i == 0 { "\n" } else { ",\n" })?;
+            out.write(render::tensor_json(tensor?.info()))?;
+        }
+        out.line("]}")?;
+    } else {
+        const MEASURED: usize = 1000;
+        const WIDEST: usize = 64;
+        let mut width = 0;
+        for tensor in tensors().take(MEASURED) {
+            width = width.max(tensor?.info().name.to_string().chars().count()).min(WIDEST);
+        }
+        for tensor in tensors() {
+            out.line(render::tensor_line(tensor?.info(), width))?;
+        }
+    }
+    out.finish()?;
+    Ok(Outcome::Done)
+}
+
+/// `mmconvert info`.
+pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
+    let source = open(&args.source, common)?;
+    warn(&source, common);
+    let mut facts = render::source_facts(&source);
+    match &args.name {
+        Some(name) => tensor_info(&source.tensor(name.as_bytes())?, &options(&args.resources), &mut facts)?,
+        None => {
+            let (mut convertible, mut bytes) = (0u64, 0u64);
+            for tensor in source.tensors() {
+                let tensor = tensor?;
+                if tensor.info().unsupported.is_none() {
+                    convertible += 1;
+                    bytes = bytes.saturating_add(tensor.info().spec.nbytes());
+                }
+            }
+            facts.insert("tensors".into(), json!(source.len()));
+            facts.insert("convertible".into(), json!(convertible));
+            facts.insert("convertible_bytes".into(), json!(bytes));
+            facts.extend(source.facts());
+        }
+    }
+    if args.json {
+        render::json_object(&Value::Object(facts))?;
+    } else {
+        let mut out = Stdout::new();
+        render::facts(&mut out, &facts, 0)?;
+        out.finish()?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, Value>) -> Result<()> {
+    if let Value::Object(listed) = render::tensor_json(tensor.info()) {
+        facts.extend(listed);
+    }
+    facts.extend(tensor.facts()?);
+    if tensor.info().unsupported.is_none() {
+        let estimate = Converter::new(tensor)?.options(options.clone()).estimate()?;
+        facts.insert("conversion".into(), estimate_json(&estimate));
+    }
+    Ok(())
+}
+
+fn estimate_json(estimate: &Estimate) -> Value {
+    json!({
+        "method": estimate.method,
+        "read_bytes": estimate.read_bytes,
+        "write_bytes": estimate.write_bytes,
+        "slices": estimate.slices,
+        "slice_bytes": estimate.slice_bytes,
+        "threads": estimate.threads,
+        "memory_bytes": estimate.memory_bytes,
+    })
+}
+
+/// `mmconvert convert`.
+pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
+    let started = Instant::now();
+    let source = open(&args.source, common)?;
+    let tensors = source.select(&bytes(&args.names))?;
+    let cancel = CancelToken::new();
+    let options = options(&args.resources).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
+    let single = match tensors.as_slice() {
+        [one] if !args.output.is_dir() && !args.output.as_os_str().as_bytes().ends_with(b"/") => Some(one),
+        _ => None,
+    };
+    if args.dry_run {
+        return dry_run(args, &tensors, &options);
+    }
+    signals::cancel_on_signals(&cancel)?;
+    let (options, bar) = progress::attach(options, common);
+    let clear = || bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
+
+    if let Some(tensor) = single {
+        let mut converter = Converter::new(tensor)?.options(options);
+        if let Some(rows) = args.rows {
+            converter = converter.rows(rows);
+        }
+        let result = converter.run(&args.output);
+        clear();
+        let done = result?;
+        if args.json {
+            let output = render::output_json(&tensor.info().name, done.array.path(), &done.report);
+            let seconds = started.elapsed().as_secs_f64();
+            render::json_object(&render::outputs_json(vec![output], &[], seconds, done.report.nbytes, done.report.peak_memory))?;
+        } else if !common.quiet {
+            render::converted(tensor, &done);
+        }
+        return Ok(Outcome::Done);
+    }
+
+    let result = export(&source, &tensors, args.rows, &args.output, &options);
+    clear();
+    let done = result?;
+    let seconds = started.elapsed().as_secs_f64();
+    if args.json {
+        let outputs = done.outputs.iter().map(|output| render::output_json(&output.name, &output.path, &output.report)).collect();
+        let written = done.outputs.iter().map(|output| output.report.nbytes).sum();
+        let peak = done.outputs.iter().map(|output| output.report.peak_memory).max().unwrap_or(0);
+        render::json_object(&render::outputs_json(outputs, &done.skipped, seconds, written, peak))?;
+    } else if !common.quiet {
+        render::exported(&args.output, &done, seconds);
+    }
+    Ok(if done.skipped.is_empty() || args.skip_unsupported { Outcome::Done } else { Outcome::Skipped })
+}
+
+fn dry_run(args: &Convert, tensors: &[Tensor<'_>], options: &Options) -> Result<Outcome> {
+    let mut outputs = Vec::new();
+    let mut skipped = Vec::new();
+    let (mut read, mut memory) = (0u64, 0u64);
+    for tensor in tensors {
+        let info = tensor.info();
+        if let Some(reason) = &info.unsupported {
+            skipped.push((info.name.clone(), reason.clone()));
+            continue;
+        }
+        let mut converter = Converter::new(tensor)?.options(options.clone());
+        if let Some(rows) = args.rows {
+            converter = converter.rows(rows);
+        }
+        let estimate = converter.estimate()?;
+        read += estimate.read_bytes;
+        memory = memory.max(estimate.memory_bytes);
+        outputs.push((info, estimate));
+    }
+    if args.json {
+        let outputs: Vec<Value> = outputs
+            .iter()
+            .map(|(info, estimate)| {
+                let mut output = estimate_json(estimate);
+                output["name"] = json!(info.name.to_json());
+                output["dtype"] = json!(info.spec.dtype().name());
+                output["descr"] = json!(info.spec.dtype().descr());
+                output["shape"] = json!(estimate.shape);
+                output["nbytes"] = json!(estimate.write_bytes);
+                output
+            })
+            .collect();
+        let skipped: Vec<Value> = skipped.iter().map(|(name, reason)| json!({"name": name.to_json(), "reason": reason})).collect();
+        render::json_object(&json!({"dry_run": true, "outputs": outputs, "skipped": skipped, "read_bytes": read, "memory_bytes": memory}))?;
+    } else {
+        let mut out = Stdout::new();
+        for (info, estimate) in &outputs {
+            out.line(format_args!(
+                "{}: {} {} -> {}, {} in {} slices of at most {}, {} threads, method {}",
+                info.name,
+                info.spec.dtype(),
+                ShapeText(&estimate.shape),
+                info.spec.dtype().descr().unwrap_or_default(),
+                HumanBytes(estimate.write_bytes),
+                estimate.slices,
+                HumanBytes(estimate.slice_bytes),
+                estimate.threads,
+                estimate.method,
+            ))?;
+        }
+        for (name, reason) in &skipped {
+            out.line(format_args!("{name}: skipped, {reason}"))?;
+        }
+        out.line(format_args!(
+            "would read and write {} into {}, using at most {} of memory",
+            HumanBytes(read),
+            args.output.display(),
+            HumanBytes(memory)
+        ))?;
+        out.finish()?;
+    }
+    Ok(if skipped.is_empty() || args.skip_unsupported { Outcome::Done } else { Outcome::Skipped })
+}
+
+/// `mmconvert verify`.
+pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
+    let source = Source::open_as(&args.against, args.format.as_deref())?;
+    let cancel = CancelToken::new();
+    signals::cancel_on_signals(&cancel)?;
+    let options = options(&args.resources).cancel(cancel);
+    let mut results = Vec::new();
+    let mut different = false;
+    for (path, tensor) in pairs(args, &source)? {
+        let comparison = compare(&path, &tensor, args.rows, &options)?;
+        let name = &tensor.info().name;
+        let (equal, text) = match &comparison {
+            Comparison::Equal(verified) => (true, format!("equal; source: {}", render::verified(*verified))),
+            Comparison::Different(difference) => (false, difference.to_string()),
+        };
+        different |= !equal;
+        if !equal || !common.quiet {
+            note(&format!("{} against {name}: {text}", path.display()));
+        }
+        results.push(json!({"path": path.to_string_lossy(), "name": name.to_json(), "equal": equal, "difference": (!equal).then_some(text)}));
+    }
+    if args.json {
+        render::json_object(&json!({"equal": !different, "outputs": results}))?;
+    }
+    Ok(if different { Outcome::Different } else { Outcome::Done })
+}
+
+/// The arrays to check, each with its tensor.
+fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'a>)>> {
+    if args.output.is_dir() {
+        let wanted = args.name.as_deref().map(|name| source.tensor(name.as_bytes())).transpose()?;
+        let wanted = wanted.map(|tensor| tensor.info().name.clone());
+        let files = mmconvert::manifest_files(&args.output)?;
+        let mut pairs = Vec::new();
+        for (name, file) in files {
+            let tensor = source.tensor(name.as_bytes())?;
+            if wanted.as_ref().is_none_or(|wanted| *wanted == tensor.info().name) {
+                pairs.push((args.output.join(file), tensor));
+            }
+        }
+        return Ok(pairs);
+    }
+    let tensor = match &args.name {
+        Some(name) => source.tensor(name.as_bytes())?,
+        None => only_tensor(source, &args.output)?,
+    };
+    Ok(vec![(args.output.clone(), tensor)])
+}
+
+/// The only tensor of a source that can be converted.
+fn only_tensor<'a>(source: &'a Source, output: &Path) -> Result<Tensor<'a>> {
+    let mut found = None;
+    for tensor in source.tensors() {
+        let tensor = tensor?;
+        if tensor.info().unsupported.is_none() && found.replace(tensor).is_some() {
+            let detail = format!("{} holds {} tensors: name the one that {} was made from", source.path().display(), source.len(), output.display());
+            return Err(Error::BadRequest { detail });
+        }
+    }
+    found.ok_or_else(|| Error::BadRequest { detail: format!("{} holds no tensor that can be converted", source.path().display()) })
+}
+
+/// `mmconvert completions`.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<Outcome> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "mmconvert", &mut script);
+    let mut out = Stdout::new();
+    out.write(String::from_utf8_lossy(&script))?;
+    out.finish()?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,55 @@
+//! The `mmconvert` program: arguments in, exit code out. What it does is in the library.
+
+mod args;
+mod commands;
+mod progress;
+mod render;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mmconvert::Error;
+
+/// How a command ended, when it did not fail.
+enum Outcome {
+    Done,
+    /// A comparison found a difference; it has been shown.
+    Different,
+    /// Some tensors were left out because they are not supported; they have been named.
+    Skipped,
+}
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let result = match &args.command {
+        args::Command::Ls(ls) => commands::ls(ls, &args.common),
+        args::Command::Info(info) => commands::info(info, &args.common),
+        args::Command::Convert(convert) => commands::convert(convert, &args.common),
+        args::Command::Verify(verify) => commands::verify(verify, &args.common),
+        args::Command::Completions { shell } => commands::completions(*shell),
+    };
+    let code = match &result {
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::Different) => 5,
+        Ok(Outcome::Skipped) => 6,
+        // Whoever read our output has seen enough.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            render::error(error, args.common.color);
+            exit_code(error)
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::BadRequest { .. } | Error::NoSuchTensor { .. } | Error::WrongDtype { .. } => 2,
+        Error::Malformed { .. } => 3,
+        Error::Limit { .. } => 4,
+        Error::Unsupported { .. } => 6,
+        Error::Cancelled => signals::received().map_or(1, |signal| 128 + signal),
+        _ => 1,
+    }
+}

@@ -1,0 +1,211 @@
+//! Text and JSON for people and programs. Data goes to stdout, everything else to stderr.
+
+use std::error::Error as _;
+use std::io::{self, IsTerminal, Write};
+
+use mmconvert::{Converted, Error, Export, HumanBytes, Name, Report, Result, ShapeText, Skipped, Source, Tensor, TensorInfo, Verified};
+use serde_json::{Map, Value, json};
+
+use crate::args::ColorMode;
+
+/// Shows an error with all of its causes.
+pub(crate) fn error(error: &Error, color: ColorMode) {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text += &format!(": {inner}");
+        cause = inner.source();
+    }
+    let coloured = match color {
+        ColorMode::Always => true,
+        ColorMode::Never => false,
+        ColorMode::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+    };
+    let label = if coloured { "\x1b[1;31merror\x1b[0m" } else { "error" };
+    note(&format!("{label}: {text}"));
+}
+
+/// A line on stderr; if that cannot be written to, there is nobody to tell.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Standard output, buffered; a failure to write it is a failure of the command.
+pub(crate) struct Stdout(io::BufWriter<io::StdoutLock<'static>>);
+
+impl Stdout {
+    pub(crate) fn new() -> Self {
+        Self(io::BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+    }
+
+    pub(crate) fn write(&mut self, text: impl std::fmt::Display) -> Result<()> {
+        write!(self.0, "{text}").map_err(stdout_error)
+    }
+
+    pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> Result<()> {
+        writeln!(self.0, "{text}").map_err(stdout_error)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.0.flush().map_err(stdout_error)
+    }
+}
+
+fn stdout_error(source: io::Error) -> Error {
+    Error::Io { action: "write to", path: "standard output".into(), source }
+}
+
+/// A whole JSON object on stdout.
+pub(crate) fn json_object(value: &Value) -> Result<()> {
+    let mut out = Stdout::new();
+    out.line(value)?;
+    out.finish()
+}
+
+/// What `ls --json` says of a tensor.
+pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
+    let spec = &info.spec;
+    json!({
+        "name": info.name.to_json(),
+        "alias": info.alias,
+        "dtype": spec.dtype().name(),
+        "shape": spec.shape(),
+        "nbytes": spec.dtype().itemsize().map(|_| spec.nbytes()),
+        "descr": spec.dtype().descr(),
+        "convertible": info.unsupported.is_none(),
+        "reason": info.unsupported,
+    })
+}
+
+/// One line of `ls`.
+pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
+    let size = if info.spec.dtype().itemsize().is_some() { HumanBytes(info.spec.nbytes()).to_string() } else { "-".into() };
+    let alias = info.alias.as_ref().map(|alias| format!("  ({})", Name::new(alias.as_bytes()))).unwrap_or_default();
+    format!(
+        "{:<name_width$}  {:<10}  {:<16}  {size:>10}{alias}",
+        info.name.to_string(),
+        info.spec.dtype(),
+        ShapeText(info.spec.shape()).to_string()
+    )
+}
+
+/// `key: value` lines for nested facts.
+pub(crate) fn facts(out: &mut Stdout, facts: &Map<String, Value>, indent: usize) -> Result<()> {
+    const MOST_ITEMS: usize = 20;
+    for (key, value) in facts {
+        let key = key.replace('_', " ");
+        match value {
+            Value::Object(inner) => {
+                out.line(format_args!("{:indent$}{key}:", ""))?;
+                self::facts(out, inner, indent + 2)?;
+            }
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                out.line(format_args!("{:indent$}{key}:", ""))?;
+                for item in items.iter().take(MOST_ITEMS) {
+                    let parts = item.as_object().into_iter().flatten().map(|(k, v)| format!("{} {}", k.replace('_', " "), plain(v)));
+                    out.line(format_args!("{:indent$}  - {}", "", parts.collect::<Vec<_>>().join(", ")))?;
+                }
+                if items.len() > MOST_ITEMS {
+                    out.line(format_args!("{:indent$}  … {} in all; --json lists them", "", items.len()))?;
+                }
+            }
+            _ => {
+                let human = value.as_u64().filter(|n| key.contains("bytes") && *n >= 1024).map(|n| format!(" ({})", HumanBytes(n)));
+                out.line(format_args!("{:indent$}{key}: {}{}", "", plain(value), human.unwrap_or_default()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => Name::new(text.as_bytes()).to_string(),
+        Value::Null => "missing".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Facts about a source or a tensor that every format has.
+pub(crate) fn source_facts(source: &Source) -> Map<String, Value> {
+    let mut facts = Map::new();
+    facts.insert("source".into(), json!(source.path().to_string_lossy()));
+    facts.insert("format".into(), json!(source.format()));
+    facts
+}
+
+/// What `convert --json` says of one output.
+pub(crate) fn output_json(name: &Name, path: &std::path::Path, report: &Report) -> Value {
+    json!({
+        "name": name.to_json(),
+        "path": path.to_string_lossy(),
+        "dtype": report.dtype.name(),
+        "descr": report.dtype.descr(),
+        "shape": report.shape,
+        "nbytes": report.nbytes,
+        "seconds": report.elapsed.as_secs_f64(),
+        "verified": report.verified == Verified::Full,
+        "method": report.method,
+    })
+}
+
+/// What `convert --json` says of all of them.
+pub(crate) fn outputs_json(outputs: Vec<Value>, skipped: &[Skipped], seconds: f64, bytes_written: u64, peak_memory: u64) -> Value {
+    json!({
+        "outputs": outputs,
+        "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),
+        "seconds": seconds,
+        "bytes_written": bytes_written,
+        "peak_memory": peak_memory,
+    })
+}
+
+/// The line about one finished array.
+pub(crate) fn converted(tensor: &Tensor<'_>, converted: &Converted) {
+    let report = &converted.report;
+    note(&format!(
+        "{} -> {}: {} {}, {} in {:.2} s, {}",
+        tensor.info().name,
+        converted.array.path().display(),
+        report.dtype,
+        ShapeText(&report.shape),
+        HumanBytes(report.nbytes),
+        report.elapsed.as_secs_f64(),
+        verified(report.verified),
+    ));
+    lost_dtype(report);
+}
+
+fn lost_dtype(report: &Report) {
+    if report.dtype.descr().is_some_and(|descr| descr.contains('V')) {
+        note(&format!(
+            "note: NumPy has no {}; the file holds its bytes as {}, and .view(ml_dtypes.{}) reads them",
+            report.dtype,
+            report.dtype.descr().unwrap_or_default(),
+            report.dtype,
+        ));
+    }
+}
+
+/// The lines about a finished directory.
+pub(crate) fn exported(dir: &std::path::Path, export: &Export, seconds: f64) {
+    let bytes: u64 = export.outputs.iter().map(|output| output.report.nbytes).sum();
+    let checked = export.outputs.iter().filter(|output| output.report.verified == Verified::Full).count();
+    note(&format!(
+        "{} arrays -> {}: {} in {seconds:.2} s, {checked} with all checksums verified",
+        export.outputs.len(),
+        dir.display(),
+        HumanBytes(bytes),
+    ));
+    for skipped in &export.skipped {
+        note(&format!("skipped {}: {}", skipped.name, skipped.reason));
+    }
+}
+
+pub(crate) fn verified(verified: Verified) -> &'static str {
+    match verified {
+        Verified::Full => "checksums verified",
+        Verified::Partial => "checksums verified for whole pieces only: one covers more than these rows",
+        Verified::Not => "checksums not verified",
+    }
+}

@@ -1,0 +1,422 @@
+//! Source, plan, decode and sink joined: one tensor into one `.npy`.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::budget::Budget;
+use crate::decode::Decoder;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::mmap::PrivateFile;
+use crate::plan::Plan;
+use crate::rows::Rows;
+use crate::sink::NpySink;
+use crate::source::{Ledger, ReadContext, Tensor, TensorReader, Verified};
+use crate::spec::TensorSpec;
+use crate::staging::{Existing, StagedFile};
+use crate::view::MmapArray;
+
+pub use crate::pool::CancelToken;
+
+/// How outputs are written in this version: read straight into mapped windows.
+const METHOD: &str = "map";
+
+/// Choices that hold for any number of conversions.
+///
+/// Defaults: memory a quarter of what is available and at most 1 GiB, threads as many as cores, checksums verified,
+/// existing outputs kept.
+#[derive(Clone)]
+pub struct Options {
+    pub(crate) memory: Option<Budget>,
+    pub(crate) threads: Option<usize>,
+    pub(crate) verify: bool,
+    pub(crate) overwrite: bool,
+    pub(crate) cancel: CancelToken,
+    pub(crate) progress: Option<Arc<ProgressFn>>,
+}
+
+type ProgressFn = dyn Fn(&Progress) + Send + Sync;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { memory: None, threads: None, verify: true, overwrite: false, cancel: CancelToken::new(), progress: None }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("memory", &self.memory)
+            .field("threads", &self.threads)
+            .field("verify", &self.verify)
+            .field("overwrite", &self.overwrite)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The most memory to use, output pages that are not on disk yet included.
+    #[must_use]
+    pub fn memory(mut self, budget: Budget) -> Self {
+        self.memory = Some(budget);
+        self
+    }
+
+    /// The most threads to use; at least one is.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Whether stored checksums are verified while the bytes pass through.
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Whether an existing output is replaced, in one step, once the new one is complete.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`] and no output.
+    #[must_use]
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = token;
+        self
+    }
+
+    /// Called after every slice, from the threads that do the work.
+    #[must_use]
+    pub fn progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(report));
+        self
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        self.memory.unwrap_or_default()
+    }
+
+    pub(crate) fn thread_count(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    pub(crate) fn existing(&self) -> Existing {
+        if self.overwrite { Existing::Replace } else { Existing::Keep }
+    }
+}
+
+/// Where a conversion stands.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes of the output that are filled.
+    pub done_bytes: u64,
+    /// All bytes of the output.
+    pub total_bytes: u64,
+    /// Memory in use by the plan's account: buffers and output pages not on disk yet.
+    pub memory_bytes: u64,
+    /// The budget.
+    pub memory_limit: u64,
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// The tensor's dtype, which the `.npy` may have lost.
+    pub dtype: Dtype,
+    /// The array's shape.
+    pub shape: Vec<u64>,
+    /// Bytes of elements.
+    pub nbytes: u64,
+    /// From opening the output to its name being on disk.
+    pub elapsed: Duration,
+    /// How the output was written: `map` reads straight into mapped windows.
+    pub method: &'static str,
+    /// How much of the data stored checksums vouch for.
+    pub verified: Verified,
+    /// The most memory in use, by the plan's account: process, source, buffers, output pages not on disk yet.
+    pub peak_memory: u64,
+}
+
+/// The finished array and what it took.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Converted {
+    /// The array, mapped.
+    pub array: MmapArray,
+    /// What was done.
+    pub report: Report,
+}
+
+/// Converts one tensor into one `.npy` file.
+///
+/// ```no_run
+/// use mmconvert::{Budget, Converter, Source};
+///
+/// let source = Source::open("model.ckpt-1000")?;
+/// let tensor = source.tensor("embedding")?;
+/// let converted = Converter::new(&tensor)?.memory(Budget::mib(256)).run("embedding.npy")?;
+/// let view = converted.array.view::<f32>()?;
+/// println!("{:?}, first row {}", view.shape(), view.row(0));
+/// # trait Row { fn row(&self, i: usize) -> String; }
+/// # impl Row for ndarray::ArrayViewD<'_, f32> { fn row(&self, i: usize) -> String { format!("{:?}", self.index_axis(ndarray::Axis(0), i)) } }
+/// # Ok::<(), mmconvert::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Converter<'a> {
+    reader: Box<dyn TensorReader + 'a>,
+    heap_bytes: u64,
+    rows: Option<Rows>,
+    options: Options,
+}
+
+impl<'a> Converter<'a> {
+    /// A conversion of all of `tensor` with the default [`Options`].
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a dtype without a fixed size, and what [`Tensor::reader`] says of the files.
+    pub fn new(tensor: &Tensor<'a>) -> Result<Self> {
+        let mut converter = Self::from_reader(tensor.reader()?);
+        converter.heap_bytes = tensor.source_heap_bytes();
+        Ok(converter)
+    }
+
+    /// A conversion of what `reader` reads.
+    #[must_use]
+    pub fn from_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
+        Self { reader, heap_bytes: 0, rows: None, options: Options::default() }
+    }
+
+    /// Converts only these rows of axis 0: `10..20`, or [`Rows`] with Python's rules for negative ends.
+    #[must_use]
+    pub fn rows(mut self, rows: impl Into<Rows>) -> Self {
+        self.rows = Some(rows.into());
+        self
+    }
+
+    /// All choices at once.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// See [`Options::memory`].
+    #[must_use]
+    pub fn memory(mut self, budget: Budget) -> Self {
+        self.options = self.options.memory(budget);
+        self
+    }
+
+    /// See [`Options::threads`].
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options = self.options.threads(threads);
+        self
+    }
+
+    /// See [`Options::verify`].
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.options = self.options.verify(verify);
+        self
+    }
+
+    /// See [`Options::overwrite`].
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.options = self.options.overwrite(overwrite);
+        self
+    }
+
+    /// See [`Options::cancel`].
+    #[must_use]
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.options = self.options.cancel(token);
+        self
+    }
+
+    /// See [`Options::progress`].
+    #[must_use]
+    pub fn progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.options = self.options.progress(report);
+        self
+    }
+
+    /// What a run would read, write and use; nothing is read or written for it.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice.
+    pub fn estimate(&self) -> Result<Estimate> {
+        let job = self.job()?;
+        Ok(Estimate {
+            shape: job.spec.shape().to_vec(),
+            read_bytes: job.plan.total_bytes(),
+            write_bytes: job.plan.total_bytes(),
+            slices: job.plan.slices(),
+            slice_bytes: job.plan.slice_bytes().min(job.plan.total_bytes()),
+            threads: job.plan.threads,
+            memory_bytes: job.plan.memory_bytes(),
+            method: METHOD,
+        })
+    }
+
+    fn job(&self) -> Result<Job<'_>> {
+        Job::new(self.reader.as_ref(), self.rows, self.heap_bytes, &self.options)
+    }
+
+    /// Writes the array to `path`, where it appears complete, verified and synced, or not at all.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`] unless overwriting was chosen; [`Error::Malformed`] when a checksum does not match;
+    /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::Cancelled`]; [`Error::Io`].
+    pub fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
+        let started = Instant::now();
+        let job = self.job()?;
+        let staged = StagedFile::create(path.as_ref(), self.options.existing())?;
+        let outcome = job.fill(staged.file(), staged.target(), &self.options)?;
+        self.options.check_cancelled()?;
+        let (file, target) = (Arc::clone(staged.file()), staged.target().to_owned());
+        staged.publish()?;
+        let map = file.map().map_err(Error::io("map", &target))?;
+        let array = MmapArray::new(map, &target, Some(job.spec.dtype()))?;
+        Ok(Converted { array, report: job.report(&outcome, started) })
+    }
+}
+
+impl Options {
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// What a conversion would read, write and use.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// The output's shape.
+    pub shape: Vec<u64>,
+    /// Bytes to read from the source.
+    pub read_bytes: u64,
+    /// Bytes of elements to write.
+    pub write_bytes: u64,
+    /// The number of slices.
+    pub slices: usize,
+    /// Bytes of the longest slice.
+    pub slice_bytes: u64,
+    /// Workers.
+    pub threads: usize,
+    /// The most memory in use.
+    pub memory_bytes: u64,
+    /// How the output would be written.
+    pub method: &'static str,
+}
+
+/// One tensor, ready to be converted: everything that can be refused has been.
+pub(crate) struct Job<'a> {
+    reader: &'a dyn TensorReader,
+    /// The output's spec: the selected rows.
+    pub(crate) spec: TensorSpec,
+    plan: Plan,
+    decoder: Decoder,
+    descr: &'static str,
+}
+
+/// What filling a file gave.
+pub(crate) struct Outcome {
+    verified: Verified,
+    peak_memory: u64,
+}
+
+impl<'a> Job<'a> {
+    pub(crate) fn new(reader: &'a dyn TensorReader, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
+        let source = reader.spec();
+        let descr = source.dtype().descr().ok_or_else(|| Error::Unsupported {
+            what: format!("dtype {}", source.dtype()),
+            detail: "it has no fixed-size elements".into(),
+        })?;
+        let rows = match rows {
+            Some(_) if source.shape().is_empty() => return Err(Error::bad_request("a scalar has no rows to choose from")),
+            Some(rows) => rows.resolve(source.rows()),
+            None => 0..source.rows(),
+        };
+        let heap = heap_bytes.saturating_add(reader.heap_bytes());
+        let plan = Plan::new(source, &rows, options.budget(), options.thread_count(), heap)?;
+        let decoder = Decoder::resolve(source.dtype(), reader.byte_order());
+        Ok(Self { reader, spec: source.with_rows(&rows), plan, decoder, descr })
+    }
+
+    /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
+    pub(crate) fn fill(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
+        let sink = Arc::new(NpySink::new(Arc::clone(file), target, self.descr, self.plan.window_bytes));
+        sink.reserve(self.spec.nbytes())?;
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let done = AtomicU64::new(0);
+        crate::pool::for_each_slice(&self.plan, &options.cancel, || self.context(ledger.as_ref(), options), |slice, context| {
+            let mut window = sink.window(slice.bytes.clone())?;
+            self.reader.read(slice.elements.clone(), &mut window, context)?;
+            self.decoder.apply(&mut window);
+            window.commit()?;
+            let len = slice.bytes.end - slice.bytes.start;
+            let done_bytes = done.fetch_add(len, Ordering::Relaxed) + len;
+            if let Some(report) = &options.progress {
+                report(&Progress {
+                    done_bytes,
+                    total_bytes: self.plan.total_bytes(),
+                    memory_bytes: self.plan.fixed_bytes + sink.behind().held_and_peak().0,
+                    memory_limit: options.budget().as_bytes(),
+                });
+            }
+            Ok(())
+        })?;
+        let verified = ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())?;
+        sink.finish(self.spec.shape(), self.spec.nbytes())?;
+        Ok(Outcome { verified, peak_memory: self.plan.fixed_bytes + sink.behind().held_and_peak().1 })
+    }
+
+    /// Calls `check` with every slice's bytes in the output and its decoded elements, in parallel, in any order.
+    pub(crate) fn for_each_decoded(&self, options: &Options, check: impl Fn(Range<u64>, &[u8]) -> Result<()> + Sync) -> Result<Verified> {
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let context = || (self.context(ledger.as_ref(), options), vec![0; crate::spec::memory_len(self.plan.slice_bytes())]);
+        crate::pool::for_each_slice(&self.plan, &options.cancel, context, |slice, (context, buffer)| {
+            let part = &mut buffer[..crate::spec::memory_len(slice.bytes.end - slice.bytes.start)];
+            self.reader.read(slice.elements.clone(), part, context)?;
+            self.decoder.apply(part);
+            check(slice.bytes.clone(), part)
+        })?;
+        ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
+    }
+
+    fn context<'b>(&self, ledger: Option<&'b Ledger<'b>>, options: &'b Options) -> ReadContext<'b> {
+        ReadContext::new(self.plan.chunk_bytes, ledger, &options.cancel)
+    }
+
+    pub(crate) fn report(&self, outcome: &Outcome, started: Instant) -> Report {
+        Report {
+            dtype: self.spec.dtype(),
+            shape: self.spec.shape().to_vec(),
+            nbytes: self.spec.nbytes(),
+            elapsed: started.elapsed(),
+            method: METHOD,
+            verified: outcome.verified,
+            peak_memory: outcome.peak_memory,
+        }
+    }
+}
+

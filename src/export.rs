@@ -1,0 +1,207 @@
+//! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::convert::{Job, Options, Progress, Report};
+use crate::error::{Error, Result};
+use crate::file_name;
+use crate::rows::Rows;
+use crate::source::{Name, Source, Tensor};
+use crate::staging::{Existing, StagedDir, StagedFile};
+
+/// The file that maps names to files.
+const MANIFEST: &str = "manifest.json";
+
+/// What was written into a directory, and what was not.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Export {
+    /// The arrays, in the order of the source.
+    pub outputs: Vec<Exported>,
+    /// The tensors that cannot be converted.
+    pub skipped: Vec<Skipped>,
+}
+
+/// One array in the directory.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Exported {
+    /// The tensor's name.
+    pub name: Name,
+    /// The array's file.
+    pub path: PathBuf,
+    /// What was done.
+    pub report: Report,
+}
+
+/// One tensor that was not converted.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// The tensor's name.
+    pub name: Name,
+    /// Why not.
+    pub reason: String,
+}
+
+/// Where files go until the export is complete.
+enum Place {
+    /// Into a directory that gets its name at the end, all at once.
+    Fresh(StagedDir),
+    /// Into one that others use too: file by file, each complete.
+    Shared(PathBuf),
+}
+
+impl Place {
+    fn new(dir: &Path, options: &Options) -> Result<Self> {
+        match fs::read_dir(dir) {
+            Ok(mut entries) => {
+                let dir = fs::canonicalize(dir).map_err(Error::io("follow", dir))?;
+                match (entries.next().is_none(), options.existing()) {
+                    (true, _) => Ok(Self::Fresh(StagedDir::create(&dir)?)),
+                    (false, Existing::Replace) => Ok(Self::Shared(dir)),
+                    (false, Existing::Keep) => Err(Error::OutputExists { path: dir }),
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::Fresh(StagedDir::create(dir)?)),
+            Err(error) => Err(Error::io("use the output directory", dir)(error)),
+        }
+    }
+
+    /// A file that is to be called `name` in the directory.
+    fn stage(&self, name: &str) -> Result<StagedFile> {
+        match self {
+            Self::Fresh(staged) => StagedFile::create(&staged.path().join(name), Existing::Keep),
+            Self::Shared(dir) => StagedFile::create(&dir.join(name), Existing::Replace),
+        }
+    }
+
+    fn publish(self) -> Result<()> {
+        match self {
+            Self::Fresh(staged) => staged.publish(),
+            Self::Shared(_) => Ok(()),
+        }
+    }
+}
+
+/// Converts `tensors` of `source`, or `rows` of each, into the directory `dir`.
+///
+/// A directory that does not exist, or is empty, appears complete or not at all. In one that holds something, which
+/// needs [`Options::overwrite`], every file of the same name is replaced on its own once the new one is complete, and
+/// everything else is left alone. Tensors without fixed-size elements are skipped and listed.
+///
+/// # Errors
+/// As [`Converter::run`](crate::Converter::run); [`Error::Unsupported`] when there is nothing to convert.
+pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
+    let dir = dir.as_ref();
+    let (chosen, skipped): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = tensors.iter().partition(|tensor| tensor.info().unsupported.is_none());
+    let skipped: Vec<Skipped> = skipped
+        .into_iter()
+        .map(|tensor| Skipped { name: tensor.info().name.clone(), reason: tensor.info().unsupported.clone().unwrap_or_default() })
+        .collect();
+    if chosen.is_empty() {
+        let detail = match skipped.first() {
+            Some(first) => format!("{} of {} tensors can be converted: {}: {}", 0, skipped.len(), first.name, first.reason),
+            None => format!("{} holds no tensors", source.path().display()),
+        };
+        return Err(Error::Unsupported { what: "this selection".into(), detail });
+    }
+    // Everything that can be refused is refused before the first byte is written.
+    let mut total_bytes = 0;
+    for tensor in &chosen {
+        let reader = tensor.reader()?;
+        total_bytes += Job::new(reader.as_ref(), rows, tensor.source_heap_bytes(), options)?.spec.nbytes();
+    }
+    let place = Place::new(dir, options)?;
+    let mut outputs = Vec::with_capacity(chosen.len());
+    let mut listed = Vec::with_capacity(chosen.len());
+    let mut done_bytes = 0;
+    for tensor in chosen {
+        let started = Instant::now();
+        let name = &tensor.info().name;
+        let reader = tensor.reader()?;
+        let options = with_offset(options, done_bytes, total_bytes);
+        let job = Job::new(reader.as_ref(), rows, tensor.source_heap_bytes(), &options)?;
+        let file = file_name::encode(name.as_bytes());
+        let staged = place.stage(&file)?;
+        let outcome = job.fill(staged.file(), &dir.join(&file), &options)?;
+        options.check_cancelled()?;
+        staged.publish()?;
+        let report = job.report(&outcome, started);
+        done_bytes += report.nbytes;
+        listed.push(json!({
+            "name": name.to_json(),
+            "file": file,
+            "dtype": report.dtype.name(),
+            "descr": report.dtype.descr(),
+            "shape": report.shape,
+            "nbytes": report.nbytes,
+        }));
+        outputs.push(Exported { name: name.clone(), path: dir.join(file), report });
+    }
+    let manifest = json!({
+        "source": source.path().to_string_lossy(),
+        "format": source.format(),
+        "tensors": listed,
+        "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),
+    });
+    write_manifest(&place, &manifest)?;
+    options.check_cancelled()?;
+    place.publish()?;
+    Ok(Export { outputs, skipped })
+}
+
+/// The caller's progress, counted over all tensors.
+fn with_offset(options: &Options, done: u64, total_bytes: u64) -> Options {
+    let Some(report) = options.progress.clone() else {
+        return options.clone();
+    };
+    let report: Arc<_> = report;
+    options.clone().progress(move |p| report(&Progress { done_bytes: done + p.done_bytes, total_bytes, ..*p }))
+}
+
+/// The arrays that the manifest in `dir` lists, as names of tensors and of files.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no manifest, [`Error::Malformed`] when it is not one that [`export`] wrote.
+pub fn manifest_files(dir: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
+    let path = dir.as_ref().join(MANIFEST);
+    if !path.is_file() {
+        let detail = format!("{} has none, so it is no directory that an export made", dir.as_ref().display());
+        return Err(Error::NotFound { what: MANIFEST, detail });
+    }
+    let file = fs::File::open(&path).map_err(Error::io("open", &path))?;
+    let manifest: Manifest =
+        serde_json::from_reader(std::io::BufReader::new(file)).map_err(|e| Error::malformed(&path, "manifest", e.to_string()))?;
+    let files = manifest.tensors.into_iter().map(|entry| (entry.name, entry.file)).collect::<Vec<_>>();
+    match files.iter().find(|(_, file)| file.contains('/') || !file.ends_with(".npy")) {
+        Some((_, file)) => Err(Error::malformed(&path, "manifest", format!("{file:?} is not the name of an array in the directory"))),
+        None => Ok(files),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Manifest {
+    tensors: Vec<ManifestEntry>,
+}
+
+#[derive(serde::Deserialize)]
+struct ManifestEntry {
+    name: String,
+    file: String,
+}
+
+fn write_manifest(place: &Place, manifest: &Value) -> Result<()> {
+    let staged = place.stage(MANIFEST)?;
+    let target = staged.target().to_owned();
+    let text = format!("{manifest:#}\n");
+    let mut file = staged.file().file();
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io("write", &target))?;
+    staged.publish()
+}

@@ -1,0 +1,230 @@
+//! The messages inside a checkpoint's index: `BundleHeaderProto`, `BundleEntryProto`.
+//!
+//! Source: `tensorflow/core/protobuf/tensor_bundle.proto`, `tensor_shape.proto`, `tensor_slice.proto` and
+//! `versions.proto` of TensorFlow.
+
+use super::proto::Fields;
+use crate::error::ParseError;
+
+/// The version of the format that this reader implements.
+const CONSUMER_VERSION: i64 = 1;
+
+/// `BundleHeaderProto`, the value of the empty key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BundleHeader {
+    pub(crate) num_shards: u32,
+    pub(crate) big_endian: bool,
+    pub(crate) producer: i64,
+}
+
+/// `BundleEntryProto`, the value of every other key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BundleEntry {
+    /// `enum DataType`.
+    pub(crate) dtype: u64,
+    /// The full shape.
+    pub(crate) shape: Vec<u64>,
+    pub(crate) shard_id: u32,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    /// The checksum as stored, masked.
+    pub(crate) masked_crc: u32,
+    /// Non-empty: the tensor is partitioned and this entry holds no data.
+    pub(crate) slices: Vec<Vec<Extent>>,
+}
+
+/// One axis of a `TensorSliceProto`, as it stands: no `length` means all of the axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) start: i64,
+    pub(crate) length: Option<i64>,
+}
+
+impl BundleHeader {
+    /// Parses the header and refuses versions and endianness that this reader does not know.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        const WHAT: &str = "bundle header";
+        let mut header = Self { num_shards: 0, big_endian: false, producer: 0 };
+        for field in Fields::new(bytes, 0, WHAT) {
+            let field = field?;
+            match field.number {
+                1 => {
+                    let shards = field.int64(WHAT)?;
+                    header.num_shards = i32::try_from(shards)
+                        .ok()
+                        .and_then(|n| u32::try_from(n).ok())
+                        .ok_or_else(|| ParseError::new(field.offset, WHAT, format!("num_shards is {shards}, expected 1 to 2147483647")))?;
+                }
+                2 => {
+                    header.big_endian = match field.varint(WHAT)? {
+                        0 => false,
+                        1 => true,
+                        other => {
+                            let detail = format!("endianness is {other}, expected 0 (little) or 1 (big)");
+                            return Err(ParseError::new(field.offset, WHAT, detail));
+                        }
+                    };
+                }
+                3 => header.producer = parse_version(field.message(WHAT)?)?,
+                _ => {}
+            }
+        }
+        if header.num_shards == 0 {
+            return Err(ParseError::new(0, WHAT, "num_shards is 0, expected at least 1"));
+        }
+        Ok(header)
+    }
+}
+
+fn parse_version(fields: Fields<'_>) -> Result<i64, ParseError> {
+    const WHAT: &str = "bundle version";
+    let refuse = |offset, detail: String| {
+        Err(ParseError::new(offset, WHAT, format!("{detail}, this reader is version {CONSUMER_VERSION}")))
+    };
+    let mut producer = 0;
+    for field in fields {
+        let field = field?;
+        match field.number {
+            1 => producer = field.int64(WHAT)?,
+            2 => {
+                let min = field.int64(WHAT)?;
+                if min > CONSUMER_VERSION {
+                    return refuse(field.offset, format!("needs a reader of version {min}"));
+                }
+            }
+            3 => {
+                let bad = match field.value {
+                    super::proto::Value::Bytes(packed, _) => packed_contains(packed, field.offset)?,
+                    _ => field.int64(WHAT)? == CONSUMER_VERSION,
+                };
+                if bad {
+                    return refuse(field.offset, "excludes readers of this version".into());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(producer)
+}
+
+fn packed_contains(mut packed: &[u8], at: usize) -> Result<bool, ParseError> {
+    while !packed.is_empty() {
+        let (value, len) = super::varint::read_u64(packed, at, "bundle version")?;
+        if value.cast_signed() == CONSUMER_VERSION {
+            return Ok(true);
+        }
+        packed = &packed[len..];
+    }
+    Ok(false)
+}
+
+impl BundleEntry {
+    /// Parses an entry. Offsets and lengths come out non-negative; whether they fit a file is the caller's to check.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        const WHAT: &str = "bundle entry";
+        let mut entry =
+            Self { dtype: 0, shape: Vec::new(), shard_id: 0, offset: 0, size: 0, masked_crc: 0, slices: Vec::new() };
+        for field in Fields::new(bytes, 0, WHAT) {
+            let field = field?;
+            match field.number {
+                1 => entry.dtype = field.varint(WHAT)?,
+                2 => parse_shape(field.message(WHAT)?, &mut entry.shape)?,
+                3 => {
+                    let shard = field.int64(WHAT)?;
+                    entry.shard_id = u32::try_from(shard)
+                        .map_err(|_| ParseError::new(field.offset, WHAT, format!("shard_id is {shard}, expected at least 0")))?;
+                }
+                4 => entry.offset = field.count(WHAT, "offset")?,
+                5 => entry.size = field.count(WHAT, "size")?,
+                6 => entry.masked_crc = field.fixed32(WHAT)?,
+                7 => entry.slices.push(parse_slice(field.message(WHAT)?)?),
+                _ => {}
+            }
+        }
+        Ok(entry)
+    }
+}
+
+fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<(), ParseError> {
+    const WHAT: &str = "tensor shape";
+    for field in fields {
+        let field = field?;
+        match field.number {
+            2 => {
+                let mut size = 0;
+                for part in field.message(WHAT)? {
+                    let part = part?;
+                    if part.number == 1 {
+                        size = part.count(WHAT, "dimension")?;
+                    }
+                }
+                shape.push(size);
+            }
+            3 if field.varint(WHAT)? != 0 => {
+                return Err(ParseError::new(field.offset, WHAT, "the rank is unknown, a stored tensor has one"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn parse_slice(fields: Fields<'_>) -> Result<Vec<Extent>, ParseError> {
+    const WHAT: &str = "tensor slice";
+    let mut extents = Vec::new();
+    for field in fields {
+        let field = field?;
+        if field.number == 1 {
+            let mut extent = Extent { start: 0, length: None };
+            for part in field.message(WHAT)? {
+                let part = part?;
+                match part.number {
+                    1 => extent.start = part.int64(WHAT)?,
+                    2 => extent.length = Some(part.int64(WHAT)?),
+                    _ => {}
+                }
+            }
+            extents.push(extent);
+        }
+    }
+    Ok(extents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worked_example_of_the_format_is_read() {
+        assert_eq!(
+            BundleHeader::parse(&[0x08, 0x01, 0x1a, 0x02, 0x08, 0x01]).unwrap(),
+            BundleHeader { num_shards: 1, big_endian: false, producer: 1 }
+        );
+        let entry = [0x08, 0x01, 0x12, 0x04, 0x12, 0x02, 0x08, 0x03, 0x28, 0x0c, 0x35, 0x73, 0x5b, 0x89, 0x71];
+        let entry = BundleEntry::parse(&entry).unwrap();
+        assert_eq!((entry.dtype, entry.shape, entry.size, entry.masked_crc), (1, vec![3], 12, 0x7189_5b73));
+        let sliced = [
+            0x08, 0x01, 0x12, 0x08, 0x12, 0x02, 0x08, 0x06, 0x12, 0x02, 0x08, 0x04, 0x3a, 0x06, 0x0a, 0x02, 0x10, 0x02, 0x0a,
+            0x00, 0x3a, 0x0a, 0x0a, 0x04, 0x08, 0x05, 0x10, 0x01, 0x0a, 0x02, 0x10, 0x04,
+        ];
+        let sliced = BundleEntry::parse(&sliced).unwrap();
+        let all = Extent { start: 0, length: None };
+        assert_eq!(sliced.slices[0], [Extent { start: 0, length: Some(2) }, all]);
+        assert_eq!(sliced.slices[1], [Extent { start: 5, length: Some(1) }, Extent { start: 0, length: Some(4) }]);
+    }
+
+    #[test]
+    fn numbers_out_of_their_range_are_errors() {
+        let minus_one = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        for tag in [0x18, 0x20, 0x28] {
+            let bytes = [&[tag], &minus_one[..]].concat();
+            assert!(BundleEntry::parse(&bytes).is_err(), "field tag {tag:#x}");
+        }
+        assert!(BundleHeader::parse(&[]).is_err(), "no shards");
+        assert!(BundleHeader::parse(&[&[0x08], &minus_one[..]].concat()).is_err(), "-1 shards");
+        assert!(BundleHeader::parse(&[0x08, 1, 0x10, 2]).is_err(), "middle-endian");
+        assert!(BundleHeader::parse(&[0x08, 1, 0x1a, 2, 0x10, 2]).is_err(), "min_consumer 2");
+        assert!(BundleHeader::parse(&[0x08, 1, 0x1a, 3, 0x1a, 1, 1]).is_err(), "this version is bad");
+        assert!(BundleEntry::parse(&[0x12, 2, 0x18, 1]).is_err(), "unknown rank");
+    }
+}

@@ -1,0 +1,47 @@
+//! CRC32C and the mask that `LevelDB` and TensorFlow put over stored values.
+//!
+//! Castagnoli polynomial, reflected. Source of the mask: `tensorflow/core/lib/hash/crc32c.h`.
+
+const MASK_DELTA: u32 = 0xa282_ead8;
+
+/// The checksum that a stored, masked value stands for.
+pub(crate) fn unmask(masked: u32) -> u32 {
+    masked.wrapping_sub(MASK_DELTA).rotate_left(15)
+}
+
+/// CRC32C of `bytes`.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
+/// CRC32C of `bytes` behind others whose CRC is `crc`.
+pub(crate) fn append(crc: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc, bytes)
+}
+
+/// CRC32C of a concatenation, from the CRCs of both halves and the length of the second.
+pub(crate) fn combine(first: u32, second: u32, second_len: u64) -> u32 {
+    crc32c::crc32c_combine(first, second, crate::spec::memory_len(second_len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_value_and_the_mask_of_nothing() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(unmask(0xa282_ead8), 0);
+        assert_eq!(unmask(0x7189_5b73), crc32c(&[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40, 0, 0, 0x40, 0x40]));
+    }
+
+    #[test]
+    fn combining_parts_gives_the_whole() {
+        let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7 % 251) as u8).collect();
+        for cut in [0, 1, 7, 500, 999, 1000] {
+            let (a, b) = bytes.split_at(cut);
+            assert_eq!(combine(crc32c(a), crc32c(b), b.len() as u64), crc32c(&bytes));
+            assert_eq!(append(crc32c(a), b), crc32c(&bytes));
+        }
+    }
+}

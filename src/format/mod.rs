@@ -1,0 +1,11 @@
+//! Byte layouts: `&[u8]` to structs and back. Nothing here touches a file; errors carry offsets, not paths.
+
+pub(crate) mod bundle;
+pub(crate) mod checkpoint_state;
+pub(crate) mod crc;
+pub(crate) mod npy;
+pub(crate) mod object_graph;
+pub(crate) mod ordered_code;
+pub(crate) mod proto;
+pub(crate) mod table;
+pub(crate) mod varint;

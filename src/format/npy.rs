@@ -1,0 +1,267 @@
+//! The header of a `.npy` file.
+//!
+//! Source: the format description in NumPy's `numpy/lib/_format_impl.py`.
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::error::ParseError;
+
+const MAGIC: &[u8; 6] = b"\x93NUMPY";
+/// Magic, version and the length of the text.
+const PREFIX_LEN: usize = 10;
+/// What `numpy.load` accepts by default (`max_header_size`).
+pub(crate) const MAX_TEXT_LEN: usize = 10_000;
+/// NumPy pads headers so that data start at a multiple of this.
+const ARRAY_ALIGN: usize = 64;
+/// NumPy leaves room for axis 0 to grow to this many digits.
+const GROWTH_DIGITS: usize = 21;
+/// Where data start in every file that has data: a page, so that they can be mapped, dropped and shared on their own.
+pub(crate) const DATA_ALIGN: usize = 4096;
+const WHAT: &str = ".npy header";
+
+/// A header's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) descr: String,
+    pub(crate) fortran_order: bool,
+    pub(crate) shape: Vec<u64>,
+}
+
+impl Header {
+    /// A header for a C-ordered array.
+    pub(crate) fn new(descr: &str, shape: &[u64]) -> Self {
+        Self { descr: descr.to_owned(), fortran_order: false, shape: shape.to_vec() }
+    }
+
+    /// The header's bytes; data follow right behind.
+    ///
+    /// The text is NumPy's own. With elements it is padded to [`DATA_ALIGN`]; without any it gets the length that
+    /// `numpy.save` gives it, because NumPy before 2.4 cannot map an empty array at a page's start.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut text = format!("{{'descr': '{}', 'fortran_order': {}, 'shape': (", self.descr, if self.fortran_order { "True" } else { "False" });
+        for (i, dim) in self.shape.iter().enumerate() {
+            text += &format!("{}{dim}", if i == 0 { "" } else { ", " });
+        }
+        text += if self.shape.len() == 1 { ",), }" } else { "), }" };
+        if let Some(&rows) = self.shape.first() {
+            let digits = rows.to_string().len();
+            text.extend(std::iter::repeat_n(' ', GROWTH_DIGITS.saturating_sub(digits)));
+        }
+        let align = if self.shape.contains(&0) { ARRAY_ALIGN } else { DATA_ALIGN };
+        let end = (PREFIX_LEN + text.len() + 1).next_multiple_of(align);
+        text.extend(std::iter::repeat_n(' ', end - PREFIX_LEN - text.len() - 1));
+        text.push('\n');
+
+        let mut bytes = Vec::with_capacity(end);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend([1, 0]);
+        // At most 64 dimensions of 20 digits: the text always fits the first multiple of the alignment above it.
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+        bytes
+    }
+
+    /// Parses the front of a file; returns the header and the offset at which data start.
+    ///
+    /// `bytes` may end before the data do, but must hold the whole header.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, u64), ParseError> {
+        if bytes.len() < PREFIX_LEN || &bytes[..6] != MAGIC {
+            let found = &bytes[..bytes.len().min(6)];
+            return Err(ParseError::new(0, WHAT, format!("magic is {found:02x?}, expected {MAGIC:02x?}")));
+        }
+        let (len, start) = match (bytes[6], bytes[7]) {
+            (1, 0) => (usize::from(LittleEndian::read_u16(&bytes[8..])), 10),
+            (2 | 3, 0) if bytes.len() >= 12 => (LittleEndian::read_u32(&bytes[8..]) as usize, 12),
+            (major, minor) => return Err(ParseError::new(6, WHAT, format!("version is {major}.{minor}, expected 1.0, 2.0 or 3.0"))),
+        };
+        if len > MAX_TEXT_LEN {
+            return Err(ParseError::new(8, WHAT, format!("text of {len} bytes, at most {MAX_TEXT_LEN} are read")));
+        }
+        let text = bytes
+            .get(start..start + len)
+            .ok_or_else(|| ParseError::new(8, WHAT, format!("text of {len} bytes, {} bytes are there", bytes.len() - start)))?;
+        let mut parser = Parser { text, pos: 0, base: start };
+        Ok((parser.header()?, (start + len) as u64))
+    }
+}
+
+/// Reads the Python literal of a header: a dict of a string, a bool and a tuple of integers, nothing else.
+struct Parser<'a> {
+    text: &'a [u8],
+    pos: usize,
+    base: usize,
+}
+
+impl Parser<'_> {
+    fn error<T>(&self, expected: &str) -> Result<T, ParseError> {
+        let found = String::from_utf8_lossy(&self.text[self.pos..self.text.len().min(self.pos + 16)]).into_owned();
+        Err(ParseError::new(self.base + self.pos, WHAT, format!("found {found:?}, expected {expected}")))
+    }
+
+    fn skip_space(&mut self) {
+        while self.text.get(self.pos).is_some_and(u8::is_ascii_whitespace) {
+            self.pos += 1;
+        }
+    }
+
+    fn accept(&mut self, token: &str) -> bool {
+        self.skip_space();
+        let found = self.text[self.pos..].starts_with(token.as_bytes());
+        if found {
+            self.pos += token.len();
+        }
+        found
+    }
+
+    fn expect(&mut self, token: &str) -> Result<(), ParseError> {
+        if self.accept(token) { Ok(()) } else { self.error(&format!("{token:?}")) }
+    }
+
+    fn string(&mut self) -> Result<String, ParseError> {
+        let quote = if self.accept("'") {
+            b'\''
+        } else if self.accept("\"") {
+            b'"'
+        } else {
+            return self.error("a string");
+        };
+        let rest = &self.text[self.pos..];
+        match rest.iter().position(|&b| b == quote || b == b'\\') {
+            Some(len) if rest[len] == quote => {
+                let value = String::from_utf8_lossy(&rest[..len]).into_owned();
+                self.pos += len + 1;
+                Ok(value)
+            }
+            _ => self.error("the end of a string without escapes"),
+        }
+    }
+
+    fn number(&mut self) -> Result<u64, ParseError> {
+        self.skip_space();
+        let rest = &self.text[self.pos..];
+        let len = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        match std::str::from_utf8(&rest[..len]).ok().and_then(|digits| digits.parse::<i64>().ok()) {
+            Some(value) => {
+                self.pos += len;
+                self.accept("L");
+                Ok(value.unsigned_abs())
+            }
+            None => self.error("a dimension from 0 to 2^63 - 1"),
+        }
+    }
+
+    fn tuple(&mut self) -> Result<Vec<u64>, ParseError> {
+        self.expect("(")?;
+        let mut items = Vec::new();
+        while !self.accept(")") {
+            items.push(self.number()?);
+            if !self.accept(",") {
+                if items.len() == 1 {
+                    return self.error("\",\" behind the only item of a tuple");
+                }
+                self.expect(")")?;
+                break;
+            }
+        }
+        Ok(items)
+    }
+
+    fn header(&mut self) -> Result<Header, ParseError> {
+        let (mut descr, mut fortran_order, mut shape) = (None, None, None);
+        self.expect("{")?;
+        while !self.accept("}") {
+            let key = self.string()?;
+            self.expect(":")?;
+            match key.as_str() {
+                "descr" => descr = Some(self.string()?),
+                "fortran_order" if self.accept("True") => fortran_order = Some(true),
+                "fortran_order" if self.accept("False") => fortran_order = Some(false),
+                "fortran_order" => return self.error("True or False"),
+                "shape" => shape = Some(self.tuple()?),
+                _ => return self.error("only the keys descr, fortran_order and shape"),
+            }
+            if !self.accept(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        self.skip_space();
+        if self.pos != self.text.len() {
+            return self.error("nothing behind the dict");
+        }
+        match (descr, fortran_order, shape) {
+            (Some(descr), Some(fortran_order), Some(shape)) => Ok(Header { descr, fortran_order, shape }),
+            _ => self.error("all of descr, fortran_order and shape"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_empty_array_gets_the_header_that_numpy_saves() {
+        // numpy 2.4.6: np.save(f, np.zeros((0, 3), "f4"))
+        let mut expected = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3), }".to_vec();
+        expected.resize(127, b' ');
+        expected.push(b'\n');
+        assert_eq!(Header::new("<f4", &[0, 3]).encode(), expected);
+    }
+
+    #[test]
+    fn data_start_at_a_page() {
+        for shape in [&[][..], &[1], &[u64::MAX >> 1], &[1; 64]] {
+            assert_eq!(Header::new("<c16", shape).encode().len(), DATA_ALIGN);
+        }
+    }
+
+    #[test]
+    fn what_numpy_refuses_is_refused() {
+        let with = |text: &str| {
+            let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+            bytes.extend((text.len() as u16).to_le_bytes());
+            bytes.extend(text.as_bytes());
+            Header::parse(&bytes)
+        };
+        assert!(with("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}\n").is_ok());
+        assert!(with("{\"shape\": (3, 6L), 'fortran_order': True, 'descr': '<f4', }").is_ok());
+        for bad in [
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (3), }",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808,), }",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (2**3,), }",
+            "{'descr': '<f4', 'fortran_order': False, }",
+            "{'descr': '<f4', 'fortran_order': 0, 'shape': (3,), }",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'more': 1}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), } x",
+            "{'descr': '<f4",
+            "",
+        ] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+        assert!(Header::parse(b"\x93NUMPY\x04\x00\x00\x00\x00\x00").is_err());
+        assert!(Header::parse(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").is_err());
+        assert!(Header::parse(b"\x93NUM").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_gives_back_what_was_encoded(descr in "[<|][a-zA-Z][0-9]{1,2}", shape in prop::collection::vec(0..u64::MAX >> 1, 0..65)) {
+            let header = Header::new(&descr, &shape);
+            let bytes = header.encode();
+            prop_assert_eq!(bytes.len() % 64, 0);
+            prop_assert_eq!(Header::parse(&bytes), Ok((header, bytes.len() as u64)));
+        }
+
+        #[test]
+        fn any_bytes_parse_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[{}(),:'a-z0-9 ]{0,80}") {
+            let _ = Header::parse(&bytes);
+            let mut framed = b"\x93NUMPY\x01\x00".to_vec();
+            framed.extend((text.len() as u16).to_le_bytes());
+            framed.extend(text.as_bytes());
+            let _ = Header::parse(&framed);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `TrackableObjectGraph`: how the objects of a program lead to the keys of a checkpoint.
+//!
+//! Source: `tensorflow/core/protobuf/trackable_object_graph.proto`.
+
+use super::proto::Fields;
+use crate::error::ParseError;
+
+const WHAT: &str = "object graph";
+
+/// The parts of the graph that names are made of. Node 0 is the root.
+#[derive(Debug, Default)]
+pub(crate) struct ObjectGraph {
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// One object.
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    pub(crate) children: Vec<Child>,
+    pub(crate) attributes: Vec<Attribute>,
+}
+
+/// An edge to another object.
+#[derive(Debug, Default)]
+pub(crate) struct Child {
+    pub(crate) node: usize,
+    pub(crate) name: Vec<u8>,
+}
+
+/// A value that an object keeps in the checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Attribute {
+    pub(crate) name: Vec<u8>,
+    pub(crate) full_name: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl ObjectGraph {
+    /// Parses the graph; every edge leads to a node that exists.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let mut graph = Self::default();
+        for field in Fields::new(bytes, 0, WHAT) {
+            let field = field?;
+            if field.number == 1 {
+                graph.nodes.push(Node::parse(field.message(WHAT)?)?);
+            }
+        }
+        let count = graph.nodes.len();
+        for (i, node) in graph.nodes.iter().enumerate() {
+            if let Some(child) = node.children.iter().find(|child| child.node >= count) {
+                let detail = format!("node {i} has a child {}, there are {count} nodes", child.node);
+                return Err(ParseError::new(0, WHAT, detail));
+            }
+        }
+        Ok(graph)
+    }
+}
+
+impl Node {
+    fn parse(fields: Fields<'_>) -> Result<Self, ParseError> {
+        let mut node = Self::default();
+        for field in fields {
+            let field = field?;
+            match field.number {
+                1 => {
+                    let mut child = Child::default();
+                    for part in field.message(WHAT)? {
+                        let part = part?;
+                        match part.number {
+                            1 => child.node = usize::try_from(part.count(WHAT, "node_id")?).unwrap_or(usize::MAX),
+                            2 => child.name = part.bytes(WHAT)?.to_vec(),
+                            _ => {}
+                        }
+                    }
+                    node.children.push(child);
+                }
+                2 => {
+                    let mut attribute = Attribute::default();
+                    for part in field.message(WHAT)? {
+                        let part = part?;
+                        match part.number {
+                            1 => attribute.name = part.bytes(WHAT)?.to_vec(),
+                            2 => attribute.full_name = part.bytes(WHAT)?.to_vec(),
+                            3 => attribute.key = part.bytes(WHAT)?.to_vec(),
+                            _ => {}
+                        }
+                    }
+                    node.attributes.push(attribute);
+                }
+                _ => {}
+            }
+        }
+        Ok(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_to_nowhere_are_errors() {
+        // nodes { children { node_id: 1 local_name: "w" } }, then the same with a second node.
+        let one = [0x0a, 0x07, 0x0a, 0x05, 0x08, 0x01, 0x12, 0x01, b'w'];
+        assert!(ObjectGraph::parse(&one).is_err());
+        let two = [&one[..], &[0x0a, 0x00]].concat();
+        let graph = ObjectGraph::parse(&two).unwrap();
+        assert_eq!((graph.nodes.len(), graph.nodes[0].children[0].node), (2, 1));
+        assert!(ObjectGraph::parse(&two[..4]).is_err());
+    }
+}

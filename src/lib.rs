@@ -1,0 +1,51 @@
+//! Streams TensorFlow tensors that are bigger than memory into memory-mapped `.npy` arrays.
+//!
+//! ```text
+//!  source ──elements──▶ plan ──slices──▶ decode ──bytes──▶ sink ──.npy──▶ view
+//!  where bytes          rows cut under   byte order,       mapped file,    ndarray over
+//!  come from            a memory budget  bools             write-behind    the same pages
+//! ```
+//!
+//! [`Source`] opens a checkpoint or a SavedModel and lists its [`Tensor`]s; [`Converter`] writes one of them to a
+//! `.npy` and hands it back as an [`MmapArray`]; [`export`] writes many into a directory; [`compare`] checks an array
+//! against its source; [`ArrayWriter`] writes an array from rows that a program makes itself.
+//!
+//! Every output appears under its name complete, checked and on disk, or not at all. No TensorFlow is needed.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("mmconvert runs on Linux: it relies on its calls for reserving space, files without names and write-back");
+
+mod budget;
+mod compare;
+mod convert;
+mod decode;
+mod dtype;
+mod error;
+mod export;
+mod file_name;
+mod format;
+mod mmap;
+mod plan;
+mod pool;
+mod rows;
+mod sink;
+pub mod source;
+mod spec;
+mod staging;
+mod view;
+mod writeback;
+mod writer;
+
+pub use budget::{Budget, HumanBytes};
+pub use compare::{Comparison, Difference, compare};
+pub use convert::{CancelToken, Converted, Converter, Estimate, Options, Progress, Report};
+pub use decode::ByteOrder;
+pub use dtype::{Dtype, Element};
+pub use error::{Error, Result};
+pub use rows::Rows;
+pub use export::{Export, Exported, Skipped, export, manifest_files};
+pub use ndarray;
+pub use source::{Name, Source, Tensor, TensorInfo, Verified};
+pub use spec::{ShapeText, TensorSpec};
+pub use view::MmapArray;
+pub use writer::{ArrayBuilder, ArrayWriter};

@@ -1,0 +1,94 @@
+//! Mapped files, and the push of their pages to the disk. The only unsafe code of the crate.
+#![expect(unsafe_code, reason = "mapping a file and one system call have no safe interface; each block argues its safety")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+
+/// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or one that
+/// was chosen at random. It is written, mapped and synced here and gets its final name when it is complete.
+#[derive(Debug)]
+pub(crate) struct PrivateFile(File);
+
+impl PrivateFile {
+    /// Takes a file that the caller created itself, with `O_TMPFILE` or `O_EXCL`.
+    pub(crate) fn new(created: File) -> Self {
+        Self(created)
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// Maps `range` of the file, which must lie inside it, for writing, with every page already there.
+    ///
+    /// A page that the file system cannot provide is an error here, not a signal later.
+    pub(crate) fn map_mut(&self, range: &Range<u64>) -> io::Result<MmapMut> {
+        let len = crate::spec::memory_len(range.end - range.start);
+        // SAFETY: the file was created by this process without a name or under a random one (see the type), so no
+        // other process has it open; it is only ever lengthened while maps of it live, because `NpySink` borrows or
+        // outlives its windows and truncates when it is consumed. Its blocks were reserved, so that stores do not
+        // fault. Ranges given to different threads are disjoint: `Plan` cuts them so and `ArrayWriter` checks it.
+        let map = unsafe { MmapOptions::new().offset(range.start).len(len).map_mut(&self.0)? };
+        match map.advise(Advice::PopulateWrite) {
+            // Linux before 5.14 does not know the advice; the pages then come one by one.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(map),
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Err(io::Error::other("the file system could not provide the pages")),
+            Err(error) => Err(error),
+            Ok(()) => Ok(map),
+        }
+    }
+
+    /// Maps the whole finished file for reading.
+    pub(crate) fn map(&self) -> io::Result<Mmap> {
+        // SAFETY: this process wrote the file and does not change it any more. It has its final name by now, so
+        // another process could shorten or rewrite it; `MmapArray` tells its users so.
+        unsafe { Mmap::map(&self.0) }
+    }
+
+    /// Starts writing dirty pages of `range` to the disk, without waiting.
+    pub(crate) fn start_writeback(&self, range: &Range<u64>) -> io::Result<()> {
+        self.sync_range(range, libc::SYNC_FILE_RANGE_WRITE)
+    }
+
+    /// Waits until the pages of `range` are on the disk, and gives up the memory they take.
+    ///
+    /// This makes no promise about a power cut; `fsync` at the end does.
+    pub(crate) fn finish_writeback(&self, range: &Range<u64>) -> io::Result<()> {
+        /// Pages come in groups of up to this size, and a group is only given up as a whole: reach back to where the
+        /// group at the start of the range may begin.
+        const LARGEST_FOLIO: u64 = 2 << 20;
+        self.sync_range(range, libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER)?;
+        let start = range.start.saturating_sub(LARGEST_FOLIO);
+        let len = std::num::NonZeroU64::new(range.end - start);
+        rustix::fs::fadvise(&self.0, start, len, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
+    fn sync_range(&self, range: &Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+        let to_off = |n: u64| libc::off64_t::try_from(n).map_err(io::Error::other);
+        let (offset, len) = (to_off(range.start)?, to_off(range.end - range.start)?);
+        // SAFETY: the call takes no pointers; the descriptor is open as long as `self.0` lives.
+        if unsafe { libc::sync_file_range(self.0.as_raw_fd(), offset, len, flags) } == 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error() {
+            // Some network and stacked file systems do not know the call; `fsync` does the work at the end.
+            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE)) => self.0.sync_data(),
+            error => Err(error),
+        }
+    }
+}
+
+/// Maps all of a file for reading.
+///
+/// # Safety
+/// - Nobody shortens the file while the map lives: a read behind its new end is a `SIGBUS`.
+/// - Nobody rewrites it: the bytes behind a `&[u8]` would change.
+pub(crate) unsafe fn map_foreign(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the caller vouches for exactly what the mapping needs.
+    unsafe { Mmap::map(file) }
+}

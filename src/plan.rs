@@ -1,0 +1,208 @@
+//! Rows to slices, under a memory budget. Arithmetic only.
+
+use std::ops::Range;
+
+use crate::budget::Budget;
+use crate::error::{Error, Result};
+use crate::spec::{TensorSpec, memory_len};
+
+/// What the process needs beside buffers: code, stacks, the allocator's own. Measured at 4 to 6 MiB.
+const PROCESS_BYTES: u64 = 8 << 20;
+/// Larger slices make nothing faster.
+const MAX_SLICE_BYTES: u64 = 4 << 20;
+/// With less than this per slice one thread fewer is better.
+const GOOD_SLICE_BYTES: u64 = 256 << 10;
+/// Below this the calls for a slice cost more than its bytes.
+const MIN_SLICE_BYTES: u64 = 64 << 10;
+/// Reads this long fill their share of a second-level cache and still cost little per call.
+const MAX_CHUNK_BYTES: u64 = 1 << 20;
+/// Slices that a thread has in flight: one being filled, the others on their way to the disk.
+const SLICES_PER_THREAD: u64 = 4;
+const PAGE_BYTES: u64 = 4096;
+
+/// How a tensor is cut, and what the cutting costs in memory.
+///
+/// `PROCESS_BYTES` + heap of the source + threads × chunk + window never exceed the budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    elements: Range<u64>,
+    slice_elements: u64,
+    itemsize: u64,
+    pub(crate) threads: usize,
+    /// The scratch memory of one worker, and the longest single read.
+    pub(crate) chunk_bytes: usize,
+    /// The most output pages that are mapped or not on disk yet.
+    pub(crate) window_bytes: u64,
+    /// Everything that is not output pages.
+    pub(crate) fixed_bytes: u64,
+}
+
+/// A run of rows, or a part of one row: the unit of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) index: usize,
+    /// Flat positions in the tensor.
+    pub(crate) elements: Range<u64>,
+    /// The same in the output, in bytes from the start of its data.
+    pub(crate) bytes: Range<u64>,
+}
+
+impl Plan {
+    /// Cuts `rows` of a tensor into slices for at most `threads` workers.
+    ///
+    /// `heap_bytes` is what the source already holds. A slice is a run of whole rows where a row fits, and otherwise a
+    /// run of elements: C order makes both a run of bytes.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when not even one worker with the smallest slice fits.
+    pub(crate) fn new(spec: &TensorSpec, rows: &Range<u64>, budget: Budget, threads: usize, heap_bytes: u64) -> Result<Self> {
+        let fixed = PROCESS_BYTES.saturating_add(heap_bytes);
+        let left = budget.as_bytes().saturating_sub(fixed);
+        let slice_for = |threads: u64| (left / (threads * (SLICES_PER_THREAD + 1))).min(MAX_SLICE_BYTES) / PAGE_BYTES * PAGE_BYTES;
+        let elements = rows.start * spec.row_elements()..rows.end * spec.row_elements();
+        let total_bytes = (elements.end - elements.start) * spec.itemsize();
+
+        let mut threads = threads.max(1) as u64;
+        while threads > 1 && slice_for(threads) < GOOD_SLICE_BYTES.min(total_bytes.div_ceil(threads)) {
+            threads -= 1;
+        }
+        let slice_bytes = slice_for(threads);
+        if slice_bytes < MIN_SLICE_BYTES {
+            let asked = fixed + MIN_SLICE_BYTES * (SLICES_PER_THREAD + 1);
+            return Err(Error::Limit { what: "memory".into(), asked, allowed: budget.as_bytes() });
+        }
+        let slice_elements = slice_elements(spec, slice_bytes);
+        let slices = (elements.end - elements.start).div_ceil(slice_elements).max(1);
+        let threads = threads.min(slices);
+        let chunk_bytes = slice_bytes.min(MAX_CHUNK_BYTES);
+        Ok(Self {
+            elements,
+            slice_elements,
+            itemsize: spec.itemsize(),
+            threads: memory_len(threads),
+            chunk_bytes: memory_len(chunk_bytes),
+            window_bytes: left - threads * chunk_bytes,
+            fixed_bytes: fixed + threads * chunk_bytes,
+        })
+    }
+
+    /// The number of slices.
+    pub(crate) fn slices(&self) -> usize {
+        memory_len((self.elements.end - self.elements.start).div_ceil(self.slice_elements))
+    }
+
+    /// Slice `index`, counted from the first row.
+    pub(crate) fn slice(&self, index: usize) -> Slice {
+        let start = self.elements.start + index as u64 * self.slice_elements;
+        let end = (start + self.slice_elements).min(self.elements.end);
+        let to_bytes = |element: u64| (element - self.elements.start) * self.itemsize;
+        Slice { index, bytes: to_bytes(start)..to_bytes(end), elements: start..end }
+    }
+
+    /// Bytes of the longest slice.
+    pub(crate) fn slice_bytes(&self) -> u64 {
+        self.slice_elements * self.itemsize
+    }
+
+    /// All bytes of the selected rows.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        (self.elements.end - self.elements.start) * self.itemsize
+    }
+
+    /// The most memory that the plan uses.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.fixed_bytes + self.window_bytes.min(self.total_bytes())
+    }
+}
+
+/// Whole rows where they fit, on page boundaries where rows allow it; else a run of elements of one page's multiple.
+fn slice_elements(spec: &TensorSpec, slice_bytes: u64) -> u64 {
+    let row_bytes = spec.row_bytes();
+    if row_bytes == 0 {
+        return spec.row_elements().max(1);
+    }
+    if row_bytes > slice_bytes {
+        return slice_bytes / PAGE_BYTES * PAGE_BYTES / spec.itemsize();
+    }
+    let rows = slice_bytes / row_bytes;
+    let rows_per_page = PAGE_BYTES >> row_bytes.trailing_zeros().min(PAGE_BYTES.trailing_zeros());
+    let rows = if rows >= rows_per_page { rows / rows_per_page * rows_per_page } else { rows };
+    rows * spec.row_elements()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+    use proptest::prelude::*;
+
+    fn specs() -> impl Strategy<Value = TensorSpec> {
+        let dims = prop::collection::vec(prop_oneof![0u64..4, 1u64..3000, 1u64..2_000_000], 0..4);
+        (prop::sample::select(vec![Dtype::UInt8, Dtype::Float16, Dtype::Float32, Dtype::Complex128]), dims)
+            .prop_filter_map("too large", |(dtype, shape)| TensorSpec::new(dtype, shape).ok().filter(|spec| spec.nbytes() < 1 << 40))
+    }
+
+    proptest! {
+        #[test]
+        fn slices_cover_every_element_once_within_the_budget(
+            spec in specs(), mib in 9u64..3000, threads in 1usize..33, heap in 0u64..4 << 20, cut in any::<[prop::sample::Index; 2]>(),
+        ) {
+            let rows = spec.rows();
+            let mut ends = cut.map(|i| i.index(rows as usize + 1) as u64);
+            ends.sort_unstable();
+            let selected = ends[0]..ends[1];
+            let budget = Budget::mib(mib);
+            let plan = match Plan::new(&spec, &selected, budget, threads, heap) {
+                Ok(plan) => plan,
+                Err(Error::Limit { asked, .. }) => {
+                    prop_assert!(asked > budget.as_bytes());
+                    return Ok(());
+                }
+                Err(other) => panic!("{other}"),
+            };
+            prop_assert!(plan.fixed_bytes + plan.window_bytes <= budget.as_bytes());
+            prop_assert!(plan.threads as u64 * plan.slice_bytes() <= plan.window_bytes || plan.total_bytes() == 0);
+            prop_assert!(plan.threads >= 1 && plan.threads <= threads);
+
+            let count = plan.slices();
+            let mut next = selected.start * spec.row_elements();
+            for index in (0..count.min(1000)).chain(count.saturating_sub(3).max(1000)..count) {
+                let slice = plan.slice(index);
+                if index < 1000 || next == slice.elements.start {
+                    prop_assert_eq!(slice.elements.start, next);
+                }
+                prop_assert!(slice.elements.start < slice.elements.end);
+                prop_assert!(slice.bytes.end - slice.bytes.start <= MAX_SLICE_BYTES);
+                if spec.row_bytes() <= plan.slice_bytes() {
+                    prop_assert_eq!(slice.elements.start % spec.row_elements(), 0, "rows stay whole where they fit");
+                }
+                next = slice.elements.end;
+            }
+            if count > 0 {
+                prop_assert_eq!(plan.slice(count - 1).elements.end, selected.end * spec.row_elements());
+                prop_assert_eq!(plan.slice(count - 1).bytes.end, plan.total_bytes());
+            } else {
+                prop_assert_eq!(plan.total_bytes(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_billion_tiny_rows_and_one_huge_row_are_cut_alike() {
+        let tiny = TensorSpec::new(Dtype::UInt8, vec![1 << 30, 1]).unwrap();
+        let huge = TensorSpec::new(Dtype::UInt8, vec![1, 1 << 30]).unwrap();
+        let of = |spec: &TensorSpec| Plan::new(spec, &(0..spec.rows()), Budget::mib(64), 2, 0).unwrap();
+        assert_eq!(of(&tiny).slices(), of(&huge).slices());
+        assert_eq!(of(&huge).slices(), 256);
+    }
+
+    #[test]
+    fn too_little_memory_names_what_is_needed() {
+        let spec = TensorSpec::new(Dtype::Float32, vec![1000, 1000]).unwrap();
+        let Err(Error::Limit { asked, allowed, .. }) = Plan::new(&spec, &(0..1000), Budget::mib(1), 4, 0) else {
+            panic!("a budget of 1 MiB cannot do");
+        };
+        assert_eq!(allowed, 1 << 20);
+        assert!(Plan::new(&spec, &(0..1000), Budget::bytes(asked), 4, 0).is_ok());
+    }
+}

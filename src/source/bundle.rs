@@ -1,0 +1,339 @@
+//! TensorFlow V2 checkpoints (TensorBundle): `P.index` and `P.data-SSSSS-of-NNNNN`.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
+use serde_json::{Map, Value, json};
+
+use super::aliases::Aliases;
+use super::index::Index;
+use super::pieces::{Piece, PieceBox, PieceReader, tile_exactly};
+use super::shards::ShardSet;
+use super::{Container, Name, Region, TensorInfo, TensorReader};
+use crate::budget::Limits;
+use crate::decode::ByteOrder;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::bundle::{BundleEntry, BundleHeader, Extent};
+use crate::format::object_graph::ObjectGraph;
+use crate::format::ordered_code::{is_piece_key, piece_key};
+use crate::format::{crc, varint};
+use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
+
+/// The key of the object graph in TF2 checkpoints.
+const OBJECT_GRAPH_KEY: &[u8] = b"_CHECKPOINTABLE_OBJECT_GRAPH";
+
+/// An opened bundle. The index is in memory, no shard has been touched.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    format: &'static str,
+    index_path: PathBuf,
+    index: Index,
+    header: BundleHeader,
+    shards: ShardSet,
+    /// Positions in the index that are tensors; before it lie the header and the pieces.
+    tensors: Range<usize>,
+    limits: Limits,
+    aliases: OnceLock<Result<Option<Aliases>, String>>,
+}
+
+/// The index file of a prefix.
+pub(crate) fn index_path(prefix: &Path) -> PathBuf {
+    let mut name = prefix.as_os_str().to_owned();
+    name.push(".index");
+    name.into()
+}
+
+impl Bundle {
+    /// Opens the bundle of `prefix`: reads the whole index and checks every entry on its own.
+    pub(crate) fn open(prefix: &Path, format: &'static str, limits: &Limits) -> Result<Self> {
+        let index_path = index_path(prefix);
+        let index = Index::read(&index_path, limits)?;
+        if index.len() == 0 || !index.key(0).is_empty() {
+            let found = if index.len() == 0 { "the index is empty".to_owned() } else { format!("the first key is {:?}", Name::new(index.key(0)).to_string()) };
+            return Err(Error::malformed(&index_path, "bundle header", format!("{found}, expected the empty key of the header")));
+        }
+        let header = BundleHeader::parse(index.value(0)).map_err(|e| e.in_file(&index_path))?;
+        let first = index.partition_point(|key| key.is_empty() || is_piece_key(key));
+        let bundle = Self {
+            format,
+            tensors: first..index.len(),
+            shards: ShardSet::new(prefix.to_owned(), header.num_shards),
+            index,
+            index_path,
+            header,
+            limits: limits.clone(),
+            aliases: OnceLock::new(),
+        };
+        for i in bundle.tensors.clone() {
+            bundle.checked_entry(i)?;
+        }
+        Ok(bundle)
+    }
+
+    fn malformed(&self, key: &[u8], detail: impl Into<String>) -> Error {
+        let what = if is_piece_key(key) { "a piece's bundle entry".to_owned() } else { format!("bundle entry {:?}", Name::new(key).to_string()) };
+        Error::malformed(&self.index_path, what, detail)
+    }
+
+    /// Entry `i` of the index and its spec, with everything checked that can be without its shard.
+    fn checked_entry(&self, i: usize) -> Result<(BundleEntry, TensorSpec)> {
+        let key = self.index.key(i);
+        let entry = BundleEntry::parse(self.index.value(i))
+            .map_err(|e| self.malformed(key, format!("{} at byte {}: {}", e.what, e.offset, e.detail)))?;
+        let dtype = Dtype::from_code(entry.dtype)
+            .ok_or_else(|| self.malformed(key, format!("dtype {} does not exist in stored tensors", entry.dtype)))?;
+        let spec = TensorSpec::new(dtype, entry.shape.clone()).map_err(|detail| self.malformed(key, detail))?;
+        if entry.slices.is_empty() {
+            if entry.shard_id >= self.header.num_shards {
+                return Err(self.malformed(key, format!("shard_id is {}, the header says {} shards", entry.shard_id, self.header.num_shards)));
+            }
+            if entry.offset.checked_add(entry.size).is_none() {
+                return Err(self.malformed(key, format!("{} bytes at offset {} reach beyond 2^64", entry.size, entry.offset)));
+            }
+            if dtype.itemsize().is_some() && entry.size != spec.nbytes() {
+                return Err(self.malformed(key, format!("size is {}, {spec} has {} bytes", entry.size, spec.nbytes())));
+            }
+        }
+        Ok((entry, spec))
+    }
+
+    /// The region of the bytes that `entry` describes, inside a shard that is there and long enough.
+    fn region(&self, key: &[u8], entry: &BundleEntry) -> Result<Region> {
+        let (len, path) = self.shards.stat(entry.shard_id)?;
+        if entry.offset + entry.size > len {
+            let detail = format!("{} bytes at offset {} of {}, which has {len} bytes", entry.size, entry.offset, path.display());
+            return Err(self.malformed(key, detail));
+        }
+        Ok(Region { path, offset: entry.offset, nbytes: entry.size, crc32c: crc::unmask(entry.masked_crc) })
+    }
+
+    /// Where the bytes of tensor `i` lie: one piece, or the pieces that tile it.
+    fn pieces(&self, i: usize) -> Result<(TensorSpec, Vec<Piece>, Vec<Region>)> {
+        let key = self.index.key(i);
+        let (entry, spec) = self.checked_entry(i)?;
+        if entry.slices.is_empty() {
+            let region = self.region(key, &entry)?;
+            let piece = Piece { extent: PieceBox::whole(spec.shape()), shard: entry.shard_id, offset: entry.offset };
+            return Ok((spec, vec![piece], vec![region]));
+        }
+        let mut pieces = Vec::new();
+        let mut regions = Vec::new();
+        for extents in &entry.slices {
+            let extent = self.piece_box(key, spec.shape(), extents)?;
+            let stored_key = piece_key(key, extents);
+            let describe = || format!("piece {}", extents_text(&extent));
+            let at = self
+                .index
+                .find(&stored_key)
+                .ok_or_else(|| self.malformed(key, format!("{} is declared but has no entry", describe())))?;
+            let (stored, stored_spec) = self.checked_entry(at)?;
+            if stored_spec.dtype() != spec.dtype() || stored_spec.shape() != extent.shape || !stored.slices.is_empty() {
+                let detail = format!("{} is stored as {stored_spec}, the tensor is {spec}", describe());
+                return Err(self.malformed(key, detail));
+            }
+            regions.push(self.region(&stored_key, &stored)?);
+            pieces.push(Piece { extent, shard: stored.shard_id, offset: stored.offset });
+        }
+        if !tile_exactly(spec.shape(), pieces.iter().map(|piece| &piece.extent)) {
+            let covered = pieces.iter().map(|piece| u128::from(piece.extent.elements())).sum::<u128>();
+            let detail = format!(
+                "{} pieces with {covered} elements do not cover the {} elements of {spec} exactly once",
+                pieces.len(),
+                spec.elements()
+            );
+            return Err(self.malformed(key, detail));
+        }
+        Ok((spec, pieces, regions))
+    }
+
+    fn piece_box(&self, key: &[u8], shape: &[u64], extents: &[Extent]) -> Result<PieceBox> {
+        if extents.len() != shape.len() {
+            return Err(self.malformed(key, format!("a piece has {} axes, the tensor {}", extents.len(), shape.len())));
+        }
+        let mut extent = PieceBox { start: Vec::with_capacity(shape.len()), shape: Vec::with_capacity(shape.len()) };
+        for (axis, (part, &dim)) in extents.iter().zip(shape).enumerate() {
+            let inside = match *part {
+                Extent { start: 0, length: None } => Some((0, dim)),
+                Extent { start, length: Some(length) } => u64::try_from(start)
+                    .ok()
+                    .zip(u64::try_from(length).ok())
+                    .filter(|&(start, length)| length > 0 && start.checked_add(length).is_some_and(|end| end <= dim)),
+                Extent { length: None, .. } => None,
+            };
+            let (start, length) = inside.ok_or_else(|| {
+                let length = part.length.map_or("all".to_owned(), |length| length.to_string());
+                self.malformed(key, format!("a piece starts at {} with length {length} on axis {axis}, which has length {dim}", part.start))
+            })?;
+            extent.start.push(start);
+            extent.shape.push(length);
+        }
+        Ok(extent)
+    }
+
+    /// The other names, read from the object graph when first asked for.
+    fn aliases(&self) -> Result<Option<&Aliases>, &str> {
+        self.aliases
+            .get_or_init(|| self.read_aliases().map_err(|e| e.to_string()))
+            .as_ref()
+            .map(Option::as_ref)
+            .map_err(String::as_str)
+    }
+
+    fn read_aliases(&self) -> Result<Option<Aliases>> {
+        let Some(i) = self.index.find(OBJECT_GRAPH_KEY) else {
+            return Ok(None);
+        };
+        let (entry, spec) = self.checked_entry(i)?;
+        if spec.dtype() != Dtype::String || !spec.shape().is_empty() || !entry.slices.is_empty() {
+            return Ok(None);
+        }
+        if entry.size > self.limits.object_graph_bytes {
+            let what = format!("memory for the object graph of {}", self.index_path.display());
+            return Err(Error::Limit { what, asked: entry.size, allowed: self.limits.object_graph_bytes });
+        }
+        let region = self.region(OBJECT_GRAPH_KEY, &entry)?;
+        let mut stored = vec![0; memory_len(entry.size)];
+        self.shards.read(entry.shard_id, entry.offset, &mut stored)?;
+        let graph = scalar_string(&stored, self.header.big_endian, region.crc32c)
+            .map_err(|detail| Error::malformed_at(&region.path, "object graph", region.offset, detail))?;
+        let graph = ObjectGraph::parse(graph).map_err(|e| e.shifted(region.offset).in_file(&region.path))?;
+        Ok(Some(Aliases::new(graph)))
+    }
+}
+
+/// The one string of a scalar string tensor: varint length, checksum of the length, bytes.
+fn scalar_string(stored: &[u8], big_endian: bool, expected: u32) -> Result<&[u8], String> {
+    let (len, n) = varint::read_u64(stored, 0, "string length").map_err(|e| e.detail)?;
+    let text = stored.get(n + 4..).filter(|text| text.len() as u64 == len);
+    let text = text.ok_or_else(|| format!("a string of {len} bytes in an entry of {}", stored.len()))?;
+    // The checksum runs over the length as an integer of the file's byte order, then the four bytes behind it.
+    let mut length = [0; 8];
+    let length = match (u32::try_from(len), big_endian) {
+        (Ok(len), false) => {
+            LittleEndian::write_u32(&mut length, len);
+            &length[..4]
+        }
+        (Ok(len), true) => {
+            BigEndian::write_u32(&mut length, len);
+            &length[..4]
+        }
+        (Err(_), false) => {
+            LittleEndian::write_u64(&mut length, len);
+            &length[..]
+        }
+        (Err(_), true) => {
+            BigEndian::write_u64(&mut length, len);
+            &length[..]
+        }
+    };
+    let actual = crc::append(crc::append(crc::crc32c(length), &stored[n..n + 4]), text);
+    if actual != expected {
+        return Err(format!("CRC32C is {actual:#010x}, the index says {expected:#010x}"));
+    }
+    Ok(text)
+}
+
+fn extents_text(extent: &PieceBox) -> String {
+    let parts: Vec<String> = extent.start.iter().zip(&extent.shape).map(|(start, len)| format!("{start}:{}", start + len)).collect();
+    format!("[{}]", parts.join(", "))
+}
+
+impl Container for Bundle {
+    fn format(&self) -> &'static str {
+        self.format
+    }
+
+    fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        let i = self.tensors.start + index;
+        let key = self.index.key(i);
+        let (_, spec) = self.checked_entry(i)?;
+        let unsupported = if spec.dtype().descr().is_none() {
+            Some(format!("dtype {} has no fixed-size elements", spec.dtype()))
+        } else if spec.shape().len() > MAX_NDIM {
+            Some(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", spec.shape().len()))
+        } else {
+            None
+        };
+        let alias = self.aliases().ok().flatten().and_then(|aliases| aliases.of_key(key));
+        Ok(TensorInfo { name: Name::new(key), alias, spec, unsupported })
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        self.index.find(name)?.checked_sub(self.tensors.start)
+    }
+
+    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
+        let aliases = self.aliases().ok().flatten()?;
+        aliases.candidates(alias).iter().find_map(|key| self.find(key))
+    }
+
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        let (spec, pieces, regions) = self.pieces(self.tensors.start + index)?;
+        let order = if self.header.big_endian { ByteOrder::Big } else { ByteOrder::Little };
+        Ok(Box::new(PieceReader::new(&self.shards, spec, order, pieces, regions)))
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.index.heap_bytes()
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let mut shards = Vec::new();
+        let mut present = 0;
+        // A header may claim two thousand million shards: only the first are named one by one.
+        const MOST_NAMED: u32 = 1000;
+        for shard in 0..self.shards.num_shards().min(MOST_NAMED) {
+            let length = self.shards.stat(shard).ok().map(|(len, _)| len);
+            present += u64::from(length.is_some());
+            shards.push(json!({"path": self.shards.path(shard).to_string_lossy(), "bytes": length}));
+        }
+        let mut facts = Map::new();
+        facts.insert("index".into(), json!({
+            "path": self.index_path.to_string_lossy(),
+            "bytes": self.index.file_len,
+            "blocks": self.index.blocks,
+            "snappy_blocks": self.index.snappy_blocks,
+        }));
+        facts.insert("producer".into(), json!(self.header.producer));
+        facts.insert("byte_order".into(), json!(if self.header.big_endian { "big" } else { "little" }));
+        facts.insert("num_shards".into(), json!(self.shards.num_shards()));
+        facts.insert("shards_present".into(), json!(present));
+        facts.insert("shards".into(), json!(shards));
+        facts.insert("compression".into(), json!("none"));
+        facts.insert("checksums".into(), json!("crc32c"));
+        facts.insert("object_graph".into(), json!(matches!(self.aliases(), Ok(Some(_)))));
+        facts
+    }
+
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
+        let (_, pieces, regions) = self.pieces(self.tensors.start + index)?;
+        let listed: Vec<Value> = pieces
+            .iter()
+            .zip(&regions)
+            .map(|(piece, region)| {
+                json!({
+                    "start": piece.extent.start,
+                    "shape": piece.extent.shape,
+                    "path": region.path.to_string_lossy(),
+                    "offset": region.offset,
+                    "nbytes": region.nbytes,
+                    "crc32c": format!("{:#010x}", region.crc32c),
+                })
+            })
+            .collect();
+        let mut facts = Map::new();
+        facts.insert("pieces".into(), json!(listed));
+        Ok(facts)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.aliases().err().map(|why| format!("no aliases: {why}")).into_iter().collect()
+    }
+}

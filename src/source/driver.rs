@@ -1,0 +1,241 @@
+//! The formats there are, and how a path leads to one.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::Container;
+use super::bundle::{self, Bundle};
+use super::saved_model;
+use crate::budget::Limits;
+use crate::error::{Error, Result};
+use crate::format::checkpoint_state;
+use crate::format::table::FOOTER_LEN;
+
+/// One format: what it is called, whether a path is one, how it is opened.
+pub(crate) trait Driver: Sync {
+    fn name(&self) -> &'static str;
+    /// What to hand to [`open`](Self::open) if `path` is of this format, judged by what lies there.
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>>;
+    fn open(&self, resolved: &Path, limits: &Limits) -> Result<Box<dyn Container>>;
+}
+
+/// Every format, the more specific first.
+static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TensorBundle];
+
+/// The names of all formats, as [`Source::open_as`](super::Source::open_as) takes them.
+pub fn formats() -> impl Iterator<Item = &'static str> {
+    DRIVERS.iter().map(|driver| driver.name())
+}
+
+/// Opens `path` as `format`, or as the first format that recognises it.
+pub(crate) fn open(path: &Path, format: Option<&str>, limits: &Limits) -> Result<Box<dyn Container>> {
+    let candidates: Vec<&&dyn Driver> = DRIVERS.iter().filter(|driver| format.is_none_or(|name| name == driver.name())).collect();
+    if candidates.is_empty() {
+        let known: Vec<_> = formats().collect();
+        return Err(Error::bad_request(format!("there is no format {:?}, only {}", format.unwrap_or_default(), known.join(", "))));
+    }
+    for driver in candidates {
+        if let Some(resolved) = driver.resolve(path)? {
+            return driver.open(&resolved, limits);
+        }
+    }
+    Err(unrecognised(path))
+}
+
+/// A SavedModel directory, or the `saved_model.pb` in it.
+struct SavedModel;
+
+impl Driver for SavedModel {
+    fn name(&self) -> &'static str {
+        "saved-model"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if path.file_name().is_some_and(|name| name == saved_model::PB) && path.is_file() {
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return Ok(Some(dir.to_owned()));
+        }
+        let is_model = path.join(saved_model::PB).is_file() || saved_model::OTHER_FORMS.iter().any(|(name, _)| path.join(name).is_file());
+        Ok(is_model.then(|| path.to_owned()))
+    }
+
+    fn open(&self, dir: &Path, limits: &Limits) -> Result<Box<dyn Container>> {
+        let prefix = saved_model::check(dir)?;
+        Ok(Box::new(Bundle::open(&prefix, self.name(), limits)?))
+    }
+}
+
+/// A V2 checkpoint: its prefix, its `.index`, one of its shards, or a directory that holds it.
+struct TensorBundle;
+
+impl Driver for TensorBundle {
+    fn name(&self) -> &'static str {
+        "tensor-bundle"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if bundle::index_path(path).is_file() {
+            return Ok(Some(path.to_owned()));
+        }
+        let bytes = path.as_os_str().as_bytes();
+        if path.is_file() {
+            if let Some(prefix) = bytes.strip_suffix(b".index") {
+                return Ok(Some(to_path(prefix)));
+            }
+            let prefix = shard_prefix(bytes).map(to_path);
+            return Ok(prefix.filter(|prefix| bundle::index_path(prefix).is_file()));
+        }
+        if path.is_dir() { resolve_directory(path) } else { Ok(None) }
+    }
+
+    fn open(&self, prefix: &Path, limits: &Limits) -> Result<Box<dyn Container>> {
+        Ok(Box::new(Bundle::open(prefix, self.name(), limits)?))
+    }
+}
+
+fn to_path(bytes: &[u8]) -> PathBuf {
+    std::ffi::OsString::from_vec(bytes.to_vec()).into()
+}
+
+/// `P` of `P.data-00001-of-00004`.
+fn shard_prefix(bytes: &[u8]) -> Option<&[u8]> {
+    const MARK: &[u8] = b".data-";
+    let at = bytes.windows(MARK.len()).rposition(|window| window == MARK)?;
+    let numbers = &bytes[at + MARK.len()..];
+    (numbers.windows(4).any(|w| w == b"-of-") && numbers.iter().all(|b| b.is_ascii_digit() || b"-of".contains(b))).then(|| &bytes[..at])
+}
+
+/// The checkpoint that a directory stands for: the newest of its state file, else the only one there.
+fn resolve_directory(dir: &Path) -> Result<Option<PathBuf>> {
+    let state = dir.join("checkpoint");
+    if state.is_file() {
+        return newest(dir, &state).map(Some);
+    }
+    let mut prefixes = prefixes_in(dir);
+    Ok(if prefixes.len() == 1 { prefixes.pop() } else { None })
+}
+
+/// The prefix that the state file names last.
+fn newest(dir: &Path, state: &Path) -> Result<PathBuf> {
+    /// State files name at most a few thousand checkpoints.
+    const MOST_BYTES: u64 = 16 << 20;
+    let mut text = Vec::new();
+    File::open(state)
+        .and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text))
+        .map_err(Error::io("read", state))?;
+    let latest = to_path(&checkpoint_state::parse_latest(&text).map_err(|e| e.in_file(state))?);
+    // A relative path counts from the directory; an absolute one is where it was written, often somewhere else.
+    let named = dir.join(&latest);
+    let beside = latest.file_name().map(|name| dir.join(name));
+    let mut tried = vec![named];
+    tried.extend(beside.filter(|path| *path != tried[0]));
+    if let Some(found) = tried.iter().find(|prefix| bundle::index_path(prefix).is_file()) {
+        return Ok(found.clone());
+    }
+    let tried: Vec<String> = tried.iter().map(|path| bundle::index_path(path).display().to_string()).collect();
+    let detail = format!("{} names {}, but there is no {}{}", state.display(), latest.display(), tried.join(" and no "), instead(dir));
+    Err(Error::NotFound { what: "checkpoint", detail })
+}
+
+/// Every `P` with a `P.index` in `dir`, sorted.
+fn prefixes_in(dir: &Path) -> Vec<PathBuf> {
+    let mut prefixes: Vec<PathBuf> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some(dir.join(to_path(entry.file_name().as_bytes().strip_suffix(b".index")?))))
+        .collect();
+    prefixes.sort();
+    prefixes
+}
+
+/// What could have been meant instead of something in `dir`.
+fn instead(dir: &Path) -> String {
+    const SHOWN: usize = 5;
+    let mut prefixes: Vec<String> = prefixes_in(dir).iter().map(|path| path.display().to_string()).collect();
+    let more = if prefixes.len() > SHOWN { ", …" } else { "" };
+    prefixes.truncate(SHOWN);
+    if prefixes.is_empty() { String::new() } else { format!("; checkpoints there: {}{more}", prefixes.join(", ")) }
+}
+
+/// Says of a path that no format takes what is missing and what was found.
+fn unrecognised(path: &Path) -> Error {
+    let not_found = |detail| Error::NotFound { what: "source", detail };
+    if path.is_dir() {
+        let mut names: Vec<String> = std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        let count = names.len();
+        names.truncate(5);
+        let found = match count {
+            0 => "it is empty".to_owned(),
+            _ => format!("found {count} entries: {}{}", names.join(", "), if count > 5 { ", …" } else { "" }),
+        };
+        let detail = format!("{} is a directory without a checkpoint state file, a saved_model.pb or a single .index; {found}{}", path.display(), instead(path));
+        return not_found(detail);
+    }
+    if path.exists() {
+        let detail = format!("{} is {}; readable are {}", path.display(), guess(path), formats().collect::<Vec<_>>().join(", "));
+        return Error::Unsupported { what: "this file".into(), detail };
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !dir.is_dir() {
+        return not_found(format!("{}: there is no directory {}", path.display(), dir.display()));
+    }
+    let stem = path.file_name().unwrap_or_default().as_bytes();
+    let stem = stem.strip_suffix(b".index").unwrap_or(stem);
+    let shards = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .filter(|name| shard_prefix(name.as_bytes()) == Some(stem))
+        .min();
+    match shards {
+        Some(shard) => not_found(format!("{} is missing, although {} is there", bundle::index_path(&dir.join(to_path(stem))).display(), shard.to_string_lossy())),
+        None => not_found(format!("neither {} nor {} exists{}", path.display(), bundle::index_path(path).display(), instead(dir))),
+    }
+}
+
+/// What a file seems to be.
+fn guess(path: &Path) -> &'static str {
+    const TABLE_MAGIC: [u8; 8] = [0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb];
+    let mut front = [0; 16];
+    let read = File::open(path).and_then(|file| {
+        let len = file.metadata()?.len();
+        let n = file.read_at(&mut front, 0)?;
+        let mut tail = [0; 8];
+        let has_tail = len >= FOOTER_LEN as u64 && file.read_exact_at(&mut tail, len - 8).is_ok();
+        Ok((n, has_tail && tail == TABLE_MAGIC))
+    });
+    match read {
+        Err(_) => "not readable as a file",
+        Ok((0, _)) => "an empty file",
+        Ok((_, true)) => "a table, perhaps a TensorFlow V1 checkpoint",
+        Ok(_) if front.starts_with(b"\x93NUMPY") => "a .npy array already",
+        Ok(_) if front.starts_with(b"\x89HDF\r\n\x1a\n") => "an HDF5 file",
+        Ok(_) if front.starts_with(b"PK\x03\x04") => "a zip archive (.npz or .keras)",
+        Ok(_) if front.starts_with(&[0x1f, 0x8b]) => "a gzip file",
+        Ok(_) => "in no format known here",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_lead_back_to_their_prefix() {
+        assert_eq!(shard_prefix(b"d/model.ckpt-10.data-00000-of-00001"), Some(&b"d/model.ckpt-10"[..]));
+        assert_eq!(shard_prefix(b"a.data-1.data-00002-of-00003"), Some(&b"a.data-1"[..]));
+        assert_eq!(shard_prefix(b"a.data-x-of-y"), None);
+        assert_eq!(shard_prefix(b"a.index"), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! The checksums of a conversion: CRCs of parts, put together to the whole that the file vouches for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::format::crc;
+
+/// A run of stored bytes under one CRC32C.
+#[derive(Debug, Clone)]
+pub struct Region {
+    /// The file.
+    pub path: Arc<Path>,
+    /// Where the run starts in the file.
+    pub offset: u64,
+    /// Its length.
+    pub nbytes: u64,
+    /// Its CRC32C, as the format stores it but unmasked.
+    pub crc32c: u32,
+}
+
+/// How much of what was written is vouched for by stored checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// All of it.
+    Full,
+    /// The checksums of whole pieces that were read; the rest cannot be checked without reading more than was asked for.
+    Partial,
+    /// None of it: switched off, or the selection is inside the bytes that one checksum covers.
+    Not,
+}
+
+/// Collects the CRCs of parts from all workers and compares the wholes.
+#[derive(Debug)]
+pub(crate) struct Ledger<'a> {
+    regions: &'a [Region],
+    /// Per region: runs that were read, neighbours merged, by offset in the region.
+    runs: Vec<Mutex<BTreeMap<u64, Run>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    len: u64,
+    crc: u32,
+}
+
+impl Run {
+    fn then(self, next: Self) -> Self {
+        Self { len: self.len + next.len, crc: crc::combine(self.crc, next.crc, next.len) }
+    }
+}
+
+impl<'a> Ledger<'a> {
+    pub(crate) fn new(regions: &'a [Region]) -> Self {
+        Self { regions, runs: regions.iter().map(|_| Mutex::default()).collect() }
+    }
+
+    /// Notes bytes of a region; every byte is to be noted at most once, in any order.
+    pub(crate) fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
+        let mut run = Run { len: bytes.len() as u64, crc: crc::crc32c(bytes) };
+        let mut start = offset;
+        let mut runs = self.runs[region].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((&before, &left)) = runs.range(..offset).next_back()
+            && before + left.len == offset
+        {
+            start = before;
+            run = left.then(run);
+        }
+        if let Some(right) = runs.remove(&(start + run.len)) {
+            run = run.then(right);
+        }
+        runs.insert(start, run);
+    }
+
+    /// Compares every region that was read whole.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for the first region whose checksum differs.
+    pub(crate) fn verify(&self) -> Result<Verified> {
+        let mut whole = 0;
+        for (region, runs) in self.regions.iter().zip(&self.runs) {
+            let runs = runs.lock().unwrap_or_else(PoisonError::into_inner);
+            let actual = match runs.first_key_value() {
+                _ if region.nbytes == 0 => 0,
+                Some((0, run)) if run.len == region.nbytes => run.crc,
+                _ => continue,
+            };
+            whole += 1;
+            if actual != region.crc32c {
+                let detail = format!("CRC32C of {} bytes is {actual:#010x}, the index says {:#010x}", region.nbytes, region.crc32c);
+                return Err(Error::malformed_at(&region.path, "tensor data", region.offset, detail));
+            }
+        }
+        Ok(match whole {
+            _ if whole == self.regions.len() && whole > 0 => Verified::Full,
+            0 => Verified::Not,
+            _ => Verified::Partial,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn region(bytes: &[u8]) -> Region {
+        Region { path: Path::new("t.data").into(), offset: 0, nbytes: bytes.len() as u64, crc32c: crc::crc32c(bytes) }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_in_any_order_verify_the_whole(bytes in prop::collection::vec(any::<u8>(), 1..400), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9), seed in any::<u64>()) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).chain([0, bytes.len()]).collect();
+            cuts.sort_unstable();
+            cuts.dedup();
+            let mut parts: Vec<_> = cuts.windows(2).map(|w| w[0]..w[1]).collect();
+            parts.sort_by_key(|part| (part.start as u64 ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let regions = [region(&bytes)];
+            let ledger = Ledger::new(&regions);
+            for part in &parts {
+                prop_assert_eq!(ledger.verify().unwrap(), Verified::Not);
+                ledger.record(0, part.start as u64, &bytes[part.clone()]);
+            }
+            prop_assert_eq!(ledger.verify().unwrap(), Verified::Full);
+        }
+    }
+
+    #[test]
+    fn one_flipped_bit_is_found() {
+        let bytes = [7u8; 64];
+        let regions = [region(&bytes)];
+        let ledger = Ledger::new(&regions);
+        let mut bad = bytes;
+        bad[40] ^= 1;
+        ledger.record(0, 32, &bad[32..]);
+        ledger.record(0, 0, &bad[..32]);
+        assert!(matches!(ledger.verify(), Err(Error::Malformed { .. })));
+    }
+
+    #[test]
+    fn nothing_has_a_checksum_too() {
+        let mut regions = [region(&[])];
+        assert_eq!(Ledger::new(&regions).verify().unwrap(), Verified::Full);
+        regions[0].crc32c = 1;
+        assert!(Ledger::new(&regions).verify().is_err());
+    }
+}

@@ -1,0 +1,351 @@
+//! Where bytes come from: files with named tensors, and readers that fill a slice of one.
+
+mod aliases;
+mod bundle;
+mod driver;
+mod index;
+mod ledger;
+pub mod memory;
+mod name;
+mod pieces;
+mod saved_model;
+mod shards;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::budget::Limits;
+use crate::convert::CancelToken;
+use crate::decode::ByteOrder;
+use crate::error::{Error, Result};
+use crate::spec::TensorSpec;
+
+pub use driver::formats;
+pub(crate) use ledger::Ledger;
+pub use ledger::{Region, Verified};
+pub use name::Name;
+
+/// Elements of one tensor, in any order, from any thread.
+///
+/// Positions are flat: element `i` is the `i`-th in C order. Rows of axis 0 are runs of
+/// [`TensorSpec::row_elements`] of them, so a run of rows, one row and a part of a huge row are read alike.
+pub trait TensorReader: fmt::Debug + Send + Sync {
+    /// The tensor's dtype and shape.
+    fn spec(&self) -> &TensorSpec;
+
+    /// The byte order in which [`read`](Self::read) leaves elements.
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Little
+    }
+
+    /// Fills `out`, which holds exactly `elements`, or fails. Never a short read.
+    ///
+    /// Checksums of what was read go to the context, not over the bytes after decoding.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when reading fails, [`Error::Malformed`] when the file ends early, [`Error::Cancelled`].
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()>;
+
+    /// The stored checksums and the bytes each one covers; empty when the format has none.
+    fn regions(&self) -> &[Region] {
+        &[]
+    }
+
+    /// Heap bytes the reader keeps while it lives, which come out of the memory budget.
+    fn heap_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// What a worker lends to a reader: memory of its own and the place where checksums go.
+#[derive(Debug)]
+pub struct ReadContext<'a> {
+    /// Memory that lives as long as the worker; [`chunk_bytes`](Self::chunk_bytes) long.
+    scratch: Vec<u8>,
+    chunk_bytes: usize,
+    ledger: Option<&'a Ledger<'a>>,
+    cancel: &'a CancelToken,
+}
+
+impl<'a> ReadContext<'a> {
+    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, cancel: &'a CancelToken) -> Self {
+        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel }
+    }
+
+    /// The largest single read from storage, in bytes.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Fails once the caller has cancelled; readers ask between chunks.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn check_cancelled(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].
+    pub fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
+        if let Some(ledger) = self.ledger {
+            ledger.record(region, offset, bytes);
+        }
+    }
+
+    /// The worker's own memory, taken for one call; hand it back with [`return_scratch`](Self::return_scratch).
+    fn take_scratch(&mut self) -> Vec<u8> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(self.chunk_bytes, 0);
+        scratch
+    }
+
+    fn return_scratch(&mut self, scratch: Vec<u8>) {
+        self.scratch = scratch;
+    }
+}
+
+/// An opened set of files with named tensors. Implemented by every format.
+pub(crate) trait Container: fmt::Debug + Send + Sync {
+    /// The format's name, as `--format` takes it.
+    fn format(&self) -> &'static str;
+    /// How many tensors there are.
+    fn len(&self) -> usize;
+    /// What is known of tensor `index` without reading its data.
+    fn info(&self, index: usize) -> Result<TensorInfo>;
+    /// The tensor with exactly this name.
+    fn find(&self, name: &[u8]) -> Option<usize>;
+    /// The tensor that this other name leads to.
+    fn find_alias(&self, _alias: &[u8]) -> Option<usize> {
+        None
+    }
+    /// A reader for tensor `index`; validates where its bytes lie, reads none of them.
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>>;
+    /// Heap bytes that the container holds.
+    fn heap_bytes(&self) -> u64;
+    /// Facts about the files, for `info`.
+    fn facts(&self) -> Map<String, Value>;
+    /// Facts about where tensor `index` lies, for `info`.
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>>;
+    /// What is odd but does not stand in the way, one sentence each.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What is known of a tensor without reading its data.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TensorInfo {
+    /// The key exactly as TensorFlow lists it.
+    pub name: Name,
+    /// A friendlier name, where an object graph gives one; it is accepted wherever a name is.
+    pub alias: Option<String>,
+    /// Dtype and shape.
+    pub spec: TensorSpec,
+    /// Why this version cannot convert it, if it cannot.
+    pub unsupported: Option<String>,
+}
+
+/// An opened source: a checkpoint, a SavedModel.
+///
+/// ```no_run
+/// let source = mmconvert::Source::open("model.ckpt-1000")?;
+/// for tensor in source.tensors() {
+///     let info = tensor?.info().clone();
+///     println!("{} {}", info.name, info.spec);
+/// }
+/// # Ok::<(), mmconvert::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    container: Box<dyn Container>,
+}
+
+impl Source {
+    /// Opens what `path` names: a checkpoint prefix, its `.index` file, a directory with a `checkpoint` state file, or
+    /// a SavedModel directory. The format is found from the content.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] says what is missing and what was found; [`Error::Unsupported`] names a format this version
+    /// does not read; [`Error::Malformed`] says where a file is broken; [`Error::Io`] when reading fails;
+    /// [`Error::Limit`] when the index is larger than an index may be.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_as(path, None)
+    }
+
+    /// Opens `path` as the format with this name (one of [`formats`]), whatever its content looks like.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::BadRequest`] for a format that does not exist.
+    pub fn open_as(path: impl AsRef<Path>, format: Option<&str>) -> Result<Self> {
+        let path = path.as_ref();
+        let container = driver::open(path, format, &Limits::default())?;
+        Ok(Self { path: path.to_owned(), container })
+    }
+
+    /// The path the source was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The format's name: `tensor-bundle`, `saved-model`.
+    #[must_use]
+    pub fn format(&self) -> &'static str {
+        self.container.format()
+    }
+
+    /// How many tensors there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.container.len()
+    }
+
+    /// Whether there are no tensors.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All tensors, in the order of their names' bytes.
+    pub fn tensors(&self) -> impl Iterator<Item = Result<Tensor<'_>>> {
+        (0..self.len()).map(|index| self.at(index))
+    }
+
+    fn at(&self, index: usize) -> Result<Tensor<'_>> {
+        Ok(Tensor { source: self, index, info: self.container.info(index)? })
+    }
+
+    /// The tensor called `name`: its exact key, else another name that leads to one tensor only.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTensor`] with the nearest names.
+    pub fn tensor(&self, name: impl AsRef<[u8]>) -> Result<Tensor<'_>> {
+        let name = name.as_ref();
+        match self.find(name)? {
+            Some(index) => self.at(index),
+            None => Err(self.no_such_tensor(name)),
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        if let Some(index) = self.container.find(name).or_else(|| self.container.find_alias(name)) {
+            return Ok(Some(index));
+        }
+        // A name that cannot be typed (NUL, bytes that are not UTF-8) is accepted the way `ls` shows it.
+        if !name.contains(&b'\\') {
+            return Ok(None);
+        }
+        for index in 0..self.len() {
+            if self.container.info(index)?.name.to_string().as_bytes() == name {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    fn no_such_tensor(&self, name: &[u8]) -> Error {
+        let nearest = name::nearest(name, (0..self.len()).filter_map(|index| self.container.info(index).ok()));
+        Error::NoSuchTensor { path: self.path.clone(), name: Name::new(name).to_string(), nearest }
+    }
+
+    /// The tensors that `patterns` select, each once, in the order of the source; all of them for no pattern.
+    ///
+    /// A pattern is a name, an alias, or a glob in which `*` matches any run of characters, `/` included. An exact
+    /// name wins over a pattern.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
+    pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Vec<Tensor<'_>>> {
+        if patterns.is_empty() {
+            return self.tensors().collect();
+        }
+        let mut chosen = std::collections::BTreeSet::new();
+        let mut globs = Vec::new();
+        for pattern in patterns {
+            let pattern = pattern.as_ref();
+            match self.find(pattern)? {
+                Some(index) => {
+                    chosen.insert(index);
+                }
+                None if pattern.contains(&b'*') => globs.push((pattern, false)),
+                None => return Err(self.no_such_tensor(pattern)),
+            }
+        }
+        if !globs.is_empty() {
+            for index in 0..self.len() {
+                let info = self.container.info(index)?;
+                for (pattern, matched) in &mut globs {
+                    let alias = info.alias.as_ref().map(String::as_bytes);
+                    if name::glob_matches(pattern, info.name.as_bytes()) || alias.is_some_and(|a| name::glob_matches(pattern, a)) {
+                        *matched = true;
+                        chosen.insert(index);
+                    }
+                }
+            }
+        }
+        if let Some((pattern, _)) = globs.iter().find(|(_, matched)| !matched) {
+            return Err(self.no_such_tensor(pattern));
+        }
+        chosen.into_iter().map(|index| self.at(index)).collect()
+    }
+
+    /// Facts about the files: shards, index blocks, byte order.
+    #[must_use]
+    pub fn facts(&self) -> Map<String, Value> {
+        self.container.facts()
+    }
+
+    /// What is odd about the files but does not stand in the way, one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.container.warnings()
+    }
+}
+
+/// One tensor of a [`Source`]; nothing of its data has been read.
+#[derive(Debug, Clone)]
+pub struct Tensor<'a> {
+    source: &'a Source,
+    index: usize,
+    info: TensorInfo,
+}
+
+impl<'a> Tensor<'a> {
+    /// Name, alias, dtype and shape.
+    #[must_use]
+    pub fn info(&self) -> &TensorInfo {
+        &self.info
+    }
+
+    /// Facts about where the tensor lies: pieces, shards, offsets, checksums.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when its pieces do not fit together.
+    pub fn facts(&self) -> Result<Map<String, Value>> {
+        self.source.container.tensor_facts(self.index)
+    }
+
+    /// A reader of the tensor's elements.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a dtype without a fixed size, [`Error::NotFound`] when a file is missing,
+    /// [`Error::Malformed`] when the pieces do not tile the tensor or a file is too short.
+    pub fn reader(&self) -> Result<Box<dyn TensorReader + 'a>> {
+        if let Some(reason) = &self.info.unsupported {
+            return Err(Error::Unsupported { what: format!("tensor {}", self.info.name), detail: reason.clone() });
+        }
+        self.source.container.reader(self.index)
+    }
+
+    /// Heap bytes that the source holds on behalf of all its tensors.
+    #[must_use]
+    pub(crate) fn source_heap_bytes(&self) -> u64 {
+        self.source.container.heap_bytes()
+    }
+}

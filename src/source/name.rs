@@ -1,0 +1,155 @@
+//! Tensor names: bytes in the file, text for people.
+
+use std::fmt;
+
+use super::TensorInfo;
+
+/// A tensor's name: any bytes, UTF-8 in practice.
+///
+/// Displayed with control characters, direction overrides, bytes that are not UTF-8 and, in names that need any of
+/// these, backslashes escaped as `\x00`, so that a name can neither move a terminal's cursor nor pass for another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Vec<u8>);
+
+impl Name {
+    /// A name of these bytes.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes as the file has them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The name for JSON: exact where it is UTF-8, escaped as displayed where it is not.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        std::str::from_utf8(&self.0).map_or_else(|_| self.to_string(), str::to_owned)
+    }
+}
+
+/// Characters that change how the text around them is shown.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Ok(text) = std::str::from_utf8(&self.0)
+            && !text.chars().any(is_unsafe)
+        {
+            return f.pad(text);
+        }
+        let mut text = String::new();
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c == '\\' {
+                    text.push_str("\\\\");
+                } else if c.is_ascii() && is_unsafe(c) {
+                    text += &format!("\\x{:02x}", u32::from(c));
+                } else if is_unsafe(c) {
+                    text += &format!("\\u{{{:x}}}", u32::from(c));
+                } else {
+                    text.push(c);
+                }
+            }
+            for byte in chunk.invalid() {
+                text += &format!("\\x{byte:02x}");
+            }
+        }
+        f.pad(&text)
+    }
+}
+
+/// Whether `pattern`, in which `*` stands for any run of bytes, matches all of `text`.
+pub(crate) fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
+    // The classic two-pointer walk: on a mismatch go back to the last star and let it eat one byte more.
+    let (mut p, mut t) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            retry = Some((p, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            p += 1;
+            t += 1;
+        } else if let Some((star, eaten)) = retry {
+            retry = Some((star, eaten + 1));
+            p = star + 1;
+            t = eaten + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&b| b == b'*')
+}
+
+/// The up to three names or aliases nearest to `wanted`, best first; none that is too far to be meant.
+pub(crate) fn nearest(wanted: &[u8], infos: impl Iterator<Item = TensorInfo>) -> Vec<String> {
+    const MOST_COMPARED: usize = 100_000;
+    const LONGEST_COMPARED: usize = 512;
+    const SUGGESTED: usize = 3;
+    let wanted = String::from_utf8_lossy(wanted).into_owned();
+    let wanted_lower = wanted.to_lowercase();
+    let mut best: Vec<(usize, String)> = Vec::new();
+    for info in infos.take(MOST_COMPARED) {
+        let name = info.name.to_string();
+        let candidate = [Some(name), info.alias]
+            .into_iter()
+            .flatten()
+            .filter(|name| name.len() <= LONGEST_COMPARED)
+            .filter_map(|name| {
+                let distance = strsim::damerau_levenshtein(&wanted_lower, &name.to_lowercase());
+                let contains = wanted.len() >= 3 && name.to_lowercase().contains(&wanted_lower);
+                let near = distance <= (wanted.chars().count() / 3).max(2);
+                (contains || near).then_some((if contains { distance.min(2) } else { distance }, name))
+            })
+            .min();
+        if let Some(candidate) = candidate {
+            let at = best.partition_point(|known| *known <= candidate);
+            best.insert(at, candidate);
+            best.truncate(SUGGESTED);
+        }
+    }
+    best.into_iter().map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_deceive_are_escaped() {
+        for (bytes, shown) in [
+            (&b"a/b:0"[..], "a/b:0"),
+            ("é/雪".as_bytes(), "é/雪"),
+            (b"a\0b", "a\\x00b"),
+            (b"\xff\xfe", "\\xff\\xfe"),
+            (b"\x1b[2J", "\\x1b[2J"),
+            ("\u{202e}gnp".as_bytes(), "\\u{202e}gnp"),
+            (b"..\\win", "..\\win"),
+        ] {
+            assert_eq!(Name::new(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_star_matches_any_run_of_bytes() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("*", "a/b", true),
+            ("a*", "a", true),
+            ("*kernel", "dense/kernel", true),
+            ("*kernel", "dense/kernel/m", false),
+            ("a*b*c", "a/b/b/c", true),
+            ("a*b*c", "a/c/b", false),
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("", "", true),
+        ] {
+            assert_eq!(glob_matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} on {text}");
+        }
+    }
+}

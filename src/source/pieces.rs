@@ -1,0 +1,314 @@
+//! A tensor stored as one or more boxes: which bytes of which file hold which elements.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+use super::shards::ShardSet;
+use super::{ReadContext, Region, TensorReader};
+use crate::decode::ByteOrder;
+use crate::error::Result;
+use crate::spec::{TensorSpec, memory_len};
+
+/// Runs of at least this many bytes are read in place; shorter ones together, and then put where they belong.
+const DIRECT_RUN_BYTES: u64 = 128 << 10;
+
+/// A box of a tensor, stored on its own in C order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PieceBox {
+    /// The first index along each axis.
+    pub(crate) start: Vec<u64>,
+    /// The length along each axis.
+    pub(crate) shape: Vec<u64>,
+}
+
+impl PieceBox {
+    /// The box that is the whole tensor.
+    pub(crate) fn whole(shape: &[u64]) -> Self {
+        Self { start: vec![0; shape.len()], shape: shape.to_vec() }
+    }
+
+    pub(crate) fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// How many of the box's elements lie before `element` of the tensor, both in C order.
+    ///
+    /// The box's own order is that of the tensor with elements left out, so the elements of any flat range of the
+    /// tensor that lie in the box are a range of the box, too.
+    fn rank(&self, tensor_shape: &[u64], element: u64) -> u64 {
+        let (mut tensor_inner, mut inner): (u64, u64) = (tensor_shape.iter().product(), self.elements());
+        if element >= tensor_inner {
+            return inner;
+        }
+        let mut rest = element;
+        let mut rank = 0;
+        for ((&start, &len), &dim) in self.start.iter().zip(&self.shape).zip(tensor_shape) {
+            tensor_inner /= dim;
+            inner /= len;
+            let coordinate = rest / tensor_inner;
+            rest %= tensor_inner;
+            if coordinate < start {
+                return rank;
+            }
+            if coordinate >= start + len {
+                return rank + len * inner;
+            }
+            rank += (coordinate - start) * inner;
+        }
+        rank
+    }
+
+    /// The flat position in the tensor of element `local` of the box.
+    fn position(&self, tensor_shape: &[u64], local: u64) -> u64 {
+        let (mut position, mut stride, mut rest) = (0, 1, local);
+        for ((&start, &len), &dim) in self.start.iter().zip(&self.shape).zip(tensor_shape).rev() {
+            position += (start + rest % len) * stride;
+            rest /= len;
+            stride *= dim;
+        }
+        position
+    }
+
+    /// How many elements of the box lie side by side in the tensor as well.
+    fn run_elements(&self, tensor_shape: &[u64]) -> u64 {
+        let mut run = 1;
+        for (&len, &dim) in self.shape.iter().zip(tensor_shape).rev() {
+            run *= len;
+            if len != dim {
+                break;
+            }
+        }
+        run
+    }
+}
+
+/// Whether the boxes cover every element of `shape` exactly once. Boxes must lie inside it and not be empty.
+///
+/// Seen as a polynomial, a box is the product over the axes of (x_start - x_end); the boxes tile the tensor if and only
+/// if their sum is the polynomial of the whole. Evaluated at random points modulo the prime 2⁶¹ - 1 a difference
+/// shows but for a chance of rank / 2⁶¹ (Schwartz and Zippel), in time linear in the number of boxes whatever their
+/// arrangement; comparing pairs would take hours for a hostile index.
+pub(crate) fn tile_exactly<'a>(shape: &[u64], boxes: impl IntoIterator<Item = &'a PieceBox>) -> bool {
+    const PRIME: u64 = (1 << 61) - 1;
+    let hasher = RandomState::new();
+    let point = |axis: usize, at: u64| hasher.hash_one((axis, at)) % PRIME;
+    let product = |piece: &PieceBox| {
+        piece.start.iter().zip(&piece.shape).enumerate().fold(1u64, |product, (axis, (&start, &len))| {
+            let factor = point(axis, start) + PRIME - point(axis, start + len);
+            (u128::from(product) * u128::from(factor % PRIME) % u128::from(PRIME)) as u64
+        })
+    };
+    let sum = boxes.into_iter().fold(0u64, |sum, piece| (sum + product(piece)) % PRIME);
+    sum == product(&PieceBox::whole(shape))
+}
+
+/// A box and where its bytes lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    pub(crate) extent: PieceBox,
+    pub(crate) shard: u32,
+    /// Offset in the shard.
+    pub(crate) offset: u64,
+}
+
+/// Reads a tensor from its pieces.
+#[derive(Debug)]
+pub(crate) struct PieceReader<'a> {
+    shards: &'a ShardSet,
+    spec: TensorSpec,
+    order: ByteOrder,
+    /// In the order of their first elements.
+    pieces: Vec<Placed>,
+    regions: Vec<Region>,
+}
+
+#[derive(Debug)]
+struct Placed {
+    piece: Piece,
+    region: usize,
+    /// Flat position of the first element.
+    first: u64,
+    /// Flat position behind the last element of this piece and of all before it.
+    reach: u64,
+}
+
+impl<'a> PieceReader<'a> {
+    /// A reader over `pieces`, which tile the tensor; `regions[i]` describes the bytes of `pieces[i]`.
+    pub(crate) fn new(shards: &'a ShardSet, spec: TensorSpec, order: ByteOrder, pieces: Vec<Piece>, regions: Vec<Region>) -> Self {
+        let shape = spec.shape();
+        let mut placed: Vec<Placed> = pieces
+            .into_iter()
+            .enumerate()
+            .filter(|(_, piece)| piece.extent.elements() > 0)
+            .map(|(region, piece)| {
+                let first = piece.extent.position(shape, 0);
+                let reach = piece.extent.position(shape, piece.extent.elements() - 1) + 1;
+                Placed { piece, region, first, reach }
+            })
+            .collect();
+        placed.sort_by_key(|piece| piece.first);
+        let mut reach = 0;
+        for piece in &mut placed {
+            reach = reach.max(piece.reach);
+            piece.reach = reach;
+        }
+        Self { shards, spec, order, pieces: placed, regions }
+    }
+
+    /// Reads elements `local` of a piece from storage into `buf`, chunk by chunk, each with its checksum.
+    fn read_piece(&self, placed: &Placed, local: u64, buf: &mut [u8], context: &ReadContext<'_>) -> Result<()> {
+        let mut at = local * self.spec.itemsize();
+        for chunk in buf.chunks_mut(context.chunk_bytes()) {
+            context.check_cancelled()?;
+            self.shards.read(placed.piece.shard, placed.piece.offset + at, chunk)?;
+            context.record(placed.region, at, chunk);
+            at += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Fills what elements `local` of a piece contribute to `out`, which starts at element `origin` of the tensor.
+    fn read_part(&self, placed: &Placed, local: Range<u64>, origin: u64, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let (shape, itemsize) = (self.spec.shape(), self.spec.itemsize());
+        let extent = &placed.piece.extent;
+        let run = extent.run_elements(shape);
+        // The parts of `local` that lie side by side in the tensor, as (first element, bytes of `out`).
+        let runs = |local: Range<u64>| {
+            let mut next = local.start;
+            std::iter::from_fn(move || {
+                let end = ((next / run + 1) * run).min(local.end);
+                let start = std::mem::replace(&mut next, end);
+                (start < end).then(|| {
+                    let to = (extent.position(shape, start) - origin) * itemsize;
+                    (start, memory_len(to)..memory_len(to + (end - start) * itemsize))
+                })
+            })
+        };
+        if run * itemsize >= DIRECT_RUN_BYTES || local.start / run == (local.end - 1) / run {
+            for (start, range) in runs(local) {
+                self.read_piece(placed, start, &mut out[range], context)?;
+            }
+            return Ok(());
+        }
+        let mut scratch = context.take_scratch();
+        let step = (scratch.len() as u64 / itemsize).max(1);
+        let mut next = local.start;
+        while next < local.end {
+            let end = (next + step).min(local.end);
+            let buf = &mut scratch[..memory_len((end - next) * itemsize)];
+            self.read_piece(placed, next, buf, context)?;
+            for (start, range) in runs(next..end) {
+                let from = memory_len((start - next) * itemsize);
+                let len = range.len();
+                out[range].copy_from_slice(&buf[from..from + len]);
+            }
+            next = end;
+        }
+        context.return_scratch(scratch);
+        Ok(())
+    }
+}
+
+impl TensorReader for PieceReader<'_> {
+    fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.order
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let shape = self.spec.shape();
+        let from = self.pieces.partition_point(|piece| piece.reach <= elements.start);
+        for placed in self.pieces[from..].iter().take_while(|piece| piece.first < elements.end) {
+            let local = placed.piece.extent.rank(shape, elements.start)..placed.piece.extent.rank(shape, elements.end);
+            if !local.is_empty() {
+                self.read_part(placed, local, elements.start, out, context)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        let axes = 2 * self.spec.shape().len() * size_of::<u64>();
+        (self.pieces.len() * (size_of::<Placed>() + size_of::<Region>() + axes)) as u64
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Cuts `shape` into boxes, at random places along random axes.
+    pub(crate) fn cut(shape: Vec<u64>, choices: &[(usize, u64)]) -> Vec<PieceBox> {
+        let mut boxes = vec![PieceBox::whole(&shape)];
+        for &(pick, at) in choices {
+            let target = boxes.swap_remove(pick % boxes.len());
+            let axis = (pick / 7) % shape.len();
+            let len = target.shape[axis];
+            if len < 2 {
+                boxes.push(target);
+                continue;
+            }
+            let at = 1 + at % (len - 1);
+            let (mut low, mut high) = (target.clone(), target);
+            low.shape[axis] = at;
+            high.start[axis] += at;
+            high.shape[axis] -= at;
+            boxes.extend([low, high]);
+        }
+        boxes
+    }
+
+    fn shapes() -> impl Strategy<Value = Vec<u64>> {
+        prop::collection::vec(1u64..7, 1..5)
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_always_tiles(shape in shapes(), choices in prop::collection::vec((any::<usize>(), any::<u64>()), 0..12)) {
+            let boxes = cut(shape.clone(), &choices);
+            prop_assert!(tile_exactly(&shape, &boxes));
+            if boxes.len() > 1 {
+                prop_assert!(!tile_exactly(&shape, &boxes[1..]), "a gap");
+                let twice: Vec<_> = boxes.iter().chain(&boxes[..1]).collect();
+                prop_assert!(!tile_exactly(&shape, twice), "an overlap");
+                let mut moved = boxes.clone();
+                moved[0] = moved[1].clone();
+                prop_assert!(!tile_exactly(&shape, &moved), "a gap and an overlap");
+            }
+        }
+
+        #[test]
+        fn rank_counts_the_elements_before(shape in shapes(), choices in prop::collection::vec((any::<usize>(), any::<u64>()), 0..8)) {
+            let total: u64 = shape.iter().product();
+            for piece in cut(shape.clone(), &choices) {
+                let positions: Vec<u64> = (0..piece.elements()).map(|local| piece.position(&shape, local)).collect();
+                prop_assert!(positions.is_sorted_by(|a, b| a < b));
+                for element in 0..=total {
+                    let before = positions.iter().filter(|&&p| p < element).count() as u64;
+                    prop_assert_eq!(piece.rank(&shape, element), before);
+                }
+                let run = piece.run_elements(&shape);
+                for (local, &position) in positions.iter().enumerate() {
+                    let local = local as u64;
+                    prop_assert_eq!(position, positions[(local / run * run) as usize] + local % run);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_scalar_is_one_box_of_one_element() {
+        let whole = PieceBox::whole(&[]);
+        assert_eq!((whole.elements(), whole.rank(&[], 0), whole.rank(&[], 1), whole.position(&[], 0)), (1, 0, 1, 0));
+        assert!(tile_exactly(&[], [&whole]));
+    }
+}

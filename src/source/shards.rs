@@ -1,0 +1,122 @@
+//! The data files of a bundle: positional reads, few of them open at a time.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+
+/// Files kept open at once, so that a bundle of thousands of shards works under any limit on descriptors.
+const MOST_OPEN: usize = 6;
+
+/// The files `P.data-SSSSS-of-NNNNN` of the prefix `P`.
+#[derive(Debug)]
+pub(crate) struct ShardSet {
+    prefix: PathBuf,
+    num_shards: u32,
+    /// Lengths and paths of shards that were looked at.
+    known: Mutex<HashMap<u32, (u64, Arc<Path>)>>,
+    /// Most recently used last.
+    open: Mutex<Vec<(u32, Arc<File>)>>,
+}
+
+impl ShardSet {
+    pub(crate) fn new(prefix: PathBuf, num_shards: u32) -> Self {
+        Self { prefix, num_shards, known: Mutex::default(), open: Mutex::default() }
+    }
+
+    pub(crate) fn num_shards(&self) -> u32 {
+        self.num_shards
+    }
+
+    /// The path of a shard, whether it is there or not.
+    pub(crate) fn path(&self, shard: u32) -> PathBuf {
+        let mut name = self.prefix.clone().into_os_string();
+        name.push(format!(".data-{shard:05}-of-{:05}", self.num_shards));
+        name.into()
+    }
+
+    /// Path and length of a shard that has to be there.
+    pub(crate) fn stat(&self, shard: u32) -> Result<(u64, Arc<Path>)> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((len, path)) = known.get(&shard) {
+            return Ok((*len, Arc::clone(path)));
+        }
+        let path = self.path(shard);
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => metadata,
+            Ok(_) => return Err(Error::NotFound { what: "shard", detail: format!("{} is not a regular file", path.display()) }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(self.missing(shard, &path)),
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        let entry = (metadata.len(), Arc::from(path.as_path()));
+        known.insert(shard, entry.clone());
+        Ok(entry)
+    }
+
+    fn missing(&self, shard: u32, path: &Path) -> Error {
+        let (stem, found) = self.siblings();
+        let same_number = found.iter().find(|name| name.starts_with(&format!("{stem}.data-{shard:05}-of-")));
+        let hint = match same_number {
+            Some(name) => format!("; {name} is there: are the index and the shards of the same save?"),
+            None if found.is_empty() => "; no other shard of this checkpoint is there either".to_owned(),
+            None => format!("; found {} of {} shards: {}", found.len(), self.num_shards, shorten(&found)),
+        };
+        Error::NotFound { what: "shard", detail: format!("{}, which the index names{hint}", path.display()) }
+    }
+
+    /// The prefix's last component and the names of all its shards in the directory.
+    fn siblings(&self) -> (String, Vec<String>) {
+        let stem = self.prefix.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let start = format!("{stem}.data-");
+        let dir = self.prefix.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut names: Vec<String> = std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| name.starts_with(&start))
+            .collect();
+        names.sort();
+        (stem, names)
+    }
+
+    fn file(&self, shard: u32) -> Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = if let Some(at) = open.iter().position(|(id, _)| *id == shard) {
+            open.remove(at)
+        } else {
+            if open.len() == MOST_OPEN {
+                open.remove(0);
+            }
+            let path = self.path(shard);
+            (shard, Arc::new(File::open(&path).map_err(Error::io("open", &path))?))
+        };
+        let file = Arc::clone(&entry.1);
+        open.push(entry);
+        Ok(file)
+    }
+
+    /// Fills `buf` from `offset` of a shard.
+    pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.file(shard)?.read_exact_at(buf, offset).map_err(|error| {
+            let path = self.path(shard);
+            if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                Error::malformed_at(&path, "shard", offset, format!("the file ends within the next {} bytes; it was longer before", buf.len()))
+            } else {
+                Error::io("read", &path)(error)
+            }
+        })
+    }
+}
+
+fn shorten(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += ", …";
+    }
+    text
+}

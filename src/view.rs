@@ -1,0 +1,184 @@
+//! The finished array, as `ndarray` views over the mapped file.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
+
+use crate::dtype::{Dtype, Element};
+use crate::error::{Error, Result};
+use crate::format::npy::{Header, MAX_TEXT_LEN};
+use crate::mmap;
+use crate::spec::{TensorSpec, memory_len};
+
+/// A `.npy` array, mapped for reading. Nothing is copied: pages come from the file when they are looked at.
+///
+/// Another process that shortens the file while it is mapped makes reads behind its new end fail with `SIGBUS`, and
+/// one that writes to it changes what the views show. Conversions only ever replace a whole file under its name, which
+/// does not touch maps of the old one.
+#[derive(Debug)]
+pub struct MmapArray {
+    map: Mmap,
+    path: PathBuf,
+    data_offset: usize,
+    spec: TensorSpec,
+    descr: String,
+    fortran_order: bool,
+}
+
+impl MmapArray {
+    /// Maps an existing `.npy` whose elements are of a plain type.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when it is no complete `.npy`, [`Error::Unsupported`] for big-endian, string, structured
+    /// and object arrays and for `V1` and `V2`, which [`open_as`](Self::open_as) reads; [`Error::Io`].
+    ///
+    /// # Safety
+    /// - Nobody shortens the file while the array lives.
+    /// - Nobody writes to it.
+    #[expect(unsafe_code, reason = "the obligations of mapping somebody's file are the caller's")]
+    pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self> {
+        // SAFETY: the caller vouches for the same things.
+        unsafe { Self::open_foreign(path.as_ref(), None) }
+    }
+
+    /// Maps an existing `.npy` whose header has lost the type (`V2` for bfloat16, `V1` for the eight-bit and smaller
+    /// ones), as the `dtype` the caller knows it to be.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::BadRequest`] when `dtype` is not what the header can stand for.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[expect(unsafe_code, reason = "the obligations of mapping somebody's file are the caller's")]
+    pub unsafe fn open_as(path: impl AsRef<Path>, dtype: Dtype) -> Result<Self> {
+        // SAFETY: the caller vouches for the same things.
+        unsafe { Self::open_foreign(path.as_ref(), Some(dtype)) }
+    }
+
+    #[expect(unsafe_code, reason = "the obligations of mapping somebody's file are the caller's")]
+    unsafe fn open_foreign(path: &Path, dtype: Option<Dtype>) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        // SAFETY: the caller vouches that nobody shortens or writes the file.
+        let map = unsafe { mmap::map_foreign(&file) }.map_err(Error::io("map", path))?;
+        Self::new(map, path, dtype)
+    }
+
+    /// Reads the header of a mapped file.
+    pub(crate) fn new(map: Mmap, path: &Path, dtype: Option<Dtype>) -> Result<Self> {
+        let front = &map[..map.len().min(MAX_TEXT_LEN + 12)];
+        let (header, data_offset) = Header::parse(front).map_err(|e| e.in_file(path))?;
+        let dtype = resolve_dtype(&header, dtype, path)?;
+        let spec = TensorSpec::new(dtype, header.shape).map_err(|detail| Error::malformed(path, ".npy header", detail))?;
+        let have = map.len() as u64 - data_offset;
+        if have < spec.nbytes() {
+            let detail = format!("{have} bytes of data, {spec} has {}", spec.nbytes());
+            return Err(Error::malformed_at(path, ".npy data", data_offset, detail));
+        }
+        Ok(Self {
+            map,
+            path: path.to_owned(),
+            data_offset: memory_len(data_offset),
+            spec,
+            descr: header.descr,
+            fortran_order: header.fortran_order,
+        })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The element type: of the tensor that was converted, or as the header says.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.spec.dtype()
+    }
+
+    /// The element type as the header of the file writes it: `<f4`.
+    #[must_use]
+    pub fn descr(&self) -> &str {
+        &self.descr
+    }
+
+    /// The length of every axis; empty for a scalar.
+    #[must_use]
+    pub fn shape(&self) -> &[u64] {
+        self.spec.shape()
+    }
+
+    /// The elements' bytes, in the order of the file.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.map[self.data_offset..self.data_offset + memory_len(self.spec.nbytes())]
+    }
+
+    /// The array as a view with as many dimensions as it has.
+    ///
+    /// ```
+    /// # use mmconvert::{ArrayWriter, Dtype};
+    /// # let dir = tempfile::tempdir()?;
+    /// let mut writer = ArrayWriter::new(Dtype::Float32, &[3]).create(dir.path().join("a.npy"))?;
+    /// writer.append(&[0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0])?;
+    /// let array = writer.finish()?;
+    /// assert_eq!(array.view::<f32>()?.shape(), [2, 3]);
+    /// assert_eq!(array.view::<f32>()?[[1, 0]], 3.0);
+    /// assert!(array.view::<f64>().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::WrongDtype`] when `T` is not the array's type; [`Error::Unsupported`] when the data are not aligned for
+    /// `T`, as another program may have written them; [`Error::Malformed`] when a `bool` array holds another byte than
+    /// 0 and 1, for which all of it is read.
+    pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>> {
+        let elements = self.elements::<T>()?;
+        let shape: Vec<usize> = self.shape().iter().map(|&dim| memory_len(dim)).collect();
+        let shape = IxDyn(&shape).set_f(self.fortran_order);
+        ArrayView::from_shape(shape, elements).map_err(|e| Error::bad_request(format!("{} as an ndarray view: {e}", self.spec)))
+    }
+
+    /// The array as a view of a fixed number of dimensions: `array.view_fixed::<f32, Ix2>()`.
+    ///
+    /// # Errors
+    /// As [`view`](Self::view), and [`Error::BadRequest`] when the array has another number of dimensions.
+    pub fn view_fixed<T: Element, D: Dimension>(&self) -> Result<ArrayView<'_, T, D>> {
+        self.view::<T>()?.into_dimensionality::<D>().map_err(|_| {
+            let wanted = D::NDIM.map_or_else(|| "another number of".to_owned(), |n| n.to_string());
+            Error::bad_request(format!("{} has {} dimensions, a view of {wanted} was asked for", self.spec, self.shape().len()))
+        })
+    }
+
+    fn elements<T: Element>(&self) -> Result<&[T]> {
+        if !T::DTYPES.contains(&self.dtype()) || cfg!(target_endian = "big") && size_of::<T>() > 1 {
+            return Err(Error::WrongDtype { actual: self.dtype(), asked: T::NAME });
+        }
+        bytemuck::checked::try_cast_slice(self.as_bytes()).map_err(|error| match error {
+            bytemuck::checked::CheckedCastError::InvalidBitPattern => {
+                Error::malformed(&self.path, ".npy data", format!("an element is no valid {}", T::NAME))
+            }
+            bytemuck::checked::CheckedCastError::PodCastError(_) => Error::Unsupported {
+                what: format!("a view of {} in {}", T::NAME, self.path.display()),
+                detail: format!("the data start at byte {}, which is not aligned for it", self.data_offset),
+            },
+        })
+    }
+}
+
+fn resolve_dtype(header: &Header, asked: Option<Dtype>, path: &Path) -> Result<Dtype> {
+    match (Dtype::from_descr(&header.descr), asked) {
+        (Some(found), None) => Ok(found),
+        (_, Some(dtype)) => {
+            let own = dtype.descr().unwrap_or("|O");
+            let same = own[1..] == header.descr[header.descr.len().min(1)..] && !header.descr.starts_with('>');
+            if same { Ok(dtype) } else { Err(Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr))) }
+        }
+        (None, None) => Err(Error::Unsupported {
+            what: format!("a view of {} elements in {}", header.descr, path.display()),
+            detail: "viewed are plain little-endian numbers; V1 and V2 with a dtype that says what they are".into(),
+        }),
+    }
+}

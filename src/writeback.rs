@@ -1,0 +1,76 @@
+//! Keeps dirty output pages under a limit, by pushing slices to the disk as they are finished.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::mmap::PrivateFile;
+
+/// Counts the output pages that are mapped or not on disk yet.
+///
+/// A slice is counted from before it is mapped until it is on the disk and its pages are given up. When the count
+/// would pass the limit, whoever wants more waits for the oldest finished slice. That one's write-back was started when
+/// it was finished, so in the steady state the wait is for the disk and nothing else.
+#[derive(Debug)]
+pub(crate) struct WriteBehind {
+    limit: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: u64,
+    peak: u64,
+    finished: VecDeque<Range<u64>>,
+}
+
+impl WriteBehind {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { limit, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts `bytes` more, once there is room for them. `bytes` beyond the limit are let through alone.
+    pub(crate) fn acquire(&self, file: &PrivateFile, bytes: u64) -> io::Result<()> {
+        let mut state = self.lock();
+        while state.held > 0 && state.held + bytes > self.limit {
+            if let Some(oldest) = state.finished.pop_front() {
+                drop(state);
+                let result = file.finish_writeback(&oldest);
+                self.release(oldest.end - oldest.start);
+                result?;
+                state = self.lock();
+            } else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        state.held += bytes;
+        state.peak = state.peak.max(state.held);
+        Ok(())
+    }
+
+    /// Gives back what was acquired for pages that are not dirty any more, or never were.
+    pub(crate) fn release(&self, bytes: u64) {
+        self.lock().held -= bytes;
+        self.changed.notify_all();
+    }
+
+    /// Takes over a range that is filled and unmapped, and starts writing it.
+    pub(crate) fn submit(&self, file: &PrivateFile, range: Range<u64>) -> io::Result<()> {
+        let result = file.start_writeback(&range);
+        self.lock().finished.push_back(range);
+        self.changed.notify_all();
+        result
+    }
+
+    /// Bytes counted now, and the most there ever were.
+    pub(crate) fn held_and_peak(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.held, state.peak)
+    }
+}

@@ -1,0 +1,446 @@
+//! Huge arrays from rows that a program makes itself: a decoder, a simulation, a camera.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytemuck::{NoUninit, Pod};
+
+use crate::budget::Budget;
+use crate::convert::Options;
+use crate::decode::{ByteOrder, Decoder};
+use crate::dtype::{Dtype, Element};
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::sink::{NpySink, Window};
+use crate::spec::{ShapeText, TensorSpec};
+use crate::staging::StagedFile;
+use crate::view::MmapArray;
+
+/// Space for an array of unknown length is taken in steps of at least this, and of an eighth of what there is.
+const GROWTH_BYTES: u64 = 64 << 20;
+
+/// What array is to be written, and how; [`create`](Self::create) starts it.
+#[derive(Debug, Clone)]
+pub struct ArrayBuilder {
+    dtype: Dtype,
+    row_shape: Vec<u64>,
+    rows: Option<u64>,
+    options: Options,
+}
+
+impl ArrayBuilder {
+    /// The number of rows, where it is known: space for all of them is reserved at the start.
+    #[must_use]
+    pub fn rows(mut self, rows: u64) -> Self {
+        self.rows = Some(rows);
+        self
+    }
+
+    /// The most memory to use; see [`Options::memory`].
+    #[must_use]
+    pub fn memory(mut self, budget: Budget) -> Self {
+        self.options = self.options.memory(budget);
+        self
+    }
+
+    /// Whether an existing output is replaced; see [`Options::overwrite`].
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.options = self.options.overwrite(overwrite);
+        self
+    }
+
+    /// Starts the array that will be at `path` once it is finished.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`]; [`Error::Unsupported`] for a dtype without fixed-size elements;
+    /// [`Error::BadRequest`] when the shape is more than a `.npy` can say; [`Error::Limit`] when memory or disk space do
+    /// not suffice; [`Error::Io`].
+    pub fn create(self, path: impl AsRef<Path>) -> Result<ArrayWriter> {
+        let descr = self.dtype.descr().ok_or_else(|| Error::Unsupported {
+            what: format!("dtype {}", self.dtype),
+            detail: "it has no fixed-size elements".into(),
+        })?;
+        let shape: Vec<u64> = [self.rows.unwrap_or(1)].into_iter().chain(self.row_shape.iter().copied()).collect();
+        if shape.len() > crate::spec::MAX_NDIM {
+            return Err(Error::bad_request(format!("{} dimensions, NumPy arrays have at most {}", shape.len(), crate::spec::MAX_NDIM)));
+        }
+        let spec = TensorSpec::new(self.dtype, shape).map_err(Error::bad_request)?;
+        let plan = Plan::new(&spec, &(0..1.min(spec.rows())), self.options.budget(), 1, 0)?;
+        let staged = StagedFile::create(path.as_ref(), self.options.existing())?;
+        let sink = Arc::new(NpySink::new(Arc::clone(staged.file()), staged.target(), descr, plan.window_bytes));
+        if let Some(rows) = self.rows {
+            sink.reserve(rows * spec.row_bytes())?;
+        }
+        Ok(ArrayWriter {
+            staged,
+            sink,
+            rows: self.rows,
+            window_bytes: plan.window_bytes,
+            append_bytes: (plan.window_bytes / 4).min(4 << 20) / 4096 * 4096,
+            row: spec,
+            written: Mutex::default(),
+            appending: None,
+            next: 0,
+        })
+    }
+}
+
+/// Writes a `.npy` of any size, row by row, with the guarantees of a conversion: bounded memory, space reserved ahead,
+/// and a file that appears complete under its name when [`finish`](Self::finish) succeeds. Dropped before, it leaves
+/// nothing behind.
+///
+/// Rows are appended in order, or filled in parallel in disjoint ranges, or both.
+///
+/// ```
+/// use mmconvert::{ArrayWriter, Dtype, Error};
+/// use rayon::prelude::*;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("frames.npy");
+/// // 100 frames of 4 x 6 pixels, RGB, each made by whichever thread is free.
+/// let writer = ArrayWriter::new(Dtype::UInt8, &[4, 6, 3]).rows(100).create(&path)?;
+/// (0..100u64).into_par_iter().try_for_each(|frame| {
+///     writer.fill(frame..frame + 1, |pixels: &mut [u8]| {
+///         pixels.fill(frame as u8);
+///         Ok::<(), Error>(())
+///     })
+/// })?;
+/// let array = writer.finish()?;
+/// assert_eq!(array.view::<u8>()?[[99, 3, 5, 2]], 99);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct ArrayWriter {
+    staged: StagedFile,
+    sink: Arc<NpySink>,
+    rows: Option<u64>,
+    window_bytes: u64,
+    append_bytes: u64,
+    /// Dtype and row shape; its own axis 0 means nothing here.
+    row: TensorSpec,
+    written: Mutex<Claims>,
+    /// The window that appended elements go to, and how many of its bytes are filled.
+    appending: Option<(Window, usize)>,
+    /// Byte position behind the last appended element.
+    next: u64,
+}
+
+impl ArrayWriter {
+    /// An array of `dtype` whose rows have the shape `row_shape`; a one-dimensional array has rows of shape `[]`.
+    #[expect(clippy::new_ret_no_self, reason = "a writer exists once it has a path; until then it is its builder")]
+    #[must_use]
+    pub fn new(dtype: Dtype, row_shape: &[u64]) -> ArrayBuilder {
+        ArrayBuilder { dtype, row_shape: row_shape.to_vec(), rows: None, options: Options::default() }
+    }
+
+    /// Bytes of one row.
+    #[must_use]
+    pub fn row_bytes(&self) -> u64 {
+        self.row.row_bytes()
+    }
+
+    /// Appends elements behind those appended before; any number, not only whole rows.
+    ///
+    /// # Errors
+    /// [`Error::WrongDtype`]; [`Error::BadRequest`] when this goes beyond a known number of rows or into rows that were
+    /// filled; [`Error::Limit`] when the disk is full; [`Error::Io`].
+    pub fn append<T: Element + NoUninit>(&mut self, elements: &[T]) -> Result<()> {
+        self.check_dtype::<T>()?;
+        self.append_bytes(bytemuck::cast_slice(elements))
+    }
+
+    /// Appends elements given as their little-endian bytes.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and [`Error::BadRequest`] when an element is cut.
+    pub fn append_bytes(&mut self, mut bytes: &[u8]) -> Result<()> {
+        if bytes.len() as u64 % self.row.itemsize() != 0 {
+            return Err(Error::bad_request(format!("{} bytes are no whole number of {} elements", bytes.len(), self.row.dtype())));
+        }
+        let end = self.next.checked_add(bytes.len() as u64);
+        let end = end.ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
+        self.claim(self.next..end)?;
+        while !bytes.is_empty() {
+            let (mut window, mut filled) = match self.appending.take() {
+                Some(open) => open,
+                None => (self.open_append_window()?, 0),
+            };
+            let (now, later) = bytes.split_at(bytes.len().min(window.len() - filled));
+            let place = &mut window[filled..filled + now.len()];
+            place.copy_from_slice(now);
+            self.decoder().apply(place);
+            filled += now.len();
+            self.next += now.len() as u64;
+            bytes = later;
+            if filled == window.len() {
+                window.commit()?;
+            } else {
+                self.appending = Some((window, filled));
+            }
+        }
+        Ok(())
+    }
+
+    /// A window from the append position to the next boundary of windows, or the end of a known number of rows.
+    ///
+    /// What lies in it beyond the appended elements is not touched, so rows there may be filled meanwhile.
+    fn open_append_window(&self) -> Result<Window> {
+        let end = (self.next / self.append_bytes + 1) * self.append_bytes;
+        let end = self.total_bytes().map_or(end, |total| end.min(total));
+        self.reserve(end)?;
+        self.sink.window(self.next..end)
+    }
+
+    /// Lets `fill` write rows `rows`, which start out as zeros. Any number of threads may do so at once.
+    ///
+    /// All of the range is mapped and dirty while `fill` runs: a few MiB at a time are fastest. `fill` must not itself
+    /// fill rows of this writer, nor wait for a thread that does, because both may have to wait for the same memory. If
+    /// it fails, its rows count as not written.
+    ///
+    /// # Errors
+    /// Those of `fill`; [`Error::WrongDtype`]; [`Error::BadRequest`] when a row was written before or lies beyond a known
+    /// number of rows; [`Error::Limit`] when the range is larger than half of the memory or the disk is full;
+    /// [`Error::Io`].
+    pub fn fill<T: Element + Pod, E: From<Error>>(&self, rows: Range<u64>, fill: impl FnOnce(&mut [T]) -> Result<(), E>) -> Result<(), E> {
+        self.check_dtype::<T>()?;
+        self.fill_bytes(rows, |bytes| fill(bytemuck::cast_slice_mut(bytes)))
+    }
+
+    /// As [`fill`](Self::fill), with rows as little-endian bytes: for types that Rust does not have.
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill).
+    pub fn fill_bytes<E: From<Error>>(&self, rows: Range<u64>, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
+        let bytes = self.claim_rows(&rows)?;
+        let claim = Claim { writer: self, bytes: bytes.clone(), keep: false };
+        let asked = bytes.end - bytes.start;
+        if asked > self.window_bytes / 2 {
+            return Err(Error::Limit { what: format!("memory for rows {}:{} at once", rows.start, rows.end), asked, allowed: self.window_bytes / 2 }.into());
+        }
+        if asked == 0 {
+            fill(&mut [])?;
+        } else {
+            self.reserve(bytes.end)?;
+            let mut window = self.sink.window(bytes)?;
+            fill(&mut window)?;
+            self.decoder().apply(&mut window);
+            window.commit()?;
+        }
+        claim.keep();
+        Ok(())
+    }
+
+    /// Writes the header, syncs everything, gives the file its name, and maps it.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] when rows are missing or the last one is cut; [`Error::OutputExists`] when the name was
+    /// taken meanwhile; [`Error::Io`]. There is no output then.
+    pub fn finish(mut self) -> Result<MmapArray> {
+        if let Some((window, _)) = self.appending.take() {
+            window.commit()?;
+        }
+        let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        let rows = self.finished_rows(&written)?;
+        let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape()[1..].iter().copied()).collect();
+        let spec = TensorSpec::new(self.row.dtype(), shape).map_err(Error::bad_request)?;
+        self.sink.finish(spec.shape(), spec.nbytes())?;
+        let (file, target) = (Arc::clone(self.staged.file()), self.staged.target().to_owned());
+        self.staged.publish()?;
+        let map = file.map().map_err(Error::io("map", &target))?;
+        MmapArray::new(map, &target, Some(spec.dtype()))
+    }
+
+    /// The number of rows, once every one of them has been written.
+    fn finished_rows(&self, written: &Claims) -> Result<u64> {
+        let row_bytes = self.row.row_bytes();
+        if row_bytes == 0 {
+            return Ok(self.rows.unwrap_or(written.empty_rows));
+        }
+        let end = written.end();
+        if let Some(gap) = written.first_gap() {
+            return Err(Error::bad_request(format!("row {} was never written", gap / row_bytes)));
+        }
+        if end % row_bytes != 0 {
+            return Err(Error::bad_request(format!("the last row has {} of {row_bytes} bytes", end % row_bytes)));
+        }
+        match self.rows {
+            Some(rows) if end / row_bytes < rows => Err(Error::bad_request(format!("{} of {rows} rows were written", end / row_bytes))),
+            _ => Ok(end / row_bytes),
+        }
+    }
+
+    fn decoder(&self) -> Decoder {
+        Decoder::resolve(self.row.dtype(), ByteOrder::Little)
+    }
+
+    fn check_dtype<T: Element>(&self) -> Result<()> {
+        if T::DTYPES.contains(&self.row.dtype()) { Ok(()) } else { Err(Error::WrongDtype { actual: self.row.dtype(), asked: T::NAME }) }
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        self.rows.map(|rows| rows * self.row.row_bytes())
+    }
+
+    /// Makes room up to byte `end`, with some to spare where the end is not known.
+    fn reserve(&self, end: u64) -> Result<()> {
+        if self.rows.is_some() {
+            return Ok(());
+        }
+        let ahead = end.div_ceil(GROWTH_BYTES) * GROWTH_BYTES + end / 8;
+        self.sink.reserve_ahead(end, ahead)
+    }
+
+    fn claim_rows(&self, rows: &Range<u64>) -> Result<Range<u64>> {
+        let row_bytes = self.row.row_bytes();
+        let wrong = || Error::bad_request(format!("rows {}:{} of an array of {}", rows.start, rows.end, self.describe_rows()));
+        if rows.start > rows.end || self.rows.is_some_and(|known| rows.end > known) {
+            return Err(wrong());
+        }
+        if row_bytes == 0 {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.empty_rows = written.empty_rows.max(rows.end);
+            return Ok(0..0);
+        }
+        let bytes = rows.start.checked_mul(row_bytes).zip(rows.end.checked_mul(row_bytes)).map(|(start, end)| start..end).ok_or_else(wrong)?;
+        self.claim(bytes.clone())?;
+        Ok(bytes)
+    }
+
+    fn describe_rows(&self) -> String {
+        let of = format!("rows of shape {}", ShapeText(&self.row.shape()[1..]));
+        self.rows.map_or_else(|| of.clone(), |rows| format!("{rows} {of}"))
+    }
+
+    fn claim(&self, bytes: Range<u64>) -> Result<()> {
+        if i64::try_from(bytes.end).is_err() || self.total_bytes().is_some_and(|total| bytes.end > total) {
+            return Err(Error::bad_request(format!("{} bytes of data for {}", bytes.end, self.describe_rows())));
+        }
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.insert(bytes.clone()) {
+            Ok(())
+        } else {
+            let row_bytes = self.row.row_bytes().max(1);
+            let rows = format!("{}:{}", bytes.start / row_bytes, bytes.end.div_ceil(row_bytes));
+            Err(Error::bad_request(format!("some of the rows {rows} were written before")))
+        }
+    }
+}
+
+/// Rows that count as written unless filling them fails.
+struct Claim<'a> {
+    writer: &'a ArrayWriter,
+    bytes: Range<u64>,
+    keep: bool,
+}
+
+impl Claim<'_> {
+    fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.writer.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.bytes);
+        }
+    }
+}
+
+/// Disjoint ranges of bytes, neighbours merged.
+#[derive(Debug, Default)]
+struct Claims {
+    /// End by start.
+    ranges: BTreeMap<u64, u64>,
+    /// Rows that have no bytes are only counted.
+    empty_rows: u64,
+}
+
+impl Claims {
+    /// Adds a range; `false`, and nothing changed, if part of it is there already.
+    fn insert(&mut self, range: Range<u64>) -> bool {
+        let Range { mut start, mut end } = range;
+        if start == end {
+            return true;
+        }
+        let before = self.ranges.range(..end).next_back().map(|(&s, &e)| (s, e));
+        if let Some((s, e)) = before {
+            if e > start {
+                return false;
+            }
+            if e == start {
+                self.ranges.remove(&s);
+                start = s;
+            }
+        }
+        if let Some(e) = self.ranges.remove(&end) {
+            end = e;
+        }
+        self.ranges.insert(start, end);
+        true
+    }
+
+    /// Takes out a range that was added.
+    fn remove(&mut self, range: &Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        if let Some((&start, &end)) = self.ranges.range(..=range.start).next_back() {
+            self.ranges.remove(&start);
+            for (s, e) in [(start, range.start), (range.end, end)] {
+                if s < e {
+                    self.ranges.insert(s, e);
+                }
+            }
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.ranges.last_key_value().map_or(0, |(_, &end)| end)
+    }
+
+    /// The first byte below the end that is in no range.
+    fn first_gap(&self) -> Option<u64> {
+        match self.ranges.first_key_value() {
+            Some((&start, _)) if start > 0 => Some(0),
+            Some((_, &end)) if self.ranges.len() > 1 => Some(end),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn claims_behave_like_a_set_of_bytes(steps in prop::collection::vec((any::<bool>(), 0u64..40, 0u64..10), 0..60)) {
+            let mut claims = Claims::default();
+            let mut model = [false; 64];
+            let mut added: Vec<Range<u64>> = Vec::new();
+            for (add, start, len) in steps {
+                let range = start..start + len;
+                if add || added.is_empty() {
+                    let free = range.clone().all(|i| !model[i as usize]);
+                    prop_assert_eq!(claims.insert(range.clone()), free);
+                    if free {
+                        range.clone().for_each(|i| model[i as usize] = true);
+                        added.push(range);
+                    }
+                } else {
+                    let range = added.swap_remove(start as usize % added.len());
+                    claims.remove(&range);
+                    range.for_each(|i| model[i as usize] = false);
+                }
+                let end = model.iter().rposition(|&b| b).map_or(0, |i| i + 1);
+                prop_assert_eq!(claims.end(), end as u64);
+                prop_assert_eq!(claims.first_gap(), model[..end].iter().position(|&b| !b).map(|i| i as u64));
+            }
+        }
+    }
+}

@@ -33,6 +33,7 @@ impl PrivateFile {
         // outlives its windows and truncates when it is consumed. Its blocks were reserved, so that stores do not
         // fault. Ranges given to different threads are disjoint: `Plan` cuts them so and `ArrayWriter` checks it.
         let map = unsafe { MmapOptions::new().offset(range.start).len(len).map_mut(&self.0)? };
+        map.advise(Advice::Random)?;
         match map.advise(Advice::PopulateWrite) {
             // Linux before 5.14 does not know the advice; the pages then come one by one.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(map),

@@ -1,1 +1,55 @@
-fn main() {}
+//! `make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy]`
+//!
+//! Writes a checkpoint with one tensor of any size, whose bytes follow a fixed pattern: word `i` of 64 bits,
+//! little-endian, is `i * 0x9e3779b97f4a7c15`. With `--pieces` the tensor is cut along axis 0.
+
+#[path = "bundle.rs"]
+mod bundle;
+
+use std::error::Error;
+use std::path::Path;
+
+use bundle::{BundleWriter, Layout, Pattern};
+use mmconvert::Dtype;
+
+const USAGE: &str = "usage: make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy]";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut positional = Vec::new();
+    let mut layout = Layout::default();
+    let mut pieces = 1u64;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || args.next().ok_or(USAGE)?.parse::<u64>().map_err(|_| USAGE);
+        match arg.as_str() {
+            "--pieces" => pieces = number()?.max(1),
+            "--shards" => layout.shards = number()?.try_into()?,
+            "--align" => layout.align = number()?.max(1),
+            "--big-endian" => layout.big_endian = true,
+            "--snappy" => layout.snappy = true,
+            _ if arg.starts_with("--") => return Err(USAGE.into()),
+            _ => positional.push(arg),
+        }
+    }
+    let [prefix, name, dtype, shape] = positional.as_slice() else { return Err(USAGE.into()) };
+    let dtype = Dtype::from_name(dtype).filter(|dtype| dtype.itemsize().is_some()).ok_or("that is no fixed-size dtype")?;
+    let shape: Vec<u64> = shape.split(',').filter(|part| !part.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
+    let row_bytes = shape.iter().skip(1).product::<u64>() * dtype.itemsize().unwrap_or(0);
+    let rows = shape.first().copied().unwrap_or(1);
+
+    let mut writer = BundleWriter::create(Path::new(prefix), layout.clone())?;
+    if pieces == 1 {
+        writer.add(name.as_bytes(), dtype.code(), &shape, 0, Pattern::new(rows * row_bytes))?;
+    } else {
+        let cuts: Vec<u64> = (0..=pieces).map(|i| rows * i / pieces).collect();
+        let extents: Vec<_> = cuts
+            .windows(2)
+            .map(|w| std::iter::once((w[0], Some(w[1] - w[0]))).chain(shape.iter().skip(1).map(|_| (0, None))).collect())
+            .collect();
+        writer.add_partitioned(name.as_bytes(), dtype.code(), &shape, &extents, |i| {
+            (i as u32 % layout.shards, Pattern::part(cuts[i] * row_bytes..cuts[i + 1] * row_bytes))
+        })?;
+    }
+    writer.finish()?;
+    Ok(())
+}

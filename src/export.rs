@@ -107,10 +107,10 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
         .collect();
     if chosen.is_empty() {
         let detail = match skipped.first() {
-            Some(first) => format!("{} of {} tensors can be converted: {}: {}", 0, skipped.len(), first.name, first.reason),
-            None => format!("{} holds no tensors", source.path().display()),
+            Some(first) => format!("none of {} tensors can be converted: {}: {}", skipped.len(), first.name, first.reason),
+            None => "there are no tensors".to_owned(),
         };
-        return Err(Error::Unsupported { what: "this selection".into(), detail });
+        return Err(Error::Unsupported { what: format!("converting {}", source.path().display()), detail });
     }
     // Everything that can be refused is refused before the first byte is written.
     let mut total_bytes = 0;

@@ -63,7 +63,7 @@ impl Plan {
         let total_bytes = (elements.end - elements.start) * spec.itemsize();
 
         let mut threads = threads.max(1) as u64;
-        while threads > 1 && slice_for(threads) < GOOD_SLICE_BYTES.min(total_bytes.div_ceil(threads)) {
+        while threads > 1 && slice_for(threads) < GOOD_SLICE_BYTES.min(total_bytes.div_ceil(threads)).max(MIN_SLICE_BYTES) {
             threads -= 1;
         }
         let slice_bytes = slice_for(threads);

@@ -338,7 +338,8 @@ impl<'a> Tensor<'a> {
     /// [`Error::Malformed`] when the pieces do not tile the tensor or a file is too short.
     pub fn reader(&self) -> Result<Box<dyn TensorReader + 'a>> {
         if let Some(reason) = &self.info.unsupported {
-            return Err(Error::Unsupported { what: format!("tensor {}", self.info.name), detail: reason.clone() });
+            let what = format!("tensor {} of {}", self.info.name, self.source.path.display());
+            return Err(Error::Unsupported { what, detail: reason.clone() });
         }
         self.source.container.reader(self.index)
     }

@@ -2,7 +2,7 @@
 //!
 //! Byte layouts as in `docs/formats.md`; `tests/tensorflow.py` has TensorFlow read what this writes.
 
-#![allow(dead_code, reason = "every program that includes this file uses another part of it")]
+#![allow(dead_code, unreachable_pub, missing_docs, missing_debug_implementations, clippy::pedantic, reason = "included by tests, benches and an example, each of which uses another part")]
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,0 +1,112 @@
+//! Hostile files end in the outcome wanted: an error that says where, no panic, no output.
+
+use std::fs;
+use std::path::Path;
+
+use mmconvert::{Error, Options, Source, export};
+use proptest::prelude::*;
+
+use crate::bundle::{BundleWriter, Layout};
+use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_of, stderr};
+
+#[test]
+fn hostile_files_have_the_outcome_wanted() {
+    let expected = json("hostile/expected.json");
+    let mut outcomes = [0; 3];
+    for case in expected["cases"].as_array().unwrap() {
+        let path = data(case["path"].as_str().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let run = mmconvert(["convert".as_ref(), path.as_os_str(), "-o".as_ref(), out.join("").as_os_str()]);
+        let what = format!("{} ({}): {}", path.display(), case["what"], stderr(&run));
+        assert!(code(&run) < 64, "{what}");
+        match case["want"].as_str().unwrap() {
+            "error" => {
+                outcomes[0] += 1;
+                assert_ne!(code(&run), 0, "{what}");
+                assert!(stderr(&run).contains(path.file_name().unwrap().to_str().unwrap()), "the message names the file: {what}");
+            }
+            "ok" => {
+                outcomes[1] += 1;
+                assert_eq!(code(&run), 0, "{what}");
+            }
+            _ => outcomes[2] += 1,
+        }
+        let written = if code(&run) == 0 { vec!["out".to_owned()] } else { vec![] };
+        assert_eq!(names_in(dir.path()), written, "{what}");
+        if code(&run) == 0 && let Some(tensors) = case["tensors"].as_array() {
+            let manifest: serde_json::Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
+            let listed = manifest["tensors"].as_array().unwrap();
+            assert_eq!(listed.len(), tensors.len(), "{what}");
+            for (tensor, listed) in tensors.iter().zip(listed) {
+                let (_, bytes) = npy(&out.join(listed["file"].as_str().unwrap()));
+                assert_eq!(sha256(&bytes), tensor["sha256"].as_str().unwrap(), "{what}");
+                assert_eq!(shape_of(listed), shape_of(tensor), "{what}");
+            }
+        }
+    }
+    assert_eq!(outcomes, [27, 7, 1], "error, ok, either");
+}
+
+/// A small checkpoint with a plain tensor, a partitioned one and an object graph that is none.
+fn checkpoint(dir: &Path, snappy: bool) -> std::path::PathBuf {
+    let prefix = dir.join("c");
+    let mut writer = BundleWriter::create(&prefix, Layout { shards: 2, snappy, block_size: 64, ..Layout::default() }).unwrap();
+    writer.add(b"plain", 1, &[5, 3], 0, &[7u8; 60][..]).unwrap();
+    let pieces = [vec![(0, Some(1)), (0, None)], vec![(1, Some(3)), (0, Some(2))], vec![(1, Some(3)), (2, Some(2))]];
+    writer.add_partitioned(b"cut", 4, &[4, 4], &pieces, |i| (i as u32 % 2, &[[1u8; 4].as_slice(), &[2; 6], &[3; 6]][i][..])).unwrap();
+    writer.add_string(b"_CHECKPOINTABLE_OBJECT_GRAPH", b"", 0).unwrap();
+    writer.finish().unwrap();
+    prefix
+}
+
+/// Converts all there is; any outcome but a wrong one is fine.
+fn convert_all(prefix: &Path, out: &Path) -> Result<(), Error> {
+    let source = Source::open(prefix)?;
+    let tensors = source.tensors().collect::<Result<Vec<_>, _>>()?;
+    export(&source, &tensors, None, out, &Options::new()).map(drop)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_changed_byte_is_an_error_or_changes_nothing(snappy in any::<bool>(), file in 0usize..3, at in any::<prop::sample::Index>(), xor in 1u8..=255) {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = checkpoint(dir.path(), snappy);
+        let good = dir.path().join("good");
+        convert_all(&prefix, &good).unwrap();
+
+        let target = dir.path().join(["c.index", "c.data-00000-of-00002", "c.data-00001-of-00002"][file]);
+        let mut bytes = fs::read(&target).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= xor;
+        fs::write(&target, bytes).unwrap();
+        let bad = dir.path().join("bad");
+        match convert_all(&prefix, &bad) {
+            Ok(()) => {
+                for name in names_in(&good).iter().filter(|name| name.ends_with(".npy")) {
+                    prop_assert_eq!(fs::read(good.join(name)).unwrap(), fs::read(bad.join(name)).unwrap());
+                }
+            }
+            Err(error) => {
+                prop_assert!(!bad.exists());
+                prop_assert!(error.to_string().contains("c."), "names the file: {}", error);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error(file in 0usize..3, at in any::<prop::sample::Index>()) {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = checkpoint(dir.path(), false);
+        let target = dir.path().join(["c.index", "c.data-00000-of-00002", "c.data-00001-of-00002"][file]);
+        let bytes = fs::read(&target).unwrap();
+        // The object graph lies at the end of shard 0; a cut inside it only costs the aliases.
+        let needed = if file == 1 { 64 + 6 } else { bytes.len() };
+        fs::write(&target, &bytes[..at.index(needed)]).unwrap();
+        let out = dir.path().join("out");
+        prop_assert!(convert_all(&prefix, &out).is_err());
+        prop_assert!(!out.exists());
+    }
+}

@@ -1,0 +1,181 @@
+//! Arrays that a program writes itself.
+
+use std::fs;
+
+use mmconvert::ndarray::{Ix2, Ix4};
+use mmconvert::{ArrayWriter, Budget, Dtype, Error, MmapArray};
+use proptest::prelude::*;
+use rayon::prelude::*;
+
+use crate::support::{names_in, npy};
+
+#[test]
+fn rows_filled_in_parallel_and_rows_appended_are_the_same_array() {
+    let dir = tempfile::tempdir().unwrap();
+    let pixel = |frame: u64, i: usize| (frame as usize * 31 + i) as u8;
+    let (filled, appended) = (dir.path().join("filled.npy"), dir.path().join("appended.npy"));
+
+    let writer = ArrayWriter::new(Dtype::UInt8, &[40, 30, 3]).rows(500).memory(Budget::mib(16)).create(&filled).unwrap();
+    (0..100usize)
+        .into_par_iter()
+        .rev()
+        .try_for_each(|batch| {
+            let batch = batch as u64;
+            writer.fill(batch * 5..batch * 5 + 5, |out: &mut [u8]| {
+                for (frame, bytes) in (batch * 5..).zip(out.chunks_exact_mut(3600)) {
+                    bytes.iter_mut().enumerate().for_each(|(i, b)| *b = pixel(frame, i));
+                }
+                Ok::<(), Error>(())
+            })
+        })
+        .unwrap();
+    let array = writer.finish().unwrap();
+    assert_eq!(array.shape(), [500, 40, 30, 3]);
+    assert_eq!(array.view_fixed::<u8, Ix4>().unwrap()[[499, 39, 29, 2]], pixel(499, 3599));
+
+    let mut writer = ArrayWriter::new(Dtype::UInt8, &[40, 30, 3]).memory(Budget::mib(16)).create(&appended).unwrap();
+    for frame in 0..500 {
+        let bytes: Vec<u8> = (0..3600).map(|i| pixel(frame, i)).collect();
+        let (one, two) = bytes.split_at(frame as usize % 3600);
+        writer.append(one).unwrap();
+        writer.append(two).unwrap();
+    }
+    writer.finish().unwrap();
+    assert_eq!(fs::read(&filled).unwrap(), fs::read(&appended).unwrap());
+}
+
+#[test]
+fn an_array_of_unknown_length_ends_where_its_rows_end() {
+    for rows in [0u64, 1, 3, 1_500_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let mut writer = ArrayWriter::new(Dtype::Int64, &[2]).memory(Budget::mib(32)).create(&path).unwrap();
+        for row in 0..rows {
+            writer.append(&[row as i64, -(row as i64)]).unwrap();
+        }
+        let array = writer.finish().unwrap();
+        assert_eq!(array.shape(), [rows, 2]);
+        let (header, data) = npy(&path);
+        assert_eq!(data.len() as u64, rows * 16);
+        assert_eq!((header.len() + 10) % if rows == 0 { 128 } else { 4096 }, 0);
+        let view = array.view_fixed::<i64, Ix2>().unwrap();
+        assert!(view.rows().into_iter().enumerate().all(|(i, row)| row[0] == i as i64 && row[1] == -(i as i64)));
+    }
+}
+
+#[test]
+fn filled_and_appended_rows_may_be_mixed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = ArrayWriter::new(Dtype::UInt16, &[1000]).create(dir.path().join("a.npy")).unwrap();
+    writer.append(&[1u16; 1000]).unwrap();
+    let fill = |value: u16| move |out: &mut [u16]| -> Result<(), Error> { out.fill(value); Ok(()) };
+    writer.fill(3..5, fill(3)).unwrap();
+    writer.append(&[2u16; 2000]).unwrap();
+    assert!(matches!(writer.append(&[9u16]), Err(Error::BadRequest { .. })), "row 3 was filled");
+    writer.fill(5..6, fill(5)).unwrap();
+    let array = writer.finish().unwrap();
+    let firsts: Vec<u16> = array.view_fixed::<u16, Ix2>().unwrap().column(0).to_vec();
+    assert_eq!(firsts, [1, 2, 2, 3, 3, 5]);
+}
+
+#[test]
+fn rows_are_written_once_and_all_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.npy");
+    let writer = |rows: u64| ArrayWriter::new(Dtype::Float32, &[10]).rows(rows).create(&path).unwrap();
+    let ok = |_: &mut [f32]| Ok::<(), Error>(());
+
+    let w = writer(4);
+    w.fill(0..2, ok).unwrap();
+    assert!(w.fill(1..3, ok).is_err(), "row 1 twice");
+    assert!(w.fill(3..5, ok).is_err(), "beyond the end");
+    assert!(w.fill(2..3, |_: &mut [f64]| Ok::<(), Error>(())).is_err(), "another type");
+    assert!(w.fill(2..3, |_: &mut [f32]| Err(Error::Cancelled)).is_err());
+    w.fill(3..4, ok).unwrap();
+    let missing = w.finish().unwrap_err().to_string();
+    assert!(missing.contains("row 2"), "a fill that failed does not count: {missing}");
+
+    let mut w = writer(2);
+    w.append(&[0f32; 15]).unwrap();
+    assert!(w.append(&[0f32; 6]).is_err(), "beyond the end");
+    assert!(w.append_bytes(&[0; 3]).is_err(), "a cut element");
+    assert!(w.finish().unwrap_err().to_string().contains("the last row has 20 of 40 bytes"));
+
+    drop(writer(100_000));
+    assert!(names_in(dir.path()).is_empty());
+    assert!(ArrayWriter::new(Dtype::String, &[]).create(&path).is_err());
+    assert!(ArrayWriter::new(Dtype::UInt8, &[1 << 40, 1 << 40]).create(&path).is_err());
+    let small = ArrayWriter::new(Dtype::UInt8, &[64 << 20]).rows(1).memory(Budget::mib(16)).create(&path).unwrap();
+    assert!(matches!(small.fill_bytes(0..1, |_| Ok::<(), Error>(())), Err(Error::Limit { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn any_order_of_fills_and_any_cut_of_appends_give_the_same_bytes(order in Just((0u64..20).collect::<Vec<_>>()).prop_shuffle(), cuts in prop::collection::vec(1usize..9000, 1..8)) {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..20 * 2048u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as u8).collect();
+        let writer = ArrayWriter::new(Dtype::UInt8, &[2048]).create(dir.path().join("f.npy")).unwrap();
+        for row in order {
+            let from = row as usize * 2048;
+            writer.fill_bytes(row..row + 1, |out| { out.copy_from_slice(&bytes[from..from + 2048]); Ok::<(), Error>(()) }).unwrap();
+        }
+        let filled = writer.finish().unwrap();
+        prop_assert!(filled.as_bytes() == bytes);
+
+        let mut writer = ArrayWriter::new(Dtype::UInt8, &[2048]).create(dir.path().join("a.npy")).unwrap();
+        let mut rest = &bytes[..];
+        for &len in cuts.iter().cycle() {
+            let (now, later) = rest.split_at(len.min(rest.len()));
+            writer.append_bytes(now).unwrap();
+            rest = later;
+            if rest.is_empty() { break }
+        }
+        let appended = writer.finish().unwrap();
+        prop_assert!(appended.as_bytes() == bytes);
+    }
+}
+
+#[test]
+#[expect(unsafe_code, reason = "opening somebody's file is unsafe; this one is ours")]
+fn an_existing_array_is_opened_as_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, descr: &str, order: &str, shape: &str, data: &[u8]| {
+        let mut text = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
+        while (text.len() + 11) % 64 != 0 {
+            text.push(' ');
+        }
+        text.push('\n');
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend(text.as_bytes());
+        bytes.extend(data);
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    // SAFETY (all four): the files were just written here and nobody else knows them.
+    let open = |path| unsafe { MmapArray::open(path) };
+    let bytes: Vec<u8> = [0u16, 1, 2, 3, 4, 5].iter().flat_map(|n| n.to_le_bytes()).collect();
+
+    let c = open(write("c.npy", "<u2", "False", "(2, 3)", &bytes)).unwrap();
+    assert_eq!(c.view_fixed::<u16, Ix2>().unwrap()[[1, 0]], 3);
+    let f = open(write("f.npy", "<u2", "True", "(2, 3)", &bytes)).unwrap();
+    assert_eq!(f.view_fixed::<u16, Ix2>().unwrap()[[1, 0]], 1);
+    assert!(matches!(c.view::<i16>(), Err(Error::WrongDtype { .. })));
+    assert!(matches!(c.view_fixed::<u16, Ix4>(), Err(Error::BadRequest { .. })));
+
+    for (descr, shape) in [(">u2", "(2, 3)"), ("<V2", "(2, 3)"), ("|O", "(1,)"), ("<U3", "(1,)")] {
+        assert!(matches!(open(write("x.npy", descr, "False", shape, &bytes)), Err(Error::Unsupported { .. })), "{descr}");
+    }
+    assert!(matches!(open(write("s.npy", "<u2", "False", "(2, 4)", &bytes)), Err(Error::Malformed { .. })), "too short");
+    assert!(matches!(open(write("h.npy", "<u2", "False", "(4611686018427387904, 4)", &bytes)), Err(Error::Malformed { .. })));
+    let b = open(write("b.npy", "|b1", "False", "(2,)", &[1, 2])).unwrap();
+    assert!(matches!(b.view::<bool>(), Err(Error::Malformed { .. })), "2 is no bool");
+
+    let v = write("v.npy", "<V2", "False", "(6,)", &bytes);
+    // SAFETY: as above.
+    let v = unsafe { MmapArray::open_as(&v, Dtype::BFloat16) }.unwrap();
+    assert_eq!(v.view::<half::bf16>().unwrap()[[1]].to_bits(), 1);
+}

@@ -1,0 +1,68 @@
+//! Heap use stays under the budget, whatever the tensor's size and shape.
+
+#![expect(unsafe_code, reason = "a global allocator that counts is unsafe by its nature")]
+
+#[path = "support/bundle.rs"]
+mod bundle;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bundle::{BundleWriter, Pattern};
+use mmconvert::{Budget, Converter, Source};
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed to the system's allocator unchanged; only numbers are kept beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        // SAFETY: the caller's obligations are those of the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_tensor_forty_times_the_budget_is_converted_within_it() {
+    const TOTAL: u64 = 400 << 20;
+    let budget = Budget::mib(10);
+    let dir = tempfile::tempdir().unwrap();
+    for (case, shape) in [vec![TOTAL / 256, 256], vec![1, TOTAL], vec![20, TOTAL / 20]].into_iter().enumerate() {
+        let prefix = dir.path().join(format!("c{case}"));
+        let mut writer = BundleWriter::create(&prefix, bundle::Layout::default()).unwrap();
+        if case < 2 {
+            writer.add(b"t", 4, &shape, 0, Pattern::new(TOTAL)).unwrap();
+        } else {
+            // Column pieces, which have to be put together from scratch memory.
+            let width = shape[1] / 10;
+            let pieces: Vec<_> = (0..10).map(|i| vec![(0, None), (i * width, Some(width))]).collect();
+            writer.add_partitioned(b"t", 4, &shape, &pieces, |_| (0, Pattern::new(TOTAL / 10))).unwrap();
+        }
+        writer.finish().unwrap();
+
+        let source = Source::open(&prefix).unwrap();
+        let tensor = source.tensor("t").unwrap();
+        PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+        let before = LIVE.load(Ordering::Relaxed);
+        let done = Converter::new(&tensor).unwrap().memory(budget).threads(4).run(dir.path().join(format!("{case}.npy"))).unwrap();
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        assert!(peak < 2 << 20, "heap grew by {peak} bytes");
+        assert!(done.report.peak_memory <= budget.as_bytes(), "{} bytes by the plan's account", done.report.peak_memory);
+        if case < 2 {
+            assert!(done.array.as_bytes().chunks(1 << 20).enumerate().all(|(i, chunk)| chunk[77] == Pattern::byte((i << 20) as u64 + 77)));
+        }
+    }
+}

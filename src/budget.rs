@@ -180,14 +180,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_in_both_kinds_of_units() {
-        for (text, bytes) in [
-            ("65536", 65536),
-            ("512MiB", 512 << 20),
-            ("1.5GB", 1_500_000_000),
-            ("0.5KiB", 512),
-            ("1 TiB", 1 << 40),
-            ("2kB", 2000),
-        ] {
+        for (text, bytes) in
+            [("65536", 65536), ("512MiB", 512 << 20), ("1.5GB", 1_500_000_000), ("0.5KiB", 512), ("1 TiB", 1 << 40), ("2kB", 2000)]
+        {
             assert_eq!(text.parse::<Budget>().unwrap().as_bytes(), bytes, "{text}");
         }
         for text in ["", "MiB", "1.2.3", "-1", "1mb", "5 bananas", "99999999999TiB", "1.", ".5", "1e9"] {
@@ -204,7 +199,8 @@ mod tests {
         assert_eq!(v1, ["/sys/fs/cgroup/memory/a/b", "/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory"].map(PathBuf::from));
         let v2 = cgroup_directories("0::/user/job\n", "42 32 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         assert_eq!(v2, ["/sys/fs/cgroup/user/job", "/sys/fs/cgroup/user", "/sys/fs/cgroup"].map(PathBuf::from));
-        let contained = cgroup_directories("4:memory:/docker/1\n", "9 8 0:26 /docker/1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
+        let contained =
+            cgroup_directories("4:memory:/docker/1\n", "9 8 0:26 /docker/1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
         assert_eq!(contained, [PathBuf::from("/sys/fs/cgroup/memory")]);
     }
 

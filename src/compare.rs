@@ -4,8 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use crate::convert::{Job, Options};
 use crate::dtype::Dtype;
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
 use crate::rows::Rows;
 use crate::source::{Tensor, Verified};
-use crate::spec::{ShapeText, TensorSpec};
+use crate::spec::{ShapeText, TensorSpec, memory_len};
 
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +62,9 @@ pub enum Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dtype { expected, found } => write!(f, "the source is {expected} ({}), the array {found}", expected.descr().unwrap_or("-")),
+            Self::Dtype { expected, found } => {
+                write!(f, "the source is {expected} ({}), the array {found}", expected.descr().unwrap_or("-"))
+            }
             Self::Shape { expected, found } => write!(f, "the source has shape {}, the array {}", ShapeText(expected), ShapeText(found)),
             Self::Length { expected, found } => write!(f, "the array has {found} bytes of data, its shape needs {expected}"),
             Self::Element { index, expected, found } => {
@@ -86,38 +87,35 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
     if let Some(difference) = array.differs_from(&job.spec)? {
         return Ok(Comparison::Different(difference));
     }
-    let itemsize = crate::spec::memory_len(job.spec.itemsize());
-    // Position in bytes, then both elements.
-    let first: Mutex<Option<(u64, Vec<u8>, Vec<u8>)>> = Mutex::new(None);
-    let result = job.for_each_decoded(options, |bytes, expected| {
-        const CHUNK: usize = 64 << 10;
-        let mut found = [0; CHUNK];
-        for (i, expected) in expected.chunks(CHUNK).enumerate() {
-            let at = bytes.start + (i * CHUNK) as u64;
-            let found = &mut found[..expected.len()];
-            array.file.read_exact_at(found, array.data_offset + at).map_err(Error::io("read", path))?;
-            if found == expected {
-                continue;
-            }
-            let differs = expected.iter().zip(found.iter()).position(|(a, b)| a != b).unwrap_or(0) / itemsize * itemsize;
-            let element = differs..differs + itemsize;
-            let position = at + differs as u64;
+    let itemsize = memory_len(job.spec.itemsize());
+    let first: Mutex<Option<FirstDifference>> = Mutex::new(None);
+    let verified = job.for_each_decoded(options, |bytes, expected, found| {
+        array.file.read_exact_at(found, array.data_offset + bytes.start).map_err(Error::io("read", path))?;
+        if let Some(byte) = expected.iter().zip(found.iter()).position(|(a, b)| a != b) {
+            let start = byte / itemsize * itemsize;
+            let position = bytes.start + start as u64;
             let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-            if first.as_ref().is_none_or(|(known, ..)| position < *known) {
-                *first = Some((position, expected[element.clone()].to_vec(), found[element].to_vec()));
+            if first.as_ref().is_none_or(|known| position < known.position) {
+                let element = start..start + itemsize;
+                *first = Some(FirstDifference { position, expected: expected[element.clone()].to_vec(), found: found[element].to_vec() });
             }
-            break;
         }
         Ok(())
-    });
-    let verified = result?;
+    })?;
     Ok(match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => Comparison::Equal(verified),
-        Some((position, expected, found)) => {
+        Some(FirstDifference { position, expected, found }) => {
             let index = unravel(position / job.spec.itemsize(), job.spec.shape());
             Comparison::Different(Difference::Element { index, expected, found })
         }
     })
+}
+
+/// An element that differs, by its byte position in the array.
+struct FirstDifference {
+    position: u64,
+    expected: Vec<u8>,
+    found: Vec<u8>,
 }
 
 /// The index along every axis of flat position `element`.
@@ -146,7 +144,7 @@ impl<'a> ArrayFile<'a> {
         if !metadata.is_file() {
             return Err(Error::bad_request(format!("{} is not a regular file", path.display())));
         }
-        let mut front = vec![0; crate::spec::memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
+        let mut front = vec![0; memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;
         let (header, data_offset) = Header::parse(&front).map_err(|e| e.in_file(path))?;
         Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset })

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::rows::Rows;
 use crate::sink::NpySink;
 use crate::source::{Ledger, ReadContext, Tensor, TensorReader, Verified};
-use crate::spec::TensorSpec;
+use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 use crate::staging::{Existing, StagedFile};
 use crate::view::MmapArray;
 
@@ -351,6 +351,10 @@ impl<'a> Job<'a> {
             what: format!("dtype {}", source.dtype()),
             detail: "it has no fixed-size elements".into(),
         })?;
+        if source.shape().len() > MAX_NDIM {
+            let what = format!("a tensor of {} dimensions", source.shape().len());
+            return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
+        }
         let rows = match rows {
             Some(_) if source.shape().is_empty() => return Err(Error::bad_request("a scalar has no rows to choose from")),
             Some(rows) => rows.resolve(source.rows()),
@@ -368,37 +372,49 @@ impl<'a> Job<'a> {
         sink.reserve(self.spec.nbytes())?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
         let done = AtomicU64::new(0);
-        crate::pool::for_each_slice(&self.plan, &options.cancel, || self.context(ledger.as_ref(), options), |slice, context| {
-            let mut window = sink.window(slice.bytes.clone())?;
-            self.reader.read(slice.elements.clone(), &mut window, context)?;
-            self.decoder.apply(&mut window);
-            window.commit()?;
-            let len = slice.bytes.end - slice.bytes.start;
-            let done_bytes = done.fetch_add(len, Ordering::Relaxed) + len;
-            if let Some(report) = &options.progress {
-                report(&Progress {
-                    done_bytes,
-                    total_bytes: self.plan.total_bytes(),
-                    memory_bytes: self.plan.fixed_bytes + sink.behind().held_and_peak().0,
-                    memory_limit: options.budget().as_bytes(),
-                });
-            }
-            Ok(())
-        })?;
+        crate::pool::for_each_slice(
+            &self.plan,
+            &options.cancel,
+            || self.context(ledger.as_ref(), options),
+            |slice, context| {
+                let mut window = sink.window(slice.bytes.clone())?;
+                self.reader.read(slice.elements.clone(), &mut window, context)?;
+                self.decoder.apply(&mut window);
+                window.commit()?;
+                let len = slice.bytes.end - slice.bytes.start;
+                let done_bytes = done.fetch_add(len, Ordering::Relaxed) + len;
+                if let Some(report) = &options.progress {
+                    report(&Progress {
+                        done_bytes,
+                        total_bytes: self.plan.total_bytes(),
+                        memory_bytes: self.plan.fixed_bytes + sink.behind().held_and_peak().0,
+                        memory_limit: options.budget().as_bytes(),
+                    });
+                }
+                Ok(())
+            },
+        )?;
         let verified = ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())?;
         sink.finish(self.spec.shape(), self.spec.nbytes())?;
         Ok(Outcome { verified, peak_memory: self.plan.fixed_bytes + sink.behind().held_and_peak().1 })
     }
 
-    /// Calls `check` with every slice's bytes in the output and its decoded elements, in parallel, in any order.
-    pub(crate) fn for_each_decoded(&self, options: &Options, check: impl Fn(Range<u64>, &[u8]) -> Result<()> + Sync) -> Result<Verified> {
+    /// Calls `check` with every slice's place in the output, its decoded elements, and memory of the same length, in
+    /// parallel and in any order.
+    pub(crate) fn for_each_decoded(
+        &self,
+        options: &Options,
+        check: impl Fn(Range<u64>, &[u8], &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Verified> {
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
-        let context = || (self.context(ledger.as_ref(), options), vec![0; crate::spec::memory_len(self.plan.slice_bytes())]);
-        crate::pool::for_each_slice(&self.plan, &options.cancel, context, |slice, (context, buffer)| {
-            let part = &mut buffer[..crate::spec::memory_len(slice.bytes.end - slice.bytes.start)];
-            self.reader.read(slice.elements.clone(), part, context)?;
-            self.decoder.apply(part);
-            check(slice.bytes.clone(), part)
+        let buffer = || vec![0; memory_len(self.plan.slice_bytes())];
+        let context = || (self.context(ledger.as_ref(), options), buffer(), buffer());
+        crate::pool::for_each_slice(&self.plan, &options.cancel, context, |slice, (context, decoded, other)| {
+            let len = memory_len(slice.bytes.end - slice.bytes.start);
+            let decoded = &mut decoded[..len];
+            self.reader.read(slice.elements.clone(), decoded, context)?;
+            self.decoder.apply(decoded);
+            check(slice.bytes.clone(), decoded, &mut other[..len])
         })?;
         ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
     }
@@ -419,4 +435,3 @@ impl<'a> Job<'a> {
         }
     }
 }
-

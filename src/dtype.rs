@@ -113,7 +113,11 @@ impl Dtype {
         Self::ALL
             .iter()
             .copied()
-            .find(|dtype| dtype.descr().is_some_and(|own| own == descr || (own[1..] == *kind && matches!(order, "<" | "|") && dtype.itemsize() == Some(1))))
+            .find(|dtype| {
+                dtype
+                    .descr()
+                    .is_some_and(|own| own == descr || (own[1..] == *kind && matches!(order, "<" | "|") && dtype.itemsize() == Some(1)))
+            })
             .filter(|_| !kind.starts_with('V'))
     }
 }

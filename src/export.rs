@@ -180,7 +180,7 @@ pub fn manifest_files(dir: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     let manifest: Manifest =
         serde_json::from_reader(std::io::BufReader::new(file)).map_err(|e| Error::malformed(&path, "manifest", e.to_string()))?;
     let files = manifest.tensors.into_iter().map(|entry| (entry.name, entry.file)).collect::<Vec<_>>();
-    match files.iter().find(|(_, file)| file.contains('/') || !file.ends_with(".npy")) {
+    match files.iter().find(|(_, file)| file.contains('/') || !file.ends_with(file_name::EXTENSION)) {
         Some((_, file)) => Err(Error::malformed(&path, "manifest", format!("{file:?} is not the name of an array in the directory"))),
         None => Ok(files),
     }

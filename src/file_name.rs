@@ -11,7 +11,8 @@
 
 use sha2::{Digest, Sha256};
 
-const EXTENSION: &str = ".npy";
+/// What every array's file name ends in.
+pub(crate) const EXTENSION: &str = ".npy";
 /// File systems take 255 bytes; the rest is left for what other programs append.
 const MOST_STEM: usize = 200;
 const HASH_DIGITS: usize = 32;

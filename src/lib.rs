@@ -11,6 +11,7 @@
 //! against its source; [`ArrayWriter`] writes an array from rows that a program makes itself.
 //!
 //! Every output appears under its name complete, checked and on disk, or not at all. No TensorFlow is needed.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::large_stack_arrays, clippy::duration_suboptimal_units, reason = "tests"))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("mmconvert runs on Linux: it relies on its calls for reserving space, files without names and write-back");
@@ -42,9 +43,9 @@ pub use convert::{CancelToken, Converted, Converter, Estimate, Options, Progress
 pub use decode::ByteOrder;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
-pub use rows::Rows;
 pub use export::{Export, Exported, Skipped, export, manifest_files};
 pub use ndarray;
+pub use rows::Rows;
 pub use source::{Name, Source, Tensor, TensorInfo, Verified};
 pub use spec::{ShapeText, TensorSpec};
 pub use view::MmapArray;

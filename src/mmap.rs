@@ -37,7 +37,9 @@ impl PrivateFile {
         match map.advise(Advice::PopulateWrite) {
             // Linux before 5.14 does not know the advice; the pages then come one by one.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(map),
-            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Err(io::Error::other("the file system could not provide the pages")),
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                Err(io::Error::other("the file system could not provide the pages"))
+            }
             Err(error) => Err(error),
             Ok(()) => Ok(map),
         }

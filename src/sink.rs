@@ -31,13 +31,7 @@ pub(crate) struct NpySink {
 impl NpySink {
     /// An array in `file`, of which at most `window_bytes` are dirty at any time. No space is taken yet.
     pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, descr: &'static str, window_bytes: u64) -> Self {
-        Self {
-            file,
-            path: path.to_owned(),
-            descr,
-            reserved: Mutex::new(0),
-            behind: WriteBehind::new(window_bytes),
-        }
+        Self { file, path: path.to_owned(), descr, reserved: Mutex::new(0), behind: WriteBehind::new(window_bytes) }
     }
 
     pub(crate) fn behind(&self) -> &WriteBehind {

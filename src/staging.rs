@@ -92,12 +92,7 @@ impl StagedFile {
     /// The way for file systems that know no files without names.
     fn create_named(target: PathBuf, existing: Existing) -> Result<Self> {
         let name = temporary_name(&target);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&name)
-            .map_err(Error::io("create", &name))?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&name).map_err(Error::io("create", &name))?;
         lock(&file);
         Ok(Self { file: Arc::new(PrivateFile::new(file)), target, existing, temporary: Some(TemporaryName(name)) })
     }

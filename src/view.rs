@@ -174,7 +174,11 @@ fn resolve_dtype(header: &Header, asked: Option<Dtype>, path: &Path) -> Result<D
         (_, Some(dtype)) => {
             let own = dtype.descr().unwrap_or("|O");
             let same = own[1..] == header.descr[header.descr.len().min(1)..] && !header.descr.starts_with('>');
-            if same { Ok(dtype) } else { Err(Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr))) }
+            if same {
+                Ok(dtype)
+            } else {
+                Err(Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr)))
+            }
         }
         (None, None) => Err(Error::Unsupported {
             what: format!("a view of {} elements in {}", header.descr, path.display()),

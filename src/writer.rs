@@ -59,10 +59,10 @@ impl ArrayBuilder {
     /// [`Error::BadRequest`] when the shape is more than a `.npy` can say; [`Error::Limit`] when memory or disk space do
     /// not suffice; [`Error::Io`].
     pub fn create(self, path: impl AsRef<Path>) -> Result<ArrayWriter> {
-        let descr = self.dtype.descr().ok_or_else(|| Error::Unsupported {
-            what: format!("dtype {}", self.dtype),
-            detail: "it has no fixed-size elements".into(),
-        })?;
+        let descr = self
+            .dtype
+            .descr()
+            .ok_or_else(|| Error::Unsupported { what: format!("dtype {}", self.dtype), detail: "it has no fixed-size elements".into() })?;
         let shape: Vec<u64> = [self.rows.unwrap_or(1)].into_iter().chain(self.row_shape.iter().copied()).collect();
         if shape.len() > crate::spec::MAX_NDIM {
             return Err(Error::bad_request(format!("{} dimensions, NumPy arrays have at most {}", shape.len(), crate::spec::MAX_NDIM)));
@@ -157,7 +157,7 @@ impl ArrayWriter {
     /// # Errors
     /// As [`append`](Self::append), and [`Error::BadRequest`] when an element is cut.
     pub fn append_bytes(&mut self, mut bytes: &[u8]) -> Result<()> {
-        if bytes.len() as u64 % self.row.itemsize() != 0 {
+        if !(bytes.len() as u64).is_multiple_of(self.row.itemsize()) {
             return Err(Error::bad_request(format!("{} bytes are no whole number of {} elements", bytes.len(), self.row.dtype())));
         }
         let end = self.next.checked_add(bytes.len() as u64);
@@ -218,7 +218,12 @@ impl ArrayWriter {
         let claim = Claim { writer: self, bytes: bytes.clone(), keep: false };
         let asked = bytes.end - bytes.start;
         if asked > self.window_bytes / 2 {
-            return Err(Error::Limit { what: format!("memory for rows {}:{} at once", rows.start, rows.end), asked, allowed: self.window_bytes / 2 }.into());
+            return Err(Error::Limit {
+                what: format!("memory for rows {}:{} at once", rows.start, rows.end),
+                asked,
+                allowed: self.window_bytes / 2,
+            }
+            .into());
         }
         if asked == 0 {
             fill(&mut [])?;
@@ -263,7 +268,7 @@ impl ArrayWriter {
         if let Some(gap) = written.first_gap() {
             return Err(Error::bad_request(format!("row {} was never written", gap / row_bytes)));
         }
-        if end % row_bytes != 0 {
+        if !end.is_multiple_of(row_bytes) {
             return Err(Error::bad_request(format!("the last row has {} of {row_bytes} bytes", end % row_bytes)));
         }
         match self.rows {
@@ -304,7 +309,8 @@ impl ArrayWriter {
             written.empty_rows = written.empty_rows.max(rows.end);
             return Ok(0..0);
         }
-        let bytes = rows.start.checked_mul(row_bytes).zip(rows.end.checked_mul(row_bytes)).map(|(start, end)| start..end).ok_or_else(wrong)?;
+        let bytes =
+            rows.start.checked_mul(row_bytes).zip(rows.end.checked_mul(row_bytes)).map(|(start, end)| start..end).ok_or_else(wrong)?;
         self.claim(bytes.clone())?;
         Ok(bytes)
     }

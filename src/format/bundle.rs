@@ -78,9 +78,8 @@ impl BundleHeader {
 
 fn parse_version(fields: Fields<'_>) -> Result<i64, ParseError> {
     const WHAT: &str = "bundle version";
-    let refuse = |offset, detail: String| {
-        Err(ParseError::new(offset, WHAT, format!("{detail}, this reader is version {CONSUMER_VERSION}")))
-    };
+    let refuse =
+        |offset, detail: String| Err(ParseError::new(offset, WHAT, format!("{detail}, this reader is version {CONSUMER_VERSION}")));
     let mut producer = 0;
     for field in fields {
         let field = field?;
@@ -122,8 +121,7 @@ impl BundleEntry {
     /// Parses an entry. Offsets and lengths come out non-negative; whether they fit a file is the caller's to check.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         const WHAT: &str = "bundle entry";
-        let mut entry =
-            Self { dtype: 0, shape: Vec::new(), shard_id: 0, offset: 0, size: 0, masked_crc: 0, slices: Vec::new() };
+        let mut entry = Self { dtype: 0, shape: Vec::new(), shard_id: 0, offset: 0, size: 0, masked_crc: 0, slices: Vec::new() };
         for field in Fields::new(bytes, 0, WHAT) {
             let field = field?;
             match field.number {
@@ -204,8 +202,8 @@ mod tests {
         let entry = BundleEntry::parse(&entry).unwrap();
         assert_eq!((entry.dtype, entry.shape, entry.size, entry.masked_crc), (1, vec![3], 12, 0x7189_5b73));
         let sliced = [
-            0x08, 0x01, 0x12, 0x08, 0x12, 0x02, 0x08, 0x06, 0x12, 0x02, 0x08, 0x04, 0x3a, 0x06, 0x0a, 0x02, 0x10, 0x02, 0x0a,
-            0x00, 0x3a, 0x0a, 0x0a, 0x04, 0x08, 0x05, 0x10, 0x01, 0x0a, 0x02, 0x10, 0x04,
+            0x08, 0x01, 0x12, 0x08, 0x12, 0x02, 0x08, 0x06, 0x12, 0x02, 0x08, 0x04, 0x3a, 0x06, 0x0a, 0x02, 0x10, 0x02, 0x0a, 0x00, 0x3a,
+            0x0a, 0x0a, 0x04, 0x08, 0x05, 0x10, 0x01, 0x0a, 0x02, 0x10, 0x04,
         ];
         let sliced = BundleEntry::parse(&sliced).unwrap();
         let all = Extent { start: 0, length: None };

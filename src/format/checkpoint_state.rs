@@ -35,9 +35,7 @@ pub(crate) fn parse_latest(text: &[u8]) -> Result<Vec<u8>, ParseError> {
             }
         }
     }
-    latest
-        .filter(|path| !path.is_empty())
-        .ok_or_else(|| ParseError::new(0, WHAT, "no model_checkpoint_path in it"))
+    latest.filter(|path| !path.is_empty()).ok_or_else(|| ParseError::new(0, WHAT, "no model_checkpoint_path in it"))
 }
 
 /// The offset of the next character that is neither space nor comment.
@@ -128,7 +126,19 @@ mod tests {
 
     #[test]
     fn broken_text_is_an_error() {
-        for bad in [&b""[..], b"model_checkpoint_path", b"model_checkpoint_path: ", b"model_checkpoint_path: \"x", b"model_checkpoint_path: x", b"what: 1", b"\xff\xfe", b"model_checkpoint_path: \"\\q\"", b"model_checkpoint_path: \"\\x\"", b"model_checkpoint_path: \"\\777\"", b"model_checkpoint_path: \"\""] {
+        for bad in [
+            &b""[..],
+            b"model_checkpoint_path",
+            b"model_checkpoint_path: ",
+            b"model_checkpoint_path: \"x",
+            b"model_checkpoint_path: x",
+            b"what: 1",
+            b"\xff\xfe",
+            b"model_checkpoint_path: \"\\q\"",
+            b"model_checkpoint_path: \"\\x\"",
+            b"model_checkpoint_path: \"\\777\"",
+            b"model_checkpoint_path: \"\"",
+        ] {
             assert!(parse_latest(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
     }

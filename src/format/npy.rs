@@ -38,7 +38,8 @@ impl Header {
     /// The text is NumPy's own. With elements it is padded to [`DATA_ALIGN`]; without any it gets the length that
     /// `numpy.save` gives it, because NumPy before 2.4 cannot map an empty array at a page's start.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut text = format!("{{'descr': '{}', 'fortran_order': {}, 'shape': (", self.descr, if self.fortran_order { "True" } else { "False" });
+        let mut text =
+            format!("{{'descr': '{}', 'fortran_order': {}, 'shape': (", self.descr, if self.fortran_order { "True" } else { "False" });
         for (i, dim) in self.shape.iter().enumerate() {
             text += &format!("{}{dim}", if i == 0 { "" } else { ", " });
         }
@@ -55,8 +56,9 @@ impl Header {
         let mut bytes = Vec::with_capacity(end);
         bytes.extend_from_slice(MAGIC);
         bytes.extend([1, 0]);
-        // At most 64 dimensions of 20 digits: the text always fits the first multiple of the alignment above it.
-        bytes.extend((text.len() as u16).to_le_bytes());
+        // 64 dimensions of 20 digits have some 1,500 characters.
+        let text_len = u16::try_from(text.len()).expect("arrays with more than 64 dimensions are refused");
+        bytes.extend(text_len.to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
         bytes
     }

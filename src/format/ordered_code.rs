@@ -25,9 +25,9 @@ pub(crate) fn is_piece_key(key: &[u8]) -> bool {
 
 fn push_unsigned(key: &mut Vec<u8>, value: u64) {
     let bytes = value.to_be_bytes();
-    let skip = (value.leading_zeros() / 8) as usize;
-    key.push(bytes[skip..].len() as u8);
-    key.extend_from_slice(&bytes[skip..]);
+    let zeros = value.leading_zeros().to_le_bytes()[0] / 8;
+    key.push(8 - zeros);
+    key.extend_from_slice(&bytes[usize::from(zeros)..]);
 }
 
 fn push_string(key: &mut Vec<u8>, text: &[u8]) {
@@ -49,9 +49,8 @@ fn push_signed(key: &mut Vec<u8>, value: i64) {
     bytes[2..].copy_from_slice(&value.to_be_bytes());
     let kept = &mut bytes[10 - len..];
     let ones = !(u16::MAX >> len);
-    kept[0] ^= (ones >> 8) as u8;
-    if len > 1 {
-        kept[1] ^= (ones & 0xff) as u8;
+    for (byte, ones) in kept.iter_mut().zip(ones.to_be_bytes()) {
+        *byte ^= ones;
     }
     key.extend_from_slice(kept);
 }
@@ -78,8 +77,7 @@ mod tests {
         ] {
             let mut key = Vec::new();
             push_signed(&mut key, value);
-            let hex: String = key.iter().map(|b| format!("{b:02x}")).collect();
-            assert_eq!(hex, expected, "{value}");
+            assert_eq!(format!("{key:02x?}").replace(['[', ']', ',', ' '], ""), expected, "{value}");
         }
     }
 

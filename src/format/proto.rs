@@ -193,22 +193,19 @@ mod tests {
         let bytes = [0x08, 0x96, 0x01, 0x1b, 0x08, 0x01, 0x1c, 0x12, 0x02, b'h', b'i', 0x1d, 1, 0, 0, 0, 0x21, 2, 0, 0, 0, 0, 0, 0, 0];
         let fields = collect(&bytes).unwrap();
         let values: Vec<_> = fields.iter().map(|f| (f.number, f.value)).collect();
-        assert_eq!(
-            values,
-            [(1, Value::Varint(150)), (2, Value::Bytes(b"hi", 9)), (3, Value::Fixed32(1)), (4, Value::Fixed64(2))]
-        );
+        assert_eq!(values, [(1, Value::Varint(150)), (2, Value::Bytes(b"hi", 9)), (3, Value::Fixed32(1)), (4, Value::Fixed64(2))]);
     }
 
     #[test]
     fn broken_messages_are_errors_at_an_offset() {
         for (bytes, offset) in [
-            (&[0x0f_u8, 0][..], 0),             // wire type 7
-            (&[0x00, 0x00], 0),                 // field number 0
-            (&[0x0a, 0x05, 1], 2),              // three bytes short
-            (&[0x08, 0x01, 0x0c], 2),           // end of group alone
-            (&[0x0b], 1),                       // group never closed
-            (&[0x0d, 1, 2], 1),                 // fixed32 cut
-            (&[0x08, 0x80], 1),                 // varint cut
+            (&[0x0f_u8, 0][..], 0),   // wire type 7
+            (&[0x00, 0x00], 0),       // field number 0
+            (&[0x0a, 0x05, 1], 2),    // three bytes short
+            (&[0x08, 0x01, 0x0c], 2), // end of group alone
+            (&[0x0b], 1),             // group never closed
+            (&[0x0d, 1, 2], 1),       // fixed32 cut
+            (&[0x08, 0x80], 1),       // varint cut
         ] {
             assert_eq!(collect(bytes).unwrap_err().offset, offset, "{bytes:02x?}");
         }

@@ -94,10 +94,7 @@ fn decompress(stored: &[u8]) -> Result<Vec<u8>, ParseError> {
 ///
 /// Checks what a well-formed block keeps: restart points where no prefix is shared, and nothing left over.
 /// Order of keys is the caller's to check, since it goes beyond one block.
-pub(crate) fn for_each_entry(
-    block: &[u8],
-    mut visit: impl FnMut(&[u8], &[u8], usize) -> Result<(), ParseError>,
-) -> Result<(), ParseError> {
+pub(crate) fn for_each_entry(block: &[u8], mut visit: impl FnMut(&[u8], &[u8], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
     const WHAT: &str = "table block";
     let Some(count_at) = block.len().checked_sub(4) else {
         return Err(ParseError::new(0, WHAT, format!("{} bytes, expected at least 4", block.len())));
@@ -148,7 +145,9 @@ pub(crate) fn for_each_entry(
 mod tests {
     use super::*;
 
-    fn entries(block: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ParseError> {
+    type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn entries(block: &[u8]) -> Result<Entries, ParseError> {
         let mut out = Vec::new();
         for_each_entry(block, |key, value, _| {
             out.push((key.to_vec(), value.to_vec()));

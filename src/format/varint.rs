@@ -23,8 +23,7 @@ pub(crate) fn read_u64(bytes: &[u8], at: usize, what: &'static str) -> Result<(u
 /// Reads one varint of at most 32 bits.
 pub(crate) fn read_u32(bytes: &[u8], at: usize, what: &'static str) -> Result<(u32, usize), ParseError> {
     let (value, len) = read_u64(bytes, at, what)?;
-    let value = u32::try_from(value)
-        .map_err(|_| ParseError::new(at, what, format!("varint is {value}, expected at most {}", u32::MAX)))?;
+    let value = u32::try_from(value).map_err(|_| ParseError::new(at, what, format!("varint is {value}, expected at most {}", u32::MAX)))?;
     Ok((value, len))
 }
 

@@ -152,7 +152,8 @@ mod tests {
     fn every_path_through_the_graph_is_a_name() {
         let aliases = graph();
         let kernel = b"opt/_vars/.ATTRIBUTES/VARIABLE_VALUE".to_vec();
-        for name in ["model/a/b", "model/a.Sb", "opt/_vars", "self/self/model/parent/opt/_vars", "dense/kernel", "model/a/b/VARIABLE_VALUE"] {
+        for name in ["model/a/b", "model/a.Sb", "opt/_vars", "self/self/model/parent/opt/_vars", "dense/kernel", "model/a/b/VARIABLE_VALUE"]
+        {
             assert!(aliases.candidates(name.as_bytes()).contains(&kernel), "{name}");
         }
         assert!(aliases.candidates(b"model/x.y").contains(&b"model/x..y/.ATTRIBUTES/VARIABLE_VALUE".to_vec()));

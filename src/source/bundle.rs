@@ -25,6 +25,9 @@ use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 /// The key of the object graph in TF2 checkpoints.
 const OBJECT_GRAPH_KEY: &[u8] = b"_CHECKPOINTABLE_OBJECT_GRAPH";
 
+/// A header may claim two thousand million shards: only the first are named one by one.
+const MOST_SHARDS_NAMED: u32 = 1000;
+
 /// An opened bundle. The index is in memory, no shard has been touched.
 #[derive(Debug)]
 pub(crate) struct Bundle {
@@ -52,7 +55,11 @@ impl Bundle {
         let index_path = index_path(prefix);
         let index = Index::read(&index_path, limits)?;
         if index.len() == 0 || !index.key(0).is_empty() {
-            let found = if index.len() == 0 { "the index is empty".to_owned() } else { format!("the first key is {:?}", Name::new(index.key(0)).to_string()) };
+            let found = if index.len() == 0 {
+                "the index is empty".to_owned()
+            } else {
+                format!("the first key is {:?}", Name::new(index.key(0)).to_string())
+            };
             return Err(Error::malformed(&index_path, "bundle header", format!("{found}, expected the empty key of the header")));
         }
         let header = BundleHeader::parse(index.value(0)).map_err(|e| e.in_file(&index_path))?;
@@ -74,7 +81,8 @@ impl Bundle {
     }
 
     fn malformed(&self, key: &[u8], detail: impl Into<String>) -> Error {
-        let what = if is_piece_key(key) { "a piece's bundle entry".to_owned() } else { format!("bundle entry {:?}", Name::new(key).to_string()) };
+        let what =
+            if is_piece_key(key) { "a piece's bundle entry".to_owned() } else { format!("bundle entry {:?}", Name::new(key).to_string()) };
         Error::malformed(&self.index_path, what, detail)
     }
 
@@ -88,7 +96,9 @@ impl Bundle {
         let spec = TensorSpec::new(dtype, entry.shape.clone()).map_err(|detail| self.malformed(key, detail))?;
         if entry.slices.is_empty() {
             if entry.shard_id >= self.header.num_shards {
-                return Err(self.malformed(key, format!("shard_id is {}, the header says {} shards", entry.shard_id, self.header.num_shards)));
+                return Err(
+                    self.malformed(key, format!("shard_id is {}, the header says {} shards", entry.shard_id, self.header.num_shards))
+                );
             }
             if entry.offset.checked_add(entry.size).is_none() {
                 return Err(self.malformed(key, format!("{} bytes at offset {} reach beyond 2^64", entry.size, entry.offset)));
@@ -125,10 +135,8 @@ impl Bundle {
             let extent = self.piece_box(key, spec.shape(), extents)?;
             let stored_key = piece_key(key, extents);
             let describe = || format!("piece {}", extents_text(&extent));
-            let at = self
-                .index
-                .find(&stored_key)
-                .ok_or_else(|| self.malformed(key, format!("{} is declared but has no entry", describe())))?;
+            let at =
+                self.index.find(&stored_key).ok_or_else(|| self.malformed(key, format!("{} is declared but has no entry", describe())))?;
             let (stored, stored_spec) = self.checked_entry(at)?;
             if stored_spec.dtype() != spec.dtype() || stored_spec.shape() != extent.shape || !stored.slices.is_empty() {
                 let detail = format!("{} is stored as {stored_spec}, the tensor is {spec}", describe());
@@ -175,11 +183,7 @@ impl Bundle {
 
     /// The other names, read from the object graph when first asked for.
     fn aliases(&self) -> Result<Option<&Aliases>, &str> {
-        self.aliases
-            .get_or_init(|| self.read_aliases().map_err(|e| e.to_string()))
-            .as_ref()
-            .map(Option::as_ref)
-            .map_err(String::as_str)
+        self.aliases.get_or_init(|| self.read_aliases().map_err(|e| e.to_string())).as_ref().map(Option::as_ref).map_err(String::as_str)
     }
 
     fn read_aliases(&self) -> Result<Option<Aliases>> {
@@ -287,20 +291,21 @@ impl Container for Bundle {
     fn facts(&self) -> Map<String, Value> {
         let mut shards = Vec::new();
         let mut present = 0;
-        // A header may claim two thousand million shards: only the first are named one by one.
-        const MOST_NAMED: u32 = 1000;
-        for shard in 0..self.shards.num_shards().min(MOST_NAMED) {
+        for shard in 0..self.shards.num_shards().min(MOST_SHARDS_NAMED) {
             let length = self.shards.stat(shard).ok().map(|(len, _)| len);
             present += u64::from(length.is_some());
             shards.push(json!({"path": self.shards.path(shard).to_string_lossy(), "bytes": length}));
         }
         let mut facts = Map::new();
-        facts.insert("index".into(), json!({
-            "path": self.index_path.to_string_lossy(),
-            "bytes": self.index.file_len,
-            "blocks": self.index.blocks,
-            "snappy_blocks": self.index.snappy_blocks,
-        }));
+        facts.insert(
+            "index".into(),
+            json!({
+                "path": self.index_path.to_string_lossy(),
+                "bytes": self.index.file_len,
+                "blocks": self.index.blocks,
+                "snappy_blocks": self.index.snappy_blocks,
+            }),
+        );
         facts.insert("producer".into(), json!(self.header.producer));
         facts.insert("byte_order".into(), json!(if self.header.big_endian { "big" } else { "little" }));
         facts.insert("num_shards".into(), json!(self.shards.num_shards()));

@@ -123,9 +123,7 @@ fn newest(dir: &Path, state: &Path) -> Result<PathBuf> {
     /// State files name at most a few thousand checkpoints.
     const MOST_BYTES: u64 = 16 << 20;
     let mut text = Vec::new();
-    File::open(state)
-        .and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text))
-        .map_err(Error::io("read", state))?;
+    File::open(state).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text)).map_err(Error::io("read", state))?;
     let latest = to_path(&checkpoint_state::parse_latest(&text).map_err(|e| e.in_file(state))?);
     // A relative path counts from the directory; an absolute one is where it was written, often somewhere else.
     let named = dir.join(&latest);
@@ -165,12 +163,8 @@ fn instead(dir: &Path) -> String {
 fn unrecognised(path: &Path) -> Error {
     let not_found = |detail| Error::NotFound { what: "source", detail };
     if path.is_dir() {
-        let mut names: Vec<String> = std::fs::read_dir(path)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
+        let mut names: Vec<String> =
+            std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         let count = names.len();
         names.truncate(5);
@@ -178,7 +172,11 @@ fn unrecognised(path: &Path) -> Error {
             0 => "it is empty".to_owned(),
             _ => format!("found {count} entries: {}{}", names.join(", "), if count > 5 { ", …" } else { "" }),
         };
-        let detail = format!("{} is a directory without a checkpoint state file, a saved_model.pb or a single .index; {found}{}", path.display(), instead(path));
+        let detail = format!(
+            "{} is a directory without a checkpoint state file, a saved_model.pb or a single .index; {found}{}",
+            path.display(),
+            instead(path)
+        );
         return not_found(detail);
     }
     if path.exists() {
@@ -199,7 +197,11 @@ fn unrecognised(path: &Path) -> Error {
         .filter(|name| shard_prefix(name.as_bytes()) == Some(stem))
         .min();
     match shards {
-        Some(shard) => not_found(format!("{} is missing, although {} is there", bundle::index_path(&dir.join(to_path(stem))).display(), shard.to_string_lossy())),
+        Some(shard) => not_found(format!(
+            "{} is missing, although {} is there",
+            bundle::index_path(&dir.join(to_path(stem))).display(),
+            shard.to_string_lossy()
+        )),
         None => not_found(format!("neither {} nor {} exists{}", path.display(), bundle::index_path(path).display(), instead(dir))),
     }
 }

@@ -55,7 +55,7 @@ impl Index {
             handles.push(BlockHandle::parse(value, at, "block handle")?.0);
             Ok(())
         })
-        .map_err(|e| in_block(e, handle, path))?;
+        .map_err(|e| in_block(&e, handle, path))?;
         drop(root);
 
         let mut end_of_last = 0;
@@ -93,15 +93,16 @@ impl Index {
                 over_limit = Some(needed);
                 return Err(ParseError::new(at, "table block", "the keys expand beyond the limit"));
             }
+            let length =
+                |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| ParseError::new(at, "table block", "an entry of 4 GiB or more"));
+            self.entries.push(EntryRef { start, key_len: length(key)?, value_len: length(value)? });
             self.arena.extend_from_slice(key);
             self.arena.extend_from_slice(value);
-            // Lengths come from 32-bit varints.
-            self.entries.push(EntryRef { start, key_len: key.len() as u32, value_len: value.len() as u32 });
             Ok(())
         })
         .map_err(|e| match over_limit {
             Some(asked) => Error::Limit { what: format!("memory for the index {}", path.display()), asked, allowed: most },
-            None => in_block(e, handle, path),
+            None => in_block(&e, handle, path),
         })
     }
 
@@ -149,7 +150,7 @@ fn read_block(file: &File, path: &Path, handle: BlockHandle, body_len: u64) -> R
 }
 
 /// Inside a block offsets count from its start, after decompression: the message says so.
-fn in_block(error: ParseError, handle: BlockHandle, path: &Path) -> Error {
+fn in_block(error: &ParseError, handle: BlockHandle, path: &Path) -> Error {
     let detail = format!("{} (byte {} of the block's content)", error.detail, error.offset);
     Error::malformed_at(path, error.what, handle.offset, detail)
 }

@@ -83,20 +83,27 @@ impl PieceBox {
     }
 }
 
+/// A Mersenne prime: sums of two remainders fit a `u64`.
+const PRIME: u64 = (1 << 61) - 1;
+
+#[expect(clippy::cast_possible_truncation, reason = "a remainder of a 61-bit number")]
+fn multiply(a: u64, b: u64) -> u64 {
+    (u128::from(a) * u128::from(b) % u128::from(PRIME)) as u64
+}
+
 /// Whether the boxes cover every element of `shape` exactly once. Boxes must lie inside it and not be empty.
 ///
-/// Seen as a polynomial, a box is the product over the axes of (x_start - x_end); the boxes tile the tensor if and only
+/// Seen as a polynomial, a box is the product over the axes of `x[start] - x[end]`; the boxes tile the tensor if and only
 /// if their sum is the polynomial of the whole. Evaluated at random points modulo the prime 2⁶¹ - 1 a difference
 /// shows but for a chance of rank / 2⁶¹ (Schwartz and Zippel), in time linear in the number of boxes whatever their
 /// arrangement; comparing pairs would take hours for a hostile index.
 pub(crate) fn tile_exactly<'a>(shape: &[u64], boxes: impl IntoIterator<Item = &'a PieceBox>) -> bool {
-    const PRIME: u64 = (1 << 61) - 1;
     let hasher = RandomState::new();
     let point = |axis: usize, at: u64| hasher.hash_one((axis, at)) % PRIME;
     let product = |piece: &PieceBox| {
         piece.start.iter().zip(&piece.shape).enumerate().fold(1u64, |product, (axis, (&start, &len))| {
             let factor = point(axis, start) + PRIME - point(axis, start + len);
-            (u128::from(product) * u128::from(factor % PRIME) % u128::from(PRIME)) as u64
+            multiply(product, factor % PRIME)
         })
     };
     let sum = boxes.into_iter().fold(0u64, |sum, piece| (sum + product(piece)) % PRIME);
@@ -242,13 +249,13 @@ impl TensorReader for PieceReader<'_> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use proptest::prelude::*;
 
     /// Cuts `shape` into boxes, at random places along random axes.
-    pub(crate) fn cut(shape: Vec<u64>, choices: &[(usize, u64)]) -> Vec<PieceBox> {
-        let mut boxes = vec![PieceBox::whole(&shape)];
+    fn cut(shape: &[u64], choices: &[(usize, u64)]) -> Vec<PieceBox> {
+        let mut boxes = vec![PieceBox::whole(shape)];
         for &(pick, at) in choices {
             let target = boxes.swap_remove(pick % boxes.len());
             let axis = (pick / 7) % shape.len();
@@ -274,7 +281,7 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn cutting_always_tiles(shape in shapes(), choices in prop::collection::vec((any::<usize>(), any::<u64>()), 0..12)) {
-            let boxes = cut(shape.clone(), &choices);
+            let boxes = cut(&shape, &choices);
             prop_assert!(tile_exactly(&shape, &boxes));
             if boxes.len() > 1 {
                 prop_assert!(!tile_exactly(&shape, &boxes[1..]), "a gap");
@@ -289,7 +296,7 @@ pub(crate) mod tests {
         #[test]
         fn rank_counts_the_elements_before(shape in shapes(), choices in prop::collection::vec((any::<usize>(), any::<u64>()), 0..8)) {
             let total: u64 = shape.iter().product();
-            for piece in cut(shape.clone(), &choices) {
+            for piece in cut(&shape, &choices) {
                 let positions: Vec<u64> = (0..piece.elements()).map(|local| piece.position(&shape, local)).collect();
                 prop_assert!(positions.is_sorted_by(|a, b| a < b));
                 for element in 0..=total {

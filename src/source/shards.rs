@@ -104,7 +104,12 @@ impl ShardSet {
         self.file(shard)?.read_exact_at(buf, offset).map_err(|error| {
             let path = self.path(shard);
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                Error::malformed_at(&path, "shard", offset, format!("the file ends within the next {} bytes; it was longer before", buf.len()))
+                Error::malformed_at(
+                    &path,
+                    "shard",
+                    offset,
+                    format!("the file ends within the next {} bytes; it was longer before", buf.len()),
+                )
             } else {
                 Error::io("read", &path)(error)
             }

@@ -75,7 +75,10 @@ fn one_tensor_becomes_a_file_and_several_a_directory() {
     let all = run(&["convert", text(&src), "-o", text(&out)]);
     assert_eq!(code(&all), 6, "{}", stderr(&all));
     assert!(stderr(&all).contains("skipped _CHECKPOINTABLE_OBJECT_GRAPH"));
-    assert_eq!(names_in(&out), ["a+.^attributes+variable_value.npy", "b+.^attributes+variable_value.npy", "c+.^attributes+variable_value.npy", "manifest.json"]);
+    assert_eq!(
+        names_in(&out),
+        ["a+.^attributes+variable_value.npy", "b+.^attributes+variable_value.npy", "c+.^attributes+variable_value.npy", "manifest.json"]
+    );
     let manifest: Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["skipped"][0]["name"], "_CHECKPOINTABLE_OBJECT_GRAPH");
     assert_eq!(manifest["tensors"][0]["file"], "a+.^attributes+variable_value.npy");

@@ -92,7 +92,9 @@ fn too_little_memory_is_refused_with_the_amount_needed() {
     let bytes = [1u8; 4];
     let spec = TensorSpec::new(Dtype::UInt8, vec![4]).unwrap();
     let reader = || Box::new(MemoryTensor::new(spec.clone(), &bytes).unwrap());
-    let Err(Error::Limit { asked, allowed, .. }) = Converter::from_reader(reader()).memory(Budget::bytes(65536)).run(dir.path().join("o.npy")) else {
+    let Err(Error::Limit { asked, allowed, .. }) =
+        Converter::from_reader(reader()).memory(Budget::bytes(65536)).run(dir.path().join("o.npy"))
+    else {
         panic!("64 KiB cannot do")
     };
     assert_eq!(allowed, 65536);

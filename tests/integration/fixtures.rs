@@ -32,7 +32,8 @@ fn exported_tensors_equal_what_tensorflow_reads() {
             let output = done.outputs.iter().find(|o| o.name.to_json() == name).unwrap_or_else(|| panic!("{name} is missing"));
             let (header, bytes) = npy(&output.path);
             assert_eq!(sha256(&bytes), wanted, "{name} of {}", path.display());
-            let start = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}", dtype.descr().unwrap(), shape_text(&shape_of(tensor)));
+            let start =
+                format!("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}", dtype.descr().unwrap(), shape_text(&shape_of(tensor)));
             assert!(header.starts_with(&start) && header.ends_with(" \n"), "{header}");
             assert_eq!((output.report.dtype, output.report.verified), (dtype, Verified::Full), "{name}");
             let again = source.tensor(name).unwrap();

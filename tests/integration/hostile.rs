@@ -34,7 +34,9 @@ fn hostile_files_have_the_outcome_wanted() {
         }
         let written = if code(&run) == 0 { vec!["out".to_owned()] } else { vec![] };
         assert_eq!(names_in(dir.path()), written, "{what}");
-        if code(&run) == 0 && let Some(tensors) = case["tensors"].as_array() {
+        if code(&run) == 0
+            && let Some(tensors) = case["tensors"].as_array()
+        {
             let manifest: serde_json::Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
             let listed = manifest["tensors"].as_array().unwrap();
             assert_eq!(listed.len(), tensors.len(), "{what}");
@@ -54,7 +56,7 @@ fn checkpoint(dir: &Path, snappy: bool) -> std::path::PathBuf {
     let mut writer = BundleWriter::create(&prefix, Layout { shards: 2, snappy, block_size: 64, ..Layout::default() }).unwrap();
     writer.add(b"plain", 1, &[5, 3], 0, &[7u8; 60][..]).unwrap();
     let pieces = [vec![(0, Some(1)), (0, None)], vec![(1, Some(3)), (0, Some(2))], vec![(1, Some(3)), (2, Some(2))]];
-    writer.add_partitioned(b"cut", 4, &[4, 4], &pieces, |i| (i as u32 % 2, &[[1u8; 4].as_slice(), &[2; 6], &[3; 6]][i][..])).unwrap();
+    writer.add_partitioned(b"cut", 4, &[4, 4], &pieces, |i| (i as u32 % 2, [[1u8; 4].as_slice(), &[2; 6], &[3; 6]][i])).unwrap();
     writer.add_string(b"_CHECKPOINTABLE_OBJECT_GRAPH", b"", 0).unwrap();
     writer.finish().unwrap();
     prefix
@@ -85,7 +87,7 @@ proptest! {
         let bad = dir.path().join("bad");
         match convert_all(&prefix, &bad) {
             Ok(()) => {
-                for name in names_in(&good).iter().filter(|name| name.ends_with(".npy")) {
+                for name in names_in(&good).iter().filter(|name| *name != "manifest.json") {
                     prop_assert_eq!(fs::read(good.join(name)).unwrap(), fs::read(bad.join(name)).unwrap());
                 }
             }

@@ -35,7 +35,7 @@ fn cut(shape: &[u64], choices: &[(usize, u64)]) -> Vec<Extents> {
             boxes.push(high);
         }
     }
-    let explicit = choices.len() % 2 == 0;
+    let explicit = choices.len().is_multiple_of(2);
     let extent = |(start, len): (u64, u64), dim| if start == 0 && len == dim && !explicit { (0, None) } else { (start, Some(len)) };
     boxes.into_iter().map(|piece| piece.into_iter().zip(shape).map(|(part, &dim)| extent(part, dim)).collect()).collect()
 }
@@ -81,7 +81,9 @@ impl Stored {
                 .map(|piece| stored_order(gather(&self.bytes, &self.shape, itemsize, piece), self.dtype, &self.layout))
                 .collect();
             let shards = self.layout.shards as usize;
-            writer.add_partitioned(b"t", self.dtype.code(), &self.shape, &self.pieces, |i| ((i * 7 % shards) as u32, &parts[i][..])).unwrap();
+            writer
+                .add_partitioned(b"t", self.dtype.code(), &self.shape, &self.pieces, |i| ((i * 7 % shards) as u32, &parts[i][..]))
+                .unwrap();
         }
         writer.add(b"z/behind", 4, &[1], 0, &[9u8][..]).unwrap();
         writer.finish().unwrap();
@@ -90,8 +92,9 @@ impl Stored {
 
 fn stored() -> impl Strategy<Value = Stored> {
     let dtypes: Vec<Dtype> = Dtype::ALL.iter().copied().filter(|d| d.itemsize().is_some() && *d != Dtype::Bool).collect();
-    let layout = (1u32..4, any::<bool>(), prop::sample::select(vec![1u64, 8, 64]), any::<bool>(), prop::sample::select(vec![40usize, 300, 262_144]))
-        .prop_map(|(shards, big_endian, align, snappy, block_size)| Layout { shards, big_endian, align, snappy, block_size });
+    let layout =
+        (1u32..4, any::<bool>(), prop::sample::select(vec![1u64, 8, 64]), any::<bool>(), prop::sample::select(vec![40usize, 300, 262_144]))
+            .prop_map(|(shards, big_endian, align, snappy, block_size)| Layout { shards, big_endian, align, snappy, block_size });
     let shape = prop::collection::vec(prop_oneof![4 => 1u64..9, 1 => 0u64..1], 0..5);
     let choices = prop_oneof![Just(vec![]), prop::collection::vec((any::<usize>(), any::<u64>()), 1..9)];
     (prop::sample::select(dtypes), shape, choices, layout, any::<u64>()).prop_map(|(dtype, shape, choices, layout, seed)| {

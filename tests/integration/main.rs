@@ -1,4 +1,5 @@
 //! One test binary, a module a topic.
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "test data are small")]
 
 #[path = "../support/bundle.rs"]
 mod bundle;

@@ -16,7 +16,7 @@ pub(crate) fn json(path: &str) -> Value {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    format!("{:02x?}", Sha256::digest(bytes).as_slice()).replace(['[', ']', ',', ' '], "")
 }
 
 /// Header text and data of a `.npy` of version 1, found by its length field alone.

@@ -68,7 +68,12 @@ fn filled_and_appended_rows_may_be_mixed() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = ArrayWriter::new(Dtype::UInt16, &[1000]).create(dir.path().join("a.npy")).unwrap();
     writer.append(&[1u16; 1000]).unwrap();
-    let fill = |value: u16| move |out: &mut [u16]| -> Result<(), Error> { out.fill(value); Ok(()) };
+    let fill = |value: u16| {
+        move |out: &mut [u16]| -> Result<(), Error> {
+            out.fill(value);
+            Ok(())
+        }
+    };
     writer.fill(3..5, fill(3)).unwrap();
     writer.append(&[2u16; 2000]).unwrap();
     assert!(matches!(writer.append(&[9u16]), Err(Error::BadRequest { .. })), "row 3 was filled");
@@ -155,7 +160,7 @@ fn an_existing_array_is_opened_as_what_it_is() {
         fs::write(&path, bytes).unwrap();
         path
     };
-    // SAFETY (all four): the files were just written here and nobody else knows them.
+    // SAFETY: the files were just written here and nobody else knows them.
     let open = |path| unsafe { MmapArray::open(path) };
     let bytes: Vec<u8> = [0u16, 1, 2, 3, 4, 5].iter().flat_map(|n| n.to_le_bytes()).collect();
 

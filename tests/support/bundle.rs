@@ -2,7 +2,14 @@
 //!
 //! Byte layouts as in `docs/formats.md`; `tests/tensorflow.py` has TensorFlow read what this writes.
 
-#![allow(dead_code, unreachable_pub, missing_docs, missing_debug_implementations, clippy::pedantic, reason = "included by tests, benches and an example, each of which uses another part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    clippy::pedantic,
+    reason = "included by tests, benches and an example, each of which uses another part"
+)]
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,7 +49,10 @@ pub struct BundleWriter {
 impl BundleWriter {
     pub fn create(prefix: &Path, layout: Layout) -> io::Result<Self> {
         let shards = (0..layout.shards)
-            .map(|i| File::create(with_suffix(prefix, &format!(".data-{i:05}-of-{:05}", layout.shards))).map(|f| (BufWriter::with_capacity(1 << 20, f), 0)))
+            .map(|i| {
+                File::create(with_suffix(prefix, &format!(".data-{i:05}-of-{:05}", layout.shards)))
+                    .map(|f| (BufWriter::with_capacity(1 << 20, f), 0))
+            })
             .collect::<io::Result<_>>()?;
         let mut header = Vec::new();
         push_varint_field(&mut header, 1, layout.shards.into());
@@ -70,7 +80,14 @@ impl BundleWriter {
     }
 
     /// Adds a partitioned tensor; `piece(i)` gives the shard and the bytes of piece `i`.
-    pub fn add_partitioned<R: Read>(&mut self, name: &[u8], dtype: u64, shape: &[u64], pieces: &[Extents], mut piece: impl FnMut(usize) -> (u32, R)) -> io::Result<()> {
+    pub fn add_partitioned<R: Read>(
+        &mut self,
+        name: &[u8],
+        dtype: u64,
+        shape: &[u64],
+        pieces: &[Extents],
+        mut piece: impl FnMut(usize) -> (u32, R),
+    ) -> io::Result<()> {
         for (i, extents) in pieces.iter().enumerate() {
             let piece_shape: Vec<u64> = extents.iter().zip(shape).map(|(&(_, len), &dim)| len.unwrap_or(dim)).collect();
             let (shard, data) = piece(i);
@@ -299,7 +316,7 @@ impl Pattern {
 impl Read for Pattern {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = buf.len().min(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
-        if self.at % 8 == 0 {
+        if self.at.is_multiple_of(8) {
             for (i, word) in buf[..n].chunks_mut(8).enumerate() {
                 let bytes = (self.at / 8 + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
                 word.copy_from_slice(&bytes[..word.len()]);

@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|w| std::iter::once((w[0], Some(w[1] - w[0]))).chain(shape.iter().skip(1).map(|_| (0, None))).collect())
             .collect();
         writer.add_partitioned(name.as_bytes(), dtype.code(), &shape, &extents, |i| {
-            (i as u32 % layout.shards, Pattern::part(cuts[i] * row_bytes..cuts[i + 1] * row_bytes))
+            (u32::try_from(i).unwrap_or(0) % layout.shards, Pattern::part(cuts[i] * row_bytes..cuts[i + 1] * row_bytes))
         })?;
     }
     writer.finish()?;

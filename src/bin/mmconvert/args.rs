@@ -48,7 +48,7 @@ pub(crate) struct Common {
     /// How progress is shown; auto is a bar on a terminal and lines elsewhere.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) progress: ProgressMode,
-    /// Whether messages are coloured; auto also follows NO_COLOR.
+    /// Whether messages are coloured; auto also follows `NO_COLOR`.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     pub(crate) color: ColorMode,
 }
@@ -118,6 +118,7 @@ pub(crate) struct Resources {
 }
 
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Convert {
     #[command(flatten)]
     pub(crate) source: SourceArgs,

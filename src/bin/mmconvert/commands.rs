@@ -87,22 +87,21 @@ pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
     let source = open(&args.source, common)?;
     warn(&source, common);
     let mut facts = render::source_facts(&source);
-    match &args.name {
-        Some(name) => tensor_info(&source.tensor(name.as_bytes())?, &options(&args.resources), &mut facts)?,
-        None => {
-            let (mut convertible, mut bytes) = (0u64, 0u64);
-            for tensor in source.tensors() {
-                let tensor = tensor?;
-                if tensor.info().unsupported.is_none() {
-                    convertible += 1;
-                    bytes = bytes.saturating_add(tensor.info().spec.nbytes());
-                }
+    if let Some(name) = &args.name {
+        tensor_info(&source.tensor(name.as_bytes())?, &options(&args.resources), &mut facts)?;
+    } else {
+        let (mut convertible, mut bytes) = (0u64, 0u64);
+        for tensor in source.tensors() {
+            let tensor = tensor?;
+            if tensor.info().unsupported.is_none() {
+                convertible += 1;
+                bytes = bytes.saturating_add(tensor.info().spec.nbytes());
             }
-            facts.insert("tensors".into(), json!(source.len()));
-            facts.insert("convertible".into(), json!(convertible));
-            facts.insert("convertible_bytes".into(), json!(bytes));
-            facts.extend(source.facts());
         }
+        facts.insert("tensors".into(), json!(source.len()));
+        facts.insert("convertible".into(), json!(convertible));
+        facts.insert("convertible_bytes".into(), json!(bytes));
+        facts.extend(source.facts());
     }
     if args.json {
         render::json_object(&Value::Object(facts))?;
@@ -167,7 +166,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         if args.json {
             let output = render::output_json(&tensor.info().name, done.array.path(), &done.report);
             let seconds = started.elapsed().as_secs_f64();
-            render::json_object(&render::outputs_json(vec![output], &[], seconds, done.report.nbytes, done.report.peak_memory))?;
+            render::json_object(&render::outputs_json(&[output], &[], seconds, done.report.nbytes, done.report.peak_memory))?;
         } else if !common.quiet {
             render::converted(tensor, &done);
         }
@@ -179,10 +178,11 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let done = result?;
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
-        let outputs = done.outputs.iter().map(|output| render::output_json(&output.name, &output.path, &output.report)).collect();
+        let outputs: Vec<Value> =
+            done.outputs.iter().map(|output| render::output_json(&output.name, &output.path, &output.report)).collect();
         let written = done.outputs.iter().map(|output| output.report.nbytes).sum();
         let peak = done.outputs.iter().map(|output| output.report.peak_memory).max().unwrap_or(0);
-        render::json_object(&render::outputs_json(outputs, &done.skipped, seconds, written, peak))?;
+        render::json_object(&render::outputs_json(&outputs, &done.skipped, seconds, written, peak))?;
     } else if !common.quiet {
         render::exported(&args.output, &done, seconds);
     }
@@ -272,7 +272,8 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         if !equal || !common.quiet {
             note(&format!("{} against {name}: {text}", path.display()));
         }
-        results.push(json!({"path": path.to_string_lossy(), "name": name.to_json(), "equal": equal, "difference": (!equal).then_some(text)}));
+        results
+            .push(json!({"path": path.to_string_lossy(), "name": name.to_json(), "equal": equal, "difference": (!equal).then_some(text)}));
     }
     if args.json {
         render::json_object(&json!({"equal": !different, "outputs": results}))?;
@@ -308,7 +309,8 @@ fn only_tensor<'a>(source: &'a Source, output: &Path) -> Result<Tensor<'a>> {
     for tensor in source.tensors() {
         let tensor = tensor?;
         if tensor.info().unsupported.is_none() && found.replace(tensor).is_some() {
-            let detail = format!("{} holds {} tensors: name the one that {} was made from", source.path().display(), source.len(), output.display());
+            let detail =
+                format!("{} holds {} tensors: name the one that {} was made from", source.path().display(), source.len(), output.display());
             return Err(Error::BadRequest { detail });
         }
     }

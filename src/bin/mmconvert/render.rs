@@ -121,7 +121,7 @@ pub(crate) fn facts(out: &mut Stdout, facts: &Map<String, Value>, indent: usize)
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => Name::new(text.as_bytes()).to_string(),
-        Value::Null => "missing".into(),
+        Value::Null => "none".into(),
         other => other.to_string(),
     }
 }
@@ -150,7 +150,7 @@ pub(crate) fn output_json(name: &Name, path: &std::path::Path, report: &Report) 
 }
 
 /// What `convert --json` says of all of them.
-pub(crate) fn outputs_json(outputs: Vec<Value>, skipped: &[Skipped], seconds: f64, bytes_written: u64, peak_memory: u64) -> Value {
+pub(crate) fn outputs_json(outputs: &[Value], skipped: &[Skipped], seconds: f64, bytes_written: u64, peak_memory: u64) -> Value {
     json!({
         "outputs": outputs,
         "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),

@@ -1,6 +1,6 @@
 //! Writes valid TensorBundles of any size, without TensorFlow.
 //!
-//! Byte layouts as in `docs/formats.md`; `tests/tensorflow.py` has TensorFlow read what this writes.
+//! Byte layouts as in `docs/formats.md`; `tests/oracle.py` has TensorFlow read what this writes.
 
 #![allow(
     dead_code,

@@ -1,0 +1,198 @@
+"""Real TensorFlow and NumPy as judges, on files that are new at every run.
+
+    python tests/oracle.py MMCONVERT MAKE_BUNDLE [SEED]
+
+TensorFlow writes checkpoints and SavedModels, mmconvert converts them, and every array has to be what
+`numpy.save(f, tensor.numpy())` writes, but for the padding of the header. The other way round, TensorFlow has to read
+what the project's own bundle writer writes.
+"""
+
+import io
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import ml_dtypes  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+MMCONVERT, MAKE_BUNDLE = sys.argv[1:3]
+SEED = int(sys.argv[3]) if len(sys.argv) > 3 else random.randrange(2**32)
+RNG = np.random.default_rng(SEED)
+
+NUMBERS = [
+    tf.float32, tf.float64, tf.int32, tf.uint8, tf.int16, tf.int8, tf.complex64, tf.int64, tf.bool, tf.bfloat16,
+    tf.uint16, tf.complex128, tf.float16, tf.uint32, tf.uint64, tf.dtypes.experimental.float8_e5m2,
+    tf.dtypes.experimental.float8_e4m3fn, tf.dtypes.experimental.int4, tf.dtypes.experimental.uint4,
+]  # fmt: skip
+QUANTISED = [tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32]
+SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (5, 4), (2, 3, 4), (1, 1, 1, 9), (300, 41)]
+
+
+def values(dtype, shape):
+    """An array of random bit patterns, or of random values where not every pattern is one."""
+    np_dtype = np.dtype(dtype.as_numpy_dtype)
+    if dtype == tf.bool:
+        return RNG.integers(0, 2, shape).astype(bool)
+    if dtype in (tf.dtypes.experimental.int4, tf.dtypes.experimental.uint4):
+        low = -8 if dtype == tf.dtypes.experimental.int4 else 0
+        return RNG.integers(low, low + 16, shape).astype(np_dtype)
+    raw = RNG.integers(0, 256, (*shape, np_dtype.itemsize), dtype=np.uint8)
+    return raw.view(np_dtype).reshape(shape)
+
+
+def run(*args, expect=0):
+    done = subprocess.run([MMCONVERT, *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == expect, f"{args}: exit code {done.returncode}\n{done.stderr}"
+    return done.stdout
+
+
+def header(f):
+    """The version and the text of a .npy header, without its padding; `f` is left at the data."""
+    version = np.lib.format.read_magic(f)
+    length = struct.unpack("<H", f.read(2))[0]
+    text = f.read(length).decode("latin-1")
+    assert version == (1, 0) and text.endswith("\n") and text == text.rstrip() + " " * (length - len(text.rstrip()) - 1) + "\n"
+    return text.rstrip()
+
+
+def check(case, path, wanted):
+    """`path` holds what `np.save` writes for `wanted`."""
+    saved = io.BytesIO()
+    np.save(saved, wanted)
+    saved.seek(0)
+    with open(path, "rb") as f:
+        if wanted.dtype == ml_dtypes.float8_e5m2:  # NumPy writes a header here that it cannot read itself
+            case.assertEqual(header(f), header(saved).replace("<f1", "|V1"))
+            case.assertEqual(np.load(path).dtype, np.dtype("V1"))
+            case.assertEqual(np.load(path).tobytes(), wanted.tobytes())
+            return
+        case.assertEqual(header(f), header(saved))
+        case.assertEqual(f.read(), saved.read())
+    for mode in [None, "r", "r+", "c"]:
+        loaded = np.load(path, mmap_mode=mode)
+        case.assertEqual((loaded.shape, loaded.flags.c_contiguous), (wanted.shape, True))
+        case.assertEqual(loaded.tobytes(), wanted.tobytes())
+        case.assertTrue(loaded.flags.aligned)
+
+
+class Oracle(unittest.TestCase):
+    def setUp(self):
+        self.dir = self.enterContext(tempfile.TemporaryDirectory())
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def convert_all(self, src, arrays, expect=0):
+        """Converts everything and compares; arrays by the name that TensorFlow lists."""
+        out = self.path("out")
+        run("convert", src, "-o", out + "/", "-q", expect=expect)
+        with open(os.path.join(out, "manifest.json")) as f:
+            manifest = json.load(f)
+        files = {entry["name"]: entry for entry in manifest["tensors"]}
+        self.assertEqual(sorted(files), sorted(arrays))
+        for name, array in arrays.items():
+            with self.subTest(name=name, seed=SEED):
+                check(self, os.path.join(out, files[name]["file"]), array)
+                self.assertEqual(files[name]["shape"], list(array.shape))
+        run("verify", out, "--against", src, "-q")
+
+    def test_every_dtype_and_shape_of_a_checkpoint(self):
+        arrays = {f"{t.name}/{i}": (t, values(t, shape)) for t in NUMBERS for i, shape in enumerate(SHAPES)}
+        order = list(arrays)
+        RNG.shuffle(order)
+        tensors = [tf.constant(arrays[name][1], arrays[name][0]) for name in order]
+        # Strings of odd lengths between the numbers leave them at odd offsets.
+        names = order + ["aaa/text"]
+        tensors.append(tf.constant([b"x" * int(n) for n in RNG.integers(0, 50, 9)]))
+        tf.raw_ops.SaveV2(prefix=self.path("c"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+        listed = json.loads(run("ls", self.path("c"), "--json"))["tensors"]
+        wanted = dict(tf.train.list_variables(self.path("c")))
+        self.assertEqual({t["name"]: t["shape"] for t in listed}, wanted)
+        self.convert_all(self.path("c"), {name: t.numpy() for name, t in zip(order, tensors)}, expect=6)
+
+    def test_quantised_tensors_are_their_integers(self):
+        plain = {tf.qint8: np.int8, tf.quint8: np.uint8, tf.qint16: np.int16, tf.quint16: np.uint16, tf.qint32: np.int32}
+        arrays = {t.name: RNG.integers(0, 100, (3, 5)).astype(plain[t]) for t in QUANTISED}
+        tensors = [tf.bitcast(tf.constant(arrays[t.name]), t) for t in QUANTISED]
+        names = [t.name for t in QUANTISED]
+        tf.raw_ops.SaveV2(prefix=self.path("q"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+        self.convert_all(self.path("q"), arrays)
+
+    def test_partitioned_tensors_of_several_shards(self):
+        whole = values(tf.float32, (40, 6, 9))
+        cuts = [sorted(RNG.choice(np.arange(1, dim), int(n), replace=False).tolist()) for dim, n in [(40, 3), (6, 1), (9, 2)]]
+        edges = [list(zip([0, *cut], [*cut, dim])) for cut, dim in zip(cuts, whole.shape)]
+        parts = []
+        for i, (a, b) in enumerate(edges[0]):
+            names, slices, tensors = [], [], []
+            for c, d in edges[1]:
+                for e, f in edges[2]:
+                    names.append("grid")
+                    slices.append(f"40 6 9 {a},{b - a}:{c},{d - c}:{e},{f - e}")
+                    tensors.append(tf.constant(whole[a:b, c:d, e:f]))
+            parts.append(self.path(f"part{i}"))
+            tf.raw_ops.SaveV2(prefix=parts[-1], tensor_names=names, shape_and_slices=slices, tensors=tensors)
+        prefix = self.path("merged")
+        tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=prefix)
+        self.convert_all(prefix, {"grid": whole})
+        run("convert", prefix, "grid", "--rows", "-33:21", "-o", self.path("rows.npy"), "-q")
+        check(self, self.path("rows.npy"), whole[-33:21])
+
+    def test_size_limited_shards_of_an_object_checkpoint(self):
+        root = tf.Module()
+        arrays = {"a": values(tf.float32, (2, 4000)), "b": values(tf.int64, (300, 7)), "c": values(tf.bfloat16, (999,))}
+        root.layers = [tf.Module() for _ in arrays]
+        for layer, array in zip(root.layers, arrays.values()):
+            layer.w = tf.Variable(array)
+        policy = tf.train.experimental.MaxShardSizePolicy(max_shard_size=8192)
+        options = tf.train.CheckpointOptions(experimental_sharding_callback=policy)
+        prefix = tf.train.Checkpoint(model=root).save(self.path("ckpt"), options=options)
+        key = "model/layers/{}/w/.ATTRIBUTES/VARIABLE_VALUE"
+        wanted = {key.format(i): array for i, array in enumerate(arrays.values())}
+        wanted["save_counter/.ATTRIBUTES/VARIABLE_VALUE"] = np.array(1, np.int64)
+        self.convert_all(self.dir, wanted, expect=6)  # by the `checkpoint` state file
+        for i, array in enumerate(arrays.values()):
+            run("convert", prefix, f"model/layers/{i}/w", "-o", self.path(f"{i}.npy"), "-q")
+            check(self, self.path(f"{i}.npy"), array)
+
+    def test_variables_of_a_saved_model(self):
+        model = tf.Module()
+        model.table = tf.Variable(values(tf.float32, (1000, 24)))
+        model.parts = {"x/y": tf.Variable(values(tf.int16, (3, 3)))}
+        tf.saved_model.save(model, self.path("model"))
+        run("convert", self.path("model"), "table", "-o", self.path("t.npy"), "-q")
+        check(self, self.path("t.npy"), model.table.numpy())
+        run("convert", self.path("model"), "parts/x/y", "-o", self.path("p.npy"), "-q")
+        check(self, self.path("p.npy"), model.parts["x/y"].numpy())
+
+    def test_tensorflow_reads_what_the_bundle_writer_writes(self):
+        words = np.arange(2**17, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        for i, flags in enumerate(
+            [[], ["--align", 64], ["--snappy"], ["--pieces", 13, "--shards", 5], ["--pieces", 3, "--shards", 2, "--snappy", "--align", 8]]
+        ):
+            with self.subTest(flags=flags):
+                prefix = self.path(f"b{i}")
+                subprocess.run([MAKE_BUNDLE, prefix, "some/name", "float32", "1000,33", *map(str, flags)], check=True)
+                wanted = words.view(np.float32)[:33000].reshape(1000, 33)
+                read = tf.train.load_checkpoint(prefix).get_tensor("some/name")
+                self.assertEqual(read.tobytes(), wanted.tobytes())
+                run("convert", prefix, "-o", self.path(f"b{i}.npy"), "-q")
+                check(self, self.path(f"b{i}.npy"), wanted)
+        subprocess.run([MAKE_BUNDLE, self.path("be"), "n", "float64", "100", "--big-endian"], check=True)
+        read = tf.train.load_checkpoint(self.path("be")).get_tensor("n")
+        run("convert", self.path("be"), "-o", self.path("be.npy"), "-q")
+        check(self, self.path("be.npy"), read)
+
+
+if __name__ == "__main__":
+    print("seed", SEED)
+    unittest.main(argv=sys.argv[:1], verbosity=2)

@@ -95,6 +95,7 @@ pub(crate) fn facts(out: &mut Stdout, facts: &Map<String, Value>, indent: usize)
     for (key, value) in facts {
         let key = key.replace('_', " ");
         match value {
+            Value::Null => {}
             Value::Object(inner) => {
                 out.line(format_args!("{:indent$}{key}:", ""))?;
                 self::facts(out, inner, indent + 2)?;
@@ -121,7 +122,7 @@ pub(crate) fn facts(out: &mut Stdout, facts: &Map<String, Value>, indent: usize)
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => Name::new(text.as_bytes()).to_string(),
-        Value::Null => "none".into(),
+        Value::Null => "missing".into(),
         other => other.to_string(),
     }
 }

@@ -16,6 +16,11 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("mmconvert runs on Linux: it relies on its calls for reserving space, files without names and write-back");
 
+/// The example of the README is compiled and checked like the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod budget;
 mod compare;
 mod convert;

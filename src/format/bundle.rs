@@ -225,4 +225,12 @@ mod tests {
         assert!(BundleHeader::parse(&[0x08, 1, 0x1a, 3, 0x1a, 1, 1]).is_err(), "this version is bad");
         assert!(BundleEntry::parse(&[0x12, 2, 0x18, 1]).is_err(), "unknown rank");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..60)) {
+            let _ = BundleHeader::parse(&bytes);
+            let _ = BundleEntry::parse(&bytes);
+        }
+    }
 }

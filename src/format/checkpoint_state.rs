@@ -142,4 +142,11 @@ mod tests {
             assert!(parse_latest(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..60)) {
+            let _ = parse_latest(&bytes);
+        }
+    }
 }

@@ -108,4 +108,11 @@ mod tests {
         assert_eq!((graph.nodes.len(), graph.nodes[0].children[0].node), (2, 1));
         assert!(ObjectGraph::parse(&two[..4]).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..60)) {
+            let _ = ObjectGraph::parse(&bytes);
+        }
+    }
 }

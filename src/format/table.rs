@@ -189,4 +189,13 @@ mod tests {
         stored.extend(sum.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes());
         assert!(parse_block(stored).unwrap_err().detail.contains("4294967295"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_entries_or_an_error(mut bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..80), restarts in 0u32..4) {
+            bytes.extend(restarts.to_le_bytes());
+            let _ = entries(&bytes);
+            let _ = parse_block(bytes);
+        }
+    }
 }

@@ -88,29 +88,37 @@ pub(crate) fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
 
 /// The up to three names or aliases nearest to `wanted`, best first; none that is too far to be meant.
 pub(crate) fn nearest(wanted: &[u8], infos: impl Iterator<Item = TensorInfo>) -> Vec<String> {
-    const MOST_COMPARED: usize = 100_000;
-    const LONGEST_COMPARED: usize = 512;
     const SUGGESTED: usize = 3;
-    let wanted = String::from_utf8_lossy(wanted).into_owned();
-    let wanted_lower = wanted.to_lowercase();
+    /// A comparison costs the product of both lengths; all of them together take well under a second.
+    const MOST_WORK: usize = 100_000_000;
+    let wanted = Name::new(wanted).to_string().to_lowercase();
+    let most = (wanted.chars().count() / 3).max(2);
+    let mut work = 0;
     let mut best: Vec<(usize, String)> = Vec::new();
-    for info in infos.take(MOST_COMPARED) {
-        let name = info.name.to_string();
-        let candidate = [Some(name), info.alias]
+    for info in infos {
+        let candidate = [Some(info.name.to_string()), info.alias]
             .into_iter()
             .flatten()
-            .filter(|name| name.len() <= LONGEST_COMPARED)
             .filter_map(|name| {
-                let distance = strsim::damerau_levenshtein(&wanted_lower, &name.to_lowercase());
-                let contains = wanted.len() >= 3 && name.to_lowercase().contains(&wanted_lower);
-                let near = distance <= (wanted.chars().count() / 3).max(2);
-                (contains || near).then_some((if contains { distance.min(2) } else { distance }, name))
+                let lower = name.to_lowercase();
+                let contains = wanted.len() >= 3 && lower.contains(&wanted);
+                if contains {
+                    return Some((lower.len() - wanted.len(), name));
+                }
+                if lower.len().abs_diff(wanted.len()) > 4 * most {
+                    return None;
+                }
+                work += lower.len() * wanted.len();
+                (work <= MOST_WORK).then(|| strsim::damerau_levenshtein(&wanted, &lower)).filter(|&d| d <= most).map(|d| (d, name))
             })
             .min();
         if let Some(candidate) = candidate {
             let at = best.partition_point(|known| *known <= candidate);
             best.insert(at, candidate);
             best.truncate(SUGGESTED);
+        }
+        if work > MOST_WORK {
+            break;
         }
     }
     best.into_iter().map(|(_, name)| name).collect()

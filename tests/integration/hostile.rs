@@ -52,12 +52,18 @@ fn hostile_files_have_the_outcome_wanted() {
 
 /// A small checkpoint with a plain tensor, a partitioned one and an object graph that is none.
 fn checkpoint(dir: &Path, snappy: bool) -> std::path::PathBuf {
+    checkpoint_with(dir, snappy, |_| {})
+}
+
+/// The same, with its index changed before it is written: all checksums of the index are right.
+fn checkpoint_with(dir: &Path, snappy: bool, change: impl FnOnce(&mut BundleWriter)) -> std::path::PathBuf {
     let prefix = dir.join("c");
     let mut writer = BundleWriter::create(&prefix, Layout { shards: 2, snappy, block_size: 64, ..Layout::default() }).unwrap();
     writer.add(b"plain", 1, &[5, 3], 0, &[7u8; 60][..]).unwrap();
     let pieces = [vec![(0, Some(1)), (0, None)], vec![(1, Some(3)), (0, Some(2))], vec![(1, Some(3)), (2, Some(2))]];
     writer.add_partitioned(b"cut", 4, &[4, 4], &pieces, |i| (i as u32 % 2, [[1u8; 4].as_slice(), &[2; 6], &[3; 6]][i])).unwrap();
     writer.add_string(b"_CHECKPOINTABLE_OBJECT_GRAPH", b"", 0).unwrap();
+    change(&mut writer);
     writer.finish().unwrap();
     prefix
 }
@@ -110,5 +116,33 @@ proptest! {
         let out = dir.path().join("out");
         prop_assert!(convert_all(&prefix, &out).is_err());
         prop_assert!(!out.exists());
+    }
+
+    /// Changes behind right checksums reach the parsers; whatever they say, nothing half-made is left.
+    #[test]
+    fn a_changed_entry_is_an_error_or_a_conversion(
+        which in any::<prop::sample::Index>(), in_key in prop::bool::weighted(0.1),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..4),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = checkpoint_with(dir.path(), false, |writer| {
+            let key = writer.entries.keys().nth(which.index(writer.entries.len())).unwrap().clone();
+            let mut value = writer.entries.remove(&key).unwrap();
+            let mut key = key;
+            for (at, byte, kind) in edits {
+                let bytes = if in_key { &mut key } else { &mut value };
+                let at = at.index(bytes.len() + 1);
+                match kind {
+                    0 if at < bytes.len() => bytes[at] = byte,
+                    1 if at < bytes.len() => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, byte),
+                }
+            }
+            writer.entries.insert(key, value);
+        });
+        let out = dir.path().join("out");
+        let result = convert_all(&prefix, &out);
+        prop_assert_eq!(result.is_ok(), out.exists());
+        prop_assert_eq!(names_in(dir.path()).len(), 3 + usize::from(result.is_ok()));
     }
 }

@@ -43,7 +43,8 @@ pub struct BundleWriter {
     prefix: PathBuf,
     layout: Layout,
     shards: Vec<(BufWriter<File>, u64)>,
-    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Keys and values of the index, for tests that break them.
+    pub entries: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl BundleWriter {

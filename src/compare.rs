@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::convert::{Job, Options};
+use crate::convert::Job;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
+use crate::options::Options;
 use crate::rows::Rows;
 use crate::source::{Tensor, Verified};
 use crate::spec::{ShapeText, TensorSpec, memory_len};

@@ -1,6 +1,5 @@
 //! Source, plan, decode and sink joined: one tensor into one `.npy`.
 
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,131 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::budget::Budget;
+use crate::cancel::CancelToken;
 use crate::decode::Decoder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::mmap::PrivateFile;
+use crate::options::{Options, Progress};
 use crate::plan::Plan;
 use crate::rows::Rows;
 use crate::sink::NpySink;
 use crate::source::{Ledger, ReadContext, Tensor, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
-use crate::staging::{Existing, StagedFile};
+use crate::staging::StagedFile;
 use crate::view::MmapArray;
-
-pub use crate::pool::CancelToken;
 
 /// How outputs are written in this version: read straight into mapped windows.
 const METHOD: &str = "map";
-
-/// Choices that hold for any number of conversions.
-///
-/// Defaults: memory a quarter of what is available and at most 1 GiB, threads as many as cores, checksums verified,
-/// existing outputs kept.
-#[derive(Clone)]
-pub struct Options {
-    pub(crate) memory: Option<Budget>,
-    pub(crate) threads: Option<usize>,
-    pub(crate) verify: bool,
-    pub(crate) overwrite: bool,
-    pub(crate) cancel: CancelToken,
-    pub(crate) progress: Option<Arc<ProgressFn>>,
-}
-
-type ProgressFn = dyn Fn(&Progress) + Send + Sync;
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { memory: None, threads: None, verify: true, overwrite: false, cancel: CancelToken::new(), progress: None }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("memory", &self.memory)
-            .field("threads", &self.threads)
-            .field("verify", &self.verify)
-            .field("overwrite", &self.overwrite)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Options {
-    /// The defaults.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The most memory to use, output pages that are not on disk yet included.
-    #[must_use]
-    pub fn memory(mut self, budget: Budget) -> Self {
-        self.memory = Some(budget);
-        self
-    }
-
-    /// The most threads to use; at least one is.
-    #[must_use]
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// Whether stored checksums are verified while the bytes pass through.
-    #[must_use]
-    pub fn verify(mut self, verify: bool) -> Self {
-        self.verify = verify;
-        self
-    }
-
-    /// Whether an existing output is replaced, in one step, once the new one is complete.
-    #[must_use]
-    pub fn overwrite(mut self, overwrite: bool) -> Self {
-        self.overwrite = overwrite;
-        self
-    }
-
-    /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`] and no output.
-    #[must_use]
-    pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = token;
-        self
-    }
-
-    /// Called after every slice, from the threads that do the work.
-    #[must_use]
-    pub fn progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
-        self.progress = Some(Arc::new(report));
-        self
-    }
-
-    pub(crate) fn budget(&self) -> Budget {
-        self.memory.unwrap_or_default()
-    }
-
-    pub(crate) fn thread_count(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-    }
-
-    pub(crate) fn existing(&self) -> Existing {
-        if self.overwrite { Existing::Replace } else { Existing::Keep }
-    }
-}
-
-/// Where a conversion stands.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Bytes of the output that are filled.
-    pub done_bytes: u64,
-    /// All bytes of the output.
-    pub total_bytes: u64,
-    /// Memory in use by the plan's account: buffers and output pages not on disk yet.
-    pub memory_bytes: u64,
-    /// The budget.
-    pub memory_limit: u64,
-}
 
 /// What a conversion did.
 #[derive(Debug, Clone)]
@@ -291,18 +181,12 @@ impl<'a> Converter<'a> {
         let job = self.job()?;
         let staged = StagedFile::create(path.as_ref(), self.options.existing())?;
         let outcome = job.fill(staged.file(), staged.target(), &self.options)?;
-        self.options.check_cancelled()?;
+        self.options.cancel.check()?;
         let (file, target) = (Arc::clone(staged.file()), staged.target().to_owned());
         staged.publish()?;
         let map = file.map().map_err(Error::io("map", &target))?;
         let array = MmapArray::new(map, &target, Some(job.spec.dtype()))?;
         Ok(Converted { array, report: job.report(&outcome, started) })
-    }
-}
-
-impl Options {
-    pub(crate) fn check_cancelled(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 }
 

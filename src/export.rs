@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::convert::{Job, Options, Progress, Report};
+use crate::convert::{Job, Report};
 use crate::error::{Error, Result};
 use crate::file_name;
+use crate::options::{Options, Progress};
 use crate::rows::Rows;
 use crate::source::{Name, Source, Tensor};
 use crate::staging::{Existing, StagedDir, StagedFile};
@@ -131,7 +132,7 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
         let file = file_name::encode(name.as_bytes());
         let staged = place.stage(&file)?;
         let outcome = job.fill(staged.file(), &dir.join(&file), &options)?;
-        options.check_cancelled()?;
+        options.cancel.check()?;
         staged.publish()?;
         let report = job.report(&outcome, started);
         done_bytes += report.nbytes;
@@ -152,7 +153,7 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
         "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),
     });
     write_manifest(&place, &manifest)?;
-    options.check_cancelled()?;
+    options.cancel.check()?;
     place.publish()?;
     Ok(Export { outputs, skipped })
 }

@@ -22,6 +22,7 @@ compile_error!("mmconvert runs on Linux: it relies on its calls for reserving sp
 struct Readme;
 
 mod budget;
+mod cancel;
 mod compare;
 mod convert;
 mod decode;
@@ -31,6 +32,7 @@ mod export;
 mod file_name;
 mod format;
 mod mmap;
+mod options;
 mod plan;
 mod pool;
 mod rows;
@@ -43,13 +45,15 @@ mod writeback;
 mod writer;
 
 pub use budget::{Budget, HumanBytes};
+pub use cancel::CancelToken;
 pub use compare::{Comparison, Difference, compare};
-pub use convert::{CancelToken, Converted, Converter, Estimate, Options, Progress, Report};
+pub use convert::{Converted, Converter, Estimate, Report};
 pub use decode::ByteOrder;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use export::{Export, Exported, Skipped, export, manifest_files};
 pub use ndarray;
+pub use options::{Options, Progress};
 pub use rows::Rows;
 pub use source::{Name, Source, Tensor, TensorInfo, Verified};
 pub use spec::{ShapeText, TensorSpec};

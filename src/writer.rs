@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytemuck::{NoUninit, Pod};
 
 use crate::budget::Budget;
-use crate::convert::Options;
 use crate::decode::{ByteOrder, Decoder};
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::plan::Plan;
 use crate::sink::{NpySink, Window};
 use crate::spec::{ShapeText, TensorSpec};

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::budget::Limits;
-use crate::convert::CancelToken;
+use crate::cancel::CancelToken;
 use crate::decode::ByteOrder;
 use crate::error::{Error, Result};
 use crate::spec::TensorSpec;
@@ -86,7 +86,7 @@ impl<'a> ReadContext<'a> {
     /// # Errors
     /// [`Error::Cancelled`].
     pub fn check_cancelled(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+        self.cancel.check()
     }
 
     /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].

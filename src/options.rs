@@ -1,0 +1,117 @@
+//! The choices a caller has, and what a caller is told meanwhile.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::budget::Budget;
+use crate::cancel::CancelToken;
+use crate::staging::Existing;
+
+/// Choices that hold for any number of conversions.
+///
+/// Defaults: memory a quarter of what is available and at most 1 GiB, threads as many as cores, checksums verified,
+/// existing outputs kept.
+#[derive(Clone)]
+pub struct Options {
+    pub(crate) memory: Option<Budget>,
+    pub(crate) threads: Option<usize>,
+    pub(crate) verify: bool,
+    pub(crate) overwrite: bool,
+    pub(crate) cancel: CancelToken,
+    pub(crate) progress: Option<Arc<ProgressFn>>,
+}
+
+type ProgressFn = dyn Fn(&Progress) + Send + Sync;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { memory: None, threads: None, verify: true, overwrite: false, cancel: CancelToken::new(), progress: None }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("memory", &self.memory)
+            .field("threads", &self.threads)
+            .field("verify", &self.verify)
+            .field("overwrite", &self.overwrite)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The most memory to use, output pages that are not on disk yet included.
+    #[must_use]
+    pub fn memory(mut self, budget: Budget) -> Self {
+        self.memory = Some(budget);
+        self
+    }
+
+    /// The most threads to use; at least one is.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Whether stored checksums are verified while the bytes pass through.
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Whether an existing output is replaced, in one step, once the new one is complete.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`] and no output.
+    #[must_use]
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = token;
+        self
+    }
+
+    /// Called after every slice, from the threads that do the work.
+    #[must_use]
+    pub fn progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(report));
+        self
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        self.memory.unwrap_or_default()
+    }
+
+    pub(crate) fn thread_count(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    pub(crate) fn existing(&self) -> Existing {
+        if self.overwrite { Existing::Replace } else { Existing::Keep }
+    }
+}
+
+/// Where a conversion stands.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes of the output that are filled.
+    pub done_bytes: u64,
+    /// All bytes of the output.
+    pub total_bytes: u64,
+    /// Memory in use by the plan's account: buffers and output pages not on disk yet.
+    pub memory_bytes: u64,
+    /// The budget.
+    pub memory_limit: u64,
+}

@@ -103,13 +103,13 @@ impl fmt::Display for HumanBytes {
 pub(crate) struct Limits {
     /// The most memory for the names and entries of an index.
     pub(crate) index_bytes: u64,
-    /// The largest object graph that is read for its names.
+    /// The largest object graph, stored and in memory, that is read for its names.
     pub(crate) object_graph_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { index_bytes: 2 << 30, object_graph_bytes: 256 << 20 }
+        Self { index_bytes: 2 << 30, object_graph_bytes: 64 << 20 }
     }
 }
 

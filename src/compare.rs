@@ -11,9 +11,11 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
 use crate::options::Options;
+use crate::paths::{Found, look_at};
 use crate::rows::Rows;
 use crate::source::{Tensor, Verified};
 use crate::spec::{ShapeText, TensorSpec, memory_len};
+use crate::view::same_bytes;
 
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +85,7 @@ impl fmt::Display for Difference {
 pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     let path = path.as_ref();
     let reader = tensor.reader()?;
-    let job = Job::new(reader.as_ref(), rows, tensor.source_heap_bytes(), options)?;
+    let job = Job::new(reader.as_ref(), rows, tensor.source().heap_bytes(), options)?;
     let array = ArrayFile::open(path)?;
     if let Some(difference) = array.differs_from(&job.spec)? {
         return Ok(Comparison::Different(difference));
@@ -140,11 +142,13 @@ struct ArrayFile<'a> {
 
 impl<'a> ArrayFile<'a> {
     fn open(path: &'a Path) -> Result<Self> {
+        match look_at(path)? {
+            Found::File => {}
+            Found::Nothing => return Err(Error::NotFound { what: "array", detail: format!("there is no {}", path.display()) }),
+            Found::Directory | Found::Other => return Err(Error::bad_request(format!("{} is not a regular file", path.display()))),
+        }
         let file = File::open(path).map_err(Error::io("open", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
-        if !metadata.is_file() {
-            return Err(Error::bad_request(format!("{} is not a regular file", path.display())));
-        }
         let mut front = vec![0; memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;
         let (header, data_offset) = Header::parse(&front).map_err(|e| e.in_file(path))?;
@@ -152,12 +156,8 @@ impl<'a> ArrayFile<'a> {
     }
 
     fn differs_from(&self, spec: &TensorSpec) -> Result<Option<Difference>> {
-        let descr = spec.dtype().descr().unwrap_or_default();
-        let found = &self.header.descr;
-        // `<V2`, `|V2` and, for one-byte types, `<i1` and `|i1` mean the same to NumPy.
-        let same_order = found.starts_with('<') || (found.starts_with('|') && (spec.itemsize() == 1 || descr.contains('V')));
-        if !same_order || found[1..] != descr[1..] {
-            return Ok(Some(Difference::Dtype { expected: spec.dtype(), found: found.clone() }));
+        if !same_bytes(&self.header.descr, spec.dtype()) {
+            return Ok(Some(Difference::Dtype { expected: spec.dtype(), found: self.header.descr.clone() }));
         }
         if self.header.shape != spec.shape() {
             return Ok(Some(Difference::Shape { expected: spec.shape().to_vec(), found: self.header.shape.clone() }));

@@ -16,7 +16,7 @@ use crate::options::{Options, Progress};
 use crate::plan::Plan;
 use crate::rows::Rows;
 use crate::sink::NpySink;
-use crate::source::{Ledger, ReadContext, Tensor, TensorReader, Verified};
+use crate::source::{Ledger, ReadContext, Source, Tensor, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 use crate::staging::StagedFile;
 use crate::view::MmapArray;
@@ -71,7 +71,7 @@ pub struct Converted {
 #[derive(Debug)]
 pub struct Converter<'a> {
     reader: Box<dyn TensorReader + 'a>,
-    heap_bytes: u64,
+    source: Option<&'a Source>,
     rows: Option<Rows>,
     options: Options,
 }
@@ -82,15 +82,13 @@ impl<'a> Converter<'a> {
     /// # Errors
     /// [`Error::Unsupported`] for a dtype without a fixed size, and what [`Tensor::reader`] says of the files.
     pub fn new(tensor: &Tensor<'a>) -> Result<Self> {
-        let mut converter = Self::from_reader(tensor.reader()?);
-        converter.heap_bytes = tensor.source_heap_bytes();
-        Ok(converter)
+        Ok(Self { source: Some(tensor.source()), ..Self::from_reader(tensor.reader()?) })
     }
 
     /// A conversion of what `reader` reads.
     #[must_use]
     pub fn from_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
-        Self { reader, heap_bytes: 0, rows: None, options: Options::default() }
+        Self { reader, source: None, rows: None, options: Options::default() }
     }
 
     /// Converts only these rows of axis 0: `10..20`, or [`Rows`] with Python's rules for negative ends.
@@ -168,25 +166,45 @@ impl<'a> Converter<'a> {
     }
 
     fn job(&self) -> Result<Job<'_>> {
-        Job::new(self.reader.as_ref(), self.rows, self.heap_bytes, &self.options)
+        let heap_bytes = self.source.map_or(0, Source::heap_bytes);
+        Job::new(self.reader.as_ref(), self.rows, heap_bytes, &self.options)
     }
 
-    /// Writes the array to `path`, where it appears complete, verified and synced, or not at all.
+    /// Writes the array to `path`, where it appears complete, verified and synced, or not at all; then maps it.
     ///
     /// # Errors
     /// [`Error::OutputExists`] unless overwriting was chosen; [`Error::Malformed`] when a checksum does not match;
-    /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::Cancelled`]; [`Error::Io`].
+    /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::BadRequest`] when `path` is a file of the source;
+    /// [`Error::Cancelled`]; [`Error::Io`].
     pub fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
+        let (array, report) = self.execute(path.as_ref(), |staged, dtype| {
+            let map = staged.file().map().map_err(Error::io("map", staged.target()))?;
+            MmapArray::new(map, staged.target(), Some(dtype))
+        })?;
+        Ok(Converted { array, report })
+    }
+
+    /// As [`run`](Self::run), for callers that only want the file.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn write(self, path: impl AsRef<Path>) -> Result<Report> {
+        self.execute(path.as_ref(), |_, _| Ok(())).map(|((), report)| report)
+    }
+
+    /// What can still fail once the file is complete happens in `view`, before it gets its name.
+    fn execute<V>(self, path: &Path, view: impl FnOnce(&StagedFile, Dtype) -> Result<V>) -> Result<(V, Report)> {
         let started = Instant::now();
         let job = self.job()?;
-        let staged = StagedFile::create(path.as_ref(), self.options.existing())?;
+        let staged = StagedFile::create(path, self.options.existing())?;
+        if let Some(source) = self.source {
+            source.check_not_own(staged.target())?;
+        }
         let outcome = job.fill(staged.file(), staged.target(), &self.options)?;
+        let view = view(&staged, job.spec.dtype())?;
         self.options.cancel.check()?;
-        let (file, target) = (Arc::clone(staged.file()), staged.target().to_owned());
         staged.publish()?;
-        let map = file.map().map_err(Error::io("map", &target))?;
-        let array = MmapArray::new(map, &target, Some(job.spec.dtype()))?;
-        Ok(Converted { array, report: job.report(&outcome, started) })
+        Ok((view, job.report(&outcome, started)))
     }
 }
 
@@ -261,26 +279,26 @@ impl<'a> Job<'a> {
             &options.cancel,
             || self.context(ledger.as_ref(), options),
             |slice, context| {
-                let mut window = sink.window(slice.bytes.clone())?;
-                self.reader.read(slice.elements.clone(), &mut window, context)?;
+                let len = slice.bytes.end - slice.bytes.start;
+                let mut window = sink.window(slice.bytes.clone(), true)?;
+                self.reader.read(slice.elements.clone(), &mut window, context).map_err(|e| sink.explain(e, len))?;
                 self.decoder.apply(&mut window);
                 window.commit()?;
-                let len = slice.bytes.end - slice.bytes.start;
                 let done_bytes = done.fetch_add(len, Ordering::Relaxed) + len;
                 if let Some(report) = &options.progress {
                     report(&Progress {
                         done_bytes,
                         total_bytes: self.plan.total_bytes(),
                         memory_bytes: self.plan.fixed_bytes + sink.behind().held_and_peak().0,
-                        memory_limit: options.budget().as_bytes(),
+                        memory_limit: self.plan.budget.as_bytes(),
                     });
                 }
                 Ok(())
             },
         )?;
         let verified = ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())?;
-        sink.finish(self.spec.shape(), self.spec.nbytes())?;
-        Ok(Outcome { verified, peak_memory: self.plan.fixed_bytes + sink.behind().held_and_peak().1 })
+        let behind = sink.finish(self.spec.shape(), self.spec.nbytes())?;
+        Ok(Outcome { verified, peak_memory: self.plan.fixed_bytes + behind.held_and_peak().1 })
     }
 
     /// Calls `check` with every slice's place in the output, its decoded elements, and memory of the same length, in

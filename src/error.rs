@@ -50,14 +50,14 @@ pub enum Error {
         detail: String,
     },
     /// More memory or disk space would be needed than there is or than was allowed.
-    #[error("not enough {what}: {asked} bytes needed, {allowed} bytes available")]
+    #[error("not enough {what}: {asked} bytes needed, {}", Available(*allowed))]
     Limit {
         /// Memory, or disk space and where.
         what: String,
         /// Bytes needed.
         asked: u64,
-        /// Bytes there are.
-        allowed: u64,
+        /// Bytes there are, where the system says.
+        allowed: Option<u64>,
     },
     /// Something that was named is not there.
     #[error("{what} not found: {detail}")]
@@ -148,6 +148,17 @@ impl ParseError {
     /// Adds the file, once someone who knows it is reached.
     pub(crate) fn in_file(self, path: &Path) -> Error {
         Error::malformed_at(path, self.what, self.offset, self.detail)
+    }
+}
+
+struct Available(Option<u64>);
+
+impl fmt::Display for Available {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => write!(f, "{bytes} bytes available"),
+            None => f.write_str("more than there are"),
+        }
     }
 }
 

@@ -3,18 +3,18 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::convert::{Job, Report};
 use crate::error::{Error, Result};
 use crate::file_name;
+use crate::format::npy::DATA_ALIGN;
 use crate::options::{Options, Progress};
 use crate::rows::Rows;
 use crate::source::{Name, Source, Tensor};
-use crate::staging::{Existing, StagedDir, StagedFile};
+use crate::staging::StagedDir;
 
 /// The file that maps names to files.
 const MANIFEST: &str = "manifest.json";
@@ -51,56 +51,17 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// Where files go until the export is complete.
-enum Place {
-    /// Into a directory that gets its name at the end, all at once.
-    Fresh(StagedDir),
-    /// Into one that others use too: file by file, each complete.
-    Shared(PathBuf),
-}
-
-impl Place {
-    fn new(dir: &Path, options: &Options) -> Result<Self> {
-        match fs::read_dir(dir) {
-            Ok(mut entries) => {
-                let dir = fs::canonicalize(dir).map_err(Error::io("follow", dir))?;
-                match (entries.next().is_none(), options.existing()) {
-                    (true, _) => Ok(Self::Fresh(StagedDir::create(&dir)?)),
-                    (false, Existing::Replace) => Ok(Self::Shared(dir)),
-                    (false, Existing::Keep) => Err(Error::OutputExists { path: dir }),
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::Fresh(StagedDir::create(dir)?)),
-            Err(error) => Err(Error::io("use the output directory", dir)(error)),
-        }
-    }
-
-    /// A file that is to be called `name` in the directory.
-    fn stage(&self, name: &str) -> Result<StagedFile> {
-        match self {
-            Self::Fresh(staged) => StagedFile::create(&staged.path().join(name), Existing::Keep),
-            Self::Shared(dir) => StagedFile::create(&dir.join(name), Existing::Replace),
-        }
-    }
-
-    fn publish(self) -> Result<()> {
-        match self {
-            Self::Fresh(staged) => staged.publish(),
-            Self::Shared(_) => Ok(()),
-        }
-    }
-}
-
 /// Converts `tensors` of `source`, or `rows` of each, into the directory `dir`.
 ///
-/// A directory that does not exist, or is empty, appears complete or not at all. In one that holds something, which
-/// needs [`Options::overwrite`], every file of the same name is replaced on its own once the new one is complete, and
-/// everything else is left alone. Tensors without fixed-size elements are skipped and listed.
+/// A directory that does not exist appears complete or not at all. One that exists must be empty, or
+/// [`Options::overwrite`] chosen: when everything is complete, files get their names in it one by one, `manifest.json` last,
+/// and whatever else is in it is left alone. Tensors without fixed-size elements are skipped and listed.
 ///
 /// # Errors
 /// As [`Converter::run`](crate::Converter::run); [`Error::Unsupported`] when there is nothing to convert.
 pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let dir = dir.as_ref();
+    let options = &options.settled();
     let (chosen, skipped): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = tensors.iter().partition(|tensor| tensor.info().unsupported.is_none());
     let skipped: Vec<Skipped> = skipped
         .into_iter()
@@ -113,13 +74,9 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
         };
         return Err(Error::Unsupported { what: format!("converting {}", source.path().display()), detail });
     }
-    // Everything that can be refused is refused before the first byte is written.
-    let mut total_bytes = 0;
-    for tensor in &chosen {
-        let reader = tensor.reader()?;
-        total_bytes += Job::new(reader.as_ref(), rows, tensor.source_heap_bytes(), options)?.spec.nbytes();
-    }
-    let place = Place::new(dir, options)?;
+    let mut staged = StagedDir::create(dir, options.existing())?;
+    let total_bytes = check_all(source, &chosen, rows, dir, &staged, options)?;
+
     let mut outputs = Vec::with_capacity(chosen.len());
     let mut listed = Vec::with_capacity(chosen.len());
     let mut done_bytes = 0;
@@ -128,12 +85,10 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
         let name = &tensor.info().name;
         let reader = tensor.reader()?;
         let options = with_offset(options, done_bytes, total_bytes);
-        let job = Job::new(reader.as_ref(), rows, tensor.source_heap_bytes(), &options)?;
+        let job = Job::new(reader.as_ref(), rows, source.heap_bytes(), &options)?;
         let file = file_name::encode(name.as_bytes());
-        let staged = place.stage(&file)?;
-        let outcome = job.fill(staged.file(), &dir.join(&file), &options)?;
-        options.cancel.check()?;
-        staged.publish()?;
+        let path = dir.join(&file);
+        let outcome = job.fill(&staged.create_file(&file)?, &path, &options)?;
         let report = job.report(&outcome, started);
         done_bytes += report.nbytes;
         listed.push(json!({
@@ -144,7 +99,7 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
             "shape": report.shape,
             "nbytes": report.nbytes,
         }));
-        outputs.push(Exported { name: name.clone(), path: dir.join(file), report });
+        outputs.push(Exported { name: name.clone(), path, report });
     }
     let manifest = json!({
         "source": source.path().to_string_lossy(),
@@ -152,10 +107,45 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
         "tensors": listed,
         "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),
     });
-    write_manifest(&place, &manifest)?;
+    let file = staged.create_file(MANIFEST)?;
+    let text = format!("{manifest:#}\n");
+    let mut file = file.file();
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io("write", &dir.join(MANIFEST)))?;
     options.cancel.check()?;
-    place.publish()?;
+    staged.publish()?;
     Ok(Export { outputs, skipped })
+}
+
+/// Refuses all that can be refused before the first byte is written; returns the bytes of all elements.
+fn check_all(
+    source: &Source,
+    chosen: &[&Tensor<'_>],
+    rows: Option<Rows>,
+    dir: &Path,
+    staged: &StagedDir,
+    options: &Options,
+) -> Result<u64> {
+    let (mut data, mut needed) = (0u64, 0u64);
+    for tensor in chosen {
+        let name = &tensor.info().name;
+        let reader = tensor.reader()?;
+        let job = Job::new(reader.as_ref(), rows, source.heap_bytes(), options).map_err(|error| match error {
+            Error::BadRequest { detail } => Error::bad_request(format!("tensor {name}: {detail}")),
+            error => error,
+        })?;
+        data = data.saturating_add(job.spec.nbytes());
+        needed = needed.saturating_add(job.spec.nbytes().saturating_add(DATA_ALIGN as u64));
+        let file = file_name::encode(name.as_bytes());
+        staged.check_replaceable(&file)?;
+        source.check_not_own(&dir.join(file))?;
+    }
+    staged.check_replaceable(MANIFEST)?;
+    match staged.free_bytes() {
+        Some(free) if free < needed => {
+            Err(Error::Limit { what: format!("disk space for {}", dir.display()), asked: needed, allowed: Some(free) })
+        }
+        _ => Ok(data),
+    }
 }
 
 /// The caller's progress, counted over all tensors.
@@ -163,7 +153,6 @@ fn with_offset(options: &Options, done: u64, total_bytes: u64) -> Options {
     let Some(report) = options.progress.clone() else {
         return options.clone();
     };
-    let report: Arc<_> = report;
     options.clone().progress(move |p| report(&Progress { done_bytes: done + p.done_bytes, total_bytes, ..*p }))
 }
 
@@ -196,13 +185,4 @@ struct Manifest {
 struct ManifestEntry {
     name: String,
     file: String,
-}
-
-fn write_manifest(place: &Place, manifest: &Value) -> Result<()> {
-    let staged = place.stage(MANIFEST)?;
-    let target = staged.target().to_owned();
-    let text = format!("{manifest:#}\n");
-    let mut file = staged.file().file();
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io("write", &target))?;
-    staged.publish()
 }

@@ -33,6 +33,7 @@ mod file_name;
 mod format;
 mod mmap;
 mod options;
+mod paths;
 mod plan;
 mod pool;
 mod rows;

@@ -1,12 +1,14 @@
 //! Mapped files, and the push of their pages to the disk. The only unsafe code of the crate.
 #![expect(unsafe_code, reason = "mapping a file and one system call have no safe interface; each block argues its safety")]
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use rustix::fs::{Mode, OFlags};
 
 /// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or one that
 /// was chosen at random. It is written, mapped and synced here and gets its final name when it is complete.
@@ -14,9 +16,15 @@ use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
 pub(crate) struct PrivateFile(File);
 
 impl PrivateFile {
-    /// Takes a file that the caller created itself, with `O_TMPFILE` or `O_EXCL`.
-    pub(crate) fn new(created: File) -> Self {
-        Self(created)
+    /// A file without a name in `dir`; fails where the file system knows no such files.
+    pub(crate) fn unnamed(dir: &Path) -> io::Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666))?.into()))
+    }
+
+    /// A file under a name that did not exist and that nobody else knows.
+    pub(crate) fn named(path: &Path) -> io::Result<Self> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(path).map(Self)
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -28,18 +36,18 @@ impl PrivateFile {
     /// A page that the file system cannot provide is an error here, not a signal later.
     pub(crate) fn map_mut(&self, range: &Range<u64>) -> io::Result<MmapMut> {
         let len = crate::spec::memory_len(range.end - range.start);
-        // SAFETY: the file was created by this process without a name or under a random one (see the type), so no
-        // other process has it open; it is only ever lengthened while maps of it live, because `NpySink` borrows or
-        // outlives its windows and truncates when it is consumed. Its blocks were reserved, so that stores do not
-        // fault. Ranges given to different threads are disjoint: `Plan` cuts them so and `ArrayWriter` checks it.
+        // SAFETY: the file was created by this process without a name or under one that nobody else knows (the type has
+        // no other constructors), so no other process writes or shortens it. This process only lengthens it while maps of
+        // it live: the one call that may shorten it is in `NpySink::finish`, which consumes the last handle of the sink,
+        // and every window holds one. The range has blocks, so that stores do not fault. Maps may overlap in pages, and
+        // those for appended rows in rows; but every byte is written through one of them only, because `Plan` cuts
+        // disjoint slices and `ArrayWriter` hands out every row once.
         let map = unsafe { MmapOptions::new().offset(range.start).len(len).map_mut(&self.0)? };
-        map.advise(Advice::Random)?;
+        // Advice: without read-ahead pages come one by one, not in large folios (docs/design.md says what that is worth).
+        let _ = map.advise(Advice::Random);
         match map.advise(Advice::PopulateWrite) {
-            // Linux before 5.14 does not know the advice; the pages then come one by one.
+            // Linux before 5.14 does not know the advice; the pages then come when they are stored to.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(map),
-            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
-                Err(io::Error::other("the file system could not provide the pages"))
-            }
             Err(error) => Err(error),
             Ok(()) => Ok(map),
         }
@@ -47,7 +55,7 @@ impl PrivateFile {
 
     /// Maps the whole finished file for reading.
     pub(crate) fn map(&self) -> io::Result<Mmap> {
-        // SAFETY: this process wrote the file and does not change it any more. It has its final name by now, so
+        // SAFETY: this process wrote the file and does not change it any more. It gets its final name next, and then
         // another process could shorten or rewrite it; `MmapArray` tells its users so.
         unsafe { Mmap::map(&self.0) }
     }
@@ -67,7 +75,8 @@ impl PrivateFile {
         self.sync_range(range, libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER)?;
         let start = range.start.saturating_sub(LARGEST_FOLIO);
         let len = std::num::NonZeroU64::new(range.end - start);
-        rustix::fs::fadvise(&self.0, start, len, rustix::fs::Advice::DontNeed)?;
+        // Advice: where it is refused the pages stay, clean, until the kernel wants them.
+        let _ = rustix::fs::fadvise(&self.0, start, len, rustix::fs::Advice::DontNeed);
         Ok(())
     }
 

@@ -93,6 +93,11 @@ impl Options {
         self.memory.unwrap_or_default()
     }
 
+    /// The same choices with the default budget settled, for work of several parts that has to agree on it.
+    pub(crate) fn settled(&self) -> Self {
+        self.clone().memory(self.budget())
+    }
+
     pub(crate) fn thread_count(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }

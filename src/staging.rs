@@ -6,7 +6,7 @@
 //! holds a lock on it, and a kill gives the lock up.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,22 +15,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::mmap::PrivateFile;
+use crate::paths::{Found, look_at, parent_of};
+use crate::sink::free_bytes;
 
 const SUFFIX: &[u8] = b".mmconvert-tmp";
 /// A file name has at most 255 bytes; the rest is for the random part and the suffix.
 const MOST_OF_NAME: usize = 200;
 /// Something younger than this may belong to a process that has not locked it yet.
 const SWEEP_AGE: Duration = Duration::from_secs(10);
-
-/// The directory a path lies in.
-pub(crate) fn parent_of(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
 
 /// What may stand at an output's final name before it gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,54 +44,81 @@ pub(crate) struct StagedFile {
     file: Arc<PrivateFile>,
     target: PathBuf,
     existing: Existing,
+    /// The directory, opened before any work is done, so that nothing is missing to sync it at the end.
+    directory: Directory,
     /// The name it has meanwhile, where it has to have one.
     temporary: Option<TemporaryName>,
 }
 
-/// A name that is removed when dropped.
+/// A name that is removed when dropped, unless it was kept.
 #[derive(Debug)]
-struct TemporaryName(PathBuf);
+struct TemporaryName(Option<PathBuf>);
 
 impl Drop for TemporaryName {
     fn drop(&mut self) {
-        // Nobody is left to tell; the next run for the same output tries again.
-        let _ = match fs::symlink_metadata(&self.0) {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&self.0),
-            _ => fs::remove_file(&self.0),
-        };
+        if let Some(path) = &self.0 {
+            remove(path);
+        }
     }
 }
 
+/// Removes a file or a directory with all in it. Nobody is left to tell if that fails; the next run for the same output
+/// tries again.
+fn remove(path: &Path) {
+    let _ = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+}
+
 impl TemporaryName {
+    fn new(path: PathBuf) -> Self {
+        Self(Some(path))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_deref().unwrap_or(Path::new(""))
+    }
+
     /// The name belongs to somebody else now.
     fn keep(mut self) {
-        self.0 = PathBuf::new();
+        self.0 = None;
     }
 }
 
 impl StagedFile {
-    /// Makes an empty file that is to become `target`.
+    /// Makes an empty file that is to become `target`. If it replaces a file, it gets that file's permissions.
     ///
     /// # Errors
-    /// [`Error::OutputExists`], [`Error::BadRequest`] when `target` is something else than a regular file,
-    /// [`Error::Io`].
+    /// [`Error::OutputExists`], [`Error::Io`] also when `target` is something else than a regular file.
     pub(crate) fn create(target: &Path, existing: Existing) -> Result<Self> {
         let target = check_target(target, existing)?;
-        let dir = parent_of(&target);
         sweep(&target);
-        match rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o666)) {
-            Ok(fd) => Ok(Self { file: Arc::new(PrivateFile::new(fd.into())), target, existing, temporary: None }),
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Self::create_named(target, existing),
-            Err(errno) => Err(Error::os("create a file in", dir)(errno)),
+        match PrivateFile::unnamed(parent_of(&target)) {
+            Ok(file) => Self::of(file, target, existing, None),
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL)) => {
+                Self::create_named(target, existing)
+            }
+            Err(error) => Err(Error::io("create a file in", parent_of(&target))(error)),
         }
     }
 
     /// The way for file systems that know no files without names.
     fn create_named(target: PathBuf, existing: Existing) -> Result<Self> {
-        let name = temporary_name(&target);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&name).map_err(Error::io("create", &name))?;
-        lock(&file);
-        Ok(Self { file: Arc::new(PrivateFile::new(file)), target, existing, temporary: Some(TemporaryName(name)) })
+        let name = TemporaryName::new(temporary_name(&target));
+        let file = PrivateFile::named(name.path()).map_err(Error::io("create", name.path()))?;
+        Self::of(file, target, existing, Some(name))
+    }
+
+    fn of(file: PrivateFile, target: PathBuf, existing: Existing, temporary: Option<TemporaryName>) -> Result<Self> {
+        lock(file.file());
+        if existing == Existing::Replace
+            && let Ok(old) = fs::metadata(&target)
+        {
+            file.file().set_permissions(old.permissions()).map_err(Error::io("set the permissions of the file that replaces", &target))?;
+        }
+        let directory = Directory::open(parent_of(&target))?;
+        Ok(Self { file: Arc::new(file), target, existing, directory, temporary })
     }
 
     pub(crate) fn file(&self) -> &Arc<PrivateFile> {
@@ -111,22 +135,41 @@ impl StagedFile {
     /// # Errors
     /// [`Error::OutputExists`] when the name was taken meanwhile and is to be kept, [`Error::Io`].
     pub(crate) fn publish(self) -> Result<()> {
-        let Self { file, target, existing, temporary } = self;
+        let Self { file, target, existing, directory, temporary } = self;
         let temporary = match (temporary, existing) {
             (Some(name), _) => name,
             (None, Existing::Keep) => {
                 link(&file, &target).map_err(|errno| name_error(errno, &target))?;
-                return sync_directory(parent_of(&target));
+                return directory.sync();
             }
             (None, Existing::Replace) => {
-                let name = TemporaryName(temporary_name(&target));
-                link(&file, &name.0).map_err(|errno| name_error(errno, &name.0))?;
-                name
+                let name = temporary_name(&target);
+                link(&file, &name).map_err(|errno| name_error(errno, &target))?;
+                TemporaryName::new(name)
             }
         };
-        rename(&temporary.0, &target, existing).map_err(|errno| name_error(errno, &target))?;
+        rename(temporary.path(), &target, existing).map_err(|errno| name_error(errno, &target))?;
         temporary.keep();
-        sync_directory(parent_of(&target))
+        directory.sync()
+    }
+}
+
+/// A directory that is open, to be synced later.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    file: File,
+}
+
+impl Directory {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Makes the names in it outlive a power cut.
+    fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io("sync the directory of the output, which is in its place,", &self.path))
     }
 }
 
@@ -168,66 +211,116 @@ fn check_target(target: &Path, existing: Existing) -> Result<PathBuf> {
         return Err(Error::bad_request(format!("{} is no name for a file", target.display())));
     }
     match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let dir = parent_of(target);
-            if !dir.is_dir() {
-                return Err(Error::Io { action: "create a file in", path: dir.to_owned(), source: io::ErrorKind::NotFound.into() });
-            }
-            Ok(target.to_owned())
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target.to_owned()),
         Err(error) => Err(Error::io("look at", target)(error)),
         Ok(_) if existing == Existing::Keep => Err(Error::OutputExists { path: target.to_owned() }),
-        Ok(metadata) if metadata.is_file() => Ok(target.to_owned()),
         Ok(metadata) if metadata.is_symlink() => {
             let resolved = fs::canonicalize(target).map_err(Error::io("follow the link", target))?;
-            if resolved.is_file() { Ok(resolved) } else { Err(not_a_file(target)) }
+            check_replaceable(&resolved)?;
+            Ok(resolved)
         }
-        Ok(_) => Err(not_a_file(target)),
+        Ok(_) => {
+            check_replaceable(target)?;
+            Ok(target.to_owned())
+        }
     }
 }
 
-fn not_a_file(target: &Path) -> Error {
-    Error::bad_request(format!("{} exists and is not a regular file; it is not replaced", target.display()))
+/// Refuses to replace anything but a regular file.
+fn check_replaceable(target: &Path) -> Result<()> {
+    match look_at(target)? {
+        Found::Nothing | Found::File => Ok(()),
+        Found::Directory | Found::Other => {
+            Err(Error::Io { action: "replace", path: target.to_owned(), source: io::Error::other("it is not a regular file") })
+        }
+    }
 }
 
-/// A directory that has no final name yet. Dropped, it and all in it is gone.
+/// A directory in the making. Dropped, it and all in it is gone.
+///
+/// Where there is nothing under the final name, the whole directory gets it in one step. A directory that exists keeps its
+/// place, its owner and what else is in it: files are made in a hidden directory inside it, and when all are complete they
+/// get their names one by one.
 #[derive(Debug)]
 pub(crate) struct StagedDir {
     name: TemporaryName,
     target: PathBuf,
-    _lock: File,
+    existing: Existing,
+    /// The target itself if it exists, else the directory it is to lie in.
+    outer: Directory,
+    /// The hidden directory, locked.
+    inner: Directory,
+    /// What is to be moved into an existing directory, in this order.
+    files: Vec<OsString>,
 }
+
+/// The name that hidden directories inside an existing one are made of.
+const INSIDE: &str = "mmconvert";
 
 impl StagedDir {
-    /// Makes a directory that is to become `target`, where there is nothing or an empty directory.
-    pub(crate) fn create(target: &Path) -> Result<Self> {
-        sweep(target);
-        let name = TemporaryName(temporary_name(target));
-        fs::create_dir(&name.0).map_err(Error::io("create", &name.0))?;
-        let opened = File::open(&name.0).map_err(Error::io("open", &name.0))?;
-        lock(&opened);
-        Ok(Self { name, target: target.to_owned(), _lock: opened })
+    /// Makes a directory that is to become `target`. If `target` is a directory, it must be empty or `existing` allow that
+    /// files in it are replaced.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`], [`Error::Io`].
+    pub(crate) fn create(target: &Path, existing: Existing) -> Result<Self> {
+        let is_there = match look_at(target)? {
+            Found::Nothing => false,
+            Found::Directory => true,
+            Found::File | Found::Other => return Err(Error::OutputExists { path: target.to_owned() }),
+        };
+        let place = if is_there { target.join(INSIDE) } else { target.to_owned() };
+        sweep(&place);
+        if is_there && existing == Existing::Keep {
+            let mut entries = fs::read_dir(target).map_err(Error::io("list", target))?;
+            if entries.next().is_some() {
+                return Err(Error::OutputExists { path: target.to_owned() });
+            }
+        }
+        let outer = Directory::open(parent_of(&place))?;
+        let name = temporary_name(&place);
+        fs::create_dir(&name).map_err(Error::io("create a directory in", &outer.path))?;
+        let name = TemporaryName::new(name);
+        let inner = Directory::open(name.path())?;
+        lock(&inner.file);
+        Ok(Self { name, target: target.to_owned(), existing, outer, inner, files: Vec::new() })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.name.0
+    /// Refuses names under which something else than a file lies in the existing directory.
+    pub(crate) fn check_replaceable(&self, file: &str) -> Result<()> {
+        check_replaceable(&self.target.join(file))
     }
 
-    /// Syncs the directory and gives it its final name.
+    /// A new file in the directory; to be synced by whoever fills it.
+    pub(crate) fn create_file(&mut self, file: &str) -> Result<Arc<PrivateFile>> {
+        let path = self.inner.path.join(file);
+        let created = PrivateFile::named(&path).map_err(Error::io("create", &path))?;
+        self.files.push(file.into());
+        Ok(Arc::new(created))
+    }
+
+    /// Bytes that can still be written where the files are.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        free_bytes(&self.inner.file)
+    }
+
+    /// Gives everything its final name: the directory, or the files one after the other in the order they were made.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`] when the name was taken meanwhile, [`Error::Io`].
     pub(crate) fn publish(self) -> Result<()> {
-        let Self { name, target, _lock } = self;
-        sync_directory(&name.0)?;
-        // Over an empty directory a plain rename is as safe: it fails on one that is not empty.
-        let existing = if target.is_dir() { Existing::Replace } else { Existing::Keep };
-        rename(&name.0, &target, existing).map_err(|errno| name_error(errno, &target))?;
-        name.keep();
-        sync_directory(parent_of(&target))
+        self.inner.sync()?;
+        if self.outer.path == self.target {
+            for file in &self.files {
+                let target = self.target.join(file);
+                rename(&self.inner.path.join(file), &target, self.existing).map_err(|errno| name_error(errno, &target))?;
+            }
+            return self.outer.sync();
+        }
+        rename(self.name.path(), &self.target, Existing::Keep).map_err(|errno| name_error(errno, &self.target))?;
+        self.name.keep();
+        self.outer.sync()
     }
-}
-
-/// Syncs a directory, so that the names in it outlive a power cut.
-pub(crate) fn sync_directory(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("sync the directory", dir))
 }
 
 /// The part that all temporary names for `target` start with.
@@ -242,7 +335,7 @@ fn temporary_name(target: &Path) -> PathBuf {
     parent_of(target).join(OsString::from_vec(name))
 }
 
-/// Holds on to `file` so that no sweep takes it; on file systems without locks it is left to its age.
+/// Holds on to `file` so that no sweep takes it. File systems without locks are not swept either.
 fn lock(file: &File) {
     let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
 }
@@ -256,12 +349,14 @@ fn sweep(target: &Path) {
         if random.is_none_or(|random| random.len() != 16 || !random.iter().all(u8::is_ascii_hexdigit)) {
             continue;
         }
-        let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > SWEEP_AGE);
-        if let Ok(file) = File::open(entry.path())
-            && old
+        let Ok(metadata) = entry.metadata() else { continue };
+        let old = metadata.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > SWEEP_AGE);
+        if old
+            && (metadata.is_file() || metadata.is_dir())
+            && let Ok(file) = File::open(entry.path())
             && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
-            drop(TemporaryName(entry.path()));
+            remove(&entry.path());
         }
     }
 }
@@ -270,6 +365,7 @@ fn sweep(target: &Path) {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -330,33 +426,61 @@ mod tests {
         let real = dir.path().join("real.npy");
         let alias = dir.path().join("alias.npy");
         fs::write(&real, "old").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink("real.npy", &alias).unwrap();
         assert!(matches!(StagedFile::create(&alias, Existing::Keep), Err(Error::OutputExists { .. })));
         let staged = StagedFile::create(&alias, Existing::Replace).unwrap();
         staged.file().file().write_all(b"new").unwrap();
         staged.publish().unwrap();
         assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600, "a private file stays private");
         assert!(fs::symlink_metadata(&alias).unwrap().is_symlink());
         for bad in [dir.path(), Path::new("/dev/null")] {
-            assert!(matches!(StagedFile::create(bad, Existing::Replace), Err(Error::BadRequest { .. })));
+            assert!(matches!(StagedFile::create(bad, Existing::Replace), Err(Error::Io { .. })));
         }
         assert!(matches!(StagedFile::create(&dir.path().join("no/out.npy"), Existing::Keep), Err(Error::Io { .. })));
     }
 
     #[test]
-    fn a_directory_appears_whole_or_not_at_all() {
+    fn a_new_directory_appears_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out");
-        let staged = StagedDir::create(&target).unwrap();
-        fs::write(staged.path().join("a.npy"), "a").unwrap();
+        let stage = |existing| {
+            let mut staged = StagedDir::create(&target, existing)?;
+            staged.create_file("a.npy")?.file().write_all(b"a").unwrap();
+            Ok::<_, Error>(staged)
+        };
+        drop(stage(Existing::Keep).unwrap());
+        assert!(names(dir.path()).is_empty());
+        let (first, second) = (stage(Existing::Keep).unwrap(), stage(Existing::Keep).unwrap());
         assert!(!target.exists());
-        staged.publish().unwrap();
-        assert_eq!(names(&target), ["a.npy"]);
-        assert_eq!(names(dir.path()), ["out"]);
-        let staged = StagedDir::create(&target).unwrap();
-        assert!(matches!(staged.publish(), Err(Error::OutputExists { .. })), "it is not empty");
-        assert_eq!(names(dir.path()), ["out"]);
-        assert_eq!(names(&target), ["a.npy"]);
+        first.publish().unwrap();
+        assert!(matches!(second.publish(), Err(Error::OutputExists { .. })));
+        assert_eq!((names(dir.path()), names(&target)), (vec!["out".to_owned()], vec!["a.npy".to_owned()]));
+        assert!(matches!(stage(Existing::Keep), Err(Error::OutputExists { .. })), "it is not empty");
+    }
+
+    #[test]
+    fn an_existing_directory_keeps_its_place_and_what_else_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out");
+        fs::create_dir(&target).unwrap();
+        let inode = fs::metadata(&target).unwrap().ino();
+        for (existing, content) in [(Existing::Keep, "one"), (Existing::Replace, "two")] {
+            let mut staged = StagedDir::create(&target, existing).unwrap();
+            staged.create_file("a.npy").unwrap().file().write_all(content.as_bytes()).unwrap();
+            staged.publish().unwrap();
+            assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
+            fs::write(target.join("mine.txt"), "mine").unwrap();
+            let mut dropped = StagedDir::create(&target, Existing::Replace).unwrap();
+            dropped.create_file("a.npy").unwrap().file().write_all(b"never").unwrap();
+            drop(dropped);
+            assert_eq!(names(&target), ["a.npy", "mine.txt"]);
+            assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
+        }
+        assert_eq!(fs::metadata(&target).unwrap().ino(), inode);
+        fs::create_dir(target.join("d.npy")).unwrap();
+        assert!(StagedDir::create(&target, Existing::Replace).unwrap().check_replaceable("d.npy").is_err());
     }
 
     #[test]
@@ -364,7 +488,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out.npy");
         let live = StagedFile::create_named(target.clone(), Existing::Keep).unwrap();
-        let live_name = live.temporary.as_ref().unwrap().0.clone();
+        let live_name = live.temporary.as_ref().unwrap().path().to_owned();
         let dead = temporary_name(&target);
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("x"), "x").unwrap();

@@ -171,18 +171,18 @@ impl MmapArray {
 fn resolve_dtype(header: &Header, asked: Option<Dtype>, path: &Path) -> Result<Dtype> {
     match (Dtype::from_descr(&header.descr), asked) {
         (Some(found), None) => Ok(found),
-        (_, Some(dtype)) => {
-            let own = dtype.descr().unwrap_or("|O");
-            let same = own[1..] == header.descr[header.descr.len().min(1)..] && !header.descr.starts_with('>');
-            if same {
-                Ok(dtype)
-            } else {
-                Err(Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr)))
-            }
-        }
+        (_, Some(dtype)) if same_bytes(&header.descr, dtype) => Ok(dtype),
+        (_, Some(dtype)) => Err(Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr))),
         (None, None) => Err(Error::Unsupported {
             what: format!("a view of {} elements in {}", header.descr, path.display()),
             detail: "viewed are plain little-endian numbers; V1 and V2 with a dtype that says what they are".into(),
         }),
     }
+}
+
+/// Whether elements with this descriptor are laid out as `dtype`: `<V2` and `|V2` mean the same, as do `<i1` and `|i1`.
+pub(crate) fn same_bytes(descr: &str, dtype: Dtype) -> bool {
+    let (Some((order, kind)), Some(own)) = (descr.split_at_checked(1), dtype.descr()) else { return false };
+    let orderless = kind.starts_with('V') || dtype.itemsize() == Some(1);
+    kind == &own[1..] && (order == "<" || (order == "|" && orderless))
 }

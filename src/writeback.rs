@@ -35,8 +35,9 @@ impl WriteBehind {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts `bytes` more, once there is room for them. `bytes` beyond the limit are let through alone.
-    pub(crate) fn acquire(&self, file: &PrivateFile, bytes: u64) -> io::Result<()> {
+    /// Counts `bytes` more, once there is room for them. `bytes` beyond the limit are let through alone, and so is
+    /// whoever must not `wait` for others because others may be waiting for it.
+    pub(crate) fn acquire(&self, file: &PrivateFile, bytes: u64, wait: bool) -> io::Result<()> {
         let mut state = self.lock();
         while state.held > 0 && state.held + bytes > self.limit {
             if let Some(oldest) = state.finished.pop_front() {
@@ -45,6 +46,8 @@ impl WriteBehind {
                 self.release(oldest.end - oldest.start);
                 result?;
                 state = self.lock();
+            } else if !wait {
+                break;
             } else {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
@@ -54,13 +57,13 @@ impl WriteBehind {
         Ok(())
     }
 
-    /// Gives back what was acquired for pages that are not dirty any more, or never were.
-    pub(crate) fn release(&self, bytes: u64) {
+    /// Gives back what was acquired for pages that are not dirty any more.
+    fn release(&self, bytes: u64) {
         self.lock().held -= bytes;
         self.changed.notify_all();
     }
 
-    /// Takes over a range that is filled and unmapped, and starts writing it.
+    /// Takes over a range that was acquired and is not mapped any more, and starts writing it.
     pub(crate) fn submit(&self, file: &PrivateFile, range: Range<u64>) -> io::Result<()> {
         let result = file.start_writeback(&range);
         self.lock().finished.push_back(range);

@@ -1,8 +1,10 @@
 //! Huge arrays from rows that a program makes itself: a decoder, a simulation, a camera.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::{NoUninit, Pod};
@@ -79,9 +81,10 @@ impl ArrayBuilder {
             sink,
             rows: self.rows,
             window_bytes: plan.window_bytes,
-            append_bytes: (plan.window_bytes / 4).min(4 << 20) / 4096 * 4096,
+            append_window: (plan.window_bytes / 4).min(4 << 20) / 4096 * 4096,
             row: spec,
             written: Mutex::default(),
+            broken: AtomicBool::new(false),
             appending: None,
             next: 0,
         })
@@ -118,7 +121,10 @@ pub struct ArrayWriter {
     sink: Arc<NpySink>,
     rows: Option<u64>,
     window_bytes: u64,
-    append_bytes: u64,
+    /// Bytes of a window for appended elements.
+    append_window: u64,
+    /// Whether something could not be written.
+    broken: AtomicBool,
     /// Dtype and row shape; its own axis 0 means nothing here.
     row: TensorSpec,
     written: Mutex<Claims>,
@@ -156,13 +162,25 @@ impl ArrayWriter {
     ///
     /// # Errors
     /// As [`append`](Self::append), and [`Error::BadRequest`] when an element is cut.
-    pub fn append_bytes(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         if !(bytes.len() as u64).is_multiple_of(self.row.itemsize()) {
             return Err(Error::bad_request(format!("{} bytes are no whole number of {} elements", bytes.len(), self.row.dtype())));
+        }
+        if self.row.row_bytes() == 0 && !bytes.is_empty() {
+            return Err(Error::bad_request(format!("elements for {}, which have none", self.describe_rows())));
         }
         let end = self.next.checked_add(bytes.len() as u64);
         let end = end.ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
         self.claim(self.next..end)?;
+        let result = self.append_claimed(bytes);
+        if result.is_err() {
+            // What did not get into a window was not written.
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.next..end));
+        }
+        result
+    }
+
+    fn append_claimed(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let (mut window, mut filled) = match self.appending.take() {
                 Some(open) => open,
@@ -176,7 +194,7 @@ impl ArrayWriter {
             self.next += now.len() as u64;
             bytes = later;
             if filled == window.len() {
-                window.commit()?;
+                self.commit(window)?;
             } else {
                 self.appending = Some((window, filled));
             }
@@ -184,21 +202,27 @@ impl ArrayWriter {
         Ok(())
     }
 
+    /// Hands a window to the disk. If that fails nobody knows what is there: the array cannot be finished any more.
+    fn commit(&self, window: Window) -> Result<()> {
+        window.commit().inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
+    }
+
     /// A window from the append position to the next boundary of windows, or the end of a known number of rows.
     ///
     /// What lies in it beyond the appended elements is not touched, so rows there may be filled meanwhile.
     fn open_append_window(&self) -> Result<Window> {
-        let end = (self.next / self.append_bytes + 1) * self.append_bytes;
+        let end = (self.next / self.append_window + 1) * self.append_window;
         let end = self.total_bytes().map_or(end, |total| end.min(total));
         self.reserve(end)?;
-        self.sink.window(self.next..end)
+        self.sink.window(self.next..end, true)
     }
 
-    /// Lets `fill` write rows `rows`, which start out as zeros. Any number of threads may do so at once.
+    /// Lets `fill` write rows `rows`, which are zeros unless filling them failed before. Any number of threads may do so at
+    /// once.
     ///
-    /// All of the range is mapped and dirty while `fill` runs: a few MiB at a time are fastest. `fill` must not itself
-    /// fill rows of this writer, nor wait for a thread that does, because both may have to wait for the same memory. If
-    /// it fails, its rows count as not written.
+    /// All of the range is mapped and dirty while `fill` runs: a few MiB at a time are fastest. If `fill` fails, its rows
+    /// count as not written. `fill` should not fill rows of this writer itself; where it does, as happens when it runs
+    /// parallel work of its own and its thread takes up another row meanwhile, the inner rows may exceed the memory.
     ///
     /// # Errors
     /// Those of `fill`; [`Error::WrongDtype`]; [`Error::BadRequest`] when a row was written before or lies beyond a known
@@ -206,7 +230,7 @@ impl ArrayWriter {
     /// [`Error::Io`].
     pub fn fill<T: Element + Pod, E: From<Error>>(&self, rows: Range<u64>, fill: impl FnOnce(&mut [T]) -> Result<(), E>) -> Result<(), E> {
         self.check_dtype::<T>()?;
-        self.fill_bytes(rows, |bytes| fill(bytemuck::cast_slice_mut(bytes)))
+        self.fill_bytes(rows, |bytes| fill(if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) }))
     }
 
     /// As [`fill`](Self::fill), with rows as little-endian bytes: for types that Rust does not have.
@@ -216,23 +240,21 @@ impl ArrayWriter {
     pub fn fill_bytes<E: From<Error>>(&self, rows: Range<u64>, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
         let bytes = self.claim_rows(&rows)?;
         let claim = Claim { writer: self, bytes: bytes.clone(), keep: false };
-        let asked = bytes.end - bytes.start;
-        if asked > self.window_bytes / 2 {
-            return Err(Error::Limit {
-                what: format!("memory for rows {}:{} at once", rows.start, rows.end),
-                asked,
-                allowed: self.window_bytes / 2,
-            }
-            .into());
+        let (asked, most) = (bytes.end - bytes.start, self.window_bytes / 2);
+        if asked > most {
+            return Err(
+                Error::Limit { what: format!("memory for rows {}:{} at once", rows.start, rows.end), asked, allowed: Some(most) }.into()
+            );
         }
         if asked == 0 {
             fill(&mut [])?;
         } else {
             self.reserve(bytes.end)?;
-            let mut window = self.sink.window(bytes)?;
+            let nesting = Nesting::enter();
+            let mut window = self.sink.window(bytes, nesting.is_outermost())?;
             fill(&mut window)?;
             self.decoder().apply(&mut window);
-            window.commit()?;
+            self.commit(window)?;
         }
         claim.keep();
         Ok(())
@@ -242,20 +264,23 @@ impl ArrayWriter {
     ///
     /// # Errors
     /// [`Error::BadRequest`] when rows are missing or the last one is cut; [`Error::OutputExists`] when the name was
-    /// taken meanwhile; [`Error::Io`]. There is no output then.
+    /// taken meanwhile; [`Error::Io`]. There is no output then, unless the error says that it is in its place.
     pub fn finish(mut self) -> Result<MmapArray> {
         if let Some((window, _)) = self.appending.take() {
-            window.commit()?;
+            self.commit(window)?;
+        }
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(Error::bad_request("a part of the array could not be written before"));
         }
         let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
         let rows = self.finished_rows(&written)?;
         let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape()[1..].iter().copied()).collect();
         let spec = TensorSpec::new(self.row.dtype(), shape).map_err(Error::bad_request)?;
         self.sink.finish(spec.shape(), spec.nbytes())?;
-        let (file, target) = (Arc::clone(self.staged.file()), self.staged.target().to_owned());
+        let map = self.staged.file().map().map_err(Error::io("map", self.staged.target()))?;
+        let array = MmapArray::new(map, self.staged.target(), Some(spec.dtype()))?;
         self.staged.publish()?;
-        let map = file.map().map_err(Error::io("map", &target))?;
-        MmapArray::new(map, &target, Some(spec.dtype()))
+        Ok(array)
     }
 
     /// The number of rows, once every one of them has been written.
@@ -282,7 +307,11 @@ impl ArrayWriter {
     }
 
     fn check_dtype<T: Element>(&self) -> Result<()> {
-        if T::DTYPES.contains(&self.row.dtype()) { Ok(()) } else { Err(Error::WrongDtype { actual: self.row.dtype(), asked: T::NAME }) }
+        if T::DTYPES.contains(&self.row.dtype()) && (cfg!(target_endian = "little") || size_of::<T>() == 1) {
+            Ok(())
+        } else {
+            Err(Error::WrongDtype { actual: self.row.dtype(), asked: T::NAME })
+        }
     }
 
     fn total_bytes(&self) -> Option<u64> {
@@ -332,6 +361,30 @@ impl ArrayWriter {
             let rows = format!("{}:{}", bytes.start / row_bytes, bytes.end.div_ceil(row_bytes));
             Err(Error::bad_request(format!("some of the rows {rows} were written before")))
         }
+    }
+}
+
+thread_local! {
+    /// How many fills this thread is in.
+    static FILLS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// One fill of this thread, perhaps inside another. An inner one must not wait for memory: the outer one holds some.
+struct Nesting(u32);
+
+impl Nesting {
+    fn enter() -> Self {
+        Self(FILLS.replace(FILLS.get() + 1))
+    }
+
+    fn is_outermost(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Drop for Nesting {
+    fn drop(&mut self) {
+        FILLS.set(self.0);
     }
 }
 

@@ -29,9 +29,12 @@ pub(crate) struct BundleEntry {
     pub(crate) size: u64,
     /// The checksum as stored, masked.
     pub(crate) masked_crc: u32,
-    /// Non-empty: the tensor is partitioned and this entry holds no data.
-    pub(crate) slices: Vec<Vec<Extent>>,
+    /// Not zero: the tensor is partitioned into so many pieces and this entry holds no data; see [`slices`].
+    pub(crate) slices: u64,
 }
+
+/// The most dimensions TensorFlow's shapes have (`TensorShape::MaxDimensions`).
+const MAX_RANK: usize = 254;
 
 /// One axis of a `TensorSliceProto`, as it stands: no `length` means all of the axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +124,7 @@ impl BundleEntry {
     /// Parses an entry. Offsets and lengths come out non-negative; whether they fit a file is the caller's to check.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         const WHAT: &str = "bundle entry";
-        let mut entry = Self { dtype: 0, shape: Vec::new(), shard_id: 0, offset: 0, size: 0, masked_crc: 0, slices: Vec::new() };
+        let mut entry = Self { dtype: 0, shape: Vec::new(), shard_id: 0, offset: 0, size: 0, masked_crc: 0, slices: 0 };
         for field in Fields::new(bytes, 0, WHAT) {
             let field = field?;
             match field.number {
@@ -135,12 +138,27 @@ impl BundleEntry {
                 4 => entry.offset = field.count(WHAT, "offset")?,
                 5 => entry.size = field.count(WHAT, "size")?,
                 6 => entry.masked_crc = field.fixed32(WHAT)?,
-                7 => entry.slices.push(parse_slice(field.message(WHAT)?)?),
+                7 => entry.slices += 1,
                 _ => {}
             }
         }
         Ok(entry)
     }
+}
+
+/// The pieces of an entry, as they stand in it. They are not kept in memory: a few bytes in a file would become many.
+pub(crate) fn slices(entry: &[u8]) -> impl Iterator<Item = Result<Vec<Extent>, ParseError>> {
+    const WHAT: &str = "bundle entry";
+    Fields::new(entry, 0, WHAT).filter_map(|field| match field {
+        Ok(field) if field.number == 7 => Some(field.message(WHAT).and_then(parse_slice)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    })
+}
+
+/// Fails where one more axis would be one too many.
+fn check_rank(axes: usize, at: usize, what: &'static str) -> Result<(), ParseError> {
+    if axes < MAX_RANK { Ok(()) } else { Err(ParseError::new(at, what, format!("more than {MAX_RANK} dimensions"))) }
 }
 
 fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<(), ParseError> {
@@ -156,6 +174,7 @@ fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<(), ParseErro
                         size = part.count(WHAT, "dimension")?;
                     }
                 }
+                check_rank(shape.len(), field.offset, WHAT)?;
                 shape.push(size);
             }
             3 if field.varint(WHAT)? != 0 => {
@@ -182,6 +201,7 @@ fn parse_slice(fields: Fields<'_>) -> Result<Vec<Extent>, ParseError> {
                     _ => {}
                 }
             }
+            check_rank(extents.len(), field.offset, WHAT)?;
             extents.push(extent);
         }
     }
@@ -205,10 +225,11 @@ mod tests {
             0x08, 0x01, 0x12, 0x08, 0x12, 0x02, 0x08, 0x06, 0x12, 0x02, 0x08, 0x04, 0x3a, 0x06, 0x0a, 0x02, 0x10, 0x02, 0x0a, 0x00, 0x3a,
             0x0a, 0x0a, 0x04, 0x08, 0x05, 0x10, 0x01, 0x0a, 0x02, 0x10, 0x04,
         ];
-        let sliced = BundleEntry::parse(&sliced).unwrap();
+        assert_eq!(BundleEntry::parse(&sliced).unwrap().slices, 2);
+        let pieces: Vec<_> = slices(&sliced).collect::<Result<_, _>>().unwrap();
         let all = Extent { start: 0, length: None };
-        assert_eq!(sliced.slices[0], [Extent { start: 0, length: Some(2) }, all]);
-        assert_eq!(sliced.slices[1], [Extent { start: 5, length: Some(1) }, Extent { start: 0, length: Some(4) }]);
+        assert_eq!(pieces[0], [Extent { start: 0, length: Some(2) }, all]);
+        assert_eq!(pieces[1], [Extent { start: 5, length: Some(1) }, Extent { start: 0, length: Some(4) }]);
     }
 
     #[test]
@@ -224,6 +245,8 @@ mod tests {
         assert!(BundleHeader::parse(&[0x08, 1, 0x1a, 2, 0x10, 2]).is_err(), "min_consumer 2");
         assert!(BundleHeader::parse(&[0x08, 1, 0x1a, 3, 0x1a, 1, 1]).is_err(), "this version is bad");
         assert!(BundleEntry::parse(&[0x12, 2, 0x18, 1]).is_err(), "unknown rank");
+        let dims = |n: usize| [&[0x12, 0xfe, 0x03][..], &[0x12, 0x00].repeat(n)].concat();
+        assert!(BundleEntry::parse(&dims(255)).is_err(), "255 dimensions");
     }
 
     proptest::proptest! {
@@ -231,6 +254,7 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..60)) {
             let _ = BundleHeader::parse(&bytes);
             let _ = BundleEntry::parse(&bytes);
+            let _ = slices(&bytes).count();
         }
     }
 }

@@ -138,6 +138,25 @@ impl Parser<'_> {
         }
     }
 
+    /// The text of a structured descriptor, behind its opening bracket; what it means is not looked at.
+    fn structured(&mut self) -> Result<String, ParseError> {
+        let (start, mut depth, mut quote) = (self.pos - 1, 1, None);
+        for (i, &byte) in self.text[self.pos..].iter().enumerate() {
+            match (quote, byte) {
+                (Some(open), _) => quote = Some(open).filter(|&open| open != byte),
+                (None, b'\'' | b'"') => quote = Some(byte),
+                (None, b'[' | b'(') => depth += 1,
+                (None, b']' | b')') => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                self.pos += i + 1;
+                return Ok(String::from_utf8_lossy(&self.text[start..self.pos]).into_owned());
+            }
+        }
+        self.error("the end of a structured descriptor")
+    }
+
     fn number(&mut self) -> Result<u64, ParseError> {
         self.skip_space();
         let rest = &self.text[self.pos..];
@@ -175,6 +194,7 @@ impl Parser<'_> {
             let key = self.string()?;
             self.expect(":")?;
             match key.as_str() {
+                "descr" if self.accept("[") => descr = Some(self.structured()?),
                 "descr" => descr = Some(self.string()?),
                 "fortran_order" if self.accept("True") => fortran_order = Some(true),
                 "fortran_order" if self.accept("False") => fortran_order = Some(false),
@@ -228,6 +248,8 @@ mod tests {
             Header::parse(&bytes)
         };
         assert!(with("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}\n").is_ok());
+        let structured = with("{'descr': [('a]', '<f4'), ('b', '<i2', (2,))], 'fortran_order': False, 'shape': (3,)}\n").unwrap().0;
+        assert_eq!(structured.descr, "[('a]', '<f4'), ('b', '<i2', (2,))]");
         assert!(with("{\"shape\": (3, 6L), 'fortran_order': True, 'descr': '<f4', }").is_ok());
         for bad in [
             "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",

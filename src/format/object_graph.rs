@@ -11,6 +11,8 @@ const WHAT: &str = "object graph";
 #[derive(Debug, Default)]
 pub(crate) struct ObjectGraph {
     pub(crate) nodes: Vec<Node>,
+    /// About what it takes in memory.
+    pub(crate) heap_bytes: u64,
 }
 
 /// One object.
@@ -36,13 +38,18 @@ pub(crate) struct Attribute {
 }
 
 impl ObjectGraph {
-    /// Parses the graph; every edge leads to a node that exists.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+    /// Parses the graph; every edge leads to a node that exists. Refuses one that takes more than `most_bytes` of memory.
+    pub(crate) fn parse(bytes: &[u8], most_bytes: u64) -> Result<Self, ParseError> {
         let mut graph = Self::default();
         for field in Fields::new(bytes, 0, WHAT) {
             let field = field?;
             if field.number == 1 {
-                graph.nodes.push(Node::parse(field.message(WHAT)?)?);
+                let node = Node::parse(field.message(WHAT)?)?;
+                graph.heap_bytes += node.heap_bytes();
+                graph.nodes.push(node);
+            }
+            if graph.heap_bytes > most_bytes {
+                return Err(ParseError::new(field.offset, WHAT, format!("takes more than {most_bytes} bytes of memory")));
             }
         }
         let count = graph.nodes.len();
@@ -57,6 +64,12 @@ impl ObjectGraph {
 }
 
 impl Node {
+    fn heap_bytes(&self) -> u64 {
+        let children = self.children.iter().map(|child| size_of::<Child>() + child.name.len());
+        let attributes = self.attributes.iter().map(|a| size_of::<Attribute>() + a.name.len() + a.full_name.len() + a.key.len());
+        (size_of::<Self>() + children.sum::<usize>() + attributes.sum::<usize>()) as u64
+    }
+
     fn parse(fields: Fields<'_>) -> Result<Self, ParseError> {
         let mut node = Self::default();
         for field in fields {
@@ -99,20 +112,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_graph_of_many_empty_nodes_is_refused_before_it_takes_much_memory() {
+        let bytes = [0x0a, 0x00].repeat(100_000);
+        assert!(ObjectGraph::parse(&bytes, 1 << 20).unwrap_err().detail.contains("memory"));
+        assert_eq!(ObjectGraph::parse(&bytes, 1 << 30).unwrap().nodes.len(), 100_000);
+    }
+
+    #[test]
     fn edges_to_nowhere_are_errors() {
         // nodes { children { node_id: 1 local_name: "w" } }, then the same with a second node.
         let one = [0x0a, 0x07, 0x0a, 0x05, 0x08, 0x01, 0x12, 0x01, b'w'];
-        assert!(ObjectGraph::parse(&one).is_err());
+        assert!(ObjectGraph::parse(&one, 1 << 20).is_err());
         let two = [&one[..], &[0x0a, 0x00]].concat();
-        let graph = ObjectGraph::parse(&two).unwrap();
+        let graph = ObjectGraph::parse(&two, 1 << 20).unwrap();
         assert_eq!((graph.nodes.len(), graph.nodes[0].children[0].node), (2, 1));
-        assert!(ObjectGraph::parse(&two[..4]).is_err());
+        assert!(ObjectGraph::parse(&two[..4], 1 << 20).is_err());
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..60)) {
-            let _ = ObjectGraph::parse(&bytes);
+            let _ = ObjectGraph::parse(&bytes, 1 << 20);
         }
     }
 }

@@ -7,16 +7,16 @@ use std::sync::OnceLock;
 use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 use serde_json::{Map, Value, json};
 
-use super::aliases::Aliases;
+use super::aliases::{Aliases, value_key};
 use super::index::Index;
-use super::pieces::{Piece, PieceBox, PieceReader, tile_exactly};
+use super::pieces::{Piece, PieceBox, PieceReader, Tiling};
 use super::shards::ShardSet;
 use super::{Container, Name, Region, TensorInfo, TensorReader};
 use crate::budget::Limits;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
-use crate::error::{Error, Result};
-use crate::format::bundle::{BundleEntry, BundleHeader, Extent};
+use crate::error::{Error, ParseError, Result};
+use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
 use crate::format::{crc, varint};
@@ -86,15 +86,18 @@ impl Bundle {
         Error::malformed(&self.index_path, what, detail)
     }
 
+    fn malformed_entry(&self, key: &[u8], error: &ParseError) -> Error {
+        self.malformed(key, format!("{} at byte {}: {}", error.what, error.offset, error.detail))
+    }
+
     /// Entry `i` of the index and its spec, with everything checked that can be without its shard.
     fn checked_entry(&self, i: usize) -> Result<(BundleEntry, TensorSpec)> {
         let key = self.index.key(i);
-        let entry = BundleEntry::parse(self.index.value(i))
-            .map_err(|e| self.malformed(key, format!("{} at byte {}: {}", e.what, e.offset, e.detail)))?;
+        let entry = BundleEntry::parse(self.index.value(i)).map_err(|e| self.malformed_entry(key, &e))?;
         let dtype = Dtype::from_code(entry.dtype)
             .ok_or_else(|| self.malformed(key, format!("dtype {} does not exist in stored tensors", entry.dtype)))?;
         let spec = TensorSpec::new(dtype, entry.shape.clone()).map_err(|detail| self.malformed(key, detail))?;
-        if entry.slices.is_empty() {
+        if entry.slices == 0 {
             if entry.shard_id >= self.header.num_shards {
                 return Err(
                     self.malformed(key, format!("shard_id is {}, the header says {} shards", entry.shard_id, self.header.num_shards))
@@ -124,35 +127,41 @@ impl Bundle {
     fn pieces(&self, i: usize) -> Result<(TensorSpec, Vec<Piece>, Vec<Region>)> {
         let key = self.index.key(i);
         let (entry, spec) = self.checked_entry(i)?;
-        if entry.slices.is_empty() {
+        if entry.slices == 0 {
             let region = self.region(key, &entry)?;
             let piece = Piece { extent: PieceBox::whole(spec.shape()), shard: entry.shard_id, offset: entry.offset };
             return Ok((spec, vec![piece], vec![region]));
         }
+        // The declaration is checked as a whole before any piece is looked up: a hostile one may name a great many.
+        let declared = || slices(self.index.value(i)).map(|extents| extents.map_err(|e| self.malformed_entry(key, &e)));
+        let mut tiling = Tiling::default();
+        let mut covered = 0u128;
+        for extents in declared() {
+            let extent = self.piece_box(key, spec.shape(), &extents?)?;
+            tiling.add(&extent);
+            covered += u128::from(extent.elements());
+        }
+        if !tiling.is_exact(spec.shape()) {
+            let (pieces, elements) = (entry.slices, spec.elements());
+            let detail = format!("{pieces} pieces with {covered} elements do not cover the {elements} elements of {spec} exactly once");
+            return Err(self.malformed(key, detail));
+        }
         let mut pieces = Vec::new();
         let mut regions = Vec::new();
-        for extents in &entry.slices {
-            let extent = self.piece_box(key, spec.shape(), extents)?;
-            let stored_key = piece_key(key, extents);
+        for extents in declared() {
+            let extents = extents?;
+            let extent = self.piece_box(key, spec.shape(), &extents)?;
+            let stored_key = piece_key(key, &extents);
             let describe = || format!("piece {}", extents_text(&extent));
-            let at =
-                self.index.find(&stored_key).ok_or_else(|| self.malformed(key, format!("{} is declared but has no entry", describe())))?;
+            let at = self.index.find(&stored_key);
+            let at = at.ok_or_else(|| self.malformed(key, format!("{} is declared but has no entry", describe())))?;
             let (stored, stored_spec) = self.checked_entry(at)?;
-            if stored_spec.dtype() != spec.dtype() || stored_spec.shape() != extent.shape || !stored.slices.is_empty() {
+            if stored_spec.dtype() != spec.dtype() || stored_spec.shape() != extent.shape || stored.slices != 0 {
                 let detail = format!("{} is stored as {stored_spec}, the tensor is {spec}", describe());
                 return Err(self.malformed(key, detail));
             }
             regions.push(self.region(&stored_key, &stored)?);
             pieces.push(Piece { extent, shard: stored.shard_id, offset: stored.offset });
-        }
-        if !tile_exactly(spec.shape(), pieces.iter().map(|piece| &piece.extent)) {
-            let covered = pieces.iter().map(|piece| u128::from(piece.extent.elements())).sum::<u128>();
-            let detail = format!(
-                "{} pieces with {covered} elements do not cover the {} elements of {spec} exactly once",
-                pieces.len(),
-                spec.elements()
-            );
-            return Err(self.malformed(key, detail));
         }
         Ok((spec, pieces, regions))
     }
@@ -191,19 +200,20 @@ impl Bundle {
             return Ok(None);
         };
         let (entry, spec) = self.checked_entry(i)?;
-        if spec.dtype() != Dtype::String || !spec.shape().is_empty() || !entry.slices.is_empty() {
+        if spec.dtype() != Dtype::String || !spec.shape().is_empty() || entry.slices != 0 {
             return Ok(None);
         }
         if entry.size > self.limits.object_graph_bytes {
             let what = format!("memory for the object graph of {}", self.index_path.display());
-            return Err(Error::Limit { what, asked: entry.size, allowed: self.limits.object_graph_bytes });
+            return Err(Error::Limit { what, asked: entry.size, allowed: Some(self.limits.object_graph_bytes) });
         }
         let region = self.region(OBJECT_GRAPH_KEY, &entry)?;
         let mut stored = vec![0; memory_len(entry.size)];
         self.shards.read(entry.shard_id, entry.offset, &mut stored)?;
         let graph = scalar_string(&stored, self.header.big_endian, region.crc32c)
             .map_err(|detail| Error::malformed_at(&region.path, "object graph", region.offset, detail))?;
-        let graph = ObjectGraph::parse(graph).map_err(|e| e.shifted(region.offset).in_file(&region.path))?;
+        let graph =
+            ObjectGraph::parse(graph, self.limits.object_graph_bytes).map_err(|e| e.shifted(region.offset).in_file(&region.path))?;
         Ok(Some(Aliases::new(graph)))
     }
 }
@@ -265,7 +275,9 @@ impl Container for Bundle {
         } else {
             None
         };
+        // Only a name that leads back here is worth showing.
         let alias = self.aliases().ok().flatten().and_then(|aliases| aliases.of_key(key));
+        let alias = alias.filter(|alias| self.find(alias.as_bytes()).or_else(|| self.find_alias(alias.as_bytes())) == Some(index));
         Ok(TensorInfo { name: Name::new(key), alias, spec, unsupported })
     }
 
@@ -274,8 +286,11 @@ impl Container for Bundle {
     }
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
-        let aliases = self.aliases().ok().flatten()?;
-        aliases.candidates(alias).iter().find_map(|key| self.find(key))
+        // A variable's path needs no graph, and works where there is none.
+        self.find(&value_key(alias)).or_else(|| {
+            let aliases = self.aliases().ok().flatten()?;
+            aliases.candidates(alias).iter().find_map(|key| self.find(key))
+        })
     }
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
@@ -285,16 +300,24 @@ impl Container for Bundle {
     }
 
     fn heap_bytes(&self) -> u64 {
-        self.index.heap_bytes()
+        let aliases = self.aliases.get().and_then(|aliases| aliases.as_ref().ok()).and_then(Option::as_ref);
+        self.index.heap_bytes() + aliases.map_or(0, Aliases::heap_bytes)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.shards.present();
+        files.push(self.index_path.clone());
+        files
     }
 
     fn facts(&self) -> Map<String, Value> {
         let mut shards = Vec::new();
         let mut present = 0;
         for shard in 0..self.shards.num_shards().min(MOST_SHARDS_NAMED) {
-            let length = self.shards.stat(shard).ok().map(|(len, _)| len);
+            let path = self.shards.path(shard);
+            let length = std::fs::metadata(&path).ok().map(|metadata| metadata.len());
             present += u64::from(length.is_some());
-            shards.push(json!({"path": self.shards.path(shard).to_string_lossy(), "bytes": length}));
+            shards.push(json!({"path": path.to_string_lossy(), "bytes": length}));
         }
         let mut facts = Map::new();
         facts.insert(

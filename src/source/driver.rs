@@ -1,5 +1,6 @@
 //! The formats there are, and how a path leads to one.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,6 +14,7 @@ use crate::budget::Limits;
 use crate::error::{Error, Result};
 use crate::format::checkpoint_state;
 use crate::format::table::FOOTER_LEN;
+use crate::paths::{Found, is_file, look_at, parent_of};
 
 /// One format: what it is called, whether a path is one, how it is opened.
 pub(crate) trait Driver: Sync {
@@ -42,7 +44,7 @@ pub(crate) fn open(path: &Path, format: Option<&str>, limits: &Limits) -> Result
             return driver.open(&resolved, limits);
         }
     }
-    Err(unrecognised(path))
+    Err(unrecognised(path)?)
 }
 
 /// A SavedModel directory, or the `saved_model.pb` in it.
@@ -54,12 +56,15 @@ impl Driver for SavedModel {
     }
 
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        if path.file_name().is_some_and(|name| name == saved_model::PB) && path.is_file() {
-            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            return Ok(Some(dir.to_owned()));
+        if path.file_name().is_some_and(|name| name == saved_model::PB) && is_file(path)? {
+            return Ok(Some(parent_of(path).to_owned()));
         }
-        let is_model = path.join(saved_model::PB).is_file() || saved_model::OTHER_FORMS.iter().any(|(name, _)| path.join(name).is_file());
-        Ok(is_model.then(|| path.to_owned()))
+        for name in [saved_model::PB].iter().chain(saved_model::OTHER_FORMS.iter().map(|(name, _)| name)) {
+            if is_file(&path.join(name))? {
+                return Ok(Some(path.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     fn open(&self, dir: &Path, limits: &Limits) -> Result<Box<dyn Container>> {
@@ -77,18 +82,19 @@ impl Driver for TensorBundle {
     }
 
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        if bundle::index_path(path).is_file() {
+        if is_file(&bundle::index_path(path))? {
             return Ok(Some(path.to_owned()));
         }
         let bytes = path.as_os_str().as_bytes();
-        if path.is_file() {
-            if let Some(prefix) = bytes.strip_suffix(b".index") {
-                return Ok(Some(to_path(prefix)));
-            }
-            let prefix = shard_prefix(bytes).map(to_path);
-            return Ok(prefix.filter(|prefix| bundle::index_path(prefix).is_file()));
+        match look_at(path)? {
+            Found::File => match (bytes.strip_suffix(b".index"), shard_prefix(bytes)) {
+                (Some(prefix), _) => Ok(Some(to_path(prefix))),
+                (None, Some(prefix)) => Ok(Some(to_path(prefix)).filter(|prefix| bundle::index_path(prefix).is_file())),
+                (None, None) => Ok(None),
+            },
+            Found::Directory => resolve_directory(path),
+            Found::Nothing | Found::Other => Ok(None),
         }
-        if path.is_dir() { resolve_directory(path) } else { Ok(None) }
     }
 
     fn open(&self, prefix: &Path, limits: &Limits) -> Result<Box<dyn Container>> {
@@ -97,7 +103,7 @@ impl Driver for TensorBundle {
 }
 
 fn to_path(bytes: &[u8]) -> PathBuf {
-    std::ffi::OsString::from_vec(bytes.to_vec()).into()
+    OsString::from_vec(bytes.to_vec()).into()
 }
 
 /// `P` of `P.data-00001-of-00004`.
@@ -111,7 +117,7 @@ fn shard_prefix(bytes: &[u8]) -> Option<&[u8]> {
 /// The checkpoint that a directory stands for: the newest of its state file, else the only one there.
 fn resolve_directory(dir: &Path) -> Result<Option<PathBuf>> {
     let state = dir.join("checkpoint");
-    if state.is_file() {
+    if is_file(&state)? {
         return newest(dir, &state).map(Some);
     }
     let mut prefixes = prefixes_in(dir);
@@ -140,14 +146,7 @@ fn newest(dir: &Path, state: &Path) -> Result<PathBuf> {
 
 /// Every `P` with a `P.index` in `dir`, sorted.
 fn prefixes_in(dir: &Path) -> Vec<PathBuf> {
-    let mut prefixes: Vec<PathBuf> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some(dir.join(to_path(entry.file_name().as_bytes().strip_suffix(b".index")?))))
-        .collect();
-    prefixes.sort();
-    prefixes
+    entries(dir).iter().filter_map(|name| Some(dir.join(to_path(name.as_bytes().strip_suffix(b".index")?)))).collect()
 }
 
 /// What could have been meant instead of something in `dir`.
@@ -160,50 +159,48 @@ fn instead(dir: &Path) -> String {
 }
 
 /// Says of a path that no format takes what is missing and what was found.
-fn unrecognised(path: &Path) -> Error {
-    let not_found = |detail| Error::NotFound { what: "source", detail };
-    if path.is_dir() {
-        let mut names: Vec<String> =
-            std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        let count = names.len();
-        names.truncate(5);
-        let found = match count {
-            0 => "it is empty".to_owned(),
-            _ => format!("found {count} entries: {}{}", names.join(", "), if count > 5 { ", …" } else { "" }),
-        };
-        let detail = format!(
-            "{} is a directory without a checkpoint state file, a saved_model.pb or a single .index; {found}{}",
-            path.display(),
-            instead(path)
-        );
-        return not_found(detail);
+fn unrecognised(path: &Path) -> Result<Error> {
+    let not_found = |detail| Ok(Error::NotFound { what: "source", detail });
+    match look_at(path)? {
+        Found::Directory => return not_found(format!("{} is a directory without {}", path.display(), missing_in(path))),
+        Found::File => {
+            let detail = format!("{} is {}; readable are {}", path.display(), guess(path), formats().collect::<Vec<_>>().join(", "));
+            return Ok(Error::Unsupported { what: "this file".into(), detail });
+        }
+        Found::Other => return not_found(format!("{} is neither a file nor a directory", path.display())),
+        Found::Nothing => {}
     }
-    if path.exists() {
-        let detail = format!("{} is {}; readable are {}", path.display(), guess(path), formats().collect::<Vec<_>>().join(", "));
-        return Error::Unsupported { what: "this file".into(), detail };
-    }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !dir.is_dir() {
+    let dir = parent_of(path);
+    if look_at(dir)? != Found::Directory {
         return not_found(format!("{}: there is no directory {}", path.display(), dir.display()));
     }
     let stem = path.file_name().unwrap_or_default().as_bytes();
     let stem = stem.strip_suffix(b".index").unwrap_or(stem);
-    let shards = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name())
-        .filter(|name| shard_prefix(name.as_bytes()) == Some(stem))
-        .min();
-    match shards {
-        Some(shard) => not_found(format!(
-            "{} is missing, although {} is there",
-            bundle::index_path(&dir.join(to_path(stem))).display(),
-            shard.to_string_lossy()
-        )),
-        None => not_found(format!("neither {} nor {} exists{}", path.display(), bundle::index_path(path).display(), instead(dir))),
+    let index = bundle::index_path(&dir.join(to_path(stem)));
+    let shard = entries(dir).into_iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem));
+    match shard {
+        Some(shard) => not_found(format!("{} is missing, although {} is there", index.display(), shard.to_string_lossy())),
+        None => not_found(format!("neither {} nor {} exists{}", path.display(), index.display(), instead(dir))),
     }
+}
+
+/// What a directory lacks to be a source, and what is in it.
+fn missing_in(dir: &Path) -> String {
+    const SHOWN: usize = 5;
+    let names = entries(dir);
+    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| name.to_string_lossy()).collect();
+    let found = match names.len() {
+        0 => "it is empty".to_owned(),
+        count => format!("found {count} entries: {}{}", shown.join(", "), if count > SHOWN { ", …" } else { "" }),
+    };
+    format!("a checkpoint state file, a saved_model.pb or a single .index; {found}{}", instead(dir))
+}
+
+/// The names in a directory, sorted.
+fn entries(dir: &Path) -> Vec<OsString> {
+    let mut names: Vec<OsString> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    names
 }
 
 /// What a file seems to be.

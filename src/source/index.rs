@@ -12,8 +12,8 @@ use crate::spec::memory_len;
 /// How much larger than the table's blocks the keys may become when their shared prefixes are written out.
 ///
 /// TensorFlow starts afresh every 16 entries, so its tables never come near this.
-const MAX_EXPANSION: u64 = 32;
-const EXPANSION_FLOOR: u64 = 16 << 20;
+const MAX_EXPANSION: u64 = 16;
+const EXPANSION_FLOOR: u64 = 64 << 20;
 
 /// Keys and values of a table in the order of the file, one behind the other in one allocation.
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ impl Index {
             Ok(())
         })
         .map_err(|e| match over_limit {
-            Some(asked) => Error::Limit { what: format!("memory for the index {}", path.display()), asked, allowed: most },
+            Some(asked) => Error::Limit { what: format!("memory for the index {}", path.display()), asked, allowed: Some(most) },
             None => in_block(&e, handle, path),
         })
     }

@@ -35,8 +35,16 @@ pub enum Verified {
 #[derive(Debug)]
 pub(crate) struct Ledger<'a> {
     regions: &'a [Region],
-    /// Per region: runs that were read, neighbours merged, by offset in the region.
-    runs: Vec<Mutex<BTreeMap<u64, Run>>>,
+    progress: Vec<Mutex<Coverage>>,
+}
+
+/// What is known of one region.
+#[derive(Debug)]
+enum Coverage {
+    /// Runs that were read, by offset in the region, neighbours merged.
+    Parts(BTreeMap<u64, Run>),
+    /// The CRC of all of it.
+    Whole(u32),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,14 +61,21 @@ impl Run {
 
 impl<'a> Ledger<'a> {
     pub(crate) fn new(regions: &'a [Region]) -> Self {
-        Self { regions, runs: regions.iter().map(|_| Mutex::default()).collect() }
+        let start = |region: &Region| Mutex::new(if region.nbytes == 0 { Coverage::Whole(0) } else { Coverage::Parts(BTreeMap::new()) });
+        Self { regions, progress: regions.iter().map(start).collect() }
+    }
+
+    /// Heap bytes for so many regions, before anything was read.
+    pub(crate) fn heap_bytes(regions: usize) -> u64 {
+        (regions * size_of::<Mutex<Coverage>>()) as u64
     }
 
     /// Notes bytes of a region; every byte is to be noted at most once, in any order.
     pub(crate) fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
         let mut run = Run { len: bytes.len() as u64, crc: crc::crc32c(bytes) };
         let mut start = offset;
-        let mut runs = self.runs[region].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut coverage = self.progress[region].lock().unwrap_or_else(PoisonError::into_inner);
+        let Coverage::Parts(runs) = &mut *coverage else { return };
         if let Some((&before, &left)) = runs.range(..offset).next_back()
             && before + left.len == offset
         {
@@ -70,7 +85,11 @@ impl<'a> Ledger<'a> {
         if let Some(right) = runs.remove(&(start + run.len)) {
             run = run.then(right);
         }
-        runs.insert(start, run);
+        if run.len == self.regions[region].nbytes {
+            *coverage = Coverage::Whole(run.crc);
+        } else {
+            runs.insert(start, run);
+        }
     }
 
     /// Compares every region that was read whole.
@@ -79,13 +98,8 @@ impl<'a> Ledger<'a> {
     /// [`Error::Malformed`] for the first region whose checksum differs.
     pub(crate) fn verify(&self) -> Result<Verified> {
         let mut whole = 0;
-        for (region, runs) in self.regions.iter().zip(&self.runs) {
-            let runs = runs.lock().unwrap_or_else(PoisonError::into_inner);
-            let actual = match runs.first_key_value() {
-                _ if region.nbytes == 0 => 0,
-                Some((0, run)) if run.len == region.nbytes => run.crc,
-                _ => continue,
-            };
+        for (region, coverage) in self.regions.iter().zip(&self.progress) {
+            let Coverage::Whole(actual) = *coverage.lock().unwrap_or_else(PoisonError::into_inner) else { continue };
             whole += 1;
             if actual != region.crc32c {
                 let detail = format!("CRC32C of {} bytes is {actual:#010x}, the index says {:#010x}", region.nbytes, region.crc32c);

@@ -13,6 +13,7 @@ mod shards;
 
 use std::fmt;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -126,6 +127,8 @@ pub(crate) trait Container: fmt::Debug + Send + Sync {
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>>;
     /// Heap bytes that the container holds.
     fn heap_bytes(&self) -> u64;
+    /// The files that it is read from, as far as they are there.
+    fn files(&self) -> Vec<PathBuf>;
     /// Facts about the files, for `info`.
     fn facts(&self) -> Map<String, Value>;
     /// Facts about where tensor `index` lies, for `info`.
@@ -306,6 +309,21 @@ impl Source {
     pub fn warnings(&self) -> Vec<String> {
         self.container.warnings()
     }
+
+    /// Heap bytes that the source holds.
+    pub(crate) fn heap_bytes(&self) -> u64 {
+        self.container.heap_bytes()
+    }
+
+    /// Refuses an output that is one of the files the source is read from, by whatever name.
+    pub(crate) fn check_not_own(&self, output: &Path) -> Result<()> {
+        let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+        let Some(found) = identity(output) else { return Ok(()) };
+        if self.container.files().iter().any(|own| identity(own) == Some(found)) {
+            return Err(Error::bad_request(format!("{} is a file of the source itself; it is not replaced", output.display())));
+        }
+        Ok(())
+    }
 }
 
 /// One tensor of a [`Source`]; nothing of its data has been read.
@@ -344,9 +362,9 @@ impl<'a> Tensor<'a> {
         self.source.container.reader(self.index)
     }
 
-    /// Heap bytes that the source holds on behalf of all its tensors.
+    /// The source it is a tensor of.
     #[must_use]
-    pub(crate) fn source_heap_bytes(&self) -> u64 {
-        self.source.container.heap_bytes()
+    pub fn source(&self) -> &'a Source {
+        self.source
     }
 }

@@ -6,8 +6,8 @@ use super::TensorInfo;
 
 /// A tensor's name: any bytes, UTF-8 in practice.
 ///
-/// Displayed with control characters, direction overrides, bytes that are not UTF-8 and, in names that need any of
-/// these, backslashes escaped as `\x00`, so that a name can neither move a terminal's cursor nor pass for another.
+/// Displayed with control characters, direction overrides, bytes that are not UTF-8 and backslashes escaped (`\x00`,
+/// `\u{202e}`, `\\`), so that a name can neither move a terminal's cursor nor pass for another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Vec<u8>);
 
@@ -38,7 +38,7 @@ fn is_unsafe(c: char) -> bool {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Ok(text) = std::str::from_utf8(&self.0)
-            && !text.chars().any(is_unsafe)
+            && !text.chars().any(|c| c == '\\' || is_unsafe(c))
         {
             return f.pad(text);
         }
@@ -137,7 +137,7 @@ mod tests {
             (b"\xff\xfe", "\\xff\\xfe"),
             (b"\x1b[2J", "\\x1b[2J"),
             ("\u{202e}gnp".as_bytes(), "\\u{202e}gnp"),
-            (b"..\\win", "..\\win"),
+            (b"..\\win", "..\\\\win"),
         ] {
             assert_eq!(Name::new(bytes).to_string(), shown);
         }

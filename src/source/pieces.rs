@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 
 use super::shards::ShardSet;
-use super::{ReadContext, Region, TensorReader};
+use super::{Ledger, ReadContext, Region, TensorReader};
 use crate::decode::ByteOrder;
 use crate::error::Result;
 use crate::spec::{TensorSpec, memory_len};
@@ -91,23 +91,34 @@ fn multiply(a: u64, b: u64) -> u64 {
     (u128::from(a) * u128::from(b) % u128::from(PRIME)) as u64
 }
 
-/// Whether the boxes cover every element of `shape` exactly once. Boxes must lie inside it and not be empty.
+/// Finds out whether boxes cover every element of a shape exactly once. Boxes must lie inside it and not be empty.
 ///
 /// Seen as a polynomial, a box is the product over the axes of `x[start] - x[end]`; the boxes tile the tensor if and only
 /// if their sum is the polynomial of the whole. Evaluated at random points modulo the prime 2⁶¹ - 1 a difference
 /// shows but for a chance of rank / 2⁶¹ (Schwartz and Zippel), in time linear in the number of boxes whatever their
-/// arrangement; comparing pairs would take hours for a hostile index.
-pub(crate) fn tile_exactly<'a>(shape: &[u64], boxes: impl IntoIterator<Item = &'a PieceBox>) -> bool {
-    let hasher = RandomState::new();
-    let point = |axis: usize, at: u64| hasher.hash_one((axis, at)) % PRIME;
-    let product = |piece: &PieceBox| {
-        piece.start.iter().zip(&piece.shape).enumerate().fold(1u64, |product, (axis, (&start, &len))| {
+/// arrangement and without keeping any; comparing pairs would take hours for a hostile index.
+#[derive(Debug, Default)]
+pub(crate) struct Tiling {
+    points: RandomState,
+    sum: u64,
+}
+
+impl Tiling {
+    pub(crate) fn add(&mut self, piece: &PieceBox) {
+        self.sum = (self.sum + self.product(piece)) % PRIME;
+    }
+
+    pub(crate) fn is_exact(&self, shape: &[u64]) -> bool {
+        self.sum == self.product(&PieceBox::whole(shape))
+    }
+
+    fn product(&self, piece: &PieceBox) -> u64 {
+        let point = |axis: usize, at: u64| self.points.hash_one((axis, at)) % PRIME;
+        piece.start.iter().zip(&piece.shape).enumerate().fold(1, |product, (axis, (&start, &len))| {
             let factor = point(axis, start) + PRIME - point(axis, start + len);
             multiply(product, factor % PRIME)
         })
-    };
-    let sum = boxes.into_iter().fold(0u64, |sum, piece| (sum + product(piece)) % PRIME);
-    sum == product(&PieceBox::whole(shape))
+    }
 }
 
 /// A box and where its bytes lie.
@@ -244,7 +255,8 @@ impl TensorReader for PieceReader<'_> {
 
     fn heap_bytes(&self) -> u64 {
         let axes = 2 * self.spec.shape().len() * size_of::<u64>();
-        (self.pieces.len() * (size_of::<Placed>() + size_of::<Region>() + axes)) as u64
+        let piece = size_of::<Placed>() + size_of::<Region>() + axes;
+        (self.pieces.len() * piece) as u64 + Ledger::heap_bytes(self.regions.len())
     }
 }
 
@@ -272,6 +284,12 @@ mod tests {
             boxes.extend([low, high]);
         }
         boxes
+    }
+
+    fn tile_exactly<'a>(shape: &[u64], boxes: impl IntoIterator<Item = &'a PieceBox>) -> bool {
+        let mut tiling = Tiling::default();
+        boxes.into_iter().for_each(|piece| tiling.add(piece));
+        tiling.is_exact(shape)
     }
 
     fn shapes() -> impl Strategy<Value = Vec<u64>> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::bundle;
 use crate::error::{Error, Result};
 use crate::format::varint;
+use crate::spec::memory_len;
 
 /// The file that makes a directory a SavedModel.
 pub(crate) const PB: &str = "saved_model.pb";
@@ -33,19 +34,29 @@ pub(crate) fn check(dir: &Path) -> Result<PathBuf> {
 
 /// Walks the outermost fields of a `SavedModel` message without reading what is in them.
 ///
-/// Field 1 is the schema version, field 2 a graph (`tensorflow/core/protobuf/saved_model.proto`); a message of 2 GiB takes a handful of small reads.
+/// Field 1 is the schema version, field 2 a graph (`tensorflow/core/protobuf/saved_model.proto`); a graph of 2 GiB is skipped, not read.
 fn check_outline(path: &Path) -> Result<()> {
     const WHAT: &str = "SavedModel message";
     const SCHEMA_VERSION: u64 = 1 << 3;
     const META_GRAPH: u64 = 2 << 3 | 2;
+    /// A tag and a length.
+    const MOST_HEADER: u64 = 20;
     let file = File::open(path).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     let (mut at, mut graphs) = (0, 0);
+    let mut buffer = vec![0; 64 << 10];
+    let mut buffered = 0..0;
     while at < len {
-        let mut front = [0; 20];
-        let n = file.read_at(&mut front, at).map_err(Error::io("read", path))?;
+        if at < buffered.start || (at + MOST_HEADER > buffered.end && buffered.end < len) {
+            let n = file.read_at(&mut buffer, at).map_err(Error::io("read", path))?;
+            if n == 0 {
+                return Err(Error::malformed_at(path, WHAT, at, "the file ends here; it was longer before"));
+            }
+            buffered = at..at + n as u64;
+        }
+        let front = &buffer[memory_len(at - buffered.start)..memory_len(buffered.end - buffered.start)];
         let malformed = |detail: String| Error::malformed_at(path, WHAT, at, detail);
-        let number = |from: usize| varint::read_u64(&front[from.min(n)..n], from, WHAT).map_err(|e| malformed(e.detail));
+        let number = |from: usize| varint::read_u64(front.get(from..).unwrap_or_default(), from, WHAT).map_err(|e| malformed(e.detail));
         let (tag, tag_len) = number(0)?;
         let size = match tag & 7 {
             0 => {

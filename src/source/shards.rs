@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::paths::parent_of;
 
 /// Files kept open at once, so that a bundle of thousands of shards works under any limit on descriptors.
 const MOST_OPEN: usize = 6;
@@ -67,11 +68,17 @@ impl ShardSet {
         Error::NotFound { what: "shard", detail: format!("{}, which the index names{hint}", path.display()) }
     }
 
+    /// The shards of this checkpoint that are there.
+    pub(crate) fn present(&self) -> Vec<PathBuf> {
+        let (_, names) = self.siblings();
+        names.iter().map(|name| self.prefix.with_file_name(name)).collect()
+    }
+
     /// The prefix's last component and the names of all its shards in the directory.
     fn siblings(&self) -> (String, Vec<String>) {
         let stem = self.prefix.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let start = format!("{stem}.data-");
-        let dir = self.prefix.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = parent_of(&self.prefix);
         let mut names: Vec<String> = std::fs::read_dir(dir)
             .into_iter()
             .flatten()

@@ -245,3 +245,36 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_failure_leaves_an_existing_directory_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = dir.path().join("c");
+    let mut writer = BundleWriter::create(&prefix, Layout::default()).unwrap();
+    writer.add(b"a", 4, &[3], 0, &[1u8, 2, 3][..]).unwrap();
+    writer.add(b"b", 4, &[3], 0, &[4u8, 5, 6][..]).unwrap();
+    writer.finish().unwrap();
+    let out = dir.path().join("out");
+    assert_eq!(code(&run(&["convert", text(&prefix), "-o", text(&out)])), 0);
+    fs::write(out.join("a.npy"), "old").unwrap();
+    fs::write(dir.path().join("c.data-00000-of-00001"), [1, 2, 3, 4, 5, 7]).unwrap();
+    assert_eq!(code(&run(&["convert", text(&prefix), "-o", text(&out), "-f"])), 3);
+    assert_eq!(fs::read_to_string(out.join("a.npy")).unwrap(), "old");
+    assert_eq!(names_in(&out), ["a.npy", "b.npy", "manifest.json"]);
+}
+
+#[test]
+fn a_file_of_the_source_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = dir.path().join("c");
+    let mut writer = BundleWriter::create(&prefix, Layout::default()).unwrap();
+    writer.add(b"a", 4, &[3], 0, &[1u8, 2, 3][..]).unwrap();
+    writer.finish().unwrap();
+    std::os::unix::fs::symlink("c.index", dir.path().join("link")).unwrap();
+    for own in ["c.data-00000-of-00001", "c.index", "link"] {
+        let refused = run(&["convert", text(&prefix), "-f", "-o", text(&dir.path().join(own))]);
+        assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+    }
+    assert_eq!(fs::read(dir.path().join("c.data-00000-of-00001")).unwrap(), [1, 2, 3]);
+    assert_eq!(code(&run(&["ls", text(&prefix)])), 0);
+}

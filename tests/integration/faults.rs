@@ -97,6 +97,6 @@ fn too_little_memory_is_refused_with_the_amount_needed() {
     else {
         panic!("64 KiB cannot do")
     };
-    assert_eq!(allowed, 65536);
+    assert_eq!(allowed, Some(65536));
     Converter::from_reader(reader()).memory(Budget::bytes(asked)).run(dir.path().join("o.npy")).unwrap();
 }

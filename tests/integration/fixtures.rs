@@ -70,6 +70,11 @@ fn tensors_are_found_by_every_name_that_people_know() {
             Err(error) => assert!(name.contains(".."), "{name}: {error}"),
         }
     }
+    for tensor in source.tensors().map(Result::unwrap) {
+        if let Some(alias) = &tensor.info().alias {
+            assert_eq!(source.tensor(alias).unwrap().info().name, tensor.info().name, "{alias}");
+        }
+    }
     let slash = source.tensor("net/layers/0/table/kéy").unwrap();
     assert_eq!(slash.info().alias.as_deref(), Some("net/layers/0/table/kéy"));
 }

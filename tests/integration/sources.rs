@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mmconvert::{Error, Source};
 
-use crate::bundle::{BundleWriter, Layout};
+use crate::bundle::{BundleWriter, Layout, push_bytes_field, push_varint_field};
 use crate::support::data;
 
 fn small(prefix: &Path, value: u8) {
@@ -118,4 +118,88 @@ fn a_hundred_thousand_overlapping_pieces_are_refused() {
     let source = Source::open(&prefix).unwrap();
     let error = source.tensor("overlapping").unwrap().reader().unwrap_err();
     assert!(error.to_string().contains("exactly once"), "{error}");
+}
+
+#[test]
+fn a_piece_declared_a_hundred_thousand_times_is_refused_before_it_is_looked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = dir.path().join("c");
+    let mut writer = BundleWriter::create(&prefix, Layout::default()).unwrap();
+    let name = vec![b'n'; 200_000];
+    writer.add_partitioned(&name, 4, &[2], &[vec![(0, Some(1))], vec![(1, Some(1))]], |_| (0, &[1u8][..])).unwrap();
+    let slice = [0x3a, 0x04, 0x0a, 0x02, 0x10, 0x01];
+    writer.entries.get_mut(&name).unwrap().extend(slice.repeat(100_000));
+    writer.finish().unwrap();
+    let source = Source::open(&prefix).unwrap();
+    let error = source.tensor(&name).unwrap().reader().unwrap_err();
+    assert!(error.to_string().contains("100002 pieces"), "{error}");
+}
+
+/// Children by number and local name, and for a variable its own name and its key.
+type GraphNode<'a> = (&'a [(u64, &'a str)], Option<(&'a str, &'a str)>);
+
+/// A `TrackableObjectGraph`.
+fn object_graph(nodes: &[GraphNode<'_>]) -> Vec<u8> {
+    let mut graph = Vec::new();
+    for (children, variable) in nodes {
+        let mut node = Vec::new();
+        for (id, name) in *children {
+            let mut child = Vec::new();
+            push_varint_field(&mut child, 1, *id);
+            push_bytes_field(&mut child, 2, name.as_bytes());
+            push_bytes_field(&mut node, 1, &child);
+        }
+        if let Some((full_name, key)) = variable {
+            let mut attribute = Vec::new();
+            push_bytes_field(&mut attribute, 1, b"VARIABLE_VALUE");
+            push_bytes_field(&mut attribute, 2, full_name.as_bytes());
+            push_bytes_field(&mut attribute, 3, key.as_bytes());
+            push_bytes_field(&mut node, 2, &attribute);
+        }
+        push_bytes_field(&mut graph, 1, &node);
+    }
+    graph
+}
+
+#[test]
+fn the_alias_shown_never_leads_to_another_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = dir.path().join("c");
+    let (public, private) = ("dense/kernel/.ATTRIBUTES/VARIABLE_VALUE", "_l/k/.ATTRIBUTES/VARIABLE_VALUE");
+    let graph = object_graph(&[
+        (&[(1, "dense"), (2, "_l")], None),
+        (&[(3, "kernel")], None),
+        (&[(4, "k")], None),
+        (&[], Some(("other", public))),
+        (&[], Some(("dense/kernel", private))),
+    ]);
+    let mut writer = BundleWriter::create(&prefix, Layout::default()).unwrap();
+    for (i, key) in [public, private].iter().enumerate() {
+        writer.add(key.as_bytes(), 4, &[1], 0, &[i as u8][..]).unwrap();
+    }
+    writer.add_string(b"_CHECKPOINTABLE_OBJECT_GRAPH", &graph, 0).unwrap();
+    writer.finish().unwrap();
+    let source = Source::open(&prefix).unwrap();
+    let alias = |key: &str| source.tensor(key).unwrap().info().alias.clone();
+    assert_eq!((alias(public).as_deref(), alias(private)), (Some("dense/kernel"), None));
+
+    // A graph that is broken costs the aliases it gave, not the short names of variables.
+    let mut writer = BundleWriter::create(&prefix, Layout::default()).unwrap();
+    writer.add(public.as_bytes(), 4, &[1], 0, &[1u8][..]).unwrap();
+    writer.add_string(b"_CHECKPOINTABLE_OBJECT_GRAPH", b"\xff\xff", 0).unwrap();
+    writer.finish().unwrap();
+    let source = Source::open(&prefix).unwrap();
+    assert_eq!(source.tensor("dense/kernel").unwrap().info().name.to_string(), public);
+    assert!(source.warnings()[0].contains("object graph"), "{:?}", source.warnings());
+}
+
+#[test]
+fn pipes_are_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(matches!(Source::open(&pipe), Err(Error::NotFound { .. })));
+    let source = Source::open(data("checkpoint/embedding/embedding.ckpt")).unwrap();
+    let tensor = source.tensors().next().unwrap().unwrap();
+    assert!(mmconvert::compare(&pipe, &tensor, None, &mmconvert::Options::new()).is_err());
 }

@@ -162,6 +162,11 @@ fn an_existing_array_is_opened_as_what_it_is() {
     };
     // SAFETY: the files were just written here and nobody else knows them.
     let open = |path| unsafe { MmapArray::open(path) };
+    let fields = write("st.npy", "<u2", "False", "(2, 3)", &[0; 12]);
+    let text = fs::read(&fields).unwrap();
+    let text = String::from_utf8_lossy(&text[10..text.len() - 12]).replace("'<u2'", "[('a', '<u2')]");
+    fs::write(&fields, [b"\x93NUMPY\x01\x00", &(text.len() as u16).to_le_bytes()[..], text.as_bytes()].concat()).unwrap();
+    assert!(matches!(open(fields), Err(Error::Unsupported { .. })), "structured");
     let bytes: Vec<u8> = [0u16, 1, 2, 3, 4, 5].iter().flat_map(|n| n.to_le_bytes()).collect();
 
     let c = open(write("c.npy", "<u2", "False", "(2, 3)", &bytes)).unwrap();
@@ -171,7 +176,11 @@ fn an_existing_array_is_opened_as_what_it_is() {
     assert!(matches!(c.view::<i16>(), Err(Error::WrongDtype { .. })));
     assert!(matches!(c.view_fixed::<u16, Ix4>(), Err(Error::BadRequest { .. })));
 
-    for (descr, shape) in [(">u2", "(2, 3)"), ("<V2", "(2, 3)"), ("|O", "(1,)"), ("<U3", "(1,)")] {
+    for (descr, shape) in [(">u2", "(2, 3)"), ("<V2", "(2, 3)"), ("|O", "(1,)"), ("<U3", "(1,)"), ("é", "(1,)"), ("", "(1,)")] {
+        let path = write("x.npy", descr, "False", shape, &bytes);
+        // SAFETY: as above.
+        let as_float8 = unsafe { MmapArray::open_as(&path, Dtype::Float8E5M2) };
+        assert!(matches!(as_float8, Err(Error::BadRequest { .. })), "{descr}");
         assert!(matches!(open(write("x.npy", descr, "False", shape, &bytes)), Err(Error::Unsupported { .. })), "{descr}");
     }
     assert!(matches!(open(write("s.npy", "<u2", "False", "(2, 4)", &bytes)), Err(Error::Malformed { .. })), "too short");
@@ -183,4 +192,37 @@ fn an_existing_array_is_opened_as_what_it_is() {
     // SAFETY: as above.
     let v = unsafe { MmapArray::open_as(&v, Dtype::BFloat16) }.unwrap();
     assert_eq!(v.view::<half::bf16>().unwrap()[[1]].to_bits(), 1);
+}
+
+/// Fills a row, and inside that the next, down to the eighth.
+fn nest(writer: &ArrayWriter, row: u64) -> Result<(), Error> {
+    writer.fill(row..row + 1, |out: &mut [u8]| {
+        out.fill(row as u8);
+        if row % 8 < 7 { nest(writer, row + 1) } else { Ok(()) }
+    })
+}
+
+#[test]
+fn a_fill_inside_a_fill_does_not_wait_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = ArrayWriter::new(Dtype::UInt8, &[1 << 20]).rows(24).memory(Budget::mib(12)).create(dir.path().join("n.npy")).unwrap();
+    (0..3usize).into_par_iter().try_for_each(|outer| nest(&writer, outer as u64 * 8)).unwrap();
+    let array = writer.finish().unwrap();
+    assert!(array.as_bytes().chunks(1 << 20).enumerate().all(|(row, bytes)| bytes.iter().all(|&b| usize::from(b) == row)));
+}
+
+#[test]
+fn rows_without_bytes_are_only_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let ok = |out: &mut [f32]| -> Result<(), Error> {
+        assert!(out.is_empty());
+        Ok(())
+    };
+    let mut writer = ArrayWriter::new(Dtype::Float32, &[0]).create(dir.path().join("e.npy")).unwrap();
+    writer.fill(0..7, ok).unwrap();
+    assert!(writer.append(&[1f32]).is_err(), "a row has no elements");
+    assert_eq!(writer.finish().unwrap().shape(), [7, 0]);
+    let writer = ArrayWriter::new(Dtype::Float32, &[2]).create(dir.path().join("f.npy")).unwrap();
+    writer.fill(0..0, ok).unwrap();
+    assert_eq!(writer.finish().unwrap().shape(), [0, 2]);
 }

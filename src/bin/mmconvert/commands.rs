@@ -36,10 +36,7 @@ fn bytes(names: &[OsString]) -> Vec<&[u8]> {
 }
 
 fn options(resources: &Resources) -> Options {
-    let mut options = Options::new();
-    if let Some(memory) = resources.memory {
-        options = options.memory(memory);
-    }
+    let mut options = Options::new().memory(resources.memory.unwrap_or_default());
     if let Some(threads) = resources.threads {
         options = options.threads(threads.into());
     }
@@ -160,15 +157,15 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         if let Some(rows) = args.rows {
             converter = converter.rows(rows);
         }
-        let result = converter.run(&args.output);
+        let result = converter.write(&args.output);
         clear();
-        let done = result?;
+        let report = result?;
         if args.json {
-            let output = render::output_json(&tensor.info().name, done.array.path(), &done.report);
+            let output = render::output_json(&tensor.info().name, &args.output, &report);
             let seconds = started.elapsed().as_secs_f64();
-            render::json_object(&render::outputs_json(&[output], &[], seconds, done.report.nbytes, done.report.peak_memory))?;
+            render::json_object(&render::outputs_json(&[output], &[], seconds, report.nbytes, report.peak_memory))?;
         } else if !common.quiet {
-            render::converted(tensor, &done);
+            render::converted(tensor, &args.output, &report);
         }
         return Ok(Outcome::Done);
     }
@@ -204,7 +201,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], options: &Options) -> Result<
             converter = converter.rows(rows);
         }
         let estimate = converter.estimate()?;
-        read += estimate.read_bytes;
+        read = read.saturating_add(estimate.read_bytes);
         memory = memory.max(estimate.memory_bytes);
         outputs.push((info, estimate));
     }

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
 
-use mmconvert::{Converted, Error, Export, HumanBytes, Name, Report, Result, ShapeText, Skipped, Source, Tensor, TensorInfo, Verified};
+use mmconvert::{Error, Export, HumanBytes, Name, Report, Result, ShapeText, Skipped, Source, Tensor, TensorInfo, Verified};
 use serde_json::{Map, Value, json};
 
 use crate::args::ColorMode;
@@ -22,12 +22,19 @@ pub(crate) fn error(error: &Error, color: ColorMode) {
         ColorMode::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
     };
     let label = if coloured { "\x1b[1;31merror\x1b[0m" } else { "error" };
-    note(&format!("{label}: {text}"));
+    let _ = writeln!(io::stderr(), "{label}: {}", harmless(&text));
 }
 
 /// A line on stderr; if that cannot be written to, there is nobody to tell.
+///
+/// Paths, names and messages in it may come from a hostile file: nothing in it moves the cursor.
 pub(crate) fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", harmless(line));
+}
+
+/// The text with control characters escaped.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// Standard output, buffered; a failure to write it is a failure of the command.
@@ -162,12 +169,11 @@ pub(crate) fn outputs_json(outputs: &[Value], skipped: &[Skipped], seconds: f64,
 }
 
 /// The line about one finished array.
-pub(crate) fn converted(tensor: &Tensor<'_>, converted: &Converted) {
-    let report = &converted.report;
+pub(crate) fn converted(tensor: &Tensor<'_>, path: &std::path::Path, report: &Report) {
     note(&format!(
         "{} -> {}: {} {}, {} in {:.2} s, {}",
         tensor.info().name,
-        converted.array.path().display(),
+        path.display(),
         report.dtype,
         ShapeText(&report.shape),
         HumanBytes(report.nbytes),

@@ -1,4 +1,4 @@
-//! Signals: the first asks the work to stop and clean up, the second ends the process at once.
+//! Signals ask the work to stop and clean up. It does so within a read or a sync; SIGKILL and SIGQUIT end it at once.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -15,7 +15,6 @@ pub(crate) fn cancel_on_signals(token: &CancelToken) -> Result<()> {
     let received = RECEIVED.get_or_init(Arc::default);
     let register = || {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            flag::register_conditional_shutdown(signal, 128 + signal, token.flag())?;
             flag::register_usize(signal, Arc::clone(received), signal.unsigned_abs() as usize)?;
             flag::register(signal, token.flag())?;
         }

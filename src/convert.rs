@@ -15,7 +15,7 @@ use crate::mmap::PrivateFile;
 use crate::options::{Options, Progress};
 use crate::plan::Plan;
 use crate::rows::Rows;
-use crate::sink::NpySink;
+use crate::sink::{Filler, NpySink};
 use crate::source::{Ledger, ReadContext, Source, Tensor, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 use crate::staging::StagedFile;
@@ -280,7 +280,7 @@ impl<'a> Job<'a> {
             || self.context(ledger.as_ref(), options),
             |slice, context| {
                 let len = slice.bytes.end - slice.bytes.start;
-                let mut window = sink.window(slice.bytes.clone(), true)?;
+                let mut window = sink.window(slice.bytes.clone(), Filler::Kernel)?;
                 self.reader.read(slice.elements.clone(), &mut window, context).map_err(|e| sink.explain(e, len))?;
                 self.decoder.apply(&mut window);
                 window.commit()?;

@@ -3,12 +3,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
 use rustix::fs::{Mode, OFlags};
+
+use crate::spec::memory_len;
+
+/// What one entry of a page table maps at most, where file and address are aligned to it (`x86-64` and `AArch64` with
+/// pages of 4 KiB).
+pub(crate) const LARGE_PAGE: u64 = 2 << 20;
 
 /// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or one that
 /// was chosen at random. It is written, mapped and synced here and gets its final name when it is complete.
@@ -31,26 +37,28 @@ impl PrivateFile {
         &self.0
     }
 
-    /// Maps `range` of the file, which must lie inside it, for writing, with every page already there.
+    /// Maps `range` of the file, which must lie inside it, for writing.
     ///
-    /// A page that the file system cannot provide is an error here, not a signal later.
-    pub(crate) fn map_mut(&self, range: &Range<u64>) -> io::Result<MmapMut> {
-        let len = crate::spec::memory_len(range.end - range.start);
-        // SAFETY: the file was created by this process without a name or under one that nobody else knows (the type has
-        // no other constructors), so no other process writes or shortens it. This process only lengthens it while maps of
-        // it live: the one call that may shorten it is in `NpySink::finish`, which consumes the last handle of the sink,
-        // and every window holds one. The range has blocks, so that stores do not fault. Maps may overlap in pages, and
-        // those for appended rows in rows; but every byte is written through one of them only, because `Plan` cuts
-        // disjoint slices and `ArrayWriter` hands out every row once.
-        let map = unsafe { MmapOptions::new().offset(range.start).len(len).map_mut(&self.0)? };
-        // Advice: without read-ahead pages come one by one, not in large folios (docs/design.md says what that is worth).
-        let _ = map.advise(Advice::Random);
-        match map.advise(Advice::PopulateWrite) {
-            // Linux before 5.14 does not know the advice; the pages then come when they are stored to.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(map),
-            Err(error) => Err(error),
-            Ok(()) => Ok(map),
+    /// With `populate` every page is there afterwards, and one that the file system cannot provide is an error here, not
+    /// a signal when it is stored to. Without, pages come when the kernel reads into them, and the read reports it.
+    pub(crate) fn map_mut(&self, range: &Range<u64>, populate: bool) -> io::Result<MappedRange> {
+        let len = memory_len(range.end - range.start);
+        let is_large = range.end - range.start >= LARGE_PAGE;
+        // A large page is only used where the mapping covers all of it.
+        let start = if is_large { range.start / LARGE_PAGE * LARGE_PAGE } else { range.start };
+        let end = if is_large { range.end.next_multiple_of(LARGE_PAGE).min(self.0.metadata()?.len()) } else { range.end };
+        let map = MmapOptions::new().offset(start).len(memory_len(end - start)).map_raw(&self.0)?;
+        // Advice, so a refusal costs speed only. What it is worth stands in docs/design.md.
+        let _ = map.advise(if is_large { Advice::HugePage } else { Advice::Random });
+        let mapped = MappedRange { map, lead: memory_len(range.start - start), len };
+        if populate {
+            match mapped.map.advise_range(Advice::PopulateWrite, mapped.lead, len) {
+                // Linux before 5.14 does not know the advice; the pages then come when they are stored to.
+                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
+                _ => {}
+            }
         }
+        Ok(mapped)
     }
 
     /// Maps the whole finished file for reading.
@@ -69,11 +77,9 @@ impl PrivateFile {
     ///
     /// This makes no promise about a power cut; `fsync` at the end does.
     pub(crate) fn finish_writeback(&self, range: &Range<u64>) -> io::Result<()> {
-        /// Pages come in groups of up to this size, and a group is only given up as a whole: reach back to where the
-        /// group at the start of the range may begin.
-        const LARGEST_FOLIO: u64 = 2 << 20;
         self.sync_range(range, libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER)?;
-        let start = range.start.saturating_sub(LARGEST_FOLIO);
+        // Pages in a large one are only given up together: reach back to where the one at the start may begin.
+        let start = range.start.saturating_sub(LARGE_PAGE);
         let len = std::num::NonZeroU64::new(range.end - start);
         // Advice: where it is refused the pages stay, clean, until the kernel wants them.
         let _ = rustix::fs::fadvise(&self.0, start, len, rustix::fs::Advice::DontNeed);
@@ -92,6 +98,36 @@ impl PrivateFile {
             error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE)) => self.0.sync_data(),
             error => Err(error),
         }
+    }
+}
+
+/// A part of a private file, mapped for writing.
+#[derive(Debug)]
+pub(crate) struct MappedRange {
+    map: MmapRaw,
+    /// Where in the map the part starts.
+    lead: usize,
+    len: usize,
+}
+
+impl Deref for MappedRange {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: as for `deref_mut`.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.lead), self.len) }
+    }
+}
+
+impl DerefMut for MappedRange {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `map_mut` mapped at least `lead + len` bytes, readable and writable, for as long as `self` lives. The
+        // file was created by this process without a name or under one that nobody else knows (`PrivateFile` has no other
+        // constructors), so no other process writes or shortens it. This process only lengthens it while maps of it live:
+        // the one call that may shorten it is in `NpySink::finish`, which consumes the last handle of the sink, and every
+        // window holds one. The part has blocks, so that stores do not fault. Maps may overlap, but every byte is written
+        // through one of them only, because `Plan` cuts disjoint slices and `ArrayWriter` hands out every row once.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.lead), self.len) }
     }
 }
 

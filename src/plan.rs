@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::budget::Budget;
 use crate::error::{Error, Result};
+use crate::format::npy::DATA_ALIGN;
 use crate::spec::{TensorSpec, memory_len};
 
 /// What the process needs beside buffers: code, stacks, the allocator's own. Measured at 4 to 6 MiB.
@@ -27,6 +28,8 @@ const PAGE_BYTES: u64 = 4096;
 pub(crate) struct Plan {
     elements: Range<u64>,
     slice_elements: u64,
+    /// Elements that the first slice is shorter by.
+    lead_elements: u64,
     itemsize: u64,
     pub(crate) threads: usize,
     /// The scratch memory of one worker, and the longest single read.
@@ -76,12 +79,14 @@ impl Plan {
             return Err(Error::Limit { what: "memory".into(), asked, allowed: Some(budget.as_bytes()) });
         }
         let slice_elements = slice_elements(spec, slice_bytes);
-        let slices = (elements.end - elements.start).div_ceil(slice_elements).max(1);
+        let lead_elements = lead_elements(spec, slice_elements);
+        let slices = (elements.end - elements.start + lead_elements).div_ceil(slice_elements).max(1);
         let threads = threads.min(slices);
         let chunk_bytes = slice_bytes.min(MAX_CHUNK_BYTES);
         Ok(Self {
             elements,
             slice_elements,
+            lead_elements,
             itemsize: spec.itemsize(),
             threads: memory_len(threads),
             chunk_bytes: memory_len(chunk_bytes),
@@ -93,13 +98,19 @@ impl Plan {
 
     /// The number of slices.
     pub(crate) fn slices(&self) -> usize {
-        memory_len((self.elements.end - self.elements.start).div_ceil(self.slice_elements))
+        match self.elements.end - self.elements.start {
+            0 => 0,
+            elements => memory_len((elements + self.lead_elements).div_ceil(self.slice_elements)),
+        }
     }
 
     /// Slice `index`, counted from the first row.
     pub(crate) fn slice(&self, index: usize) -> Slice {
-        let start = self.elements.start + index as u64 * self.slice_elements;
-        let end = (start + self.slice_elements).min(self.elements.end);
+        let boundary = |index: u64| {
+            let elements = (index * self.slice_elements).saturating_sub(self.lead_elements);
+            (self.elements.start + elements).min(self.elements.end)
+        };
+        let (start, end) = (boundary(index as u64), boundary(index as u64 + 1));
         let to_bytes = |element: u64| (element - self.elements.start) * self.itemsize;
         Slice { index, bytes: to_bytes(start)..to_bytes(end), elements: start..end }
     }
@@ -133,6 +144,15 @@ fn slice_elements(spec: &TensorSpec, slice_bytes: u64) -> u64 {
     let rows_per_page = PAGE_BYTES >> row_bytes.trailing_zeros().min(PAGE_BYTES.trailing_zeros());
     let rows = if rows >= rows_per_page { rows / rows_per_page * rows_per_page } else { rows };
     rows * spec.row_elements()
+}
+
+/// Data start one page into the file; a first slice that is shorter by that puts the ends of all slices on multiples of
+/// their length, where rows allow it.
+fn lead_elements(spec: &TensorSpec, slice_elements: u64) -> u64 {
+    let lead = DATA_ALIGN as u64 / spec.itemsize().max(1);
+    let row = spec.row_elements().max(1);
+    let keeps_rows = !slice_elements.is_multiple_of(row) || lead.is_multiple_of(row);
+    if lead < slice_elements && keeps_rows { lead } else { 0 }
 }
 
 #[cfg(test)]
@@ -198,7 +218,7 @@ mod tests {
         let huge = TensorSpec::new(Dtype::UInt8, vec![1, 1 << 30]).unwrap();
         let of = |spec: &TensorSpec| Plan::new(spec, &(0..spec.rows()), Budget::mib(64), 2, 0).unwrap();
         assert_eq!(of(&tiny).slices(), of(&huge).slices());
-        assert_eq!(of(&huge).slices(), 256);
+        assert_eq!(of(&huge).slices(), 257, "4 MiB each, the first and the last one short");
     }
 
     #[test]

@@ -6,13 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use memmap2::MmapMut;
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
-use crate::mmap::PrivateFile;
+use crate::mmap::{LARGE_PAGE, MappedRange, PrivateFile};
 use crate::spec::memory_len;
 use crate::writeback::WriteBehind;
 
@@ -106,16 +105,18 @@ impl NpySink {
         }
     }
 
-    /// Maps `bytes` of the data, once the limit on dirty pages allows it; who must not `wait` gets it at once if nothing
-    /// else helps. The range must have been reserved.
-    pub(crate) fn window(self: &Arc<Self>, bytes: Range<u64>, wait: bool) -> Result<Window> {
+    /// Maps `bytes` of the data, once the limit on dirty pages allows it. The range must have been reserved.
+    pub(crate) fn window(self: &Arc<Self>, bytes: Range<u64>, filler: Filler) -> Result<Window> {
         let range = bytes.start + DATA_ALIGN as u64..bytes.end + DATA_ALIGN as u64;
         // Pages are what gets dirty, however few of their bytes are written.
-        let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end.next_multiple_of(PAGE_BYTES);
+        let page = if range.end - range.start >= LARGE_PAGE { LARGE_PAGE } else { PAGE_BYTES };
+        let pages = range.start / page * page..range.end.next_multiple_of(page);
         let len = pages.end - pages.start;
+        let wait = filler != Filler::Nested;
         self.behind.acquire(&self.file, len, wait).map_err(|e| self.write_error("write", len)(e))?;
         let counted = Counted { sink: Arc::clone(self), pages };
-        let map = self.file.map_mut(&range).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
+        let populate = filler != Filler::Kernel;
+        let map = self.file.map_mut(&range, populate).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
         Ok(Window { map, counted })
     }
 
@@ -156,10 +157,22 @@ impl NpySink {
     }
 }
 
+/// Who fills a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filler {
+    /// System calls that read into it; they report pages that cannot be had.
+    Kernel,
+    /// Stores of this process, which would die of such a page: all of them have to be there.
+    Stores,
+    /// The same, by a thread that holds a window already and must not wait for memory that others may only give back
+    /// after it.
+    Nested,
+}
+
 /// A mapped part of the data. Filled through [`DerefMut`], then handed to the disk with [`commit`](Self::commit).
 #[derive(Debug)]
 pub(crate) struct Window {
-    map: MmapMut,
+    map: MappedRange,
     counted: Counted,
 }
 

@@ -15,7 +15,7 @@ use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::plan::Plan;
-use crate::sink::{NpySink, Window};
+use crate::sink::{Filler, NpySink, Window};
 use crate::spec::{ShapeText, TensorSpec};
 use crate::staging::StagedFile;
 use crate::view::MmapArray;
@@ -214,7 +214,7 @@ impl ArrayWriter {
         let end = (self.next / self.append_window + 1) * self.append_window;
         let end = self.total_bytes().map_or(end, |total| end.min(total));
         self.reserve(end)?;
-        self.sink.window(self.next..end, true)
+        self.sink.window(self.next..end, Filler::Stores)
     }
 
     /// Lets `fill` write rows `rows`, which are zeros unless filling them failed before. Any number of threads may do so at
@@ -251,7 +251,8 @@ impl ArrayWriter {
         } else {
             self.reserve(bytes.end)?;
             let nesting = Nesting::enter();
-            let mut window = self.sink.window(bytes, nesting.is_outermost())?;
+            let filler = if nesting.is_outermost() { Filler::Stores } else { Filler::Nested };
+            let mut window = self.sink.window(bytes, filler)?;
             fill(&mut window)?;
             self.decoder().apply(&mut window);
             self.commit(window)?;

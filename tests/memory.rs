@@ -37,8 +37,8 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_tensor_forty_times_the_budget_is_converted_within_it() {
-    const TOTAL: u64 = 400 << 20;
-    let budget = Budget::mib(10);
+    const TOTAL: u64 = 600 << 20;
+    let budget = Budget::mib(15);
     let dir = tempfile::tempdir().unwrap();
     for (case, shape) in [vec![TOTAL / 256, 256], vec![1, TOTAL], vec![20, TOTAL / 20]].into_iter().enumerate() {
         let prefix = dir.path().join(format!("c{case}"));

@@ -217,7 +217,7 @@ fn an_interrupted_conversion_leaves_nothing_and_says_so() {
     for (signal, expected) in [("-INT", 130), ("-TERM", 143)] {
         // Progress lines come after the first slices, so the work is under way when the first one is read.
         let mut child = Command::new(env!("CARGO_BIN_EXE_mmconvert"))
-            .args(["convert", text(&prefix), "-o", text(&out.join("t.npy")), "--memory", "9MiB", "-j", "1", "-v"])
+            .args(["convert", text(&prefix), "-o", text(&out.join("t.npy")), "--memory", "13MiB", "-j", "1", "-v"])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

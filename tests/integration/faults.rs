@@ -56,7 +56,7 @@ fn a_reader_that_fails_anywhere_leaves_what_was_there() {
                     let reader = Faulty { inner, left: AtomicU64::new(left), cancel: cancel.then(|| token.clone()) };
                     let result = Converter::from_reader(Box::new(reader))
                         .threads(threads)
-                        .memory(Budget::mib(12))
+                        .memory(Budget::mib(16))
                         .overwrite(old.is_some())
                         .cancel(token)
                         .run(&out);

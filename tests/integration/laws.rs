@@ -179,7 +179,7 @@ fn any_budget_and_any_thread_count_give_the_same_bytes() {
         Stored { dtype: Dtype::UInt8, shape: shape.clone(), pieces, layout, bytes: bytes.clone() }.write(&prefix);
         let source = Source::open(&prefix).unwrap();
         let tensor = source.tensor("t").unwrap();
-        for (threads, budget) in [(1, Budget::mib(9)), (2, Budget::mib(10)), (3, Budget::mib(32)), (8, Budget::mib(1000))] {
+        for (threads, budget) in [(1, Budget::mib(13)), (2, Budget::mib(14)), (3, Budget::mib(32)), (8, Budget::mib(1000))] {
             let converter = Converter::new(&tensor).unwrap().threads(threads).memory(budget).overwrite(true);
             let estimate = converter.estimate().unwrap();
             assert!(estimate.memory_bytes <= budget.as_bytes());

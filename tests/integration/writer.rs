@@ -15,7 +15,7 @@ fn rows_filled_in_parallel_and_rows_appended_are_the_same_array() {
     let pixel = |frame: u64, i: usize| (frame as usize * 31 + i) as u8;
     let (filled, appended) = (dir.path().join("filled.npy"), dir.path().join("appended.npy"));
 
-    let writer = ArrayWriter::new(Dtype::UInt8, &[40, 30, 3]).rows(500).memory(Budget::mib(16)).create(&filled).unwrap();
+    let writer = ArrayWriter::new(Dtype::UInt8, &[40, 30, 3]).rows(500).memory(Budget::mib(20)).create(&filled).unwrap();
     (0..100usize)
         .into_par_iter()
         .rev()
@@ -33,7 +33,7 @@ fn rows_filled_in_parallel_and_rows_appended_are_the_same_array() {
     assert_eq!(array.shape(), [500, 40, 30, 3]);
     assert_eq!(array.view_fixed::<u8, Ix4>().unwrap()[[499, 39, 29, 2]], pixel(499, 3599));
 
-    let mut writer = ArrayWriter::new(Dtype::UInt8, &[40, 30, 3]).memory(Budget::mib(16)).create(&appended).unwrap();
+    let mut writer = ArrayWriter::new(Dtype::UInt8, &[40, 30, 3]).memory(Budget::mib(20)).create(&appended).unwrap();
     for frame in 0..500 {
         let bytes: Vec<u8> = (0..3600).map(|i| pixel(frame, i)).collect();
         let (one, two) = bytes.split_at(frame as usize % 3600);
@@ -110,7 +110,7 @@ fn rows_are_written_once_and_all_of_them() {
     assert!(names_in(dir.path()).is_empty());
     assert!(ArrayWriter::new(Dtype::String, &[]).create(&path).is_err());
     assert!(ArrayWriter::new(Dtype::UInt8, &[1 << 40, 1 << 40]).create(&path).is_err());
-    let small = ArrayWriter::new(Dtype::UInt8, &[64 << 20]).rows(1).memory(Budget::mib(16)).create(&path).unwrap();
+    let small = ArrayWriter::new(Dtype::UInt8, &[64 << 20]).rows(1).memory(Budget::mib(20)).create(&path).unwrap();
     assert!(matches!(small.fill_bytes(0..1, |_| Ok::<(), Error>(())), Err(Error::Limit { .. })));
 }
 
@@ -205,7 +205,7 @@ fn nest(writer: &ArrayWriter, row: u64) -> Result<(), Error> {
 #[test]
 fn a_fill_inside_a_fill_does_not_wait_for_itself() {
     let dir = tempfile::tempdir().unwrap();
-    let writer = ArrayWriter::new(Dtype::UInt8, &[1 << 20]).rows(24).memory(Budget::mib(12)).create(dir.path().join("n.npy")).unwrap();
+    let writer = ArrayWriter::new(Dtype::UInt8, &[1 << 20]).rows(24).memory(Budget::mib(20)).create(dir.path().join("n.npy")).unwrap();
     (0..3usize).into_par_iter().try_for_each(|outer| nest(&writer, outer as u64 * 8)).unwrap();
     let array = writer.finish().unwrap();
     assert!(array.as_bytes().chunks(1 << 20).enumerate().all(|(row, bytes)| bytes.iter().all(|&b| usize::from(b) == row)));

@@ -75,7 +75,7 @@ impl Options {
         self
     }
 
-    /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`] and no output.
+    /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`](crate::Error::Cancelled) and no output.
     #[must_use]
     pub fn cancel(mut self, token: CancelToken) -> Self {
         self.cancel = token;

@@ -24,10 +24,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The output exists and replacing it was not asked for; it is left as it was.
-    #[error("{} already exists; it was left as it is (-f replaces it)", path.display())]
+    #[error("{} already exists and was left as it is: {hint}", path.display())]
     OutputExists {
         /// The output's final name.
         path: PathBuf,
+        /// What can be done.
+        hint: &'static str,
     },
     /// A file breaks its own format, or its bytes do not match their checksum.
     #[error("{}: {what}{}: {detail}", path.display(), At(*offset))]

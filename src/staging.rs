@@ -175,7 +175,7 @@ impl Directory {
 
 fn name_error(errno: Errno, target: &Path) -> Error {
     match errno {
-        Errno::EXIST | Errno::NOTEMPTY => Error::OutputExists { path: target.to_owned() },
+        Errno::EXIST | Errno::NOTEMPTY => Error::OutputExists { path: target.to_owned(), hint: "it was not there at the start" },
         errno => Error::os("name the finished output", target)(errno),
     }
 }
@@ -213,7 +213,7 @@ fn check_target(target: &Path, existing: Existing) -> Result<PathBuf> {
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target.to_owned()),
         Err(error) => Err(Error::io("look at", target)(error)),
-        Ok(_) if existing == Existing::Keep => Err(Error::OutputExists { path: target.to_owned() }),
+        Ok(_) if existing == Existing::Keep => Err(Error::OutputExists { path: target.to_owned(), hint: "-f replaces it" }),
         Ok(metadata) if metadata.is_symlink() => {
             let resolved = fs::canonicalize(target).map_err(Error::io("follow the link", target))?;
             check_replaceable(&resolved)?;
@@ -267,14 +267,17 @@ impl StagedDir {
         let is_there = match look_at(target)? {
             Found::Nothing => false,
             Found::Directory => true,
-            Found::File | Found::Other => return Err(Error::OutputExists { path: target.to_owned() }),
+            Found::File | Found::Other => {
+                return Err(Error::OutputExists { path: target.to_owned(), hint: "several arrays need a directory" });
+            }
         };
         let place = if is_there { target.join(INSIDE) } else { target.to_owned() };
         sweep(&place);
         if is_there && existing == Existing::Keep {
             let mut entries = fs::read_dir(target).map_err(Error::io("list", target))?;
             if entries.next().is_some() {
-                return Err(Error::OutputExists { path: target.to_owned() });
+                let hint = "it is not empty; -f puts the arrays beside what is in it, and replaces files of the same name";
+                return Err(Error::OutputExists { path: target.to_owned(), hint });
             }
         }
         let outer = Directory::open(parent_of(&place))?;

@@ -80,7 +80,7 @@ impl Plan {
         let slice_bytes = slice_for(threads);
         if slice_bytes < MIN_SLICE_BYTES {
             let asked = fixed + MIN_SLICE_BYTES * (SLICES_PER_THREAD + 1);
-            return Err(Error::Limit { what: "memory".into(), asked, allowed: Some(budget.as_bytes()) });
+            return Err(Error::Limit { what: "memory in the budget".into(), asked, allowed: Some(budget.as_bytes()) });
         }
         let slice_elements = slice_elements(spec, slice_bytes);
         let lead_elements = lead_elements(spec, slice_elements);

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 /// The default budget never exceeds this.
 const DEFAULT_MOST: u64 = 1 << 30;
+/// With less than this hardly anything can be converted.
+const DEFAULT_LEAST: u64 = 16 << 20;
 /// What is assumed to be available where the system does not say.
 const ASSUMED_AVAILABLE: u64 = 1 << 30;
 
@@ -32,10 +34,12 @@ impl Budget {
         self.0
     }
 
-    /// A quarter of the memory available to this process, at most 1 GiB. The limits of its memory cgroups count.
+    /// A quarter of the memory available to this process, at most 1 GiB. The limits of its memory cgroups count. Where a
+    /// quarter would be too little for any conversion it is up to half.
     #[must_use]
     pub fn detect() -> Self {
-        Self((available() / 4).min(DEFAULT_MOST))
+        let available = available();
+        Self((available / 4).clamp(DEFAULT_LEAST.min(available / 2), DEFAULT_MOST))
     }
 }
 

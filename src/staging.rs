@@ -11,6 +11,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,10 +113,8 @@ impl StagedFile {
 
     fn of(file: PrivateFile, target: PathBuf, existing: Existing, temporary: Option<TemporaryName>) -> Result<Self> {
         lock(file.file());
-        if existing == Existing::Replace
-            && let Ok(old) = fs::metadata(&target)
-        {
-            file.file().set_permissions(old.permissions()).map_err(Error::io("set the permissions of the file that replaces", &target))?;
+        if existing == Existing::Replace {
+            keep_permissions(&file, &target)?;
         }
         let directory = Directory::open(parent_of(&target))?;
         Ok(Self { file: Arc::new(file), target, existing, directory, temporary })
@@ -152,6 +151,14 @@ impl StagedFile {
         temporary.keep();
         directory.sync()
     }
+}
+
+/// Gives a new file the permissions of the one that it is to replace, so that private data stay private. Nothing more:
+/// it is ours, and must not run with our rights.
+fn keep_permissions(file: &PrivateFile, target: &Path) -> Result<()> {
+    let Ok(old) = fs::metadata(target) else { return Ok(()) };
+    let permissions = fs::Permissions::from_mode(old.permissions().mode() & 0o777);
+    file.file().set_permissions(permissions).map_err(Error::io("set the permissions of the file that replaces", target))
 }
 
 /// A directory that is open, to be synced later.
@@ -243,7 +250,6 @@ fn check_replaceable(target: &Path) -> Result<()> {
 /// get their names one by one.
 #[derive(Debug)]
 pub(crate) struct StagedDir {
-    name: TemporaryName,
     target: PathBuf,
     existing: Existing,
     /// The target itself if it exists, else the directory it is to lie in.
@@ -252,6 +258,8 @@ pub(crate) struct StagedDir {
     inner: Directory,
     /// What is to be moved into an existing directory, in this order.
     files: Vec<OsString>,
+    /// Last, so that the removal may use the descriptors that the others give back.
+    name: TemporaryName,
 }
 
 /// The name that hidden directories inside an existing one are made of.
@@ -286,7 +294,7 @@ impl StagedDir {
         let name = TemporaryName::new(name);
         let inner = Directory::open(name.path())?;
         lock(&inner.file);
-        Ok(Self { name, target: target.to_owned(), existing, outer, inner, files: Vec::new() })
+        Ok(Self { target: target.to_owned(), existing, outer, inner, files: Vec::new(), name })
     }
 
     /// Refuses names under which something else than a file lies in the existing directory.
@@ -298,6 +306,9 @@ impl StagedDir {
     pub(crate) fn create_file(&mut self, file: &str) -> Result<Arc<PrivateFile>> {
         let path = self.inner.path.join(file);
         let created = PrivateFile::named(&path).map_err(Error::io("create", &path))?;
+        if self.existing == Existing::Replace {
+            keep_permissions(&created, &self.target.join(file))?;
+        }
         self.files.push(file.into());
         Ok(Arc::new(created))
     }
@@ -312,18 +323,63 @@ impl StagedDir {
     /// # Errors
     /// [`Error::OutputExists`] when the name was taken meanwhile, [`Error::Io`].
     pub(crate) fn publish(self) -> Result<()> {
-        self.inner.sync()?;
+        self.inner.file.sync_all().map_err(Error::io("sync the directory for", &self.target))?;
         if self.outer.path == self.target {
-            for file in &self.files {
-                let target = self.target.join(file);
-                rename(&self.inner.path.join(file), &target, self.existing).map_err(|errno| name_error(errno, &target))?;
-            }
+            self.place_files()?;
             return self.outer.sync();
         }
         rename(self.name.path(), &self.target, Existing::Keep).map_err(|errno| name_error(errno, &self.target))?;
         self.name.keep();
         self.outer.sync()
     }
+
+    /// Moves the files into the existing directory. If one cannot be moved, those before it are taken out again and what
+    /// they replaced comes back.
+    fn place_files(&self) -> Result<()> {
+        let mut placed = Vec::with_capacity(self.files.len());
+        for file in &self.files {
+            let (from, to) = (self.inner.path.join(file), self.target.join(file));
+            match self.place(&from, &to) {
+                Ok(how) => placed.push((from, to, how)),
+                Err(error) => {
+                    for (from, to, how) in placed.into_iter().rev() {
+                        // What cannot be undone stays: a complete new file in place of a complete old one.
+                        let _ = match how {
+                            Placed::New => rustix::fs::rename(&to, &from),
+                            Placed::Exchanged => rustix::fs::renameat_with(CWD, &to, CWD, &from, RenameFlags::EXCHANGE),
+                            Placed::Replaced => Ok(()),
+                        };
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, from: &Path, to: &Path) -> Result<Placed> {
+        let failed = |errno| name_error(errno, to);
+        if self.existing == Existing::Keep || look_at(to)? == Found::Nothing {
+            return rename(from, to, Existing::Keep).map(|()| Placed::New).map_err(failed);
+        }
+        check_replaceable(to)?;
+        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+            // File systems that cannot exchange two names.
+            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::rename(from, to).map(|()| Placed::Replaced).map_err(failed),
+            result => result.map(|()| Placed::Exchanged).map_err(failed),
+        }
+    }
+}
+
+/// How a file got its place in an existing directory.
+#[derive(Debug, Clone, Copy)]
+enum Placed {
+    /// There was nothing.
+    New,
+    /// What was there is in the hidden directory now.
+    Exchanged,
+    /// What was there is gone.
+    Replaced,
 }
 
 /// The part that all temporary names for `target` start with.
@@ -368,7 +424,7 @@ fn sweep(target: &Path) {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::MetadataExt;
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -484,6 +540,23 @@ mod tests {
         assert_eq!(fs::metadata(&target).unwrap().ino(), inode);
         fs::create_dir(target.join("d.npy")).unwrap();
         assert!(StagedDir::create(&target, Existing::Replace).unwrap().check_replaceable("d.npy").is_err());
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_given_takes_the_others_back() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.npy"), "old").unwrap();
+        fs::set_permissions(dir.path().join("a.npy"), fs::Permissions::from_mode(0o4600)).unwrap();
+        let mut staged = StagedDir::create(dir.path(), Existing::Replace).unwrap();
+        for name in ["a.npy", "b.npy", "c.npy", "d.npy"] {
+            staged.create_file(name).unwrap().file().write_all(b"new").unwrap();
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&staged.inner.path.join("a.npy")), 0o600);
+        fs::create_dir(dir.path().join("c.npy")).unwrap();
+        assert!(staged.publish().is_err());
+        assert_eq!(names(dir.path()), ["a.npy", "c.npy"]);
+        assert_eq!(fs::read_to_string(dir.path().join("a.npy")).unwrap(), "old");
     }
 
     #[test]

@@ -162,7 +162,10 @@ fn instead(dir: &Path) -> String {
 fn unrecognised(path: &Path) -> Result<Error> {
     let not_found = |detail| Ok(Error::NotFound { what: "source", detail });
     match look_at(path)? {
-        Found::Directory => return not_found(format!("{} is a directory without {}", path.display(), missing_in(path))),
+        Found::Directory => {
+            std::fs::read_dir(path).map_err(Error::io("list", path))?;
+            return not_found(format!("{} is a directory without {}", path.display(), missing_in(path)));
+        }
         Found::File => {
             let detail = format!("{} is {}; readable are {}", path.display(), guess(path), formats().collect::<Vec<_>>().join(", "));
             return Ok(Error::Unsupported { what: "this file".into(), detail });

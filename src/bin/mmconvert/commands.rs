@@ -137,9 +137,10 @@ fn estimate_json(estimate: &Estimate) -> Value {
 /// `mmconvert convert`.
 pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let started = Instant::now();
+    let cancel = CancelToken::new();
+    signals::cancel_on_signals(&cancel)?;
     let source = open(&args.source, common)?;
     let tensors = source.select(&bytes(&args.names))?;
-    let cancel = CancelToken::new();
     let options = options(&args.resources).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
     let single = match tensors.as_slice() {
         [one] if !args.output.is_dir() && !args.output.as_os_str().as_bytes().ends_with(b"/") => Some(one),
@@ -148,7 +149,6 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     if args.dry_run {
         return dry_run(args, &tensors, &options);
     }
-    signals::cancel_on_signals(&cancel)?;
     let (options, bar) = progress::attach(options, common);
     let clear = || bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
 
@@ -252,9 +252,9 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], options: &Options) -> Result<
 
 /// `mmconvert verify`.
 pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
-    let source = Source::open_as(&args.against, args.format.as_deref())?;
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
+    let source = Source::open_as(&args.against, args.format.as_deref())?;
     let options = options(&args.resources).cancel(cancel);
     let mut results = Vec::new();
     let mut different = false;

@@ -6,7 +6,7 @@ mod progress;
 mod render;
 mod signals;
 
-use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+use std::io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -49,7 +49,7 @@ fn exit_code(error: &Error) -> u8 {
         Error::BadRequest { .. } | Error::NoSuchTensor { .. } | Error::WrongDtype { .. } => 2,
         Error::Malformed { .. } => 3,
         Error::Limit { .. } => 4,
-        Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge) => 4,
+        Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge | OutOfMemory) => 4,
         Error::Unsupported { .. } => 6,
         Error::Cancelled => signals::received().map_or(1, |signal| 128 + signal),
         _ => 1,

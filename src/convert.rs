@@ -63,9 +63,7 @@ pub struct Converted {
 /// let tensor = source.tensor("embedding")?;
 /// let converted = Converter::new(&tensor)?.memory(Budget::mib(256)).run("embedding.npy")?;
 /// let view = converted.array.view::<f32>()?;
-/// println!("{:?}, first row {}", view.shape(), view.row(0));
-/// # trait Row { fn row(&self, i: usize) -> String; }
-/// # impl Row for ndarray::ArrayViewD<'_, f32> { fn row(&self, i: usize) -> String { format!("{:?}", self.index_axis(ndarray::Axis(0), i)) } }
+/// println!("{:?}, checksums: {:?}", view.shape(), converted.report.verified);
 /// # Ok::<(), mmconvert::Error>(())
 /// ```
 #[derive(Debug)]
@@ -273,6 +271,7 @@ impl<'a> Job<'a> {
         let sink = Arc::new(NpySink::new(Arc::clone(file), target, self.descr, self.plan.window_bytes));
         sink.reserve(self.spec.nbytes())?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let filler = if self.reader.fills_by_system_calls() { Filler::Kernel } else { Filler::Stores };
         let done = AtomicU64::new(0);
         crate::pool::for_each_slice(
             &self.plan,
@@ -280,7 +279,7 @@ impl<'a> Job<'a> {
             || self.context(ledger.as_ref(), options),
             |slice, context| {
                 let len = slice.bytes.end - slice.bytes.start;
-                let mut window = sink.window(slice.bytes.clone(), Filler::Kernel)?;
+                let mut window = sink.window(slice.bytes.clone(), filler)?;
                 self.reader.read(slice.elements.clone(), &mut window, context).map_err(|e| sink.explain(e, len))?;
                 self.decoder.apply(&mut window);
                 window.commit()?;

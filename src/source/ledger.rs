@@ -74,7 +74,8 @@ impl<'a> Ledger<'a> {
     pub(crate) fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
         let mut run = Run { len: bytes.len() as u64, crc: crc::crc32c(bytes) };
         let mut start = offset;
-        let mut coverage = self.progress[region].lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(progress), Some(whole)) = (self.progress.get(region), self.regions.get(region)) else { return };
+        let mut coverage = progress.lock().unwrap_or_else(PoisonError::into_inner);
         let Coverage::Parts(runs) = &mut *coverage else { return };
         if let Some((&before, &left)) = runs.range(..offset).next_back()
             && before + left.len == offset
@@ -85,7 +86,7 @@ impl<'a> Ledger<'a> {
         if let Some(right) = runs.remove(&(start + run.len)) {
             run = run.then(right);
         }
-        if run.len == self.regions[region].nbytes {
+        if run.len == whole.nbytes {
             *coverage = Coverage::Whole(run.crc);
         } else {
             runs.insert(start, run);

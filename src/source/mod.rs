@@ -55,6 +55,13 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// Whether [`read`](Self::read) fills `out` through system calls only, which report a page of a mapped output that
+    /// cannot be had. A reader that stores into `out` itself would be killed, so it gets pages that are all there, which
+    /// takes longer.
+    fn fills_by_system_calls(&self) -> bool {
+        false
+    }
+
     /// Heap bytes the reader keeps while it lives, which come out of the memory budget.
     fn heap_bytes(&self) -> u64 {
         0

@@ -139,6 +139,8 @@ pub(crate) struct PieceReader<'a> {
     /// In the order of their first elements.
     pieces: Vec<Placed>,
     regions: Vec<Region>,
+    /// Whether every run of every piece is read in place.
+    in_place: bool,
 }
 
 #[derive(Debug)]
@@ -171,7 +173,11 @@ impl<'a> PieceReader<'a> {
             reach = reach.max(piece.reach);
             piece.reach = reach;
         }
-        Self { shards, spec, order, pieces: placed, regions }
+        let in_place = placed.iter().all(|placed| {
+            let run = placed.piece.extent.run_elements(shape);
+            run == placed.piece.extent.elements() || run * spec.itemsize() >= DIRECT_RUN_BYTES
+        });
+        Self { shards, spec, order, pieces: placed, regions, in_place }
     }
 
     /// Reads elements `local` of a piece from storage into `buf`, chunk by chunk, each with its checksum.
@@ -251,6 +257,10 @@ impl TensorReader for PieceReader<'_> {
 
     fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    fn fills_by_system_calls(&self) -> bool {
+        self.in_place
     }
 
     fn heap_bytes(&self) -> u64 {

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
 use crate::options::{Options, Progress};
+use crate::paths::is_file;
 use crate::rows::Rows;
 use crate::source::{Name, Source, Tensor};
 use crate::staging::StagedDir;
@@ -162,7 +163,7 @@ fn with_offset(options: &Options, done: u64, total_bytes: u64) -> Options {
 /// [`Error::NotFound`] when there is no manifest, [`Error::Malformed`] when it is not one that [`export`] wrote.
 pub fn manifest_files(dir: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     let path = dir.as_ref().join(MANIFEST);
-    if !path.is_file() {
+    if !is_file(&path)? {
         let detail = format!("{} has none, so it is no directory that an export made", dir.as_ref().display());
         return Err(Error::NotFound { what: MANIFEST, detail });
     }

@@ -9,7 +9,7 @@ use crate::staging::Existing;
 
 /// Choices that hold for any number of conversions.
 ///
-/// Defaults: memory a quarter of what is available and at most 1 GiB, threads as many as cores, checksums verified,
+/// Defaults: memory as [`Budget::detect`] finds it, threads as many as cores, checksums verified,
 /// existing outputs kept.
 #[derive(Clone)]
 pub struct Options {

@@ -251,8 +251,10 @@ fn check_replaceable(target: &Path) -> Result<()> {
 #[derive(Debug)]
 pub(crate) struct StagedDir {
     target: PathBuf,
+    /// Whether the target is a directory already.
+    is_there: bool,
     existing: Existing,
-    /// The target itself if it exists, else the directory it is to lie in.
+    /// The target itself if it is there, else the directory it is to lie in.
     outer: Directory,
     /// The hidden directory, locked.
     inner: Directory,
@@ -294,7 +296,7 @@ impl StagedDir {
         let name = TemporaryName::new(name);
         let inner = Directory::open(name.path())?;
         lock(&inner.file);
-        Ok(Self { target: target.to_owned(), existing, outer, inner, files: Vec::new(), name })
+        Ok(Self { target: target.to_owned(), is_there, existing, outer, inner, files: Vec::new(), name })
     }
 
     /// Refuses names under which something else than a file lies in the existing directory.
@@ -324,7 +326,7 @@ impl StagedDir {
     /// [`Error::OutputExists`] when the name was taken meanwhile, [`Error::Io`].
     pub(crate) fn publish(self) -> Result<()> {
         self.inner.file.sync_all().map_err(Error::io("sync the directory for", &self.target))?;
-        if self.outer.path == self.target {
+        if self.is_there {
             self.place_files()?;
             return self.outer.sync();
         }

@@ -109,7 +109,7 @@ pub(crate) struct Info {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Resources {
     /// The most memory to use, dirty page cache included: 512MiB, 1.5GB, 65536 [default: a quarter of what is
-    /// available to this process, at most 1GiB].
+    /// available to this process, at most 1GiB; up to half where that is less than 16MiB].
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<Budget>,
     /// The most threads to use [default: all cores].

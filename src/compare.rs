@@ -11,6 +11,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
 use crate::options::Options;
+use crate::os;
 use crate::paths::{Found, look_at};
 use crate::rows::Rows;
 use crate::source::{Tensor, Verified};
@@ -85,7 +86,7 @@ impl fmt::Display for Difference {
 pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     let path = path.as_ref();
     let reader = tensor.reader()?;
-    let job = Job::new(reader.as_ref(), rows, tensor.source().heap_bytes(), options)?;
+    let job = Job::new(reader.as_ref(), rows, tensor.source().heap_bytes())?;
     let array = ArrayFile::open(path)?;
     if let Some(difference) = array.differs_from(&job.spec)? {
         return Ok(Comparison::Different(difference));
@@ -93,7 +94,7 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
     let itemsize = memory_len(job.spec.itemsize());
     let first: Mutex<Option<FirstDifference>> = Mutex::new(None);
     let verified = job.for_each_decoded(options, |bytes, expected, found| {
-        array.file.read_exact_at(found, array.data_offset + bytes.start).map_err(Error::io("read", path))?;
+        os::read_exact_at(&array.file, found, array.data_offset + bytes.start, options.calls()).map_err(Error::io("read", path))?;
         if let Some(byte) = expected.iter().zip(found.iter()).position(|(a, b)| a != b) {
             let start = byte / itemsize * itemsize;
             let position = bytes.start + start as u64;

@@ -1,28 +1,30 @@
 //! Source, plan, decode and sink joined: one tensor into one `.npy`.
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
 use crate::decode::Decoder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::mmap::PrivateFile;
+use crate::format::npy::{DATA_ALIGN, Header};
+use crate::method::Method;
+use crate::mmap;
 use crate::options::{Options, Progress};
-use crate::plan::Plan;
+use crate::os;
+use crate::plan::{Memory, Plan, Resources, Slice};
 use crate::rows::Rows;
-use crate::sink::{Filler, NpySink};
-use crate::source::{Ledger, ReadContext, Source, Tensor, TensorReader, Verified};
+use crate::runs::{DataRuns, Part};
+use crate::sink::{Filler, NpySink, PrivateFile, Sharing};
+use crate::source::{Ledger, ReadContext, Source, StoredRun, Tensor, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 use crate::staging::StagedFile;
 use crate::view::MmapArray;
-
-/// How outputs are written in this version: read straight into mapped windows.
-const METHOD: &str = "map";
 
 /// What a conversion did.
 #[derive(Debug, Clone)]
@@ -36,8 +38,8 @@ pub struct Report {
     pub nbytes: u64,
     /// From opening the output to its name being on disk.
     pub elapsed: Duration,
-    /// How the output was written: `map` reads straight into mapped windows.
-    pub method: &'static str,
+    /// How the output was written.
+    pub method: Method,
     /// How much of the data stored checksums vouch for.
     pub verified: Verified,
     /// The most memory in use, by the plan's account: process, source, buffers, output pages not on disk yet.
@@ -145,27 +147,32 @@ impl<'a> Converter<'a> {
         self
     }
 
-    /// What a run would read, write and use; nothing is read or written for it.
+    /// See [`Options::method`].
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.options = self.options.method(method);
+        self
+    }
+
+    /// See [`Options::in_flight`].
+    #[must_use]
+    pub fn in_flight(mut self, slices: usize) -> Self {
+        self.options = self.options.in_flight(slices);
+        self
+    }
+
+    /// What a run with this output would read, write and use. No data are read or written for it: what the file system
+    /// can do is tried with a byte of a file that never has a name.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice.
-    pub fn estimate(&self) -> Result<Estimate> {
-        let job = self.job()?;
-        Ok(Estimate {
-            shape: job.spec.shape().to_vec(),
-            read_bytes: job.plan.total_bytes(),
-            write_bytes: job.plan.total_bytes(),
-            slices: job.plan.slices(),
-            slice_bytes: job.plan.slice_bytes().min(job.plan.total_bytes()),
-            threads: job.plan.threads,
-            memory_bytes: job.plan.memory_bytes(),
-            method: METHOD,
-        })
+    /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice,
+    /// [`Error::Unsupported`] when the method that was asked for cannot be had.
+    pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Estimate> {
+        self.job()?.estimate(output.as_ref(), &self.options.settled())
     }
 
     fn job(&self) -> Result<Job<'_>> {
-        let heap_bytes = self.source.map_or(0, Source::heap_bytes);
-        Job::new(self.reader.as_ref(), self.rows, heap_bytes, &self.options)
+        Job::new(self.reader.as_ref(), self.rows, self.source.map_or(0, Source::heap_bytes))
     }
 
     /// Writes the array to `path`, where it appears complete, verified and synced, or not at all; then maps it.
@@ -176,7 +183,7 @@ impl<'a> Converter<'a> {
     /// [`Error::Cancelled`]; [`Error::Io`].
     pub fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
         let (array, report) = self.execute(path.as_ref(), |staged, dtype| {
-            let map = staged.file().map().map_err(Error::io("map", staged.target()))?;
+            let map = mmap::map_finished(staged.file()).map_err(Error::io("map", staged.target()))?;
             MmapArray::new(map, staged.target(), Some(dtype))
         })?;
         Ok(Converted { array, report })
@@ -193,14 +200,16 @@ impl<'a> Converter<'a> {
     /// What can still fail once the file is complete happens in `view`, before it gets its name.
     fn execute<V>(self, path: &Path, view: impl FnOnce(&StagedFile, Dtype) -> Result<V>) -> Result<(V, Report)> {
         let started = Instant::now();
-        let job = self.job()?;
-        let staged = StagedFile::create(path, self.options.existing())?;
+        let (job, options) = (self.job()?, self.options.settled());
+        // What the memory does not allow is refused before there is an output.
+        job.plan(Memory::Buffers, &options)?;
+        let staged = StagedFile::create(path, options.existing(), options.calls())?;
         if let Some(source) = self.source {
             source.check_not_own(staged.target())?;
         }
-        let outcome = job.fill(staged.file(), staged.target(), &self.options)?;
+        let outcome = job.fill(staged.file(), staged.target(), &options)?;
         let view = view(&staged, job.spec.dtype())?;
-        self.options.cancel.check()?;
+        options.cancel.check()?;
         staged.publish()?;
         Ok((view, job.report(&outcome, started)))
     }
@@ -212,7 +221,9 @@ impl<'a> Converter<'a> {
 pub struct Estimate {
     /// The output's shape.
     pub shape: Vec<u64>,
-    /// Bytes to read from the source.
+    /// Bytes of the output's elements.
+    pub nbytes: u64,
+    /// Bytes to read from the source: its holes, and what is shared and not verified, need not be.
     pub read_bytes: u64,
     /// Bytes of elements to write.
     pub write_bytes: u64,
@@ -225,27 +236,29 @@ pub struct Estimate {
     /// The most memory in use.
     pub memory_bytes: u64,
     /// How the output would be written.
-    pub method: &'static str,
+    pub method: Method,
 }
 
-/// One tensor, ready to be converted: everything that can be refused has been.
+/// One tensor, ready to be converted: everything that can be refused without an output has been.
 pub(crate) struct Job<'a> {
     reader: &'a dyn TensorReader,
     /// The output's spec: the selected rows.
     pub(crate) spec: TensorSpec,
-    plan: Plan,
+    rows: Range<u64>,
+    heap_bytes: u64,
     decoder: Decoder,
     descr: &'static str,
 }
 
 /// What filling a file gave.
 pub(crate) struct Outcome {
-    verified: Verified,
-    peak_memory: u64,
+    pub(crate) method: Method,
+    pub(crate) verified: Verified,
+    pub(crate) peak_memory: u64,
 }
 
 impl<'a> Job<'a> {
-    pub(crate) fn new(reader: &'a dyn TensorReader, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
+    pub(crate) fn new(reader: &'a dyn TensorReader, rows: Option<Rows>, heap_bytes: u64) -> Result<Self> {
         let source = reader.spec();
         let descr = source.dtype().descr().ok_or_else(|| Error::Unsupported {
             what: format!("dtype {}", source.dtype()),
@@ -260,44 +273,241 @@ impl<'a> Job<'a> {
             Some(rows) => rows.resolve(source.rows()),
             None => 0..source.rows(),
         };
-        let heap = heap_bytes.saturating_add(reader.heap_bytes());
-        let plan = Plan::new(source, &rows, options.budget(), options.thread_count(), heap)?;
         let decoder = Decoder::resolve(source.dtype(), reader.byte_order());
-        Ok(Self { reader, spec: source.with_rows(&rows), plan, decoder, descr })
+        let heap_bytes = heap_bytes.saturating_add(reader.heap_bytes());
+        Ok(Self { reader, spec: source.with_rows(&rows), rows, heap_bytes, decoder, descr })
+    }
+
+    /// # Errors
+    /// [`Error::Limit`] when the memory does not suffice.
+    pub(crate) fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
+        let resources = Resources {
+            budget: options.budget(),
+            threads: options.thread_count(memory),
+            heap_bytes: self.heap_bytes,
+            needs_scratch: !self.reader.fills_by_system_calls(),
+            in_flight: options.in_flight,
+        };
+        Plan::new(self.reader.spec(), &self.rows, memory, &resources)
+    }
+
+    fn estimate(&self, output: &Path, options: &Options) -> Result<Estimate> {
+        let method = match nearest_directory(output).map(|dir| PrivateFile::unnamed(dir, options.calls())) {
+            Some(Ok(file)) => match self.sharing(&file, options)? {
+                Some((run, sharing)) if self.try_sharing(&run, &sharing, &file, true)? => Method::Clone,
+                _ => self.copying_method(&file, options)?,
+            },
+            // Where it cannot be tried: the way that nearly all file systems allow.
+            _ => options.method.unwrap_or(Method::Map),
+        };
+        let plan = self.plan(method.memory(), options)?;
+        let data = sum(self.runs(&plan, method, options).data_bytes())?;
+        let is_shared = method == Method::Clone;
+        Ok(Estimate {
+            shape: self.spec.shape().to_vec(),
+            nbytes: self.spec.nbytes(),
+            read_bytes: if is_shared && !options.verify { 0 } else { data },
+            write_bytes: if is_shared { 0 } else { data },
+            slices: plan.slices(),
+            slice_bytes: plan.slice_bytes().min(plan.total_bytes()),
+            threads: plan.threads,
+            memory_bytes: plan.memory_bytes(),
+            method,
+        })
+    }
+
+    /// Reads the whole tensor into `out`, which is as long, decoded and verified.
+    pub(crate) fn read_whole(&self, out: &mut [u8], chunk_bytes: usize, options: &Options) -> Result<Verified> {
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let mut context = ReadContext::new(chunk_bytes, ledger.as_ref(), &options.cancel, options.calls());
+        let first = self.rows.start * self.reader.spec().row_elements();
+        self.reader.read(first..first + self.spec.elements(), out, &mut context)?;
+        self.decoder.apply(out);
+        ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
+    }
+
+    /// The header of the output.
+    pub(crate) fn header(&self) -> Header {
+        Header::new(self.descr, self.spec.shape())
     }
 
     /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
     pub(crate) fn fill(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
-        let sink = Arc::new(NpySink::new(Arc::clone(file), target, self.descr, self.plan.window_bytes));
-        sink.reserve(self.spec.nbytes())?;
+        if let Some((run, sharing)) = self.sharing(file, options)? {
+            let before = Stamp::of(&run).map_err(Error::io("read", target))?;
+            if self.try_sharing(&run, &sharing, file, false)? {
+                let sink = NpySink::shared(Arc::clone(file), target, self.descr, sharing.data_start);
+                let outcome = self.check_shared(&run, options)?;
+                if Stamp::of(&run).map_err(Error::io("read", target))? != before {
+                    return Err(Error::malformed(target, "source", "it was changed while it was being converted"));
+                }
+                Arc::new(sink).finish(self.spec.shape(), self.spec.nbytes())?;
+                return Ok(outcome);
+            }
+        }
+        self.copy_into(file, target, self.copying_method(file, options)?, options)
+    }
+
+    /// How the output could share the blocks of the source; `None` unless that is wanted and fits.
+    fn sharing(&self, file: &PrivateFile, options: &Options) -> Result<Option<(StoredRun, Sharing)>> {
+        if options.method.is_some_and(|method| method != Method::Clone) || self.decoder != Decoder::Copy || self.spec.nbytes() == 0 {
+            return Ok(None);
+        }
+        let itemsize = self.spec.itemsize();
+        let first = self.rows.start * self.reader.spec().row_elements();
+        let Some(run) = self.reader.stored_run(first)?.filter(|run| run.elements.end - first >= self.spec.elements()) else {
+            return Ok(None);
+        };
+        let Ok((block, metadata)) = Sharing::block_bytes(file).and_then(|block| Ok((block, run.file.metadata()?))) else {
+            return Ok(None);
+        };
+        let start = run.offset + (first - run.elements.start) * itemsize;
+        let sharing = Sharing::fit(start..start + self.spec.nbytes(), metadata.len(), &self.header(), itemsize, block);
+        Ok(sharing.map(|sharing| (run, sharing)))
+    }
+
+    /// Shares all blocks, or `probe`s with one. If the file systems cannot do that the file is as empty as before.
+    fn try_sharing(&self, run: &StoredRun, sharing: &Sharing, file: &PrivateFile, probe: bool) -> Result<bool> {
+        let shared = if probe { sharing.probe(&run.file, file) } else { sharing.apply(&run.file, file) };
+        let emptied = if shared.is_ok() && !probe { Ok(()) } else { file.file().set_len(0) };
+        match shared.and(emptied) {
+            Ok(()) => Ok(true),
+            Err(error) if os::is_unsupported(&error) => Ok(false),
+            Err(error) => Err(Error::Io { action: "share the blocks of the source for", path: "the output".into(), source: error }),
+        }
+    }
+
+    /// The way to copy into an empty file: the one asked for, or the best that works.
+    fn copying_method(&self, file: &PrivateFile, options: &Options) -> Result<Method> {
+        match options.method {
+            None => Ok(Method::to_copy_into(file)),
+            Some(method) if method.works_for(file) => Ok(method),
+            Some(method) => {
+                let detail = match method {
+                    Method::Clone => {
+                        "that needs one contiguous run of bytes that are not decoded, at an offset to which a header can be fitted, \
+                         and a file system that shares blocks between source and output"
+                    }
+                    _ => "the file system of the output does not know the calls for it",
+                };
+                Err(Error::Unsupported { what: format!("method {method} for this output"), detail: detail.into() })
+            }
+        }
+    }
+
+    /// Reads everything that was shared and compares the checksums, if that is wanted and there is one for it.
+    fn check_shared(&self, run: &StoredRun, options: &Options) -> Result<Outcome> {
+        let plan = self.plan(Memory::Buffers, options)?;
+        let outcome = |verified| Outcome { method: Method::Clone, verified, peak_memory: plan.fixed_bytes };
+        let is_covered = run.region.is_some_and(|region| self.reader.regions()[region].nbytes == self.spec.nbytes());
+        if !options.verify || !is_covered {
+            return Ok(outcome(Verified::Not));
+        }
+        let ledger = Ledger::new(self.reader.regions());
+        let meter = Meter::new(&plan, options);
+        crate::pool::run(
+            plan.threads,
+            &options.cancel,
+            self.slices(&plan, Method::Clone, Some(&ledger), &meter, options),
+            || (self.context(&plan, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
+            |slice, (context, buffer)| {
+                let len = slice.bytes.end - slice.bytes.start;
+                self.reader.read(slice.elements, &mut buffer[..memory_len(len)], context)?;
+                meter.add(len, 0);
+                Ok(())
+            },
+        )?;
+        Ok(outcome(ledger.verify()?))
+    }
+
+    fn copy_into(&self, file: &Arc<PrivateFile>, target: &Path, method: Method, options: &Options) -> Result<Outcome> {
+        let plan = self.plan(method.memory(), options)?;
+        let sink = Arc::new(NpySink::new(Arc::clone(file), target, self.descr, method, plan.window_bytes));
+        self.reserve(&sink, &plan, method, options)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
         let filler = if self.reader.fills_by_system_calls() { Filler::Kernel } else { Filler::Stores };
-        let done = AtomicU64::new(0);
-        crate::pool::for_each_slice(
-            &self.plan,
+        let meter = Meter::new(&plan, options);
+        let buffer_bytes = if method.memory() == Memory::Buffers { plan.slice_bytes() } else { 0 };
+        let fill = |elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>| {
+            self.reader.read(elements, out, context)?;
+            self.decoder.apply(out);
+            Ok(())
+        };
+        crate::pool::run(
+            plan.threads,
             &options.cancel,
-            || self.context(ledger.as_ref(), options),
-            |slice, context| {
+            self.slices(&plan, method, ledger.as_ref(), &meter, options),
+            || (self.context(&plan, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
+            |slice, (context, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
-                let mut window = sink.window(slice.bytes.clone(), filler)?;
-                self.reader.read(slice.elements.clone(), &mut window, context).map_err(|e| sink.explain(e, len))?;
-                self.decoder.apply(&mut window);
-                window.commit()?;
-                let done_bytes = done.fetch_add(len, Ordering::Relaxed) + len;
-                if let Some(report) = &options.progress {
-                    report(&Progress {
-                        done_bytes,
-                        total_bytes: self.plan.total_bytes(),
-                        memory_bytes: self.plan.fixed_bytes + sink.behind().held_and_peak().0,
-                        memory_limit: self.plan.budget.as_bytes(),
-                    });
+                if method.memory() == Memory::Windows {
+                    let mut window = sink.window(slice.bytes, filler)?;
+                    fill(slice.elements, &mut window, context).map_err(|error| sink.explain(error, len))?;
+                    window.commit()?;
+                } else {
+                    let buffer = &mut buffer[..memory_len(len)];
+                    fill(slice.elements, buffer, context)?;
+                    sink.write(slice.bytes, buffer)?;
                 }
+                meter.add(len, sink.behind().held_and_peak().0);
                 Ok(())
             },
         )?;
         let verified = ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())?;
         let behind = sink.finish(self.spec.shape(), self.spec.nbytes())?;
-        Ok(Outcome { verified, peak_memory: self.plan.fixed_bytes + behind.held_and_peak().1 })
+        Ok(Outcome { method, verified, peak_memory: plan.fixed_bytes + behind.held_and_peak().1 })
+    }
+
+    /// Bytes of the output that are not holes, as far as the method that needs most of them leaves any out.
+    pub(crate) fn data_bytes(&self, options: &Options) -> Result<u64> {
+        let plan = self.plan(Memory::Windows, options)?;
+        sum(self.runs(&plan, options.method.unwrap_or(Method::Map), options).data_bytes())
+    }
+
+    /// Takes the space for all that will be written.
+    fn reserve(&self, sink: &NpySink, plan: &Plan, method: Method, options: &Options) -> Result<()> {
+        let parts = || self.runs(plan, method, options).data_bytes();
+        let data = sum(parts())?;
+        if data == self.spec.nbytes() {
+            return sink.reserve(data);
+        }
+        sink.check_space(data + DATA_ALIGN as u64)?;
+        sink.reserve_parts(self.spec.nbytes(), parts())
+    }
+
+    fn runs<'b>(&'b self, plan: &'b Plan, method: Method, options: &'b Options) -> DataRuns<'b> {
+        DataRuns::new(self.reader, plan, method != Method::Portable, &options.cancel)
+    }
+
+    /// Hands out the slices that hold data, and notes the others as the zeros they are.
+    fn slices<'b>(
+        &'b self,
+        plan: &'b Plan,
+        method: Method,
+        ledger: Option<&'b Ledger<'b>>,
+        meter: &'b Meter<'b>,
+        options: &'b Options,
+    ) -> impl FnMut() -> Result<Option<Slice>> + Send + 'b {
+        let mut runs = self.runs(plan, method, options);
+        let mut data = 0..0;
+        move || {
+            loop {
+                if let Some(index) = data.next() {
+                    return Ok(Some(plan.slice(index)));
+                }
+                match runs.next_part()? {
+                    Some(Part::Data(slices)) => data = slices,
+                    Some(Part::Hole { region, bytes, .. }) => {
+                        meter.add(bytes.end - bytes.start, 0);
+                        if let (Some(ledger), Some(region)) = (ledger, region) {
+                            let offset = bytes.start - self.reader.regions()[region].offset;
+                            ledger.record_zeros(region, offset, bytes.end - bytes.start);
+                        }
+                    }
+                    None => return Ok(None),
+                }
+            }
+        }
     }
 
     /// Calls `check` with every slice's place in the output, its decoded elements, and memory of the same length, in
@@ -307,21 +517,28 @@ impl<'a> Job<'a> {
         options: &Options,
         check: impl Fn(Range<u64>, &[u8], &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
+        let plan = self.plan(Memory::Windows, options)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
-        let buffer = || vec![0; memory_len(self.plan.slice_bytes())];
-        let context = || (self.context(ledger.as_ref(), options), buffer(), buffer());
-        crate::pool::for_each_slice(&self.plan, &options.cancel, context, |slice, (context, decoded, other)| {
-            let len = memory_len(slice.bytes.end - slice.bytes.start);
-            let decoded = &mut decoded[..len];
-            self.reader.read(slice.elements.clone(), decoded, context)?;
-            self.decoder.apply(decoded);
-            check(slice.bytes.clone(), decoded, &mut other[..len])
-        })?;
+        let buffer = || vec![0; memory_len(plan.slice_bytes())];
+        let mut indices = 0..plan.slices();
+        crate::pool::run(
+            plan.threads,
+            &options.cancel,
+            || Ok(indices.next().map(|index| plan.slice(index))),
+            || (self.context(&plan, ledger.as_ref(), options), buffer(), buffer()),
+            |slice, (context, decoded, other)| {
+                let len = memory_len(slice.bytes.end - slice.bytes.start);
+                let decoded = &mut decoded[..len];
+                self.reader.read(slice.elements, decoded, context)?;
+                self.decoder.apply(decoded);
+                check(slice.bytes, decoded, &mut other[..len])
+            },
+        )?;
         ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
     }
 
-    fn context<'b>(&self, ledger: Option<&'b Ledger<'b>>, options: &'b Options) -> ReadContext<'b> {
-        ReadContext::new(self.plan.chunk_bytes, ledger, &options.cancel)
+    fn context<'b>(&self, plan: &Plan, ledger: Option<&'b Ledger<'b>>, options: &'b Options) -> ReadContext<'b> {
+        ReadContext::new(plan.chunk_bytes, ledger, &options.cancel, options.calls())
     }
 
     pub(crate) fn report(&self, outcome: &Outcome, started: Instant) -> Report {
@@ -330,9 +547,59 @@ impl<'a> Job<'a> {
             shape: self.spec.shape().to_vec(),
             nbytes: self.spec.nbytes(),
             elapsed: started.elapsed(),
-            method: METHOD,
+            method: outcome.method,
             verified: outcome.verified,
             peak_memory: outcome.peak_memory,
         }
     }
+}
+
+/// The length of all parts together.
+fn sum(mut parts: impl Iterator<Item = Result<Range<u64>>>) -> Result<u64> {
+    parts.try_fold(0, |sum, part| part.map(|part| sum + part.end - part.start))
+}
+
+/// Tells the caller how far a conversion is.
+struct Meter<'a> {
+    options: &'a Options,
+    done: AtomicU64,
+    plan: &'a Plan,
+}
+
+impl<'a> Meter<'a> {
+    fn new(plan: &'a Plan, options: &'a Options) -> Self {
+        Self { options, done: AtomicU64::new(0), plan }
+    }
+
+    /// `bytes` more are done; beside the fixed memory `held` bytes are in use.
+    fn add(&self, bytes: u64, held: u64) {
+        let done_bytes = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Some(report) = &self.options.progress {
+            report(&Progress {
+                done_bytes,
+                total_bytes: self.plan.total_bytes(),
+                memory_bytes: self.plan.fixed_bytes + held,
+                memory_limit: self.plan.budget.as_bytes(),
+            });
+        }
+    }
+}
+
+/// By what a file shows that it was written to.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(run: &StoredRun) -> io::Result<Self> {
+        let metadata = run.file.metadata()?;
+        Ok(Self { len: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+/// The directory that an output will lie in, or would if those between it and this one were made.
+fn nearest_directory(output: &Path) -> Option<&Path> {
+    output.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).find(|dir| dir.is_dir())
 }

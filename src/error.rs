@@ -104,11 +104,6 @@ impl Error {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
-    /// The same for the errors of `rustix`.
-    pub(crate) fn os(action: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> Self {
-        move |errno| Self::Io { action, path: path.to_owned(), source: errno.into() }
-    }
-
     /// A broken file without one place to point at.
     pub(crate) fn malformed(path: &Path, what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), what: what.into(), offset: None, detail: detail.into() }

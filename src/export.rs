@@ -1,17 +1,21 @@
 //! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
+use crate::batch::Batch;
 use crate::convert::{Job, Report};
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
 use crate::options::{Options, Progress};
+use crate::plan::Memory;
 use crate::paths::is_file;
 use crate::rows::Rows;
 use crate::source::{Name, Source, Tensor};
@@ -19,6 +23,9 @@ use crate::staging::StagedDir;
 
 /// The file that maps names to files.
 const MANIFEST: &str = "manifest.json";
+
+/// What is kept of each tensor until the end: two names, a path, a shape, a report.
+const OUTPUT_HEAP_BYTES: usize = 512;
 
 /// What was written into a directory, and what was not.
 #[derive(Debug)]
@@ -75,43 +82,40 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
         };
         return Err(Error::Unsupported { what: format!("converting {}", source.path().display()), detail });
     }
-    let mut staged = StagedDir::create(dir, options.existing())?;
-    let total_bytes = check_all(source, &chosen, rows, dir, &staged, options)?;
+    let staged = StagedDir::create(dir, options.existing(), options.calls())?;
+    let heap_bytes = source.heap_bytes().saturating_add((chosen.len() * OUTPUT_HEAP_BYTES) as u64);
+    let total_bytes = check_all(source, &chosen, rows, dir, &staged, heap_bytes, options)?;
 
-    let mut outputs = Vec::with_capacity(chosen.len());
-    let mut listed = Vec::with_capacity(chosen.len());
+    // The small ones together, then each of the others with all workers on it.
+    let batch = Batch::new(&staged, dir, rows, heap_bytes, options)?;
+    let small: Vec<usize> = (0..chosen.len()).filter(|&i| batch.takes(chosen[i])).collect();
+    let mut reports: Vec<Option<Report>> = chosen.iter().map(|_| None).collect();
     let mut done_bytes = 0;
-    for tensor in chosen {
-        let started = Instant::now();
+    let tensors: Vec<&Tensor<'_>> = small.iter().map(|&i| chosen[i]).collect();
+    for (&i, report) in small.iter().zip(batch.convert(&tensors, &with_offset(options, 0, total_bytes))?) {
+        done_bytes += report.nbytes;
+        reports[i] = Some(report);
+    }
+    let mut outputs = Vec::with_capacity(chosen.len());
+    for (tensor, report) in chosen.into_iter().zip(reports) {
         let name = &tensor.info().name;
-        let reader = tensor.reader()?;
-        let options = with_offset(options, done_bytes, total_bytes);
-        let job = Job::new(reader.as_ref(), rows, source.heap_bytes(), &options)?;
         let file = file_name::encode(name.as_bytes());
         let path = dir.join(&file);
-        let outcome = job.fill(&staged.create_file(&file)?, &path, &options)?;
-        let report = job.report(&outcome, started);
-        done_bytes += report.nbytes;
-        listed.push(json!({
-            "name": name.to_json(),
-            "file": file,
-            "dtype": report.dtype.name(),
-            "descr": report.dtype.descr(),
-            "shape": report.shape,
-            "nbytes": report.nbytes,
-        }));
+        let report = match report {
+            Some(report) => report,
+            None => {
+                let started = Instant::now();
+                let reader = tensor.reader()?;
+                let job = Job::new(reader.as_ref(), rows, heap_bytes)?;
+                let outcome = job.fill(&Arc::new(staged.create_file(&file)?), &path, &with_offset(options, done_bytes, total_bytes))?;
+                done_bytes += job.spec.nbytes();
+                job.report(&outcome, started)
+            }
+        };
         outputs.push(Exported { name: name.clone(), path, report });
     }
-    let manifest = json!({
-        "source": source.path().to_string_lossy(),
-        "format": source.format(),
-        "tensors": listed,
-        "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),
-    });
-    let file = staged.create_file(MANIFEST)?;
-    let text = format!("{manifest:#}\n");
-    let mut file = file.file();
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io("write", &dir.join(MANIFEST)))?;
+    write_manifest(source, &outputs, &skipped, dir, &staged)?;
+    batch.sync()?;
     options.cancel.check()?;
     staged.publish()?;
     Ok(Export { outputs, skipped })
@@ -124,23 +128,30 @@ fn check_all(
     rows: Option<Rows>,
     dir: &Path,
     staged: &StagedDir,
+    heap_bytes: u64,
     options: &Options,
 ) -> Result<u64> {
     let (mut data, mut needed) = (0u64, 0u64);
     for tensor in chosen {
+        options.cancel.check()?;
         let name = &tensor.info().name;
         let reader = tensor.reader()?;
-        let job = Job::new(reader.as_ref(), rows, source.heap_bytes(), options).map_err(|error| match error {
+        let job = Job::new(reader.as_ref(), rows, heap_bytes).map_err(|error| match error {
             Error::BadRequest { detail } => Error::bad_request(format!("tensor {name}: {detail}")),
             error => error,
         })?;
+        job.plan(Memory::Buffers, options)?;
         data = data.saturating_add(job.spec.nbytes());
-        needed = needed.saturating_add(job.spec.nbytes().saturating_add(DATA_ALIGN as u64));
-        let file = file_name::encode(name.as_bytes());
-        staged.check_replaceable(&file)?;
-        source.check_not_own(&dir.join(file))?;
+        needed = needed.saturating_add(job.data_bytes(options)?.saturating_add(DATA_ALIGN as u64));
+        if staged.is_there() {
+            let file = file_name::encode(name.as_bytes());
+            staged.check_replaceable(&file)?;
+            source.check_not_own(&dir.join(file))?;
+        }
     }
-    staged.check_replaceable(MANIFEST)?;
+    if staged.is_there() {
+        staged.check_replaceable(MANIFEST)?;
+    }
     match staged.free_bytes() {
         Some(free) if free < needed => {
             Err(Error::Limit { what: format!("disk space for {}", dir.display()), asked: needed, allowed: Some(free) })
@@ -155,6 +166,46 @@ fn with_offset(options: &Options, done: u64, total_bytes: u64) -> Options {
         return options.clone();
     };
     options.clone().progress(move |p| report(&Progress { done_bytes: done + p.done_bytes, total_bytes, ..*p }))
+}
+
+/// The outputs as the manifest lists them, made one by one.
+struct Listed<'a>(&'a [Exported]);
+
+impl Serialize for Listed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|output| {
+            json!({
+                "name": output.name.to_json(),
+                "file": output.path.file_name().map(|file| file.to_string_lossy()),
+                "dtype": output.report.dtype.name(),
+                "descr": output.report.dtype.descr(),
+                "shape": output.report.shape,
+                "nbytes": output.report.nbytes,
+            })
+        }))
+    }
+}
+
+#[derive(Serialize)]
+struct WrittenManifest<'a> {
+    source: &'a str,
+    format: &'a str,
+    tensors: Listed<'a>,
+    skipped: Vec<Value>,
+}
+
+fn write_manifest(source: &Source, outputs: &[Exported], skipped: &[Skipped], dir: &Path, staged: &StagedDir) -> Result<()> {
+    let manifest = WrittenManifest {
+        source: &source.path().to_string_lossy(),
+        format: source.format(),
+        tensors: Listed(outputs),
+        skipped: skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect(),
+    };
+    let file = staged.create_file(MANIFEST)?;
+    let mut out = BufWriter::new(file.file());
+    let written = serde_json::to_writer_pretty(&mut out, &manifest).map_err(std::io::Error::from);
+    let written = written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).and_then(|()| file.file().sync_all());
+    written.map_err(Error::io("write", &dir.join(MANIFEST)))
 }
 
 /// The arrays that the manifest in `dir` lists, as names of tensors and of files.

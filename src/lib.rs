@@ -13,14 +13,15 @@
 //! Every output appears under its name complete, checked and on disk, or not at all. No TensorFlow is needed.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::large_stack_arrays, clippy::duration_suboptimal_units, reason = "tests"))]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("mmconvert runs on Linux: it relies on its calls for reserving space, files without names and write-back");
+#[cfg(not(unix))]
+compile_error!("mmconvert runs on Linux, and the portable way on other kinds of Unix: it needs positional reads and hard links");
 
 /// The example of the README is compiled and checked like the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod batch;
 mod budget;
 mod cancel;
 mod compare;
@@ -31,18 +32,20 @@ mod error;
 mod export;
 mod file_name;
 mod format;
+mod method;
 mod mmap;
 mod options;
+mod os;
 mod paths;
 mod plan;
 mod pool;
 mod rows;
+mod runs;
 mod sink;
 pub mod source;
 mod spec;
 mod staging;
 mod view;
-mod writeback;
 mod writer;
 
 pub use budget::{Budget, HumanBytes};
@@ -53,6 +56,7 @@ pub use decode::ByteOrder;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
 pub use export::{Export, Exported, Skipped, export, manifest_files};
+pub use method::Method;
 pub use ndarray;
 pub use options::{Options, Progress};
 pub use rows::Rows;

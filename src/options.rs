@@ -5,18 +5,28 @@ use std::sync::Arc;
 
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
+use crate::method::Method;
+use crate::os::Calls;
+use crate::plan::Memory;
 use crate::staging::Existing;
+
+/// Workers that only copy wait for the disk half of the time: so many, even on fewer cores,
+const LEAST_COPYING: usize = 4;
+/// and no more, because writes to one file wait for each other.
+const MOST_COPYING: usize = 8;
 
 /// Choices that hold for any number of conversions.
 ///
-/// Defaults: memory as [`Budget::detect`] finds it, threads as many as cores, checksums verified,
-/// existing outputs kept.
+/// Defaults: memory as [`Budget::detect`] finds it, threads as many as cores (from 4 to 8 where bytes are only copied
+/// through buffers), checksums verified, existing outputs kept, the method that fits.
 #[derive(Clone)]
 pub struct Options {
     pub(crate) memory: Option<Budget>,
     pub(crate) threads: Option<usize>,
     pub(crate) verify: bool,
     pub(crate) overwrite: bool,
+    pub(crate) method: Option<Method>,
+    pub(crate) in_flight: Option<usize>,
     pub(crate) cancel: CancelToken,
     pub(crate) progress: Option<Arc<ProgressFn>>,
 }
@@ -25,7 +35,16 @@ type ProgressFn = dyn Fn(&Progress) + Send + Sync;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { memory: None, threads: None, verify: true, overwrite: false, cancel: CancelToken::new(), progress: None }
+        Self {
+            memory: None,
+            threads: None,
+            verify: true,
+            overwrite: false,
+            method: None,
+            in_flight: None,
+            cancel: CancelToken::new(),
+            progress: None,
+        }
     }
 }
 
@@ -36,6 +55,8 @@ impl fmt::Debug for Options {
             .field("threads", &self.threads)
             .field("verify", &self.verify)
             .field("overwrite", &self.overwrite)
+            .field("method", &self.method)
+            .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
     }
 }
@@ -75,6 +96,20 @@ impl Options {
         self
     }
 
+    /// How outputs are written, whatever would be chosen; an error where it cannot be done.
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = Some(method);
+        self
+    }
+
+    /// The most slices that are filled or on their way to the disk at once; as many as the memory allows is the default.
+    #[must_use]
+    pub fn in_flight(mut self, slices: usize) -> Self {
+        self.in_flight = Some(slices);
+        self
+    }
+
     /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`](crate::Error::Cancelled) and no output.
     #[must_use]
     pub fn cancel(mut self, token: CancelToken) -> Self {
@@ -98,8 +133,17 @@ impl Options {
         self.clone().memory(self.budget())
     }
 
-    pub(crate) fn thread_count(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    /// Workers for a way of writing.
+    pub(crate) fn thread_count(&self, memory: Memory) -> usize {
+        self.threads.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            if memory == Memory::Buffers { cores.clamp(LEAST_COPYING, MOST_COPYING) } else { cores }
+        })
+    }
+
+    /// Which system calls may be made.
+    pub(crate) fn calls(&self) -> Calls {
+        if self.method == Some(Method::Portable) { Calls::Standard } else { Calls::Native }
     }
 
     pub(crate) fn existing(&self) -> Existing {

@@ -13,21 +13,50 @@ use crate::spec::{TensorSpec, memory_len};
 const PROCESS_BYTES: u64 = 12 << 20;
 /// The kernel keeps records of a dirty page; ext4's take 104 bytes for 4096. One part in so many is set aside for them.
 const PAGE_RECORDS: u64 = 32;
-/// Larger slices make nothing faster.
-const MAX_SLICE_BYTES: u64 = 4 << 20;
+/// Larger windows make nothing faster.
+const MAX_WINDOW_SLICE: u64 = 4 << 20;
+/// Nor do larger buffers; smaller ones get smaller pages from the kernel, on both sides.
+const MAX_BUFFER_SLICE: u64 = 2 << 20;
 /// With less than this per slice one thread fewer is better.
 const GOOD_SLICE_BYTES: u64 = 256 << 10;
 /// Below this the calls for a slice cost more than its bytes.
 const MIN_SLICE_BYTES: u64 = 64 << 10;
-/// Reads this long fill their share of a second-level cache and still cost little per call.
-const MAX_CHUNK_BYTES: u64 = 1 << 20;
+/// Reads this long into a window fill their share of a second-level cache and still cost little per call.
+const MAX_WINDOW_CHUNK: u64 = 1 << 20;
 /// Slices that a thread has in flight: one being filled, the others on their way to the disk.
 const SLICES_PER_THREAD: u64 = 4;
+/// More written buffers than this on their way to the disk make nothing faster.
+const MAX_BEHIND_BUFFERS: u64 = 128 << 20;
+/// What the kernel reads ahead of us in the source, at most; it gives way where memory is short.
+const READ_AHEAD: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4096;
+
+/// Where workers put the bytes of a slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Into mapped pages of the output.
+    Windows,
+    /// Into a buffer that each worker owns, and from there into the output.
+    Buffers,
+}
+
+/// What a plan may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resources {
+    pub(crate) budget: Budget,
+    /// The most workers.
+    pub(crate) threads: usize,
+    /// Heap that the source holds already.
+    pub(crate) heap_bytes: u64,
+    /// Whether a reader also wants memory to put elements in order.
+    pub(crate) needs_scratch: bool,
+    /// The most slices that are filled or on their way to the disk.
+    pub(crate) in_flight: Option<usize>,
+}
 
 /// How a tensor is cut, and what the cutting costs in memory.
 ///
-/// `PROCESS_BYTES` + heap of the source + threads × chunk + window and its records never exceed the budget.
+/// `PROCESS_BYTES` + heap of the source + threads × (buffer + scratch) + window and its records never exceed the budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     elements: Range<u64>,
@@ -36,7 +65,7 @@ pub(crate) struct Plan {
     lead_elements: u64,
     itemsize: u64,
     pub(crate) threads: usize,
-    /// The scratch memory of one worker, and the longest single read.
+    /// The longest single read, and the scratch memory of one worker where the reader needs it.
     pub(crate) chunk_bytes: usize,
     /// The most output pages that are mapped or not on disk yet.
     pub(crate) window_bytes: u64,
@@ -57,23 +86,25 @@ pub(crate) struct Slice {
 }
 
 impl Plan {
-    /// Cuts `rows` of a tensor into slices for at most `threads` workers.
+    /// Cuts `rows` of a tensor into slices.
     ///
-    /// `heap_bytes` is what the source already holds. A slice is a run of whole rows where a row fits, and otherwise a
-    /// run of elements: C order makes both a run of bytes.
+    /// A slice is a run of whole rows where a row fits, and otherwise a run of elements: C order makes both a run of bytes.
     ///
     /// # Errors
     /// [`Error::Limit`] when not even one worker with the smallest slice fits.
-    pub(crate) fn new(spec: &TensorSpec, rows: &Range<u64>, budget: Budget, threads: usize, heap_bytes: u64) -> Result<Self> {
-        let fixed = PROCESS_BYTES.saturating_add(heap_bytes);
+    pub(crate) fn new(spec: &TensorSpec, rows: &Range<u64>, memory: Memory, resources: &Resources) -> Result<Self> {
+        let budget = resources.budget;
+        let fixed = PROCESS_BYTES.saturating_add(resources.heap_bytes);
         let left = budget.as_bytes().saturating_sub(fixed);
-        let slice_for = |threads: u64| (left / (threads * (SLICES_PER_THREAD + 1))).min(MAX_SLICE_BYTES) / PAGE_BYTES * PAGE_BYTES;
+        let max_slice = if memory == Memory::Windows { MAX_WINDOW_SLICE } else { MAX_BUFFER_SLICE };
+        let slice_for = |threads: u64| (left / (threads * (SLICES_PER_THREAD + 1))).min(max_slice) / PAGE_BYTES * PAGE_BYTES;
         let elements = rows.start * spec.row_elements()..rows.end * spec.row_elements();
         let total_bytes = (elements.end - elements.start) * spec.itemsize();
 
         // More threads than smallest slices make no sense, and would make the products below overflow.
         let most = left / (MIN_SLICE_BYTES * (SLICES_PER_THREAD + 1));
-        let mut threads = (threads as u64).min(most).max(1);
+        let in_flight = resources.in_flight.map_or(u64::MAX, |slices| slices.max(1) as u64);
+        let mut threads = (resources.threads as u64).min(most).min(in_flight).max(1);
         while threads > 1 && slice_for(threads) < GOOD_SLICE_BYTES.min(total_bytes.div_ceil(threads)).max(MIN_SLICE_BYTES) {
             threads -= 1;
         }
@@ -86,10 +117,15 @@ impl Plan {
         let lead_elements = lead_elements(spec, slice_elements);
         let slices = (elements.end - elements.start + lead_elements).div_ceil(slice_elements).max(1);
         let threads = threads.min(slices);
-        let chunk_bytes = slice_bytes.min(MAX_CHUNK_BYTES);
-        // Behind a large page the kernel makes the next one ready, which nobody has counted yet.
-        let ahead = if slice_bytes >= LARGE_PAGE { 2 * LARGE_PAGE } else { 0 };
-        let window_bytes = left - threads * (chunk_bytes + ahead);
+        let (chunk_bytes, buffers, most_behind) = match memory {
+            // Behind a large page the kernel makes the next one ready, which nobody has counted yet.
+            Memory::Windows if slice_bytes >= LARGE_PAGE => (slice_bytes.min(MAX_WINDOW_CHUNK), threads * 2 * LARGE_PAGE, u64::MAX),
+            Memory::Windows => (slice_bytes.min(MAX_WINDOW_CHUNK), 0, u64::MAX),
+            Memory::Buffers => (slice_bytes, threads * slice_bytes + READ_AHEAD.min(left / 4), MAX_BEHIND_BUFFERS),
+        };
+        let scratch = if resources.needs_scratch { threads * chunk_bytes } else { 0 };
+        let window_bytes = left - scratch - buffers;
+        let window_bytes = window_bytes - window_bytes / PAGE_RECORDS;
         Ok(Self {
             elements,
             slice_elements,
@@ -97,8 +133,8 @@ impl Plan {
             itemsize: spec.itemsize(),
             threads: memory_len(threads),
             chunk_bytes: memory_len(chunk_bytes),
-            window_bytes: window_bytes - window_bytes / PAGE_RECORDS,
-            fixed_bytes: fixed + threads * chunk_bytes,
+            window_bytes: window_bytes.min(most_behind).min(in_flight.saturating_mul(slice_bytes)),
+            fixed_bytes: fixed + scratch + buffers,
             budget,
         })
     }
@@ -120,6 +156,16 @@ impl Plan {
         let (start, end) = (boundary(index as u64), boundary(index as u64 + 1));
         let to_bytes = |element: u64| (element - self.elements.start) * self.itemsize;
         Slice { index, bytes: to_bytes(start)..to_bytes(end), elements: start..end }
+    }
+
+    /// The slice that holds flat position `element` of the selected rows.
+    pub(crate) fn slice_of(&self, element: u64) -> usize {
+        memory_len((element - self.elements.start + self.lead_elements) / self.slice_elements)
+    }
+
+    /// How many slices end at or before flat position `element`.
+    pub(crate) fn slices_before(&self, element: u64) -> usize {
+        if element >= self.elements.end { self.slices() } else { self.slice_of(element.max(self.elements.start)) }
     }
 
     /// Bytes of the longest slice.
@@ -174,17 +220,24 @@ mod tests {
             .prop_filter_map("too large", |(dtype, shape)| TensorSpec::new(dtype, shape).ok().filter(|spec| spec.nbytes() < 1 << 40))
     }
 
+    fn resources(budget: Budget) -> Resources {
+        Resources { budget, threads: 2, heap_bytes: 0, needs_scratch: true, in_flight: None }
+    }
+
     proptest! {
         #[test]
         fn slices_cover_every_element_once_within_the_budget(
-            spec in specs(), mib in prop_oneof![12u64..40, 12u64..3000], threads in prop_oneof![1usize..33, 1usize..=usize::MAX], heap in 0u64..4 << 20, cut in any::<[prop::sample::Index; 2]>(),
+            spec in specs(), mib in prop_oneof![12u64..40, 12u64..3000], threads in prop_oneof![1usize..33, 1usize..=usize::MAX], heap in 0u64..4 << 20,
+            cut in any::<[prop::sample::Index; 2]>(), windows in any::<bool>(), needs_scratch in any::<bool>(), in_flight in prop_oneof![Just(None), (0usize..20).prop_map(Some)],
         ) {
+            let memory = if windows { Memory::Windows } else { Memory::Buffers };
             let rows = spec.rows();
             let mut ends = cut.map(|i| i.index(rows as usize + 1) as u64);
             ends.sort_unstable();
             let selected = ends[0]..ends[1];
             let budget = Budget::mib(mib);
-            let plan = match Plan::new(&spec, &selected, budget, threads, heap) {
+            let resources = Resources { budget, threads, heap_bytes: heap, needs_scratch, in_flight };
+            let plan = match Plan::new(&spec, &selected, memory, &resources) {
                 Ok(plan) => plan,
                 Err(Error::Limit { asked, .. }) => {
                     prop_assert!(asked > budget.as_bytes());
@@ -193,7 +246,12 @@ mod tests {
                 Err(other) => panic!("{other}"),
             };
             prop_assert!(plan.fixed_bytes + plan.window_bytes <= budget.as_bytes());
-            prop_assert!(plan.threads as u64 * plan.slice_bytes() <= plan.window_bytes || plan.total_bytes() == 0);
+            // Windows of all workers are open at once; buffers are written one after the other if need be.
+            let open = if windows { plan.threads as u64 } else { 1 };
+            prop_assert!(open * plan.slice_bytes() <= plan.window_bytes || plan.total_bytes() == 0);
+            if let Some(in_flight) = in_flight {
+                prop_assert!(plan.window_bytes <= in_flight.max(1) as u64 * MAX_WINDOW_SLICE);
+            }
             prop_assert!(plan.threads >= 1 && plan.threads <= threads);
 
             let count = plan.slices();
@@ -204,7 +262,9 @@ mod tests {
                     prop_assert_eq!(slice.elements.start, next);
                 }
                 prop_assert!(slice.elements.start < slice.elements.end);
-                prop_assert!(slice.bytes.end - slice.bytes.start <= MAX_SLICE_BYTES);
+                prop_assert_eq!((plan.slice_of(slice.elements.start), plan.slice_of(slice.elements.end - 1)), (index, index));
+                prop_assert_eq!((plan.slices_before(slice.elements.start), plan.slices_before(slice.elements.end)), (index, index + 1));
+                prop_assert!(slice.bytes.end - slice.bytes.start <= MAX_WINDOW_SLICE);
                 if spec.row_bytes() <= plan.slice_bytes() {
                     prop_assert_eq!(slice.elements.start % spec.row_elements(), 0, "rows stay whole where they fit");
                 }
@@ -223,7 +283,7 @@ mod tests {
     fn a_billion_tiny_rows_and_one_huge_row_are_cut_alike() {
         let tiny = TensorSpec::new(Dtype::UInt8, vec![1 << 30, 1]).unwrap();
         let huge = TensorSpec::new(Dtype::UInt8, vec![1, 1 << 30]).unwrap();
-        let of = |spec: &TensorSpec| Plan::new(spec, &(0..spec.rows()), Budget::mib(64), 2, 0).unwrap();
+        let of = |spec: &TensorSpec| Plan::new(spec, &(0..spec.rows()), Memory::Windows, &resources(Budget::mib(64))).unwrap();
         assert_eq!(of(&tiny).slices(), of(&huge).slices());
         assert_eq!(of(&huge).slices(), 257, "4 MiB each, the first and the last one short");
     }
@@ -231,10 +291,12 @@ mod tests {
     #[test]
     fn too_little_memory_names_what_is_needed() {
         let spec = TensorSpec::new(Dtype::Float32, vec![1000, 1000]).unwrap();
-        let Err(Error::Limit { asked, allowed, .. }) = Plan::new(&spec, &(0..1000), Budget::mib(1), 4, 0) else {
+        let Err(Error::Limit { asked, allowed, .. }) = Plan::new(&spec, &(0..1000), Memory::Buffers, &resources(Budget::mib(1))) else {
             panic!("a budget of 1 MiB cannot do");
         };
         assert_eq!(allowed, Some(1 << 20));
-        assert!(Plan::new(&spec, &(0..1000), Budget::bytes(asked), 4, 0).is_ok());
+        for memory in [Memory::Windows, Memory::Buffers] {
+            assert!(Plan::new(&spec, &(0..1000), memory, &resources(Budget::bytes(asked))).is_ok());
+        }
     }
 }

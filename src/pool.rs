@@ -1,32 +1,39 @@
-//! Workers that take slices in the order of the file.
+//! Workers that take pieces of work in order.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Slice};
 
-/// Runs `work` on every slice of a plan, in parallel; every worker makes one `context` for itself and keeps it.
+/// Runs `work` on everything that `next` hands out, in parallel; every worker makes one `context` for itself and keeps it.
 ///
-/// The first slice in file order that fails decides the error; the others stop at their next slice.
-pub(crate) fn for_each_slice<C>(
-    plan: &Plan,
+/// The first piece in the order of `next` that fails decides the error; the others stop at their next one.
+pub(crate) fn run<T, C>(
+    threads: usize,
     cancel: &CancelToken,
+    next: impl FnMut() -> Result<Option<T>> + Send,
     context: impl Fn() -> C + Sync,
-    work: impl Fn(&Slice, &mut C) -> Result<()> + Sync,
+    work: impl Fn(T, &mut C) -> Result<()> + Sync,
 ) -> Result<()> {
-    let next = AtomicUsize::new(0);
+    let queue = Mutex::new((0, next));
     let stop = AtomicBool::new(false);
     let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let take = || {
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.0 += 1;
+        (queue.0, (queue.1)())
+    };
     let worker = || {
         let mut context = context();
         while !stop.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= plan.slices() {
-                break;
-            }
-            let result = if cancel.is_cancelled() { Err(Error::Cancelled) } else { work(&plan.slice(index), &mut context) };
+            let (index, taken) = take();
+            let result = match taken {
+                Ok(None) => break,
+                _ if cancel.is_cancelled() => Err(Error::Cancelled),
+                Ok(Some(piece)) => work(piece, &mut context),
+                Err(error) => Err(error),
+            };
             if let Err(error) = result {
                 stop.store(true, Ordering::Relaxed);
                 let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +43,7 @@ pub(crate) fn for_each_slice<C>(
             }
         }
     };
-    match pool(plan.threads) {
+    match pool(threads) {
         Some(pool) => {
             pool.broadcast(|_| worker());
         }

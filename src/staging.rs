@@ -9,20 +9,18 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, RenameFlags};
-use rustix::io::Errno;
+use rustix::fs::FlockOperation;
 
 use crate::error::{Error, Result};
-use crate::mmap::PrivateFile;
+use crate::os::{self, Calls, free_bytes, is_unsupported};
 use crate::paths::{Found, look_at, parent_of};
-use crate::sink::free_bytes;
+use crate::sink::PrivateFile;
 
 const SUFFIX: &[u8] = b".mmconvert-tmp";
 /// A file name has at most 255 bytes; the rest is for the random part and the suffix.
@@ -92,22 +90,20 @@ impl StagedFile {
     ///
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`] also when `target` is something else than a regular file.
-    pub(crate) fn create(target: &Path, existing: Existing) -> Result<Self> {
+    pub(crate) fn create(target: &Path, existing: Existing, calls: Calls) -> Result<Self> {
         let target = check_target(target, existing)?;
         sweep(&target);
-        match PrivateFile::unnamed(parent_of(&target)) {
+        match PrivateFile::unnamed(parent_of(&target), calls) {
             Ok(file) => Self::of(file, target, existing, None),
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL)) => {
-                Self::create_named(target, existing)
-            }
+            Err(error) if is_unsupported(&error) => Self::create_named(target, existing, calls),
             Err(error) => Err(Error::io("create a file in", parent_of(&target))(error)),
         }
     }
 
     /// The way for file systems that know no files without names.
-    fn create_named(target: PathBuf, existing: Existing) -> Result<Self> {
+    fn create_named(target: PathBuf, existing: Existing, calls: Calls) -> Result<Self> {
         let name = TemporaryName::new(temporary_name(&target));
-        let file = PrivateFile::named(name.path()).map_err(Error::io("create", name.path()))?;
+        let file = PrivateFile::named(name.path(), calls).map_err(Error::io("create", name.path()))?;
         Self::of(file, target, existing, Some(name))
     }
 
@@ -138,16 +134,16 @@ impl StagedFile {
         let temporary = match (temporary, existing) {
             (Some(name), _) => name,
             (None, Existing::Keep) => {
-                link(&file, &target).map_err(|errno| name_error(errno, &target))?;
+                os::name_file(file.file(), &target).map_err(|error| name_error(error, &target))?;
                 return directory.sync();
             }
             (None, Existing::Replace) => {
                 let name = temporary_name(&target);
-                link(&file, &name).map_err(|errno| name_error(errno, &target))?;
+                os::name_file(file.file(), &name).map_err(|error| name_error(error, &target))?;
                 TemporaryName::new(name)
             }
         };
-        rename(temporary.path(), &target, existing).map_err(|errno| name_error(errno, &target))?;
+        rename(temporary.path(), &target, existing, file.calls()).map_err(|error| name_error(error, &target))?;
         temporary.keep();
         directory.sync()
     }
@@ -180,34 +176,27 @@ impl Directory {
     }
 }
 
-fn name_error(errno: Errno, target: &Path) -> Error {
-    match errno {
-        Errno::EXIST | Errno::NOTEMPTY => Error::OutputExists { path: target.to_owned(), hint: "it was not there at the start" },
-        errno => Error::os("name the finished output", target)(errno),
-    }
-}
-
-/// Gives a name to a file that has none; fails where the name is taken.
-fn link(file: &PrivateFile, name: &Path) -> Result<(), Errno> {
-    let proc = format!("/proc/self/fd/{}", file.file().as_raw_fd());
-    match rustix::fs::linkat(CWD, proc.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW) {
-        // No /proc: the direct way needs a privilege before Linux 6.10, but may be there.
-        Err(Errno::NOENT | Errno::NOTDIR) => rustix::fs::linkat(file.file().as_fd(), "", CWD, name, AtFlags::EMPTY_PATH),
-        result => result,
-    }
-}
-
-fn rename(from: &Path, to: &Path, existing: Existing) -> Result<(), Errno> {
-    if existing == Existing::Replace {
-        return rustix::fs::rename(from, to);
-    }
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // File systems without the flag: a hard link does not replace either, and directories never replace files.
-        Err(Errno::INVAL | Errno::NOSYS) if from.is_file() => {
-            rustix::fs::link(from, to)?;
-            rustix::fs::unlink(from)
+fn name_error(error: io::Error, target: &Path) -> Error {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => {
+            Error::OutputExists { path: target.to_owned(), hint: "it was not there at the start" }
         }
-        Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::rename(from, to),
+        _ => Error::io("name the finished output", target)(error),
+    }
+}
+
+fn rename(from: &Path, to: &Path, existing: Existing, calls: Calls) -> io::Result<()> {
+    if existing == Existing::Replace {
+        return fs::rename(from, to);
+    }
+    match calls.native(|| os::rename_new(from, to)) {
+        // A hard link does not replace anything either.
+        Err(error) if is_unsupported(&error) && from.is_file() => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        // Nor does a directory replace a file, or another directory unless that is empty.
+        Err(error) if is_unsupported(&error) => fs::rename(from, to),
         result => result,
     }
 }
@@ -259,7 +248,8 @@ pub(crate) struct StagedDir {
     /// The hidden directory, locked.
     inner: Directory,
     /// What is to be moved into an existing directory, in this order.
-    files: Vec<OsString>,
+    files: Mutex<Vec<OsString>>,
+    calls: Calls,
     /// Last, so that the removal may use the descriptors that the others give back.
     name: TemporaryName,
 }
@@ -273,7 +263,7 @@ impl StagedDir {
     ///
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`].
-    pub(crate) fn create(target: &Path, existing: Existing) -> Result<Self> {
+    pub(crate) fn create(target: &Path, existing: Existing, calls: Calls) -> Result<Self> {
         let is_there = match look_at(target)? {
             Found::Nothing => false,
             Found::Directory => true,
@@ -296,7 +286,12 @@ impl StagedDir {
         let name = TemporaryName::new(name);
         let inner = Directory::open(name.path())?;
         lock(&inner.file);
-        Ok(Self { target: target.to_owned(), is_there, existing, outer, inner, files: Vec::new(), name })
+        Ok(Self { target: target.to_owned(), is_there, existing, outer, inner, files: Mutex::default(), calls, name })
+    }
+
+    /// Whether files are to be put into a directory that exists already.
+    pub(crate) fn is_there(&self) -> bool {
+        self.is_there
     }
 
     /// Refuses names under which something else than a file lies in the existing directory.
@@ -304,15 +299,30 @@ impl StagedDir {
         check_replaceable(&self.target.join(file))
     }
 
-    /// A new file in the directory; to be synced by whoever fills it.
-    pub(crate) fn create_file(&mut self, file: &str) -> Result<Arc<PrivateFile>> {
+    /// A new file in the directory; to be synced by whoever fills it, or with all others by [`sync_files`](Self::sync_files).
+    pub(crate) fn create_file(&self, file: &str) -> Result<PrivateFile> {
         let path = self.inner.path.join(file);
-        let created = PrivateFile::named(&path).map_err(Error::io("create", &path))?;
-        if self.existing == Existing::Replace {
+        let created = PrivateFile::named(&path, self.calls).map_err(Error::io("create", &path))?;
+        if self.is_there && self.existing == Existing::Replace {
             keep_permissions(&created, &self.target.join(file))?;
         }
-        self.files.push(file.into());
-        Ok(Arc::new(created))
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
+        Ok(created)
+    }
+
+    /// A file beside the others that never has a name, to try on it what can be done here.
+    pub(crate) fn unnamed_file(&self) -> io::Result<PrivateFile> {
+        PrivateFile::unnamed(&self.inner.path, self.calls)
+    }
+
+    /// Whether [`sync_files`](Self::sync_files) can do the work of a sync of each file.
+    pub(crate) fn syncs_as_a_whole(&self) -> bool {
+        self.calls == Calls::Native && os::syncs_as_a_whole(&self.inner.file)
+    }
+
+    /// Syncs all files written so far, and what else is dirty in their file system.
+    pub(crate) fn sync_files(&self) -> Result<()> {
+        self.calls.native(|| os::sync_file_system(&self.inner.file)).map_err(Error::io("sync the files for", &self.target))
     }
 
     /// Bytes that can still be written where the files are.
@@ -330,7 +340,7 @@ impl StagedDir {
             self.place_files()?;
             return self.outer.sync();
         }
-        rename(self.name.path(), &self.target, Existing::Keep).map_err(|errno| name_error(errno, &self.target))?;
+        rename(self.name.path(), &self.target, Existing::Keep, self.calls).map_err(|error| name_error(error, &self.target))?;
         self.name.keep();
         self.outer.sync()
     }
@@ -338,8 +348,9 @@ impl StagedDir {
     /// Moves the files into the existing directory. If one cannot be moved, those before it are taken out again and what
     /// they replaced comes back.
     fn place_files(&self) -> Result<()> {
-        let mut placed = Vec::with_capacity(self.files.len());
-        for file in &self.files {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut placed = Vec::with_capacity(files.len());
+        for file in files.iter() {
             let (from, to) = (self.inner.path.join(file), self.target.join(file));
             match self.place(&from, &to) {
                 Ok(how) => placed.push((from, to, how)),
@@ -347,8 +358,8 @@ impl StagedDir {
                     for (from, to, how) in placed.into_iter().rev() {
                         // What cannot be undone stays: a complete new file in place of a complete old one.
                         let _ = match how {
-                            Placed::New => rustix::fs::rename(&to, &from),
-                            Placed::Exchanged => rustix::fs::renameat_with(CWD, &to, CWD, &from, RenameFlags::EXCHANGE),
+                            Placed::New => fs::rename(&to, &from),
+                            Placed::Exchanged => os::exchange(&to, &from),
                             Placed::Replaced => Ok(()),
                         };
                     }
@@ -360,14 +371,14 @@ impl StagedDir {
     }
 
     fn place(&self, from: &Path, to: &Path) -> Result<Placed> {
-        let failed = |errno| name_error(errno, to);
+        let failed = |error| name_error(error, to);
         if self.existing == Existing::Keep || look_at(to)? == Found::Nothing {
-            return rename(from, to, Existing::Keep).map(|()| Placed::New).map_err(failed);
+            return rename(from, to, Existing::Keep, self.calls).map(|()| Placed::New).map_err(failed);
         }
         check_replaceable(to)?;
-        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
-            // File systems that cannot exchange two names.
-            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::rename(from, to).map(|()| Placed::Replaced).map_err(failed),
+        match self.calls.native(|| os::exchange(from, to)) {
+            // Two names cannot be exchanged here.
+            Err(error) if is_unsupported(&error) => fs::rename(from, to).map(|()| Placed::Replaced).map_err(failed),
             result => result.map(|()| Placed::Exchanged).map_err(failed),
         }
     }
@@ -434,19 +445,22 @@ mod tests {
         names
     }
 
-    /// Both ways of making a file.
-    fn both(target: &Path, existing: Existing) -> Vec<StagedFile> {
-        vec![
-            StagedFile::create(target, existing).unwrap(),
-            StagedFile::create_named(check_target(target, existing).unwrap(), existing).unwrap(),
-        ]
+    /// The ways of making a file and giving it its name: without one at first, with one, and as on other systems.
+    const WAYS: usize = 3;
+
+    fn staged(way: usize, target: &Path, existing: Existing) -> StagedFile {
+        match way {
+            0 => StagedFile::create(target, existing, Calls::Native).unwrap(),
+            1 => StagedFile::create_named(check_target(target, existing).unwrap(), existing, Calls::Native).unwrap(),
+            _ => StagedFile::create(target, existing, Calls::Standard).unwrap(),
+        }
     }
 
     #[test]
     fn a_dropped_file_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        for way in 0..2 {
-            let staged = both(&dir.path().join("out.npy"), Existing::Keep).swap_remove(way);
+        for way in 0..WAYS {
+            let staged = staged(way, &dir.path().join("out.npy"), Existing::Keep);
             staged.file().file().write_all(b"half").unwrap();
             drop(staged);
             assert!(names(dir.path()).is_empty());
@@ -455,11 +469,11 @@ mod tests {
 
     #[test]
     fn a_published_file_has_its_name_and_no_other() {
-        for way in 0..2 {
+        for way in 0..WAYS {
             let dir = tempfile::tempdir().unwrap();
             let target = dir.path().join("out.npy");
             for (content, existing) in [("one", Existing::Keep), ("two", Existing::Replace)] {
-                let staged = both(&target, existing).swap_remove(way);
+                let staged = staged(way, &target, existing);
                 staged.file().file().write_all(content.as_bytes()).unwrap();
                 staged.publish().unwrap();
                 assert_eq!(fs::read_to_string(&target).unwrap(), content);
@@ -470,10 +484,10 @@ mod tests {
 
     #[test]
     fn a_name_taken_meanwhile_is_kept() {
-        for way in 0..2 {
+        for way in 0..WAYS {
             let dir = tempfile::tempdir().unwrap();
             let target = dir.path().join("out.npy");
-            let staged = both(&target, Existing::Keep).swap_remove(way);
+            let staged = staged(way, &target, Existing::Keep);
             fs::write(&target, "theirs").unwrap();
             assert!(matches!(staged.publish(), Err(Error::OutputExists { .. })));
             assert_eq!(fs::read_to_string(&target).unwrap(), "theirs");
@@ -489,25 +503,31 @@ mod tests {
         fs::write(&real, "old").unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink("real.npy", &alias).unwrap();
-        assert!(matches!(StagedFile::create(&alias, Existing::Keep), Err(Error::OutputExists { .. })));
-        let staged = StagedFile::create(&alias, Existing::Replace).unwrap();
+        assert!(matches!(StagedFile::create(&alias, Existing::Keep, Calls::Native), Err(Error::OutputExists { .. })));
+        let staged = StagedFile::create(&alias, Existing::Replace, Calls::Native).unwrap();
         staged.file().file().write_all(b"new").unwrap();
         staged.publish().unwrap();
         assert_eq!(fs::read_to_string(&real).unwrap(), "new");
         assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600, "a private file stays private");
         assert!(fs::symlink_metadata(&alias).unwrap().is_symlink());
         for bad in [dir.path(), Path::new("/dev/null")] {
-            assert!(matches!(StagedFile::create(bad, Existing::Replace), Err(Error::Io { .. })));
+            assert!(matches!(StagedFile::create(bad, Existing::Replace, Calls::Native), Err(Error::Io { .. })));
         }
-        assert!(matches!(StagedFile::create(&dir.path().join("no/out.npy"), Existing::Keep), Err(Error::Io { .. })));
+        assert!(matches!(StagedFile::create(&dir.path().join("no/out.npy"), Existing::Keep, Calls::Native), Err(Error::Io { .. })));
     }
 
     #[test]
     fn a_new_directory_appears_whole_or_not_at_all() {
+        for calls in [Calls::Native, Calls::Standard] {
+            check_a_new_directory(calls);
+        }
+    }
+
+    fn check_a_new_directory(calls: Calls) {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out");
         let stage = |existing| {
-            let mut staged = StagedDir::create(&target, existing)?;
+            let staged = StagedDir::create(&target, existing, calls)?;
             staged.create_file("a.npy")?.file().write_all(b"a").unwrap();
             Ok::<_, Error>(staged)
         };
@@ -527,13 +547,15 @@ mod tests {
         let target = dir.path().join("out");
         fs::create_dir(&target).unwrap();
         let inode = fs::metadata(&target).unwrap().ino();
-        for (existing, content) in [(Existing::Keep, "one"), (Existing::Replace, "two")] {
-            let mut staged = StagedDir::create(&target, existing).unwrap();
+        for (existing, content, calls) in
+            [(Existing::Keep, "one", Calls::Native), (Existing::Replace, "two", Calls::Native), (Existing::Replace, "three", Calls::Standard)]
+        {
+            let staged = StagedDir::create(&target, existing, calls).unwrap();
             staged.create_file("a.npy").unwrap().file().write_all(content.as_bytes()).unwrap();
             staged.publish().unwrap();
             assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
             fs::write(target.join("mine.txt"), "mine").unwrap();
-            let mut dropped = StagedDir::create(&target, Existing::Replace).unwrap();
+            let dropped = StagedDir::create(&target, Existing::Replace, Calls::Native).unwrap();
             dropped.create_file("a.npy").unwrap().file().write_all(b"never").unwrap();
             drop(dropped);
             assert_eq!(names(&target), ["a.npy", "mine.txt"]);
@@ -541,7 +563,7 @@ mod tests {
         }
         assert_eq!(fs::metadata(&target).unwrap().ino(), inode);
         fs::create_dir(target.join("d.npy")).unwrap();
-        assert!(StagedDir::create(&target, Existing::Replace).unwrap().check_replaceable("d.npy").is_err());
+        assert!(StagedDir::create(&target, Existing::Replace, Calls::Native).unwrap().check_replaceable("d.npy").is_err());
     }
 
     #[test]
@@ -549,7 +571,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.npy"), "old").unwrap();
         fs::set_permissions(dir.path().join("a.npy"), fs::Permissions::from_mode(0o4600)).unwrap();
-        let mut staged = StagedDir::create(dir.path(), Existing::Replace).unwrap();
+        let staged = StagedDir::create(dir.path(), Existing::Replace, Calls::Native).unwrap();
         for name in ["a.npy", "b.npy", "c.npy", "d.npy"] {
             staged.create_file(name).unwrap().file().write_all(b"new").unwrap();
         }
@@ -565,7 +587,7 @@ mod tests {
     fn leftovers_of_dead_processes_are_swept_and_those_of_live_ones_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out.npy");
-        let live = StagedFile::create_named(target.clone(), Existing::Keep).unwrap();
+        let live = StagedFile::create_named(target.clone(), Existing::Keep, Calls::Native).unwrap();
         let live_name = live.temporary.as_ref().unwrap().path().to_owned();
         let dead = temporary_name(&target);
         fs::create_dir(&dead).unwrap();

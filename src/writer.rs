@@ -14,7 +14,10 @@ use crate::decode::{ByteOrder, Decoder};
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::plan::Plan;
+use crate::method::Method;
+use crate::mmap;
+use crate::os::Calls;
+use crate::plan::{Memory, Plan, Resources};
 use crate::sink::{Filler, NpySink, Window};
 use crate::spec::{ShapeText, TensorSpec};
 use crate::staging::StagedFile;
@@ -70,9 +73,11 @@ impl ArrayBuilder {
             return Err(Error::bad_request(format!("{} dimensions, NumPy arrays have at most {}", shape.len(), crate::spec::MAX_NDIM)));
         }
         let spec = TensorSpec::new(self.dtype, shape).map_err(Error::bad_request)?;
-        let plan = Plan::new(&spec, &(0..1.min(spec.rows())), self.options.budget(), 1, 0)?;
-        let staged = StagedFile::create(path.as_ref(), self.options.existing())?;
-        let sink = Arc::new(NpySink::new(Arc::clone(staged.file()), staged.target(), descr, plan.window_bytes));
+        let resources =
+            Resources { budget: self.options.budget(), threads: 1, heap_bytes: 0, needs_scratch: false, in_flight: None };
+        let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
+        let staged = StagedFile::create(path.as_ref(), self.options.existing(), Calls::Native)?;
+        let sink = Arc::new(NpySink::new(Arc::clone(staged.file()), staged.target(), descr, Method::Map, plan.window_bytes));
         if let Some(rows) = self.rows {
             sink.reserve(rows * spec.row_bytes())?;
         }
@@ -278,7 +283,7 @@ impl ArrayWriter {
         let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape()[1..].iter().copied()).collect();
         let spec = TensorSpec::new(self.row.dtype(), shape).map_err(Error::bad_request)?;
         self.sink.finish(spec.shape(), spec.nbytes())?;
-        let map = self.staged.file().map().map_err(Error::io("map", self.staged.target()))?;
+        let map = mmap::map_finished(self.staged.file()).map_err(Error::io("map", self.staged.target()))?;
         let array = MmapArray::new(map, self.staged.target(), Some(spec.dtype()))?;
         self.staged.publish()?;
         Ok(array)

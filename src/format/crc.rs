@@ -2,6 +2,8 @@
 //!
 //! Castagnoli polynomial, reflected. Source of the mask: `tensorflow/core/lib/hash/crc32c.h`.
 
+use std::sync::OnceLock;
+
 const MASK_DELTA: u32 = 0xa282_ead8;
 
 /// The checksum that a stored, masked value stands for.
@@ -24,9 +26,33 @@ pub(crate) fn combine(first: u32, second: u32, second_len: u64) -> u32 {
     crc32c::crc32c_combine(first, second, crate::spec::memory_len(second_len))
 }
 
+/// CRC32C of `len` zero bytes, put together from those of powers of two.
+pub(crate) fn zeros(len: u64) -> u32 {
+    static POWERS: OnceLock<[u32; 64]> = OnceLock::new();
+    let powers = POWERS.get_or_init(|| {
+        let mut powers = [crc32c(&[0]); 64];
+        for i in 1..powers.len() {
+            powers[i] = combine(powers[i - 1], powers[i - 1], 1 << (i - 1));
+        }
+        powers
+    });
+    (0..64).filter(|i| len & (1 << i) != 0).fold(0, |crc, i| combine(crc, powers[i], 1 << i))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_have_the_checksum_of_zeros() {
+        for len in [0, 1, 2, 3, 4095, 4096, 100_001] {
+            assert_eq!(zeros(len), crc32c(&vec![0; len as usize]), "{len}");
+        }
+        // A property of all lengths: a zero more is a zero more.
+        for len in [1u64 << 40, (1 << 62) + 12345, i64::MAX as u64] {
+            assert_eq!(zeros(len + 1), append(zeros(len), &[0]));
+        }
+    }
 
     #[test]
     fn the_reference_value_and_the_mask_of_nothing() {

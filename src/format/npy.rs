@@ -5,6 +5,7 @@
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::error::ParseError;
+use crate::spec::memory_len;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Magic, version and the length of the text.
@@ -33,11 +34,8 @@ impl Header {
         Self { descr: descr.to_owned(), fortran_order: false, shape: shape.to_vec() }
     }
 
-    /// The header's bytes; data follow right behind.
-    ///
-    /// The text is NumPy's own. With elements it is padded to [`DATA_ALIGN`]; without any it gets the length that
-    /// `numpy.save` gives it, because NumPy before 2.4 cannot map an empty array at a page's start.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The dict as NumPy writes it, without padding.
+    fn text(&self) -> String {
         let mut text =
             format!("{{'descr': '{}', 'fortran_order': {}, 'shape': (", self.descr, if self.fortran_order { "True" } else { "False" });
         for (i, dim) in self.shape.iter().enumerate() {
@@ -48,9 +46,28 @@ impl Header {
             let digits = rows.to_string().len();
             text.extend(std::iter::repeat_n(' ', GROWTH_DIGITS.saturating_sub(digits)));
         }
+        text
+    }
+
+    /// Where data start unless something else is asked for: at [`DATA_ALIGN`]; without elements where `numpy.save` has
+    /// them, because NumPy before 2.4 cannot map an empty array at a page's start.
+    pub(crate) fn data_start(&self) -> u64 {
         let align = if self.shape.contains(&0) { ARRAY_ALIGN } else { DATA_ALIGN };
-        let end = (PREFIX_LEN + text.len() + 1).next_multiple_of(align);
-        text.extend(std::iter::repeat_n(' ', end - PREFIX_LEN - text.len() - 1));
+        self.data_starts().start.next_multiple_of(align as u64)
+    }
+
+    /// The offsets at which data can start: behind the text, and not further than `numpy.load` reads a header.
+    pub(crate) fn data_starts(&self) -> std::ops::Range<u64> {
+        let shortest = PREFIX_LEN + self.text().len() + 1;
+        shortest as u64..(PREFIX_LEN + MAX_TEXT_LEN + 1) as u64
+    }
+
+    /// The header's bytes, padded so that data start at `data_start`, which must be one of
+    /// [`data_starts`](Self::data_starts).
+    pub(crate) fn encode(&self, data_start: u64) -> Vec<u8> {
+        let mut text = self.text();
+        let end = memory_len(data_start);
+        text.extend(std::iter::repeat_n(' ', end.saturating_sub(PREFIX_LEN + text.len() + 1)));
         text.push('\n');
 
         let mut bytes = Vec::with_capacity(end);
@@ -229,13 +246,14 @@ mod tests {
         let mut expected = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3), }".to_vec();
         expected.resize(127, b' ');
         expected.push(b'\n');
-        assert_eq!(Header::new("<f4", &[0, 3]).encode(), expected);
+        let header = Header::new("<f4", &[0, 3]);
+        assert_eq!(header.encode(header.data_start()), expected);
     }
 
     #[test]
     fn data_start_at_a_page() {
         for shape in [&[][..], &[1], &[u64::MAX >> 1], &[1; 64]] {
-            assert_eq!(Header::new("<c16", shape).encode().len(), DATA_ALIGN);
+            assert_eq!(Header::new("<c16", shape).data_start(), DATA_ALIGN as u64);
         }
     }
 
@@ -272,11 +290,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_gives_back_what_was_encoded(descr in "[<|][a-zA-Z][0-9]{1,2}", shape in prop::collection::vec(0..u64::MAX >> 1, 0..65)) {
+        fn parsing_gives_back_what_was_encoded(
+            descr in "[<|][a-zA-Z][0-9]{1,2}", shape in prop::collection::vec(0..u64::MAX >> 1, 0..65), start in any::<prop::sample::Index>()
+        ) {
             let header = Header::new(&descr, &shape);
-            let bytes = header.encode();
-            prop_assert_eq!(bytes.len() % 64, 0);
-            prop_assert_eq!(Header::parse(&bytes), Ok((header, bytes.len() as u64)));
+            prop_assert_eq!(header.data_start() % 64, 0);
+            let starts = header.data_starts();
+            let start = starts.start + start.index((starts.end - starts.start) as usize) as u64;
+            for start in [start, starts.start, starts.end - 1, header.data_start()] {
+                let bytes = header.encode(start);
+                prop_assert_eq!(bytes.len() as u64, start);
+                prop_assert_eq!(bytes.last(), Some(&b'\n'));
+                prop_assert_eq!(Header::parse(&bytes), Ok((header.clone(), start)));
+            }
         }
 
         #[test]

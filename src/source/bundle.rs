@@ -20,6 +20,7 @@ use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
 use crate::format::{crc, varint};
+use crate::os::Calls;
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 
 /// The key of the object graph in TF2 checkpoints.
@@ -209,7 +210,7 @@ impl Bundle {
         }
         let region = self.region(OBJECT_GRAPH_KEY, &entry)?;
         let mut stored = vec![0; memory_len(entry.size)];
-        self.shards.read(entry.shard_id, entry.offset, &mut stored)?;
+        self.shards.read(entry.shard_id, entry.offset, &mut stored, Calls::Standard)?;
         let graph = scalar_string(&stored, self.header.big_endian, region.crc32c)
             .map_err(|detail| Error::malformed_at(&region.path, "object graph", region.offset, detail))?;
         let graph =

@@ -12,9 +12,11 @@ mod saved_model;
 mod shards;
 
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -22,6 +24,7 @@ use crate::budget::Limits;
 use crate::cancel::CancelToken;
 use crate::decode::ByteOrder;
 use crate::error::{Error, Result};
+use crate::os::Calls;
 use crate::spec::TensorSpec;
 
 pub use driver::formats;
@@ -55,6 +58,15 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// The run of stored bytes that flat position `element` lies in, if the bytes of the run are those of its elements,
+    /// side by side and in order. Holes in it are left out of the output, and its blocks may be shared.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when its file cannot be opened.
+    fn stored_run(&self, _element: u64) -> Result<Option<StoredRun>> {
+        Ok(None)
+    }
+
     /// Whether [`read`](Self::read) fills `out` through system calls only, which report a page of a mapped output that
     /// cannot be had. A reader that stores into `out` itself would be killed, so it gets pages that are all there, which
     /// takes longer.
@@ -68,6 +80,19 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     }
 }
 
+/// A run of elements as it lies in a file.
+#[derive(Debug, Clone)]
+pub struct StoredRun {
+    /// Flat positions in the tensor.
+    pub elements: Range<u64>,
+    /// The file.
+    pub file: Arc<File>,
+    /// Where the first of them starts in the file.
+    pub offset: u64,
+    /// Which of [`TensorReader::regions`] covers them, starting with the same byte.
+    pub region: Option<usize>,
+}
+
 /// What a worker lends to a reader: memory of its own and the place where checksums go.
 #[derive(Debug)]
 pub struct ReadContext<'a> {
@@ -76,11 +101,12 @@ pub struct ReadContext<'a> {
     chunk_bytes: usize,
     ledger: Option<&'a Ledger<'a>>,
     cancel: &'a CancelToken,
+    calls: Calls,
 }
 
 impl<'a> ReadContext<'a> {
-    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, cancel: &'a CancelToken) -> Self {
-        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel }
+    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, cancel: &'a CancelToken, calls: Calls) -> Self {
+        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls }
     }
 
     /// The largest single read from storage, in bytes.

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 
 use super::shards::ShardSet;
-use super::{Ledger, ReadContext, Region, TensorReader};
+use super::{Ledger, ReadContext, Region, StoredRun, TensorReader};
 use crate::decode::ByteOrder;
 use crate::error::Result;
 use crate::spec::{TensorSpec, memory_len};
@@ -185,7 +185,7 @@ impl<'a> PieceReader<'a> {
         let mut at = local * self.spec.itemsize();
         for chunk in buf.chunks_mut(context.chunk_bytes()) {
             context.check_cancelled()?;
-            self.shards.read(placed.piece.shard, placed.piece.offset + at, chunk)?;
+            self.shards.read(placed.piece.shard, placed.piece.offset + at, chunk, context.calls)?;
             context.record(placed.region, at, chunk);
             at += chunk.len() as u64;
         }
@@ -257,6 +257,18 @@ impl TensorReader for PieceReader<'_> {
 
     fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
+        let at = self.pieces.partition_point(|piece| piece.reach <= element);
+        let Some(placed) = self.pieces.get(at) else { return Ok(None) };
+        let elements = placed.first..placed.first + placed.piece.extent.elements();
+        let lies_side_by_side = placed.piece.extent.run_elements(self.spec.shape()) == placed.piece.extent.elements();
+        if !lies_side_by_side || !elements.contains(&element) {
+            return Ok(None);
+        }
+        let file = self.shards.file(placed.piece.shard)?;
+        Ok(Some(StoredRun { elements, file, offset: placed.piece.offset, region: Some(placed.region) }))
     }
 
     fn fills_by_system_calls(&self) -> bool {

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::os::{self, Calls};
 use crate::paths::parent_of;
 
 /// Files kept open at once, so that a bundle of thousands of shards works under any limit on descriptors.
@@ -90,7 +90,8 @@ impl ShardSet {
         (stem, names)
     }
 
-    fn file(&self, shard: u32) -> Result<Arc<File>> {
+    /// The opened file of a shard.
+    pub(crate) fn file(&self, shard: u32) -> Result<Arc<File>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = if let Some(at) = open.iter().position(|(id, _)| *id == shard) {
             open.remove(at)
@@ -107,8 +108,8 @@ impl ShardSet {
     }
 
     /// Fills `buf` from `offset` of a shard.
-    pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.file(shard)?.read_exact_at(buf, offset).map_err(|error| {
+    pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
+        os::read_exact_at(&*self.file(shard)?, buf, offset, calls).map_err(|error| {
             let path = self.path(shard);
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
                 Error::malformed_at(

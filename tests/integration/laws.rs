@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use mmconvert::source::memory::MemoryTensor;
-use mmconvert::{Budget, Converter, Dtype, Options, Rows, Source, TensorSpec, Verified};
+use mmconvert::{Budget, Converter, Dtype, Error, Method, Options, Rows, Source, TensorSpec, Verified};
 use proptest::prelude::*;
 
 use crate::bundle::{BundleWriter, Extents, Layout};
@@ -109,7 +109,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn any_storage_any_rows_and_any_threads_give_the_same_bytes(tensor in stored(), threads in 1usize..5, ends in any::<[i8; 2]>(), whole in any::<bool>()) {
+    fn any_storage_any_rows_and_any_threads_give_the_same_bytes(tensor in stored(), threads in 1usize..5, ends in any::<[i8; 2]>(), whole in any::<bool>(), method in prop::sample::select(vec![None, Some(Method::Map), Some(Method::Portable)])) {
         let dir = tempfile::tempdir().unwrap();
         let prefix = dir.path().join("c");
         tensor.write(&prefix);
@@ -122,6 +122,9 @@ proptest! {
         let row_bytes = found.info().spec.row_bytes() as usize;
         let wanted = &tensor.bytes[range.start as usize * row_bytes..range.end as usize * row_bytes];
         let mut converter = Converter::new(&found).unwrap().threads(threads).memory(Budget::mib(16));
+        if let Some(method) = method {
+            converter = converter.method(method);
+        }
         if !tensor.shape.is_empty() {
             converter = converter.rows(rows);
         }
@@ -157,6 +160,11 @@ proptest! {
     }
 }
 
+/// The choice that is made, and every way by itself.
+fn methods() -> impl Iterator<Item = Option<Method>> {
+    [None].into_iter().chain(Method::ALL.map(Some))
+}
+
 /// Larger than a slice, so that rows are folded, windows wait for each other and pieces meet inside slices.
 #[test]
 fn any_budget_and_any_thread_count_give_the_same_bytes() {
@@ -179,12 +187,23 @@ fn any_budget_and_any_thread_count_give_the_same_bytes() {
         Stored { dtype: Dtype::UInt8, shape: shape.clone(), pieces, layout, bytes: bytes.clone() }.write(&prefix);
         let source = Source::open(&prefix).unwrap();
         let tensor = source.tensor("t").unwrap();
-        for (threads, budget) in [(1, Budget::mib(13)), (2, Budget::mib(14)), (3, Budget::mib(32)), (8, Budget::mib(1000))] {
-            let converter = Converter::new(&tensor).unwrap().threads(threads).memory(budget).overwrite(true);
-            let estimate = converter.estimate().unwrap();
+        let resources = [(1, Budget::mib(13)), (2, Budget::mib(14)), (3, Budget::mib(32)), (8, Budget::mib(1000))];
+        for ((threads, budget), method) in resources.into_iter().flat_map(|r| methods().map(move |m| (r, m))) {
+            let out = dir.path().join("out.npy");
+            let mut converter = Converter::new(&tensor).unwrap().threads(threads).memory(budget).overwrite(true);
+            if let Some(method) = method {
+                converter = converter.method(method);
+            }
+            let estimate = match converter.estimate(&out) {
+                // Not every file system can do everything.
+                Err(Error::Unsupported { .. }) if matches!(method, Some(Method::Clone | Method::Uncached)) => continue,
+                estimate => estimate.unwrap(),
+            };
             assert!(estimate.memory_bytes <= budget.as_bytes());
-            let done = converter.run(dir.path().join("out.npy")).unwrap();
-            assert!(done.array.as_bytes() == bytes, "shape {shape:?}, {threads} threads, {budget}");
+            let done = converter.run(out).unwrap();
+            assert_eq!(done.report.method, estimate.method, "what was announced was done");
+            assert!(method.is_none_or(|method| method == done.report.method));
+            assert!(done.array.as_bytes() == bytes, "shape {shape:?}, {threads} threads, {budget}, {method:?}");
             assert!(done.report.peak_memory <= budget.as_bytes(), "{} of {budget}", done.report.peak_memory);
             assert_eq!(done.report.verified, Verified::Full);
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use mmconvert::{Budget, Rows};
+use mmconvert::{Budget, Method, Rows};
 
 /// Streams TensorFlow tensors that are bigger than memory into memory-mapped .npy arrays.
 #[derive(Debug, Parser)]
@@ -112,9 +112,15 @@ pub(crate) struct Resources {
     /// available to this process, at most 1GiB; up to half where that is less than 16MiB].
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<Budget>,
-    /// The most threads to use [default: all cores].
+    /// The most threads to use [default: all cores; from 4 to 8 where bytes are only copied, because they wait for the disk].
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Option<u16>,
+    /// Write in this way and no other: clone, uncached, map or portable [default: the first of them that can be had].
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<Method>,
+    /// The most slices being filled or on their way to the disk at once [default: as many as the memory allows].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) in_flight: Option<u16>,
 }
 
 #[derive(Debug, ClapArgs)]

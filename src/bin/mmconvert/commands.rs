@@ -37,6 +37,12 @@ fn bytes(names: &[OsString]) -> Vec<&[u8]> {
 
 fn options(resources: &Resources) -> Options {
     let mut options = Options::new().memory(resources.memory.unwrap_or_default());
+    if let Some(method) = resources.method {
+        options = options.method(method);
+    }
+    if let Some(slices) = resources.in_flight {
+        options = options.in_flight(slices.into());
+    }
     if let Some(threads) = resources.threads {
         options = options.threads(threads.into());
     }
@@ -116,7 +122,7 @@ fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, V
     }
     facts.extend(tensor.facts()?);
     if tensor.info().unsupported.is_none() {
-        let estimate = Converter::new(tensor)?.options(options.clone()).estimate()?;
+        let estimate = Converter::new(tensor)?.options(options.clone()).estimate(tensor.source().path())?;
         facts.insert("conversion".into(), estimate_json(&estimate));
     }
     Ok(())
@@ -124,7 +130,7 @@ fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, V
 
 fn estimate_json(estimate: &Estimate) -> Value {
     json!({
-        "method": estimate.method,
+        "method": estimate.method.name(),
         "read_bytes": estimate.read_bytes,
         "write_bytes": estimate.write_bytes,
         "slices": estimate.slices,
@@ -147,7 +153,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         _ => None,
     };
     if args.dry_run {
-        return dry_run(args, &tensors, &options);
+        return dry_run(args, &tensors, single.is_some(), &options);
     }
     let (options, bar) = progress::attach(options, common);
     let clear = || bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
@@ -186,10 +192,10 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     Ok(if done.skipped.is_empty() || args.skip_unsupported { Outcome::Done } else { Outcome::Skipped })
 }
 
-fn dry_run(args: &Convert, tensors: &[Tensor<'_>], options: &Options) -> Result<Outcome> {
+fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Options) -> Result<Outcome> {
     let mut outputs = Vec::new();
     let mut skipped = Vec::new();
-    let (mut read, mut memory) = (0u64, 0u64);
+    let (mut read, mut written, mut memory) = (0u64, 0u64, 0u64);
     for tensor in tensors {
         let info = tensor.info();
         if let Some(reason) = &info.unsupported {
@@ -200,8 +206,9 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], options: &Options) -> Result<
         if let Some(rows) = args.rows {
             converter = converter.rows(rows);
         }
-        let estimate = converter.estimate()?;
+        let estimate = converter.estimate(if single { args.output.clone() } else { args.output.join("array.npy") })?;
         read = read.saturating_add(estimate.read_bytes);
+        written = written.saturating_add(estimate.write_bytes);
         memory = memory.max(estimate.memory_bytes);
         outputs.push((info, estimate));
     }
@@ -214,12 +221,12 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], options: &Options) -> Result<
                 output["dtype"] = json!(info.spec.dtype().name());
                 output["descr"] = json!(info.spec.dtype().descr());
                 output["shape"] = json!(estimate.shape);
-                output["nbytes"] = json!(estimate.write_bytes);
+                output["nbytes"] = json!(estimate.nbytes);
                 output
             })
             .collect();
         let skipped: Vec<Value> = skipped.iter().map(|(name, reason)| json!({"name": name.to_json(), "reason": reason})).collect();
-        render::json_object(&json!({"dry_run": true, "outputs": outputs, "skipped": skipped, "read_bytes": read, "memory_bytes": memory}))?;
+        render::json_object(&json!({"dry_run": true, "outputs": outputs, "skipped": skipped, "read_bytes": read, "write_bytes": written, "memory_bytes": memory}))?;
     } else {
         let mut out = Stdout::new();
         for (info, estimate) in &outputs {
@@ -229,7 +236,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], options: &Options) -> Result<
                 info.spec.dtype(),
                 ShapeText(&estimate.shape),
                 info.spec.dtype().descr().unwrap_or_default(),
-                HumanBytes(estimate.write_bytes),
+                HumanBytes(estimate.nbytes),
                 estimate.slices,
                 HumanBytes(estimate.slice_bytes),
                 estimate.threads,
@@ -240,8 +247,9 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], options: &Options) -> Result<
             out.line(format_args!("{name}: skipped, {reason}"))?;
         }
         out.line(format_args!(
-            "would read and write {} into {}, using at most {} of memory",
+            "would read {} and write {} into {}, using at most {} of memory",
             HumanBytes(read),
+            HumanBytes(written),
             args.output.display(),
             HumanBytes(memory)
         ))?;

@@ -153,7 +153,7 @@ pub(crate) fn output_json(name: &Name, path: &std::path::Path, report: &Report) 
         "nbytes": report.nbytes,
         "seconds": report.elapsed.as_secs_f64(),
         "verified": report.verified == Verified::Full,
-        "method": report.method,
+        "method": report.method.name(),
     })
 }
 

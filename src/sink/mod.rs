@@ -1,29 +1,39 @@
-//! The `.npy` that is being written: header, reserved space, mapped windows, and the sync at the end.
+//! The `.npy` that is being written: header, reserved space, mapped windows and written buffers, and the sync at the end.
 
-use std::fs::File;
+mod private_file;
+mod share;
+mod writeback;
+
+use std::io;
 use std::ops::{Deref, DerefMut, Range};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::FallocateFlags;
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
-use crate::mmap::{LARGE_PAGE, MappedRange, PrivateFile};
+use crate::method::Method;
+use crate::mmap::{LARGE_PAGE, MappedRange};
+use crate::os::{self, free_bytes};
 use crate::spec::memory_len;
-use crate::writeback::WriteBehind;
+
+pub(crate) use private_file::PrivateFile;
+pub(crate) use share::Sharing;
+pub(crate) use writeback::WriteBehind;
 
 const PAGE_BYTES: u64 = 4096;
 
-/// An array file without its final name. Windows of its data are filled by any number of threads.
+/// An array file without its final name. Any number of threads fill windows of its data, or write buffers to it.
 #[derive(Debug)]
 pub(crate) struct NpySink {
     file: Arc<PrivateFile>,
     /// The output's final name, for messages.
     path: PathBuf,
     descr: &'static str,
+    method: Method,
+    /// Where data start in the file.
+    data_start: u64,
     /// Up to which byte the file has blocks.
     reserved: Mutex<u64>,
     behind: WriteBehind,
@@ -31,8 +41,14 @@ pub(crate) struct NpySink {
 
 impl NpySink {
     /// An array in `file`, of which at most `window_bytes` are dirty at any time. No space is taken yet.
-    pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, descr: &'static str, window_bytes: u64) -> Self {
-        Self { file, path: path.to_owned(), descr, reserved: Mutex::new(0), behind: WriteBehind::new(window_bytes) }
+    pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, descr: &'static str, method: Method, window_bytes: u64) -> Self {
+        let behind = WriteBehind::new(window_bytes);
+        Self { file, path: path.to_owned(), descr, method, data_start: DATA_ALIGN as u64, reserved: Mutex::new(0), behind }
+    }
+
+    /// An array whose data are in `file` already.
+    pub(crate) fn shared(file: Arc<PrivateFile>, path: &Path, descr: &'static str, data_start: u64) -> Self {
+        Self { data_start, ..Self::new(file, path, descr, Method::Clone, 0) }
     }
 
     pub(crate) fn behind(&self) -> &WriteBehind {
@@ -45,29 +61,59 @@ impl NpySink {
     /// [`Error::Limit`] when the disk has no room, [`Error::Io`].
     pub(crate) fn reserve(&self, nbytes: u64) -> Result<()> {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = nbytes.checked_add(DATA_ALIGN as u64).ok_or_else(|| self.no_space(Errno::FBIG, u64::MAX))?;
+        let end = self.position(nbytes)?;
         if nbytes == 0 || end <= *reserved {
             return Ok(());
         }
-        let more = end - *reserved;
-        // Asked first, because a reservation that fails halfway takes the rest of the disk from others meanwhile.
-        if free_bytes(self.file.file()).is_some_and(|free| free < more) {
-            return Err(self.no_space(Errno::NOSPC, more));
-        }
-        match retry_on_intr(|| rustix::fs::fallocate(self.file.file(), FallocateFlags::empty(), *reserved, more)) {
-            Ok(()) => {}
-            Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => return Err(self.no_space(errno, more)),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.fill_with_zeros(*reserved..end)?,
-            Err(errno) => return Err(Error::os("reserve space for", &self.path)(errno)),
-        }
+        self.check_space(end - *reserved)?;
+        self.take_blocks(*reserved..end)?;
         *reserved = end;
         Ok(())
+    }
+
+    /// As [`reserve`](Self::reserve), but only for `parts` of the data; the rest stays a hole, which reads as zeros.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub(crate) fn reserve_parts(&self, nbytes: u64, parts: impl Iterator<Item = Result<Range<u64>>>) -> Result<()> {
+        let end = self.position(nbytes)?;
+        self.file.file().set_len(end).map_err(|e| self.write_error("resize", end)(e))?;
+        self.take_blocks(0..self.data_start)?;
+        for part in parts {
+            let part = part?;
+            self.take_blocks(self.data_start + part.start..self.data_start + part.end)?;
+        }
+        Ok(())
+    }
+
+    /// Where byte `at` of the data lies in the file.
+    fn position(&self, at: u64) -> Result<u64> {
+        at.checked_add(self.data_start).ok_or_else(|| self.no_space(Errno::FBIG, u64::MAX))
+    }
+
+    /// Refuses what cannot fit on the disk, because a reservation that fails halfway takes the rest of the disk from others
+    /// meanwhile.
+    pub(crate) fn check_space(&self, bytes: u64) -> Result<()> {
+        if free_bytes(self.file.file()).is_some_and(|free| free < bytes) {
+            return Err(self.no_space(Errno::NOSPC, bytes));
+        }
+        Ok(())
+    }
+
+    fn take_blocks(&self, range: Range<u64>) -> Result<()> {
+        match self.file.reserve(&range) {
+            Ok(()) => Ok(()),
+            // A write reports a full disk; a store to a mapped page cannot.
+            Err(error) if os::is_unsupported(&error) && self.method != Method::Map => Ok(()),
+            Err(error) if os::is_unsupported(&error) => self.fill_with_zeros(range),
+            Err(error) => Err(self.write_error("reserve space for", range.end - range.start)(error)),
+        }
     }
 
     /// As [`reserve`](Self::reserve), for an array that grows: `ahead` bytes if there is room, else just `nbytes`.
     pub(crate) fn reserve_ahead(&self, nbytes: u64, ahead: u64) -> Result<()> {
         let have = *self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        if nbytes.saturating_add(DATA_ALIGN as u64) <= have {
+        if nbytes.saturating_add(self.data_start) <= have {
             return Ok(());
         }
         match self.reserve(ahead) {
@@ -76,22 +122,12 @@ impl NpySink {
         }
     }
 
-    /// The error for a disk, a quota or a limit that does not let the file have `asked` bytes more.
     fn no_space(&self, errno: Errno, asked: u64) -> Error {
-        let (kind, allowed) = match errno {
-            Errno::FBIG => ("file size limit", rustix::process::getrlimit(rustix::process::Resource::Fsize).current),
-            Errno::DQUOT => ("disk quota", None),
-            _ => ("disk space", free_bytes(self.file.file())),
-        };
-        Error::Limit { what: format!("{kind} for {}", self.path.display()), asked, allowed: allowed.filter(|&free| free < asked) }
+        no_space(&self.file, &self.path, errno, asked)
     }
 
-    /// A full disk is told apart from other failures of a write.
-    fn write_error(&self, action: &'static str, bytes: u64) -> impl FnOnce(std::io::Error) -> Error {
-        move |error| match Errno::from_io_error(&error) {
-            Some(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => self.no_space(errno, bytes),
-            _ => Error::io(action, &self.path)(error),
-        }
+    fn write_error(&self, action: &'static str, bytes: u64) -> impl FnOnce(io::Error) -> Error {
+        write_error(&self.file, &self.path, action, bytes)
     }
 
     /// Puts the blame right when reading into a mapped page failed because there was no block for the page.
@@ -107,7 +143,7 @@ impl NpySink {
 
     /// Maps `bytes` of the data, once the limit on dirty pages allows it. The range must have been reserved.
     pub(crate) fn window(self: &Arc<Self>, bytes: Range<u64>, filler: Filler) -> Result<Window> {
-        let range = bytes.start + DATA_ALIGN as u64..bytes.end + DATA_ALIGN as u64;
+        let range = bytes.start + self.data_start..bytes.end + self.data_start;
         // Pages are what gets dirty, however few of their bytes are written.
         let page = if range.end - range.start >= LARGE_PAGE { LARGE_PAGE } else { PAGE_BYTES };
         let pages = range.start / page * page..range.end.next_multiple_of(page);
@@ -116,8 +152,24 @@ impl NpySink {
         self.behind.acquire(&self.file, len, wait).map_err(|e| self.write_error("write", len)(e))?;
         let counted = Counted { sink: Arc::clone(self), pages };
         let populate = filler != Filler::Kernel;
-        let map = self.file.map_mut(&range, populate).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
+        let map = MappedRange::new(&self.file, &range, populate).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
         Ok(Window { map, counted })
+    }
+
+    /// Writes `data` as these bytes of the array, once the limit on dirty pages allows it.
+    pub(crate) fn write(&self, bytes: Range<u64>, data: &[u8]) -> Result<()> {
+        let range = bytes.start + self.data_start..bytes.end + self.data_start;
+        let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end.next_multiple_of(PAGE_BYTES);
+        let len = pages.end - pages.start;
+        self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
+        let (written, submitted) = if self.method == Method::Uncached {
+            let written = self.file.write_uncached_at(data, range.start);
+            self.behind.submit_started(pages);
+            (written, Ok(()))
+        } else {
+            (self.file.write_at(data, range.start), self.behind.submit(&self.file, pages))
+        };
+        written.and(submitted).map_err(|e| self.write_error("write", len)(e))
     }
 
     /// Takes blocks by writing to them, where the file system cannot reserve: a full disk is an error value this way,
@@ -128,7 +180,7 @@ impl NpySink {
         while at < range.end {
             let len = (range.end - at).min(ZEROS.len() as u64);
             self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
-            let written = self.file.file().write_all_at(&ZEROS[..memory_len(len)], at);
+            let written = self.file.write_at(&ZEROS[..memory_len(len)], at);
             self.behind.submit(&self.file, at..at + len).map_err(|e| self.write_error("write", len)(e))?;
             written.map_err(|e| self.write_error("reserve space for", range.end - at)(e))?;
             at += len;
@@ -149,11 +201,31 @@ impl NpySink {
     }
 
     fn finish_alone(&self, shape: &[u64], nbytes: u64) -> Result<()> {
-        let header = Header::new(self.descr, shape).encode();
+        let header = Header::new(self.descr, shape);
+        let data_start = if nbytes == 0 { header.data_start() } else { self.data_start };
         let file = self.file.file();
-        file.set_len(header.len() as u64 + nbytes).map_err(|e| self.write_error("resize", header.len() as u64)(e))?;
-        file.write_all_at(&header, 0).map_err(|e| self.write_error("write", header.len() as u64)(e))?;
+        file.set_len(data_start + nbytes).map_err(|e| self.write_error("resize", data_start)(e))?;
+        self.file.write_at(&header.encode(data_start), 0).map_err(|e| self.write_error("write", data_start)(e))?;
         file.sync_all().map_err(|e| self.write_error("sync", nbytes)(e))
+    }
+}
+
+/// The error for a disk, a quota or a limit that does not let `file`, which is to be `path`, have `asked` bytes more.
+fn no_space(file: &PrivateFile, path: &Path, errno: Errno, asked: u64) -> Error {
+    let (kind, allowed) = match errno {
+        Errno::FBIG => ("file size limit", rustix::process::getrlimit(rustix::process::Resource::Fsize).current),
+        Errno::DQUOT => ("disk quota", None),
+        _ => ("disk space", free_bytes(file.file())),
+    };
+    Error::Limit { what: format!("{kind} for {}", path.display()), asked, allowed: allowed.filter(|&free| free < asked) }
+}
+
+/// An adapter for `map_err` that tells a full disk apart from other failures to write `bytes` of `file`, which is to be
+/// `path`.
+pub(crate) fn write_error(file: &PrivateFile, path: &Path, action: &'static str, bytes: u64) -> impl FnOnce(io::Error) -> Error {
+    move |error| match Errno::from_io_error(&error) {
+        Some(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => no_space(file, path, errno, bytes),
+        _ => Error::io(action, path)(error),
     }
 }
 
@@ -221,10 +293,4 @@ impl Drop for Counted {
             let _ = self.submit();
         }
     }
-}
-
-/// What the file system of `file` has left for this user, as `df` says it; `None` where it does not say.
-pub(crate) fn free_bytes(file: &File) -> Option<u64> {
-    let stat = rustix::fs::fstatvfs(file).ok().filter(|stat| stat.f_blocks > 0)?;
-    stat.f_bavail.checked_mul(stat.f_frsize)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::mmap::PrivateFile;
+use super::PrivateFile;
 
 /// Counts the output pages that are mapped or not on disk yet.
 ///
@@ -66,9 +66,14 @@ impl WriteBehind {
     /// Takes over a range that was acquired and is not mapped any more, and starts writing it.
     pub(crate) fn submit(&self, file: &PrivateFile, range: Range<u64>) -> io::Result<()> {
         let result = file.start_writeback(&range);
+        self.submit_started(range);
+        result
+    }
+
+    /// As [`submit`](Self::submit), for a range that is on its way already.
+    pub(crate) fn submit_started(&self, range: Range<u64>) {
         self.lock().finished.push_back(range);
         self.changed.notify_all();
-        result
     }
 
     /// Bytes counted now, and the most there ever were.

@@ -1,0 +1,148 @@
+//! Many small tensors into a directory: each made by one worker, in one buffer, with one write; all synced together.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::convert::{Job, Outcome, Report};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::file_name;
+use crate::format::npy::DATA_ALIGN;
+use crate::method::Method;
+use crate::options::{Options, Progress};
+use crate::plan::{Memory, Plan, Resources};
+use crate::rows::Rows;
+use crate::sink::{self, PrivateFile};
+use crate::source::Tensor;
+use crate::spec::{TensorSpec, memory_len};
+use crate::staging::StagedDir;
+
+/// What a small file costs in dirty pages beside its own: its inode and its entry in the directory.
+const FILE_RECORDS: u64 = 4096;
+
+/// The small tensors of an export.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    staged: &'a StagedDir,
+    dir: &'a Path,
+    rows: Option<Rows>,
+    heap_bytes: u64,
+    method: Option<Method>,
+    plan: Plan,
+    /// Whether one sync does for all files.
+    syncs_as_a_whole: bool,
+    /// Bytes written since the last sync.
+    dirty: Mutex<u64>,
+}
+
+impl<'a> Batch<'a> {
+    /// # Errors
+    /// [`Error::Limit`] when the memory does not suffice.
+    pub(crate) fn new(staged: &'a StagedDir, dir: &'a Path, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
+        let memory = Memory::Buffers;
+        let resources = Resources {
+            budget: options.budget(),
+            threads: options.thread_count(memory),
+            heap_bytes,
+            needs_scratch: true,
+            in_flight: options.in_flight,
+        };
+        // As if all were one array of unlimited length.
+        let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()]).map_err(Error::bad_request)?;
+        let plan = Plan::new(&all, &(0..all.rows()), memory, &resources)?;
+        let method = match options.method {
+            None => staged.unnamed_file().ok().filter(|file| Method::Uncached.works_for(file)).map_or(Some(Method::Portable), |_| {
+                Some(Method::Uncached)
+            }),
+            Some(method @ (Method::Uncached | Method::Portable)) => Some(method),
+            // These are made for what is large.
+            Some(Method::Clone | Method::Map) => None,
+        };
+        Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole: staged.syncs_as_a_whole(), dirty: Mutex::new(0) })
+    }
+
+    /// Whether `tensor` is one of the small ones.
+    pub(crate) fn takes(&self, tensor: &Tensor<'_>) -> bool {
+        self.method.is_some() && tensor.info().spec.nbytes() <= self.plan.slice_bytes() - DATA_ALIGN as u64
+    }
+
+    /// Makes the files of `tensors`, which it takes; they are on the disk after [`sync`](Self::sync).
+    pub(crate) fn convert(&self, tensors: &[&Tensor<'_>], options: &Options) -> Result<Vec<Report>> {
+        let reports: Vec<Mutex<Option<Report>>> = tensors.iter().map(|_| Mutex::new(None)).collect();
+        let done = AtomicU64::new(0);
+        let mut indices = 0..tensors.len();
+        crate::pool::run(
+            self.plan.threads.min(tensors.len()),
+            &options.cancel,
+            || Ok(indices.next()),
+            || vec![0; memory_len(self.plan.slice_bytes())],
+            |index, buffer| {
+                let report = self.convert_one(tensors[index], buffer, options)?;
+                let done_bytes = done.fetch_add(report.nbytes, Ordering::Relaxed) + report.nbytes;
+                if let Some(tell) = &options.progress {
+                    let memory_limit = self.plan.budget.as_bytes();
+                    tell(&Progress { done_bytes, total_bytes: done_bytes, memory_bytes: report.peak_memory, memory_limit });
+                }
+                *reports[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+                Ok(())
+            },
+        )?;
+        Ok(reports.into_iter().filter_map(|report| report.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    }
+
+    fn convert_one(&self, tensor: &Tensor<'_>, buffer: &mut [u8], options: &Options) -> Result<Report> {
+        let started = Instant::now();
+        let reader = tensor.reader()?;
+        let job = Job::new(reader.as_ref(), self.rows, self.heap_bytes)?;
+        // Data lie in the buffer as in the file, with the header right before them.
+        let end = DATA_ALIGN + memory_len(job.spec.nbytes());
+        let verified = job.read_whole(&mut buffer[DATA_ALIGN..end], self.plan.chunk_bytes, options)?;
+        let header = job.header();
+        let header = header.encode(header.data_start());
+        let start = DATA_ALIGN - header.len();
+        buffer[start..DATA_ALIGN].copy_from_slice(&header);
+        let name = file_name::encode(tensor.info().name.as_bytes());
+        let method = self.method.unwrap_or(Method::Portable);
+        let file = self.staged.create_file(&name)?;
+        self.write(&file, &buffer[start..end], method).map_err(sink::write_error(&file, &self.dir.join(name), "write", (end - start) as u64))?;
+        let peak_memory = self.plan.fixed_bytes + self.count((end - start) as u64)?;
+        Ok(job.report(&Outcome { method, verified, peak_memory }, started))
+    }
+
+    fn write(&self, file: &PrivateFile, bytes: &[u8], method: Method) -> std::io::Result<()> {
+        if method == Method::Uncached {
+            file.write_uncached_at(bytes, 0)?;
+        } else {
+            file.write_at(bytes, 0)?;
+        }
+        if self.syncs_as_a_whole { Ok(()) } else { file.file().sync_all() }
+    }
+
+    /// Counts a file that was written; if too much is dirty now, everything is synced. Returns the bytes that were dirty.
+    fn count(&self, bytes: u64) -> Result<u64> {
+        if !self.syncs_as_a_whole {
+            return Ok(bytes);
+        }
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        *dirty += bytes.next_multiple_of(FILE_RECORDS) + FILE_RECORDS;
+        let peak = *dirty;
+        // The other workers may write a file each meanwhile.
+        if *dirty + self.plan.threads as u64 * self.plan.slice_bytes() > self.plan.window_bytes {
+            self.staged.sync_files()?;
+            *dirty = 0;
+        }
+        Ok(peak)
+    }
+
+    /// Makes sure that all files outlive a power cut. They have no final names yet.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        if *dirty > 0 {
+            self.staged.sync_files()?;
+            *dirty = 0;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! The ways in which bytes can get into an output, and which of them a file system allows.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::os;
+use crate::plan::Memory;
+use crate::sink::PrivateFile;
+
+/// How an output is written. The fastest one that the file system and the tensor allow is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Method {
+    /// The output shares the source's blocks: nothing is copied. For one contiguous run of bytes that need no decoding,
+    /// on a file system that can do it (XFS, Btrfs), at an offset to which a header can be fitted.
+    Clone,
+    /// Buffers, written past the page cache (`RWF_DONTCACHE`, Linux 6.14, file systems that know it).
+    Uncached,
+    /// Read straight into mapped windows of the output.
+    Map,
+    /// Buffers and plain writes: what every Unix and every file system can do.
+    Portable,
+}
+
+impl Method {
+    /// All of them, the first choice first.
+    pub const ALL: [Self; 4] = [Self::Clone, Self::Uncached, Self::Map, Self::Portable];
+
+    /// The name that reports and `--method` use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clone => "clone",
+            Self::Uncached => "uncached",
+            Self::Map => "map",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// Where workers put the bytes of a slice on this way.
+    pub(crate) fn memory(self) -> Memory {
+        match self {
+            Self::Map => Memory::Windows,
+            Self::Clone | Self::Uncached | Self::Portable => Memory::Buffers,
+        }
+    }
+
+    /// Which of the ways that copy is the best for `file`, which must be empty: each is tried with a byte of it.
+    pub(crate) fn to_copy_into(file: &PrivateFile) -> Self {
+        if Self::Uncached.works_for(file) {
+            Self::Uncached
+        } else if Self::Map.works_for(file) {
+            Self::Map
+        } else {
+            Self::Portable
+        }
+    }
+
+    /// Whether a way that copies can be taken for `file`, which must be empty and is so again afterwards.
+    pub(crate) fn works_for(self, file: &PrivateFile) -> bool {
+        // Anything but a plain no is left to the real attempt, which has the right words for it.
+        let known = |tried: std::io::Result<()>| tried.is_ok() || tried.is_err_and(|error| !os::is_unsupported(&error));
+        let works = match self {
+            Self::Clone => false,
+            Self::Uncached => known(file.write_uncached_at(&[0], 0)),
+            Self::Map => known(file.reserve(&(0..1))),
+            Self::Portable => true,
+        };
+        works && file.file().set_len(0).is_ok()
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = Self::ALL.map(Self::name).join(", ");
+        Self::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| format!("there is no method {text:?}, only {names}"))
+    }
+}

@@ -1,0 +1,182 @@
+//! The calls of Linux.
+#![expect(unsafe_code, reason = "two system calls have no safe interface; each block argues its safety")]
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use memmap2::{Advice, MmapRaw};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
+
+/// `RWF_DONTCACHE` of Linux 6.14: pages that the call brings into the cache leave it when they are copied or on disk.
+const UNCACHED: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// The errno as an error; one of `unknown` as "not supported".
+fn answer(errno: Errno, unknown: &[Errno]) -> io::Error {
+    if unknown.contains(&errno) { io::ErrorKind::Unsupported.into() } else { errno.into() }
+}
+
+/// A file without a name in `dir`.
+pub(crate) fn unnamed_file(dir: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666));
+    opened.map(File::from).map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::ISDIR, Errno::INVAL]))
+}
+
+/// Gives a name to a file that has none; fails where the name is taken.
+pub(crate) fn name_file(file: &File, name: &Path) -> io::Result<()> {
+    let proc = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, proc.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW) {
+        // No /proc: the direct way needs a privilege before Linux 6.10, but may be there.
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(rustix::fs::linkat(file.as_fd(), "", CWD, name, AtFlags::EMPTY_PATH)?),
+        result => Ok(result?),
+    }
+}
+
+/// Renames where nothing has the new name.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(|e| answer(e, &[Errno::INVAL, Errno::NOSYS]))
+}
+
+/// Exchanges two names in one step.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(|e| answer(e, &[Errno::INVAL, Errno::NOSYS]))
+}
+
+/// Takes blocks for `range`, which may lengthen the file.
+pub(crate) fn reserve(file: &File, range: &Range<u64>) -> io::Result<()> {
+    let len = range.end - range.start;
+    retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, len))
+        .map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL]))
+}
+
+/// Starts writing dirty pages of `range` to the disk, without waiting.
+pub(crate) fn start_writeback(file: &File, range: &Range<u64>) -> io::Result<()> {
+    sync_range(file, range, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Waits until the pages of `range` are on the disk. This makes no promise about a power cut; `fsync` does.
+pub(crate) fn wait_for_writeback(file: &File, range: &Range<u64>) -> io::Result<()> {
+    sync_range(file, range, libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
+fn sync_range(file: &File, range: &Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+    let to_off = |n: u64| libc::off64_t::try_from(n).map_err(io::Error::other);
+    let (offset, len) = (to_off(range.start)?, to_off(range.end - range.start)?);
+    // SAFETY: the call takes no pointers; the descriptor is open as long as `file` lives.
+    if unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    // Some network and stacked file systems do not know the call.
+    Err(Errno::from_io_error(&error).map_or(error, |e| answer(e, &[Errno::NOSYS, Errno::INVAL, Errno::SPIPE])))
+}
+
+/// Gives up the memory of clean pages of `range`.
+pub(crate) fn drop_pages(file: &File, range: &Range<u64>) {
+    let len = std::num::NonZeroU64::new(range.end - range.start);
+    // Advice: where it is refused the pages stay, clean, until the kernel wants them.
+    let _ = rustix::fs::fadvise(file, range.start, len, rustix::fs::Advice::DontNeed);
+}
+
+/// Reads at `offset`, and leaves in the page cache only what was there before.
+pub(crate) fn read_uncached(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let read = rustix::io::preadv2(file, &mut [IoSliceMut::new(buf)], offset, UNCACHED);
+    read.map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS]))
+}
+
+/// Writes at `offset`; the pages go to the disk at once and out of the cache when they are there.
+pub(crate) fn write_uncached(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    let written = rustix::io::pwritev2(file, &[IoSlice::new(bytes)], offset, UNCACHED);
+    written.map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS]))
+}
+
+/// Makes `to` share the blocks of `range` of `from`, from `to_offset` on. Both offsets and the length, unless the range
+/// ends with its file, are multiples of the block size.
+///
+/// Source: `ioctl_ficlonerange(2)`.
+pub(crate) fn share_blocks(from: &File, range: &Range<u64>, to: &File, to_offset: u64) -> io::Result<()> {
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct CloneRange {
+        src_fd: i64,
+        src_offset: u64,
+        src_length: u64,
+        dest_offset: u64,
+    }
+    const FICLONERANGE: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<CloneRange>(0x94, 13);
+    const UNKNOWN: [Errno; 8] = [
+        Errno::OPNOTSUPP,
+        Errno::INVAL,
+        Errno::NOSYS,
+        Errno::NOTTY,
+        Errno::XDEV,
+        Errno::BADF,
+        Errno::PERM,
+        Errno::TXTBSY,
+    ];
+    let arguments = CloneRange {
+        src_fd: from.as_raw_fd().into(),
+        src_offset: range.start,
+        src_length: range.end - range.start,
+        dest_offset: to_offset,
+    };
+    retry_on_intr(|| {
+        // SAFETY: the call reads one `file_clone_range` (linux/fs.h), which `CloneRange` is field by field; both descriptors
+        // are open while it runs.
+        unsafe { rustix::ioctl::ioctl(to, rustix::ioctl::Setter::<FICLONERANGE, CloneRange>::new(arguments)) }
+    })
+    .map_err(|e| answer(e, &UNKNOWN))
+}
+
+/// The first byte at or behind `from` that may be something else than zero; `u64::MAX` if there is none.
+pub(crate) fn next_data(file: &File, from: u64) -> io::Result<u64> {
+    match rustix::fs::seek(file, SeekFrom::Data(from)) {
+        Err(Errno::NXIO) => Ok(u64::MAX),
+        result => result.map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP])),
+    }
+}
+
+/// The first byte at or behind `from` that lies in a hole; the end of the file counts as one.
+pub(crate) fn next_hole(file: &File, from: u64) -> io::Result<u64> {
+    rustix::fs::seek(file, SeekFrom::Hole(from)).map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP]))
+}
+
+/// Syncs everything that is dirty in the file system of `file`; fails if any of it could not be written since `file` was
+/// opened (Linux 5.8).
+pub(crate) fn sync_file_system(file: &File) -> io::Result<()> {
+    rustix::fs::syncfs(file).map_err(|e| answer(e, &[Errno::NOSYS]))
+}
+
+/// Whether one [`sync_file_system`] does for any number of files what a sync of each does: a local file system, and a
+/// kernel that reports what could not be written.
+pub(crate) fn syncs_as_a_whole(file: &File) -> bool {
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const F2FS: u64 = 0xf2f5_2010;
+    const TMPFS: u64 = 0x0102_1994;
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let reports = (numbers.next(), numbers.next()) >= (Some(5), Some(8));
+    #[expect(clippy::cast_sign_loss, clippy::cast_lossless, reason = "the type of the field differs between architectures; the numbers fit")]
+    let kind = rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff);
+    reports && kind.is_ok_and(|kind| [EXT, XFS, BTRFS, F2FS, TMPFS].contains(&kind))
+}
+
+/// Tells the kernel how a mapped window will be used. Advice, so a refusal costs speed only.
+pub(crate) fn advise_window(map: &MmapRaw, is_large: bool) {
+    let _ = map.advise(if is_large { Advice::HugePage } else { Advice::Random });
+}
+
+/// Brings in all pages of a part of a map, writable; one that the file system cannot provide is an error here.
+pub(crate) fn populate(map: &MmapRaw, part: Range<usize>) -> io::Result<()> {
+    match map.advise_range(Advice::PopulateWrite, part.start, part.end - part.start) {
+        // Linux before 5.14 does not know the advice.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(io::ErrorKind::Unsupported.into()),
+        result => result,
+    }
+}

@@ -1,0 +1,76 @@
+//! Systems whose own calls are not used: everything goes the portable way.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use memmap2::MmapRaw;
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn unnamed_file(_dir: &Path) -> io::Result<File> {
+    unsupported()
+}
+
+pub(crate) fn name_file(_file: &File, _name: &Path) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn rename_new(_from: &Path, _to: &Path) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn reserve(_file: &File, _range: &Range<u64>) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn start_writeback(_file: &File, _range: &Range<u64>) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn wait_for_writeback(_file: &File, _range: &Range<u64>) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn drop_pages(_file: &File, _range: &Range<u64>) {}
+
+pub(crate) fn read_uncached(_file: &File, _buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+    unsupported()
+}
+
+pub(crate) fn write_uncached(_file: &File, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
+    unsupported()
+}
+
+pub(crate) fn share_blocks(_from: &File, _range: &Range<u64>, _to: &File, _to_offset: u64) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn next_data(_file: &File, _from: u64) -> io::Result<u64> {
+    unsupported()
+}
+
+pub(crate) fn next_hole(_file: &File, _from: u64) -> io::Result<u64> {
+    unsupported()
+}
+
+pub(crate) fn sync_file_system(_file: &File) -> io::Result<()> {
+    unsupported()
+}
+
+pub(crate) fn syncs_as_a_whole(_file: &File) -> bool {
+    false
+}
+
+pub(crate) fn advise_window(_map: &MmapRaw, _is_large: bool) {}
+
+pub(crate) fn populate(_map: &MmapRaw, _part: Range<usize>) -> io::Result<()> {
+    unsupported()
+}

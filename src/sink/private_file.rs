@@ -1,0 +1,81 @@
+//! The file an array is made in.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::mmap::LARGE_PAGE;
+use crate::os::{self, Calls};
+
+/// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or one that
+/// was chosen at random. It is written, mapped and synced here and gets its final name when it is complete.
+#[derive(Debug)]
+pub(crate) struct PrivateFile {
+    file: File,
+    calls: Calls,
+}
+
+impl PrivateFile {
+    /// A file without a name in `dir`; fails as unsupported where there are no such files.
+    pub(crate) fn unnamed(dir: &Path, calls: Calls) -> io::Result<Self> {
+        Ok(Self { file: calls.native(|| os::unnamed_file(dir))?, calls })
+    }
+
+    /// A file under a name that did not exist and that nobody else knows.
+    pub(crate) fn named(path: &Path, calls: Calls) -> io::Result<Self> {
+        Ok(Self { file: OpenOptions::new().read(true).write(true).create_new(true).open(path)?, calls })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Which calls may be made for it.
+    pub(crate) fn calls(&self) -> Calls {
+        self.calls
+    }
+
+    /// Takes blocks for `range`, which may lengthen the file; fails as unsupported where blocks cannot be reserved.
+    pub(crate) fn reserve(&self, range: &Range<u64>) -> io::Result<()> {
+        self.calls.native(|| os::reserve(&self.file, range))
+    }
+
+    /// Writes `bytes` at `offset` through the page cache.
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Writes `bytes` at `offset`, and straight on to the disk; fails as unsupported where that cannot be done.
+    pub(crate) fn write_uncached_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.calls.native(|| os::write_all_uncached_at(&self.file, bytes, offset))
+    }
+
+    /// Shares blocks with `range` of `source`, from `at` on; fails as unsupported where that cannot be done.
+    pub(crate) fn share_blocks(&self, source: &File, range: &Range<u64>, at: u64) -> io::Result<()> {
+        self.calls.native(|| os::share_blocks(source, range, &self.file, at))
+    }
+
+    /// Starts writing dirty pages of `range` to the disk, without waiting.
+    pub(crate) fn start_writeback(&self, range: &Range<u64>) -> io::Result<()> {
+        match self.calls.native(|| os::start_writeback(&self.file, range)) {
+            // The system starts when it thinks fit, `finish_writeback` when it has to be.
+            Err(error) if os::is_unsupported(&error) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Waits until the pages of `range` are on the disk, and gives up the memory they take.
+    ///
+    /// This makes no promise about a power cut; `fsync` at the end does.
+    pub(crate) fn finish_writeback(&self, range: &Range<u64>) -> io::Result<()> {
+        match self.calls.native(|| os::wait_for_writeback(&self.file, range)) {
+            Err(error) if os::is_unsupported(&error) => return self.file.sync_data(),
+            result => result?,
+        }
+        // Pages in a large one are only given up together: reach back to where the one at the start may begin.
+        os::drop_pages(&self.file, &(range.start.saturating_sub(LARGE_PAGE)..range.end));
+        Ok(())
+    }
+}

@@ -311,7 +311,7 @@ impl<'a> Job<'a> {
             slices: plan.slices(),
             slice_bytes: plan.slice_bytes().min(plan.total_bytes()),
             threads: plan.threads,
-            memory_bytes: plan.memory_bytes(),
+            memory_bytes: if is_shared { plan.fixed_bytes } else { plan.memory_bytes() },
             method,
         })
     }

@@ -114,7 +114,8 @@ impl Plan {
             return Err(Error::Limit { what: "memory in the budget".into(), asked, allowed: Some(budget.as_bytes()) });
         }
         let slice_elements = slice_elements(spec, slice_bytes);
-        let lead_elements = lead_elements(spec, slice_elements);
+        // Large pages are for maps; a written buffer gains nothing from being in step with them.
+        let lead_elements = if memory == Memory::Windows { lead_elements(spec, slice_elements) } else { 0 };
         let slices = (elements.end - elements.start + lead_elements).div_ceil(slice_elements).max(1);
         let threads = threads.min(slices);
         let (chunk_bytes, buffers, most_behind) = match memory {

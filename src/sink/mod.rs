@@ -164,7 +164,7 @@ impl NpySink {
         self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
         let (written, submitted) = if self.method == Method::Uncached {
             let written = self.file.write_uncached_at(data, range.start);
-            self.behind.submit_started(pages);
+            self.behind.submit_uncached(pages);
             (written, Ok(()))
         } else {
             (self.file.write_at(data, range.start), self.behind.submit(&self.file, pages))

@@ -66,16 +66,21 @@ impl PrivateFile {
         }
     }
 
-    /// Waits until the pages of `range` are on the disk, and gives up the memory they take.
+    /// Waits until the pages of `range` are on the disk.
     ///
     /// This makes no promise about a power cut; `fsync` at the end does.
     pub(crate) fn finish_writeback(&self, range: &Range<u64>) -> io::Result<()> {
         match self.calls.native(|| os::wait_for_writeback(&self.file, range)) {
-            Err(error) if os::is_unsupported(&error) => return self.file.sync_data(),
-            result => result?,
+            Err(error) if os::is_unsupported(&error) => self.file.sync_data(),
+            result => result,
         }
-        // Pages in a large one are only given up together: reach back to where the one at the start may begin.
-        os::drop_pages(&self.file, &(range.start.saturating_sub(LARGE_PAGE)..range.end));
-        Ok(())
+    }
+
+    /// Gives up the memory that pages of `range`, which are on the disk, take.
+    pub(crate) fn drop_pages(&self, range: &Range<u64>) {
+        if self.calls == Calls::Native {
+            // Pages in a large one are only given up together: reach back to where the one at the start may begin.
+            os::drop_pages(&self.file, &(range.start.saturating_sub(LARGE_PAGE)..range.end));
+        }
     }
 }

@@ -23,7 +23,14 @@ pub(crate) struct WriteBehind {
 struct State {
     held: u64,
     peak: u64,
-    finished: VecDeque<Range<u64>>,
+    finished: VecDeque<Finished>,
+}
+
+#[derive(Debug)]
+struct Finished {
+    range: Range<u64>,
+    /// Whether the kernel gives up the pages itself when they are on the disk.
+    uncached: bool,
 }
 
 impl WriteBehind {
@@ -42,8 +49,11 @@ impl WriteBehind {
         while state.held > 0 && state.held + bytes > self.limit {
             if let Some(oldest) = state.finished.pop_front() {
                 drop(state);
-                let result = file.finish_writeback(&oldest);
-                self.release(oldest.end - oldest.start);
+                let result = file.finish_writeback(&oldest.range);
+                if !oldest.uncached {
+                    file.drop_pages(&oldest.range);
+                }
+                self.release(oldest.range.end - oldest.range.start);
                 result?;
                 state = self.lock();
             } else if !wait {
@@ -66,13 +76,17 @@ impl WriteBehind {
     /// Takes over a range that was acquired and is not mapped any more, and starts writing it.
     pub(crate) fn submit(&self, file: &PrivateFile, range: Range<u64>) -> io::Result<()> {
         let result = file.start_writeback(&range);
-        self.submit_started(range);
+        self.push(Finished { range, uncached: false });
         result
     }
 
-    /// As [`submit`](Self::submit), for a range that is on its way already.
-    pub(crate) fn submit_started(&self, range: Range<u64>) {
-        self.lock().finished.push_back(range);
+    /// As [`submit`](Self::submit), for a range that was written uncached and so is on its way already.
+    pub(crate) fn submit_uncached(&self, range: Range<u64>) {
+        self.push(Finished { range, uncached: true });
+    }
+
+    fn push(&self, finished: Finished) {
+        self.lock().finished.push_back(finished);
         self.changed.notify_all();
     }
 

@@ -66,7 +66,8 @@ fn one_tensor_becomes_a_file_and_several_a_directory() {
     let output = &done["outputs"][0];
     assert_eq!((&output["name"], &output["path"]), (&"a/.ATTRIBUTES/VARIABLE_VALUE".into(), &text(&file).into()));
     assert_eq!((&output["dtype"], &output["descr"], &output["nbytes"]), (&"float32".into(), &"<f4".into(), &4.into()));
-    assert_eq!((&output["shape"], &output["verified"], &output["method"]), (&serde_json::json!([]), &true.into(), &"map".into()));
+    assert_eq!((&output["shape"], &output["verified"]), (&serde_json::json!([]), &true.into()));
+    assert!(output["method"].as_str().unwrap().parse::<mmconvert::Method>().is_ok(), "{output}");
     assert_eq!((&done["bytes_written"], &done["skipped"]), (&4.into(), &serde_json::json!([])));
     assert!(done["peak_memory"].as_u64().unwrap() > 0 && output["seconds"].as_f64().unwrap() > 0.0);
 
@@ -115,7 +116,7 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let out = dir.path().join("o");
     let plan = stdout_json(&run(&["convert", text(&src), "pv/*", "-o", text(&out), "-n", "--json"]));
     assert_eq!(plan["outputs"].as_array().unwrap().len(), 10);
-    assert_eq!(plan["outputs"][0]["method"], "map");
+    assert!(plan["outputs"][0]["method"].as_str().unwrap().parse::<mmconvert::Method>().is_ok());
     assert_eq!(code(&run(&["convert", text(&src), "-o", text(&out), "--dry-run"])), 0);
     assert!(names_in(dir.path()).is_empty());
 }

@@ -22,6 +22,12 @@ use crate::staging::StagedDir;
 /// What a small file costs in dirty pages beside its own: its inode and its entry in the directory.
 const FILE_RECORDS: u64 = 4096;
 
+/// Files that are synced at the same time: a disk has room for more than one request.
+const MOST_SYNCING: usize = 16;
+/// A file shorter than this is written through the page cache: an I/O of its own would cost more than its pages. They count
+/// as dirty until the next sync.
+const MIN_UNCACHED: usize = 64 << 10;
+
 /// The small tensors of an export.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
@@ -41,17 +47,19 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
     pub(crate) fn new(staged: &'a StagedDir, dir: &'a Path, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
-        let memory = Memory::Buffers;
+        let syncs_as_a_whole = staged.syncs_as_a_whole();
+        // What waits is the sync of a file, where every one has to be synced by itself.
+        let waiting = if syncs_as_a_whole { 0 } else { MOST_SYNCING };
         let resources = Resources {
             budget: options.budget(),
-            threads: options.thread_count(memory),
+            threads: options.thread_count(Memory::Windows).max(options.threads.map_or(waiting, |_| 0)),
             heap_bytes,
             needs_scratch: true,
             in_flight: options.in_flight,
         };
         // As if all were one array of unlimited length.
         let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()]).map_err(Error::bad_request)?;
-        let plan = Plan::new(&all, &(0..all.rows()), memory, &resources)?;
+        let plan = Plan::new(&all, &(0..all.rows()), Memory::Buffers, &resources)?;
         let method = match options.method {
             None => staged.unnamed_file().ok().filter(|file| Method::Uncached.works_for(file)).map_or(Some(Method::Portable), |_| {
                 Some(Method::Uncached)
@@ -60,7 +68,7 @@ impl<'a> Batch<'a> {
             // These are made for what is large.
             Some(Method::Clone | Method::Map) => None,
         };
-        Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole: staged.syncs_as_a_whole(), dirty: Mutex::new(0) })
+        Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole, dirty: Mutex::new(0) })
     }
 
     /// Whether `tensor` is one of the small ones.
@@ -112,7 +120,7 @@ impl<'a> Batch<'a> {
     }
 
     fn write(&self, file: &PrivateFile, bytes: &[u8], method: Method) -> std::io::Result<()> {
-        if method == Method::Uncached {
+        if method == Method::Uncached && bytes.len() >= MIN_UNCACHED {
             file.write_uncached_at(bytes, 0)?;
         } else {
             file.write_at(bytes, 0)?;

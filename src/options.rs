@@ -1,7 +1,7 @@
 //! The choices a caller has, and what a caller is told meanwhile.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
@@ -135,10 +135,7 @@ impl Options {
 
     /// Workers for a way of writing.
     pub(crate) fn thread_count(&self, memory: Memory) -> usize {
-        self.threads.unwrap_or_else(|| {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            if memory == Memory::Buffers { cores.clamp(LEAST_COPYING, MOST_COPYING) } else { cores }
-        })
+        self.threads.unwrap_or_else(|| if memory == Memory::Buffers { cores().clamp(LEAST_COPYING, MOST_COPYING) } else { cores() })
     }
 
     /// Which system calls may be made.
@@ -149,6 +146,12 @@ impl Options {
     pub(crate) fn existing(&self) -> Existing {
         if self.overwrite { Existing::Replace } else { Existing::Keep }
     }
+}
+
+/// The cores that this process may use. Asked once: the answer takes a dozen files, and a plan is made for every tensor.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Where a conversion stands.

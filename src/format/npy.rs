@@ -44,7 +44,7 @@ impl Header {
         text += if self.shape.len() == 1 { ",), }" } else { "), }" };
         if let Some(&rows) = self.shape.first() {
             let digits = rows.to_string().len();
-            text.extend(std::iter::repeat_n(' ', GROWTH_DIGITS.saturating_sub(digits)));
+            text.push_str(&" ".repeat(GROWTH_DIGITS.saturating_sub(digits)));
         }
         text
     }
@@ -65,18 +65,17 @@ impl Header {
     /// The header's bytes, padded so that data start at `data_start`, which must be one of
     /// [`data_starts`](Self::data_starts).
     pub(crate) fn encode(&self, data_start: u64) -> Vec<u8> {
-        let mut text = self.text();
-        let end = memory_len(data_start);
-        text.extend(std::iter::repeat_n(' ', end.saturating_sub(PREFIX_LEN + text.len() + 1)));
-        text.push('\n');
-
-        let mut bytes = Vec::with_capacity(end);
+        let text = self.text();
+        let len = memory_len(data_start).max(PREFIX_LEN + text.len() + 1);
+        let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(MAGIC);
         bytes.extend([1, 0]);
-        // 64 dimensions of 20 digits have some 1,500 characters.
-        let text_len = u16::try_from(text.len()).expect("arrays with more than 64 dimensions are refused");
+        // 64 dimensions of 20 digits have some 1,500 characters, and padding ends where `numpy.load` stops reading.
+        let text_len = u16::try_from(len - PREFIX_LEN).expect("arrays with more than 64 dimensions are refused");
         bytes.extend(text_len.to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
+        bytes.resize(len - 1, b' ');
+        bytes.push(b'\n');
         bytes
     }
 

@@ -93,7 +93,7 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
     }
     let itemsize = memory_len(job.spec.itemsize());
     let first: Mutex<Option<FirstDifference>> = Mutex::new(None);
-    let verified = job.for_each_decoded(options, |bytes, expected, found| {
+    let verified = job.for_each_decoded((&array.file, array.data_offset), options, |bytes, expected, found| {
         os::read_exact_at(&array.file, found, array.data_offset + bytes.start, options.calls()).map_err(Error::io("read", path))?;
         if let Some(byte) = expected.iter().zip(found.iter()).position(|(a, b)| a != b) {
             let start = byte / itemsize * itemsize;

@@ -1,5 +1,6 @@
 //! Source, plan, decode and sink joined: one tensor into one `.npy`.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::options::{Options, Progress};
 use crate::os;
 use crate::plan::{Memory, Plan, Resources, Slice};
 use crate::rows::Rows;
-use crate::runs::{DataRuns, Part};
+use crate::runs::{Array, DataRuns, Part};
 use crate::sink::{Filler, NpySink, PrivateFile, Sharing};
 use crate::source::{Ledger, ReadContext, Source, StoredRun, Tensor, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
@@ -301,7 +302,7 @@ impl<'a> Job<'a> {
             _ => options.method.unwrap_or(Method::Map),
         };
         let plan = self.plan(method.memory(), options)?;
-        let data = sum(self.runs(&plan, method, options).data_bytes())?;
+        let data = self.data_bytes(method, options)?;
         let is_shared = method == Method::Clone;
         Ok(Estimate {
             shape: self.spec.shape().to_vec(),
@@ -320,8 +321,7 @@ impl<'a> Job<'a> {
     pub(crate) fn read_whole(&self, out: &mut [u8], chunk_bytes: usize, options: &Options) -> Result<Verified> {
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
         let mut context = ReadContext::new(chunk_bytes, ledger.as_ref(), &options.cancel, options.calls());
-        let first = self.rows.start * self.reader.spec().row_elements();
-        self.reader.read(first..first + self.spec.elements(), out, &mut context)?;
+        self.reader.read(self.elements(), out, &mut context)?;
         self.decoder.apply(out);
         ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
     }
@@ -354,7 +354,7 @@ impl<'a> Job<'a> {
             return Ok(None);
         }
         let itemsize = self.spec.itemsize();
-        let first = self.rows.start * self.reader.spec().row_elements();
+        let first = self.elements().start;
         let Some(run) = self.reader.stored_run(first)?.filter(|run| run.elements.end - first >= self.spec.elements()) else {
             return Ok(None);
         };
@@ -408,7 +408,7 @@ impl<'a> Job<'a> {
         crate::pool::run(
             plan.threads,
             &options.cancel,
-            self.slices(&plan, Method::Clone, Some(&ledger), &meter, options),
+            self.slices(&plan, self.runs(Method::Clone, options), Some(&ledger), &meter),
             || (self.context(&plan, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
             |slice, (context, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
@@ -436,7 +436,7 @@ impl<'a> Job<'a> {
         crate::pool::run(
             plan.threads,
             &options.cancel,
-            self.slices(&plan, method, ledger.as_ref(), &meter, options),
+            self.slices(&plan, self.runs(method, options), ledger.as_ref(), &meter),
             || (self.context(&plan, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
             |slice, (context, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
@@ -458,50 +458,53 @@ impl<'a> Job<'a> {
         Ok(Outcome { method, verified, peak_memory: plan.fixed_bytes + behind.held_and_peak().1 })
     }
 
-    /// Bytes of the output that are not holes, as far as the method that needs most of them leaves any out.
-    pub(crate) fn data_bytes(&self, options: &Options) -> Result<u64> {
-        let plan = self.plan(Memory::Windows, options)?;
-        sum(self.runs(&plan, options.method.unwrap_or(Method::Map), options).data_bytes())
+    /// Bytes of the output that are not holes.
+    pub(crate) fn data_bytes(&self, method: Method, options: &Options) -> Result<u64> {
+        let elements = self.runs(method, options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))?;
+        Ok(elements * self.spec.itemsize())
     }
 
     /// Takes the space for all that will be written.
     fn reserve(&self, sink: &NpySink, plan: &Plan, method: Method, options: &Options) -> Result<()> {
-        let parts = || self.runs(plan, method, options).data_bytes();
-        let data = sum(parts())?;
+        let data = self.data_bytes(method, options)?;
         if data == self.spec.nbytes() {
             return sink.reserve(data);
         }
         sink.check_space(data + DATA_ALIGN as u64)?;
-        sink.reserve_parts(self.spec.nbytes(), parts())
+        sink.reserve_parts(self.spec.nbytes(), self.runs(method, options).data().map(|run| Ok(plan.bytes(&run?))))
     }
 
-    fn runs<'b>(&'b self, plan: &'b Plan, method: Method, options: &'b Options) -> DataRuns<'b> {
-        DataRuns::new(self.reader, plan, method != Method::Portable, &options.cancel)
+    /// The selected elements, as flat positions in the tensor.
+    fn elements(&self) -> Range<u64> {
+        let first = self.rows.start * self.reader.spec().row_elements();
+        first..first + self.spec.elements()
+    }
+
+    fn runs<'b>(&'b self, method: Method, options: &'b Options) -> DataRuns<'b> {
+        DataRuns::new(self.reader, self.elements(), method != Method::Portable, &options.cancel)
     }
 
     /// Hands out the slices that hold data, and notes the others as the zeros they are.
     fn slices<'b>(
         &'b self,
         plan: &'b Plan,
-        method: Method,
+        mut runs: DataRuns<'b>,
         ledger: Option<&'b Ledger<'b>>,
         meter: &'b Meter<'b>,
-        options: &'b Options,
     ) -> impl FnMut() -> Result<Option<Slice>> + Send + 'b {
-        let mut runs = self.runs(plan, method, options);
-        let mut data = 0..0;
+        let mut data = plan.cut(0..0);
         move || {
             loop {
-                if let Some(index) = data.next() {
-                    return Ok(Some(plan.slice(index)));
+                if let Some(slice) = data.next() {
+                    return Ok(Some(slice));
                 }
                 match runs.next_part()? {
-                    Some(Part::Data(slices)) => data = slices,
-                    Some(Part::Hole { region, bytes, .. }) => {
-                        meter.add(bytes.end - bytes.start, 0);
+                    Some(Part::Data(elements)) => data = plan.cut(elements),
+                    Some(Part::Hole { region, in_region, .. }) => {
+                        let len = in_region.end - in_region.start;
+                        meter.add(len, 0);
                         if let (Some(ledger), Some(region)) = (ledger, region) {
-                            let offset = bytes.start - self.reader.regions()[region].offset;
-                            ledger.record_zeros(region, offset, bytes.end - bytes.start);
+                            ledger.record_zeros(region, in_region.start, len);
                         }
                     }
                     None => return Ok(None),
@@ -510,28 +513,33 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Calls `check` with every slice's place in the output, its decoded elements, and memory of the same length, in
-    /// parallel and in any order.
+    /// Calls `check` with every slice's place in `array`, its decoded elements, and memory of the same length, in parallel
+    /// and in any order. What is a hole on both sides is left out.
     pub(crate) fn for_each_decoded(
         &self,
+        array: (&File, u64),
         options: &Options,
         check: impl Fn(Range<u64>, &[u8], &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let plan = self.plan(Memory::Windows, options)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let meter = Meter::new(&plan, options);
         let buffer = || vec![0; memory_len(plan.slice_bytes())];
-        let mut indices = 0..plan.slices();
+        let array = Array { file: array.0, data_offset: array.1, first: self.elements().start };
+        let runs = DataRuns::new(self.reader, self.elements(), true, &options.cancel).beside(array);
         crate::pool::run(
             plan.threads,
             &options.cancel,
-            || Ok(indices.next().map(|index| plan.slice(index))),
+            self.slices(&plan, runs, ledger.as_ref(), &meter),
             || (self.context(&plan, ledger.as_ref(), options), buffer(), buffer()),
             |slice, (context, decoded, other)| {
                 let len = memory_len(slice.bytes.end - slice.bytes.start);
                 let decoded = &mut decoded[..len];
                 self.reader.read(slice.elements, decoded, context)?;
                 self.decoder.apply(decoded);
-                check(slice.bytes, decoded, &mut other[..len])
+                check(slice.bytes, decoded, &mut other[..len])?;
+                meter.add(len as u64, 0);
+                Ok(())
             },
         )?;
         ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
@@ -552,11 +560,6 @@ impl<'a> Job<'a> {
             peak_memory: outcome.peak_memory,
         }
     }
-}
-
-/// The length of all parts together.
-fn sum(mut parts: impl Iterator<Item = Result<Range<u64>>>) -> Result<u64> {
-    parts.try_fold(0, |sum, part| part.map(|part| sum + part.end - part.start))
 }
 
 /// Tells the caller how far a conversion is.

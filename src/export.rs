@@ -14,6 +14,7 @@ use crate::convert::{Job, Report};
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
+use crate::method::Method;
 use crate::options::{Options, Progress};
 use crate::plan::Memory;
 use crate::paths::is_file;
@@ -142,7 +143,8 @@ fn check_all(
         })?;
         job.plan(Memory::Buffers, options)?;
         data = data.saturating_add(job.spec.nbytes());
-        needed = needed.saturating_add(job.data_bytes(options)?.saturating_add(DATA_ALIGN as u64));
+        let method = options.method.unwrap_or(Method::Map);
+        needed = needed.saturating_add(job.data_bytes(method, options)?.saturating_add(DATA_ALIGN as u64));
         if staged.is_there() {
             let file = file_name::encode(name.as_bytes());
             staged.check_replaceable(&file)?;

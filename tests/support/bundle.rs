@@ -13,7 +13,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// How a bundle is laid out.
@@ -98,6 +99,26 @@ impl BundleWriter {
         Ok(())
     }
 
+    /// Adds a tensor of zeros but for `runs` of bytes at offsets, in order and apart; what is zero is a hole of the shard.
+    pub fn add_sparse(&mut self, name: &[u8], dtype: u64, shape: &[u64], nbytes: u64, runs: &[(u64, Vec<u8>)]) -> io::Result<()> {
+        let (file, len) = &mut self.shards[0];
+        file.flush()?;
+        let start = *len;
+        let (mut crc, mut at) = (0, 0);
+        for (offset, bytes) in runs {
+            file.get_ref().write_all_at(bytes, start + offset)?;
+            crc = append_zeros(crc, offset - at);
+            crc = crc32c::crc32c_append(crc, bytes);
+            at = offset + bytes.len() as u64;
+        }
+        crc = append_zeros(crc, nbytes - at);
+        *len += nbytes;
+        file.get_ref().set_len(*len)?;
+        file.seek(SeekFrom::End(0))?;
+        self.entries.insert(name.to_vec(), entry(dtype, shape, 0, start, nbytes, mask(crc), &[]));
+        Ok(())
+    }
+
     fn add_entry(&mut self, key: Vec<u8>, dtype: u64, shape: &[u64], shard: u32, data: impl Read) -> io::Result<()> {
         let start = self.shards[shard as usize].1.next_multiple_of(self.layout.align);
         let (offset, crc) = self.store(shard, data)?;
@@ -156,6 +177,26 @@ impl BundleWriter {
         out.extend(footer);
         std::fs::write(with_suffix(&self.prefix, ".index"), out)
     }
+}
+
+/// CRC32C of bytes with the CRC `crc` and `len` zeros behind them.
+fn append_zeros(crc: u32, mut len: u64) -> u32 {
+    let (mut crc, mut piece) = (crc, vec![0u8; 1 << 20]);
+    // Bit by bit of the length, so that a piece is only ever hashed once.
+    let mut doubled = crc32c::crc32c(&piece);
+    piece.truncate((len % (1 << 20)) as usize);
+    crc = crc32c::crc32c_append(crc, &piece);
+    len >>= 20;
+    let mut doubled_len = 1usize << 20;
+    while len > 0 {
+        if len & 1 == 1 {
+            crc = crc32c::crc32c_combine(crc, doubled, doubled_len);
+        }
+        doubled = crc32c::crc32c_combine(doubled, doubled, doubled_len);
+        doubled_len *= 2;
+        len >>= 1;
+    }
+    crc
 }
 
 pub fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {

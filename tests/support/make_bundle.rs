@@ -1,23 +1,26 @@
-//! `make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy]`
+//! `make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy] [--sparse N]`
 //!
 //! Writes a checkpoint with one tensor of any size, whose bytes follow a fixed pattern: word `i` of 64 bits,
-//! little-endian, is `i * 0x9e3779b97f4a7c15`. With `--pieces` the tensor is cut along axis 0.
+//! little-endian, is `i * 0x9e3779b97f4a7c15`. With `--pieces` the tensor is cut along axis 0; with `--sparse` it is a hole but
+//! for so many runs of 64 KiB.
 
 #[path = "bundle.rs"]
 mod bundle;
 
 use std::error::Error;
+use std::io::Read;
 use std::path::Path;
 
 use bundle::{BundleWriter, Layout, Pattern};
 use mmconvert::Dtype;
 
-const USAGE: &str = "usage: make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy]";
+const USAGE: &str = "usage: make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy] [--sparse RUNS]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut positional = Vec::new();
     let mut layout = Layout::default();
     let mut pieces = 1u64;
+    let mut sparse = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().ok_or(USAGE)?.parse::<u64>().map_err(|_| USAGE);
@@ -27,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "--align" => layout.align = number()?.max(1),
             "--big-endian" => layout.big_endian = true,
             "--snappy" => layout.snappy = true,
+            "--sparse" => sparse = Some(number()?),
             _ if arg.starts_with("--") => return Err(USAGE.into()),
             _ => positional.push(arg),
         }
@@ -38,7 +42,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rows = shape.first().copied().unwrap_or(1);
 
     let mut writer = BundleWriter::create(Path::new(prefix), layout.clone())?;
-    if pieces == 1 {
+    if let Some(runs) = sparse {
+        // Runs of 64 KiB of the usual pattern, at equal distances and out of step with everything; the rest is holes.
+        const RUN: u64 = 64 << 10;
+        let nbytes = rows * row_bytes;
+        let run = |i: u64| {
+            let at = (i * (nbytes / runs) + 12_345).min(nbytes);
+            let mut bytes = Vec::new();
+            Pattern::part(at..(at + RUN).min(nbytes)).read_to_end(&mut bytes).map(|_| (at, bytes))
+        };
+        let runs = (0..runs).map(run).collect::<Result<Vec<_>, _>>()?;
+        writer.add_sparse(name.as_bytes(), dtype.code(), &shape, nbytes, &runs)?;
+    } else if pieces == 1 {
         writer.add(name.as_bytes(), dtype.code(), &shape, 0, Pattern::new(rows * row_bytes))?;
     } else {
         let cuts: Vec<u64> = (0..=pieces).map(|i| rows * i / pieces).collect();

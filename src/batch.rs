@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::convert::{Job, Outcome, Report};
+use crate::convert::Report;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
+use crate::job::{Job, Outcome};
 use crate::method::Method;
 use crate::options::{Options, Progress};
 use crate::plan::{Memory, Plan, Resources};
@@ -61,9 +62,11 @@ impl<'a> Batch<'a> {
         let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()]).map_err(Error::bad_request)?;
         let plan = Plan::new(&all, &(0..all.rows()), Memory::Buffers, &resources)?;
         let method = match options.method {
-            None => staged.unnamed_file().ok().filter(|file| Method::Uncached.works_for(file)).map_or(Some(Method::Portable), |_| {
-                Some(Method::Uncached)
-            }),
+            None => staged
+                .unnamed_file()
+                .ok()
+                .filter(|file| Method::Uncached.works_for(file))
+                .map_or(Some(Method::Portable), |_| Some(Method::Uncached)),
             Some(method @ (Method::Uncached | Method::Portable)) => Some(method),
             // These are made for what is large.
             Some(Method::Clone | Method::Map) => None,
@@ -114,7 +117,12 @@ impl<'a> Batch<'a> {
         let name = file_name::encode(tensor.info().name.as_bytes());
         let method = self.method.unwrap_or(Method::Portable);
         let file = self.staged.create_file(&name)?;
-        self.write(&file, &buffer[start..end], method).map_err(sink::write_error(&file, &self.dir.join(name), "write", (end - start) as u64))?;
+        self.write(&file, &buffer[start..end], method).map_err(sink::write_error(
+            &file,
+            &self.dir.join(name),
+            "write",
+            (end - start) as u64,
+        ))?;
         let peak_memory = self.plan.fixed_bytes + self.count((end - start) as u64)?;
         Ok(job.report(&Outcome { method, verified, peak_memory }, started))
     }

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::convert::Job;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
+use crate::job::Job;
 use crate::options::Options;
 use crate::os;
 use crate::paths::{Found, look_at};

@@ -10,14 +10,15 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::batch::Batch;
-use crate::convert::{Job, Report};
+use crate::convert::Report;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
+use crate::job::Job;
 use crate::method::Method;
 use crate::options::{Options, Progress};
-use crate::plan::Memory;
 use crate::paths::is_file;
+use crate::plan::Memory;
 use crate::rows::Rows;
 use crate::source::{Name, Source, Tensor};
 use crate::staging::StagedDir;
@@ -102,16 +103,15 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
         let name = &tensor.info().name;
         let file = file_name::encode(name.as_bytes());
         let path = dir.join(&file);
-        let report = match report {
-            Some(report) => report,
-            None => {
-                let started = Instant::now();
-                let reader = tensor.reader()?;
-                let job = Job::new(reader.as_ref(), rows, heap_bytes)?;
-                let outcome = job.fill(&Arc::new(staged.create_file(&file)?), &path, &with_offset(options, done_bytes, total_bytes))?;
-                done_bytes += job.spec.nbytes();
-                job.report(&outcome, started)
-            }
+        let report = if let Some(report) = report {
+            report
+        } else {
+            let started = Instant::now();
+            let reader = tensor.reader()?;
+            let job = Job::new(reader.as_ref(), rows, heap_bytes)?;
+            let outcome = job.fill(&Arc::new(staged.create_file(&file)?), &path, &with_offset(options, done_bytes, total_bytes))?;
+            done_bytes += job.spec.nbytes();
+            job.report(&outcome, started)
         };
         outputs.push(Exported { name: name.clone(), path, report });
     }

@@ -32,6 +32,7 @@ mod error;
 mod export;
 mod file_name;
 mod format;
+mod job;
 mod method;
 mod mmap;
 mod options;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::{Error, Result};
 use crate::os;
 use crate::plan::Memory;
 use crate::sink::PrivateFile;
@@ -45,18 +46,29 @@ impl Method {
         }
     }
 
-    /// Which of the ways that copy is the best for `file`, which must be empty: each is tried with a byte of it.
-    pub(crate) fn to_copy_into(file: &PrivateFile) -> Self {
-        if Self::Uncached.works_for(file) {
-            Self::Uncached
-        } else if Self::Map.works_for(file) {
-            Self::Map
-        } else {
-            Self::Portable
+    /// The way to copy into `file`, which must be empty: the `wanted` one, or the best that works.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the wanted one does not.
+    pub(crate) fn to_copy(file: &PrivateFile, wanted: Option<Self>) -> Result<Self> {
+        match wanted {
+            None => Ok([Self::Uncached, Self::Map].into_iter().find(|method| method.works_for(file)).unwrap_or(Self::Portable)),
+            Some(method) if method.works_for(file) => Ok(method),
+            Some(method) => {
+                let detail = match method {
+                    Self::Clone => {
+                        "that needs one contiguous run of bytes that are not decoded, at an offset to which a header can be fitted, \
+                         and a file system that shares blocks between source and output"
+                    }
+                    _ => "the file system of the output does not know the calls for it",
+                };
+                Err(Error::Unsupported { what: format!("method {method} for this output"), detail: detail.into() })
+            }
         }
     }
 
-    /// Whether a way that copies can be taken for `file`, which must be empty and is so again afterwards.
+    /// Whether a way that copies can be taken for `file`, which must be empty and is so again afterwards: it is tried with a
+    /// byte.
     pub(crate) fn works_for(self, file: &PrivateFile) -> bool {
         // Anything but a plain no is left to the real attempt, which has the right words for it.
         let known = |tried: std::io::Result<()>| tried.is_ok() || tried.is_err_and(|error| !os::is_unsupported(&error));
@@ -79,7 +91,7 @@ impl fmt::Display for Method {
 impl FromStr for Method {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let names = Self::ALL.map(Self::name).join(", ");
         Self::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| format!("there is no method {text:?}, only {names}"))
     }

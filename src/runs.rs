@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::os;
-use crate::source::TensorReader;
+use crate::plan::{Plan, Slice};
+use crate::source::{Ledger, TensorReader};
 
 /// `du` counts in these.
 const STAT_BLOCK: u64 = 512;
@@ -134,6 +135,34 @@ impl<'a> DataRuns<'a> {
                 }
             }
         })
+    }
+}
+
+/// Hands out the slices that hold data; what lies in holes is noted as the zeros it is, and told to `skipped` in bytes.
+pub(crate) fn slices<'a>(
+    plan: &'a Plan,
+    mut runs: DataRuns<'a>,
+    ledger: Option<&'a Ledger<'a>>,
+    skipped: impl Fn(u64) + Send + 'a,
+) -> impl FnMut() -> Result<Option<Slice>> + Send + 'a {
+    let mut data = plan.cut(0..0);
+    move || {
+        loop {
+            if let Some(slice) = data.next() {
+                return Ok(Some(slice));
+            }
+            match runs.next_part()? {
+                Some(Part::Data(elements)) => data = plan.cut(elements),
+                Some(Part::Hole { region, in_region, .. }) => {
+                    let len = in_region.end - in_region.start;
+                    skipped(len);
+                    if let (Some(ledger), Some(region)) = (ledger, region) {
+                        ledger.record_zeros(region, in_region.start, len);
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
     }
 }
 

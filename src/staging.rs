@@ -547,9 +547,11 @@ mod tests {
         let target = dir.path().join("out");
         fs::create_dir(&target).unwrap();
         let inode = fs::metadata(&target).unwrap().ino();
-        for (existing, content, calls) in
-            [(Existing::Keep, "one", Calls::Native), (Existing::Replace, "two", Calls::Native), (Existing::Replace, "three", Calls::Standard)]
-        {
+        for (existing, content, calls) in [
+            (Existing::Keep, "one", Calls::Native),
+            (Existing::Replace, "two", Calls::Native),
+            (Existing::Replace, "three", Calls::Standard),
+        ] {
             let staged = StagedDir::create(&target, existing, calls).unwrap();
             staged.create_file("a.npy").unwrap().file().write_all(content.as_bytes()).unwrap();
             staged.publish().unwrap();

@@ -13,9 +13,9 @@ use crate::budget::Budget;
 use crate::decode::{ByteOrder, Decoder};
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
-use crate::options::Options;
 use crate::method::Method;
 use crate::mmap;
+use crate::options::Options;
 use crate::os::Calls;
 use crate::plan::{Memory, Plan, Resources};
 use crate::sink::{Filler, NpySink, Window};
@@ -73,8 +73,7 @@ impl ArrayBuilder {
             return Err(Error::bad_request(format!("{} dimensions, NumPy arrays have at most {}", shape.len(), crate::spec::MAX_NDIM)));
         }
         let spec = TensorSpec::new(self.dtype, shape).map_err(Error::bad_request)?;
-        let resources =
-            Resources { budget: self.options.budget(), threads: 1, heap_bytes: 0, needs_scratch: false, in_flight: None };
+        let resources = Resources { budget: self.options.budget(), threads: 1, heap_bytes: 0, needs_scratch: false, in_flight: None };
         let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
         let staged = StagedFile::create(path.as_ref(), self.options.existing(), Calls::Native)?;
         let sink = Arc::new(NpySink::new(Arc::clone(staged.file()), staged.target(), descr, Method::Map, plan.window_bytes));

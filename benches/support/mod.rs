@@ -1,5 +1,5 @@
 //! What benches share.
-#![allow(unreachable_pub, missing_docs, reason = "not part of the crate")]
+#![allow(unreachable_pub, missing_docs, dead_code, reason = "not part of the crate; each bench uses another part")]
 
 use std::time::Duration;
 

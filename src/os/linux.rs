@@ -108,16 +108,8 @@ pub(crate) fn share_blocks(from: &File, range: &Range<u64>, to: &File, to_offset
         dest_offset: u64,
     }
     const FICLONERANGE: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<CloneRange>(0x94, 13);
-    const UNKNOWN: [Errno; 8] = [
-        Errno::OPNOTSUPP,
-        Errno::INVAL,
-        Errno::NOSYS,
-        Errno::NOTTY,
-        Errno::XDEV,
-        Errno::BADF,
-        Errno::PERM,
-        Errno::TXTBSY,
-    ];
+    const UNKNOWN: [Errno; 8] =
+        [Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS, Errno::NOTTY, Errno::XDEV, Errno::BADF, Errno::PERM, Errno::TXTBSY];
     let arguments = CloneRange {
         src_fd: from.as_raw_fd().into(),
         src_offset: range.start,
@@ -162,7 +154,7 @@ pub(crate) fn syncs_as_a_whole(file: &File) -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let reports = (numbers.next(), numbers.next()) >= (Some(5), Some(8));
-    #[expect(clippy::cast_sign_loss, clippy::cast_lossless, reason = "the type of the field differs between architectures; the numbers fit")]
+    #[expect(clippy::cast_sign_loss, reason = "the type of the field differs between architectures; the numbers fit")]
     let kind = rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff);
     reports && kind.is_ok_and(|kind| [EXT, XFS, BTRFS, F2FS, TMPFS].contains(&kind))
 }

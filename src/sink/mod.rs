@@ -19,7 +19,7 @@ use crate::os::{self, free_bytes};
 use crate::spec::memory_len;
 
 pub(crate) use private_file::PrivateFile;
-pub(crate) use share::Sharing;
+pub(crate) use share::{Sharing, Stamp};
 pub(crate) use writeback::WriteBehind;
 
 const PAGE_BYTES: u64 = 4096;

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
 
 use super::PrivateFile;
 use crate::format::npy::Header;
@@ -51,26 +52,54 @@ impl Sharing {
         at - self.source.start + self.data_start
     }
 
-    /// Tries it with one block.
-    pub(crate) fn probe(&self, from: &File, to: &PrivateFile) -> io::Result<()> {
+    /// Tries it with one block of an empty file; whether it can be done. The file is as empty afterwards.
+    pub(crate) fn probe(&self, from: &File, to: &PrivateFile) -> io::Result<bool> {
         let first = self.shared.start..self.shared.end.min(self.shared.start + self.block);
-        to.share_blocks(from, &first, self.target(first.start))
+        let can = answer(to.share_blocks(from, &first, self.target(first.start)))?;
+        to.file().set_len(0)?;
+        Ok(can)
     }
 
-    /// Puts all of the data into `to`. Fails as unsupported where the file systems of both cannot share, or are two.
-    pub(crate) fn apply(&self, from: &File, to: &PrivateFile) -> io::Result<()> {
-        to.share_blocks(from, &self.shared, self.target(self.shared.start))?;
+    /// Puts all of the data into an empty file. If the file systems of both cannot share, or are two, it stays empty.
+    pub(crate) fn apply(&self, from: &File, to: &PrivateFile) -> io::Result<bool> {
+        if !answer(to.share_blocks(from, &self.shared, self.target(self.shared.start)))? {
+            to.file().set_len(0)?;
+            return Ok(false);
+        }
         for edge in [self.source.start..self.shared.start, self.shared.end..self.source.end] {
             let mut bytes = vec![0; memory_len(edge.end - edge.start)];
             from.read_exact_at(&mut bytes, edge.start)?;
             to.write_at(&bytes, self.target(edge.start))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The block size to share in between a source and an output.
     pub(crate) fn block_bytes(to: &PrivateFile) -> io::Result<u64> {
         os::block_bytes(to.file())
+    }
+}
+
+/// Whether a call was done; `false` where it cannot be.
+fn answer(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if os::is_unsupported(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// By what a file shows that it was written to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { len: metadata.len(), modified: metadata.modified().ok() })
     }
 }
 

@@ -9,6 +9,7 @@ mod faults;
 mod fixtures;
 mod hostile;
 mod laws;
+mod methods;
 mod sources;
 mod support;
 mod writer;

@@ -14,7 +14,8 @@ use std::path::Path;
 use bundle::{BundleWriter, Layout, Pattern};
 use mmconvert::Dtype;
 
-const USAGE: &str = "usage: make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy] [--sparse RUNS]";
+const USAGE: &str =
+    "usage: make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy] [--sparse RUNS]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut positional = Vec::new();

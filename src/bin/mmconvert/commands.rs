@@ -226,7 +226,9 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
             })
             .collect();
         let skipped: Vec<Value> = skipped.iter().map(|(name, reason)| json!({"name": name.to_json(), "reason": reason})).collect();
-        render::json_object(&json!({"dry_run": true, "outputs": outputs, "skipped": skipped, "read_bytes": read, "write_bytes": written, "memory_bytes": memory}))?;
+        render::json_object(
+            &json!({"dry_run": true, "outputs": outputs, "skipped": skipped, "read_bytes": read, "write_bytes": written, "memory_bytes": memory}),
+        )?;
     } else {
         let mut out = Stdout::new();
         for (info, estimate) in &outputs {

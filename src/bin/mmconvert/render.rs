@@ -171,13 +171,14 @@ pub(crate) fn outputs_json(outputs: &[Value], skipped: &[Skipped], seconds: f64,
 /// The line about one finished array.
 pub(crate) fn converted(tensor: &Tensor<'_>, path: &std::path::Path, report: &Report) {
     note(&format!(
-        "{} -> {}: {} {}, {} in {:.2} s, {}",
+        "{} -> {}: {} {}, {} in {:.2} s ({}), {}",
         tensor.info().name,
         path.display(),
         report.dtype,
         ShapeText(&report.shape),
         HumanBytes(report.nbytes),
         report.elapsed.as_secs_f64(),
+        report.method,
         verified(report.verified),
     ));
     lost_dtype(report);

@@ -25,8 +25,7 @@ const FILE_RECORDS: u64 = 4096;
 
 /// Files that are synced at the same time: a disk has room for more than one request.
 const MOST_SYNCING: usize = 16;
-/// A file shorter than this is written through the page cache: an I/O of its own would cost more than its pages. They count
-/// as dirty until the next sync.
+/// A file shorter than this is written through the page cache while the memory lasts: an I/O of its own costs more.
 const MIN_UNCACHED: usize = 64 << 10;
 
 /// The small tensors of an export.
@@ -42,6 +41,8 @@ pub(crate) struct Batch<'a> {
     syncs_as_a_whole: bool,
     /// Bytes written since the last sync.
     dirty: Mutex<u64>,
+    /// Bytes of pages that were left in the page cache.
+    cached: AtomicU64,
 }
 
 impl<'a> Batch<'a> {
@@ -71,7 +72,7 @@ impl<'a> Batch<'a> {
             // These are made for what is large.
             Some(Method::Clone | Method::Map) => None,
         };
-        Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole, dirty: Mutex::new(0) })
+        Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })
     }
 
     /// Whether `tensor` is one of the small ones.
@@ -128,12 +129,18 @@ impl<'a> Batch<'a> {
     }
 
     fn write(&self, file: &PrivateFile, bytes: &[u8], method: Method) -> std::io::Result<()> {
-        if method == Method::Uncached && bytes.len() >= MIN_UNCACHED {
+        if method == Method::Uncached && !self.may_be_cached(bytes.len()) {
             file.write_uncached_at(bytes, 0)?;
         } else {
             file.write_at(bytes, 0)?;
         }
         if self.syncs_as_a_whole { Ok(()) } else { file.file().sync_all() }
+    }
+
+    /// Whether a file of so many bytes may leave its pages in the page cache. All that do fit the window together.
+    fn may_be_cached(&self, len: usize) -> bool {
+        let pages = (len as u64).next_multiple_of(FILE_RECORDS) + FILE_RECORDS;
+        len < MIN_UNCACHED && self.cached.fetch_add(pages, Ordering::Relaxed) + pages <= self.plan.window_bytes
     }
 
     /// Counts a file that was written; if too much is dirty now, everything is synced. Returns the bytes that were dirty.

@@ -94,7 +94,8 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
     let itemsize = memory_len(job.spec.itemsize());
     let first: Mutex<Option<FirstDifference>> = Mutex::new(None);
     let verified = job.for_each_decoded((&array.file, array.data_offset), options, |bytes, expected, found| {
-        os::read_exact_at(&array.file, found, array.data_offset + bytes.start, options.calls()).map_err(Error::io("read", path))?;
+        os::read_exact_at(&array.file, found, array.data_offset + bytes.start, options.calls(), array.was_cold)
+            .map_err(Error::io("read", path))?;
         if let Some(byte) = expected.iter().zip(found.iter()).position(|(a, b)| a != b) {
             let start = byte / itemsize * itemsize;
             let position = bytes.start + start as u64;
@@ -139,6 +140,7 @@ struct ArrayFile<'a> {
     header: Header,
     data_offset: u64,
     data_len: u64,
+    was_cold: bool,
 }
 
 impl<'a> ArrayFile<'a> {
@@ -153,7 +155,8 @@ impl<'a> ArrayFile<'a> {
         let mut front = vec![0; memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;
         let (header, data_offset) = Header::parse(&front).map_err(|e| e.in_file(path))?;
-        Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset })
+        let was_cold = os::is_cold(&file);
+        Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, was_cold })
     }
 
     fn differs_from(&self, spec: &TensorSpec) -> Result<Option<Difference>> {

@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
 use crate::job::Job;
-use crate::method::Method;
 use crate::options::{Options, Progress};
 use crate::paths::is_file;
 use crate::plan::Memory;
@@ -28,6 +27,9 @@ const MANIFEST: &str = "manifest.json";
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
 const OUTPUT_HEAP_BYTES: usize = 512;
+
+/// Smaller tensors are made in a batch, which does not share blocks.
+const LEAST_SHARED: u64 = 2 << 20;
 
 /// What was written into a directory, and what was not.
 #[derive(Debug)]
@@ -133,6 +135,7 @@ fn check_all(
     options: &Options,
 ) -> Result<u64> {
     let (mut data, mut needed) = (0u64, 0u64);
+    let trial = staged.unnamed_file().ok();
     for tensor in chosen {
         options.cancel.check()?;
         let name = &tensor.info().name;
@@ -143,8 +146,12 @@ fn check_all(
         })?;
         job.plan(Memory::Buffers, options)?;
         data = data.saturating_add(job.spec.nbytes());
-        let method = options.method.unwrap_or(Method::Map);
-        needed = needed.saturating_add(job.data_bytes(method, options)?.saturating_add(DATA_ALIGN as u64));
+        let is_shared = match &trial {
+            Some(file) if job.spec.nbytes() > LEAST_SHARED => job.can_share(file, options)?,
+            _ => false,
+        };
+        let copied = if is_shared { 0 } else { job.data_bytes(options)? };
+        needed = needed.saturating_add(copied).saturating_add(DATA_ALIGN as u64);
         if staged.is_there() {
             let file = file_name::encode(name.as_bytes());
             staged.check_replaceable(&file)?;

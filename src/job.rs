@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::method::Method;
 use crate::options::{Options, Progress};
+use crate::os::Calls;
 use crate::plan::{Memory, Plan, Resources};
 use crate::rows::Rows;
 use crate::runs::{Array, DataRuns, slices};
@@ -75,17 +76,13 @@ impl<'a> Job<'a> {
     /// What filling a file at `output` would take.
     pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Estimate> {
         let method = match nearest_directory(output).map(|dir| PrivateFile::unnamed(dir, options.calls())) {
-            Some(Ok(file)) => match self.sharing(&file, options)? {
-                Some((run, sharing)) if sharing.probe(&run.file, &file).map_err(Error::io("try to share blocks for", output))? => {
-                    Method::Clone
-                }
-                _ => Method::to_copy(&file, options.method)?,
-            },
-            // Where it cannot be tried: the way that nearly all file systems allow.
-            _ => options.method.unwrap_or(Method::Map),
+            Some(Ok(file)) if self.can_share(&file, options)? => Method::Clone,
+            Some(Ok(file)) => Method::to_copy(&file, options.method)?,
+            // Where nothing can be tried: what can be done everywhere.
+            _ => options.method.unwrap_or(Method::Portable),
         };
         let plan = self.plan(method.memory(), options)?;
-        let data = self.data_bytes(method, options)?;
+        let data = self.data_bytes(options)?;
         let is_shared = method == Method::Clone;
         Ok(Estimate {
             shape: self.spec.shape().to_vec(),
@@ -133,6 +130,18 @@ impl<'a> Job<'a> {
         self.copy_into(file, target, Method::to_copy(file, options.method)?, options)
     }
 
+    /// Whether an output in the place of `file`, which is empty and stays so, would share the blocks of the source.
+    pub(crate) fn can_share(&self, file: &PrivateFile, options: &Options) -> Result<bool> {
+        match self.sharing(file, options)? {
+            Some((run, sharing)) => sharing.probe(&run.file, file).map_err(|source| Error::Io {
+                action: "try to share blocks with",
+                path: "the source".into(),
+                source,
+            }),
+            None => Ok(false),
+        }
+    }
+
     /// How the output could share the blocks of the source; `None` unless that is wanted and fits.
     fn sharing(&self, file: &PrivateFile, options: &Options) -> Result<Option<(StoredRun, Sharing)>> {
         if options.method.is_some_and(|method| method != Method::Clone) || self.decoder != Decoder::Copy || self.spec.nbytes() == 0 {
@@ -164,7 +173,7 @@ impl<'a> Job<'a> {
         crate::pool::run(
             plan.threads,
             &options.cancel,
-            slices(&plan, self.runs(Method::Clone, options), Some(&ledger), |bytes| meter.add(bytes, 0)),
+            slices(&plan, self.runs(options), Some(&ledger), |bytes| meter.add(bytes, 0)),
             || (context(&plan, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
             |slice, (context, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
@@ -179,7 +188,7 @@ impl<'a> Job<'a> {
     fn copy_into(&self, file: &Arc<PrivateFile>, target: &Path, method: Method, options: &Options) -> Result<Outcome> {
         let plan = self.plan(method.memory(), options)?;
         let sink = Arc::new(NpySink::new(Arc::clone(file), target, self.descr, method, plan.window_bytes));
-        self.reserve(&sink, &plan, method, options)?;
+        self.reserve(&sink, &plan, options)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
         let filler = if self.reader.fills_by_system_calls() { Filler::Kernel } else { Filler::Stores };
         let meter = Meter::new(&plan, options);
@@ -192,7 +201,7 @@ impl<'a> Job<'a> {
         crate::pool::run(
             plan.threads,
             &options.cancel,
-            slices(&plan, self.runs(method, options), ledger.as_ref(), |bytes| meter.add(bytes, 0)),
+            slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0)),
             || (context(&plan, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
             |slice, (context, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
@@ -215,19 +224,19 @@ impl<'a> Job<'a> {
     }
 
     /// Bytes of the output that are not holes.
-    pub(crate) fn data_bytes(&self, method: Method, options: &Options) -> Result<u64> {
-        let elements = self.runs(method, options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))?;
+    pub(crate) fn data_bytes(&self, options: &Options) -> Result<u64> {
+        let elements = self.runs(options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))?;
         Ok(elements * self.spec.itemsize())
     }
 
     /// Takes the space for all that will be written.
-    fn reserve(&self, sink: &NpySink, plan: &Plan, method: Method, options: &Options) -> Result<()> {
-        let data = self.data_bytes(method, options)?;
+    fn reserve(&self, sink: &NpySink, plan: &Plan, options: &Options) -> Result<()> {
+        let data = self.data_bytes(options)?;
         if data == self.spec.nbytes() {
             return sink.reserve(data);
         }
         sink.check_space(data + DATA_ALIGN as u64)?;
-        sink.reserve_parts(self.spec.nbytes(), self.runs(method, options).data().map(|run| Ok(plan.bytes(&run?))))
+        sink.reserve_parts(self.spec.nbytes(), self.runs(options).data().map(|run| Ok(plan.bytes(&run?))))
     }
 
     /// The selected elements, as flat positions in the tensor.
@@ -236,8 +245,8 @@ impl<'a> Job<'a> {
         first..first + self.spec.elements()
     }
 
-    fn runs<'b>(&'b self, method: Method, options: &'b Options) -> DataRuns<'b> {
-        DataRuns::new(self.reader, self.elements(), method != Method::Portable, &options.cancel)
+    fn runs<'b>(&'b self, options: &'b Options) -> DataRuns<'b> {
+        DataRuns::new(self.reader, self.elements(), options.calls() == Calls::Native, &options.cancel)
     }
 
     /// Calls `check` with every slice's place in `array`, its decoded elements, and memory of the same length, in parallel

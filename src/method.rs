@@ -17,15 +17,17 @@ pub enum Method {
     Clone,
     /// Buffers, written past the page cache (`RWF_DONTCACHE`, Linux 6.14, file systems that know it).
     Uncached,
-    /// Read straight into mapped windows of the output.
-    Map,
-    /// Buffers and plain writes: what every Unix and every file system can do.
+    /// Buffers and plain writes: what every Unix and every file system can do. Where it is chosen, calls that only Linux
+    /// has still reserve space and push pages out; where it is asked for, none of them is made.
     Portable,
+    /// Read straight into mapped windows of the output. Only on request: buffers are as fast and more even, but this is the
+    /// way of [`ArrayWriter`](crate::ArrayWriter), to be measured here.
+    Map,
 }
 
 impl Method {
-    /// All of them, the first choice first.
-    pub const ALL: [Self; 4] = [Self::Clone, Self::Uncached, Self::Map, Self::Portable];
+    /// All of them: the first of three that can be had is taken, the last on request.
+    pub const ALL: [Self; 4] = [Self::Clone, Self::Uncached, Self::Portable, Self::Map];
 
     /// The name that reports and `--method` use.
     #[must_use]
@@ -52,7 +54,8 @@ impl Method {
     /// [`Error::Unsupported`] when the wanted one does not.
     pub(crate) fn to_copy(file: &PrivateFile, wanted: Option<Self>) -> Result<Self> {
         match wanted {
-            None => Ok([Self::Uncached, Self::Map].into_iter().find(|method| method.works_for(file)).unwrap_or(Self::Portable)),
+            None if Self::Uncached.works_for(file) => Ok(Self::Uncached),
+            None => Ok(Self::Portable),
             Some(method) if method.works_for(file) => Ok(method),
             Some(method) => {
                 let detail = match method {

@@ -322,7 +322,14 @@ impl StagedDir {
 
     /// Syncs all files written so far, and what else is dirty in their file system.
     pub(crate) fn sync_files(&self) -> Result<()> {
-        self.calls.native(|| os::sync_file_system(&self.inner.file)).map_err(Error::io("sync the files for", &self.target))
+        let synced = match self.calls.native(|| os::sync_file_system(&self.inner.file)) {
+            Err(error) if is_unsupported(&error) => {
+                let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                files.iter().try_for_each(|file| File::open(self.inner.path.join(file))?.sync_all())
+            }
+            result => result,
+        };
+        synced.map_err(Error::io("sync the files for", &self.target))
     }
 
     /// Bytes that can still be written where the files are.

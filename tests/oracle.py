@@ -192,6 +192,38 @@ class Oracle(unittest.TestCase):
         run("convert", self.path("be"), "-o", self.path("be.npy"), "-q")
         check(self, self.path("be.npy"), read)
 
+    def test_every_method_on_every_file_system_at_hand(self):
+        places = [self.dir] + [place for place in ["/dev/shm"] if os.path.isdir(place)]
+        names = ["a/odd", "b/table", "c/bytes"]
+        arrays = [values(tf.float32, (3, 5)), values(tf.float32, (70_000, 24)), values(tf.uint8, (5_000_011,))]
+        for place in places:
+            with tempfile.TemporaryDirectory(dir=place) as here:
+                prefix = os.path.join(here, "m")
+                tensors = [tf.constant(array) for array in arrays]
+                tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * 3, tensors=tensors)
+                for method in [None, "clone", "uncached", "map", "portable"]:
+                    for name, array in zip(names, arrays):
+                        with self.subTest(place=place, method=method, name=name):
+                            out = os.path.join(here, "out.npy")
+                            words = ["convert", prefix, name, "-o", out, "-f", "--json", "--memory", "20MiB"]
+                            words += ["--method", method] if method else []
+                            done = subprocess.run([MMCONVERT, *words], capture_output=True, text=True)
+                            if done.returncode == 6 and method in ("clone", "uncached"):
+                                continue  # not every file system can do everything
+                            self.assertEqual(done.returncode, 0, done.stderr)
+                            check(self, out, array)
+                            used = json.loads(done.stdout)["outputs"][0]["method"]
+                            self.assertIn(used, [method] if method else ["clone", "uncached", "map", "portable"])
+
+    def test_sparse_tensors_as_tensorflow_reads_them(self):
+        prefix = self.path("sparse")
+        subprocess.run([MAKE_BUNDLE, prefix, "t", "float32", "1048576,16", "--sparse", "7"], check=True)
+        read = tf.train.load_checkpoint(prefix).get_tensor("t")  # which verifies the checksum
+        run("convert", prefix, "-o", self.path("sparse.npy"), "-q", "--memory", "32MiB")
+        check(self, self.path("sparse.npy"), read)
+        if os.stat(prefix + ".data-00000-of-00001").st_blocks * 512 < 8 << 20:
+            self.assertLess(os.stat(self.path("sparse.npy")).st_blocks * 512, 8 << 20)
+
 
 if __name__ == "__main__":
     print("seed", SEED)

@@ -46,8 +46,18 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
 const MIN_UNCACHED: usize = 64 << 10;
 
 /// Fills `buf` from `offset`. A long read leaves in the page cache what was there before and nothing else, where the
-/// system can do that.
-pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64, calls: Calls) -> io::Result<()> {
+/// system can do that; where it cannot, pages of a file that `was_cold` are dropped after the read.
+pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: Calls, was_cold: bool) -> io::Result<()> {
+    let range = offset..offset + buf.len() as u64;
+    let uncached = read_uncached_exact_at(file, buf, offset, calls)?;
+    if !uncached && was_cold && calls == Calls::Native && buf.len() >= MIN_UNCACHED {
+        drop_pages(file, &range);
+    }
+    Ok(())
+}
+
+/// Whether all of it was read past the page cache.
+fn read_uncached_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64, calls: Calls) -> io::Result<bool> {
     while buf.len() >= MIN_UNCACHED {
         match calls.native(|| read_uncached(file, buf, offset)) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -60,7 +70,15 @@ pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64, ca
             Err(error) => return Err(error),
         }
     }
-    file.read_exact_at(buf, offset)
+    let plain = buf.len() >= MIN_UNCACHED;
+    file.read_exact_at(buf, offset)?;
+    Ok(!plain)
+}
+
+/// Whether hardly anything of a file is in the page cache, as far as the system says.
+pub(crate) fn is_cold(file: &File) -> bool {
+    let (Ok(cached), Ok(metadata)) = (cached_bytes(file), file.metadata()) else { return false };
+    cached < metadata.len() / 64
 }
 
 /// Writes all of `bytes` at `offset`, through the page cache and out of it.

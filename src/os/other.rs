@@ -45,6 +45,10 @@ pub(crate) fn read_uncached(_file: &File, _buf: &mut [u8], _offset: u64) -> io::
     unsupported()
 }
 
+pub(crate) fn cached_bytes(_file: &File) -> io::Result<u64> {
+    unsupported()
+}
+
 pub(crate) fn write_uncached(_file: &File, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
     unsupported()
 }

@@ -162,14 +162,16 @@ impl NpySink {
         let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end.next_multiple_of(PAGE_BYTES);
         let len = pages.end - pages.start;
         self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
-        let (written, submitted) = if self.method == Method::Uncached {
-            let written = self.file.write_uncached_at(data, range.start);
+        let uncached = if self.method == Method::Uncached { Some(self.file.write_uncached_at(data, range.start)) } else { None };
+        // What worked for a byte of the file works for all of it; if not, the page cache takes it.
+        let result = if let Some(written) = uncached.filter(|written| !written.as_ref().is_err_and(os::is_unsupported)) {
             self.behind.submit_uncached(pages);
-            (written, Ok(()))
+            written
         } else {
-            (self.file.write_at(data, range.start), self.behind.submit(&self.file, pages))
+            let written = self.file.write_at(data, range.start);
+            written.and(self.behind.submit(&self.file, pages))
         };
-        written.and(submitted).map_err(|e| self.write_error("write", len)(e))
+        result.map_err(|e| self.write_error("write", len)(e))
     }
 
     /// Takes blocks by writing to them, where the file system cannot reserve: a full disk is an error value this way,

@@ -267,7 +267,7 @@ impl TensorReader for PieceReader<'_> {
         if !lies_side_by_side || !elements.contains(&element) {
             return Ok(None);
         }
-        let file = self.shards.file(placed.piece.shard)?;
+        let file = self.shards.open(placed.piece.shard)?.file;
         Ok(Some(StoredRun { elements, file, offset: placed.piece.offset, region: Some(placed.region) }))
     }
 

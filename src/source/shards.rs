@@ -20,7 +20,15 @@ pub(crate) struct ShardSet {
     /// Lengths and paths of shards that were looked at.
     known: Mutex<HashMap<u32, (u64, Arc<Path>)>>,
     /// Most recently used last.
-    open: Mutex<Vec<(u32, Arc<File>)>>,
+    open: Mutex<Vec<(u32, Shard)>>,
+}
+
+/// An opened file.
+#[derive(Debug, Clone)]
+pub(crate) struct Shard {
+    pub(crate) file: Arc<File>,
+    /// Whether it was hardly in the page cache when it was opened.
+    was_cold: bool,
 }
 
 impl ShardSet {
@@ -91,7 +99,7 @@ impl ShardSet {
     }
 
     /// The opened file of a shard.
-    pub(crate) fn file(&self, shard: u32) -> Result<Arc<File>> {
+    pub(crate) fn open(&self, shard: u32) -> Result<Shard> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = if let Some(at) = open.iter().position(|(id, _)| *id == shard) {
             open.remove(at)
@@ -100,16 +108,19 @@ impl ShardSet {
                 open.remove(0);
             }
             let path = self.path(shard);
-            (shard, Arc::new(File::open(&path).map_err(Error::io("open", &path))?))
+            let file = File::open(&path).map_err(Error::io("open", &path))?;
+            let was_cold = os::is_cold(&file);
+            (shard, Shard { file: Arc::new(file), was_cold })
         };
-        let file = Arc::clone(&entry.1);
+        let opened = entry.1.clone();
         open.push(entry);
-        Ok(file)
+        Ok(opened)
     }
 
     /// Fills `buf` from `offset` of a shard.
     pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
-        os::read_exact_at(&*self.file(shard)?, buf, offset, calls).map_err(|error| {
+        let Shard { file, was_cold } = self.open(shard)?;
+        os::read_exact_at(&file, buf, offset, calls, was_cold).map_err(|error| {
             let path = self.path(shard);
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
                 Error::malformed_at(

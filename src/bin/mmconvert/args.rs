@@ -115,7 +115,7 @@ pub(crate) struct Resources {
     /// The most threads to use [default: all cores; from 4 to 8 where bytes are only copied, because they wait for the disk].
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Option<u16>,
-    /// Write in this way and no other: clone, uncached, map or portable [default: the first of them that can be had].
+    /// Write in this way and no other: clone, uncached, portable, or map [default: the first of them that can be had].
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     /// The most slices being filled or on their way to the disk at once [default: as many as the memory allows].

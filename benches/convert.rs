@@ -1,6 +1,7 @@
 //! A whole conversion, warm source to synced output, beside `cp` + `sync` of the same bytes.
 //!
-//! `MIB=4096 ROUNDS=5 cargo bench --bench convert` for the size that docs/benchmarks.md quotes.
+//! `MIB=4096 ROUNDS=5 cargo bench --bench convert` for the size that docs/benchmarks.md quotes. `SWEEP=1` compares the default
+//! with every number of threads and of slices in flight instead.
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "a bench prints what it measured")]
 
 #[path = "../tests/support/bundle.rs"]
@@ -9,9 +10,10 @@ mod support;
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use bundle::{BundleWriter, Layout, Pattern};
-use mmconvert::{Budget, Converter, Source};
+use mmconvert::{Budget, Converter, Method, Options, Source};
 
 fn main() {
     let bytes = support::setting("MIB", 512) << 20;
@@ -29,12 +31,12 @@ fn main() {
         let _ = fs::remove_file(&copy);
         assert!(Command::new("sync").status().expect("sync").success());
     };
-    let convert = |verify: bool, budget: Budget| {
+    let convert = |options: &Options| {
         remove();
         let started = std::time::Instant::now();
         let source = Source::open(&prefix).expect("the source");
         let converter = Converter::new(&source.tensor("t").expect("the tensor")).expect("a reader");
-        let done = converter.verify(verify).memory(budget).run(&ours).expect("a conversion");
+        let done = converter.options(options.clone()).run(&ours).expect("a conversion");
         assert_eq!(done.array.as_bytes().len() as u64, bytes);
         started.elapsed()
     };
@@ -46,29 +48,53 @@ fn main() {
         started.elapsed()
     };
     // The source is brought into the page cache, and every way is run once, before anything counts.
-    let _ = (fs::read(&shard), cp(), convert(true, Budget::default()));
+    let _ = (fs::read(&shard), cp(), convert(&Options::new()));
 
-    let names = ["cp + sync", "default", "--no-verify", "--memory 64MiB"];
+    if support::setting("SWEEP", 0) > 0 {
+        let settings = [1, 2, 4, 8].into_iter().flat_map(|threads| [1, 2, 4, 8, 16].map(|slices| (threads, slices)));
+        let ways: Vec<(String, Options)> = [("default".to_owned(), Options::new())]
+            .into_iter()
+            .chain(settings.map(|(threads, slices)| {
+                (format!("{threads} threads, {slices} slices"), Options::new().threads(threads).in_flight(slices))
+            }))
+            .collect();
+        let mut times = vec![Vec::new(); ways.len()];
+        for _ in 0..rounds {
+            for ((_, options), times) in ways.iter().zip(&mut times) {
+                times.push(convert(options));
+            }
+        }
+        remove();
+        return print(bytes, rounds, "default", &ways.into_iter().map(|(name, _)| name).zip(times).collect::<Vec<_>>());
+    }
+
+    let names = ["cp + sync", "default", "--no-verify", "--memory 64MiB", "no calls of Linux"];
     let mut times = vec![Vec::new(); names.len()];
     for _ in 0..rounds {
         times[0].push(cp());
-        times[1].push(convert(true, Budget::default()));
-        times[2].push(convert(false, Budget::default()));
-        times[3].push(convert(true, Budget::mib(64)));
+        times[1].push(convert(&Options::new()));
+        times[2].push(convert(&Options::new().verify(false)));
+        times[3].push(convert(&Options::new().memory(Budget::mib(64))));
+        times[4].push(convert(&Options::new().method(Method::Portable)));
     }
     remove();
-    let floor = support::median(&times[0]).as_secs_f64();
+    print(bytes, rounds, "cp", &names.map(str::to_owned).into_iter().zip(times).collect::<Vec<_>>());
+}
+
+/// Medians and spread; the first row is what the others are compared with.
+fn print(bytes: u64, rounds: usize, floor: &str, rows: &[(String, Vec<Duration>)]) {
+    let first = support::median(&rows[0].1).as_secs_f64();
     println!("{} MiB of float32, {rounds} rounds, medians", bytes >> 20);
-    println!("{:<16} {:>8} {:>8} {:>8} {:>8} {:>9}", "", "median s", "min s", "max s", "GB/s", "x cp");
-    for (name, times) in names.iter().zip(&times) {
+    println!("{:<22} {:>8} {:>8} {:>8} {:>8} {:>9}", "", "median s", "min s", "max s", "GB/s", format!("x {floor}"));
+    for (name, times) in rows {
         let median = support::median(times).as_secs_f64();
-        let seconds = |t: Option<&std::time::Duration>| t.map_or(0.0, std::time::Duration::as_secs_f64);
+        let seconds = |t: Option<&Duration>| t.map_or(0.0, Duration::as_secs_f64);
         println!(
-            "{name:<16} {median:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>9.2}",
+            "{name:<22} {median:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>9.2}",
             seconds(times.iter().min()),
             seconds(times.iter().max()),
             bytes as f64 / median / 1e9,
-            median / floor
+            median / first
         );
     }
 }

@@ -146,11 +146,12 @@ fn check_all(
         })?;
         job.plan(Memory::Buffers, options)?;
         data = data.saturating_add(job.spec.nbytes());
-        let is_shared = match &trial {
-            Some(file) if job.spec.nbytes() > LEAST_SHARED => job.can_share(file, options)?,
-            _ => false,
+        let copied = match &trial {
+            // To look for holes in small ones would take as long as to convert them.
+            _ if job.spec.nbytes() <= LEAST_SHARED => job.spec.nbytes(),
+            Some(file) if job.can_share(file, options)? => 0,
+            _ => job.data_bytes(options)?,
         };
-        let copied = if is_shared { 0 } else { job.data_bytes(options)? };
         needed = needed.saturating_add(copied).saturating_add(DATA_ALIGN as u64);
         if staged.is_there() {
             let file = file_name::encode(name.as_bytes());

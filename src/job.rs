@@ -116,7 +116,12 @@ impl<'a> Job<'a> {
         if let Some((run, sharing)) = self.sharing(file, options)? {
             let failed = |action| Error::io(action, target);
             let before = Stamp::of(&run.file).map_err(failed("look at the source of"))?;
-            if sharing.apply(&run.file, file).map_err(sink::write_error(file, target, "share the blocks of the source for", 0))? {
+            if sharing.apply(&run.file, file).map_err(sink::write_error(
+                file,
+                target,
+                "share the blocks of the source for",
+                DATA_ALIGN as u64,
+            ))? {
                 let outcome = self.check_shared(&run, options)?;
                 // What was checked is the source; what is shared is as it was at that moment.
                 if Stamp::of(&run.file).map_err(failed("look at the source of"))? != before {

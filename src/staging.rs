@@ -301,8 +301,8 @@ impl StagedDir {
 
     /// A new file in the directory; to be synced by whoever fills it, or with all others by [`sync_files`](Self::sync_files).
     pub(crate) fn create_file(&self, file: &str) -> Result<PrivateFile> {
-        let path = self.inner.path.join(file);
-        let created = PrivateFile::named(&path, self.calls).map_err(Error::io("create", &path))?;
+        let created = PrivateFile::named_in(&self.inner.file, file, self.calls);
+        let created = created.map_err(|error| Error::io("create", &self.inner.path.join(file))(error))?;
         if self.is_there && self.existing == Existing::Replace {
             keep_permissions(&created, &self.target.join(file))?;
         }

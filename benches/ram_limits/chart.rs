@@ -9,8 +9,9 @@ pub type Line = (String, Vec<(f64, f64)>);
 
 const SIZE: (u32, u32) = (1120, 500);
 const LEGEND_WIDTH: u32 = 320;
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(120, 120, 120),
+    RGBColor(190, 190, 190),
     RGBColor(214, 39, 40),
     RGBColor(255, 127, 14),
     RGBColor(31, 119, 180),

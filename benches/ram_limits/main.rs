@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Every run gets a memory cgroup of its own (version 2 or 1), which counts the page cache as well. Ours is given two thirds
-//! of the limit as `--memory`. The source is cold, but for the rows that say warm. Rounds are interleaved. It prints a table
-//! and writes `ram_limits.json` and pictures to OUT (default: `target/ram_limits`).
+//! of the limit as `--memory`. The source is cold, but for the rows that say warm. Rounds are interleaved. `WAYS=dd,mmconvert`
+//! runs only these. It prints a table and writes `ram_limits.json` and pictures to OUT (default: `target/ram_limits`).
 #![allow(
     clippy::print_stdout,
     clippy::cast_precision_loss,
@@ -131,8 +131,10 @@ fn measure(
     cases: &mut Vec<Case>,
 ) {
     let first = cases.len();
+    let wanted = list("WAYS", &Way::ALL.map(Way::key).join(","));
+    let ways = || Way::ALL.into_iter().filter(|way| wanted.iter().any(|key| key == way.key()));
     let settings = limits.iter().map(|&limit| (limit, false)).chain([(None, true)]);
-    cases.extend(settings.flat_map(|(limit, warm)| Way::ALL.map(|way| Case { way, mib, limit, warm, runs: Vec::new() })));
+    cases.extend(settings.flat_map(|(limit, warm)| ways().map(move |way| Case { way, mib, limit, warm, runs: Vec::new() })));
     for round in 0..rounds {
         for case in &mut cases[first..] {
             let command = match case.way.command(task, case.limit.map(|bytes| bytes * 2 / 3), python) {

@@ -26,6 +26,7 @@ pub struct Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Dd,
+    ReadAndWrite,
     Mmconvert,
     MmconvertMap,
     Cp,
@@ -37,8 +38,9 @@ pub enum Way {
 }
 
 impl Way {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Dd,
+        Self::ReadAndWrite,
         Self::Mmconvert,
         Self::MmconvertMap,
         Self::Cp,
@@ -52,6 +54,7 @@ impl Way {
     pub fn name(self) -> &'static str {
         match self {
             Self::Dd => "dd, reads only (floor)",
+            Self::ReadAndWrite => "dd reads while dd writes zeros (the disk)",
             Self::Mmconvert => "mmconvert",
             Self::MmconvertMap => "mmconvert --method map",
             Self::Cp => "cp + sync, converts nothing",
@@ -60,6 +63,22 @@ impl Way {
             Self::Npyz => "npyz, streamed",
             Self::TfGetTensor => "TensorFlow get_tensor + np.save",
             Self::TfSlices => "TensorFlow slices (2 of them, extrapolated)",
+        }
+    }
+
+    /// What it is called in the list `WAYS`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Dd => "dd",
+            Self::ReadAndWrite => "disk",
+            Self::Mmconvert => "mmconvert",
+            Self::MmconvertMap => "map",
+            Self::Cp => "cp",
+            Self::OpenMemmap => "open_memmap",
+            Self::NdarrayNpy => "ndarray-npy",
+            Self::Npyz => "npyz",
+            Self::TfGetTensor => "tf",
+            Self::TfSlices => "tf-slices",
         }
     }
 
@@ -83,6 +102,11 @@ impl Way {
                 let mut input = OsString::from("if=");
                 input.push(&task.shard);
                 words.extend(["dd".into(), input, "of=/dev/null".into(), "bs=1M".into()]);
+            }
+            Self::ReadAndWrite => {
+                let both = "dd if=\"$0\" of=/dev/null bs=1M & dd if=/dev/zero of=\"$1\" bs=4M count=$2 oflag=direct conv=fsync; wait";
+                words.extend(["sh".into(), "-c".into(), both.into(), task.shard.clone().into(), task.out.clone().into()]);
+                words.push((task.rows * task.columns / (1 << 20)).to_string().into());
             }
             Self::Mmconvert | Self::MmconvertMap => {
                 words.extend([env!("CARGO_BIN_EXE_mmconvert").into(), "convert".into(), task.prefix.clone().into(), "-q".into()]);

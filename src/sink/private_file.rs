@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::mmap::LARGE_PAGE;
 use crate::os::{self, Calls};
 
@@ -26,6 +28,13 @@ impl PrivateFile {
     /// A file under a name that did not exist and that nobody else knows.
     pub(crate) fn named(path: &Path, calls: Calls) -> io::Result<Self> {
         Ok(Self { file: OpenOptions::new().read(true).write(true).create_new(true).open(path)?, calls })
+    }
+
+    /// The same in a directory that is open, which saves the way there.
+    pub(crate) fn named_in(dir: &File, name: &str, calls: Calls) -> io::Result<Self> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666))?;
+        Ok(Self { file: file.into(), calls })
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -66,7 +75,12 @@ impl PrivateFile {
         }
     }
 
-    /// Waits until the pages of `range` are on the disk.
+    /// Whether a part of the file can be waited for by itself.
+    pub(crate) fn syncs_ranges(&self) -> bool {
+        self.calls == Calls::Native && cfg!(target_os = "linux")
+    }
+
+    /// Waits until the pages of `range`, or of the whole file, are on the disk.
     ///
     /// This makes no promise about a power cut; `fsync` at the end does.
     pub(crate) fn finish_writeback(&self, range: &Range<u64>) -> io::Result<()> {

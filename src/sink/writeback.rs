@@ -48,12 +48,15 @@ impl WriteBehind {
         let mut state = self.lock();
         while state.held > 0 && state.held + bytes > self.limit {
             if let Some(oldest) = state.finished.pop_front() {
+                // Where one wait is for the whole file, it does for all that are finished.
+                let others = if file.syncs_ranges() { VecDeque::new() } else { std::mem::take(&mut state.finished) };
                 drop(state);
                 let result = file.finish_writeback(&oldest.range);
                 if !oldest.uncached {
                     file.drop_pages(&oldest.range);
                 }
-                self.release(oldest.range.end - oldest.range.start);
+                let written = others.iter().chain([&oldest]).map(|finished| finished.range.end - finished.range.start);
+                self.release(written.sum());
                 result?;
                 state = self.lock();
             } else if !wait {

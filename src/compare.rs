@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
 use crate::job::Job;
 use crate::options::Options;
-use crate::os;
+use crate::os::{self, Cold};
 use crate::paths::{Found, look_at};
 use crate::rows::Rows;
 use crate::source::{Tensor, Verified};
@@ -94,7 +94,7 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
     let itemsize = memory_len(job.spec.itemsize());
     let first: Mutex<Option<FirstDifference>> = Mutex::new(None);
     let verified = job.for_each_decoded((&array.file, array.data_offset), options, |bytes, expected, found| {
-        os::read_exact_at(&array.file, found, array.data_offset + bytes.start, options.calls(), array.was_cold)
+        os::read_exact_at(&array.file, found, array.data_offset + bytes.start, options.calls(), &array.cold)
             .map_err(Error::io("read", path))?;
         if let Some(byte) = expected.iter().zip(found.iter()).position(|(a, b)| a != b) {
             let start = byte / itemsize * itemsize;
@@ -140,7 +140,7 @@ struct ArrayFile<'a> {
     header: Header,
     data_offset: u64,
     data_len: u64,
-    was_cold: bool,
+    cold: Cold,
 }
 
 impl<'a> ArrayFile<'a> {
@@ -155,8 +155,7 @@ impl<'a> ArrayFile<'a> {
         let mut front = vec![0; memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;
         let (header, data_offset) = Header::parse(&front).map_err(|e| e.in_file(path))?;
-        let was_cold = os::is_cold(&file);
-        Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, was_cold })
+        Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default() })
     }
 
     fn differs_from(&self, spec: &TensorSpec) -> Result<Option<Difference>> {

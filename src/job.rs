@@ -167,7 +167,7 @@ impl<'a> Job<'a> {
 
     /// Reads everything that was shared and compares the checksums, if that is wanted and there is one for it.
     fn check_shared(&self, run: &StoredRun, options: &Options) -> Result<Outcome> {
-        let plan = self.plan(Memory::Buffers, options)?;
+        let plan = self.plan(Memory::Scan, options)?;
         let outcome = |verified| Outcome { method: Method::Clone, verified, peak_memory: plan.fixed_bytes };
         let is_covered = run.region.is_some_and(|region| self.reader.regions()[region].nbytes == self.spec.nbytes());
         if !options.verify || !is_covered {

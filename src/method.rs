@@ -44,7 +44,8 @@ impl Method {
     pub(crate) fn memory(self) -> Memory {
         match self {
             Self::Map => Memory::Windows,
-            Self::Clone | Self::Uncached | Self::Portable => Memory::Buffers,
+            Self::Clone => Memory::Scan,
+            Self::Uncached | Self::Portable => Memory::Buffers,
         }
     }
 

@@ -17,6 +17,8 @@ const PAGE_RECORDS: u64 = 32;
 const MAX_WINDOW_SLICE: u64 = 4 << 20;
 /// Nor do larger buffers; smaller ones get smaller pages from the kernel, on both sides.
 const MAX_BUFFER_SLICE: u64 = 2 << 20;
+/// What is only read and checksummed stays in a share of a second-level cache.
+const MAX_SCAN_SLICE: u64 = 1 << 20;
 /// With less than this per slice one thread fewer is better.
 const GOOD_SLICE_BYTES: u64 = 256 << 10;
 /// Below this the calls for a slice cost more than its bytes.
@@ -38,6 +40,8 @@ pub(crate) enum Memory {
     Windows,
     /// Into a buffer that each worker owns, and from there into the output.
     Buffers,
+    /// Into a buffer, and no further: it is only looked at.
+    Scan,
 }
 
 /// What a plan may use.
@@ -95,7 +99,11 @@ impl Plan {
         let budget = resources.budget;
         let fixed = PROCESS_BYTES.saturating_add(resources.heap_bytes);
         let left = budget.as_bytes().saturating_sub(fixed);
-        let max_slice = if memory == Memory::Windows { MAX_WINDOW_SLICE } else { MAX_BUFFER_SLICE };
+        let max_slice = match memory {
+            Memory::Windows => MAX_WINDOW_SLICE,
+            Memory::Buffers => MAX_BUFFER_SLICE,
+            Memory::Scan => MAX_SCAN_SLICE,
+        };
         let slice_for = |threads: u64| (left / (threads * (SLICES_PER_THREAD + 1))).min(max_slice) / PAGE_BYTES * PAGE_BYTES;
         let elements = rows.start * spec.row_elements()..rows.end * spec.row_elements();
         let total_bytes = (elements.end - elements.start) * spec.itemsize();
@@ -121,7 +129,7 @@ impl Plan {
             // Behind a large page the kernel makes the next one ready, which nobody has counted yet.
             Memory::Windows if slice_bytes >= LARGE_PAGE => (slice_bytes.min(MAX_WINDOW_CHUNK), threads * 2 * LARGE_PAGE, u64::MAX),
             Memory::Windows => (slice_bytes.min(MAX_WINDOW_CHUNK), 0, u64::MAX),
-            Memory::Buffers => (slice_bytes, threads * slice_bytes + READ_AHEAD.min(left / 4), MAX_BEHIND_BUFFERS),
+            Memory::Buffers | Memory::Scan => (slice_bytes, threads * slice_bytes + READ_AHEAD.min(left / 4), MAX_BEHIND_BUFFERS),
         };
         let scratch = if resources.needs_scratch { threads * chunk_bytes } else { 0 };
         let window_bytes = left - scratch - buffers;

@@ -88,14 +88,14 @@ pub(crate) fn read_uncached(file: &File, buf: &mut [u8], offset: u64) -> io::Res
     read.map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS]))
 }
 
-/// How much of a file is in the page cache (Linux 6.5).
+/// How much of `len` bytes of a file is in the page cache (Linux 6.5).
 ///
 /// Source: `cachestat(2)`.
-pub(crate) fn cached_bytes(file: &File) -> io::Result<u64> {
+pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64> {
     const CACHESTAT: libc::c_long = 451;
     const PAGE_BYTES: u64 = 4096;
-    // `struct cachestat_range`: offset and length; a length of 0 is up to the end of the file.
-    let range = [0u64; 2];
+    // `struct cachestat_range`: offset and length.
+    let range = [offset, len];
     // `struct cachestat`: five counts of pages, of which the first is those in the cache.
     let mut counts = [0u64; 5];
     // SAFETY: the kernel reads two and writes five 64-bit integers, which live while it does; the descriptor is open.

@@ -12,6 +12,7 @@ mod other;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, OnceLock};
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
@@ -46,18 +47,8 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
 const MIN_UNCACHED: usize = 64 << 10;
 
 /// Fills `buf` from `offset`. A long read leaves in the page cache what was there before and nothing else, where the
-/// system can do that; where it cannot, pages of a file that `was_cold` are dropped after the read.
-pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: Calls, was_cold: bool) -> io::Result<()> {
-    let range = offset..offset + buf.len() as u64;
-    let uncached = read_uncached_exact_at(file, buf, offset, calls)?;
-    if !uncached && was_cold && calls == Calls::Native && buf.len() >= MIN_UNCACHED {
-        drop_pages(file, &range);
-    }
-    Ok(())
-}
-
-/// Whether all of it was read past the page cache.
-fn read_uncached_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64, calls: Calls) -> io::Result<bool> {
+/// system can do that; where it cannot, pages are dropped after the read if the file was cold before the first.
+pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64, calls: Calls, cold: &Cold) -> io::Result<()> {
     while buf.len() >= MIN_UNCACHED {
         match calls.native(|| read_uncached(file, buf, offset)) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -70,15 +61,29 @@ fn read_uncached_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64, call
             Err(error) => return Err(error),
         }
     }
-    let plain = buf.len() >= MIN_UNCACHED;
+    let drop_behind = buf.len() >= MIN_UNCACHED && calls == Calls::Native && cold.get(file);
     file.read_exact_at(buf, offset)?;
-    Ok(!plain)
+    if drop_behind {
+        drop_pages(file, &(offset..offset + buf.len() as u64));
+    }
+    Ok(())
 }
 
-/// Whether hardly anything of a file is in the page cache, as far as the system says.
-pub(crate) fn is_cold(file: &File) -> bool {
-    let (Ok(cached), Ok(metadata)) = (cached_bytes(file), file.metadata()) else { return false };
-    cached < metadata.len() / 64
+/// Whether a file was hardly in the page cache when that was first asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cold(Arc<OnceLock<bool>>);
+
+impl Cold {
+    /// Looks at some places of the file: to count all its pages takes a tenth of a second for a few GiB.
+    fn get(&self, file: &File) -> bool {
+        const PLACES: u64 = 64;
+        const LENGTH: u64 = 64 << 10;
+        *self.0.get_or_init(|| {
+            let len = file.metadata().map_or(0, |metadata| metadata.len());
+            let cached = |i: u64| cached_bytes(file, len / PLACES * i, LENGTH);
+            len > 0 && (0..PLACES).map(cached).try_fold(0, |sum, bytes| bytes.map(|bytes| sum + bytes)).is_ok_and(|sum| sum < LENGTH)
+        })
+    }
 }
 
 /// Writes all of `bytes` at `offset`, through the page cache and out of it.

@@ -45,7 +45,7 @@ pub(crate) fn read_uncached(_file: &File, _buf: &mut [u8], _offset: u64) -> io::
     unsupported()
 }
 
-pub(crate) fn cached_bytes(_file: &File) -> io::Result<u64> {
+pub(crate) fn cached_bytes(_file: &File, _offset: u64, _len: u64) -> io::Result<u64> {
     unsupported()
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::os::{self, Calls};
+use crate::os::{self, Calls, Cold};
 use crate::paths::parent_of;
 
 /// Files kept open at once, so that a bundle of thousands of shards works under any limit on descriptors.
@@ -27,8 +27,7 @@ pub(crate) struct ShardSet {
 #[derive(Debug, Clone)]
 pub(crate) struct Shard {
     pub(crate) file: Arc<File>,
-    /// Whether it was hardly in the page cache when it was opened.
-    was_cold: bool,
+    cold: Cold,
 }
 
 impl ShardSet {
@@ -109,8 +108,7 @@ impl ShardSet {
             }
             let path = self.path(shard);
             let file = File::open(&path).map_err(Error::io("open", &path))?;
-            let was_cold = os::is_cold(&file);
-            (shard, Shard { file: Arc::new(file), was_cold })
+            (shard, Shard { file: Arc::new(file), cold: Cold::default() })
         };
         let opened = entry.1.clone();
         open.push(entry);
@@ -119,8 +117,8 @@ impl ShardSet {
 
     /// Fills `buf` from `offset` of a shard.
     pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
-        let Shard { file, was_cold } = self.open(shard)?;
-        os::read_exact_at(&file, buf, offset, calls, was_cold).map_err(|error| {
+        let Shard { file, cold } = self.open(shard)?;
+        os::read_exact_at(&file, buf, offset, calls, &cold).map_err(|error| {
             let path = self.path(shard);
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
                 Error::malformed_at(

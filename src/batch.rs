@@ -13,6 +13,7 @@ use crate::format::npy::DATA_ALIGN;
 use crate::job::{Job, Outcome};
 use crate::method::Method;
 use crate::options::{Options, Progress};
+use crate::os;
 use crate::plan::{Memory, Plan, Resources};
 use crate::rows::Rows;
 use crate::sink::{self, PrivateFile};
@@ -47,7 +48,7 @@ pub(crate) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// # Errors
-    /// [`Error::Limit`] when the memory does not suffice.
+    /// [`Error::Limit`] when the memory does not suffice, [`Error::Unsupported`] for a method that cannot be had.
     pub(crate) fn new(staged: &'a StagedDir, dir: &'a Path, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
         let syncs_as_a_whole = staged.syncs_as_a_whole();
         // What waits is the sync of a file, where every one has to be synced by itself.
@@ -62,15 +63,11 @@ impl<'a> Batch<'a> {
         // As if all were one array of unlimited length.
         let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()]).map_err(Error::bad_request)?;
         let plan = Plan::new(&all, &(0..all.rows()), Memory::Buffers, &resources)?;
-        let method = match options.method {
-            None => staged
-                .unnamed_file()
-                .ok()
-                .filter(|file| Method::Uncached.works_for(file))
-                .map_or(Some(Method::Portable), |_| Some(Method::Uncached)),
-            Some(method @ (Method::Uncached | Method::Portable)) => Some(method),
+        let method = match (options.method, staged.unnamed_file()) {
             // These are made for what is large.
-            Some(Method::Clone | Method::Map) => None,
+            (Some(Method::Clone | Method::Map), _) => None,
+            (wanted, Ok(file)) => Some(Method::to_copy(&file, wanted)?),
+            (wanted, Err(_)) => Some(wanted.unwrap_or(Method::Portable)),
         };
         Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })
     }
@@ -129,10 +126,10 @@ impl<'a> Batch<'a> {
     }
 
     fn write(&self, file: &PrivateFile, bytes: &[u8], method: Method) -> std::io::Result<()> {
-        if method == Method::Uncached && !self.may_be_cached(bytes.len()) {
-            file.write_uncached_at(bytes, 0)?;
-        } else {
-            file.write_at(bytes, 0)?;
+        let past_cache = method == Method::Uncached && !self.may_be_cached(bytes.len());
+        match if past_cache { file.write_uncached_at(bytes, 0) } else { file.write_at(bytes, 0) } {
+            Err(error) if os::is_unsupported(&error) => file.write_at(bytes, 0)?,
+            result => result?,
         }
         if self.syncs_as_a_whole { Ok(()) } else { file.file().sync_all() }
     }

@@ -58,21 +58,25 @@ pub fn draw(
         mesh.x_labels(ticks.len() + 1).disable_x_mesh();
     }
     mesh.draw()?;
+    let mut names = Vec::new();
     if let Some((height, name)) = limit {
         let across = [(left, height), (right, height)];
-        chart.draw_series(DashedLineSeries::new(across, 6, 4, BLACK.stroke_width(1)))?.label(name);
+        chart.draw_series(DashedLineSeries::new(across, 6, 4, BLACK.stroke_width(1)))?;
+        names.push((name, BLACK));
     }
     for (i, (name, points)) in lines.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         let series = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(if ticks.is_empty() { 0 } else { 3 });
-        chart
-            .draw_series(series)?
-            .label(name.as_str())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        chart.draw_series(series)?;
+        names.push((name.clone(), colour));
     }
     // Beside the plot, where no line runs.
-    let beside = i32::try_from(chart.plotting_area().dim_in_pixel().0)? + 8;
-    chart.configure_series_labels().position(SeriesLabelPosition::Coordinate(beside, 0)).draw()?;
+    let left = i32::try_from(SIZE.0 - LEGEND_WIDTH)? + 6;
+    let key = |row: usize| -> Result<i32, std::num::TryFromIntError> { Ok(52 + 15 * i32::try_from(row)?) };
+    for (row, (name, colour)) in names.iter().enumerate() {
+        area.draw(&PathElement::new([(left, key(row)?), (left + 18, key(row)?)], colour.stroke_width(2)))?;
+        area.draw(&Text::new(name.as_str(), (left + 24, key(row)? - 5), ("sans-serif", 12)))?;
+    }
     area.present()?;
     Ok(())
 }

@@ -33,9 +33,9 @@ const MIN_UNCACHED: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     staged: &'a StagedDir,
-    dir: &'a Path,
-    rows: Option<Rows>,
-    heap_bytes: u64,
+    pub(crate) dir: &'a Path,
+    pub(crate) rows: Option<Rows>,
+    pub(crate) heap_bytes: u64,
     method: Option<Method>,
     plan: Plan,
     /// Whether one sync does for all files.

@@ -28,9 +28,6 @@ const MANIFEST: &str = "manifest.json";
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
 const OUTPUT_HEAP_BYTES: usize = 512;
 
-/// Smaller tensors are made in a batch, which does not share blocks.
-const LEAST_SHARED: u64 = 2 << 20;
-
 /// What was written into a directory, and what was not.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -88,10 +85,10 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
     }
     let staged = StagedDir::create(dir, options.existing(), options.calls())?;
     let heap_bytes = source.heap_bytes().saturating_add((chosen.len() * OUTPUT_HEAP_BYTES) as u64);
-    let total_bytes = check_all(source, &chosen, rows, dir, &staged, heap_bytes, options)?;
-
     // The small ones together, then each of the others with all workers on it.
     let batch = Batch::new(&staged, dir, rows, heap_bytes, options)?;
+    let total_bytes = check_all(source, &chosen, &batch, &staged, options)?;
+
     let small: Vec<usize> = (0..chosen.len()).filter(|&i| batch.takes(chosen[i])).collect();
     let mut reports: Vec<Option<Report>> = chosen.iter().map(|_| None).collect();
     let mut done_bytes = 0;
@@ -125,15 +122,8 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
 }
 
 /// Refuses all that can be refused before the first byte is written; returns the bytes of all elements.
-fn check_all(
-    source: &Source,
-    chosen: &[&Tensor<'_>],
-    rows: Option<Rows>,
-    dir: &Path,
-    staged: &StagedDir,
-    heap_bytes: u64,
-    options: &Options,
-) -> Result<u64> {
+fn check_all(source: &Source, chosen: &[&Tensor<'_>], batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<u64> {
+    let Batch { dir, rows, heap_bytes, .. } = *batch;
     let (mut data, mut needed) = (0u64, 0u64);
     let trial = staged.unnamed_file().ok();
     for tensor in chosen {
@@ -147,8 +137,8 @@ fn check_all(
         job.plan(Memory::Buffers, options)?;
         data = data.saturating_add(job.spec.nbytes());
         let copied = match &trial {
-            // To look for holes in small ones would take as long as to convert them.
-            _ if job.spec.nbytes() <= LEAST_SHARED => job.spec.nbytes(),
+            // A batch writes them whole.
+            _ if batch.takes(tensor) => job.spec.nbytes(),
             Some(file) if job.can_share(file, options)? => 0,
             _ => job.data_bytes(options)?,
         };

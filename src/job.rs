@@ -114,8 +114,8 @@ impl<'a> Job<'a> {
     /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
     pub(crate) fn fill(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
         if let Some((run, sharing)) = self.sharing(file, options)? {
-            let failed = |action| Error::io(action, target);
-            let before = Stamp::of(&run.file).map_err(failed("look at the source of"))?;
+            let stamp = || Stamp::of(&run.file).map_err(Error::io("look at", &run.path));
+            let before = stamp()?;
             if sharing.apply(&run.file, file).map_err(sink::write_error(
                 file,
                 target,
@@ -124,8 +124,10 @@ impl<'a> Job<'a> {
             ))? {
                 let outcome = self.check_shared(&run, options)?;
                 // What was checked is the source; what is shared is as it was at that moment.
-                if Stamp::of(&run.file).map_err(failed("look at the source of"))? != before {
-                    return Err(Error::malformed(target, "source", "it was written to while it was being converted"));
+                let after = stamp()?;
+                if after != before {
+                    let detail = format!("it was written to while it was being converted: it was {before}, and is {after}");
+                    return Err(Error::malformed(&run.path, "source", detail));
                 }
                 let sink = NpySink::shared(Arc::clone(file), target, self.descr, sharing.data_start);
                 Arc::new(sink).finish(self.spec.shape(), self.spec.nbytes())?;
@@ -138,11 +140,7 @@ impl<'a> Job<'a> {
     /// Whether an output in the place of `file`, which is empty and stays so, would share the blocks of the source.
     pub(crate) fn can_share(&self, file: &PrivateFile, options: &Options) -> Result<bool> {
         match self.sharing(file, options)? {
-            Some((run, sharing)) => sharing.probe(&run.file, file).map_err(|source| Error::Io {
-                action: "try to share blocks with",
-                path: "the source".into(),
-                source,
-            }),
+            Some((run, sharing)) => sharing.probe(&run.file, file).map_err(Error::io("try to share blocks of", &run.path)),
             None => Ok(false),
         }
     }

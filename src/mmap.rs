@@ -64,9 +64,9 @@ impl DerefMut for MappedRange {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: `new` mapped at least `lead + len` bytes, readable and writable, for as long as `self` lives. The file
         // was created by this process without a name or under one that nobody else knows (`PrivateFile` has no other
-        // constructors), so no other process writes or shortens it. This process only lengthens it while maps of it live:
-        // the one call that may shorten it is in `NpySink::finish`, which consumes the last handle of the sink, and every
-        // window holds one. The part has blocks, so that stores do not fault. Maps may overlap, but every byte is written
+        // constructors), so no other process writes or shortens it. This process only lengthens it while maps of it live: what
+        // `Method` and `Sharing` try on it they take back before there is a sink, and the one call that may shorten it then is
+        // in `NpySink::finish`, which consumes the last handle of the sink, and every window holds one. The part has blocks, so that stores do not fault. Maps may overlap, but every byte is written
         // through one of them only, because `Plan` cuts disjoint slices and `ArrayWriter` hands out every row once.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.lead), self.len) }
     }

@@ -285,6 +285,18 @@ mod tests {
     }
 
     #[test]
+    fn more_workers_than_the_window_holds_slices_are_allowed_buffers_only() {
+        let spec = TensorSpec::new(Dtype::UInt8, vec![177, 1_073_710]).unwrap();
+        let resources = Resources { threads: 565, ..resources(Budget::mib(653)) };
+        let plan = |memory| Plan::new(&spec, &(0..177), memory, &resources).unwrap();
+        for memory in [Memory::Buffers, Memory::Scan] {
+            assert!(plan(memory).slice_bytes() <= plan(memory).window_bytes);
+        }
+        let windows = plan(Memory::Windows);
+        assert!(windows.threads as u64 * windows.slice_bytes() <= windows.window_bytes);
+    }
+
+    #[test]
     fn a_billion_tiny_rows_and_one_huge_row_are_cut_alike() {
         let tiny = TensorSpec::new(Dtype::UInt8, vec![1 << 30, 1]).unwrap();
         let huge = TensorSpec::new(Dtype::UInt8, vec![1, 1 << 30]).unwrap();

@@ -194,6 +194,7 @@ mod tests {
     use crate::spec::TensorSpec;
     use proptest::prelude::*;
     use std::os::unix::fs::FileExt;
+    use std::path::Path;
     use std::sync::Arc;
 
     /// A tensor of 2-byte elements at an odd place of a sparse file.
@@ -216,7 +217,8 @@ mod tests {
 
         fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {
             let elements = 0..self.spec.elements();
-            Ok(Some(StoredRun { elements, file: Arc::clone(&self.file), offset: OFFSET, region: Some(0) }))
+            let (file, path) = (Arc::clone(&self.file), Path::new("sparse").into());
+            Ok(Some(StoredRun { elements, file, path, offset: OFFSET, region: Some(0) }))
         }
     }
 

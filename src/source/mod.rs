@@ -87,6 +87,8 @@ pub struct StoredRun {
     pub elements: Range<u64>,
     /// The file.
     pub file: Arc<File>,
+    /// Its path, for messages.
+    pub path: Arc<Path>,
     /// Where the first of them starts in the file.
     pub offset: u64,
     /// Which of [`TensorReader::regions`] covers them, starting with the same byte.

@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::shards::ShardSet;
 use super::{Ledger, ReadContext, Region, StoredRun, TensorReader};
@@ -268,7 +269,8 @@ impl TensorReader for PieceReader<'_> {
             return Ok(None);
         }
         let file = self.shards.open(placed.piece.shard)?.file;
-        Ok(Some(StoredRun { elements, file, offset: placed.piece.offset, region: Some(placed.region) }))
+        let path = Arc::clone(&self.regions[placed.region].path);
+        Ok(Some(StoredRun { elements, file, path, offset: placed.piece.offset, region: Some(placed.region) }))
     }
 
     fn fills_by_system_calls(&self) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Through the public interface: a conversion into a file on a memory file system, so that no disk takes part, beside a
 //! plain `read` + `write` of the same bytes to the same place.
-#![allow(missing_docs, reason = "criterion's macros make functions without documentation")]
+#![allow(missing_docs, clippy::cast_possible_truncation, reason = "criterion's macros make functions without documentation; 64 MiB fit")]
 
 #[path = "../tests/support/bundle.rs"]
 mod bundle;
@@ -14,7 +14,8 @@ use std::path::Path;
 
 use bundle::{BundleWriter, Extents, Layout, Pattern};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mmconvert::{Budget, Converter, Source};
+use mmconvert::source::memory::MemoryTensor;
+use mmconvert::{Budget, Converter, Dtype, Options, Source, TensorSpec, compare};
 
 const BYTES: u64 = 64 << 20;
 
@@ -48,6 +49,15 @@ fn plain_copy(from: &Path, to: &Path) {
     }
 }
 
+/// One read of all bytes, 1 MiB at a time.
+fn plain_read(path: &Path) {
+    let file = File::open(path).expect("a source");
+    let mut buffer = vec![0; 1 << 20];
+    for at in (0..BYTES).step_by(1 << 20) {
+        file.read_exact_at(black_box(&mut buffer), at).expect("a read");
+    }
+}
+
 fn conversions(c: &mut Criterion) {
     let dir = workplace();
     let columns: Vec<Extents> = (0..16).map(|i| vec![(0, None), (i * 16, Some(16))]).collect();
@@ -68,6 +78,33 @@ fn conversions(c: &mut Criterion) {
     let shard = dir.path().join("a.data-00000-of-00001");
     let out = dir.path().join("out");
     group.bench_function("floor: read + write", |b| b.iter(|| plain_copy(&shard, &out)));
+    // Reading alone: `compare` reads the source and an array, decodes and checksums, and writes nothing.
+    group.bench_function("floor: memcpy", |b| {
+        let (from, mut to) = (vec![1u8; BYTES as usize], vec![2u8; BYTES as usize]);
+        b.iter(|| to.copy_from_slice(black_box(&from)));
+    });
+    group.bench_function("floor: plain read of two files", |b| b.iter(|| [&shard, &shard].map(|path| plain_read(path))));
+    let (first, array) = (&sources[0].1, dir.path().join("array.npy"));
+    let tensor = first.tensor("t").expect("the tensor");
+    Converter::new(&tensor).expect("a reader").write(&array).expect("a conversion");
+    for threads in [1, 2] {
+        group.bench_function(format!("compare, {threads} threads"), |b| {
+            let options = Options::new().threads(threads).memory(Budget::mib(256));
+            b.iter(|| compare(&array, &tensor, None, &options).expect("a comparison"));
+        });
+    }
+    // Writing alone: the elements are in memory already.
+    let elements = vec![3u8; BYTES as usize];
+    let spec = TensorSpec::new(Dtype::Float32, matrix.to_vec()).expect("a spec");
+    for threads in [1, 2] {
+        group.bench_function(format!("from memory, {threads} threads"), |b| {
+            b.iter(|| {
+                let reader = MemoryTensor::new(spec.clone(), &elements).expect("a tensor");
+                let converter = Converter::from_reader(Box::new(reader)).threads(threads).memory(Budget::mib(256));
+                converter.overwrite(true).run(dir.path().join("out.npy")).expect("a conversion")
+            });
+        });
+    }
     for (name, source, verify) in &sources {
         for threads in [1, 2] {
             group.bench_function(format!("{name}, {threads} threads"), |b| {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::convert::Report;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::file_name;
+use crate::export::Output;
 use crate::format::npy::DATA_ALIGN;
 use crate::job::{Job, Outcome};
 use crate::method::Method;
@@ -17,7 +17,6 @@ use crate::os;
 use crate::plan::{Memory, Plan, Resources};
 use crate::rows::Rows;
 use crate::sink::{self, PrivateFile};
-use crate::source::Tensor;
 use crate::spec::{TensorSpec, memory_len};
 use crate::staging::StagedDir;
 
@@ -58,6 +57,7 @@ impl<'a> Batch<'a> {
             threads: options.thread_count(Memory::Windows).max(options.threads.map_or(waiting, |_| 0)),
             heap_bytes,
             needs_scratch: true,
+            raw_itemsize: Some(1),
             in_flight: options.in_flight,
         };
         // As if all were one array of unlimited length.
@@ -72,27 +72,30 @@ impl<'a> Batch<'a> {
         Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })
     }
 
-    /// Whether `tensor` is one of the small ones.
-    pub(crate) fn takes(&self, tensor: &Tensor<'_>) -> bool {
-        self.method.is_some() && tensor.info().spec.nbytes() <= self.plan.slice_bytes() - DATA_ALIGN as u64
+    /// Whether an array of so many bytes is one of the small ones.
+    pub(crate) fn takes(&self, nbytes: u64) -> bool {
+        self.method.is_some() && nbytes <= self.plan.slice_bytes() - DATA_ALIGN as u64
     }
 
-    /// Makes the files of `tensors`, which it takes; they are on the disk after [`sync`](Self::sync).
-    pub(crate) fn convert(&self, tensors: &[&Tensor<'_>], options: &Options) -> Result<Vec<Report>> {
-        let reports: Vec<Mutex<Option<Report>>> = tensors.iter().map(|_| Mutex::new(None)).collect();
+    /// Makes the files of `outputs`, which it takes; they are on the disk after [`sync`](Self::sync). For each a report, or why it
+    /// was left out.
+    pub(crate) fn convert(&self, outputs: &[&Output<'_>], options: &Options) -> Result<Vec<Result<Report, String>>> {
+        let reports: Vec<Mutex<Option<Result<Report, String>>>> = outputs.iter().map(|_| Mutex::new(None)).collect();
         let done = AtomicU64::new(0);
-        let mut indices = 0..tensors.len();
+        let mut indices = 0..outputs.len();
         crate::pool::run(
-            self.plan.threads.min(tensors.len()),
+            self.plan.shares.threads.min(outputs.len()),
             &options.cancel,
             || Ok(indices.next()),
             || vec![0; memory_len(self.plan.slice_bytes())],
             |index, buffer| {
-                let report = self.convert_one(tensors[index], buffer, options)?;
-                let done_bytes = done.fetch_add(report.nbytes, Ordering::Relaxed) + report.nbytes;
-                if let Some(tell) = &options.progress {
-                    let memory_limit = self.plan.budget.as_bytes();
-                    tell(&Progress { done_bytes, total_bytes: done_bytes, memory_bytes: report.peak_memory, memory_limit });
+                let report = outputs[index].or_left_out(self.convert_one(outputs[index], buffer, options))?;
+                if let Ok(report) = &report {
+                    let done_bytes = done.fetch_add(report.nbytes, Ordering::Relaxed) + report.nbytes;
+                    if let Some(tell) = &options.progress {
+                        let memory_limit = self.plan.shares.budget.as_bytes();
+                        tell(&Progress { done_bytes, total_bytes: done_bytes, memory_bytes: report.peak_memory, memory_limit });
+                    }
                 }
                 *reports[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
                 Ok(())
@@ -101,27 +104,25 @@ impl<'a> Batch<'a> {
         Ok(reports.into_iter().filter_map(|report| report.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
     }
 
-    fn convert_one(&self, tensor: &Tensor<'_>, buffer: &mut [u8], options: &Options) -> Result<Report> {
+    fn convert_one(&self, output: &Output<'_>, buffer: &mut [u8], options: &Options) -> Result<Report> {
         let started = Instant::now();
-        let reader = tensor.reader()?;
-        let job = Job::new(reader.as_ref(), self.rows, self.heap_bytes)?;
+        let array = output.array(self.rows, options)?;
+        let job = Job::new(&array, self.rows, self.heap_bytes, options)?;
         // Data lie in the buffer as in the file, with the header right before them.
         let end = DATA_ALIGN + memory_len(job.spec.nbytes());
-        let verified = job.read_whole(&mut buffer[DATA_ALIGN..end], self.plan.chunk_bytes, options)?;
-        let header = job.header();
-        let header = header.encode(header.data_start());
+        let verified = job.read_whole(&mut buffer[DATA_ALIGN..end], &self.plan, options)?;
+        let header = job.header.encode(job.header.data_start());
         let start = DATA_ALIGN - header.len();
         buffer[start..DATA_ALIGN].copy_from_slice(&header);
-        let name = file_name::encode(tensor.info().name.as_bytes());
         let method = self.method.unwrap_or(Method::Portable);
-        let file = self.staged.create_file(&name)?;
+        let file = self.staged.create_file(&output.file)?;
         self.write(&file, &buffer[start..end], method).map_err(sink::write_error(
             &file,
-            &self.dir.join(name),
+            &self.dir.join(&output.file),
             "write",
             (end - start) as u64,
         ))?;
-        let peak_memory = self.plan.fixed_bytes + self.count((end - start) as u64)?;
+        let peak_memory = self.plan.shares.fixed_bytes + self.count((end - start) as u64)?;
         Ok(job.report(&Outcome { method, verified, peak_memory }, started))
     }
 
@@ -137,7 +138,7 @@ impl<'a> Batch<'a> {
     /// Whether a file of so many bytes may leave its pages in the page cache. All that do fit the window together.
     fn may_be_cached(&self, len: usize) -> bool {
         let pages = (len as u64).next_multiple_of(FILE_RECORDS) + FILE_RECORDS;
-        len < MIN_UNCACHED && self.cached.fetch_add(pages, Ordering::Relaxed) + pages <= self.plan.window_bytes
+        len < MIN_UNCACHED && self.cached.fetch_add(pages, Ordering::Relaxed) + pages <= self.plan.shares.window_bytes
     }
 
     /// Counts a file that was written; if too much is dirty now, everything is synced. Returns the bytes that were dirty.
@@ -149,7 +150,7 @@ impl<'a> Batch<'a> {
         *dirty += bytes.next_multiple_of(FILE_RECORDS) + FILE_RECORDS;
         let peak = *dirty;
         // The other workers may write a file each meanwhile.
-        if *dirty + self.plan.threads as u64 * self.plan.slice_bytes() > self.plan.window_bytes {
+        if *dirty + self.plan.shares.threads as u64 * self.plan.slice_bytes() > self.plan.shares.window_bytes {
             self.staged.sync_files()?;
             *dirty = 0;
         }

@@ -6,17 +6,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use crate::array::{Array, Part};
+use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::npy::{Header, MAX_TEXT_LEN};
+use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::job::Job;
-use crate::options::Options;
+use crate::options::{Layout, Options, Strings};
 use crate::os::{self, Cold};
 use crate::paths::{Found, look_at};
 use crate::rows::Rows;
 use crate::source::{Tensor, Verified};
-use crate::spec::{ShapeText, TensorSpec, memory_len};
-use crate::view::same_bytes;
+use crate::spec::{ShapeText, memory_len, unravel};
 
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +34,11 @@ pub enum Comparison {
 pub enum Difference {
     /// The element types.
     Dtype {
-        /// Of the source.
+        /// Of the source, or of the cast that was asked for.
         expected: Dtype,
-        /// In the header of the array.
+        /// What the header of an array of it says.
+        descr: String,
+        /// What the header of the array says.
         found: String,
     },
     /// The shapes.
@@ -56,7 +59,7 @@ pub enum Difference {
     Element {
         /// Its index in the array.
         index: Vec<u64>,
-        /// Its bytes as the source has them, little-endian.
+        /// Its bytes as an array of the source has them.
         expected: Vec<u8>,
         /// Its bytes in the array.
         found: Vec<u8>,
@@ -66,71 +69,88 @@ pub enum Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dtype { expected, found } => {
-                write!(f, "the source is {expected} ({}), the array {found}", expected.descr().unwrap_or("-"))
-            }
+            Self::Dtype { expected, descr, found } => write!(f, "the source is {expected} ({descr}), the array {found}"),
             Self::Shape { expected, found } => write!(f, "the source has shape {}, the array {}", ShapeText(expected), ShapeText(found)),
             Self::Length { expected, found } => write!(f, "the array has {found} bytes of data, its shape needs {expected}"),
             Self::Element { index, expected, found } => {
-                write!(f, "element {} is {found:02x?}, the source has {expected:02x?} (bytes, little-endian)", ShapeText(index))
+                write!(f, "element {} is {found:02x?}, the source has {expected:02x?} (bytes as they are written)", ShapeText(index))
             }
         }
     }
 }
 
-/// Compares the `.npy` at `path` with `rows` of `tensor`, streaming both within the memory of `options`.
+/// Compares the `.npy` at `path` with `rows` of `tensor`, or with what the cast of `options` makes of them, streaming both within
+/// the memory of `options`. The array may be in either byte order, and in Fortran order.
 ///
 /// # Errors
 /// [`Error::Malformed`] when either side is broken or the source does not match its checksums,
-/// [`Error::Unsupported`] for a Fortran-ordered array, [`Error::Limit`], [`Error::Cancelled`], [`Error::Io`].
+/// [`Error::Unsupported`] for a cast that makes no sense, [`Error::Limit`], [`Error::Cancelled`], [`Error::Io`].
 pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     let path = path.as_ref();
-    let reader = tensor.reader()?;
-    let job = Job::new(reader.as_ref(), rows, tensor.source().heap_bytes())?;
-    let array = ArrayFile::open(path)?;
-    if let Some(difference) = array.differs_from(&job.spec)? {
+    let file = ArrayFile::open(path)?;
+    let (options, part) = file.choices(tensor, options);
+    let options = &options;
+    let arrays = Array::of_tensor(tensor, rows, options)?;
+    let array = arrays.iter().find(|array| array.part == part).ok_or_else(|| Error::bad_request("there is no array to compare with"))?;
+    let job = Job::new(array, rows, tensor.source().heap_bytes(), options)?;
+    if let Some(difference) = file.differs_from(&job) {
         return Ok(Comparison::Different(difference));
     }
-    let itemsize = memory_len(job.spec.itemsize());
-    let first: Mutex<Option<FirstDifference>> = Mutex::new(None);
-    let verified = job.for_each_decoded((&array.file, array.data_offset), options, |bytes, expected, found| {
-        os::read_exact_at(&array.file, found, array.data_offset + bytes.start, options.calls(), &array.cold)
-            .map_err(Error::io("read", path))?;
-        if let Some(byte) = expected.iter().zip(found.iter()).position(|(a, b)| a != b) {
-            let start = byte / itemsize * itemsize;
-            let position = bytes.start + start as u64;
-            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-            if first.as_ref().is_none_or(|known| position < known.position) {
-                let element = start..start + itemsize;
-                *first = Some(FirstDifference { position, expected: expected[element.clone()].to_vec(), found: found[element].to_vec() });
+    let first = First::new(memory_len(job.spec.itemsize()));
+    let verified = if job.header.fortran_order {
+        job.for_each_turned(options, |turned, found| {
+            let mut rest = &mut found[..];
+            for run in turned.places() {
+                let (now, later) = rest.split_at_mut(memory_len(run.end - run.start));
+                file.read(run.start, now, options)?;
+                rest = later;
             }
-        }
-        Ok(())
-    })?;
-    Ok(match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            first.look(turned.bytes, found, |at| turned.position(at));
+            Ok(())
+        })?
+    } else {
+        job.for_each_decoded((&file.file, file.data_offset), options, |bytes, expected, found| {
+            file.read(bytes.start, found, options)?;
+            first.look(expected, found, |at| bytes.start / job.spec.itemsize() + at);
+            Ok(())
+        })?
+    };
+    Ok(match first.found.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => Comparison::Equal(verified),
-        Some(FirstDifference { position, expected, found }) => {
-            let index = unravel(position / job.spec.itemsize(), job.spec.shape());
-            Comparison::Different(Difference::Element { index, expected, found })
+        Some((position, expected, found)) => {
+            Comparison::Different(Difference::Element { index: unravel(position, job.spec.shape()), expected, found })
         }
     })
 }
 
-/// An element that differs, by its byte position in the array.
-struct FirstDifference {
-    position: u64,
-    expected: Vec<u8>,
-    found: Vec<u8>,
+/// The first element in C order that differs.
+struct First {
+    itemsize: usize,
+    found: Mutex<Option<Element>>,
 }
 
-/// The index along every axis of flat position `element`.
-fn unravel(mut element: u64, shape: &[u64]) -> Vec<u64> {
-    let mut index = vec![0; shape.len()];
-    for (place, &dim) in index.iter_mut().zip(shape).rev() {
-        *place = element % dim;
-        element /= dim;
+/// The position of an element, its bytes as they should be and as they are.
+type Element = (u64, Vec<u8>, Vec<u8>);
+
+impl First {
+    fn new(itemsize: usize) -> Self {
+        Self { itemsize, found: Mutex::default() }
     }
-    index
+
+    /// Compares elements of which `position` tells where in the array each one is.
+    fn look(&self, expected: &[u8], found: &[u8], position: impl Fn(u64) -> u64) {
+        if expected == found {
+            return;
+        }
+        let pairs = expected.chunks_exact(self.itemsize).zip(found.chunks_exact(self.itemsize)).zip(0..);
+        let first = pairs.filter(|((expected, found), _)| expected != found).min_by_key(|(_, at)| position(*at));
+        let Some(((expected, found), at)) = first else { return };
+        let position = position(at);
+        let mut known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_none_or(|(first, ..)| position < *first) {
+            *known = Some((position, expected.to_vec(), found.to_vec()));
+        }
+    }
 }
 
 /// A `.npy` that is read, not mapped: it may be anybody's.
@@ -158,32 +178,40 @@ impl<'a> ArrayFile<'a> {
         Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default() })
     }
 
-    fn differs_from(&self, spec: &TensorSpec) -> Result<Option<Difference>> {
-        if !same_bytes(&self.header.descr, spec.dtype()) {
-            return Ok(Some(Difference::Dtype { expected: spec.dtype(), found: self.header.descr.clone() }));
-        }
-        if self.header.shape != spec.shape() {
-            return Ok(Some(Difference::Shape { expected: spec.shape().to_vec(), found: self.header.shape.clone() }));
-        }
-        if self.header.fortran_order && spec.shape().len() > 1 {
-            let detail = "it is in Fortran order; C order is compared".to_owned();
-            return Err(Error::Unsupported { what: format!("comparing {}", self.path.display()), detail });
-        }
-        if self.data_len != spec.nbytes() {
-            return Ok(Some(Difference::Length { expected: spec.nbytes(), found: self.data_len }));
-        }
-        Ok(None)
+    /// Reads bytes of the elements, from `at` on.
+    fn read(&self, at: u64, buf: &mut [u8], options: &Options) -> Result<()> {
+        os::read_exact_at(&self.file, buf, self.data_offset + at, options.calls(), &self.cold).map_err(Error::io("read", self.path))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// How a tensor has to be converted to become an array with this header, as far as that can be told from it.
+    fn choices(&self, tensor: &Tensor<'_>, options: &Options) -> (Options, Part) {
+        let descr = self.header.descr.as_str();
+        let order = if descr.starts_with('>') { ByteOrder::Big } else { ByteOrder::Little };
+        let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
+        let options = options.clone().byte_order(order).layout(layout);
+        if tensor.info().spec.dtype() != Dtype::String {
+            return (options, Part::Whole);
+        }
+        match descr.get(1..2) {
+            Some("u") => (options.strings(Strings::Offsets), Part::Values),
+            Some("i") => (options.strings(Strings::Offsets), Part::Offsets),
+            Some("U") => (options.strings(Strings::Utf8), Part::Whole),
+            _ => (options.strings(Strings::Pad), Part::Whole),
+        }
+    }
 
-    #[test]
-    fn flat_positions_become_indices() {
-        assert_eq!(unravel(0, &[]), [0u64; 0]);
-        assert_eq!(unravel(23, &[2, 3, 4]), [1, 2, 3]);
-        assert_eq!(unravel(4, &[2, 3, 4]), [0, 1, 0]);
+    fn differs_from(&self, job: &Job<'_>) -> Option<Difference> {
+        let (expected, found) = (&job.header, &self.header);
+        if Descr::parse(&found.descr) != Descr::parse(&expected.descr) {
+            let (descr, found) = (expected.descr.clone(), found.descr.clone());
+            return Some(Difference::Dtype { expected: job.dtype(), descr, found });
+        }
+        if found.shape != expected.shape {
+            return Some(Difference::Shape { expected: expected.shape.clone(), found: found.shape.clone() });
+        }
+        if self.data_len != job.spec.nbytes() {
+            return Some(Difference::Length { expected: job.spec.nbytes(), found: self.data_len });
+        }
+        None
     }
 }

@@ -1,17 +1,19 @@
 //! The library call: one tensor into one `.npy`, with its choices and its report.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::array::{Array, Part};
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
+use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::file_name;
 use crate::job::Job;
 use crate::method::Method;
 use crate::mmap;
-use crate::options::{Options, Progress};
-use crate::plan::Memory;
+use crate::options::{Layout, Options, Progress, Strings};
 use crate::rows::Rows;
 use crate::source::{Source, Tensor, TensorReader, Verified};
 use crate::staging::StagedFile;
@@ -21,8 +23,16 @@ use crate::view::MmapArray;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
-    /// The tensor's dtype, which the `.npy` may have lost.
+    /// Which of the arrays of the tensor it is.
+    pub part: Part,
+    /// The dtype of the array's elements, which its header may have lost: `V2` can be any type of two bytes.
     pub dtype: Dtype,
+    /// The tensor's dtype.
+    pub source_dtype: Dtype,
+    /// What the header says of the elements.
+    pub descr: String,
+    /// Whether the array is in Fortran order.
+    pub fortran_order: bool,
     /// The array's shape.
     pub shape: Vec<u64>,
     /// Bytes of elements.
@@ -61,25 +71,34 @@ pub struct Converted {
 /// ```
 #[derive(Debug)]
 pub struct Converter<'a> {
-    reader: Box<dyn TensorReader + 'a>,
-    source: Option<&'a Source>,
+    input: Input<'a>,
     rows: Option<Rows>,
     options: Options,
+}
+
+/// What is converted.
+#[derive(Debug)]
+enum Input<'a> {
+    /// A tensor. What its arrays are may depend on the options.
+    Tensor(Tensor<'a>),
+    /// What a reader of somebody's own reads.
+    Array(Array<'a>),
 }
 
 impl<'a> Converter<'a> {
     /// A conversion of all of `tensor` with the default [`Options`].
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a dtype without a fixed size, and what [`Tensor::reader`] says of the files.
+    /// [`Error::Unsupported`] for a dtype that an array cannot have.
     pub fn new(tensor: &Tensor<'a>) -> Result<Self> {
-        Ok(Self { source: Some(tensor.source()), ..Self::from_reader(tensor.reader()?) })
+        tensor.check_supported()?;
+        Ok(Self { input: Input::Tensor(tensor.clone()), rows: None, options: Options::default() })
     }
 
     /// A conversion of what `reader` reads.
     #[must_use]
     pub fn from_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
-        Self { reader, source: None, rows: None, options: Options::default() }
+        Self { input: Input::Array(Array::of_reader(reader)), rows: None, options: Options::default() }
     }
 
     /// Converts only these rows of axis 0: `10..20`, or [`Rows`] with Python's rules for negative ends.
@@ -138,6 +157,41 @@ impl<'a> Converter<'a> {
         self
     }
 
+    /// Converts the elements to `dtype`; see [`Options::cast`].
+    #[must_use]
+    pub fn cast(mut self, dtype: Dtype) -> Self {
+        self.options = self.options.cast(dtype);
+        self
+    }
+
+    /// See [`Options::strict`].
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.options = self.options.strict(strict);
+        self
+    }
+
+    /// See [`Options::byte_order`].
+    #[must_use]
+    pub fn byte_order(mut self, order: ByteOrder) -> Self {
+        self.options = self.options.byte_order(order);
+        self
+    }
+
+    /// See [`Options::layout`].
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.options = self.options.layout(layout);
+        self
+    }
+
+    /// See [`Options::strings`]. [`Strings::Offsets`] makes two arrays: see [`write_parts`](Self::write_parts).
+    #[must_use]
+    pub fn strings(mut self, strings: Strings) -> Self {
+        self.options = self.options.strings(strings);
+        self
+    }
+
     /// See [`Options::method`].
     #[must_use]
     pub fn method(mut self, method: Method) -> Self {
@@ -152,31 +206,52 @@ impl<'a> Converter<'a> {
         self
     }
 
-    /// What a run with this output would read, write and use. No data are read or written for it: what the file system
-    /// can do is tried with a byte of a file that never has a name.
+    /// What a run with this output would read, write and use, for each array. No data are read or written for it, but the lengths
+    /// of strings: what the file system can do is tried with a byte of a file that never has a name.
     ///
     /// # Errors
     /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice,
-    /// [`Error::Unsupported`] when the method that was asked for cannot be had.
-    pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Estimate> {
-        self.job()?.estimate(output.as_ref(), &self.options.settled())
+    /// [`Error::Unsupported`] when the cast or the method that was asked for cannot be had.
+    pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
+        let options = self.options.settled();
+        self.with_jobs(&options, |jobs| jobs.iter().map(|job| job.estimate(output.as_ref(), &options)).collect())
     }
 
-    fn job(&self) -> Result<Job<'_>> {
-        Job::new(self.reader.as_ref(), self.rows, self.source.map_or(0, Source::heap_bytes))
+    fn source(&self) -> Option<&'a Source> {
+        match &self.input {
+            Input::Tensor(tensor) => Some(tensor.source()),
+            Input::Array(_) => None,
+        }
+    }
+
+    fn with_jobs<T>(&self, options: &Options, work: impl FnOnce(&[Job<'_>]) -> Result<T>) -> Result<T> {
+        let of_tensor;
+        let arrays = match &self.input {
+            Input::Tensor(tensor) => {
+                of_tensor = Array::of_tensor(tensor, self.rows, options)?;
+                &of_tensor[..]
+            }
+            Input::Array(array) => std::slice::from_ref(array),
+        };
+        let heap_bytes = self.source().map_or(0, Source::heap_bytes);
+        let jobs = arrays.iter().map(|array| Job::new(array, self.rows, heap_bytes, options));
+        work(&jobs.collect::<Result<Vec<_>>>()?)
     }
 
     /// Writes the array to `path`, where it appears complete, verified and synced, or not at all; then maps it.
     ///
     /// # Errors
     /// [`Error::OutputExists`] unless overwriting was chosen; [`Error::Malformed`] when a checksum does not match;
-    /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::BadRequest`] when `path` is a file of the source;
-    /// [`Error::Cancelled`]; [`Error::Io`].
+    /// [`Error::Lossy`] for a value that would not survive, where that is an error;
+    /// [`Error::Unsupported`] for a cast that makes no sense;
+    /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::BadRequest`] when `path` is a file of the source, or
+    /// when strings become two arrays; [`Error::Cancelled`]; [`Error::Io`].
     pub fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
-        let (array, report) = self.execute(path.as_ref(), |staged, dtype| {
+        self.check_one_array("run")?;
+        let (array, report) = only(self.execute(path.as_ref(), |staged, job| {
             let map = mmap::map_finished(staged.file()).map_err(Error::io("map", staged.target()))?;
-            MmapArray::new(map, staged.target(), Some(dtype))
-        })?;
+            MmapArray::new(map, staged.target(), Some(job.spec.dtype()))
+        })?)?;
         Ok(Converted { array, report })
     }
 
@@ -185,24 +260,84 @@ impl<'a> Converter<'a> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn write(self, path: impl AsRef<Path>) -> Result<Report> {
-        self.execute(path.as_ref(), |_, _| Ok(())).map(|((), report)| report)
+        self.check_one_array("write")?;
+        only(self.execute(path.as_ref(), |_, _| Ok(()))?).map(|((), report)| report)
     }
 
-    /// What can still fail once the file is complete happens in `view`, before it gets its name.
-    fn execute<V>(self, path: &Path, view: impl FnOnce(&StagedFile, Dtype) -> Result<V>) -> Result<(V, Report)> {
-        let started = Instant::now();
-        let (job, options) = (self.job()?, self.options.settled());
-        // What the memory does not allow is refused before there is an output.
-        job.plan(Memory::Buffers, &options)?;
-        let staged = StagedFile::create(path, options.existing(), options.calls())?;
-        if let Some(source) = self.source {
-            source.check_not_own(staged.target())?;
+    /// As [`write`](Self::write), for strings as offsets too: they become two arrays, whose paths are `path` with `.values` and
+    /// `.offsets` before the `.npy`. Returns the path of each array and what was done.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn write_parts(self, path: impl AsRef<Path>) -> Result<Vec<(PathBuf, Report)>> {
+        let path = path.as_ref();
+        let reports = self.execute(path, |_, _| Ok(()))?;
+        Ok(reports.into_iter().map(|((), report)| (path_of_part(path, report.part), report)).collect())
+    }
+
+    fn check_one_array(&self, method: &str) -> Result<()> {
+        match &self.input {
+            Input::Tensor(tensor) if tensor.info().spec.dtype() == Dtype::String && self.options.strings == Strings::Offsets => {
+                Err(Error::bad_request(format!("strings as offsets become two arrays: use write_parts, not {method}")))
+            }
+            _ => Ok(()),
         }
-        let outcome = job.fill(staged.file(), staged.target(), &options)?;
-        let view = view(&staged, job.spec.dtype())?;
-        options.cancel.check()?;
-        staged.publish()?;
-        Ok((view, job.report(&outcome, started)))
+    }
+
+    /// What can still fail once a file is complete happens in `view`, before any file gets its name.
+    fn execute<V>(self, path: &Path, view: impl Fn(&StagedFile, &Job<'_>) -> Result<V>) -> Result<Vec<(V, Report)>> {
+        let started = Instant::now();
+        let options = self.options.settled();
+        self.with_jobs(&options, |jobs| {
+            let mut staged = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                // What the memory does not allow is refused before there is an output.
+                job.check_memory(&options)?;
+                let file = StagedFile::create(&path_of_part(path, job.part()), options.existing(), options.calls())?;
+                if let Some(source) = self.source() {
+                    source.check_not_own(file.target())?;
+                }
+                staged.push(file);
+            }
+            let mut done = Vec::with_capacity(jobs.len());
+            for (job, staged) in jobs.iter().zip(&staged) {
+                let outcome = job.fill(staged.file(), staged.target(), &options)?;
+                done.push((view(staged, job)?, job.report(&outcome, started)));
+            }
+            options.cancel.check()?;
+            publish(staged, &options)?;
+            Ok(done)
+        })
+    }
+}
+
+/// Gives complete files their names; if one cannot have its own, those before it lose theirs again, unless they replaced a file.
+fn publish(staged: Vec<StagedFile>, options: &Options) -> Result<()> {
+    let mut published: Vec<PathBuf> = Vec::new();
+    for file in staged {
+        let target = file.target().to_owned();
+        if let Err(error) = file.publish() {
+            if !options.overwrite {
+                for path in &published {
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+            return Err(error);
+        }
+        published.push(target);
+    }
+    Ok(())
+}
+
+fn only<T>(mut items: Vec<T>) -> Result<T> {
+    items.pop().ok_or_else(|| Error::bad_request("there is no array"))
+}
+
+/// The path of one of the arrays that `path` was given for.
+fn path_of_part(path: &Path, part: Part) -> PathBuf {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) => path.with_file_name(file_name::with_suffix(name, part.suffix())),
+        None => path.to_owned(),
     }
 }
 
@@ -210,6 +345,12 @@ impl<'a> Converter<'a> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Estimate {
+    /// Which of the arrays of the tensor it is.
+    pub part: Part,
+    /// The dtype of the output's elements.
+    pub dtype: Dtype,
+    /// What the output's header would say of them.
+    pub descr: String,
     /// The output's shape.
     pub shape: Vec<u64>,
     /// Bytes of the output's elements.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::dtype::Dtype;
+use crate::spec::ShapeText;
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,6 +50,16 @@ pub enum Error {
         /// What was met.
         what: String,
         /// Why, and what to do instead.
+        detail: String,
+    },
+    /// A value that the output cannot hold as it is, where that was not to be let pass.
+    #[error("element {} of {what} {detail}", ShapeText(index))]
+    Lossy {
+        /// The tensor.
+        what: String,
+        /// Where in the output the first such value would be.
+        index: Vec<u64>,
+        /// What it is, what it would become, and what to do instead.
         detail: String,
     },
     /// More memory or disk space would be needed than there is or than was allowed.

@@ -1,5 +1,6 @@
 //! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -9,15 +10,16 @@ use std::time::Instant;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
+use crate::array::{Array, Part};
 use crate::batch::Batch;
 use crate::convert::Report;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
 use crate::job::Job;
 use crate::options::{Options, Progress};
 use crate::paths::is_file;
-use crate::plan::Memory;
 use crate::rows::Rows;
 use crate::source::{Name, Source, Tensor};
 use crate::staging::StagedDir;
@@ -64,55 +66,46 @@ pub struct Skipped {
 ///
 /// A directory that does not exist appears complete or not at all. One that exists must be empty, or
 /// [`Options::overwrite`] chosen: when everything is complete, files get their names in it one by one, `manifest.json` last,
-/// and whatever else is in it is left alone. Tensors without fixed-size elements are skipped and listed.
+/// and whatever else is in it is left alone. Tensors that an array cannot hold as it was asked for are skipped and listed:
+/// handles, casts and byte orders that do not exist, strings that would lose something. A value that a cast would change is an
+/// error, where values must not ([`Options::strict`]).
 ///
 /// # Errors
 /// As [`Converter::run`](crate::Converter::run); [`Error::Unsupported`] when there is nothing to convert.
 pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let dir = dir.as_ref();
     let options = &options.settled();
-    let (chosen, skipped): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = tensors.iter().partition(|tensor| tensor.info().unsupported.is_none());
-    let skipped: Vec<Skipped> = skipped
-        .into_iter()
-        .map(|tensor| Skipped { name: tensor.info().name.clone(), reason: tensor.info().unsupported.clone().unwrap_or_default() })
-        .collect();
-    if chosen.is_empty() {
-        let detail = match skipped.first() {
-            Some(first) => format!("none of {} tensors can be converted: {}: {}", skipped.len(), first.name, first.reason),
-            None => "there are no tensors".to_owned(),
-        };
-        return Err(Error::Unsupported { what: format!("converting {}", source.path().display()), detail });
-    }
     let staged = StagedDir::create(dir, options.existing(), options.calls())?;
-    let heap_bytes = source.heap_bytes().saturating_add((chosen.len() * OUTPUT_HEAP_BYTES) as u64);
+    let heap_bytes = source.heap_bytes().saturating_add((tensors.len() * OUTPUT_HEAP_BYTES) as u64);
     // The small ones together, then each of the others with all workers on it.
     let batch = Batch::new(&staged, dir, rows, heap_bytes, options)?;
-    let total_bytes = check_all(source, &chosen, &batch, &staged, options)?;
+    let Planned { outputs: planned, mut skipped, total_bytes } = plan_all(source, tensors, &batch, &staged, options)?;
 
-    let small: Vec<usize> = (0..chosen.len()).filter(|&i| batch.takes(chosen[i])).collect();
-    let mut reports: Vec<Option<Report>> = chosen.iter().map(|_| None).collect();
+    let small: Vec<usize> = (0..planned.len()).filter(|&i| batch.takes(planned[i].nbytes)).collect();
+    let mut reports: Vec<Option<Result<Report, String>>> = planned.iter().map(|_| None).collect();
     let mut done_bytes = 0;
-    let tensors: Vec<&Tensor<'_>> = small.iter().map(|&i| chosen[i]).collect();
-    for (&i, report) in small.iter().zip(batch.convert(&tensors, &with_offset(options, 0, total_bytes))?) {
-        done_bytes += report.nbytes;
+    let together: Vec<&Output<'_>> = small.iter().map(|&i| &planned[i]).collect();
+    for (&i, report) in small.iter().zip(batch.convert(&together, &with_offset(options, 0, total_bytes))?) {
+        done_bytes += planned[i].nbytes;
         reports[i] = Some(report);
     }
-    let mut outputs = Vec::with_capacity(chosen.len());
-    for (tensor, report) in chosen.into_iter().zip(reports) {
-        let name = &tensor.info().name;
-        let file = file_name::encode(name.as_bytes());
-        let path = dir.join(&file);
+    let mut outputs = Vec::with_capacity(planned.len());
+    for (output, report) in planned.iter().zip(reports) {
+        let path = dir.join(&output.file);
         let report = if let Some(report) = report {
             report
         } else {
-            let started = Instant::now();
-            let reader = tensor.reader()?;
-            let job = Job::new(reader.as_ref(), rows, heap_bytes)?;
-            let outcome = job.fill(&Arc::new(staged.create_file(&file)?), &path, &with_offset(options, done_bytes, total_bytes))?;
-            done_bytes += job.spec.nbytes();
-            job.report(&outcome, started)
+            let options = &with_offset(options, done_bytes, total_bytes);
+            output.or_left_out(convert_one(output, &path, &batch, &staged, options))?
         };
-        outputs.push(Exported { name: name.clone(), path, report });
+        done_bytes += output.nbytes;
+        match report {
+            Ok(report) => outputs.push(Exported { name: output.name().clone(), path, report }),
+            Err(reason) => skipped.push(Skipped { name: output.name().clone(), reason }),
+        }
+    }
+    if outputs.is_empty() {
+        return Err(nothing_to_convert(source, &skipped));
     }
     write_manifest(source, &outputs, &skipped, dir, &staged)?;
     batch.sync()?;
@@ -121,34 +114,133 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
     Ok(Export { outputs, skipped })
 }
 
-/// Refuses all that can be refused before the first byte is written; returns the bytes of all elements.
-fn check_all(source: &Source, chosen: &[&Tensor<'_>], batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<u64> {
-    let Batch { dir, rows, heap_bytes, .. } = *batch;
-    let (mut data, mut needed) = (0u64, 0u64);
-    let trial = staged.unnamed_file().ok();
-    for tensor in chosen {
-        options.cancel.check()?;
-        let name = &tensor.info().name;
-        let reader = tensor.reader()?;
-        let job = Job::new(reader.as_ref(), rows, heap_bytes).map_err(|error| match error {
-            Error::BadRequest { detail } => Error::bad_request(format!("tensor {name}: {detail}")),
-            error => error,
-        })?;
-        job.plan(Memory::Buffers, options)?;
-        data = data.saturating_add(job.spec.nbytes());
-        let copied = match &trial {
-            // A batch writes them whole.
-            _ if batch.takes(tensor) => job.spec.nbytes(),
-            Some(file) if job.can_share(file, options)? => 0,
-            _ => job.data_bytes(options)?,
-        };
-        needed = needed.saturating_add(copied).saturating_add(DATA_ALIGN as u64);
-        if staged.is_there() {
-            let file = file_name::encode(name.as_bytes());
-            staged.check_replaceable(&file)?;
-            source.check_not_own(&dir.join(file))?;
+/// One file of an export.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    tensor: &'a Tensor<'a>,
+    part: Part,
+    pub(crate) file: String,
+    /// Bytes of its elements.
+    nbytes: u64,
+}
+
+impl<'a> Output<'a> {
+    fn name(&self) -> &Name {
+        &self.tensor.info().name
+    }
+
+    /// The array that goes into the file.
+    pub(crate) fn array(&self, rows: Option<Rows>, options: &Options) -> Result<Array<'a>> {
+        let arrays = Array::of_tensor(self.tensor, rows, options)?;
+        let array = arrays.into_iter().find(|array| array.part == self.part);
+        array.ok_or_else(|| Error::bad_request(format!("tensor {} has no {}", self.name(), self.part)))
+    }
+
+    /// Takes a result apart: what was done, or why the tensor is left out, or what ends the whole export.
+    pub(crate) fn or_left_out(&self, result: Result<Report>) -> Result<Result<Report, String>> {
+        match result {
+            Ok(report) => Ok(Ok(report)),
+            Err(error) => match left_out(self.tensor, &error) {
+                Some(reason) => Ok(Err(reason)),
+                None => Err(error),
+            },
         }
     }
+}
+
+/// Why `tensor` is left out of an export after this error, if it does not end the export.
+fn left_out(tensor: &Tensor<'_>, error: &Error) -> Option<String> {
+    match error {
+        Error::Unsupported { .. } => Some(error.to_string()),
+        Error::Lossy { .. } if tensor.info().spec.dtype() == Dtype::String => Some(error.to_string()),
+        _ => None,
+    }
+}
+
+/// Converts one that is not small.
+fn convert_one(output: &Output<'_>, path: &Path, batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<Report> {
+    let started = Instant::now();
+    let array = output.array(batch.rows, options)?;
+    let job = Job::new(&array, batch.rows, batch.heap_bytes, options)?;
+    let file = Arc::new(staged.create_file(&output.file)?);
+    let outcome = job.fill(&file, path, options);
+    drop(file);
+    if outcome.as_ref().is_err_and(|error| left_out(output.tensor, error).is_some()) {
+        staged.remove_file(&output.file)?;
+    }
+    Ok(job.report(&outcome?, started))
+}
+
+fn nothing_to_convert(source: &Source, skipped: &[Skipped]) -> Error {
+    let detail = match skipped.first() {
+        Some(first) => format!("none of {} tensors can be converted: {}: {}", skipped.len(), first.name, first.reason),
+        None => "there are no tensors".to_owned(),
+    };
+    Error::Unsupported { what: format!("converting {}", source.path().display()), detail }
+}
+
+/// What an export will write.
+struct Planned<'a> {
+    outputs: Vec<Output<'a>>,
+    skipped: Vec<Skipped>,
+    /// Bytes of all elements.
+    total_bytes: u64,
+}
+
+/// Refuses all that can be refused before the first byte is written.
+fn plan_all<'a>(
+    source: &Source,
+    tensors: &'a [Tensor<'a>],
+    batch: &Batch<'_>,
+    staged: &StagedDir,
+    options: &Options,
+) -> Result<Planned<'a>> {
+    let Batch { dir, rows, heap_bytes, .. } = *batch;
+    let mut planned = Planned { outputs: Vec::new(), skipped: Vec::new(), total_bytes: 0 };
+    let mut needed = 0u64;
+    let trial = staged.unnamed_file().ok();
+    for tensor in tensors {
+        options.cancel.check()?;
+        let name = &tensor.info().name;
+        let before = planned.outputs.len();
+        let result = Array::of_tensor(tensor, rows, options).and_then(|arrays| {
+            for array in arrays {
+                let job = Job::new(&array, rows, heap_bytes, options)?;
+                job.check_memory(options)?;
+                let nbytes = job.spec.nbytes();
+                let copied = match &trial {
+                    // A batch writes them whole.
+                    _ if batch.takes(nbytes) => nbytes,
+                    Some(file) if job.can_share(file, options)? => 0,
+                    _ => job.data_bytes(options)?,
+                };
+                needed = needed.saturating_add(copied).saturating_add(DATA_ALIGN as u64);
+                let file = file_name::encode_part(name.as_bytes(), array.part.suffix());
+                planned.outputs.push(Output { tensor, part: array.part, file, nbytes });
+            }
+            Ok(())
+        });
+        match result {
+            Ok(()) => {}
+            Err(Error::BadRequest { detail }) => return Err(Error::bad_request(format!("tensor {name}: {detail}"))),
+            Err(error) => {
+                let reason = tensor.info().unsupported.clone().or_else(|| left_out(tensor, &error));
+                planned.outputs.truncate(before);
+                planned.skipped.push(Skipped { name: name.clone(), reason: reason.ok_or(error)? });
+            }
+        }
+        for output in &planned.outputs[before..] {
+            planned.total_bytes = planned.total_bytes.saturating_add(output.nbytes);
+            if staged.is_there() {
+                staged.check_replaceable(&output.file)?;
+                source.check_not_own(&dir.join(&output.file))?;
+            }
+        }
+    }
+    if planned.outputs.is_empty() {
+        return Err(nothing_to_convert(source, &planned.skipped));
+    }
+    check_distinct(&planned.outputs)?;
     if staged.is_there() {
         staged.check_replaceable(MANIFEST)?;
     }
@@ -156,7 +248,26 @@ fn check_all(source: &Source, chosen: &[&Tensor<'_>], batch: &Batch<'_>, staged:
         Some(free) if free < needed => {
             Err(Error::Limit { what: format!("disk space for {}", dir.display()), asked: needed, allowed: Some(free) })
         }
-        _ => Ok(data),
+        _ => Ok(planned),
+    }
+}
+
+/// Refuses two files of one name: names of tensors have one each, but those of parts may be another tensor's.
+fn check_distinct(outputs: &[Output<'_>]) -> Result<()> {
+    let parts: HashMap<&str, &Output<'_>> =
+        outputs.iter().filter(|output| output.part != Part::Whole).map(|output| (output.file.as_str(), output)).collect();
+    let both = outputs
+        .iter()
+        .find_map(|output| parts.get(output.file.as_str()).filter(|other| other.part != output.part).map(|other| (output, other)));
+    match both {
+        Some((one, other)) => Err(Error::bad_request(format!(
+            "tensor {} and the {} of {} would both become {}: convert them into two directories",
+            one.name(),
+            other.part,
+            other.name(),
+            one.file
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -177,8 +288,11 @@ impl Serialize for Listed<'_> {
             json!({
                 "name": output.name.to_json(),
                 "file": output.path.file_name().map(|file| file.to_string_lossy()),
+                "part": (output.report.part != Part::Whole).then(|| output.report.part.to_string()),
                 "dtype": output.report.dtype.name(),
-                "descr": output.report.dtype.descr(),
+                "source_dtype": output.report.source_dtype.name(),
+                "descr": output.report.descr,
+                "fortran_order": output.report.fortran_order,
                 "shape": output.report.shape,
                 "nbytes": output.report.nbytes,
             })
@@ -208,11 +322,23 @@ fn write_manifest(source: &Source, outputs: &[Exported], skipped: &[Skipped], di
     written.map_err(Error::io("write", &dir.join(MANIFEST)))
 }
 
-/// The arrays that the manifest in `dir` lists, as names of tensors and of files.
+/// One array that a manifest lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ManifestFile {
+    /// The tensor's name.
+    pub name: String,
+    /// The array's file in the directory.
+    pub file: String,
+    /// The dtype of the array's elements, where that is not the tensor's because of a cast.
+    pub cast: Option<Dtype>,
+}
+
+/// The arrays that the manifest in `dir` lists.
 ///
 /// # Errors
 /// [`Error::NotFound`] when there is no manifest, [`Error::Malformed`] when it is not one that [`export`] wrote.
-pub fn manifest_files(dir: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
+pub fn manifest_files(dir: impl AsRef<Path>) -> Result<Vec<ManifestFile>> {
     let path = dir.as_ref().join(MANIFEST);
     if !is_file(&path)? {
         let detail = format!("{} has none, so it is no directory that an export made", dir.as_ref().display());
@@ -221,11 +347,21 @@ pub fn manifest_files(dir: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     let file = fs::File::open(&path).map_err(Error::io("open", &path))?;
     let manifest: Manifest =
         serde_json::from_reader(std::io::BufReader::new(file)).map_err(|e| Error::malformed(&path, "manifest", e.to_string()))?;
-    let files = manifest.tensors.into_iter().map(|entry| (entry.name, entry.file)).collect::<Vec<_>>();
-    match files.iter().find(|(_, file)| file.contains('/') || !file.ends_with(file_name::EXTENSION)) {
-        Some((_, file)) => Err(Error::malformed(&path, "manifest", format!("{file:?} is not the name of an array in the directory"))),
-        None => Ok(files),
-    }
+    let checked = |entry: ManifestEntry| {
+        let ManifestEntry { name, file, dtype, source_dtype } = entry;
+        if file.contains('/') || !file.ends_with(file_name::EXTENSION) {
+            return Err(Error::malformed(&path, "manifest", format!("{file:?} is not the name of an array in the directory")));
+        }
+        let is_cast = source_dtype.is_some_and(|source| source != dtype && source != Dtype::String.name());
+        let cast = if is_cast {
+            let known = Dtype::from_name(&dtype).ok_or_else(|| Error::malformed(&path, "manifest", format!("there is no dtype {dtype:?}")));
+            Some(known?)
+        } else {
+            None
+        };
+        Ok(ManifestFile { name, file, cast })
+    };
+    manifest.tensors.into_iter().map(checked).collect()
 }
 
 #[derive(serde::Deserialize)]
@@ -237,4 +373,7 @@ struct Manifest {
 struct ManifestEntry {
     name: String,
     file: String,
+    #[serde(default)]
+    dtype: String,
+    source_dtype: Option<String>,
 }

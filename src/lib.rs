@@ -21,6 +21,7 @@ compile_error!("mmconvert runs on Linux, and the portable way on other kinds of 
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod array;
 mod batch;
 mod budget;
 mod cancel;
@@ -28,6 +29,7 @@ mod compare;
 mod convert;
 mod decode;
 mod dtype;
+mod element;
 mod error;
 mod export;
 mod file_name;
@@ -46,20 +48,23 @@ mod sink;
 pub mod source;
 mod spec;
 mod staging;
+mod tiles;
 mod view;
 mod writer;
 
+pub use array::Part;
 pub use budget::{Budget, HumanBytes};
 pub use cancel::CancelToken;
 pub use compare::{Comparison, Difference, compare};
 pub use convert::{Converted, Converter, Estimate, Report};
-pub use decode::ByteOrder;
+pub use decode::{ByteOrder, Cast};
 pub use dtype::{Dtype, Element};
+pub use element::{Float4E2M1Fn, Float8E4M3B11Fnuz, Float8E4M3Fn, Float8E4M3Fnuz, Float8E5M2, Float8E5M2Fnuz, Int2, Int4, UInt2, UInt4};
 pub use error::{Error, Result};
-pub use export::{Export, Exported, Skipped, export, manifest_files};
+pub use export::{Export, Exported, ManifestFile, Skipped, export, manifest_files};
 pub use method::Method;
 pub use ndarray;
-pub use options::{Options, Progress};
+pub use options::{Layout, Options, Progress, Strings};
 pub use rows::Rows;
 pub use source::{Name, Source, Tensor, TensorInfo, Verified};
 pub use spec::{ShapeText, TensorSpec};

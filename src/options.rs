@@ -1,10 +1,13 @@
 //! The choices a caller has, and what a caller is told meanwhile.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
+use crate::decode::ByteOrder;
+use crate::dtype::Dtype;
 use crate::method::Method;
 use crate::os::Calls;
 use crate::plan::Memory;
@@ -25,6 +28,11 @@ pub struct Options {
     pub(crate) threads: Option<usize>,
     pub(crate) verify: bool,
     pub(crate) overwrite: bool,
+    pub(crate) cast: Option<Dtype>,
+    pub(crate) strict: bool,
+    pub(crate) byte_order: ByteOrder,
+    pub(crate) layout: Layout,
+    pub(crate) strings: Strings,
     pub(crate) method: Option<Method>,
     pub(crate) in_flight: Option<usize>,
     pub(crate) cancel: CancelToken,
@@ -40,6 +48,11 @@ impl Default for Options {
             threads: None,
             verify: true,
             overwrite: false,
+            cast: None,
+            strict: false,
+            byte_order: ByteOrder::Little,
+            layout: Layout::C,
+            strings: Strings::Pad,
             method: None,
             in_flight: None,
             cancel: CancelToken::new(),
@@ -55,6 +68,11 @@ impl fmt::Debug for Options {
             .field("threads", &self.threads)
             .field("verify", &self.verify)
             .field("overwrite", &self.overwrite)
+            .field("cast", &self.cast)
+            .field("strict", &self.strict)
+            .field("byte_order", &self.byte_order)
+            .field("layout", &self.layout)
+            .field("strings", &self.strings)
             .field("method", &self.method)
             .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
@@ -93,6 +111,42 @@ impl Options {
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
+        self
+    }
+
+    /// Elements of another dtype, as `numpy.ndarray.astype` makes them: see [`Cast`](crate::Cast).
+    #[must_use]
+    pub fn cast(mut self, dtype: Dtype) -> Self {
+        self.cast = Some(dtype);
+        self
+    }
+
+    /// Whether a value that a cast would change is [`Error::Lossy`](crate::Error::Lossy). `NaN` is as good as another, and 0.0 as
+    /// -0.0.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// The byte order of outputs; little is the default.
+    #[must_use]
+    pub fn byte_order(mut self, order: ByteOrder) -> Self {
+        self.byte_order = order;
+        self
+    }
+
+    /// The order of elements in outputs.
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// What becomes of string tensors.
+    #[must_use]
+    pub fn strings(mut self, strings: Strings) -> Self {
+        self.strings = strings;
         self
     }
 
@@ -152,6 +206,54 @@ impl Options {
 fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// The order of the elements of an array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// The last axis varies fastest, as in TensorFlow.
+    #[default]
+    C,
+    /// The first axis varies fastest: `fortran_order: True`.
+    F,
+}
+
+impl FromStr for Layout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "C" | "c" => Ok(Self::C),
+            "F" | "f" => Ok(Self::F),
+            _ => Err(format!("there is no layout {text:?}, only C and F")),
+        }
+    }
+}
+
+/// What becomes of a string tensor. NumPy has elements of one length only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strings {
+    /// `|S<n>`: byte strings, with zeros up to the length of the longest. One that ends in NUL is an error: NumPy would lose it.
+    #[default]
+    Pad,
+    /// Two arrays: the bytes of all elements one after the other (`uint8`), and where each starts, with the end of the last
+    /// (`int64`, one more than elements). Nothing is lost.
+    Offsets,
+    /// `<U<n>`: the text that the elements are in UTF-8, as code points of four bytes.
+    Utf8,
+}
+
+impl FromStr for Strings {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "pad" => Ok(Self::Pad),
+            "offsets" => Ok(Self::Offsets),
+            "utf8" => Ok(Self::Utf8),
+            _ => Err(format!("there is no way {text:?} to write strings, only pad, offsets and utf8")),
+        }
+    }
 }
 
 /// Where a conversion stands.

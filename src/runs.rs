@@ -38,6 +38,8 @@ pub(crate) struct Array<'a> {
     pub(crate) data_offset: u64,
     /// The position in the tensor of its first element.
     pub(crate) first: u64,
+    /// Bytes of its elements.
+    pub(crate) itemsize: u64,
 }
 
 /// A part of a tensor, in flat positions.
@@ -115,11 +117,10 @@ impl<'a> DataRuns<'a> {
     /// How many of `count` elements from `at` on lie in a hole of the array, too; all of them where there is none.
     fn also_hole(&self, at: u64, count: u64) -> u64 {
         let Some(array) = self.array else { return count };
-        let itemsize = self.reader.spec().itemsize();
-        let start = array.data_offset + (at - array.first) * itemsize;
-        match extent(array.file, start..start + count * itemsize) {
+        let start = array.data_offset + (at - array.first) * array.itemsize;
+        match extent(array.file, start..start + count * array.itemsize) {
             Extent::Data(_) => 0,
-            Extent::Hole(until) => (until - start) / itemsize,
+            Extent::Hole(until) => (until - start) / array.itemsize,
         }
     }
 
@@ -153,9 +154,10 @@ pub(crate) fn slices<'a>(
             }
             match runs.next_part()? {
                 Some(Part::Data(elements)) => data = plan.cut(elements),
-                Some(Part::Hole { region, in_region, .. }) => {
+                Some(Part::Hole { elements, region, in_region }) => {
                     let len = in_region.end - in_region.start;
-                    skipped(len);
+                    let written = plan.bytes(&elements);
+                    skipped(written.end - written.start);
                     if let (Some(ledger), Some(region)) = (ledger, region) {
                         ledger.record_zeros(region, in_region.start, len);
                     }

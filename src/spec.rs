@@ -82,6 +82,14 @@ impl TensorSpec {
         self.row_elements() * self.itemsize()
     }
 
+    /// A tensor of another dtype with the same shape.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn with_dtype(&self, dtype: Dtype) -> Result<Self, String> {
+        Self::new(dtype, self.shape.clone())
+    }
+
     /// The same tensor with only `rows` of axis 0; `rows` must lie inside it. A scalar stays as it is.
     #[must_use]
     pub fn with_rows(&self, rows: &Range<u64>) -> Self {
@@ -116,6 +124,23 @@ impl fmt::Display for ShapeText<'_> {
     }
 }
 
+/// The index along every axis of flat position `element`.
+pub(crate) fn unravel(mut element: u64, shape: &[u64]) -> Vec<u64> {
+    let mut index = vec![0; shape.len()];
+    for (place, &dim) in index.iter_mut().zip(shape).rev() {
+        *place = element % dim;
+        element /= dim;
+    }
+    index
+}
+
+/// The length of equal parts of `len`, each at most `most`. A short one at the end would not be worth its call, and the system would
+/// take it for a reason to read ahead.
+#[must_use]
+pub(crate) fn even_part(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most.max(1)).max(1)).max(1)
+}
+
 /// A length of memory as `usize`, the one place where 64-bit file lengths become lengths of memory.
 ///
 /// Callers pass lengths that a budget has bounded; where an address space cannot hold them anyway, the result is
@@ -141,6 +166,13 @@ mod tests {
             assert!(TensorSpec::new(dtype, shape.clone()).is_err(), "{shape:?}");
         }
         assert_eq!(TensorSpec::new(Dtype::UInt8, vec![1 << 40]).unwrap().nbytes(), 1 << 40);
+    }
+
+    #[test]
+    fn flat_positions_become_indices() {
+        assert_eq!(unravel(0, &[]), [0u64; 0]);
+        assert_eq!(unravel(23, &[2, 3, 4]), [1, 2, 3]);
+        assert_eq!(unravel(4, &[2, 3, 4]), [0, 1, 0]);
     }
 
     #[test]

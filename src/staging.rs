@@ -310,6 +310,13 @@ impl StagedDir {
         Ok(created)
     }
 
+    /// Gives up a file that was created.
+    pub(crate) fn remove_file(&self, file: &str) -> Result<()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).retain(|created| created != file);
+        let path = self.inner.path.join(file);
+        fs::remove_file(&path).map_err(Error::io("remove", &path))
+    }
+
     /// A file beside the others that never has a name, to try on it what can be done here.
     pub(crate) fn unnamed_file(&self) -> io::Result<PrivateFile> {
         PrivateFile::unnamed(&self.inner.path, self.calls)

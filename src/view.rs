@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
 
+use crate::decode::ByteOrder;
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
-use crate::format::npy::{Header, MAX_TEXT_LEN};
+use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::mmap;
 use crate::spec::{TensorSpec, memory_len};
 
@@ -24,15 +25,16 @@ pub struct MmapArray {
     data_offset: usize,
     spec: TensorSpec,
     descr: String,
+    byte_order: ByteOrder,
     fortran_order: bool,
 }
 
 impl MmapArray {
-    /// Maps an existing `.npy` whose elements are of a plain type.
+    /// Maps an existing `.npy` of numbers or strings.
     ///
     /// # Errors
-    /// [`Error::Malformed`] when it is no complete `.npy`, [`Error::Unsupported`] for big-endian, string, structured
-    /// and object arrays and for `V1` and `V2`, which [`open_as`](Self::open_as) reads; [`Error::Io`].
+    /// [`Error::Malformed`] when it is no complete `.npy`, [`Error::Unsupported`] for structured and object arrays, dates, and
+    /// for `V1` and `V2`, which [`open_as`](Self::open_as) reads; [`Error::Io`].
     ///
     /// # Safety
     /// - Nobody shortens the file while the array lives.
@@ -69,8 +71,9 @@ impl MmapArray {
     pub(crate) fn new(map: Mmap, path: &Path, dtype: Option<Dtype>) -> Result<Self> {
         let front = &map[..map.len().min(MAX_TEXT_LEN + 12)];
         let (header, data_offset) = Header::parse(front).map_err(|e| e.in_file(path))?;
-        let dtype = resolve_dtype(&header, dtype, path)?;
-        let spec = TensorSpec::new(dtype, header.shape).map_err(|detail| Error::malformed(path, ".npy header", detail))?;
+        let (dtype, byte_order, text) = resolve(&header, dtype, path)?;
+        let shape = header.shape.into_iter().chain(text).collect();
+        let spec = TensorSpec::new(dtype, shape).map_err(|detail| Error::malformed(path, ".npy header", detail))?;
         let have = map.len() as u64 - data_offset;
         if have < spec.nbytes() {
             let detail = format!("{have} bytes of data, {spec} has {}", spec.nbytes());
@@ -82,6 +85,7 @@ impl MmapArray {
             data_offset: memory_len(data_offset),
             spec,
             descr: header.descr,
+            byte_order,
             fortran_order: header.fortran_order,
         })
     }
@@ -92,7 +96,8 @@ impl MmapArray {
         &self.path
     }
 
-    /// The element type: of the tensor that was converted, or as the header says.
+    /// The element type: of the tensor that was converted, or as the header says. Strings are their bytes (`uint8`) or code points
+    /// (`uint32`).
     #[must_use]
     pub fn dtype(&self) -> Dtype {
         self.spec.dtype()
@@ -104,7 +109,13 @@ impl MmapArray {
         &self.descr
     }
 
-    /// The length of every axis; empty for a scalar.
+    /// The byte order of the elements.
+    #[must_use]
+    pub fn byte_order(&self) -> ByteOrder {
+        self.byte_order
+    }
+
+    /// The length of every axis; empty for a scalar. Strings have one axis more, as long as an element.
     #[must_use]
     pub fn shape(&self) -> &[u64] {
         self.spec.shape()
@@ -131,8 +142,8 @@ impl MmapArray {
     /// ```
     ///
     /// # Errors
-    /// [`Error::WrongDtype`] when `T` is not the array's type; [`Error::Unsupported`] when the data are not aligned for
-    /// `T`, as another program may have written them; [`Error::Malformed`] when a `bool` array holds another byte than
+    /// [`Error::WrongDtype`] when `T` is not the array's type; [`Error::Unsupported`] when the data are of the other byte order than
+    /// this machine's, or not aligned for `T`, as another program may have written them; [`Error::Malformed`] when a `bool` array holds another byte than
     /// 0 and 1, for which all of it is read.
     pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>> {
         let elements = self.elements::<T>()?;
@@ -153,8 +164,12 @@ impl MmapArray {
     }
 
     fn elements<T: Element>(&self) -> Result<&[T]> {
-        if !T::DTYPES.contains(&self.dtype()) || cfg!(target_endian = "big") && size_of::<T>() > 1 {
+        if !T::DTYPES.contains(&self.dtype()) {
             return Err(Error::WrongDtype { actual: self.dtype(), asked: T::NAME });
+        }
+        if self.byte_order != ByteOrder::NATIVE && self.dtype().component_size() > 1 {
+            let detail = format!("the elements are {}-endian, this machine is not", self.byte_order);
+            return Err(Error::Unsupported { what: format!("a view of {} in {}", T::NAME, self.path.display()), detail });
         }
         bytemuck::checked::try_cast_slice(self.as_bytes()).map_err(|error| match error {
             bytemuck::checked::CheckedCastError::InvalidBitPattern => {
@@ -168,21 +183,25 @@ impl MmapArray {
     }
 }
 
-fn resolve_dtype(header: &Header, asked: Option<Dtype>, path: &Path) -> Result<Dtype> {
-    match (Dtype::from_descr(&header.descr), asked) {
-        (Some(found), None) => Ok(found),
-        (_, Some(dtype)) if same_bytes(&header.descr, dtype) => Ok(dtype),
-        (_, Some(dtype)) => Err(Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr))),
-        (None, None) => Err(Error::Unsupported {
-            what: format!("a view of {} elements in {}", header.descr, path.display()),
-            detail: "viewed are plain little-endian numbers; V1 and V2 with a dtype that says what they are".into(),
-        }),
+/// What a view is of: the dtype of what `ndarray` sees as elements, their byte order, and how many of them a string has.
+fn resolve(header: &Header, asked: Option<Dtype>, path: &Path) -> Result<(Dtype, ByteOrder, Option<u64>)> {
+    let unsupported = |detail: &str| Error::Unsupported {
+        what: format!("a view of {} elements in {}", header.descr, path.display()),
+        detail: detail.into(),
+    };
+    let cannot_be = |dtype| Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr));
+    let Some(descr) = Descr::parse(&header.descr) else {
+        return Err(asked.map_or_else(|| unsupported("viewed are numbers and strings"), cannot_be));
+    };
+    let dtype = match (descr.kind, asked) {
+        ('S', None | Some(Dtype::UInt8)) => Dtype::UInt8,
+        ('U', None | Some(Dtype::UInt32)) => Dtype::UInt32,
+        (_, Some(dtype)) if descr.can_be(dtype) => dtype,
+        (_, Some(dtype)) => return Err(cannot_be(dtype)),
+        (_, None) => descr.dtype().ok_or_else(|| unsupported("V1 and V2 are viewed with a dtype that says what they are"))?,
+    };
+    if descr.is_text() && header.fortran_order && header.shape.len() > 1 {
+        return Err(unsupported("strings are viewed in C order"));
     }
-}
-
-/// Whether elements with this descriptor are laid out as `dtype`: `<V2` and `|V2` mean the same, as do `<i1` and `|i1`.
-pub(crate) fn same_bytes(descr: &str, dtype: Dtype) -> bool {
-    let (Some((order, kind)), Some(own)) = (descr.split_at_checked(1), dtype.descr()) else { return false };
-    let orderless = kind.starts_with('V') || dtype.itemsize() == Some(1);
-    kind == &own[1..] && (order == "<" || (order == "|" && orderless))
+    Ok((dtype, descr.order, descr.is_text().then_some(descr.size)))
 }

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytemuck::{NoUninit, Pod};
 
 use crate::budget::Budget;
-use crate::decode::{ByteOrder, Decoder};
+use crate::decode::normalise_bools;
 use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
+use crate::format::npy::Header;
 use crate::method::Method;
 use crate::mmap;
 use crate::options::Options;
@@ -73,10 +74,17 @@ impl ArrayBuilder {
             return Err(Error::bad_request(format!("{} dimensions, NumPy arrays have at most {}", shape.len(), crate::spec::MAX_NDIM)));
         }
         let spec = TensorSpec::new(self.dtype, shape).map_err(Error::bad_request)?;
-        let resources = Resources { budget: self.options.budget(), threads: 1, heap_bytes: 0, needs_scratch: false, in_flight: None };
+        let resources = Resources {
+            budget: self.options.budget(),
+            threads: 1,
+            heap_bytes: 0,
+            needs_scratch: false,
+            raw_itemsize: None,
+            in_flight: None,
+        };
         let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
         let staged = StagedFile::create(path.as_ref(), self.options.existing(), Calls::Native)?;
-        let sink = Arc::new(NpySink::new(Arc::clone(staged.file()), staged.target(), descr, Method::Map, plan.window_bytes));
+        let sink = Arc::new(NpySink::new(Arc::clone(staged.file()), staged.target(), Method::Map, plan.shares.window_bytes));
         if let Some(rows) = self.rows {
             sink.reserve(rows * spec.row_bytes())?;
         }
@@ -84,9 +92,10 @@ impl ArrayBuilder {
             staged,
             sink,
             rows: self.rows,
-            window_bytes: plan.window_bytes,
-            append_window: (plan.window_bytes / 4).min(4 << 20) / 4096 * 4096,
+            window_bytes: plan.shares.window_bytes,
+            append_window: (plan.shares.window_bytes / 4).min(4 << 20) / 4096 * 4096,
             row: spec,
+            descr,
             written: Mutex::default(),
             broken: AtomicBool::new(false),
             appending: None,
@@ -131,6 +140,7 @@ pub struct ArrayWriter {
     broken: AtomicBool,
     /// Dtype and row shape; its own axis 0 means nothing here.
     row: TensorSpec,
+    descr: &'static str,
     written: Mutex<Claims>,
     /// The window that appended elements go to, and how many of its bytes are filled.
     appending: Option<(Window, usize)>,
@@ -193,7 +203,7 @@ impl ArrayWriter {
             let (now, later) = bytes.split_at(bytes.len().min(window.len() - filled));
             let place = &mut window[filled..filled + now.len()];
             place.copy_from_slice(now);
-            self.decoder().apply(place);
+            self.make_valid(place);
             filled += now.len();
             self.next += now.len() as u64;
             bytes = later;
@@ -258,7 +268,7 @@ impl ArrayWriter {
             let filler = if nesting.is_outermost() { Filler::Stores } else { Filler::Nested };
             let mut window = self.sink.window(bytes, filler)?;
             fill(&mut window)?;
-            self.decoder().apply(&mut window);
+            self.make_valid(&mut window);
             self.commit(window)?;
         }
         claim.keep();
@@ -281,7 +291,7 @@ impl ArrayWriter {
         let rows = self.finished_rows(&written)?;
         let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape()[1..].iter().copied()).collect();
         let spec = TensorSpec::new(self.row.dtype(), shape).map_err(Error::bad_request)?;
-        self.sink.finish(spec.shape(), spec.nbytes())?;
+        self.sink.finish(&Header::new(self.descr, spec.shape()), spec.nbytes())?;
         let map = mmap::map_finished(self.staged.file()).map_err(Error::io("map", self.staged.target()))?;
         let array = MmapArray::new(map, self.staged.target(), Some(spec.dtype()))?;
         self.staged.publish()?;
@@ -307,8 +317,10 @@ impl ArrayWriter {
         }
     }
 
-    fn decoder(&self) -> Decoder {
-        Decoder::resolve(self.row.dtype(), ByteOrder::Little)
+    fn make_valid(&self, bytes: &mut [u8]) {
+        if self.row.dtype() == Dtype::Bool {
+            normalise_bools(bytes);
+        }
     }
 
     fn check_dtype<T: Element>(&self) -> Result<()> {

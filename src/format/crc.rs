@@ -2,7 +2,6 @@
 //!
 //! Castagnoli polynomial, reflected. Source of the mask: `tensorflow/core/lib/hash/crc32c.h`.
 
-use std::cell::RefCell;
 use std::sync::OnceLock;
 
 const MASK_DELTA: u32 = 0xa282_ead8;
@@ -23,41 +22,42 @@ pub(crate) fn append(crc: u32, bytes: &[u8]) -> u32 {
 }
 
 /// CRC32C of a concatenation, from the CRCs of both halves and the length of the second.
-///
-/// For a given length this is linear over the bits of the first CRC. Parts come in one length most of the time, so its
-/// matrix is kept once a length was met twice in a row; to work it out anew takes longer than to hash 100 KiB.
 pub(crate) fn combine(first: u32, second: u32, second_len: u64) -> u32 {
-    thread_local! {
-        static LAST: RefCell<Shift> = const { RefCell::new(Shift { len: 0, columns: None }) };
-    }
-    let plain = |first, second| crc32c::crc32c_combine(first, second, crate::spec::memory_len(second_len));
-    LAST.with_borrow_mut(|last| {
-        if last.len != second_len {
-            *last = Shift { len: second_len, columns: None };
-            return plain(first, second);
-        }
-        let columns = last.columns.get_or_insert_with(|| std::array::from_fn(|bit| plain(1 << bit, 0)));
-        (0..32).filter(|bit| first & (1 << bit) != 0).fold(second, |crc, bit| crc ^ columns[bit])
-    })
+    shift(first, second_len) ^ second
 }
 
-/// What `len` zero bytes do to each bit of a CRC in front of them.
-struct Shift {
-    len: u64,
-    columns: Option<[u32; 32]>,
-}
-
-/// CRC32C of `len` zero bytes, put together from those of powers of two.
+/// CRC32C of `len` zero bytes.
 pub(crate) fn zeros(len: u64) -> u32 {
-    static POWERS: OnceLock<[u32; 64]> = OnceLock::new();
+    !shift(!0, len)
+}
+
+/// What a CRC in front of `len` more bytes contributes to the CRC of all.
+///
+/// That is linear over its bits: a matrix for every power of two is kept, and each one that is in `len` applied. Source of the
+/// method: `crc32_combine` of zlib, which works the matrices out anew each time.
+pub(crate) fn shift(crc: u32, len: u64) -> u32 {
+    static POWERS: OnceLock<Vec<[u32; 32]>> = OnceLock::new();
     let powers = POWERS.get_or_init(|| {
-        let mut powers = [crc32c(&[0]); 64];
-        for i in 1..powers.len() {
-            powers[i] = combine(powers[i - 1], powers[i - 1], 1 << (i - 1));
+        // One zero byte, told from its effect on each bit of the register.
+        let mut matrix = std::array::from_fn(|bit| !crc32c::crc32c_append(!(1 << bit), &[0]));
+        let mut powers = Vec::with_capacity(64);
+        for _ in 0..64 {
+            powers.push(matrix);
+            matrix = std::array::from_fn(|bit| apply(&matrix, matrix[bit]));
         }
         powers
     });
-    (0..64).filter(|i| len & (1 << i) != 0).fold(0, |crc, i| combine(crc, powers[i], 1 << i))
+    powers.iter().enumerate().filter(|(power, _)| len >> power & 1 == 1).fold(crc, |crc, (_, matrix)| apply(matrix, crc))
+}
+
+/// The product of a matrix, given by its columns, and a vector of bits.
+fn apply(columns: &[u32; 32], mut vector: u32) -> u32 {
+    let mut product = 0;
+    while vector != 0 {
+        product ^= columns[vector.trailing_zeros() as usize];
+        vector &= vector - 1;
+    }
+    product
 }
 
 #[cfg(test)]
@@ -87,10 +87,7 @@ mod tests {
         let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7 % 251) as u8).collect();
         for cut in [0, 1, 7, 500, 999, 1000] {
             let (a, b) = bytes.split_at(cut);
-            // The second time it is met, and later, a length has its matrix.
-            for _ in 0..3 {
-                assert_eq!(combine(crc32c(a), crc32c(b), b.len() as u64), crc32c(&bytes));
-            }
+            assert_eq!(combine(crc32c(a), crc32c(b), b.len() as u64), crc32c(&bytes));
             assert_eq!(append(crc32c(a), b), crc32c(&bytes));
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! Source: the format description in NumPy's `numpy/lib/_format_impl.py`.
 
-use byteorder::{ByteOrder, LittleEndian};
+use byteorder::{ByteOrder as _, LittleEndian};
 
+use crate::decode::ByteOrder;
+use crate::dtype::Dtype;
 use crate::error::ParseError;
 use crate::spec::memory_len;
 
@@ -14,11 +16,54 @@ const PREFIX_LEN: usize = 10;
 pub(crate) const MAX_TEXT_LEN: usize = 10_000;
 /// NumPy pads headers so that data start at a multiple of this.
 const ARRAY_ALIGN: usize = 64;
-/// NumPy leaves room for axis 0 to grow to this many digits.
+/// NumPy leaves room for the axis that varies slowest to grow to this many digits.
 const GROWTH_DIGITS: usize = 21;
 /// Where data start in every file that has data: a page, so that they can be mapped, dropped and shared on their own.
 pub(crate) const DATA_ALIGN: usize = 4096;
 const WHAT: &str = ".npy header";
+
+/// A descriptor of plain elements, taken apart: `>f4`, `|S12`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Descr {
+    /// Little where there is none.
+    pub(crate) order: ByteOrder,
+    /// `f`, `i`, `u`, `b`, `c`, `V`, `S`, `U`.
+    pub(crate) kind: char,
+    /// Bytes of an element; of `U` code points.
+    pub(crate) size: u64,
+}
+
+impl Descr {
+    /// `None` for structured types, dates, objects and what is no descriptor.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (order, rest) = match text.chars().next()? {
+            '<' | '|' => (ByteOrder::Little, &text[1..]),
+            '>' => (ByteOrder::Big, &text[1..]),
+            '=' => (ByteOrder::NATIVE, &text[1..]),
+            _ => (ByteOrder::NATIVE, text),
+        };
+        let kind = rest.chars().next().filter(|kind| "fiubcVSU".contains(*kind))?;
+        let size = rest[1..].parse().ok()?;
+        // Where order means nothing it is always the same.
+        let order = if kind == 'S' || kind == 'V' || (size == 1 && kind != 'U') { ByteOrder::Little } else { order };
+        Some(Self { order, kind, size })
+    }
+
+    /// Whether an element is a string.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self.kind, 'S' | 'U')
+    }
+
+    /// The dtype that it says; `None` for `V1` and `V2`, which do not say one, and where there is none.
+    pub(crate) fn dtype(self) -> Option<Dtype> {
+        Dtype::ALL.iter().copied().find(|&dtype| self.kind != 'V' && dtype == dtype.as_plain() && self.can_be(dtype))
+    }
+
+    /// Whether elements of `dtype` have this descriptor, in either byte order.
+    pub(crate) fn can_be(self, dtype: Dtype) -> bool {
+        dtype.descr().and_then(Self::parse).is_some_and(|own| (own.kind, own.size) == (self.kind, self.size))
+    }
+}
 
 /// A header's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +79,13 @@ impl Header {
         Self { descr: descr.to_owned(), fortran_order: false, shape: shape.to_vec() }
     }
 
+    /// The same for an array in Fortran order: axis 0 varies fastest. An array that is in both orders counts as C-ordered, as
+    /// in NumPy.
+    pub(crate) fn fortran_ordered(self) -> Self {
+        let is_both = self.shape.contains(&0) || self.shape.iter().filter(|&&dim| dim > 1).count() < 2;
+        Self { fortran_order: !is_both, ..self }
+    }
+
     /// The dict as NumPy writes it, without padding.
     fn text(&self) -> String {
         let mut text =
@@ -42,8 +94,8 @@ impl Header {
             text += &format!("{}{dim}", if i == 0 { "" } else { ", " });
         }
         text += if self.shape.len() == 1 { ",), }" } else { "), }" };
-        if let Some(&rows) = self.shape.first() {
-            let digits = rows.to_string().len();
+        if let Some(growing) = if self.fortran_order { self.shape.last() } else { self.shape.first() } {
+            let digits = growing.to_string().len();
             text.push_str(&" ".repeat(GROWTH_DIGITS.saturating_sub(digits)));
         }
         text
@@ -285,6 +337,27 @@ mod tests {
         assert!(Header::parse(b"\x93NUMPY\x04\x00\x00\x00\x00\x00").is_err());
         assert!(Header::parse(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").is_err());
         assert!(Header::parse(b"\x93NUM").is_err());
+    }
+
+    #[test]
+    fn lossy_descriptors_name_no_dtype() {
+        let dtype = |text| Descr::parse(text).and_then(Descr::dtype);
+        assert_eq!(dtype("<f4"), Some(Dtype::Float32));
+        assert_eq!(dtype(">c16"), Some(Dtype::Complex128));
+        assert_eq!(dtype("<i1"), Some(Dtype::Int8));
+        for text in ["<V2", "|V1", "|S3", "|O", "", "<f16", "<M8[ns]", "<", "\u{e9}4", "<f"] {
+            assert_eq!(dtype(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn descriptors_are_compared_by_what_they_mean() {
+        for (one, other) in [("<i1", "|i1"), ("<V2", "|V2"), ("|S3", "<S3"), ("f4", "=f4")] {
+            assert_eq!(Descr::parse(one), Descr::parse(other));
+        }
+        for (one, other) in [("<f4", ">f4"), ("<U3", ">U3"), ("<U1", ">U1"), ("|S3", "|S4"), ("<i4", "<u4")] {
+            assert_ne!(Descr::parse(one), Descr::parse(other));
+        }
     }
 
     proptest! {

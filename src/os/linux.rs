@@ -82,6 +82,13 @@ pub(crate) fn drop_pages(file: &File, range: &Range<u64>) {
     let _ = rustix::fs::fadvise(file, range.start, len, rustix::fs::Advice::DontNeed);
 }
 
+/// Lets the kernel start to read `range`.
+pub(crate) fn fetch_pages(file: &File, range: &Range<u64>) {
+    let len = std::num::NonZeroU64::new(range.end - range.start);
+    // Advice, as above.
+    let _ = rustix::fs::fadvise(file, range.start, len, rustix::fs::Advice::WillNeed);
+}
+
 /// Reads at `offset`, and leaves in the page cache only what was there before.
 pub(crate) fn read_uncached(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let read = rustix::io::preadv2(file, &mut [IoSliceMut::new(buf)], offset, UNCACHED);

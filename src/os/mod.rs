@@ -11,6 +11,7 @@ mod other;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
@@ -43,28 +44,33 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
 }
 
+/// How far back pages are looked for that were not given up when they were read.
+const REACH_BACK: u64 = 64 << 20;
 /// Shorter reads leave their pages in the cache: what lies beside them is likely to be read next.
 const MIN_UNCACHED: usize = 64 << 10;
 
-/// Fills `buf` from `offset`. A long read leaves in the page cache what was there before and nothing else, where the
-/// system can do that; where it cannot, pages are dropped after the read if the file was cold before the first.
-pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64, calls: Calls, cold: &Cold) -> io::Result<()> {
-    while buf.len() >= MIN_UNCACHED {
-        match calls.native(|| read_uncached(file, buf, offset)) {
+/// Fills `buf` from `offset`. A long read leaves in the page cache what was there before and nothing else: by an uncached read
+/// where the system can do that, and by dropping pages after it if the file was cold before the first. (The kernel keeps pages
+/// of an uncached read, too, where another thread was just reading from the same folio: that reaches back over what this read.)
+pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: Calls, cold: &Cold) -> io::Result<()> {
+    let range = offset..offset + buf.len() as u64;
+    let drop_behind = buf.len() >= MIN_UNCACHED && calls == Calls::Native && cold.get(file);
+    let (mut rest, mut at) = (buf, offset);
+    while rest.len() >= MIN_UNCACHED {
+        match calls.native(|| read_uncached(file, rest, at)) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
-                buf = &mut buf[read..];
-                offset += read as u64;
+                rest = &mut rest[read..];
+                at += read as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if is_unsupported(&error) => break,
             Err(error) => return Err(error),
         }
     }
-    let drop_behind = buf.len() >= MIN_UNCACHED && calls == Calls::Native && cold.get(file);
-    file.read_exact_at(buf, offset)?;
+    file.read_exact_at(rest, at)?;
     if drop_behind {
-        drop_pages(file, &(offset..offset + buf.len() as u64));
+        drop_pages(file, &(range.start.saturating_sub(REACH_BACK)..range.end));
     }
     Ok(())
 }
@@ -74,6 +80,20 @@ pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64, ca
 pub(crate) struct Cold(Arc<OnceLock<bool>>);
 
 impl Cold {
+    /// Asks for `range` to be fetched meanwhile, if the file was cold.
+    pub(crate) fn fetch(&self, file: &File, range: &Range<u64>) {
+        if self.get(file) {
+            fetch_pages(file, range);
+        }
+    }
+
+    /// Gives up the pages of `range`, if the file was cold.
+    pub(crate) fn forget(&self, file: &File, range: &Range<u64>) {
+        if self.get(file) {
+            drop_pages(file, range);
+        }
+    }
+
     /// Looks at some places of the file: to count all its pages takes a tenth of a second for a few GiB.
     fn get(&self, file: &File) -> bool {
         const PLACES: u64 = 64;

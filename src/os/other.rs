@@ -39,6 +39,8 @@ pub(crate) fn wait_for_writeback(_file: &File, _range: &Range<u64>) -> io::Resul
     unsupported()
 }
 
+pub(crate) fn fetch_pages(_file: &File, _range: &Range<u64>) {}
+
 pub(crate) fn drop_pages(_file: &File, _range: &Range<u64>) {}
 
 pub(crate) fn read_uncached(_file: &File, _buf: &mut [u8], _offset: u64) -> io::Result<usize> {

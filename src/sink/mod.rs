@@ -16,13 +16,12 @@ use crate::format::npy::{DATA_ALIGN, Header};
 use crate::method::Method;
 use crate::mmap::{LARGE_PAGE, MappedRange};
 use crate::os::{self, free_bytes};
+use crate::plan::PAGE_BYTES;
 use crate::spec::memory_len;
 
 pub(crate) use private_file::PrivateFile;
 pub(crate) use share::{Sharing, Stamp};
 pub(crate) use writeback::WriteBehind;
-
-const PAGE_BYTES: u64 = 4096;
 
 /// An array file without its final name. Any number of threads fill windows of its data, or write buffers to it.
 #[derive(Debug)]
@@ -30,7 +29,6 @@ pub(crate) struct NpySink {
     file: Arc<PrivateFile>,
     /// The output's final name, for messages.
     path: PathBuf,
-    descr: &'static str,
     method: Method,
     /// Where data start in the file.
     data_start: u64,
@@ -41,14 +39,14 @@ pub(crate) struct NpySink {
 
 impl NpySink {
     /// An array in `file`, of which at most `window_bytes` are dirty at any time. No space is taken yet.
-    pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, descr: &'static str, method: Method, window_bytes: u64) -> Self {
+    pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
         let behind = WriteBehind::new(window_bytes);
-        Self { file, path: path.to_owned(), descr, method, data_start: DATA_ALIGN as u64, reserved: Mutex::new(0), behind }
+        Self { file, path: path.to_owned(), method, data_start: DATA_ALIGN as u64, reserved: Mutex::new(0), behind }
     }
 
     /// An array whose data are in `file` already.
-    pub(crate) fn shared(file: Arc<PrivateFile>, path: &Path, descr: &'static str, data_start: u64) -> Self {
-        Self { data_start, ..Self::new(file, path, descr, Method::Clone, 0) }
+    pub(crate) fn shared(file: Arc<PrivateFile>, path: &Path, data_start: u64) -> Self {
+        Self { data_start, ..Self::new(file, path, Method::Clone, 0) }
     }
 
     pub(crate) fn behind(&self) -> &WriteBehind {
@@ -174,6 +172,55 @@ impl NpySink {
         result.map_err(|e| self.write_error("write", len)(e))
     }
 
+    /// Writes `data` as many short runs of the array, once the limit on dirty pages allows for the pages that they touch.
+    ///
+    /// Whole pages go past the page cache, if that can be. What a run shares with its neighbours stays in the cache for a while,
+    /// because they are likely to come next.
+    pub(crate) fn write_runs(&self, runs: impl Iterator<Item = Range<u64>>, mut data: &[u8]) -> Result<()> {
+        const MOST_RUNS: usize = 4096;
+        let most_bytes = self.behind.limit() / 4;
+        let mut runs = runs.map(|run| run.start + self.data_start..run.end + self.data_start).peekable();
+        let mut together = Vec::new();
+        while runs.peek().is_some() {
+            // As many as may be dirty together. They are in order, so the first page of one may be the last of another.
+            let (mut bytes, mut counted) = (0, 0);
+            together.clear();
+            while let Some(run) = runs.peek() {
+                let end = run.end.next_multiple_of(PAGE_BYTES);
+                let pages = end - (run.start / PAGE_BYTES * PAGE_BYTES).max(counted).min(end);
+                if !together.is_empty() && (bytes + pages > most_bytes || together.len() == MOST_RUNS) {
+                    break;
+                }
+                bytes += pages;
+                counted = end;
+                together.extend(runs.next());
+            }
+            let failed = |error| self.write_error("write", bytes)(error);
+            self.behind.acquire(&self.file, bytes, true).map_err(failed)?;
+            let result = together.iter().try_for_each(|run| {
+                let (now, later) = data.split_at(memory_len(run.end - run.start));
+                data = later;
+                self.write_run(run, now)
+            });
+            let span = together.first().map_or(0, |run| run.start)..together.last().map_or(0, |run| run.end);
+            self.behind.submit_scattered(span, bytes);
+            result.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn write_run(&self, run: &Range<u64>, data: &[u8]) -> io::Result<()> {
+        let whole = run.start.next_multiple_of(PAGE_BYTES)..run.end / PAGE_BYTES * PAGE_BYTES;
+        if self.method != Method::Uncached || whole.is_empty() {
+            return self.file.write_at(data, run.start);
+        }
+        let (head, rest) = data.split_at(memory_len(whole.start - run.start));
+        let (middle, tail) = rest.split_at(memory_len(whole.end - whole.start));
+        self.file.write_uncached_at(middle, whole.start)?;
+        self.file.write_at(head, run.start)?;
+        self.file.write_at(tail, whole.end)
+    }
+
     /// Takes blocks by writing to them, where the file system cannot reserve: a full disk is an error value this way,
     /// not a signal when a mapped page is stored to.
     fn fill_with_zeros(&self, range: Range<u64>) -> Result<()> {
@@ -190,20 +237,19 @@ impl NpySink {
         Ok(())
     }
 
-    /// Writes the header for `shape`, gives the file its exact length and syncs it to the disk. No window may be left.
+    /// Writes the header, gives the file its exact length and syncs it to the disk. No window may be left.
     ///
     /// After an error here nothing is known about what the disk holds: the file must not get its name.
     ///
     /// # Errors
     /// [`Error::Limit`] when the disk has no room for the header, [`Error::Io`].
-    pub(crate) fn finish(self: Arc<Self>, shape: &[u64], nbytes: u64) -> Result<WriteBehind> {
+    pub(crate) fn finish(self: Arc<Self>, header: &Header, nbytes: u64) -> Result<WriteBehind> {
         let sink = Arc::into_inner(self).ok_or_else(|| Error::bad_request("a part of the array is still being written"))?;
-        sink.finish_alone(shape, nbytes)?;
+        sink.finish_alone(header, nbytes)?;
         Ok(sink.behind)
     }
 
-    fn finish_alone(&self, shape: &[u64], nbytes: u64) -> Result<()> {
-        let header = Header::new(self.descr, shape);
+    fn finish_alone(&self, header: &Header, nbytes: u64) -> Result<()> {
         let data_start = if nbytes == 0 { header.data_start() } else { self.data_start };
         let file = self.file.file();
         file.set_len(data_start + nbytes).map_err(|e| self.write_error("resize", data_start)(e))?;

@@ -29,6 +29,8 @@ struct State {
 #[derive(Debug)]
 struct Finished {
     range: Range<u64>,
+    /// The bytes that count, which need not be all of the range.
+    bytes: u64,
     /// Whether the kernel gives up the pages itself when they are on the disk.
     uncached: bool,
 }
@@ -36,6 +38,11 @@ struct Finished {
 impl WriteBehind {
     pub(crate) fn new(limit: u64) -> Self {
         Self { limit, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// The most bytes that may be counted at once.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -55,7 +62,7 @@ impl WriteBehind {
                 if !oldest.uncached {
                     file.drop_pages(&oldest.range);
                 }
-                let written = others.iter().chain([&oldest]).map(|finished| finished.range.end - finished.range.start);
+                let written = others.iter().chain([&oldest]).map(|finished| finished.bytes);
                 self.release(written.sum());
                 result?;
                 state = self.lock();
@@ -79,13 +86,20 @@ impl WriteBehind {
     /// Takes over a range that was acquired and is not mapped any more, and starts writing it.
     pub(crate) fn submit(&self, file: &PrivateFile, range: Range<u64>) -> io::Result<()> {
         let result = file.start_writeback(&range);
-        self.push(Finished { range, uncached: false });
+        let bytes = range.end - range.start;
+        self.push(Finished { range, bytes, uncached: false });
         result
+    }
+
+    /// Takes over pages of `bytes` that lie here and there in a range. They are not written before there is a need to.
+    pub(crate) fn submit_scattered(&self, range: Range<u64>, bytes: u64) {
+        self.push(Finished { range, bytes, uncached: false });
     }
 
     /// As [`submit`](Self::submit), for a range that was written uncached and so is on its way already.
     pub(crate) fn submit_uncached(&self, range: Range<u64>) {
-        self.push(Finished { range, uncached: true });
+        let bytes = range.end - range.start;
+        self.push(Finished { range, bytes, uncached: true });
     }
 
     fn push(&self, finished: Finished) {

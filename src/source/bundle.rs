@@ -4,24 +4,23 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 use serde_json::{Map, Value, json};
 
 use super::aliases::{Aliases, value_key};
 use super::index::Index;
 use super::pieces::{Piece, PieceBox, PieceReader, Tiling};
 use super::shards::ShardSet;
+use super::strings::{StoredStrings, Strings};
 use super::{Container, Name, Region, TensorInfo, TensorReader};
 use crate::budget::Limits;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
 use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
+use crate::format::crc;
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
-use crate::format::{crc, varint};
-use crate::os::Calls;
-use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
+use crate::spec::{MAX_NDIM, TensorSpec};
 
 /// The key of the object graph in TF2 checkpoints.
 const OBJECT_GRAPH_KEY: &[u8] = b"_CHECKPOINTABLE_OBJECT_GRAPH";
@@ -191,6 +190,20 @@ impl Bundle {
         Ok(extent)
     }
 
+    /// Where the strings of tensor `i` lie.
+    fn stored_strings(&self, i: usize) -> Result<StoredStrings<'_>> {
+        let key = self.index.key(i);
+        let (entry, spec) = self.checked_entry(i)?;
+        Ok(StoredStrings {
+            shards: &self.shards,
+            shard: entry.shard_id,
+            big_endian: self.header.big_endian,
+            name: Name::new(key).to_string(),
+            region: self.region(key, &entry)?,
+            shape: spec.shape().to_vec(),
+        })
+    }
+
     /// The other names, read from the object graph when first asked for.
     fn aliases(&self) -> Result<Option<&Aliases>, &str> {
         self.aliases.get_or_init(|| self.read_aliases().map_err(|e| e.to_string())).as_ref().map(Option::as_ref).map_err(String::as_str)
@@ -208,47 +221,13 @@ impl Bundle {
             let what = format!("memory for the object graph of {}", self.index_path.display());
             return Err(Error::Limit { what, asked: entry.size, allowed: Some(self.limits.object_graph_bytes) });
         }
-        let region = self.region(OBJECT_GRAPH_KEY, &entry)?;
-        let mut stored = vec![0; memory_len(entry.size)];
-        self.shards.read(entry.shard_id, entry.offset, &mut stored, Calls::Standard)?;
-        let graph = scalar_string(&stored, self.header.big_endian, region.crc32c)
-            .map_err(|detail| Error::malformed_at(&region.path, "object graph", region.offset, detail))?;
+        let strings = self.stored_strings(i)?;
+        let region = strings.region.clone();
+        let graph = Strings::read_scalar(strings)?;
         let graph =
-            ObjectGraph::parse(graph, self.limits.object_graph_bytes).map_err(|e| e.shifted(region.offset).in_file(&region.path))?;
+            ObjectGraph::parse(&graph, self.limits.object_graph_bytes).map_err(|e| e.shifted(region.offset).in_file(&region.path))?;
         Ok(Some(Aliases::new(graph)))
     }
-}
-
-/// The one string of a scalar string tensor: varint length, checksum of the length, bytes.
-fn scalar_string(stored: &[u8], big_endian: bool, expected: u32) -> Result<&[u8], String> {
-    let (len, n) = varint::read_u64(stored, 0, "string length").map_err(|e| e.detail)?;
-    let text = stored.get(n + 4..).filter(|text| text.len() as u64 == len);
-    let text = text.ok_or_else(|| format!("a string of {len} bytes in an entry of {}", stored.len()))?;
-    // The checksum runs over the length as an integer of the file's byte order, then the four bytes behind it.
-    let mut length = [0; 8];
-    let length = match (u32::try_from(len), big_endian) {
-        (Ok(len), false) => {
-            LittleEndian::write_u32(&mut length, len);
-            &length[..4]
-        }
-        (Ok(len), true) => {
-            BigEndian::write_u32(&mut length, len);
-            &length[..4]
-        }
-        (Err(_), false) => {
-            LittleEndian::write_u64(&mut length, len);
-            &length[..]
-        }
-        (Err(_), true) => {
-            BigEndian::write_u64(&mut length, len);
-            &length[..]
-        }
-    };
-    let actual = crc::append(crc::append(crc::crc32c(length), &stored[n..n + 4]), text);
-    if actual != expected {
-        return Err(format!("CRC32C is {actual:#010x}, the index says {expected:#010x}"));
-    }
-    Ok(text)
 }
 
 fn extents_text(extent: &PieceBox) -> String {
@@ -268,8 +247,10 @@ impl Container for Bundle {
     fn info(&self, index: usize) -> Result<TensorInfo> {
         let i = self.tensors.start + index;
         let key = self.index.key(i);
-        let (_, spec) = self.checked_entry(i)?;
-        let unsupported = if spec.dtype().descr().is_none() {
+        let (entry, spec) = self.checked_entry(i)?;
+        let unsupported = if spec.dtype() == Dtype::String && entry.slices > 0 {
+            Some("it is stored in pieces, which TensorFlow does not read either".to_owned())
+        } else if spec.dtype() != Dtype::String && spec.dtype().descr().is_none() {
             Some(format!("dtype {} has no fixed-size elements", spec.dtype()))
         } else if spec.shape().len() > MAX_NDIM {
             Some(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", spec.shape().len()))
@@ -298,6 +279,10 @@ impl Container for Bundle {
         let (spec, pieces, regions) = self.pieces(self.tensors.start + index)?;
         let order = if self.header.big_endian { ByteOrder::Big } else { ByteOrder::Little };
         Ok(Box::new(PieceReader::new(&self.shards, spec, order, pieces, regions)))
+    }
+
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
+        self.stored_strings(self.tensors.start + index)
     }
 
     fn heap_bytes(&self) -> u64 {

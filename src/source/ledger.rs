@@ -1,6 +1,5 @@
 //! The checksums of a conversion: CRCs of parts, put together to the whole that the file vouches for.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,73 +31,50 @@ pub enum Verified {
 }
 
 /// Collects the CRCs of parts from all workers and compares the wholes.
+///
+/// The CRC of a whole is the sum of what its parts contribute, each shifted by the bytes behind it, so that parts may come in any
+/// order and nothing is kept of them.
 #[derive(Debug)]
 pub(crate) struct Ledger<'a> {
     regions: &'a [Region],
-    progress: Vec<Mutex<Coverage>>,
+    progress: Vec<Mutex<Progress>>,
 }
 
 /// What is known of one region.
-#[derive(Debug)]
-enum Coverage {
-    /// Runs that were read, by offset in the region, neighbours merged.
-    Parts(BTreeMap<u64, Run>),
-    /// The CRC of all of it.
-    Whole(u32),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Run {
+#[derive(Debug, Default, Clone, Copy)]
+struct Progress {
+    /// Bytes that were read.
     len: u64,
+    /// What they contribute.
     crc: u32,
-}
-
-impl Run {
-    fn then(self, next: Self) -> Self {
-        Self { len: self.len + next.len, crc: crc::combine(self.crc, next.crc, next.len) }
-    }
 }
 
 impl<'a> Ledger<'a> {
     pub(crate) fn new(regions: &'a [Region]) -> Self {
-        let start = |region: &Region| Mutex::new(if region.nbytes == 0 { Coverage::Whole(0) } else { Coverage::Parts(BTreeMap::new()) });
-        Self { regions, progress: regions.iter().map(start).collect() }
+        Self { regions, progress: regions.iter().map(|_| Mutex::default()).collect() }
     }
 
-    /// Heap bytes for so many regions, before anything was read.
+    /// Heap bytes for so many regions.
     pub(crate) fn heap_bytes(regions: usize) -> u64 {
-        (regions * size_of::<Mutex<Coverage>>()) as u64
+        (regions * size_of::<Mutex<Progress>>()) as u64
     }
 
     /// Notes bytes of a region; every byte is to be noted at most once, in any order.
     pub(crate) fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
-        self.record_run(region, offset, Run { len: bytes.len() as u64, crc: crc::crc32c(bytes) });
+        self.record_crc(region, offset, bytes.len() as u64, crc::crc32c(bytes));
     }
 
     /// As [`record`](Self::record), for `len` zeros.
     pub(crate) fn record_zeros(&self, region: usize, offset: u64, len: u64) {
-        self.record_run(region, offset, Run { len, crc: crc::zeros(len) });
+        self.record_crc(region, offset, len, crc::zeros(len));
     }
 
-    fn record_run(&self, region: usize, offset: u64, mut run: Run) {
-        let mut start = offset;
+    fn record_crc(&self, region: usize, offset: u64, len: u64, crc: u32) {
         let (Some(progress), Some(whole)) = (self.progress.get(region), self.regions.get(region)) else { return };
-        let mut coverage = progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let Coverage::Parts(runs) = &mut *coverage else { return };
-        if let Some((&before, &left)) = runs.range(..offset).next_back()
-            && before + left.len == offset
-        {
-            start = before;
-            run = left.then(run);
-        }
-        if let Some(right) = runs.remove(&(start + run.len)) {
-            run = run.then(right);
-        }
-        if run.len == whole.nbytes {
-            *coverage = Coverage::Whole(run.crc);
-        } else {
-            runs.insert(start, run);
-        }
+        let contribution = crc::shift(crc, whole.nbytes - offset - len);
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.len += len;
+        progress.crc ^= contribution;
     }
 
     /// Compares every region that was read whole.
@@ -107,8 +83,11 @@ impl<'a> Ledger<'a> {
     /// [`Error::Malformed`] for the first region whose checksum differs.
     pub(crate) fn verify(&self) -> Result<Verified> {
         let mut whole = 0;
-        for (region, coverage) in self.regions.iter().zip(&self.progress) {
-            let Coverage::Whole(actual) = *coverage.lock().unwrap_or_else(PoisonError::into_inner) else { continue };
+        for (region, progress) in self.regions.iter().zip(&self.progress) {
+            let Progress { len, crc: actual } = *progress.lock().unwrap_or_else(PoisonError::into_inner);
+            if len != region.nbytes {
+                continue;
+            }
             whole += 1;
             if actual != region.crc32c {
                 let detail = format!("CRC32C of {} bytes is {actual:#010x}, the index says {:#010x}", region.nbytes, region.crc32c);

@@ -10,6 +10,7 @@ mod name;
 mod pieces;
 mod saved_model;
 mod shards;
+pub(crate) mod strings;
 
 use std::fmt;
 use std::fs::File;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value};
 use crate::budget::Limits;
 use crate::cancel::CancelToken;
 use crate::decode::ByteOrder;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::os::Calls;
 use crate::spec::TensorSpec;
@@ -31,6 +33,7 @@ pub use driver::formats;
 pub(crate) use ledger::Ledger;
 pub use ledger::{Region, Verified};
 pub use name::Name;
+use strings::StoredStrings;
 
 /// Elements of one tensor, in any order, from any thread.
 ///
@@ -66,6 +69,12 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     fn stored_run(&self, _element: u64) -> Result<Option<StoredRun>> {
         Ok(None)
     }
+
+    /// Tells that these elements are read soon, before or after many others: what can be fetched meanwhile need not be waited for.
+    fn fetch(&self, _elements: Range<u64>) {}
+
+    /// Tells that these elements are not read again for a long time.
+    fn forget(&self, _elements: Range<u64>) {}
 
     /// Whether [`read`](Self::read) fills `out` through system calls only, which report a page of a mapped output that
     /// cannot be had. A reader that stores into `out` itself would be killed, so it gets pages that are all there, which
@@ -160,6 +169,8 @@ pub(crate) trait Container: fmt::Debug + Send + Sync {
     }
     /// A reader for tensor `index`; validates where its bytes lie, reads none of them.
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>>;
+    /// The strings of tensor `index`, which has to be of strings; validates where they lie, reads none of them.
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>>;
     /// Heap bytes that the container holds.
     fn heap_bytes(&self) -> u64;
     /// The files that it is read from, as far as they are there.
@@ -390,11 +401,29 @@ impl<'a> Tensor<'a> {
     /// [`Error::Unsupported`] for a dtype without a fixed size, [`Error::NotFound`] when a file is missing,
     /// [`Error::Malformed`] when the pieces do not tile the tensor or a file is too short.
     pub fn reader(&self) -> Result<Box<dyn TensorReader + 'a>> {
-        if let Some(reason) = &self.info.unsupported {
-            let what = format!("tensor {} of {}", self.info.name, self.source.path.display());
-            return Err(Error::Unsupported { what, detail: reason.clone() });
+        self.check_supported()?;
+        if self.info.spec.dtype() == Dtype::String {
+            let detail = "strings have no fixed size; a Converter knows what becomes of them".into();
+            return Err(Error::Unsupported { what: format!("a reader of {}", self.info.name), detail });
         }
         self.source.container.reader(self.index)
+    }
+
+    /// Where the tensor's strings lie.
+    pub(crate) fn strings(&self) -> Result<StoredStrings<'a>> {
+        self.check_supported()?;
+        self.source.container.strings(self.index)
+    }
+
+    /// Refuses what no array can hold.
+    pub(crate) fn check_supported(&self) -> Result<()> {
+        match &self.info.unsupported {
+            None => Ok(()),
+            Some(reason) => {
+                let what = format!("tensor {} of {}", self.info.name, self.source.path.display());
+                Err(Error::Unsupported { what, detail: reason.clone() })
+            }
+        }
     }
 
     /// The source it is a tensor of.

@@ -9,7 +9,7 @@ use super::shards::ShardSet;
 use super::{Ledger, ReadContext, Region, StoredRun, TensorReader};
 use crate::decode::ByteOrder;
 use crate::error::Result;
-use crate::spec::{TensorSpec, memory_len};
+use crate::spec::{TensorSpec, even_part, memory_len};
 
 /// Runs of at least this many bytes are read in place; shorter ones together, and then put where they belong.
 const DIRECT_RUN_BYTES: u64 = 128 << 10;
@@ -181,10 +181,22 @@ impl<'a> PieceReader<'a> {
         Self { shards, spec, order, pieces: placed, regions, in_place }
     }
 
+    /// Where the parts of `elements` lie that are in pieces stored side by side.
+    fn stored(&self, elements: Range<u64>) -> impl Iterator<Item = (u32, Range<u64>)> + '_ {
+        let (shape, itemsize) = (self.spec.shape(), self.spec.itemsize());
+        let from = self.pieces.partition_point(|piece| piece.reach <= elements.start);
+        let near = self.pieces[from..].iter().take_while(move |piece| piece.first < elements.end);
+        near.filter(|placed| placed.piece.extent.run_elements(shape) == placed.piece.extent.elements()).map(move |placed| {
+            let rank = |element| placed.piece.offset + placed.piece.extent.rank(shape, element) * itemsize;
+            (placed.piece.shard, rank(elements.start)..rank(elements.end))
+        })
+    }
+
     /// Reads elements `local` of a piece from storage into `buf`, chunk by chunk, each with its checksum.
     fn read_piece(&self, placed: &Placed, local: u64, buf: &mut [u8], context: &ReadContext<'_>) -> Result<()> {
         let mut at = local * self.spec.itemsize();
-        for chunk in buf.chunks_mut(context.chunk_bytes()) {
+        let chunk = even_part(buf.len(), context.chunk_bytes());
+        for chunk in buf.chunks_mut(chunk) {
             context.check_cancelled()?;
             self.shards.read(placed.piece.shard, placed.piece.offset + at, chunk, context.calls)?;
             context.record(placed.region, at, chunk);
@@ -271,6 +283,14 @@ impl TensorReader for PieceReader<'_> {
         let file = self.shards.open(placed.piece.shard)?.file;
         let path = Arc::clone(&self.regions[placed.region].path);
         Ok(Some(StoredRun { elements, file, path, offset: placed.piece.offset, region: Some(placed.region) }))
+    }
+
+    fn fetch(&self, elements: Range<u64>) {
+        self.stored(elements).for_each(|(shard, range)| self.shards.fetch(shard, &range));
+    }
+
+    fn forget(&self, elements: Range<u64>) {
+        self.stored(elements).for_each(|(shard, range)| self.shards.forget(shard, &range));
     }
 
     fn fills_by_system_calls(&self) -> bool {

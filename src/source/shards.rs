@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -113,6 +114,20 @@ impl ShardSet {
         let opened = entry.1.clone();
         open.push(entry);
         Ok(opened)
+    }
+
+    /// Lets `range` of a shard be fetched meanwhile.
+    pub(crate) fn fetch(&self, shard: u32, range: &Range<u64>) {
+        if let Ok(Shard { file, cold }) = self.open(shard) {
+            cold.fetch(&file, range);
+        }
+    }
+
+    /// Lets the memory of `range` of a shard be used for something else.
+    pub(crate) fn forget(&self, shard: u32, range: &Range<u64>) {
+        if let Ok(Shard { file, cold }) = self.open(shard) {
+            cold.forget(&file, range);
+        }
     }
 
     /// Fills `buf` from `offset` of a shard.

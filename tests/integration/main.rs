@@ -1,12 +1,15 @@
 //! One test binary, a module a topic.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "test data are small")]
+#![allow(clippy::cast_precision_loss, clippy::float_cmp, reason = "small whole numbers are exact")]
 
 #[path = "../support/bundle.rs"]
 mod bundle;
 
+mod casts;
 mod cli;
 mod faults;
 mod fixtures;
+mod forms;
 mod hostile;
 mod laws;
 mod methods;

@@ -70,14 +70,43 @@ impl BundleWriter {
 
     /// Adds a scalar string tensor.
     pub fn add_string(&mut self, name: &[u8], text: &[u8], shard: u32) -> io::Result<()> {
-        let length = if self.layout.big_endian { (text.len() as u32).to_be_bytes() } else { (text.len() as u32).to_le_bytes() };
-        let length_crc = mask(crc32c::crc32c(&length)).to_le_bytes();
-        let mut stored = varint(text.len() as u64);
-        stored.extend(length_crc);
-        stored.extend(text);
-        let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&length), &length_crc), text);
-        let (offset, _) = self.store(shard, &stored[..])?;
-        self.entries.insert(name.to_vec(), entry(7, &[], shard, offset, stored.len() as u64, mask(crc), &[]));
+        self.add_strings(name, &[], [text], shard)
+    }
+
+    /// Adds a tensor of strings, which are gone through twice: lengths first.
+    pub fn add_strings<T: AsRef<[u8]>>(
+        &mut self,
+        name: &[u8],
+        shape: &[u64],
+        texts: impl IntoIterator<Item = T> + Clone,
+        shard: u32,
+    ) -> io::Result<()> {
+        const TOGETHER: usize = 1 << 20;
+        let mut lengths_crc = 0;
+        let mut lengths = Vec::new();
+        for text in texts.clone() {
+            let len = text.as_ref().len() as u32;
+            lengths.extend(varint(len.into()));
+            lengths_crc = crc32c::crc32c_append(lengths_crc, &if self.layout.big_endian { len.to_be_bytes() } else { len.to_le_bytes() });
+        }
+        let stored_crc = mask(lengths_crc).to_le_bytes();
+        lengths.extend(stored_crc);
+        let (offset, _) = self.store(shard, &lengths[..])?;
+        let (mut crc, mut size) = (crc32c::crc32c_append(lengths_crc, &stored_crc), lengths.len() as u64);
+        // Parts of one tensor have nothing between them.
+        let align = std::mem::replace(&mut self.layout.align, 1);
+        let mut waiting = Vec::with_capacity(2 * TOGETHER);
+        for text in texts.into_iter().map(Some).chain([None]) {
+            waiting.extend_from_slice(text.as_ref().map_or(&[], |text| text.as_ref()));
+            if text.is_none() || waiting.len() > TOGETHER {
+                self.store(shard, &waiting[..])?;
+                crc = crc32c::crc32c_append(crc, &waiting);
+                size += waiting.len() as u64;
+                waiting.clear();
+            }
+        }
+        self.layout.align = align;
+        self.entries.insert(name.to_vec(), entry(7, shape, shard, offset, size, mask(crc), &[]));
         Ok(())
     }
 

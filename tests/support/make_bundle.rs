@@ -2,7 +2,7 @@
 //!
 //! Writes a checkpoint with one tensor of any size, whose bytes follow a fixed pattern: word `i` of 64 bits,
 //! little-endian, is `i * 0x9e3779b97f4a7c15`. With `--pieces` the tensor is cut along axis 0; with `--sparse` it is a hole but
-//! for so many runs of 64 KiB.
+//! for so many runs of 64 KiB. Of dtype `string`, elements are 0 to 200 letters.
 
 #[path = "bundle.rs"]
 mod bundle;
@@ -37,13 +37,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let [prefix, name, dtype, shape] = positional.as_slice() else { return Err(USAGE.into()) };
-    let dtype = Dtype::from_name(dtype).filter(|dtype| dtype.itemsize().is_some()).ok_or("that is no fixed-size dtype")?;
+    let dtype = Dtype::from_name(dtype).filter(|dtype| dtype.itemsize().is_some() || *dtype == Dtype::String).ok_or("that is no dtype")?;
     let shape: Vec<u64> = shape.split(',').filter(|part| !part.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
     let row_bytes = shape.iter().skip(1).product::<u64>() * dtype.itemsize().unwrap_or(0);
     let rows = shape.first().copied().unwrap_or(1);
 
     let mut writer = BundleWriter::create(Path::new(prefix), layout.clone())?;
-    if let Some(runs) = sparse {
+    if dtype == Dtype::String {
+        writer.add_strings(name.as_bytes(), &shape, (0..shape.iter().product()).map(text), 0)?;
+    } else if let Some(runs) = sparse {
         // Runs of 64 KiB of the usual pattern, at equal distances and out of step with everything; the rest is holes.
         const RUN: u64 = 64 << 10;
         let nbytes = rows * row_bytes;
@@ -68,4 +70,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     writer.finish()?;
     Ok(())
+}
+
+/// String `i`: letters, from 0 to 200 of them.
+fn text(i: u64) -> Vec<u8> {
+    let word = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..(word >> 32) % 201).map(|j| b'a' + ((word >> 8).wrapping_add(j) % 26) as u8).collect()
 }

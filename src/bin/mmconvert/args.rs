@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use mmconvert::{Budget, Method, Rows};
+use mmconvert::{Budget, ByteOrder, Dtype, Layout, Method, Rows, Strings};
 
 /// Streams TensorFlow tensors that are bigger than memory into memory-mapped .npy arrays.
 #[derive(Debug, Parser)]
@@ -138,6 +138,8 @@ pub(crate) struct Convert {
     #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
     pub(crate) rows: Option<Rows>,
     #[command(flatten)]
+    pub(crate) form: Form,
+    #[command(flatten)]
     pub(crate) resources: Resources,
     /// Do not check stored checksums.
     #[arg(long)]
@@ -154,6 +156,27 @@ pub(crate) struct Convert {
     /// The result as one JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What the arrays are to be like.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Form {
+    /// Cast to this dtype, as `ndarray.astype` does.
+    #[arg(long, value_name = "DT")]
+    pub(crate) dtype: Option<Dtype>,
+    /// Fail at the first value that the cast changes.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// The byte order of outputs: little, big, or native.
+    #[arg(long, value_name = "ORDER", default_value = "little")]
+    pub(crate) byte_order: ByteOrder,
+    /// The order of elements in outputs: C, or F for Fortran.
+    #[arg(long, value_name = "LAYOUT", default_value = "C")]
+    pub(crate) layout: Layout,
+    /// What becomes of strings: pad (|S<n>, zeros behind each), offsets (two arrays, NAME.values.npy and NAME.offsets.npy), or
+    /// utf8 (<U<n>).
+    #[arg(long, value_name = "HOW", default_value = "pad")]
+    pub(crate) strings: Strings,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -173,6 +196,9 @@ pub(crate) struct Verify {
     /// The range of axis 0 that was converted.
     #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
     pub(crate) rows: Option<Rows>,
+    /// The dtype it was cast to; a directory's manifest knows.
+    #[arg(long, value_name = "DT")]
+    pub(crate) dtype: Option<Dtype>,
     #[command(flatten)]
     pub(crate) resources: Resources,
     /// The result as one JSON object on stdout.

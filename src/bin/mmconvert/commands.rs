@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use mmconvert::{
-    CancelToken, Comparison, Converter, Error, Estimate, HumanBytes, Options, Result, ShapeText, Source, Tensor, compare, export,
+    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, Options, Result, ShapeText, Source, Tensor, compare, export,
 };
 use serde_json::{Map, Value, json};
 
-use crate::args::{Args, Common, Convert, Info, Ls, Resources, SourceArgs, Verify};
+use crate::args::{Args, Common, Convert, Form, Info, Ls, Resources, SourceArgs, Verify};
 use crate::render::{self, Stdout, note};
 use crate::{Outcome, progress, signals};
 
@@ -47,6 +47,15 @@ fn options(resources: &Resources) -> Options {
         options = options.threads(threads.into());
     }
     options
+}
+
+/// The choices of `options` with those for what arrays are to be like.
+fn with_form(options: Options, form: &Form) -> Options {
+    let options = options.strict(form.strict).byte_order(form.byte_order).layout(form.layout).strings(form.strings);
+    match form.dtype {
+        Some(dtype) => options.cast(dtype),
+        None => options,
+    }
 }
 
 /// `mmconvert ls`.
@@ -122,14 +131,17 @@ fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, V
     }
     facts.extend(tensor.facts()?);
     if tensor.info().unsupported.is_none() {
-        let estimate = Converter::new(tensor)?.options(options.clone()).estimate(tensor.source().path())?;
-        facts.insert("conversion".into(), estimate_json(&estimate));
+        for estimate in Converter::new(tensor)?.options(options.clone()).estimate(tensor.source().path())? {
+            facts.insert("conversion".into(), estimate_json(&estimate));
+        }
     }
     Ok(())
 }
 
 fn estimate_json(estimate: &Estimate) -> Value {
     json!({
+        "descr": estimate.descr,
+        "nbytes": estimate.nbytes,
         "method": estimate.method.name(),
         "read_bytes": estimate.read_bytes,
         "write_bytes": estimate.write_bytes,
@@ -147,7 +159,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     signals::cancel_on_signals(&cancel)?;
     let source = open(&args.source, common)?;
     let tensors = source.select(&bytes(&args.names))?;
-    let options = options(&args.resources).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
+    let options = with_form(options(&args.resources), &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
     let single = match tensors.as_slice() {
         [one] if !args.output.is_dir() && !args.output.as_os_str().as_bytes().ends_with(b"/") => Some(one),
         _ => None,
@@ -163,15 +175,20 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         if let Some(rows) = args.rows {
             converter = converter.rows(rows);
         }
-        let result = converter.write(&args.output);
+        let result = converter.write_parts(&args.output);
         clear();
-        let report = result?;
+        let reports = result?;
         if args.json {
-            let output = render::output_json(&tensor.info().name, &args.output, &report);
+            let name = &tensor.info().name;
+            let outputs: Vec<Value> = reports.iter().map(|(path, report)| render::output_json(name, path, report)).collect();
             let seconds = started.elapsed().as_secs_f64();
-            render::json_object(&render::outputs_json(&[output], &[], seconds, report.nbytes, report.peak_memory))?;
+            let written = reports.iter().map(|(_, report)| report.nbytes).sum();
+            let peak = reports.iter().map(|(_, report)| report.peak_memory).max().unwrap_or(0);
+            render::json_object(&render::outputs_json(&outputs, &[], seconds, written, peak))?;
         } else if !common.quiet {
-            render::converted(tensor, &args.output, &report);
+            for (path, report) in &reports {
+                render::converted(tensor, path, report);
+            }
         }
         return Ok(Outcome::Done);
     }
@@ -206,11 +223,21 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
         if let Some(rows) = args.rows {
             converter = converter.rows(rows);
         }
-        let estimate = converter.estimate(if single { args.output.clone() } else { args.output.join("array.npy") })?;
-        read = read.saturating_add(estimate.read_bytes);
-        written = written.saturating_add(estimate.write_bytes);
-        memory = memory.max(estimate.memory_bytes);
-        outputs.push((info, estimate));
+        let target = if single { args.output.clone() } else { args.output.join("array.npy") };
+        let estimates = match converter.estimate(target) {
+            // What an export would skip.
+            Err(error @ Error::Unsupported { .. }) if !single => {
+                skipped.push((info.name.clone(), error.to_string()));
+                continue;
+            }
+            estimates => estimates?,
+        };
+        for estimate in estimates {
+            read = read.saturating_add(estimate.read_bytes);
+            written = written.saturating_add(estimate.write_bytes);
+            memory = memory.max(estimate.memory_bytes);
+            outputs.push((info, estimate));
+        }
     }
     if args.json {
         let outputs: Vec<Value> = outputs
@@ -218,10 +245,10 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
             .map(|(info, estimate)| {
                 let mut output = estimate_json(estimate);
                 output["name"] = json!(info.name.to_json());
-                output["dtype"] = json!(info.spec.dtype().name());
-                output["descr"] = json!(info.spec.dtype().descr());
+                output["part"] = render::part_json(estimate.part);
+                output["dtype"] = json!(estimate.dtype.name());
+                output["source_dtype"] = json!(info.spec.dtype().name());
                 output["shape"] = json!(estimate.shape);
-                output["nbytes"] = json!(estimate.nbytes);
                 output
             })
             .collect();
@@ -237,7 +264,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
                 info.name,
                 info.spec.dtype(),
                 ShapeText(&estimate.shape),
-                info.spec.dtype().descr().unwrap_or_default(),
+                estimate.descr,
                 HumanBytes(estimate.nbytes),
                 estimate.slices,
                 HumanBytes(estimate.slice_bytes),
@@ -268,7 +295,8 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     let options = options(&args.resources).cancel(cancel);
     let mut results = Vec::new();
     let mut different = false;
-    for (path, tensor) in pairs(args, &source)? {
+    for (path, tensor, cast) in pairs(args, &source)? {
+        let options = cast.or(args.dtype).map_or_else(|| options.clone(), |dtype| options.clone().cast(dtype));
         let comparison = compare(&path, &tensor, args.rows, &options)?;
         let name = &tensor.info().name;
         let (equal, text) = match &comparison {
@@ -288,17 +316,17 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     Ok(if different { Outcome::Different } else { Outcome::Done })
 }
 
-/// The arrays to check, each with its tensor.
-fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'a>)>> {
+/// The arrays to check, each with its tensor and the dtype it was cast to.
+fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'a>, Option<Dtype>)>> {
     if args.output.is_dir() {
         let wanted = args.name.as_deref().map(|name| source.tensor(name.as_bytes())).transpose()?;
         let wanted = wanted.map(|tensor| tensor.info().name.clone());
         let files = mmconvert::manifest_files(&args.output)?;
         let mut pairs = Vec::new();
-        for (name, file) in files {
-            let tensor = source.tensor(name.as_bytes())?;
+        for entry in files {
+            let tensor = source.tensor(entry.name.as_bytes())?;
             if wanted.as_ref().is_none_or(|wanted| *wanted == tensor.info().name) {
-                pairs.push((args.output.join(file), tensor));
+                pairs.push((args.output.join(entry.file), tensor, entry.cast));
             }
         }
         return Ok(pairs);
@@ -307,7 +335,7 @@ fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'
         Some(name) => source.tensor(name.as_bytes())?,
         None => only_tensor(source, &args.output)?,
     };
-    Ok(vec![(args.output.clone(), tensor)])
+    Ok(vec![(args.output.clone(), tensor, None)])
 }
 
 /// The only tensor of a source that can be converted.

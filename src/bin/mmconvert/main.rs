@@ -50,7 +50,7 @@ fn exit_code(error: &Error) -> u8 {
         Error::Malformed { .. } => 3,
         Error::Limit { .. } => 4,
         Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge | OutOfMemory) => 4,
-        Error::Unsupported { .. } => 6,
+        Error::Unsupported { .. } | Error::Lossy { .. } => 6,
         Error::Cancelled => signals::received().map_or(1, |signal| 128 + signal),
         _ => 1,
     }

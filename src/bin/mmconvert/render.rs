@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
 
-use mmconvert::{Error, Export, HumanBytes, Name, Report, Result, ShapeText, Skipped, Source, Tensor, TensorInfo, Verified};
+use mmconvert::{Dtype, Error, Export, HumanBytes, Name, Part, Report, Result, ShapeText, Skipped, Source, Tensor, TensorInfo, Verified};
 use serde_json::{Map, Value, json};
 
 use crate::args::ColorMode;
@@ -142,13 +142,21 @@ pub(crate) fn source_facts(source: &Source) -> Map<String, Value> {
     facts
 }
 
+/// Which array of a tensor it is, unless there is only one.
+pub(crate) fn part_json(part: Part) -> Value {
+    if part == Part::Whole { Value::Null } else { json!(part.to_string()) }
+}
+
 /// What `convert --json` says of one output.
 pub(crate) fn output_json(name: &Name, path: &std::path::Path, report: &Report) -> Value {
     json!({
         "name": name.to_json(),
+        "part": part_json(report.part),
         "path": path.to_string_lossy(),
         "dtype": report.dtype.name(),
-        "descr": report.dtype.descr(),
+        "source_dtype": report.source_dtype.name(),
+        "descr": report.descr,
+        "fortran_order": report.fortran_order,
         "shape": report.shape,
         "nbytes": report.nbytes,
         "seconds": report.elapsed.as_secs_f64(),
@@ -174,7 +182,7 @@ pub(crate) fn converted(tensor: &Tensor<'_>, path: &std::path::Path, report: &Re
         "{} -> {}: {} {}, {} in {:.2} s ({}), {}",
         tensor.info().name,
         path.display(),
-        report.dtype,
+        kind(report),
         ShapeText(&report.shape),
         HumanBytes(report.nbytes),
         report.elapsed.as_secs_f64(),
@@ -184,14 +192,17 @@ pub(crate) fn converted(tensor: &Tensor<'_>, path: &std::path::Path, report: &Re
     lost_dtype(report);
 }
 
+/// What the elements are, and were.
+fn kind(report: &Report) -> String {
+    let now = if report.dtype == Dtype::String { report.descr.clone() } else { report.dtype.to_string() };
+    let cast = if report.dtype == report.source_dtype { String::new() } else { format!(" (from {})", report.source_dtype) };
+    format!("{now}{cast}")
+}
+
 fn lost_dtype(report: &Report) {
-    if report.dtype.descr().is_some_and(|descr| descr.contains('V')) {
-        note(&format!(
-            "note: NumPy has no {}; the file holds its bytes as {}, and .view(ml_dtypes.{}) reads them",
-            report.dtype,
-            report.dtype.descr().unwrap_or_default(),
-            report.dtype,
-        ));
+    let Report { dtype, descr, .. } = report;
+    if descr.contains('V') {
+        note(&format!("note: NumPy has no {dtype}; the file holds its bytes as {descr}, and .view(ml_dtypes.{dtype}) reads them"));
     }
 }
 

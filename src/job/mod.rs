@@ -1,4 +1,6 @@
-//! Source, plan, decode and sink joined: what is done to convert one tensor, by whatever method.
+//! Source, plan, decode and sink joined: what is done to make one array, by whatever method.
+
+mod fortran;
 
 use std::fs::File;
 use std::ops::Range;
@@ -7,29 +9,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::array::{Array, Part};
 use crate::convert::{Estimate, Report};
 use crate::decode::Decoder;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::method::Method;
-use crate::options::{Options, Progress};
+use crate::options::{Layout, Options, Progress};
 use crate::os::Calls;
-use crate::plan::{Memory, Plan, Resources};
+use crate::plan::{Memory, Plan, Resources, Shares};
 use crate::rows::Rows;
-use crate::runs::{Array, DataRuns, slices};
+use crate::runs::{self, DataRuns, slices};
 use crate::sink::{self, Filler, NpySink, PrivateFile, Sharing, Stamp};
 use crate::source::{Ledger, ReadContext, StoredRun, TensorReader, Verified};
-use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
+use crate::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
 
-/// One tensor, ready to be converted: everything that can be refused without an output has been.
+/// One array, ready to be made: everything that can be refused without an output has been.
 pub(crate) struct Job<'a> {
+    array: &'a Array<'a>,
     reader: &'a dyn TensorReader,
-    /// The output's spec: the selected rows.
+    /// What the reader has, with elements as they are written.
+    whole: TensorSpec,
+    /// The same for the selected rows.
     pub(crate) spec: TensorSpec,
     rows: Range<u64>,
+    /// What the output says of itself.
+    pub(crate) header: Header,
     heap_bytes: u64,
     decoder: Decoder,
-    descr: &'static str,
 }
 
 /// What filling a file gave.
@@ -39,38 +47,62 @@ pub(crate) struct Outcome {
     pub(crate) peak_memory: u64,
 }
 
+/// What a worker has to itself.
+struct Lent<'a> {
+    context: ReadContext<'a>,
+    /// For elements as they are stored, where they are decoded from there.
+    raw: Vec<u8>,
+}
+
 impl<'a> Job<'a> {
-    pub(crate) fn new(reader: &'a dyn TensorReader, rows: Option<Rows>, heap_bytes: u64) -> Result<Self> {
+    /// # Errors
+    /// [`Error::Unsupported`] for a dtype, a cast, a byte order or a number of dimensions that NumPy does not have;
+    /// [`Error::BadRequest`] for rows of a scalar.
+    pub(crate) fn new(array: &'a Array<'a>, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
+        let reader = array.reader.as_ref();
         let source = reader.spec();
-        let descr = source.dtype().descr().ok_or_else(|| Error::Unsupported {
-            what: format!("dtype {}", source.dtype()),
-            detail: "it has no fixed-size elements".into(),
-        })?;
-        if source.shape().len() > MAX_NDIM {
-            let what = format!("a tensor of {} dimensions", source.shape().len());
-            return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
-        }
-        let rows = match rows {
+        let rows = match rows.filter(|_| !array.is_selected) {
             Some(_) if source.shape().is_empty() => return Err(Error::bad_request("a scalar has no rows to choose from")),
             Some(rows) => rows.resolve(source.rows()),
             None => 0..source.rows(),
         };
-        let decoder = Decoder::resolve(source.dtype(), reader.byte_order());
+        let dtype = options.cast.unwrap_or(source.dtype());
+        let decoder = Decoder::new((source.dtype(), reader.byte_order()), (dtype, options.byte_order), options.strict)?;
+        let whole = source.with_dtype(dtype).map_err(Error::bad_request)?;
+        let spec = whole.with_rows(&rows);
+        let header = array.header(dtype, spec.shape(), options)?;
+        if header.shape.len() > MAX_NDIM {
+            let what = format!("a tensor of {} dimensions", header.shape.len());
+            return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
+        }
+        let header = if options.layout == Layout::F { header.fortran_ordered() } else { header };
+        if header.fortran_order && array.is_text {
+            let detail = "strings are written in C order".into();
+            return Err(Error::Unsupported { what: "a Fortran-ordered array of strings".into(), detail });
+        }
         let heap_bytes = heap_bytes.saturating_add(reader.heap_bytes());
-        Ok(Self { reader, spec: source.with_rows(&rows), rows, heap_bytes, decoder, descr })
+        Ok(Self { array, reader, whole, spec, rows, header, heap_bytes, decoder })
     }
 
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
-    pub(crate) fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
-        let resources = Resources {
+    pub(crate) fn check_memory(&self, options: &Options) -> Result<()> {
+        if self.header.fortran_order { self.tile_plan(options).map(|_| ()) } else { self.plan(Memory::Buffers, options).map(|_| ()) }
+    }
+
+    fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
+        Plan::new(&self.whole, &self.rows, memory, &self.resources(memory, options))
+    }
+
+    fn resources(&self, memory: Memory, options: &Options) -> Resources {
+        Resources {
             budget: options.budget(),
             threads: options.thread_count(memory),
             heap_bytes: self.heap_bytes,
             needs_scratch: !self.reader.fills_by_system_calls(),
+            raw_itemsize: (!self.decoder.is_copy()).then(|| self.reader.spec().itemsize()),
             in_flight: options.in_flight,
-        };
-        Plan::new(self.reader.spec(), &self.rows, memory, &resources)
+        }
     }
 
     /// What filling a file at `output` would take.
@@ -81,34 +113,58 @@ impl<'a> Job<'a> {
             // Where nothing can be tried: what can be done everywhere.
             _ => options.method.unwrap_or(Method::Portable),
         };
-        let plan = self.plan(method.memory(), options)?;
-        let data = self.data_bytes(options)?;
         let is_shared = method == Method::Clone;
+        let (slices, slice_bytes, shares) = if self.header.fortran_order {
+            let plan = self.tile_plan(options)?;
+            (memory_len(plan.count()), plan.tile_bytes(), plan.shares)
+        } else {
+            let plan = self.plan(method.memory(), options)?;
+            (plan.slices(), plan.slice_bytes().min(plan.shares.total_bytes), plan.shares)
+        };
+        let data = self.data_elements(options)?;
         Ok(Estimate {
-            shape: self.spec.shape().to_vec(),
+            part: self.array.part,
+            dtype: self.dtype(),
+            descr: self.header.descr.clone(),
+            shape: self.header.shape.clone(),
             nbytes: self.spec.nbytes(),
-            read_bytes: if is_shared && !options.verify { 0 } else { data },
-            write_bytes: if is_shared { 0 } else { data },
-            slices: plan.slices(),
-            slice_bytes: plan.slice_bytes().min(plan.total_bytes()),
-            threads: plan.threads,
-            memory_bytes: if is_shared { plan.fixed_bytes } else { plan.memory_bytes() },
+            read_bytes: if is_shared && !options.verify { 0 } else { data * self.reader.spec().itemsize() },
+            write_bytes: if is_shared { 0 } else { data * self.spec.itemsize() },
+            slices,
+            slice_bytes,
+            threads: shares.threads,
+            memory_bytes: if is_shared { shares.fixed_bytes } else { shares.memory_bytes() },
             method,
         })
     }
 
-    /// Reads the whole tensor into `out`, which is as long, decoded and verified.
-    pub(crate) fn read_whole(&self, out: &mut [u8], chunk_bytes: usize, options: &Options) -> Result<Verified> {
+    /// Reads all of it into `out`, which is as long, decoded and verified.
+    pub(crate) fn read_whole(&self, out: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
-        let mut context = ReadContext::new(chunk_bytes, ledger.as_ref(), &options.cancel, options.calls());
-        self.reader.read(self.elements(), out, &mut context)?;
-        self.decoder.apply(out);
+        self.read(self.elements(), out, &mut Lent::new(&plan.shares, ledger.as_ref(), options))?;
         ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
     }
 
-    /// The header of the output.
-    pub(crate) fn header(&self) -> Header {
-        Header::new(self.descr, self.spec.shape())
+    /// Fills `out` with elements as they are written.
+    fn read(&self, mut elements: Range<u64>, out: &mut [u8], lent: &mut Lent<'_>) -> Result<()> {
+        if self.decoder.is_copy() {
+            return self.reader.read(elements, out, &mut lent.context);
+        }
+        let (stored, written) = (memory_len(self.reader.spec().itemsize()), memory_len(self.spec.itemsize()));
+        let step = even_part(out.len() / written, lent.raw.len() / stored);
+        for out in out.chunks_mut(step * written) {
+            let count = out.len() / written;
+            let raw = &mut lent.raw[..count * stored];
+            let next = elements.start + count as u64;
+            self.reader.read(elements.start..next, raw, &mut lent.context)?;
+            self.decoder.decode(raw, out).map_err(|at| {
+                let index = unravel(elements.start - self.elements().start + at as u64, self.spec.shape());
+                let detail = self.decoder.explain(&raw[at * stored..][..stored], &out[at * written..][..written]);
+                Error::Lossy { what: self.array.name.clone().unwrap_or_else(|| "the tensor".into()), index, detail }
+            })?;
+            elements.start = next;
+        }
+        Ok(())
     }
 
     /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
@@ -129,10 +185,13 @@ impl<'a> Job<'a> {
                     let detail = format!("it was written to while it was being converted: it was {before}, and is {after}");
                     return Err(Error::malformed(&run.path, "source", detail));
                 }
-                let sink = NpySink::shared(Arc::clone(file), target, self.descr, sharing.data_start);
-                Arc::new(sink).finish(self.spec.shape(), self.spec.nbytes())?;
+                let sink = NpySink::shared(Arc::clone(file), target, sharing.data_start);
+                Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
                 return Ok(outcome);
             }
+        }
+        if self.header.fortran_order {
+            return self.turn_into(file, target, options);
         }
         self.copy_into(file, target, Method::to_copy(file, options.method)?, options)
     }
@@ -147,7 +206,8 @@ impl<'a> Job<'a> {
 
     /// How the output could share the blocks of the source; `None` unless that is wanted and fits.
     fn sharing(&self, file: &PrivateFile, options: &Options) -> Result<Option<(StoredRun, Sharing)>> {
-        if options.method.is_some_and(|method| method != Method::Clone) || self.decoder != Decoder::Copy || self.spec.nbytes() == 0 {
+        let is_as_stored = self.decoder.is_copy() && !self.header.fortran_order;
+        if options.method.is_some_and(|method| method != Method::Clone) || !is_as_stored || self.spec.nbytes() == 0 {
             return Ok(None);
         }
         let itemsize = self.spec.itemsize();
@@ -159,28 +219,28 @@ impl<'a> Job<'a> {
             return Ok(None);
         };
         let start = run.offset + (first - run.elements.start) * itemsize;
-        let sharing = Sharing::fit(start..start + self.spec.nbytes(), metadata.len(), &self.header(), itemsize, block);
+        let sharing = Sharing::fit(start..start + self.spec.nbytes(), metadata.len(), &self.header, itemsize, block);
         Ok(sharing.map(|sharing| (run, sharing)))
     }
 
     /// Reads everything that was shared and compares the checksums, if that is wanted and there is one for it.
     fn check_shared(&self, run: &StoredRun, options: &Options) -> Result<Outcome> {
         let plan = self.plan(Memory::Scan, options)?;
-        let outcome = |verified| Outcome { method: Method::Clone, verified, peak_memory: plan.fixed_bytes };
+        let outcome = |verified| Outcome { method: Method::Clone, verified, peak_memory: plan.shares.fixed_bytes };
         let is_covered = run.region.is_some_and(|region| self.reader.regions()[region].nbytes == self.spec.nbytes());
         if !options.verify || !is_covered {
             return Ok(outcome(Verified::Not));
         }
         let ledger = Ledger::new(self.reader.regions());
-        let meter = Meter::new(&plan, options);
+        let meter = Meter::new(&plan.shares, options);
         crate::pool::run(
-            plan.threads,
+            plan.shares.threads,
             &options.cancel,
             slices(&plan, self.runs(options), Some(&ledger), |bytes| meter.add(bytes, 0)),
-            || (context(&plan, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
-            |slice, (context, buffer)| {
+            || (Lent::new(&plan.shares, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
+            |slice, (lent, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
-                self.reader.read(slice.elements, &mut buffer[..memory_len(len)], context)?;
+                self.reader.read(slice.elements, &mut buffer[..memory_len(len)], &mut lent.context)?;
                 meter.add(len, 0);
                 Ok(())
             },
@@ -190,31 +250,27 @@ impl<'a> Job<'a> {
 
     fn copy_into(&self, file: &Arc<PrivateFile>, target: &Path, method: Method, options: &Options) -> Result<Outcome> {
         let plan = self.plan(method.memory(), options)?;
-        let sink = Arc::new(NpySink::new(Arc::clone(file), target, self.descr, method, plan.window_bytes));
+        let sink = Arc::new(NpySink::new(Arc::clone(file), target, method, plan.shares.window_bytes));
         self.reserve(&sink, &plan, options)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
-        let filler = if self.reader.fills_by_system_calls() { Filler::Kernel } else { Filler::Stores };
-        let meter = Meter::new(&plan, options);
+        let by_kernel = self.reader.fills_by_system_calls() && self.decoder.is_copy();
+        let filler = if by_kernel { Filler::Kernel } else { Filler::Stores };
+        let meter = Meter::new(&plan.shares, options);
         let buffer_bytes = if method.memory() == Memory::Buffers { plan.slice_bytes() } else { 0 };
-        let read = |elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>| {
-            self.reader.read(elements, out, context)?;
-            self.decoder.apply(out);
-            Ok(())
-        };
         crate::pool::run(
-            plan.threads,
+            plan.shares.threads,
             &options.cancel,
             slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0)),
-            || (context(&plan, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
-            |slice, (context, buffer)| {
+            || (Lent::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
+            |slice, (lent, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
                 if method.memory() == Memory::Windows {
                     let mut window = sink.window(slice.bytes, filler)?;
-                    read(slice.elements, &mut window, context).map_err(|error| sink.explain(error, len))?;
+                    self.read(slice.elements, &mut window, lent).map_err(|error| sink.explain(error, len))?;
                     window.commit()?;
                 } else {
                     let buffer = &mut buffer[..memory_len(len)];
-                    read(slice.elements, buffer, context)?;
+                    self.read(slice.elements, buffer, lent)?;
                     sink.write(slice.bytes, buffer)?;
                 }
                 meter.add(len, sink.behind().held_and_peak().0);
@@ -222,14 +278,21 @@ impl<'a> Job<'a> {
             },
         )?;
         let verified = ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())?;
-        let behind = sink.finish(self.spec.shape(), self.spec.nbytes())?;
-        Ok(Outcome { method, verified, peak_memory: plan.fixed_bytes + behind.held_and_peak().1 })
+        let behind = sink.finish(&self.header, self.spec.nbytes())?;
+        Ok(Outcome { method, verified, peak_memory: plan.shares.fixed_bytes + behind.held_and_peak().1 })
+    }
+
+    /// Elements of the output that are not in holes.
+    fn data_elements(&self, options: &Options) -> Result<u64> {
+        if self.header.fortran_order {
+            return Ok(self.spec.elements());
+        }
+        self.runs(options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))
     }
 
     /// Bytes of the output that are not holes.
     pub(crate) fn data_bytes(&self, options: &Options) -> Result<u64> {
-        let elements = self.runs(options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))?;
-        Ok(elements * self.spec.itemsize())
+        Ok(self.data_elements(options)? * self.spec.itemsize())
     }
 
     /// Takes the space for all that will be written.
@@ -244,7 +307,7 @@ impl<'a> Job<'a> {
 
     /// The selected elements, as flat positions in the tensor.
     fn elements(&self) -> Range<u64> {
-        let first = self.rows.start * self.reader.spec().row_elements();
+        let first = self.rows.start * self.whole.row_elements();
         first..first + self.spec.elements()
     }
 
@@ -262,20 +325,20 @@ impl<'a> Job<'a> {
     ) -> Result<Verified> {
         let plan = self.plan(Memory::Windows, options)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
-        let meter = Meter::new(&plan, options);
+        let meter = Meter::new(&plan.shares, options);
         let buffer = || vec![0; memory_len(plan.slice_bytes())];
-        let array = Array { file: array.0, data_offset: array.1, first: self.elements().start };
+        let (first, itemsize) = (self.elements().start, self.spec.itemsize());
+        let array = runs::Array { file: array.0, data_offset: array.1, first, itemsize };
         let runs = DataRuns::new(self.reader, self.elements(), true, &options.cancel).beside(array);
         crate::pool::run(
-            plan.threads,
+            plan.shares.threads,
             &options.cancel,
             slices(&plan, runs, ledger.as_ref(), |bytes| meter.add(bytes, 0)),
-            || (context(&plan, ledger.as_ref(), options), buffer(), buffer()),
-            |slice, (context, decoded, other)| {
+            || (Lent::new(&plan.shares, ledger.as_ref(), options), buffer(), buffer()),
+            |slice, (lent, decoded, other)| {
                 let len = memory_len(slice.bytes.end - slice.bytes.start);
                 let decoded = &mut decoded[..len];
-                self.reader.read(slice.elements, decoded, context)?;
-                self.decoder.apply(decoded);
+                self.read(slice.elements, decoded, lent)?;
                 check(slice.bytes, decoded, &mut other[..len])?;
                 meter.add(len as u64, 0);
                 Ok(())
@@ -284,10 +347,24 @@ impl<'a> Job<'a> {
         ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
     }
 
+    /// Which of the arrays of a tensor it is.
+    pub(crate) fn part(&self) -> Part {
+        self.array.part
+    }
+
+    /// The dtype of the array's elements.
+    pub(crate) fn dtype(&self) -> Dtype {
+        if self.array.is_text { self.array.source_dtype } else { self.spec.dtype() }
+    }
+
     pub(crate) fn report(&self, outcome: &Outcome, started: Instant) -> Report {
         Report {
-            dtype: self.spec.dtype(),
-            shape: self.spec.shape().to_vec(),
+            part: self.array.part,
+            dtype: self.dtype(),
+            source_dtype: self.array.source_dtype,
+            descr: self.header.descr.clone(),
+            fortran_order: self.header.fortran_order,
+            shape: self.header.shape.clone(),
             nbytes: self.spec.nbytes(),
             elapsed: started.elapsed(),
             method: outcome.method,
@@ -297,20 +374,22 @@ impl<'a> Job<'a> {
     }
 }
 
-fn context<'a>(plan: &Plan, ledger: Option<&'a Ledger<'a>>, options: &'a Options) -> ReadContext<'a> {
-    ReadContext::new(plan.chunk_bytes, ledger, &options.cancel, options.calls())
+impl<'a> Lent<'a> {
+    fn new(shares: &Shares, ledger: Option<&'a Ledger<'a>>, options: &'a Options) -> Self {
+        let context = ReadContext::new(shares.chunk_bytes, ledger, &options.cancel, options.calls());
+        Self { context, raw: vec![0; shares.raw_bytes] }
+    }
 }
-
 /// Tells the caller how far a conversion is.
 struct Meter<'a> {
     options: &'a Options,
     done: AtomicU64,
-    plan: &'a Plan,
+    shares: &'a Shares,
 }
 
 impl<'a> Meter<'a> {
-    fn new(plan: &'a Plan, options: &'a Options) -> Self {
-        Self { options, done: AtomicU64::new(0), plan }
+    fn new(shares: &'a Shares, options: &'a Options) -> Self {
+        Self { options, done: AtomicU64::new(0), shares }
     }
 
     /// `bytes` more are done; beside the fixed memory `held` bytes are in use.
@@ -319,9 +398,9 @@ impl<'a> Meter<'a> {
         if let Some(report) = &self.options.progress {
             report(&Progress {
                 done_bytes,
-                total_bytes: self.plan.total_bytes(),
-                memory_bytes: self.plan.fixed_bytes + held,
-                memory_limit: self.plan.budget.as_bytes(),
+                total_bytes: self.shares.total_bytes,
+                memory_bytes: self.shares.fixed_bytes + held,
+                memory_limit: self.shares.budget.as_bytes(),
             });
         }
     }

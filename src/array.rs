@@ -1,0 +1,114 @@
+//! The arrays that a tensor becomes: one, or two for strings with their offsets.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::npy::Header;
+use crate::options::{Options, Strings as StringMode};
+use crate::rows::Rows;
+use crate::source::strings::{Offsets, Padded, Strings, Text, Values};
+use crate::source::{Tensor, TensorReader};
+
+/// An array in the making: where its elements come from, and what becomes of them.
+#[derive(Debug)]
+pub(crate) struct Array<'a> {
+    pub(crate) part: Part,
+    pub(crate) reader: Box<dyn TensorReader + 'a>,
+    /// The tensor's dtype, which is not the reader's where the reader makes bytes of strings.
+    pub(crate) source_dtype: Dtype,
+    /// Whether the reader's last axis is an element of the array.
+    pub(crate) is_text: bool,
+    /// The tensor's name, for messages.
+    pub(crate) name: Option<String>,
+    /// Whether the reader has only the rows that are wanted.
+    pub(crate) is_selected: bool,
+}
+
+/// Which of the arrays of a tensor it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// The only one.
+    Whole,
+    /// The bytes of strings.
+    Values,
+    /// Where strings start among the bytes.
+    Offsets,
+}
+
+impl Part {
+    /// What names of files have before `.npy`.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Whole => "",
+            Self::Values => ".values",
+            Self::Offsets => ".offsets",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Whole => "array",
+            Self::Values => "values",
+            Self::Offsets => "offsets",
+        })
+    }
+}
+
+impl<'a> Array<'a> {
+    /// The array of what `reader` reads.
+    pub(crate) fn of_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
+        Self { part: Part::Whole, source_dtype: reader.spec().dtype(), reader, is_text: false, name: None, is_selected: false }
+    }
+
+    /// The arrays of a tensor; of strings those of `rows`, of which the lengths are read.
+    pub(crate) fn of_tensor(tensor: &Tensor<'a>, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
+        let name = Some(tensor.info().name.to_string());
+        if tensor.info().spec.dtype() != Dtype::String {
+            return Ok(vec![Self { name, ..Self::of_reader(tensor.reader()?) }]);
+        }
+        let spec = &tensor.info().spec;
+        if let Some(dtype) = options.cast {
+            let detail = "strings are no numbers".into();
+            return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail });
+        }
+        let range = match rows {
+            Some(_) if spec.shape().is_empty() => return Err(Error::bad_request("a scalar has no rows to choose from")),
+            Some(rows) => rows.resolve(spec.rows()),
+            None => 0..spec.rows(),
+        };
+        let strings = Arc::new(Strings::open(tensor.strings()?, &range, options.verify, &options.cancel)?);
+        let array =
+            |part, reader, is_text| Self { part, reader, source_dtype: Dtype::String, is_text, name: name.clone(), is_selected: true };
+        Ok(match options.strings {
+            StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(strings)?), true)],
+            StringMode::Utf8 => vec![array(Part::Whole, Box::new(Text::new(strings, &options.cancel, options.calls())?), true)],
+            StringMode::Offsets => vec![
+                array(Part::Values, Box::new(Values::new(Arc::clone(&strings))?), false),
+                array(Part::Offsets, Box::new(Offsets::new(strings)?), false),
+            ],
+        })
+    }
+
+    /// What its elements are called where they are strings: bytes or code points.
+    fn text_kind(&self) -> char {
+        if self.reader.spec().dtype() == Dtype::UInt8 { 'S' } else { 'U' }
+    }
+
+    /// The header for the selected rows of the reader, of this shape.
+    pub(crate) fn header(&self, dtype: Dtype, shape: &[u64], options: &Options) -> Result<Header> {
+        let descr = dtype.descr_in(options.byte_order)?;
+        let header = match shape.split_last() {
+            Some((width, shape)) if self.is_text => {
+                let order = if self.text_kind() == 'S' { "|" } else { &descr[..1] };
+                Header::new(&format!("{order}{}{width}", self.text_kind()), shape)
+            }
+            _ => Header::new(&descr, shape),
+        };
+        Ok(header)
+    }
+}

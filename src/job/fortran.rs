@@ -1,0 +1,190 @@
+//! Arrays in Fortran order: read, turned around and written tile by tile.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Job, Lent, Meter, Outcome};
+use crate::error::{Error, Result};
+use crate::method::Method;
+use crate::options::Options;
+use crate::plan::Memory;
+use crate::pool::Workers;
+use crate::sink::{NpySink, PrivateFile};
+use crate::source::{Ledger, Verified};
+use crate::spec::memory_len;
+use crate::tiles::{Runs, Tile, TilePlan};
+
+/// Shorter reads go through the page cache, one page after the other.
+const SHORT_BYTES: u64 = 64 << 10;
+
+/// What a worker does next.
+enum Part<'a, R> {
+    /// Fill memory with the elements of these runs of the source.
+    Read(R, &'a mut [u8]),
+    /// Write what has been turned around.
+    Write(Turned<'a>),
+}
+
+/// A part of a tile whose axes have been reversed.
+pub(crate) struct Turned<'a> {
+    plan: &'a TilePlan,
+    tile: &'a Tile,
+    /// Where the elements of the tile lie in the output.
+    places: &'a Runs,
+    /// Which of them these are.
+    part: Range<u64>,
+    /// The elements, one run after the other.
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Turned<'_> {
+    /// Where the runs lie in the output, in bytes from the start of its data.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
+        let itemsize = self.plan.itemsize();
+        self.places.of(self.part.clone()).map(move |run| run.start * itemsize..run.end * itemsize)
+    }
+
+    /// The place of element `at` of these in C order.
+    pub(crate) fn position(&self, at: u64) -> u64 {
+        self.plan.position(self.tile, self.part.start + at)
+    }
+}
+
+impl Job<'_> {
+    /// # Errors
+    /// [`Error::Limit`] when the memory does not suffice.
+    pub(super) fn tile_plan(&self, options: &Options) -> Result<TilePlan> {
+        TilePlan::new(&self.spec, &self.resources(Memory::Buffers, options))
+    }
+
+    /// As `copy_into`, for an array in Fortran order.
+    pub(super) fn turn_into(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
+        let method = Method::to_copy(file, options.method)?;
+        if method == Method::Map {
+            let detail = "an array in Fortran order is written, not mapped".into();
+            return Err(Error::Unsupported { what: format!("method {method} for this output"), detail });
+        }
+        let plan = self.tile_plan(options)?;
+        let sink = NpySink::new(Arc::clone(file), target, method, plan.shares.window_bytes);
+        sink.reserve(self.spec.nbytes())?;
+        let meter = Meter::new(&plan.shares, options);
+        let verified = self.for_each_part(&plan, options, 0, |turned, _| {
+            sink.write_runs(turned.places(), turned.bytes)?;
+            meter.add(turned.bytes.len() as u64, sink.behind().held_and_peak().0);
+            Ok(())
+        })?;
+        let behind = Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
+        Ok(Outcome { method, verified, peak_memory: plan.shares.fixed_bytes + behind.held_and_peak().1 })
+    }
+
+    /// Calls `check` with every part of the array, in any order, and memory of the same length.
+    pub(crate) fn for_each_turned(
+        &self,
+        options: &Options,
+        check: impl Fn(&Turned<'_>, &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Verified> {
+        let plan = self.tile_plan(options)?;
+        let meter = Meter::new(&plan.shares, options);
+        self.for_each_part(&plan, options, plan.most_part_bytes(), |turned, spare| {
+            check(turned, spare)?;
+            meter.add(turned.bytes.len() as u64, 0);
+            Ok(())
+        })
+    }
+
+    /// Calls `work` with every part of every tile, and with as much of `spare` bytes that each worker has.
+    fn for_each_part(
+        &self,
+        plan: &TilePlan,
+        options: &Options,
+        spare: u64,
+        work: impl Fn(&Turned<'_>, &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Verified> {
+        let itemsize = self.spec.itemsize();
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let workers = Workers::new(plan.shares.threads);
+        let context = || (Lent::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(spare)]);
+        let buffer = || vec![0; memory_len(plan.tile_bytes())];
+        let (mut read, mut turned) = (buffer(), buffer());
+        let mut tiles = plan.tiles();
+        let (mut ready, mut next) = (None::<Tile>, tiles.next());
+        while ready.is_some() || next.is_some() {
+            // One tile is written while the one behind it is read.
+            let places = (ready.as_ref().map(|tile| plan.in_output(tile)), next.as_ref().map(|tile| plan.in_source(tile)));
+            let mut writes = Vec::new();
+            if let (Some(tile), Some(places)) = (&ready, &places.0) {
+                let step = plan.part(places);
+                let bytes = turned[..memory_len(tile.elements() * itemsize)].chunks(memory_len(step * itemsize));
+                writes.extend(tile.parts(step).zip(bytes).map(|(part, bytes)| Part::Write(Turned { plan, tile, places, part, bytes })));
+            }
+            let mut to_read = Vec::new();
+            if let (Some(tile), Some(places)) = (&next, &places.1) {
+                let step = plan.part(places);
+                let bytes = read[..memory_len(tile.elements() * itemsize)].chunks_mut(memory_len(step * itemsize));
+                to_read.extend(tile.parts(step).zip(bytes).map(|(part, bytes)| Part::Read(places.of(part), bytes)));
+            }
+            let mut both = alternate(writes.into_iter(), to_read.into_iter());
+            workers.run(
+                &options.cancel,
+                || Ok(both.next()),
+                context,
+                |part, (lent, spare)| match part {
+                    Part::Read(runs, bytes) => self.read_runs(runs, bytes, lent),
+                    Part::Write(turned) => {
+                        let len = spare.len().min(turned.bytes.len());
+                        work(&turned, &mut spare[..len])
+                    }
+                },
+            )?;
+            drop(both);
+            (ready, next) = (next, tiles.next());
+            if let Some(tile) = &ready {
+                let len = memory_len(tile.elements() * itemsize);
+                let columns = tile.columns(itemsize);
+                let step = memory_len(columns * tile.column_elements() * itemsize);
+                let mut parts = turned[..len].chunks_mut(step).zip(0..);
+                workers.run(
+                    &options.cancel,
+                    || Ok(parts.next()),
+                    || (),
+                    |(to, i), ()| {
+                        tile.reverse_axes(&read[..len], i * columns, to, itemsize);
+                        Ok(())
+                    },
+                )?;
+            }
+        }
+        ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
+    }
+
+    /// Fills `out` with the elements of runs, one after the other.
+    fn read_runs(&self, runs: impl Iterator<Item = Range<u64>> + Clone, mut out: &mut [u8], lent: &mut Lent<'_>) -> Result<()> {
+        let first = self.elements().start;
+        let runs = runs.map(|run| first + run.start..first + run.end);
+        // Short runs that are far apart would each be waited for.
+        let mut span: Option<Range<u64>> = None;
+        for run in runs.clone().filter(|run| (run.end - run.start) * self.reader.spec().itemsize() < SHORT_BYTES) {
+            span = Some(span.map_or(run.clone(), |span| span.start.min(run.start)..span.end.max(run.end)));
+            self.reader.fetch(run);
+        }
+        for run in runs {
+            let (now, later) = std::mem::take(&mut out).split_at_mut(memory_len((run.end - run.start) * self.spec.itemsize()));
+            self.read(run, now, lent)?;
+            out = later;
+        }
+        if let Some(span) = span {
+            self.reader.forget(span);
+        }
+        Ok(())
+    }
+}
+
+/// One of each in turns, and then the rest of the longer one.
+fn alternate<T>(mut a: impl Iterator<Item = T>, mut b: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    let mut turn = false;
+    std::iter::from_fn(move || {
+        turn = !turn;
+        if turn { a.next().or_else(|| b.next()) } else { b.next().or_else(|| a.next()) }
+    })
+}

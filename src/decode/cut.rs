@@ -1,10 +1,12 @@
 //! Floats cut to integers, by the one instruction that processors have for it.
 #![expect(unsafe_code, reason = "the safe `as` checks each lane for what was excluded before, and takes four times as long")]
 
+use num_traits::Zero;
+
 use super::kernels::Number;
 
 /// A float that can be cut to an integer.
-pub(super) trait Float: Number {
+pub(super) trait Float: Number + Zero {
     /// Towards zero; -2³¹ for what does not fit, which is what `cvttps2dq` and its like give.
     fn to_i32(self) -> i32;
     /// Towards zero; -2⁶³ for what does not fit.

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use bytemuck::Pod;
-use num_traits::AsPrimitive;
+use num_traits::{AsPrimitive, Zero};
 
 use super::cut::Float;
 
@@ -43,6 +43,42 @@ pub(super) trait Op: 'static {
     fn apply(x: Self::From) -> Self::To;
 }
 
+/// One operation, and another with its result.
+pub(super) struct Then<A, B>(PhantomData<(A, B)>);
+
+impl<A: Op, B: Op<From = A::To>> Op for Then<A, B> {
+    type From = A::From;
+    type To = B::To;
+    #[inline(always)]
+    fn apply(x: A::From) -> B::To {
+        B::apply(A::apply(x))
+    }
+}
+
+/// Nothing.
+pub(super) struct Identity<T>(PhantomData<T>);
+
+impl<T: Number> Op for Identity<T> {
+    type From = T;
+    type To = T;
+    #[inline(always)]
+    fn apply(x: T) -> T {
+        x
+    }
+}
+
+/// A bool from a number: 1 for anything but 0. -0.0 is zero, and NaN is not.
+pub(super) struct IsNonZero<T>(PhantomData<T>);
+
+impl<T: Number + Zero> Op for IsNonZero<T> {
+    type From = T;
+    type To = u8;
+    #[inline(always)]
+    fn apply(x: T) -> u8 {
+        u8::from(!x.is_zero())
+    }
+}
+
 macro_rules! ops {
     ($($(#[$doc:meta])* $name:ident $(<$generic:ident: $bound:path>)? ($x:ident: $from:ty) -> $to:ty $body:block)*) => {$(
         $(#[$doc])*
@@ -59,8 +95,7 @@ macro_rules! ops {
 }
 
 /// Rust's `as`: integers wrap or are extended, and are rounded once, to nearest even, where they become floats, as floats are
-/// where they become narrower. A complex number is a pair of which the real part comes first, so that its bytes as an
-/// integer narrow to the real part, and a real part widens to a complex number without an imaginary one.
+/// where they become narrower.
 pub(super) struct As<F, T>(PhantomData<(F, T)>);
 
 impl<F: Number + AsPrimitive<T>, T: Number> Op for As<F, T> {
@@ -175,15 +210,14 @@ ops! {
         (if bits & 0x7fff_ffff > 0x7f80_0000 { bits >> 16 & 0x8000 | 0x7fc0 } else { rounded }) as u16
     }
 
-    /// A bool from a byte: 1 for anything but 0.
+    /// A bool that is 0 or 1.
     IsNonZero8(x: u8) -> u8 { u8::from(x != 0) }
-    IsNonZero16(x: u16) -> u8 { u8::from(x != 0) }
-    IsNonZero32(x: u32) -> u8 { u8::from(x != 0) }
-    IsNonZero64(x: u64) -> u8 { u8::from(x != 0) }
-    /// The same for floats, of which -0.0 is zero and NaN is not: their sign does not count.
-    IsNonZeroHalf(x: u16) -> u8 { u8::from(x << 1 != 0) }
-    IsNonZeroSingle(x: u32) -> u8 { u8::from(x << 1 != 0) }
-    IsNonZeroDouble(x: u64) -> u8 { u8::from(x << 1 != 0) }
+    /// The real part of a complex number, which comes first; and a number without an imaginary one.
+    RealSingle(x: u64) -> f32 { f32::from_bits(x as u32) }
+    RealDouble(x: u128) -> f64 { f64::from_bits(x as u64) }
+    ComplexOfSingle(x: f32) -> u64 { x.to_bits().into() }
+    ComplexOfDouble(x: f64) -> u128 { x.to_bits().into() }
+    /// Whether a part is not 0: signs do not count.
     IsNonZeroComplex64(x: u64) -> u8 { u8::from(x & 0x7fff_ffff_7fff_ffff != 0) }
     IsNonZeroComplex128(x: u128) -> u8 { u8::from(x & 0x7fff_ffff_ffff_ffff_7fff_ffff_ffff_ffff != 0) }
 

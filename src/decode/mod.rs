@@ -3,6 +3,7 @@
 mod cast;
 mod cut;
 mod kernels;
+mod pairs;
 mod simd;
 pub(crate) mod small;
 mod strict;

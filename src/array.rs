@@ -1,10 +1,12 @@
 //! The arrays that a tensor becomes: one, or two for strings with their offsets.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::file_name;
 use crate::format::npy::Header;
 use crate::options::{Options, Strings as StringMode};
 use crate::rows::Rows;
@@ -22,6 +24,8 @@ pub(crate) struct Array<'a> {
     pub(crate) is_text: bool,
     /// The tensor's name, for messages.
     pub(crate) name: Option<String>,
+    /// What is read of the source, where that is not the elements that the reader has.
+    pub(crate) read_bytes: Option<u64>,
     /// Whether the reader has only the rows that are wanted.
     pub(crate) is_selected: bool,
 }
@@ -49,6 +53,17 @@ impl Part {
     }
 }
 
+impl Part {
+    /// The path of this array, where `path` was given for all of the tensor: `NAME.values.npy` for `NAME.npy`.
+    #[must_use]
+    pub fn path(self, path: &Path) -> PathBuf {
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(name) => path.with_file_name(file_name::with_suffix(name, self.suffix())),
+            None => path.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -62,7 +77,15 @@ impl fmt::Display for Part {
 impl<'a> Array<'a> {
     /// The array of what `reader` reads.
     pub(crate) fn of_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
-        Self { part: Part::Whole, source_dtype: reader.spec().dtype(), reader, is_text: false, name: None, is_selected: false }
+        Self {
+            part: Part::Whole,
+            source_dtype: reader.spec().dtype(),
+            reader,
+            is_text: false,
+            name: None,
+            read_bytes: None,
+            is_selected: false,
+        }
     }
 
     /// The arrays of a tensor; of strings those of `rows`, of which the lengths are read.
@@ -82,8 +105,8 @@ impl<'a> Array<'a> {
             None => 0..spec.rows(),
         };
         let strings = Arc::new(Strings::open(tensor.strings()?, &range, options.verify, &options.cancel)?);
-        let array =
-            |part, reader, is_text| Self { part, reader, source_dtype: Dtype::String, is_text, name: name.clone(), is_selected: true };
+        let (source_dtype, read_bytes) = (Dtype::String, Some(strings.stored_bytes()));
+        let array = |part, reader, is_text| Self { part, reader, source_dtype, is_text, name: name.clone(), read_bytes, is_selected: true };
         Ok(match options.strings {
             StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(strings)?), true)],
             StringMode::Utf8 => vec![array(Part::Whole, Box::new(Text::new(strings, &options.cancel, options.calls())?), true)],

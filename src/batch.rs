@@ -72,9 +72,10 @@ impl<'a> Batch<'a> {
         Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })
     }
 
-    /// Whether an array of so many bytes is one of the small ones.
-    pub(crate) fn takes(&self, nbytes: u64) -> bool {
-        self.method.is_some() && nbytes <= self.plan.slice_bytes() - DATA_ALIGN as u64
+    /// Whether an array is one of the small ones. To be turned around it is in the buffer twice.
+    pub(crate) fn takes(&self, nbytes: u64, is_turned: bool) -> bool {
+        let times = if is_turned { 2 } else { 1 };
+        self.method.is_some() && nbytes * times <= self.plan.slice_bytes() - DATA_ALIGN as u64
     }
 
     /// Makes the files of `outputs`, which it takes; they are on the disk after [`sync`](Self::sync). For each a report, or why it
@@ -110,7 +111,8 @@ impl<'a> Batch<'a> {
         let job = Job::new(&array, self.rows, self.heap_bytes, options)?;
         // Data lie in the buffer as in the file, with the header right before them.
         let end = DATA_ALIGN + memory_len(job.spec.nbytes());
-        let verified = job.read_whole(&mut buffer[DATA_ALIGN..end], &self.plan, options)?;
+        let (front, spare) = buffer.split_at_mut(end);
+        let verified = job.read_whole(&mut front[DATA_ALIGN..], spare, &self.plan, options)?;
         let header = job.header.encode(job.header.data_start());
         let start = DATA_ALIGN - header.len();
         buffer[start..DATA_ALIGN].copy_from_slice(&header);

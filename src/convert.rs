@@ -9,7 +9,6 @@ use crate::cancel::CancelToken;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::file_name;
 use crate::job::Job;
 use crate::method::Method;
 use crate::mmap;
@@ -272,7 +271,7 @@ impl<'a> Converter<'a> {
     pub fn write_parts(self, path: impl AsRef<Path>) -> Result<Vec<(PathBuf, Report)>> {
         let path = path.as_ref();
         let reports = self.execute(path, |_, _| Ok(()))?;
-        Ok(reports.into_iter().map(|((), report)| (path_of_part(path, report.part), report)).collect())
+        Ok(reports.into_iter().map(|((), report)| (report.part.path(path), report)).collect())
     }
 
     fn check_one_array(&self, method: &str) -> Result<()> {
@@ -293,7 +292,7 @@ impl<'a> Converter<'a> {
             for job in jobs {
                 // What the memory does not allow is refused before there is an output.
                 job.check_memory(&options)?;
-                let file = StagedFile::create(&path_of_part(path, job.part()), options.existing(), options.calls())?;
+                let file = StagedFile::create(&job.part().path(path), options.existing(), options.calls())?;
                 if let Some(source) = self.source() {
                     source.check_not_own(file.target())?;
                 }
@@ -331,14 +330,6 @@ fn publish(staged: Vec<StagedFile>, options: &Options) -> Result<()> {
 
 fn only<T>(mut items: Vec<T>) -> Result<T> {
     items.pop().ok_or_else(|| Error::bad_request("there is no array"))
-}
-
-/// The path of one of the arrays that `path` was given for.
-fn path_of_part(path: &Path, part: Part) -> PathBuf {
-    match path.file_name().and_then(|name| name.to_str()) {
-        Some(name) => path.with_file_name(file_name::with_suffix(name, part.suffix())),
-        None => path.to_owned(),
-    }
 }
 
 /// What a conversion would read, write and use.

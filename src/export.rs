@@ -81,7 +81,7 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
     let batch = Batch::new(&staged, dir, rows, heap_bytes, options)?;
     let Planned { outputs: planned, mut skipped, total_bytes } = plan_all(source, tensors, &batch, &staged, options)?;
 
-    let small: Vec<usize> = (0..planned.len()).filter(|&i| batch.takes(planned[i].nbytes)).collect();
+    let small: Vec<usize> = (0..planned.len()).filter(|&i| batch.takes(planned[i].nbytes, planned[i].is_turned)).collect();
     let mut reports: Vec<Option<Result<Report, String>>> = planned.iter().map(|_| None).collect();
     let mut done_bytes = 0;
     let together: Vec<&Output<'_>> = small.iter().map(|&i| &planned[i]).collect();
@@ -122,6 +122,8 @@ pub(crate) struct Output<'a> {
     pub(crate) file: String,
     /// Bytes of its elements.
     nbytes: u64,
+    /// Whether it is in Fortran order.
+    is_turned: bool,
 }
 
 impl<'a> Output<'a> {
@@ -207,16 +209,16 @@ fn plan_all<'a>(
             for array in arrays {
                 let job = Job::new(&array, rows, heap_bytes, options)?;
                 job.check_memory(options)?;
-                let nbytes = job.spec.nbytes();
+                let (nbytes, is_turned) = (job.spec.nbytes(), job.header.fortran_order);
                 let copied = match &trial {
                     // A batch writes them whole.
-                    _ if batch.takes(nbytes) => nbytes,
+                    _ if batch.takes(nbytes, is_turned) => nbytes,
                     Some(file) if job.can_share(file, options)? => 0,
                     _ => job.data_bytes(options)?,
                 };
                 needed = needed.saturating_add(copied).saturating_add(DATA_ALIGN as u64);
                 let file = file_name::encode_part(name.as_bytes(), array.part.suffix());
-                planned.outputs.push(Output { tensor, part: array.part, file, nbytes });
+                planned.outputs.push(Output { tensor, part: array.part, file, nbytes, is_turned });
             }
             Ok(())
         });

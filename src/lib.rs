@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  source ──elements──▶ plan ──slices──▶ decode ──bytes──▶ sink ──.npy──▶ view
-//!  where bytes          rows cut under   byte order,       mapped file,    ndarray over
-//!  come from            a memory budget  bools             write-behind    the same pages
+//!  where bytes          rows cut under   casts, byte       mapped file,    ndarray over
+//!  come from            a memory budget  order, bools      write-behind    the same pages
 //! ```
 //!
 //! [`Source`] opens a checkpoint or a SavedModel and lists its [`Tensor`]s; [`Converter`] writes one of them to a
 //! `.npy` and hands it back as an [`MmapArray`]; [`export`] writes many into a directory; [`compare`] checks an array
-//! against its source; [`ArrayWriter`] writes an array from rows that a program makes itself.
+//! against its source; [`ArrayWriter`] writes an array from rows that a program makes itself; [`Cast`] casts elements in memory.
 //!
 //! Every output appears under its name complete, checked and on disk, or not at all. No TensorFlow is needed.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::large_stack_arrays, clippy::duration_suboptimal_units, reason = "tests"))]

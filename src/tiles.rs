@@ -199,6 +199,11 @@ impl Runs {
 }
 
 impl Tile {
+    /// All of a tensor.
+    pub(crate) fn whole(shape: &[u64]) -> Self {
+        Self { start: vec![0; shape.len()], len: shape.to_vec() }
+    }
+
     /// The number of elements.
     pub(crate) fn elements(&self) -> u64 {
         self.len.iter().product()

@@ -24,6 +24,7 @@ use crate::runs::{self, DataRuns, slices};
 use crate::sink::{self, Filler, NpySink, PrivateFile, Sharing, Stamp};
 use crate::source::{Ledger, ReadContext, StoredRun, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
+use crate::tiles::Tile;
 
 /// One array, ready to be made: everything that can be refused without an output has been.
 pub(crate) struct Job<'a> {
@@ -128,7 +129,11 @@ impl<'a> Job<'a> {
             descr: self.header.descr.clone(),
             shape: self.header.shape.clone(),
             nbytes: self.spec.nbytes(),
-            read_bytes: if is_shared && !options.verify { 0 } else { data * self.reader.spec().itemsize() },
+            read_bytes: if is_shared && !options.verify {
+                0
+            } else {
+                self.array.read_bytes.unwrap_or(data * self.reader.spec().itemsize())
+            },
             write_bytes: if is_shared { 0 } else { data * self.spec.itemsize() },
             slices,
             slice_bytes,
@@ -138,10 +143,17 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Reads all of it into `out`, which is as long, decoded and verified.
-    pub(crate) fn read_whole(&self, out: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
+    /// Fills `out` with all elements as they are written, verified. To be turned around they need as much of `spare`.
+    pub(crate) fn read_whole(&self, out: &mut [u8], spare: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
-        self.read(self.elements(), out, &mut Lent::new(&plan.shares, ledger.as_ref(), options))?;
+        let lent = &mut Lent::new(&plan.shares, ledger.as_ref(), options);
+        if self.header.fortran_order {
+            let read = &mut spare[..out.len()];
+            self.read(self.elements(), read, lent)?;
+            Tile::whole(self.spec.shape()).reverse_axes(read, 0, out, self.spec.itemsize());
+        } else {
+            self.read(self.elements(), out, lent)?;
+        }
         ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
     }
 

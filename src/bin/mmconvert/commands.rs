@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use mmconvert::{
-    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, Options, Result, ShapeText, Source, Tensor, compare, export,
+    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, Options, Part, Result, ShapeText, Source, Tensor, compare,
+    export,
 };
 use serde_json::{Map, Value, json};
 
@@ -335,6 +336,11 @@ fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'
         Some(name) => source.tensor(name.as_bytes())?,
         None => only_tensor(source, &args.output)?,
     };
+    // Strings as offsets are two files beside the name that they were converted to.
+    let parts = [Part::Values, Part::Offsets].map(|part| part.path(&args.output));
+    if !args.output.exists() && parts.iter().all(|path| path.exists()) {
+        return Ok(parts.map(|path| (path, tensor.clone(), None)).into());
+    }
     Ok(vec![(args.output.clone(), tensor, None)])
 }
 

@@ -88,12 +88,11 @@ pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
 pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
     let size = if info.spec.dtype().itemsize().is_some() { HumanBytes(info.spec.nbytes()).to_string() } else { "-".into() };
     let alias = info.alias.as_ref().map(|alias| format!("  ({})", Name::new(alias.as_bytes()))).unwrap_or_default();
-    format!(
-        "{:<name_width$}  {:<10}  {:<16}  {size:>10}{alias}",
-        info.name.to_string(),
-        info.spec.dtype(),
-        ShapeText(info.spec.shape()).to_string()
-    )
+    let dtype = match info.spec.dtype().descr() {
+        Some(descr) => format!("{} {descr}", info.spec.dtype()),
+        None => info.spec.dtype().to_string(),
+    };
+    format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}", info.name.to_string(), ShapeText(info.spec.shape()).to_string())
 }
 
 /// `key: value` lines for nested facts.

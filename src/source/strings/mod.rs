@@ -91,6 +91,11 @@ impl<'a> Strings<'a> {
         self.scan.longest
     }
 
+    /// Bytes that have to be read for the selected elements.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.scan.data_start + self.selected_bytes()
+    }
+
     /// The shape of the selected elements.
     pub(crate) fn shape(&self) -> &[u64] {
         &self.shape

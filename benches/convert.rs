@@ -16,6 +16,9 @@ use std::time::Duration;
 use bundle::{BundleWriter, Layout, Pattern};
 use mmconvert::{Budget, ByteOrder, Converter, Dtype, Method, Options, Source};
 
+/// What to call it, how it is converted, and how many rows.
+type Way = (&'static str, Options, u64);
+
 fn main() {
     let bytes = support::setting("MIB", 512) << 20;
     let rounds = usize::try_from(support::setting("ROUNDS", 5)).unwrap_or(5);
@@ -74,7 +77,6 @@ fn main() {
     if support::setting("FORMS", 0) > 0 {
         let tight = || Options::new().memory(Budget::mib(100));
         // What is written, out of all bytes, and the ways to write that much.
-        type Way = (&'static str, Options, u64);
         let forms: [(u64, Vec<Way>); 3] = [
             (
                 2,

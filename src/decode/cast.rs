@@ -37,15 +37,8 @@ const MOST_ITEM: usize = 16;
 pub struct Cast {
     from: Dtype,
     to: Dtype,
-    pipe: Pipe,
-}
-
-/// Steps one after the other, with the bytes of an element before the first and behind the last.
-#[derive(Clone)]
-struct Pipe {
+    /// One, with a swap of the byte order before or behind it where it is not ours.
     steps: Vec<Step>,
-    item_from: usize,
-    item_to: usize,
 }
 
 /// One pass over a block.
@@ -114,7 +107,7 @@ impl Cast {
             None if from.1 == to.1 => Vec::new(),
             cast => swap(from).into_iter().chain(cast).chain(swap(to)).collect(),
         };
-        Ok(Self { from: from.0, to: to.0, pipe: Pipe { steps, item_from: itemsize(from.0), item_to: itemsize(to.0) } })
+        Ok(Self { from: from.0, to: to.0, steps })
     }
 
     /// The dtype of what goes in.
@@ -131,7 +124,7 @@ impl Cast {
 
     /// Whether elements stay the bytes they are.
     pub(crate) fn is_copy(&self) -> bool {
-        self.pipe.steps.is_empty()
+        self.steps.is_empty()
     }
 
     /// Casts the elements in `from` into `to`, one after the other. Neither needs to be aligned.
@@ -139,30 +132,25 @@ impl Cast {
     /// # Errors
     /// [`Error::BadRequest`] unless both hold whole elements, and equally many.
     pub fn run(&self, from: &[u8], to: &mut [u8]) -> Result<()> {
-        let Pipe { item_from, item_to, .. } = self.pipe;
+        let (item_from, item_to) = (itemsize(self.from), itemsize(self.to));
         if !from.len().is_multiple_of(item_from) || !to.len().is_multiple_of(item_to) || from.len() / item_from != to.len() / item_to {
             let detail = format!("{} bytes of {} elements cannot be cast into {} bytes of {}", from.len(), self.from, to.len(), self.to);
             return Err(Error::bad_request(detail));
         }
-        self.pipe.run(from, to);
+        self.run_matching(from, to);
         Ok(())
     }
 
     /// As [`run`](Self::run), for lengths that are known to match.
     pub(crate) fn run_matching(&self, from: &[u8], to: &mut [u8]) {
-        self.pipe.run(from, to);
-    }
-}
-
-impl Pipe {
-    fn run(&self, from: &[u8], to: &mut [u8]) {
         match self.steps.as_slice() {
             [] => to.copy_from_slice(from),
             [only] => only.run(from, to),
             [first, middle @ .., last] => {
+                let (item_from, item_to) = (itemsize(self.from), itemsize(self.to));
                 let (mut a, mut b) = ([0; BLOCK * MOST_ITEM], [0; BLOCK * MOST_ITEM]);
-                for (from, to) in from.chunks(BLOCK * self.item_from).zip(to.chunks_mut(BLOCK * self.item_to)) {
-                    let count = from.len() / self.item_from;
+                for (from, to) in from.chunks(BLOCK * item_from).zip(to.chunks_mut(BLOCK * item_to)) {
+                    let count = from.len() / item_from;
                     let mut len = count * first.itemsize();
                     first.run(from, &mut a[..len]);
                     for step in middle {
@@ -180,7 +168,7 @@ impl Pipe {
 
 impl fmt::Debug for Cast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cast({} -> {}, {} steps)", self.from, self.to, self.pipe.steps.len())
+        write!(f, "Cast({} -> {}, {} steps)", self.from, self.to, self.steps.len())
     }
 }
 

@@ -54,7 +54,8 @@ const MIN_UNCACHED: usize = 64 << 10;
 /// of an uncached read, too, where another thread was just reading from the same folio: that reaches back over what this read.)
 pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: Calls, cold: &Cold) -> io::Result<()> {
     let range = offset..offset + buf.len() as u64;
-    let drop_behind = buf.len() >= MIN_UNCACHED && calls == Calls::Native && cold.get(file);
+    // Asked before the first read, however short, because that one brings in more than it reads.
+    let drop_behind = calls == Calls::Native && cold.get(file) && buf.len() >= MIN_UNCACHED;
     let (mut rest, mut at) = (buf, offset);
     while rest.len() >= MIN_UNCACHED {
         match calls.native(|| read_uncached(file, rest, at)) {

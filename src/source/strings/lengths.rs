@@ -123,14 +123,22 @@ pub(super) struct Lengths<'a> {
     /// The number of elements of the tensor.
     elements: u64,
     next: Mark,
+    /// Where the first one lies.
+    start: u64,
     buffer: Vec<u8>,
     /// How much of the buffer has been used.
     used: usize,
 }
 
+impl Drop for Lengths<'_> {
+    fn drop(&mut self) {
+        self.stored.forget(self.start..self.next.length_at);
+    }
+}
+
 impl<'a> Lengths<'a> {
     fn new(stored: &'a StoredStrings<'a>, next: Mark, elements: u64, calls: Calls) -> Self {
-        Self { stored, calls, elements, next, buffer: Vec::new(), used: 0 }
+        Self { stored, calls, elements, start: next.length_at, next, buffer: Vec::new(), used: 0 }
     }
 
     /// Where the bytes of the next element lie, from the start of those of all elements.

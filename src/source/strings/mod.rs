@@ -47,6 +47,11 @@ impl StoredStrings<'_> {
         Error::malformed_at(&self.region.path, format!("strings of {:?}", self.name), self.region.offset + at, detail)
     }
 
+    /// Gives up the memory of what was read of a file that was not in it before.
+    fn forget(&self, stored: Range<u64>) {
+        self.shards.forget(self.shard, &(self.region.offset + stored.start..self.region.offset + stored.end));
+    }
+
     fn read(&self, at: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
         self.shards.read(self.shard, self.region.offset + at, buf, calls)
     }

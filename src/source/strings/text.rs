@@ -71,6 +71,7 @@ impl<'a> Text<'a> {
             }
             longest = longest.max(code_points);
         }
+        drop(lengths);
         let width = longest.max(1);
         let shape = strings.shape().iter().copied().chain([width]).collect();
         let spec = TensorSpec::new(Dtype::UInt32, shape).map_err(|why| {

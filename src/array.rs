@@ -1,8 +1,12 @@
 //! The arrays that a tensor becomes: one, or two for strings with their offsets.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -51,15 +55,27 @@ impl Part {
             Self::Offsets => ".offsets",
         }
     }
-}
 
-impl Part {
     /// The path of this array, where `path` was given for all of the tensor: `NAME.values.npy` for `NAME.npy`.
     #[must_use]
     pub fn path(self, path: &Path) -> PathBuf {
-        match path.file_name().and_then(|name| name.to_str()) {
-            Some(name) => path.with_file_name(file_name::with_suffix(name, self.suffix())),
-            None => path.to_owned(),
+        match path.file_name() {
+            Some(name) if self != Self::Whole => {
+                let stem = name.as_bytes().strip_suffix(file_name::EXTENSION.as_bytes()).unwrap_or(name.as_bytes());
+                let name = [stem, self.suffix().as_bytes(), file_name::EXTENSION.as_bytes()].concat();
+                path.with_file_name(OsStr::from_bytes(&name))
+            }
+            _ => path.to_owned(),
+        }
+    }
+}
+
+impl Serialize for Part {
+    /// As manifests and `--json` have it: nothing where there is only one.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Whole => serializer.serialize_none(),
+            part => serializer.collect_str(part),
         }
     }
 }
@@ -99,20 +115,26 @@ impl<'a> Array<'a> {
             let detail = "strings are no numbers".into();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail });
         }
-        let range = match rows {
-            Some(_) if spec.shape().is_empty() => return Err(Error::bad_request("a scalar has no rows to choose from")),
-            Some(rows) => rows.resolve(spec.rows()),
-            None => 0..spec.rows(),
-        };
+        let range = spec.select(rows)?;
         let strings = Arc::new(Strings::open(tensor.strings()?, &range, options.verify, &options.cancel)?);
-        let (source_dtype, read_bytes) = (Dtype::String, Some(strings.stored_bytes()));
-        let array = |part, reader, is_text| Self { part, reader, source_dtype, is_text, name: name.clone(), read_bytes, is_selected: true };
+        let read_bytes = |part| if part == Part::Offsets { strings.lengths_bytes() } else { strings.stored_bytes() };
+        let array = |part, reader, is_text| Self {
+            part,
+            reader,
+            source_dtype: Dtype::String,
+            is_text,
+            name: name.clone(),
+            read_bytes: Some(read_bytes(part)),
+            is_selected: true,
+        };
         Ok(match options.strings {
-            StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(strings)?), true)],
-            StringMode::Utf8 => vec![array(Part::Whole, Box::new(Text::new(strings, &options.cancel, options.calls())?), true)],
+            StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), true)],
+            StringMode::Utf8 => {
+                vec![array(Part::Whole, Box::new(Text::new(Arc::clone(&strings), &options.cancel, options.calls())?), true)]
+            }
             StringMode::Offsets => vec![
                 array(Part::Values, Box::new(Values::new(Arc::clone(&strings))?), false),
-                array(Part::Offsets, Box::new(Offsets::new(strings)?), false),
+                array(Part::Offsets, Box::new(Offsets::new(Arc::clone(&strings))?), false),
             ],
         })
     }

@@ -23,6 +23,8 @@ use crate::staging::StagedDir;
 /// What a small file costs in dirty pages beside its own: its inode and its entry in the directory.
 const FILE_RECORDS: u64 = 4096;
 
+/// What the reader of one small tensor may hold, beside what the plan gives it.
+const READER_HEAP: usize = 128 << 10;
 /// Files that are synced at the same time: a disk has room for more than one request.
 const MOST_SYNCING: usize = 16;
 /// A file shorter than this is written through the page cache while the memory lasts: an I/O of its own costs more.
@@ -52,10 +54,11 @@ impl<'a> Batch<'a> {
         let syncs_as_a_whole = staged.syncs_as_a_whole();
         // What waits is the sync of a file, where every one has to be synced by itself.
         let waiting = if syncs_as_a_whole { 0 } else { MOST_SYNCING };
+        let threads = options.thread_count(Memory::Windows).max(options.threads.map_or(waiting, |_| 0));
         let resources = Resources {
             budget: options.budget(),
-            threads: options.thread_count(Memory::Windows).max(options.threads.map_or(waiting, |_| 0)),
-            heap_bytes,
+            threads,
+            heap_bytes: heap_bytes.saturating_add((threads * READER_HEAP) as u64),
             needs_scratch: true,
             raw_itemsize: Some(1),
             in_flight: options.in_flight,
@@ -111,6 +114,10 @@ impl<'a> Batch<'a> {
         let job = Job::new(&array, self.rows, self.heap_bytes, options)?;
         // Data lie in the buffer as in the file, with the header right before them.
         let end = DATA_ALIGN + memory_len(job.spec.nbytes());
+        if end > buffer.len() {
+            let detail = "it was written to while it was being converted: a tensor is larger now";
+            return Err(Error::malformed(output.source_path(), "source", detail));
+        }
         let (front, spare) = buffer.split_at_mut(end);
         let verified = job.read_whole(&mut front[DATA_ALIGN..], spare, &self.plan, options)?;
         let header = job.header.encode(job.header.data_start());

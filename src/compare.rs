@@ -118,7 +118,10 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
     Ok(match first.found.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => Comparison::Equal(verified),
         Some((position, expected, found)) => {
-            Comparison::Different(Difference::Element { index: unravel(position, job.spec.shape()), expected, found })
+            // Of a string, the byte or the character that differs is told by what it is.
+            let width = job.spec.elements() / job.header.shape.iter().product::<u64>().max(1);
+            let index = unravel(position / width.max(1), &job.header.shape);
+            Comparison::Different(Difference::Element { index, expected, found })
         }
     })
 }
@@ -185,17 +188,17 @@ impl<'a> ArrayFile<'a> {
 
     /// How a tensor has to be converted to become an array with this header, as far as that can be told from it.
     fn choices(&self, tensor: &Tensor<'_>, options: &Options) -> (Options, Part) {
-        let descr = self.header.descr.as_str();
-        let order = if descr.starts_with('>') { ByteOrder::Big } else { ByteOrder::Little };
+        let descr = Descr::parse(&self.header.descr);
+        let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
         let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
         let options = options.clone().byte_order(order).layout(layout);
         if tensor.info().spec.dtype() != Dtype::String {
             return (options, Part::Whole);
         }
-        match descr.get(1..2) {
-            Some("u") => (options.strings(Strings::Offsets), Part::Values),
-            Some("i") => (options.strings(Strings::Offsets), Part::Offsets),
-            Some("U") => (options.strings(Strings::Utf8), Part::Whole),
+        match descr.map(|descr| descr.kind) {
+            Some('u') => (options.strings(Strings::Offsets), Part::Values),
+            Some('i') => (options.strings(Strings::Offsets), Part::Offsets),
+            Some('U') => (options.strings(Strings::Utf8), Part::Whole),
             _ => (options.strings(Strings::Pad), Part::Whole),
         }
     }

@@ -304,26 +304,25 @@ impl<'a> Converter<'a> {
                 done.push((view(staged, job)?, job.report(&outcome, started)));
             }
             options.cancel.check()?;
-            publish(staged, &options)?;
+            publish(staged)?;
             Ok(done)
         })
     }
 }
 
-/// Gives complete files their names; if one cannot have its own, those before it lose theirs again, unless they replaced a file.
-fn publish(staged: Vec<StagedFile>, options: &Options) -> Result<()> {
-    let mut published: Vec<PathBuf> = Vec::new();
+/// Gives complete files their names. If one cannot have its own, those before it lose theirs again, unless they replaced a file.
+fn publish(staged: Vec<StagedFile>) -> Result<()> {
+    let mut new: Vec<PathBuf> = Vec::new();
     for file in staged {
         let target = file.target().to_owned();
+        let is_new = target.symlink_metadata().is_err();
         if let Err(error) = file.publish() {
-            if !options.overwrite {
-                for path in &published {
-                    let _ = std::fs::remove_file(path);
-                }
+            for path in &new {
+                let _ = std::fs::remove_file(path);
             }
             return Err(error);
         }
-        published.push(target);
+        new.extend(is_new.then_some(target));
     }
     Ok(())
 }

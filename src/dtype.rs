@@ -130,6 +130,24 @@ impl Dtype {
         }
     }
 
+    /// Bytes of an element as a length of memory; 1 where there is no fixed size.
+    pub(crate) fn item_len(self) -> usize {
+        crate::spec::memory_len(self.itemsize().unwrap_or(1))
+    }
+
+    /// Whether it is a float of eight bits or four.
+    pub(crate) fn is_small_float(self) -> bool {
+        matches!(
+            self,
+            Self::Float8E5M2
+                | Self::Float8E4M3Fn
+                | Self::Float8E4M3Fnuz
+                | Self::Float8E4M3B11Fnuz
+                | Self::Float8E5M2Fnuz
+                | Self::Float4E2M1Fn
+        )
+    }
+
     /// Whether an element has fewer bits than its byte.
     pub(crate) fn is_small(self) -> bool {
         matches!(self, Self::Int4 | Self::UInt4 | Self::Int2 | Self::UInt2 | Self::Float4E2M1Fn)
@@ -159,8 +177,10 @@ impl FromStr for Dtype {
     /// Reads a name (`float32`) or a code of NumPy's (`f4`, `<f4`).
     fn from_str(text: &str) -> Result<Self, String> {
         let code = text.strip_prefix(['<', '|', '=']).unwrap_or(text);
-        let is_named_by =
-            |dtype: &&Self| dtype.name() == text || dtype.descr().is_some_and(|descr| descr[1..] == *code && !code.starts_with('V'));
+        let is_named_by = |dtype: &&Self| {
+            dtype.name() == text
+                || **dtype == dtype.as_plain() && dtype.descr().is_some_and(|descr| descr[1..] == *code && !code.starts_with('V'))
+        };
         Self::ALL.iter().find(is_named_by).copied().ok_or_else(|| {
             let names: Vec<&str> = Self::ALL.iter().filter(|dtype| dtype.descr().is_some()).map(|dtype| dtype.name()).collect();
             format!("there is no dtype {text:?}, only {}", names.join(", "))
@@ -237,6 +257,18 @@ mod tests {
         assert_eq!(Dtype::ALL.len(), 33);
         assert_eq!(Dtype::from_code(0), None);
         assert_eq!(Dtype::from_code(101), None);
+    }
+
+    #[test]
+    fn codes_of_numpy_name_the_plain_dtype() {
+        for &dtype in Dtype::ALL {
+            assert_eq!(dtype.name().parse(), Ok(dtype));
+            let Some(descr) = dtype.descr().filter(|descr| !descr.contains('V')) else { continue };
+            assert_eq!((descr.parse(), descr[1..].parse()), (Ok(dtype.as_plain()), Ok(dtype.as_plain())));
+        }
+        for text in ["", "V2", "<V1", ">f4", "float", "f16"] {
+            assert!(text.parse::<Dtype>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,17 +1,26 @@
 //! Rust types for elements that Rust has no type for.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::decode::narrow;
 use crate::decode::small::{SmallFloat, SmallInt};
 
 macro_rules! floats {
     ($($(#[$doc:meta])* $name:ident = $format:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
+        #[derive(Clone, Copy, Default, Pod, Zeroable)]
         #[repr(transparent)]
         pub struct $name(u8);
+
+        /// As numbers: NaN is equal to nothing, 0.0 to -0.0.
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.to_f32() == other.to_f32()
+            }
+        }
 
         impl $name {
             /// The element with this code.
@@ -29,7 +38,7 @@ macro_rules! floats {
             /// The nearest value, ties to even; what is too large becomes what `ml_dtypes` makes of it.
             #[must_use]
             pub fn from_f32(value: f32) -> Self {
-                Self(SmallFloat::$format.encode(value))
+                Self(narrow(SmallFloat::$format, value))
             }
 
             /// Its value, exact.
@@ -65,9 +74,23 @@ floats! {
 macro_rules! ints {
     ($($(#[$doc:meta])* $name:ident($int:ty) = $format:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
+        #[derive(Clone, Copy, Default, Pod, Zeroable)]
         #[repr(transparent)]
         pub struct $name(u8);
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.get() == other.get()
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.get().hash(state);
+            }
+        }
 
         impl $name {
             /// The element with the low bits of this byte; the others do not count.

@@ -127,6 +127,11 @@ pub(crate) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
+    /// The source, for messages.
+    pub(crate) fn source_path(&self) -> &Path {
+        self.tensor.source().path()
+    }
+
     fn name(&self) -> &Name {
         &self.tensor.info().name
     }
@@ -142,21 +147,15 @@ impl<'a> Output<'a> {
     pub(crate) fn or_left_out(&self, result: Result<Report>) -> Result<Result<Report, String>> {
         match result {
             Ok(report) => Ok(Ok(report)),
-            Err(error) => match left_out(self.tensor, &error) {
-                Some(reason) => Ok(Err(reason)),
-                None => Err(error),
-            },
+            Err(error) if is_lossy(self.tensor, &error) => Ok(Err(error.to_string())),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// Why `tensor` is left out of an export after this error, if it does not end the export.
-fn left_out(tensor: &Tensor<'_>, error: &Error) -> Option<String> {
-    match error {
-        Error::Unsupported { .. } => Some(error.to_string()),
-        Error::Lossy { .. } if tensor.info().spec.dtype() == Dtype::String => Some(error.to_string()),
-        _ => None,
-    }
+/// Whether `tensor` has strings that the array cannot hold as they are.
+fn is_lossy(tensor: &Tensor<'_>, error: &Error) -> bool {
+    matches!(error, Error::Lossy { .. }) && tensor.info().spec.dtype() == Dtype::String
 }
 
 /// Converts one that is not small.
@@ -167,7 +166,7 @@ fn convert_one(output: &Output<'_>, path: &Path, batch: &Batch<'_>, staged: &Sta
     let file = Arc::new(staged.create_file(&output.file)?);
     let outcome = job.fill(&file, path, options);
     drop(file);
-    if outcome.as_ref().is_err_and(|error| left_out(output.tensor, error).is_some()) {
+    if outcome.as_ref().is_err_and(|error| is_lossy(output.tensor, error)) {
         staged.remove_file(&output.file)?;
     }
     Ok(job.report(&outcome?, started))
@@ -217,7 +216,7 @@ fn plan_all<'a>(
                     _ => job.data_bytes(options)?,
                 };
                 needed = needed.saturating_add(copied).saturating_add(DATA_ALIGN as u64);
-                let file = file_name::encode_part(name.as_bytes(), array.part.suffix());
+                let file = array.part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned();
                 planned.outputs.push(Output { tensor, part: array.part, file, nbytes, is_turned });
             }
             Ok(())
@@ -226,9 +225,12 @@ fn plan_all<'a>(
             Ok(()) => {}
             Err(Error::BadRequest { detail }) => return Err(Error::bad_request(format!("tensor {name}: {detail}"))),
             Err(error) => {
-                let reason = tensor.info().unsupported.clone().or_else(|| left_out(tensor, &error));
+                if !matches!(error, Error::Unsupported { .. }) && !is_lossy(tensor, &error) {
+                    return Err(error);
+                }
                 planned.outputs.truncate(before);
-                planned.skipped.push(Skipped { name: name.clone(), reason: reason.ok_or(error)? });
+                let reason = tensor.info().unsupported.clone().unwrap_or_else(|| error.to_string());
+                planned.skipped.push(Skipped { name: name.clone(), reason });
             }
         }
         for output in &planned.outputs[before..] {
@@ -290,7 +292,7 @@ impl Serialize for Listed<'_> {
             json!({
                 "name": output.name.to_json(),
                 "file": output.path.file_name().map(|file| file.to_string_lossy()),
-                "part": (output.report.part != Part::Whole).then(|| output.report.part.to_string()),
+                "part": output.report.part,
                 "dtype": output.report.dtype.name(),
                 "source_dtype": output.report.source_dtype.name(),
                 "descr": output.report.descr,

@@ -43,17 +43,6 @@ pub(crate) fn encode(name: &[u8]) -> String {
     stem + EXTENSION
 }
 
-/// The file name for one of the arrays of a tensor: `suffix` stands before the extension.
-pub(crate) fn encode_part(name: &[u8], suffix: &str) -> String {
-    let file = encode(name);
-    with_suffix(&file, suffix)
-}
-
-/// `name.npy` with `suffix` before its extension; any other name with the suffix and the extension behind it.
-pub(crate) fn with_suffix(file: &str, suffix: &str) -> String {
-    if suffix.is_empty() { file.to_owned() } else { format!("{}{suffix}{EXTENSION}", file.strip_suffix(EXTENSION).unwrap_or(file)) }
-}
-
 fn cut(mut stem: String, name: &[u8]) -> String {
     stem.truncate(MOST_STEM - HASH_DIGITS - 2);
     stem += "%~";

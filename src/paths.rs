@@ -1,7 +1,10 @@
-//! Questions about paths that more than one module asks.
+//! Questions about paths and files that more than one module asks.
 
-use std::io::ErrorKind;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
@@ -42,4 +45,40 @@ pub(crate) fn look_at(path: &Path) -> Result<Found> {
 /// [`Error::Io`].
 pub(crate) fn is_file(path: &Path) -> Result<bool> {
     Ok(look_at(path)? == Found::File)
+}
+
+/// By what a file shows that it was written to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { len: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+impl Stamp {
+    /// Fails if the file at `path` does not show this any more.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Io`].
+    pub(crate) fn check(&self, file: &File, path: &Path) -> Result<()> {
+        let now = Self::of(file).map_err(Error::io("look at", path))?;
+        if now == *self {
+            return Ok(());
+        }
+        let detail = format!("it was written to while it was being converted: it was {self}, and is {now}");
+        Err(Error::malformed(path, "source", detail))
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0.0, |since| since.as_secs_f64());
+        write!(f, "{} bytes, modified {seconds:.3} s after 1970", self.len)
+    }
 }

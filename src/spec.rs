@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::dtype::Dtype;
+use crate::error::Error;
+use crate::rows::Rows;
 
 /// The most dimensions a NumPy 2 array can have (`NPY_MAXDIMS`).
 pub(crate) const MAX_NDIM: usize = 64;
@@ -88,6 +90,18 @@ impl TensorSpec {
     /// As [`new`](Self::new).
     pub(crate) fn with_dtype(&self, dtype: Dtype) -> Result<Self, String> {
         Self::new(dtype, self.shape.clone())
+    }
+
+    /// The rows of axis 0 that `rows` stands for; without, all of them.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for rows of a scalar.
+    pub(crate) fn select(&self, rows: Option<Rows>) -> Result<Range<u64>, Error> {
+        match rows {
+            Some(_) if self.shape.is_empty() => Err(Error::bad_request("a scalar has no rows to choose from")),
+            Some(rows) => Ok(rows.resolve(self.rows())),
+            None => Ok(0..self.rows()),
+        }
     }
 
     /// The same tensor with only `rows` of axis 0; `rows` must lie inside it. A scalar stays as it is.

@@ -41,19 +41,23 @@ pub(crate) struct Tile {
 }
 
 impl TilePlan {
-    /// Cuts a tensor of at least one element.
+    /// Cuts a tensor of at least one element. With `needs_spare` workers need memory for the longest part, to compare it with.
     ///
     /// # Errors
     /// [`Error::Limit`] when the smallest tile does not fit.
-    pub(crate) fn new(spec: &TensorSpec, resources: &Resources) -> Result<Self> {
+    pub(crate) fn new(spec: &TensorSpec, resources: &Resources, needs_spare: bool) -> Result<Self> {
         let (fixed, left) = resources.fixed_and_left();
         let itemsize = spec.itemsize();
         // Of what is left, but for what workers have to themselves, five sixteenths are for each of the two tiles, and the rest is
         // for output pages and what the kernel reads ahead.
-        let own = u64::from(resources.raw_itemsize.is_some()) + u64::from(resources.needs_scratch);
+        let in_flight = resources.in_flight.map_or(u64::MAX, |parts| parts.max(1) as u64);
         let chunk = (left / 32).clamp(PAGE_BYTES, MAX_CHUNK) / PAGE_BYTES * PAGE_BYTES;
-        let threads = (resources.threads as u64).clamp(1, (left / 8 / (chunk * own).max(1)).max(1));
-        let most = left.saturating_sub(threads * chunk * own) / 16 * 5;
+        let part_bytes = (left / 64).clamp(PAGE_BYTES, MAX_PART);
+        let only_if = |needed: bool, bytes: u64| if needed { bytes } else { 0 };
+        let (raw, scratch) = (only_if(resources.raw_itemsize.is_some(), chunk), only_if(resources.needs_scratch, chunk));
+        let own = raw + scratch + only_if(needs_spare, part_bytes + PAGE_BYTES * itemsize);
+        let threads = (resources.threads as u64).min(in_flight).min(left / 8 / own.max(1)).max(1);
+        let most = left.saturating_sub(threads * own) / 16 * 5;
         if most < MIN_TILE {
             let asked = fixed + (MIN_TILE + PAGE_BYTES) * 4;
             return Err(Error::Limit { what: "memory in the budget".into(), asked, allowed: Some(resources.budget.as_bytes()) });
@@ -62,19 +66,17 @@ impl TilePlan {
             shape: spec.shape().to_vec(),
             itemsize,
             extents: extents(spec.shape(), itemsize, most),
-            part_bytes: (left / 64).clamp(PAGE_BYTES, MAX_PART),
+            part_bytes,
             shares: Shares::default(),
         };
         let tile = plan.tile_bytes();
         let threads = threads.min(tile.div_ceil(plan.part_bytes));
-        let chunk_if = |needed: bool| if needed { chunk } else { 0 };
-        let (raw, scratch) = (chunk_if(resources.raw_itemsize.is_some()), chunk_if(resources.needs_scratch));
-        let buffers = 2 * tile + threads * (raw + scratch) + READ_AHEAD.min(left / 16 * 3);
+        let buffers = 2 * tile + threads * own + READ_AHEAD.min(left / 16 * 3);
         plan.shares = Shares {
             threads: memory_len(threads),
             chunk_bytes: memory_len(chunk),
             raw_bytes: memory_len(raw),
-            window_bytes: Resources::window_in(left - buffers).min(MAX_BEHIND_BUFFERS),
+            window_bytes: Resources::window_in(left - buffers).min(MAX_BEHIND_BUFFERS).min(in_flight.saturating_mul(part_bytes)),
             fixed_bytes: fixed + buffers,
             total_bytes: spec.nbytes(),
             budget: resources.budget,
@@ -82,7 +84,7 @@ impl TilePlan {
         Ok(plan)
     }
 
-    /// What the elements that are read or written at a time may have at most, when they are brought to whole pages.
+    /// The longest part in bytes, after it was rounded up to `PAGE_BYTES` elements.
     pub(crate) fn most_part_bytes(&self) -> u64 {
         self.part_bytes + PAGE_BYTES * self.itemsize
     }
@@ -326,7 +328,7 @@ mod tests {
         fn tiles_put_every_element_where_fortran_order_has_it(shape in prop::collection::vec(1u64..9, 1..6), most in 1u64..400, part in 1u64..50) {
             let spec = TensorSpec::new(Dtype::UInt16, shape.clone()).unwrap();
             let total = spec.elements();
-            let mut plan = TilePlan::new(&spec, &resources(32)).unwrap();
+            let mut plan = TilePlan::new(&spec, &resources(32), false).unwrap();
             plan.extents = extents(&shape, 2, most);
             prop_assert!(plan.tile_bytes() <= most.max(2));
             let source: Vec<u8> = (0..total as u16).flat_map(u16::to_le_bytes).collect();
@@ -362,11 +364,11 @@ mod tests {
 
         #[test]
         fn tiles_stay_within_the_budget(
-            dims in prop::collection::vec(prop_oneof![1u64..4, 1u64..3000, 1u64..2_000_000], 1..4), mib in 13u64..3000, threads in 1usize..40, needs in any::<[bool; 2]>()
+            dims in prop::collection::vec(prop_oneof![1u64..4, 1u64..3000, 1u64..2_000_000], 1..4), mib in 13u64..3000, threads in 1usize..40, needs in any::<[bool; 2]>(), spare in any::<bool>()
         ) {
             let Ok(spec) = TensorSpec::new(Dtype::Float32, dims) else { return Ok(()) };
             let resources = Resources { threads, needs_scratch: needs[0], raw_itemsize: needs[1].then_some(8), ..resources(mib) };
-            let Ok(plan) = TilePlan::new(&spec, &resources) else { panic!("there is enough") };
+            let Ok(plan) = TilePlan::new(&spec, &resources, spare) else { panic!("there is enough") };
             let Shares { threads, window_bytes, fixed_bytes, .. } = plan.shares;
             prop_assert!(fixed_bytes + window_bytes / 32 * 33 <= mib << 20);
             prop_assert!(threads >= 1 && 2 * plan.tile_bytes() <= fixed_bytes);
@@ -378,7 +380,7 @@ mod tests {
     fn runs_are_long_in_both_orders() {
         let run = |shape: &[u64]| {
             let spec = TensorSpec::new(Dtype::UInt8, shape.to_vec()).unwrap();
-            let mut plan = TilePlan::new(&spec, &resources(64)).unwrap();
+            let mut plan = TilePlan::new(&spec, &resources(64), false).unwrap();
             plan.extents = extents(shape, 1, 1 << 20);
             let tile = plan.tiles().next().unwrap();
             (plan.in_source(&tile).run, plan.in_output(&tile).run)

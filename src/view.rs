@@ -86,7 +86,8 @@ impl MmapArray {
             spec,
             descr: header.descr,
             byte_order,
-            fortran_order: header.fortran_order,
+            // Strings in Fortran order have one axis only, and are in both.
+            fortran_order: header.fortran_order && text.is_none(),
         })
     }
 

@@ -7,7 +7,6 @@ use super::{pairs, simd};
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::spec::memory_len;
 
 /// Elements that go through all steps before the next ones do, so that what lies between steps stays in the nearest cache.
 const BLOCK: usize = 1024;
@@ -132,7 +131,7 @@ impl Cast {
     /// # Errors
     /// [`Error::BadRequest`] unless both hold whole elements, and equally many.
     pub fn run(&self, from: &[u8], to: &mut [u8]) -> Result<()> {
-        let (item_from, item_to) = (itemsize(self.from), itemsize(self.to));
+        let (item_from, item_to) = (self.from.item_len(), self.to.item_len());
         if !from.len().is_multiple_of(item_from) || !to.len().is_multiple_of(item_to) || from.len() / item_from != to.len() / item_to {
             let detail = format!("{} bytes of {} elements cannot be cast into {} bytes of {}", from.len(), self.from, to.len(), self.to);
             return Err(Error::bad_request(detail));
@@ -147,7 +146,7 @@ impl Cast {
             [] => to.copy_from_slice(from),
             [only] => only.run(from, to),
             [first, middle @ .., last] => {
-                let (item_from, item_to) = (itemsize(self.from), itemsize(self.to));
+                let (item_from, item_to) = (self.from.item_len(), self.to.item_len());
                 let (mut a, mut b) = ([0; BLOCK * MOST_ITEM], [0; BLOCK * MOST_ITEM]);
                 for (from, to) in from.chunks(BLOCK * item_from).zip(to.chunks_mut(BLOCK * item_to)) {
                     let count = from.len() / item_from;
@@ -170,10 +169,6 @@ impl fmt::Debug for Cast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cast({} -> {}, {} steps)", self.from, self.to, self.steps.len())
     }
-}
-
-fn itemsize(dtype: Dtype) -> usize {
-    memory_len(dtype.itemsize().unwrap_or(1))
 }
 
 /// What swaps the byte order of every component.

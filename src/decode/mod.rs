@@ -16,6 +16,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 
 pub use cast::Cast;
+pub(crate) use pairs::narrow;
 pub(crate) use strict::Strict;
 pub(crate) use value::Value;
 

@@ -177,6 +177,13 @@ fn from_single<P: Op<To = f32>>(target: Kind) -> Step {
     }
 }
 
+/// The code of the small float that is nearest to a value.
+pub(crate) fn narrow(float: SmallFloat, value: f32) -> u8 {
+    let mut code = [0];
+    from_single::<Identity<f32>>(Kind::Small(Small::Float(float))).run(&value.to_le_bytes(), &mut code);
+    code[0]
+}
+
 /// From what `P` makes a double of.
 fn from_double<P: Op<To = f64>>(target: Kind) -> Step {
     match target {

@@ -3,7 +3,6 @@
 //! Layouts: the OCP specifications of FP8 (E4M3, E5M2) and of microscaling formats (E2M1), the `FNUZ` and `B11` variants as
 //! `ml_dtypes` defines them (`ml_dtypes/include/float8.h`, `mxfloat.h`).
 
-use super::kernels::{E2M1FnOfSingle, E4M3B11FnuzOfSingle, E4M3FnOfSingle, E4M3FnuzOfSingle, E5M2FnuzOfSingle, E5M2OfSingle, Op};
 use crate::dtype::Dtype;
 
 /// A format of eight bits or fewer: what its 256 bytes mean.
@@ -77,19 +76,6 @@ impl Small {
 }
 
 impl SmallFloat {
-    /// The code of the nearest value.
-    pub(crate) fn encode(self, value: f32) -> u8 {
-        let narrow = match self {
-            Self::E5M2 => E5M2OfSingle::apply,
-            Self::E4M3FN => E4M3FnOfSingle::apply,
-            Self::E4M3FNUZ => E4M3FnuzOfSingle::apply,
-            Self::E4M3B11FNUZ => E4M3B11FnuzOfSingle::apply,
-            Self::E5M2FNUZ => E5M2FnuzOfSingle::apply,
-            _ => E2M1FnOfSingle::apply,
-        };
-        narrow(value)
-    }
-
     /// The value of a code, exact. NaNs have no payload; the only NaN of a format without -0.0 is negative.
     pub(crate) fn decode(self, code: u8) -> f32 {
         let code = u32::from(code);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Job, Lent, Meter, Outcome};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::method::Method;
 use crate::options::Options;
 use crate::plan::Memory;
@@ -54,18 +54,14 @@ impl Turned<'_> {
 impl Job<'_> {
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
-    pub(super) fn tile_plan(&self, options: &Options) -> Result<TilePlan> {
-        TilePlan::new(&self.spec, &self.resources(Memory::Buffers, options))
+    pub(super) fn tile_plan(&self, options: &Options, needs_spare: bool) -> Result<TilePlan> {
+        TilePlan::new(&self.spec, &self.resources(Memory::Buffers, options), needs_spare)
     }
 
     /// As `copy_into`, for an array in Fortran order.
     pub(super) fn turn_into(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
         let method = Method::to_copy(file, options.method)?;
-        if method == Method::Map {
-            let detail = "an array in Fortran order is written, not mapped".into();
-            return Err(Error::Unsupported { what: format!("method {method} for this output"), detail });
-        }
-        let plan = self.tile_plan(options)?;
+        let plan = self.tile_plan(options, false)?;
         let sink = NpySink::new(Arc::clone(file), target, method, plan.shares.window_bytes);
         sink.reserve(self.spec.nbytes())?;
         let meter = Meter::new(&plan.shares, options);
@@ -84,7 +80,7 @@ impl Job<'_> {
         options: &Options,
         check: impl Fn(&Turned<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
-        let plan = self.tile_plan(options)?;
+        let plan = self.tile_plan(options, true)?;
         let meter = Meter::new(&plan.shares, options);
         self.for_each_part(&plan, options, plan.most_part_bytes(), |turned, spare| {
             check(turned, spare)?;
@@ -155,7 +151,7 @@ impl Job<'_> {
                 )?;
             }
         }
-        ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
+        self.verified(ledger.as_ref())
     }
 
     /// Fills `out` with the elements of runs, one after the other.
@@ -166,7 +162,7 @@ impl Job<'_> {
         let mut span: Option<Range<u64>> = None;
         for run in runs.clone().filter(|run| (run.end - run.start) * self.reader.spec().itemsize() < SHORT_BYTES) {
             span = Some(span.map_or(run.clone(), |span| span.start.min(run.start)..span.end.max(run.end)));
-            self.reader.fetch(run);
+            self.reader.fetch(run, &lent.context);
         }
         for run in runs {
             let (now, later) = std::mem::take(&mut out).split_at_mut(memory_len((run.end - run.start) * self.spec.itemsize()));
@@ -174,7 +170,7 @@ impl Job<'_> {
             out = later;
         }
         if let Some(span) = span {
-            self.reader.forget(span);
+            self.reader.forget(span, &lent.context);
         }
         Ok(())
     }

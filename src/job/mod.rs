@@ -18,10 +18,11 @@ use crate::format::npy::{DATA_ALIGN, Header};
 use crate::method::Method;
 use crate::options::{Layout, Options, Progress};
 use crate::os::Calls;
+use crate::paths::Stamp;
 use crate::plan::{Memory, Plan, Resources, Shares};
 use crate::rows::Rows;
 use crate::runs::{self, DataRuns, slices};
-use crate::sink::{self, Filler, NpySink, PrivateFile, Sharing, Stamp};
+use crate::sink::{self, Filler, NpySink, PrivateFile, Sharing};
 use crate::source::{Ledger, ReadContext, StoredRun, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
 use crate::tiles::Tile;
@@ -51,8 +52,10 @@ pub(crate) struct Outcome {
 /// What a worker has to itself.
 struct Lent<'a> {
     context: ReadContext<'a>,
-    /// For elements as they are stored, where they are decoded from there.
+    /// For elements as they are stored, where they are decoded from there; taken when it is needed.
     raw: Vec<u8>,
+    /// What that may have.
+    raw_bytes: usize,
 }
 
 impl<'a> Job<'a> {
@@ -62,11 +65,7 @@ impl<'a> Job<'a> {
     pub(crate) fn new(array: &'a Array<'a>, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
         let reader = array.reader.as_ref();
         let source = reader.spec();
-        let rows = match rows.filter(|_| !array.is_selected) {
-            Some(_) if source.shape().is_empty() => return Err(Error::bad_request("a scalar has no rows to choose from")),
-            Some(rows) => rows.resolve(source.rows()),
-            None => 0..source.rows(),
-        };
+        let rows = source.select(rows.filter(|_| !array.is_selected))?;
         let dtype = options.cast.unwrap_or(source.dtype());
         let decoder = Decoder::new((source.dtype(), reader.byte_order()), (dtype, options.byte_order), options.strict)?;
         let whole = source.with_dtype(dtype).map_err(Error::bad_request)?;
@@ -77,6 +76,9 @@ impl<'a> Job<'a> {
             return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
         }
         let header = if options.layout == Layout::F { header.fortran_ordered() } else { header };
+        if header.fortran_order && options.method == Some(Method::Map) {
+            return Err(Error::bad_request("an array in Fortran order cannot be written by method map"));
+        }
         if header.fortran_order && array.is_text {
             let detail = "strings are written in C order".into();
             return Err(Error::Unsupported { what: "a Fortran-ordered array of strings".into(), detail });
@@ -88,7 +90,7 @@ impl<'a> Job<'a> {
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
     pub(crate) fn check_memory(&self, options: &Options) -> Result<()> {
-        if self.header.fortran_order { self.tile_plan(options).map(|_| ()) } else { self.plan(Memory::Buffers, options).map(|_| ()) }
+        if self.header.fortran_order { self.tile_plan(options, false).map(|_| ()) } else { self.plan(Memory::Buffers, options).map(|_| ()) }
     }
 
     fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
@@ -116,7 +118,7 @@ impl<'a> Job<'a> {
         };
         let is_shared = method == Method::Clone;
         let (slices, slice_bytes, shares) = if self.header.fortran_order {
-            let plan = self.tile_plan(options)?;
+            let plan = self.tile_plan(options, false)?;
             (memory_len(plan.count()), plan.tile_bytes(), plan.shares)
         } else {
             let plan = self.plan(method.memory(), options)?;
@@ -154,7 +156,7 @@ impl<'a> Job<'a> {
         } else {
             self.read(self.elements(), out, lent)?;
         }
-        ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
+        self.verified(ledger.as_ref())
     }
 
     /// Fills `out` with elements as they are written.
@@ -163,7 +165,10 @@ impl<'a> Job<'a> {
             return self.reader.read(elements, out, &mut lent.context);
         }
         let (stored, written) = (memory_len(self.reader.spec().itemsize()), memory_len(self.spec.itemsize()));
-        let step = even_part(out.len() / written, lent.raw.len() / stored);
+        let step = even_part(out.len() / written, lent.raw_bytes / stored);
+        if lent.raw.len() < step * stored {
+            lent.raw.resize(step * stored, 0);
+        }
         for out in out.chunks_mut(step * written) {
             let count = out.len() / written;
             let raw = &mut lent.raw[..count * stored];
@@ -182,8 +187,7 @@ impl<'a> Job<'a> {
     /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
     pub(crate) fn fill(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
         if let Some((run, sharing)) = self.sharing(file, options)? {
-            let stamp = || Stamp::of(&run.file).map_err(Error::io("look at", &run.path));
-            let before = stamp()?;
+            let stamp = Stamp::of(&run.file).map_err(Error::io("look at", &run.path))?;
             if sharing.apply(&run.file, file).map_err(sink::write_error(
                 file,
                 target,
@@ -192,11 +196,7 @@ impl<'a> Job<'a> {
             ))? {
                 let outcome = self.check_shared(&run, options)?;
                 // What was checked is the source; what is shared is as it was at that moment.
-                let after = stamp()?;
-                if after != before {
-                    let detail = format!("it was written to while it was being converted: it was {before}, and is {after}");
-                    return Err(Error::malformed(&run.path, "source", detail));
-                }
+                stamp.check(&run.file, &run.path)?;
                 let sink = NpySink::shared(Arc::clone(file), target, sharing.data_start);
                 Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
                 return Ok(outcome);
@@ -257,7 +257,7 @@ impl<'a> Job<'a> {
                 Ok(())
             },
         )?;
-        Ok(outcome(ledger.verify()?))
+        Ok(outcome(self.verified(Some(&ledger))?))
     }
 
     fn copy_into(&self, file: &Arc<PrivateFile>, target: &Path, method: Method, options: &Options) -> Result<Outcome> {
@@ -289,9 +289,15 @@ impl<'a> Job<'a> {
                 Ok(())
             },
         )?;
-        let verified = ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())?;
+        let verified = self.verified(ledger.as_ref())?;
         let behind = sink.finish(&self.header, self.spec.nbytes())?;
         Ok(Outcome { method, verified, peak_memory: plan.shares.fixed_bytes + behind.held_and_peak().1 })
+    }
+
+    /// What the checksums say when everything has been read.
+    fn verified(&self, ledger: Option<&Ledger<'_>>) -> Result<Verified> {
+        self.reader.check_unchanged()?;
+        ledger.map_or(Ok(Verified::Not), Ledger::verify)
     }
 
     /// Elements of the output that are not in holes.
@@ -356,7 +362,7 @@ impl<'a> Job<'a> {
                 Ok(())
             },
         )?;
-        ledger.map_or(Ok(Verified::Not), |ledger| ledger.verify())
+        self.verified(ledger.as_ref())
     }
 
     /// Which of the arrays of a tensor it is.
@@ -389,7 +395,7 @@ impl<'a> Job<'a> {
 impl<'a> Lent<'a> {
     fn new(shares: &Shares, ledger: Option<&'a Ledger<'a>>, options: &'a Options) -> Self {
         let context = ReadContext::new(shares.chunk_bytes, ledger, &options.cancel, options.calls());
-        Self { context, raw: vec![0; shares.raw_bytes] }
+        Self { context, raw: Vec::new(), raw_bytes: shares.raw_bytes }
     }
 }
 /// Tells the caller how far a conversion is.

@@ -20,7 +20,7 @@ use crate::plan::PAGE_BYTES;
 use crate::spec::memory_len;
 
 pub(crate) use private_file::PrivateFile;
-pub(crate) use share::{Sharing, Stamp};
+pub(crate) use share::Sharing;
 pub(crate) use writeback::WriteBehind;
 
 /// An array file without its final name. Any number of threads fill windows of its data, or write buffers to it.
@@ -216,7 +216,10 @@ impl NpySink {
         }
         let (head, rest) = data.split_at(memory_len(whole.start - run.start));
         let (middle, tail) = rest.split_at(memory_len(whole.end - whole.start));
-        self.file.write_uncached_at(middle, whole.start)?;
+        match self.file.write_uncached_at(middle, whole.start) {
+            Err(error) if os::is_unsupported(&error) => self.file.write_at(middle, whole.start)?,
+            written => written?,
+        }
         self.file.write_at(head, run.start)?;
         self.file.write_at(tail, whole.end)
     }

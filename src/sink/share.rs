@@ -3,12 +3,10 @@
 //! A file system shares whole blocks only, so source and output must hold the data at offsets that are equal modulo the
 //! block size. The output's header has room to be padded to that.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::time::SystemTime;
 
 use super::PrivateFile;
 use crate::format::npy::Header;
@@ -87,27 +85,6 @@ fn answer(result: io::Result<()>) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if os::is_unsupported(&error) => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// By what a file shows that it was written to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    len: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Stamp {
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self { len: metadata.len(), modified: metadata.modified().ok() })
-    }
-}
-
-impl fmt::Display for Stamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0.0, |since| since.as_secs_f64());
-        write!(f, "{} bytes, modified {seconds:.3} s after 1970", self.len)
     }
 }
 

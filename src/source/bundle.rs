@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 
@@ -222,10 +222,9 @@ impl Bundle {
             return Err(Error::Limit { what, asked: entry.size, allowed: Some(self.limits.object_graph_bytes) });
         }
         let strings = self.stored_strings(i)?;
-        let region = strings.region.clone();
-        let graph = Strings::read_scalar(strings)?;
-        let graph =
-            ObjectGraph::parse(&graph, self.limits.object_graph_bytes).map_err(|e| e.shifted(region.offset).in_file(&region.path))?;
+        let path = Arc::clone(&strings.region.path);
+        let (offset, graph) = Strings::read_scalar(strings)?;
+        let graph = ObjectGraph::parse(&graph, self.limits.object_graph_bytes).map_err(|e| e.shifted(offset).in_file(&path))?;
         Ok(Some(Aliases::new(graph)))
     }
 }

@@ -71,10 +71,13 @@ impl<'a> Ledger<'a> {
 
     fn record_crc(&self, region: usize, offset: u64, len: u64, crc: u32) {
         let (Some(progress), Some(whole)) = (self.progress.get(region), self.regions.get(region)) else { return };
-        let contribution = crc::shift(crc, whole.nbytes - offset - len);
         let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.len += len;
-        progress.crc ^= contribution;
+        progress.len = progress.len.saturating_add(len);
+        match whole.nbytes.checked_sub(offset).and_then(|rest| rest.checked_sub(len)) {
+            Some(behind) => progress.crc ^= crc::shift(crc, behind),
+            // More than there is: that must not pass for anything.
+            None => progress.len = u64::MAX,
+        }
     }
 
     /// Compares every region that was read whole.
@@ -85,8 +88,12 @@ impl<'a> Ledger<'a> {
         let mut whole = 0;
         for (region, progress) in self.regions.iter().zip(&self.progress) {
             let Progress { len, crc: actual } = *progress.lock().unwrap_or_else(PoisonError::into_inner);
-            if len != region.nbytes {
+            if len < region.nbytes {
                 continue;
+            }
+            if len > region.nbytes {
+                let detail = format!("more than the {} bytes were read that one checksum covers", region.nbytes);
+                return Err(Error::malformed_at(&region.path, "tensor data", region.offset, detail));
             }
             whole += 1;
             if actual != region.crc32c {

@@ -71,10 +71,18 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     }
 
     /// Tells that these elements are read soon, before or after many others: what can be fetched meanwhile need not be waited for.
-    fn fetch(&self, _elements: Range<u64>) {}
+    fn fetch(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
 
     /// Tells that these elements are not read again for a long time.
-    fn forget(&self, _elements: Range<u64>) {}
+    fn forget(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
+
+    /// Called when all has been read: a reader that reads parts of the source twice fails here if those may differ.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when the source was written to since the reader was made.
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether [`read`](Self::read) fills `out` through system calls only, which report a page of a mapped output that
     /// cannot be had. A reader that stores into `out` itself would be killed, so it gets pages that are all there, which

@@ -285,12 +285,12 @@ impl TensorReader for PieceReader<'_> {
         Ok(Some(StoredRun { elements, file, path, offset: placed.piece.offset, region: Some(placed.region) }))
     }
 
-    fn fetch(&self, elements: Range<u64>) {
-        self.stored(elements).for_each(|(shard, range)| self.shards.fetch(shard, &range));
+    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.stored(elements).for_each(|(shard, range)| self.shards.fetch(shard, &range, context.calls));
     }
 
-    fn forget(&self, elements: Range<u64>) {
-        self.stored(elements).for_each(|(shard, range)| self.shards.forget(shard, &range));
+    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.stored(elements).for_each(|(shard, range)| self.shards.forget(shard, &range, context.calls));
     }
 
     fn fills_by_system_calls(&self) -> bool {

@@ -117,16 +117,16 @@ impl ShardSet {
     }
 
     /// Lets `range` of a shard be fetched meanwhile.
-    pub(crate) fn fetch(&self, shard: u32, range: &Range<u64>) {
+    pub(crate) fn fetch(&self, shard: u32, range: &Range<u64>, calls: Calls) {
         if let Ok(Shard { file, cold }) = self.open(shard) {
-            cold.fetch(&file, range);
+            cold.fetch(&file, range, calls);
         }
     }
 
     /// Lets the memory of `range` of a shard be used for something else.
-    pub(crate) fn forget(&self, shard: u32, range: &Range<u64>) {
+    pub(crate) fn forget(&self, shard: u32, range: &Range<u64>, calls: Calls) {
         if let Ok(Shard { file, cold }) = self.open(shard) {
-            cold.forget(&file, range);
+            cold.forget(&file, range, calls);
         }
     }
 

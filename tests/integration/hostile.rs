@@ -63,6 +63,7 @@ fn checkpoint_with(dir: &Path, snappy: bool, change: impl FnOnce(&mut BundleWrit
     let pieces = [vec![(0, Some(1)), (0, None)], vec![(1, Some(3)), (0, Some(2))], vec![(1, Some(3)), (2, Some(2))]];
     writer.add_partitioned(b"cut", 4, &[4, 4], &pieces, |i| (i as u32 % 2, [[1u8; 4].as_slice(), &[2; 6], &[3; 6]][i])).unwrap();
     writer.add_string(b"_CHECKPOINTABLE_OBJECT_GRAPH", b"", 0).unwrap();
+    writer.add_strings(b"text", &[3], ["a", "", "bc"], 1).unwrap();
     change(&mut writer);
     writer.finish().unwrap();
     prefix

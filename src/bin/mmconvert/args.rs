@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the environment failed, 2 usage, 3 the input is corrupt, 4 not enough memory or disk space, \
-5 verify found a difference, 6 not supported, 130 and 143 interrupted.";
+5 verify found a difference, 6 not supported or would lose something, 130 and 143 interrupted.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -227,7 +227,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
         let target = if single { args.output.clone() } else { args.output.join("array.npy") };
         let estimates = match converter.estimate(target) {
             // What an export would skip.
-            Err(error @ Error::Unsupported { .. }) if !single => {
+            Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. })) if !single => {
                 skipped.push((info.name.clone(), error.to_string()));
                 continue;
             }
@@ -246,7 +246,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
             .map(|(info, estimate)| {
                 let mut output = estimate_json(estimate);
                 output["name"] = json!(info.name.to_json());
-                output["part"] = render::part_json(estimate.part);
+                output["part"] = json!(estimate.part);
                 output["dtype"] = json!(estimate.dtype.name());
                 output["source_dtype"] = json!(info.spec.dtype().name());
                 output["shape"] = json!(estimate.shape);

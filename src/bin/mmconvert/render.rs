@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
 
-use mmconvert::{Dtype, Error, Export, HumanBytes, Name, Part, Report, Result, ShapeText, Skipped, Source, Tensor, TensorInfo, Verified};
+use mmconvert::{Dtype, Error, Export, HumanBytes, Name, Report, Result, ShapeText, Skipped, Source, Tensor, TensorInfo, Verified};
 use serde_json::{Map, Value, json};
 
 use crate::args::ColorMode;
@@ -141,16 +141,11 @@ pub(crate) fn source_facts(source: &Source) -> Map<String, Value> {
     facts
 }
 
-/// Which array of a tensor it is, unless there is only one.
-pub(crate) fn part_json(part: Part) -> Value {
-    if part == Part::Whole { Value::Null } else { json!(part.to_string()) }
-}
-
 /// What `convert --json` says of one output.
 pub(crate) fn output_json(name: &Name, path: &std::path::Path, report: &Report) -> Value {
     json!({
         "name": name.to_json(),
-        "part": part_json(report.part),
+        "part": report.part,
         "path": path.to_string_lossy(),
         "dtype": report.dtype.name(),
         "source_dtype": report.source_dtype.name(),

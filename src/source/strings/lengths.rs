@@ -17,8 +17,8 @@ const MOST_VARINT: usize = 10;
 /// Bytes of a stored checksum.
 const CRC_BYTES: usize = 4;
 /// Elements from one mark to the next, at first; with more than [`MOST_MARKS`] of them every second one goes.
-const FIRST_STEP: u64 = 1024;
-const MOST_MARKS: usize = 16 << 10;
+const FIRST_STEP: u64 = if cfg!(test) { 2 } else { 1024 };
+const MOST_MARKS: usize = if cfg!(test) { 8 } else { 16 << 10 };
 
 /// A place from which lengths can be read on.
 #[derive(Debug, Clone, Copy)]
@@ -85,13 +85,13 @@ impl Scan {
             }
         }
         let end = lengths.next;
-        let mut stored_crc = [0; CRC_BYTES];
-        stored.read(end.length_at, &mut stored_crc, Calls::Native)?;
         let data_start = end.length_at + CRC_BYTES as u64;
         if data_start.checked_add(end.data_at) != Some(size) {
             let detail = format!("{elements} strings of {} bytes together and {data_start} before them in {size} bytes", end.data_at);
             return Err(stored.malformed(0, detail));
         }
+        let mut stored_crc = [0; CRC_BYTES];
+        stored.read(end.length_at, &mut stored_crc, Calls::Native)?;
         let (expected, actual) = (crc::unmask(LittleEndian::read_u32(&stored_crc)), checksum.finish());
         if verify && actual != expected {
             let detail = format!("CRC32C of the lengths is {actual:#010x}, the file says {expected:#010x}");
@@ -132,7 +132,7 @@ pub(super) struct Lengths<'a> {
 
 impl Drop for Lengths<'_> {
     fn drop(&mut self) {
-        self.stored.forget(self.start..self.next.length_at);
+        self.stored.forget(self.start..self.next.length_at, self.calls);
     }
 }
 
@@ -222,5 +222,61 @@ impl Checksum {
     fn finish(mut self) -> u32 {
         self.flush();
         self.crc
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::source::Region;
+    use crate::source::shards::ShardSet;
+    use proptest::prelude::*;
+
+    fn varint(mut value: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_element_is_found_from_the_marks(lengths in prop::collection::vec(prop_oneof![0u64..3, 0u64..400], 0..120), picks in any::<[prop::sample::Index; 2]>()) {
+            let mut bytes = vec![0; 7];
+            let mut crc = Checksum::new(false);
+            for &length in &lengths {
+                bytes.extend(varint(length));
+                crc.add(length);
+            }
+            let masked = crc.finish().rotate_right(15).wrapping_add(0xa282_ead8);
+            bytes.extend(masked.to_le_bytes());
+            bytes.resize(bytes.len() + lengths.iter().sum::<u64>() as usize, b'x');
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("s.data-00000-of-00001"), &bytes).unwrap();
+            let shards = ShardSet::new(dir.path().join("s"), 1);
+            let region = Region { path: Path::new("s").into(), offset: 7, nbytes: bytes.len() as u64 - 7, crc32c: 0 };
+            let shape = vec![lengths.len() as u64];
+            let stored = StoredStrings { shards: &shards, shard: 0, big_endian: false, name: "t".into(), shape, region };
+            let mut ends = picks.map(|pick| pick.index(lengths.len() + 1) as u64);
+            ends.sort_unstable();
+            let scan = Scan::new(&stored, &(ends[0]..ends[1]), true, &CancelToken::new()).unwrap();
+            prop_assert!(scan.marks.len() <= MOST_MARKS);
+            let selected = &lengths[ends[0] as usize..ends[1] as usize];
+            prop_assert_eq!(scan.longest, selected.iter().copied().max().unwrap_or(0));
+            let start: u64 = lengths[..ends[0] as usize].iter().sum();
+            prop_assert_eq!(scan.selected_data.clone(), start..start + selected.iter().sum::<u64>());
+            for element in 0..=lengths.len() {
+                let mut found = scan.lengths_from(&stored, element as u64, Calls::Native).unwrap();
+                prop_assert_eq!(found.data_at(), lengths[..element].iter().sum::<u64>());
+                prop_assert_eq!(found.next_length().unwrap(), lengths.get(element).copied());
+            }
+        }
     }
 }

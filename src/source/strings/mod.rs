@@ -12,12 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::shards::ShardSet;
-use super::{ReadContext, Region, TensorReader};
+use super::{Ledger, ReadContext, Region};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::crc;
 use crate::os::Calls;
-use crate::spec::{even_part, unravel};
+use crate::paths::Stamp;
+use crate::spec::{even_part, memory_len, unravel};
 
 use lengths::{Lengths, Scan};
 pub(crate) use offsets::{Offsets, Values};
@@ -48,8 +49,8 @@ impl StoredStrings<'_> {
     }
 
     /// Gives up the memory of what was read of a file that was not in it before.
-    fn forget(&self, stored: Range<u64>) {
-        self.shards.forget(self.shard, &(self.region.offset + stored.start..self.region.offset + stored.end));
+    fn forget(&self, stored: Range<u64>, calls: Calls) {
+        self.shards.forget(self.shard, &(self.region.offset + stored.start..self.region.offset + stored.end), calls);
     }
 
     fn read(&self, at: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
@@ -68,6 +69,10 @@ pub(crate) struct Strings<'a> {
     shape: Vec<u64>,
     /// Where the bytes of all elements lie, with the checksum that they have to have.
     data: [Region; 1],
+    /// The file as it was when the lengths were gone over; they are read again.
+    stamp: Stamp,
+    verify: bool,
+    cancel: CancelToken,
 }
 
 impl<'a> Strings<'a> {
@@ -76,6 +81,7 @@ impl<'a> Strings<'a> {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Io`], [`Error::Cancelled`].
     pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, cancel: &CancelToken) -> Result<Self> {
+        let stamp = Stamp::of(&stored.shards.open(stored.shard)?.file).map_err(Error::io("look at", &stored.region.path))?;
         let mut shape = stored.shape.clone();
         let row: u64 = shape.iter().skip(1).product();
         if let Some(axis) = shape.first_mut() {
@@ -88,7 +94,7 @@ impl<'a> Strings<'a> {
         // The checksum of a whole is a linear function of those of its parts.
         let crc32c = region.crc32c ^ crc::combine(scan.crc_before_data, 0, nbytes);
         let data = [Region { path: Arc::clone(&region.path), offset: region.offset + scan.data_start, nbytes, crc32c }];
-        Ok(Self { stored, scan, selected, shape, data })
+        Ok(Self { stored, scan, selected, shape, data, stamp, verify, cancel: cancel.clone() })
     }
 
     /// The length of the longest selected element, in bytes.
@@ -99,6 +105,11 @@ impl<'a> Strings<'a> {
     /// Bytes that have to be read for the selected elements.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.scan.data_start + self.selected_bytes()
+    }
+
+    /// Bytes before those of the elements.
+    pub(crate) fn lengths_bytes(&self) -> u64 {
+        self.scan.data_start
     }
 
     /// The shape of the selected elements.
@@ -117,6 +128,7 @@ impl<'a> Strings<'a> {
 
     /// The lengths of the selected elements, from the one at `element` of them on.
     fn lengths_from(&self, element: u64, calls: Calls) -> Result<Lengths<'_>> {
+        self.check_unchanged()?;
         self.scan.lengths_from(&self.stored, self.selected.start + element, calls)
     }
 
@@ -132,25 +144,44 @@ impl<'a> Strings<'a> {
         Ok(())
     }
 
-    /// The error for an element that the array cannot hold.
-    fn lossy(&self, element: u64, detail: impl Into<String>) -> Error {
-        Error::Lossy { what: self.stored.name.clone(), index: unravel(element, &self.shape), detail: detail.into() }
+    /// Fails if the file was written to since it was opened.
+    fn check_unchanged(&self) -> Result<()> {
+        self.stamp.check(&self.stored.shards.open(self.stored.shard)?.file, self.path())
     }
 
-    /// Reads the only string of a scalar tensor, of at most `most` bytes.
+    /// The error for an element that the array cannot hold. If it is like that because the file is corrupt, it is the error for
+    /// that.
+    fn lossy(&self, element: u64, detail: impl Into<String>) -> Error {
+        let lossy = Error::Lossy { what: self.stored.name.clone(), index: unravel(element, &self.shape), detail: detail.into() };
+        if self.verify { self.verify_data().err().unwrap_or(lossy) } else { lossy }
+    }
+
+    /// Reads the bytes of all elements for their checksum.
+    fn verify_data(&self) -> Result<()> {
+        const CHUNK: u64 = 1 << 20;
+        let ledger = Ledger::new(&self.data);
+        let context = ReadContext::new(memory_len(CHUNK), Some(&ledger), &self.cancel, Calls::Native);
+        let nbytes = self.data[0].nbytes;
+        let mut buffer = vec![0; memory_len(CHUNK.min(nbytes))];
+        for at in (0..nbytes).step_by(buffer.len().max(1)) {
+            self.read_data(at, &mut buffer[..memory_len((nbytes - at).min(CHUNK))], &context)?;
+        }
+        ledger.verify().map(|_| ())
+    }
+
+    /// Reads the only string of a scalar tensor; returns where in its file it lies, too.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::Malformed`] when the checksum does not match.
-    pub(crate) fn read_scalar(stored: StoredStrings<'a>) -> Result<Vec<u8>> {
+    pub(crate) fn read_scalar(stored: StoredStrings<'a>) -> Result<(u64, Vec<u8>)> {
         let cancel = CancelToken::new();
-        let strings = Arc::new(Self::open(stored, &(0..1), true, &cancel)?);
-        let mut bytes = vec![0; crate::spec::memory_len(strings.selected_bytes())];
-        let values = Values::new(strings)?;
-        let ledger = super::Ledger::new(values.regions());
-        let mut context = ReadContext::new(1 << 20, Some(&ledger), &cancel, Calls::Standard);
-        values.read(0..bytes.len() as u64, &mut bytes, &mut context)?;
+        let strings = Self::open(stored, &(0..1), true, &cancel)?;
+        let [region] = &strings.data;
+        let mut bytes = vec![0; memory_len(region.nbytes)];
+        let ledger = Ledger::new(&strings.data);
+        strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&ledger), &cancel, Calls::Standard))?;
         ledger.verify()?;
-        Ok(bytes)
+        Ok((region.offset, bytes))
     }
 
     fn heap_bytes(&self) -> u64 {

@@ -52,6 +52,10 @@ impl TensorReader for Values<'_> {
         true
     }
 
+    fn check_unchanged(&self) -> Result<()> {
+        self.strings.check_unchanged()
+    }
+
     fn heap_bytes(&self) -> u64 {
         self.strings.heap_bytes()
     }
@@ -84,7 +88,7 @@ impl TensorReader for Offsets<'_> {
         context.check_cancelled()?;
         let mut lengths = self.strings.lengths_from(elements.start, context.calls)?;
         for place in out.chunks_exact_mut(size_of::<i64>()) {
-            let offset = lengths.data_at() - self.strings.scan.selected_data.start;
+            let offset = lengths.data_at().saturating_sub(self.strings.scan.selected_data.start);
             LittleEndian::write_u64(place, offset);
             lengths.next_length()?;
         }
@@ -93,6 +97,10 @@ impl TensorReader for Offsets<'_> {
 
     fn regions(&self) -> &[Region] {
         &self.verified
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.strings.check_unchanged()
     }
 
     fn heap_bytes(&self) -> u64 {

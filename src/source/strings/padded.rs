@@ -74,7 +74,8 @@ impl TensorReader for Padded<'_> {
             }
             let (block, behind) = std::mem::take(&mut rest).split_at_mut(room);
             rest = behind;
-            // At the end of the room they have there is never less room before what is left than that takes.
+            // They are read to the end of the block and moved forward; the gap before what is left never gets smaller than the padding
+            // that is still to be written.
             self.strings.read_data(data_at + first_skip, &mut block[room - len..], context)?;
             self.spread(block, room - len, &parts, element)?;
             element += parts.len() as u64;
@@ -84,6 +85,10 @@ impl TensorReader for Padded<'_> {
 
     fn regions(&self) -> &[Region] {
         &self.strings.data
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.strings.check_unchanged()
     }
 
     fn heap_bytes(&self) -> u64 {

@@ -18,8 +18,10 @@ use crate::spec::{TensorSpec, memory_len};
 const CHUNK: usize = 64 << 10;
 /// Bytes of one code point, at most.
 const MOST_UTF8: usize = 4;
-/// Within an element that is longer than this, places are marked from which it can be decoded on.
-const MARK_BYTES: u64 = 1 << 20;
+/// Within an element that is longer than this, places are marked from which it can be decoded on; with more than [`MOST_MARKS`] of
+/// them every second one goes.
+const MARK_BYTES: u64 = if cfg!(test) { 64 } else { 1 << 20 };
+const MOST_MARKS: usize = if cfg!(test) { 4 } else { 16 << 10 };
 
 /// The code points of `<U<n>` elements: a `uint32` tensor with one axis more, as long as the longest element.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ impl<'a> Text<'a> {
     /// [`Error::Lossy`] for the first element that is not UTF-8; [`Error::BadRequest`] when all elements as long as the longest
     /// are more than an array can have; [`Error::Io`]; [`Error::Cancelled`].
     pub(crate) fn new(strings: Arc<Strings<'a>>, cancel: &CancelToken, calls: Calls) -> Result<Self> {
-        let (mut longest, mut marks) = (0, Vec::new());
+        let (mut longest, mut marks, mut step) = (0, Vec::new(), MARK_BYTES);
         let mut lengths = strings.lengths_from(0, calls)?;
         let mut bytes = Bytes::new(&strings, lengths.data_at(), calls);
         for element in 0..strings.shape().iter().product() {
@@ -58,7 +60,15 @@ impl<'a> Text<'a> {
                 if element.is_multiple_of(1024) || done > 0 {
                     cancel.check()?;
                 }
-                if done - marked >= MARK_BYTES {
+                if done - marked >= step {
+                    if marks.len() == MOST_MARKS {
+                        step *= 2;
+                        let mut is_odd = false;
+                        marks.retain(|_| {
+                            is_odd = !is_odd;
+                            is_odd
+                        });
+                    }
                     marks.push(Mark { element, code_points, bytes: done });
                     marked = done;
                 }
@@ -155,6 +165,10 @@ impl TensorReader for Text<'_> {
         &self.strings.data
     }
 
+    fn check_unchanged(&self) -> Result<()> {
+        self.strings.check_unchanged()
+    }
+
     fn heap_bytes(&self) -> u64 {
         self.strings.heap_bytes() + (self.marks.capacity() * size_of::<Mark>()) as u64
     }
@@ -180,7 +194,12 @@ impl<'a> Bytes<'a> {
     fn refill(&mut self, left: u64) -> Result<u64> {
         let at = self.at + self.used as u64;
         if self.buffer.len() - self.used < MOST_UTF8.min(memory_len(left)) {
-            let len = memory_len(self.strings.data[0].nbytes - at).min(CHUNK);
+            let behind = self.strings.data[0].nbytes.saturating_sub(at);
+            if behind < left {
+                let detail = format!("an element goes on for {left} bytes, {behind} are left of all");
+                return Err(self.strings.stored.malformed(self.strings.scan.data_start + at, detail));
+            }
+            let len = memory_len(behind).min(CHUNK);
             self.buffer.resize(len, 0);
             self.strings.stored.read(self.strings.scan.data_start + at, &mut self.buffer, self.calls)?;
             (self.at, self.used) = (at, 0);

@@ -2,6 +2,8 @@
 
     python tests/oracle.py MMCONVERT MAKE_BUNDLE [SEED]
 
+`CAST_VALUES` is the number of values that are cast for each pair of dtypes.
+
 TensorFlow writes checkpoints and SavedModels, mmconvert converts them, and every array has to be what
 `numpy.save(f, tensor.numpy())` writes, but for the padding of the header. The other way round, TensorFlow has to read
 what the project's own bundle writer writes.
@@ -54,7 +56,7 @@ def values(dtype, shape):
     return raw.view(np_dtype).reshape(shape)
 
 
-def cast_values(dtype, count=20_011):
+def cast_values(dtype, count=int(os.environ.get("CAST_VALUES", 20_011))):
     """Values that casts treat differently: random bits, and numbers of every size, whole and not."""
     if dtype == bool:
         return RNG.integers(0, 2, count).astype(bool)

@@ -56,7 +56,7 @@ def values(dtype, shape):
     return raw.view(np_dtype).reshape(shape)
 
 
-def cast_values(dtype, count=int(os.environ.get("CAST_VALUES", 20_011))):
+def cast_values(dtype, count=int(os.environ.get("CAST_VALUES", 1_000_003))):
     """Values that casts treat differently: random bits, and numbers of every size, whole and not."""
     if dtype == bool:
         return RNG.integers(0, 2, count).astype(bool)

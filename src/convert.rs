@@ -15,7 +15,7 @@ use crate::mmap;
 use crate::options::{Layout, Options, Progress, Strings};
 use crate::rows::Rows;
 use crate::source::{Source, Tensor, TensorReader, Verified};
-use crate::staging::StagedFile;
+use crate::staging::{StagedFile, publish_all};
 use crate::view::MmapArray;
 
 /// What a conversion did.
@@ -304,27 +304,10 @@ impl<'a> Converter<'a> {
                 done.push((view(staged, job)?, job.report(&outcome, started)));
             }
             options.cancel.check()?;
-            publish(staged)?;
+            publish_all(staged)?;
             Ok(done)
         })
     }
-}
-
-/// Gives complete files their names. If one cannot have its own, those before it lose theirs again, unless they replaced a file.
-fn publish(staged: Vec<StagedFile>) -> Result<()> {
-    let mut new: Vec<PathBuf> = Vec::new();
-    for file in staged {
-        let target = file.target().to_owned();
-        let is_new = target.symlink_metadata().is_err();
-        if let Err(error) = file.publish() {
-            for path in &new {
-                let _ = std::fs::remove_file(path);
-            }
-            return Err(error);
-        }
-        new.extend(is_new.then_some(target));
-    }
-    Ok(())
 }
 
 fn only<T>(mut items: Vec<T>) -> Result<T> {

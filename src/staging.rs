@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -130,12 +130,17 @@ impl StagedFile {
     /// # Errors
     /// [`Error::OutputExists`] when the name was taken meanwhile and is to be kept, [`Error::Io`].
     pub(crate) fn publish(self) -> Result<()> {
+        self.place(None)?.directory.sync()
+    }
+
+    /// Gives the file its final name.
+    fn place(self, old: Option<TemporaryName>) -> Result<NamedFile> {
         let Self { file, target, existing, directory, temporary } = self;
         let temporary = match (temporary, existing) {
             (Some(name), _) => name,
             (None, Existing::Keep) => {
                 os::name_file(file.file(), &target).map_err(|error| name_error(error, &target))?;
-                return directory.sync();
+                return Ok(NamedFile { file, target, directory, old });
             }
             (None, Existing::Replace) => {
                 let name = temporary_name(&target);
@@ -145,8 +150,61 @@ impl StagedFile {
         };
         rename(temporary.path(), &target, existing, file.calls()).map_err(|error| name_error(error, &target))?;
         temporary.keep();
-        directory.sync()
+        Ok(NamedFile { file, target, directory, old })
     }
+
+    /// Another name for what the file will replace, if it will replace something.
+    fn second_name_of_old(&self) -> Option<TemporaryName> {
+        let name = temporary_name(&self.target);
+        (self.existing == Existing::Replace && fs::hard_link(&self.target, &name).is_ok()).then(|| TemporaryName::new(name))
+    }
+}
+
+/// A file that has its final name.
+#[derive(Debug)]
+struct NamedFile {
+    file: Arc<PrivateFile>,
+    target: PathBuf,
+    directory: Directory,
+    /// What it replaced.
+    old: Option<TemporaryName>,
+}
+
+impl NamedFile {
+    /// Puts back what was there before, unless somebody else has put another file in its place meanwhile.
+    fn undo(self) {
+        let identity = |metadata: io::Result<fs::Metadata>| metadata.map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        if identity(fs::symlink_metadata(&self.target)) != identity(self.file.file().metadata()) {
+            return;
+        }
+        match self.old {
+            Some(old) if fs::rename(old.path(), &self.target).is_ok() => old.keep(),
+            Some(_) => {}
+            None => drop(fs::remove_file(&self.target)),
+        }
+    }
+}
+
+/// Gives files that belong together their final names, all or none, and syncs their directories.
+///
+/// One name follows the other, so that a kill between two of them leaves the first one new and the second one as it was.
+///
+/// # Errors
+/// As [`StagedFile::publish`].
+pub(crate) fn publish_all(files: Vec<StagedFile>) -> Result<()> {
+    let mut placed: Vec<NamedFile> = Vec::with_capacity(files.len());
+    let is_alone = files.len() == 1;
+    for file in files {
+        let old = if is_alone { None } else { file.second_name_of_old() };
+        match file.place(old) {
+            Ok(done) => placed.push(done),
+            Err(error) => {
+                placed.into_iter().rev().for_each(NamedFile::undo);
+                return Err(error);
+            }
+        }
+    }
+    placed.iter().try_for_each(|placed| placed.directory.sync())
 }
 
 /// Gives a new file the permissions of the one that it is to replace, so that private data stay private. Nothing more:

@@ -384,6 +384,31 @@ fn parts_of_strings_have_names_beside_any_other() {
 }
 
 #[test]
+fn two_files_get_their_names_both_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = strings(dir.path(), &[b"ab", b"c"]);
+    let out = dir.path().join("x.npy");
+    let convert = |overwrite| {
+        let converter = Converter::new(&source.tensor("t").unwrap()).unwrap().strings(Strings::Offsets);
+        converter.overwrite(overwrite).write_parts(&out)
+    };
+    let (values, offsets) = (dir.path().join("x.values.npy"), dir.path().join("x.offsets.npy"));
+    // The second name cannot be had: it is taken, or a directory.
+    fs::write(&offsets, "old").unwrap();
+    assert!(matches!(convert(false), Err(Error::OutputExists { .. })));
+    assert!(!values.exists());
+    fs::remove_file(&offsets).unwrap();
+    fs::create_dir(&offsets).unwrap();
+    fs::write(&values, "old").unwrap();
+    assert!(convert(true).is_err());
+    assert_eq!(fs::read_to_string(&values).unwrap(), "old");
+    fs::remove_dir(&offsets).unwrap();
+    convert(true).unwrap();
+    assert_eq!(names_in(dir.path()), ["c.data-00000-of-00001", "c.index", "x.offsets.npy", "x.values.npy"]);
+    assert_eq!(npy(&values).1, b"abc");
+}
+
+#[test]
 fn specialised_types_are_viewed_as_what_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let convert = |dtype, bytes: &[u8]| {

@@ -158,12 +158,12 @@ impl Dtype {
     /// # Errors
     /// Where NumPy has no fixed-size element, or none that has a byte order: it would read `>V2` as if it were `<V2`.
     pub(crate) fn descr_in(self, order: ByteOrder) -> Result<String> {
-        let unsupported = |detail: &str| Error::Unsupported { what: format!("dtype {self}"), detail: detail.into() };
+        let unsupported = |detail: &str| Error::Unsupported { what: format!("{order}-endian {self}"), detail: detail.into() };
         let descr = self.descr().ok_or_else(|| unsupported("it has no fixed-size elements"))?;
         match (order, descr.split_at(1)) {
             (ByteOrder::Big, _) if self.component_size() == 1 => Ok(descr.to_owned()),
             (ByteOrder::Big, (_, kind)) if kind.starts_with('V') => {
-                Err(unsupported("NumPy has no big-endian kind of it; its bytes are written as V2, which has no byte order"))
+                Err(unsupported("its bytes are written as V2, which has no byte order in NumPy"))
             }
             (ByteOrder::Big, (_, kind)) => Ok(format!(">{kind}")),
             (ByteOrder::Little, _) => Ok(descr.to_owned()),
@@ -182,7 +182,8 @@ impl FromStr for Dtype {
                 || **dtype == dtype.as_plain() && dtype.descr().is_some_and(|descr| descr[1..] == *code && !code.starts_with('V'))
         };
         Self::ALL.iter().find(is_named_by).copied().ok_or_else(|| {
-            let names: Vec<&str> = Self::ALL.iter().filter(|dtype| dtype.descr().is_some()).map(|dtype| dtype.name()).collect();
+            let is_number = |dtype: &&Self| dtype.descr().is_some() && **dtype == dtype.as_plain();
+            let names: Vec<&str> = Self::ALL.iter().filter(is_number).map(|dtype| dtype.name()).collect();
             format!("there is no dtype {text:?}, only {}", names.join(", "))
         })
     }

@@ -41,3 +41,46 @@ fn each<O: Op>(from: &[u8], to: &mut [u8]) {
         *to = O::apply(O::From::load(*from)).store();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::kernels::{
+        As, BfloatOfSingle, Cut, CutToI64, CutToU32, CutToU64, DoubleOfHalf, E4M3FnOfSingle, HalfOfDouble, HalfOfSingle, IsNonZero,
+        SingleOfHalf, Swap32,
+    };
+    use proptest::prelude::*;
+
+    /// What this processor's vectors make of the bytes is what those that every processor has make of them.
+    fn check<O: Op>(bytes: &[u8]) {
+        let (from, to) = (size_of::<<O::From as Number>::Bytes>(), size_of::<<O::To as Number>::Bytes>());
+        let count = bytes.len() / from;
+        let (mut by_vectors, mut plain) = (vec![1; count * to], vec![2; count * to]);
+        map::<O>(&bytes[..count * from], &mut by_vectors);
+        each::<O>(&bytes[..count * from], &mut plain);
+        assert_eq!(by_vectors, plain, "{}", std::any::type_name::<O>());
+    }
+
+    proptest! {
+        #[test]
+        fn every_vector_unit_gives_the_same(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            check::<As<f32, f64>>(&bytes);
+            check::<As<f64, f32>>(&bytes);
+            check::<As<i64, f32>>(&bytes);
+            check::<As<u64, f64>>(&bytes);
+            check::<BfloatOfSingle>(&bytes);
+            check::<Cut<f32, u8>>(&bytes);
+            check::<Cut<f64, u16>>(&bytes);
+            check::<CutToI64<f32>>(&bytes);
+            check::<CutToU32<f64>>(&bytes);
+            check::<CutToU64<f64>>(&bytes);
+            check::<DoubleOfHalf>(&bytes);
+            check::<E4M3FnOfSingle>(&bytes);
+            check::<HalfOfDouble>(&bytes);
+            check::<HalfOfSingle>(&bytes);
+            check::<IsNonZero<f32>>(&bytes);
+            check::<SingleOfHalf>(&bytes);
+            check::<Swap32>(&bytes);
+        }
+    }
+}

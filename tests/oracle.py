@@ -37,7 +37,7 @@ NUMBERS = [
     tf.uint16, tf.complex128, tf.float16, tf.uint32, tf.uint64, tf.dtypes.experimental.float8_e5m2,
     tf.dtypes.experimental.float8_e4m3fn, tf.dtypes.experimental.int4, tf.dtypes.experimental.uint4,
 ]  # fmt: skip
-SMALL = [t for name in ["int2", "uint2"] if (t := getattr(tf.dtypes.experimental, name, None))] + [
+SMALL = [t for name in ["int2", "uint2", "float4_e2m1fn"] if (t := getattr(tf.dtypes.experimental, name, None))] + [
     tf.as_dtype(t) for t in (ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e4m3b11fnuz, ml_dtypes.float8_e5m2fnuz)
 ]
 QUANTISED = [tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32]
@@ -60,7 +60,7 @@ def cast_values(dtype, count=int(os.environ.get("CAST_VALUES", 1_000_003))):
     """Values that casts treat differently: random bits, and numbers of every size, whole and not."""
     if dtype == bool:
         return RNG.integers(0, 2, count).astype(bool)
-    bits = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}.get(dtype.name, 8)
+    bits = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2}.get(dtype.name, 8)
     raw = RNG.integers(0, 2**bits, (count, dtype.itemsize), dtype=np.uint8)
     array = raw.view(dtype).reshape(count).copy()
     if dtype.kind in "fc":

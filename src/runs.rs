@@ -28,12 +28,12 @@ pub(crate) struct DataRuns<'a> {
     left: Range<u64>,
     /// Whether holes are looked for.
     sparse: bool,
-    array: Option<Array<'a>>,
+    array: Option<Finished<'a>>,
 }
 
 /// A finished array of the same elements: where it has data, a hole of the source counts as data too.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Array<'a> {
+pub(crate) struct Finished<'a> {
     pub(crate) file: &'a File,
     pub(crate) data_offset: u64,
     /// The position in the tensor of its first element.
@@ -57,7 +57,7 @@ impl<'a> DataRuns<'a> {
     }
 
     /// The same, for elements that are to be compared with those of an array.
-    pub(crate) fn beside(self, array: Array<'a>) -> Self {
+    pub(crate) fn beside(self, array: Finished<'a>) -> Self {
         Self { array: Some(array), ..self }
     }
 

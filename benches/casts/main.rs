@@ -15,7 +15,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use memmap2::MmapMut;
-use mmconvert::{Cast, Dtype};
+use mmconvert::{ByteOrder, Cast, Dtype};
 
 /// What is shown unless all are asked for.
 const PAIRS: &[(&str, &str)] = &[
@@ -127,6 +127,32 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
+/// Times one cast in all ways and prints a line.
+fn compare(
+    (from, to): (&str, &str),
+    (source, target): (&[u8], &mut [u8]),
+    (item_from, item_to): (usize, usize),
+    work: impl Fn(&[u8], &mut [u8]) + Sync,
+    numpy: &mut Option<Numpy>,
+    rounds: usize,
+) {
+    let rate = |seconds: f64| source.len() as f64 / seconds / 1e9;
+    let (mut one, mut two, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        one.push(time(|| work(source, target)));
+        two.push(time(|| halves(source, target, item_from, item_to, &work)));
+        theirs.extend(numpy.as_mut().and_then(|numpy| numpy.seconds(from, to)));
+    }
+    let (one, two) = (rate(median(one)), rate(median(two)));
+    print!("{from:<16}{to:<20}{one:>9.1}{two:>10.1}{:>7.2}", two / one);
+    if theirs.is_empty() {
+        println!();
+    } else {
+        let theirs = rate(median(theirs));
+        println!("{theirs:>9.1}{:>9.2}", one / theirs);
+    }
+}
+
 fn main() {
     let (bytes, rounds) = (number("MIB", 64) << 20, number("ROUNDS", 7));
     let mut numpy = Numpy::start(bytes);
@@ -144,6 +170,15 @@ fn main() {
     let (one, two) = (rate(median(one)), rate(median(two)));
     println!("{:<36}{one:>9.1}{two:>10.1}{:>7.2}", "memcpy", two / one);
 
+    let (source, mut target) = (memory(bytes), memory(bytes));
+    for name in ["uint16", "float32", "float64", "complex64"] {
+        let dtype = Dtype::from_name(name).expect("a dtype");
+        let cast = Cast::ordered((dtype, ByteOrder::Big), (dtype, ByteOrder::Little)).expect("a cast");
+        let work = |from: &[u8], to: &mut [u8]| cast.run(from, to).expect("lengths match");
+        let swapped = format!(">{name}");
+        compare((&swapped, name), (&source, &mut target), (8, 8), work, &mut numpy, rounds);
+    }
+
     let all = std::env::var("PAIRS").is_ok_and(|pairs| pairs == "all");
     let names: Vec<&str> =
         Dtype::ALL.iter().filter(|dtype| dtype.itemsize().is_some() && !dtype.name().starts_with('q')).map(|dtype| dtype.name()).collect();
@@ -156,19 +191,6 @@ fn main() {
         let (item_from, item_to) = (from.itemsize().expect("a number") as usize, to.itemsize().expect("a number") as usize);
         let mut target = memory(source.len() / item_from * item_to);
         let work = |from: &[u8], to: &mut [u8]| cast.run(from, to).expect("lengths match");
-        let (mut one, mut two, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            one.push(time(|| work(&source, &mut target)));
-            two.push(time(|| halves(&source, &mut target, item_from, item_to, work)));
-            theirs.extend(numpy.as_mut().and_then(|numpy| numpy.seconds(from_name, to_name)));
-        }
-        let (one, two) = (rate(median(one)), rate(median(two)));
-        print!("{from_name:<16}{to_name:<20}{one:>9.1}{two:>10.1}{:>7.2}", two / one);
-        if theirs.is_empty() {
-            println!();
-        } else {
-            let theirs = rate(median(theirs));
-            println!("{theirs:>9.1}{:>9.2}", one / theirs);
-        }
+        compare((from_name, to_name), (&source, &mut target), (item_from, item_to), work, &mut numpy, rounds);
     }
 }

@@ -10,7 +10,10 @@ BYTES = int(sys.argv[1])
 
 
 def dtype(name):
-    return np.dtype(getattr(ml_dtypes, name, None) or name)
+    """A dtype by its name; with `>` before it, of the other byte order."""
+    plain = name.removeprefix(">")
+    found = np.dtype(getattr(ml_dtypes, plain, None) or plain)
+    return found if plain == name else found.newbyteorder(">")
 
 
 known = (None, None, None)

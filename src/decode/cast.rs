@@ -97,8 +97,11 @@ impl Cast {
         Self::ordered((from, ByteOrder::Little), (to, ByteOrder::Little))
     }
 
-    /// The cast between elements of these byte orders.
-    pub(crate) fn ordered(from: (Dtype, ByteOrder), to: (Dtype, ByteOrder)) -> Result<Self> {
+    /// The cast between elements of these byte orders; from a dtype to itself it changes nothing else.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn ordered(from: (Dtype, ByteOrder), to: (Dtype, ByteOrder)) -> Result<Self> {
         let cast = pairs::find(from.0, to.0)
             .map_err(|why| Error::Unsupported { what: format!("a cast from {} to {}", from.0, to.0), detail: why.into() })?;
         let swap = |(dtype, order)| if order == ByteOrder::Big { swap_step(dtype) } else { None };

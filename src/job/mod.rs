@@ -346,7 +346,7 @@ impl<'a> Job<'a> {
         let meter = Meter::new(&plan.shares, options);
         let buffer = || vec![0; memory_len(plan.slice_bytes())];
         let (first, itemsize) = (self.elements().start, self.spec.itemsize());
-        let array = runs::Array { file: array.0, data_offset: array.1, first, itemsize };
+        let array = runs::Finished { file: array.0, data_offset: array.1, first, itemsize };
         let runs = DataRuns::new(self.reader, self.elements(), true, &options.cancel).beside(array);
         crate::pool::run(
             plan.shares.threads,

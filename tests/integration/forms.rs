@@ -426,6 +426,8 @@ fn specialised_types_are_viewed_as_what_they_are() {
     assert_eq!(array.view::<Int4>().unwrap().iter().map(|x| x.get()).collect::<Vec<i8>>(), [-1, -8, 7]);
     let array = convert(Dtype::BFloat16, &[0x80, 0x3f]);
     assert_eq!(array.view::<half::bf16>().unwrap()[[0]].to_f32(), 1.0);
+    let array = convert(Dtype::Float16, &[0x00, 0x3c]);
+    assert_eq!(array.view::<half::f16>().unwrap()[[0]].to_f32(), 1.0);
     let array = convert(Dtype::Complex64, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]);
     let one = array.view::<num_complex::Complex<f32>>().unwrap()[[0]];
     assert_eq!((one.re, one.im), (1.0, 2.0));

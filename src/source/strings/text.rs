@@ -221,8 +221,7 @@ impl<'a> Bytes<'a> {
             Err(error) => {
                 let at = error.valid_up_to();
                 let found = ahead.get(at).copied().unwrap_or_default();
-                let detail =
-                    format!("is not UTF-8: it has {found:#04x} at byte {}; padded or as offsets it would be kept", done + at as u64);
+                let detail = format!("is not UTF-8: it has {found:#04x} at byte {}; strings as offsets keep it", done + at as u64);
                 Err(self.strings.lossy(element, detail))
             }
         }

@@ -12,7 +12,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::Header;
-use crate::options::{Options, Strings as StringMode};
+use crate::options::{Layout, Options, Strings as StringMode};
 use crate::rows::Rows;
 use crate::source::strings::{Offsets, Padded, Strings, Text, Values};
 use crate::source::{Tensor, TensorReader};
@@ -154,6 +154,6 @@ impl<'a> Array<'a> {
             }
             _ => Header::new(&descr, shape),
         };
-        Ok(header)
+        Ok(if options.layout == Layout::F { header.fortran_ordered() } else { header })
     }
 }

@@ -16,7 +16,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::method::Method;
-use crate::options::{Layout, Options, Progress};
+use crate::options::{Options, Progress};
 use crate::os::Calls;
 use crate::paths::Stamp;
 use crate::plan::{Memory, Plan, Resources, Shares};
@@ -75,7 +75,6 @@ impl<'a> Job<'a> {
             let what = format!("a tensor of {} dimensions", header.shape.len());
             return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
         }
-        let header = if options.layout == Layout::F { header.fortran_ordered() } else { header };
         if header.fortran_order && options.method == Some(Method::Map) {
             return Err(Error::bad_request("an array in Fortran order cannot be written by method map"));
         }

@@ -1,15 +1,17 @@
 //! The library call: one tensor into one `.npy`, with its choices and its report.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::array::{Array, Part};
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
+use crate::columns::Ragged;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::job::Job;
+use crate::job::{Job, Pass};
 use crate::method::Method;
 use crate::mmap;
 use crate::options::{Layout, Options, Progress, Strings};
@@ -44,6 +46,8 @@ pub struct Report {
     pub verified: Verified,
     /// The most memory in use, by the plan's account: process, source, buffers, output pages not on disk yet.
     pub peak_memory: u64,
+    /// What of the source had to be given up, one sentence each: see [`RecordOptions::salvage`](crate::RecordOptions::salvage).
+    pub lost: Vec<String>,
 }
 
 /// The finished array and what it took.
@@ -213,6 +217,9 @@ impl<'a> Converter<'a> {
     /// [`Error::Unsupported`] when the cast or the method that was asked for cannot be had.
     pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
         let options = self.options.settled();
+        if let Some(pass) = self.pass(&options)? {
+            return pass.estimate(&options);
+        }
         self.with_jobs(&options, |jobs| jobs.iter().map(|job| job.estimate(output.as_ref(), &options)).collect())
     }
 
@@ -221,6 +228,15 @@ impl<'a> Converter<'a> {
             Input::Tensor(tensor) => Some(tensor.source()),
             Input::Array(_) => None,
         }
+    }
+
+    /// The pass over records that makes the arrays, if the tensor is a feature of records.
+    fn pass(&self, options: &Options) -> Result<Option<Pass<'a>>> {
+        let Input::Tensor(tensor) = &self.input else { return Ok(None) };
+        let Some(records) = tensor.source().records() else { return Ok(None) };
+        let (set, feature) = records.feature(tensor.index());
+        let pass = Pass::plan(records, set, &[feature], self.rows, tensor.source().heap_bytes(), options);
+        pass.map(Some).map_err(|failure| failure.error)
     }
 
     fn with_jobs<T>(&self, options: &Options, work: impl FnOnce(&[Job<'_>]) -> Result<T>) -> Result<T> {
@@ -247,9 +263,9 @@ impl<'a> Converter<'a> {
     /// when strings become two arrays; [`Error::Cancelled`]; [`Error::Io`].
     pub fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
         self.check_one_array("run")?;
-        let (array, report) = only(self.execute(path.as_ref(), |staged, job| {
+        let (array, report) = only(self.execute(path.as_ref(), |staged, element| {
             let map = mmap::map_finished(staged.file()).map_err(Error::io("map", staged.target()))?;
-            MmapArray::new(map, staged.target(), Some(job.spec.dtype()))
+            MmapArray::new(map, staged.target(), Some(element))
         })?)?;
         Ok(Converted { array, report })
     }
@@ -279,14 +295,20 @@ impl<'a> Converter<'a> {
             Input::Tensor(tensor) if tensor.info().spec.dtype() == Dtype::String && self.options.strings == Strings::Offsets => {
                 Err(Error::bad_request(format!("strings as offsets become two arrays: use write_parts, not {method}")))
             }
+            Input::Tensor(tensor) if tensor.source().records().is_some() && self.options.records.ragged == Some(Ragged::Offsets) => {
+                Err(Error::bad_request(format!("lists as offsets become two arrays: use write_parts, not {method}")))
+            }
             _ => Ok(()),
         }
     }
 
     /// What can still fail once a file is complete happens in `view`, before any file gets its name.
-    fn execute<V>(self, path: &Path, view: impl Fn(&StagedFile, &Job<'_>) -> Result<V>) -> Result<Vec<(V, Report)>> {
+    fn execute<V>(self, path: &Path, view: impl Fn(&StagedFile, Dtype) -> Result<V>) -> Result<Vec<(V, Report)>> {
         let started = Instant::now();
         let options = self.options.settled();
+        if let Some(pass) = self.pass(&options)? {
+            return self.execute_pass(&pass, path, &options, started, view);
+        }
         self.with_jobs(&options, |jobs| {
             let mut staged = Vec::with_capacity(jobs.len());
             for job in jobs {
@@ -301,12 +323,42 @@ impl<'a> Converter<'a> {
             let mut done = Vec::with_capacity(jobs.len());
             for (job, staged) in jobs.iter().zip(&staged) {
                 let outcome = job.fill(staged.file(), staged.target(), &options)?;
-                done.push((view(staged, job)?, job.report(&outcome, started)));
+                done.push((view(staged, job.spec.dtype())?, job.report(&outcome, started)));
             }
             options.cancel.check()?;
             publish_all(staged)?;
             Ok(done)
         })
+    }
+
+    fn execute_pass<V>(
+        &self,
+        pass: &Pass<'_>,
+        path: &Path,
+        options: &Options,
+        started: Instant,
+        view: impl Fn(&StagedFile, Dtype) -> Result<V>,
+    ) -> Result<Vec<(V, Report)>> {
+        let mut staged = Vec::with_capacity(pass.arrays.len());
+        for array in &pass.arrays {
+            let file = StagedFile::create(&array.part.path(path), options.existing(), options.calls())?;
+            if let Some(source) = self.source() {
+                source.check_not_own(file.target())?;
+            }
+            staged.push(file);
+        }
+        let files: Vec<_> = staged.iter().map(|file| (Arc::clone(file.file()), file.target())).collect();
+        let outputs = pass.outputs(&files, options)?;
+        let filled = pass.run(&outputs, options).map_err(|failure| failure.error)?;
+        let outcomes = pass.finish(outputs, &filled, options)?;
+        let mut done = Vec::with_capacity(staged.len());
+        for (at, outcome) in outcomes.iter().enumerate() {
+            let report = pass.report(at, &filled, outcome, started, options)?;
+            done.push((view(&staged[at], pass.arrays[at].element())?, report));
+        }
+        options.cancel.check()?;
+        publish_all(staged)?;
+        Ok(done)
     }
 }
 

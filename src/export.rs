@@ -1,6 +1,6 @@
 //! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -17,10 +17,11 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
-use crate::job::Job;
+use crate::job::{Failure, Job, Pass};
 use crate::options::{Options, Progress};
 use crate::paths::is_file;
 use crate::rows::Rows;
+use crate::source::records::{Feature, RecordContainer};
 use crate::source::{Name, Source, Tensor};
 use crate::staging::StagedDir;
 
@@ -75,6 +76,9 @@ pub struct Skipped {
 pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let dir = dir.as_ref();
     let options = &options.settled();
+    if let Some(records) = source.records() {
+        return export_records(source, records, tensors, rows, dir, options);
+    }
     let staged = StagedDir::create(dir, options.existing(), options.calls())?;
     let heap_bytes = source.heap_bytes().saturating_add((tensors.len() * OUTPUT_HEAP_BYTES) as u64);
     // The small ones together, then each of the others with all workers on it.
@@ -112,6 +116,94 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
     options.cancel.check()?;
     staged.publish()?;
     Ok(Export { outputs, skipped })
+}
+
+/// The same for features of records: one pass over each set of them, for all features that are wanted.
+fn export_records(
+    source: &Source,
+    records: &RecordContainer,
+    tensors: &[Tensor<'_>],
+    rows: Option<Rows>,
+    dir: &Path,
+    options: &Options,
+) -> Result<Export> {
+    let staged = StagedDir::create(dir, options.existing(), options.calls())?;
+    let mut sets: BTreeMap<usize, Vec<(&Name, Feature)>> = BTreeMap::new();
+    for tensor in tensors {
+        let (set, feature) = records.feature(tensor.index());
+        sets.entry(set).or_default().push((&tensor.info().name, feature));
+    }
+    let (mut outputs, mut skipped) = (Vec::new(), Vec::new());
+    for (set, mut features) in sets {
+        // A feature that turns out to be no array is left out, and the others are made without it.
+        while !features.is_empty() {
+            match export_pass(source, records, set, &features, rows, dir, &staged, options) {
+                Ok(done) => {
+                    outputs.extend(done);
+                    break;
+                }
+                Err(Failure { column: Some(column), error: error @ (Error::Unsupported { .. } | Error::Lossy { .. }) }) if !options.strict => {
+                    let (name, _) = features.remove(column);
+                    skipped.push(Skipped { name: name.clone(), reason: error.to_string() });
+                }
+                Err(failure) => return Err(failure.error),
+            }
+        }
+    }
+    if outputs.is_empty() {
+        return Err(nothing_to_convert(source, &skipped));
+    }
+    write_manifest(source, &outputs, &skipped, dir, &staged)?;
+    options.cancel.check()?;
+    staged.publish()?;
+    Ok(Export { outputs, skipped })
+}
+
+#[expect(clippy::too_many_arguments, reason = "what is exported, from where, and to where")]
+fn export_pass(
+    source: &Source,
+    records: &RecordContainer,
+    set: usize,
+    features: &[(&Name, Feature)],
+    rows: Option<Rows>,
+    dir: &Path,
+    staged: &StagedDir,
+    options: &Options,
+) -> Result<Vec<Exported>, Failure> {
+    let started = Instant::now();
+    let wanted: Vec<Feature> = features.iter().map(|(_, feature)| feature.clone()).collect();
+    let pass = Pass::plan(records, set, &wanted, rows, source.heap_bytes(), options)?;
+    let mut named = Vec::with_capacity(pass.arrays.len());
+    for array in &pass.arrays {
+        let name = features[array.column].0;
+        let file = array.part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned();
+        if named.iter().any(|(_, other, _)| *other == file) {
+            return Err(Error::bad_request(format!("two arrays would become {file}: convert them into two directories")).into());
+        }
+        let path = dir.join(&file);
+        if staged.is_there() {
+            staged.check_replaceable(&file)?;
+            source.check_not_own(&path)?;
+        }
+        named.push((name, file, path));
+    }
+    let made = || -> Result<Vec<Exported>, Failure> {
+        let files: Vec<_> = named.iter().map(|(_, file, path)| Ok((Arc::new(staged.create_file(file)?), path.as_path()))).collect::<Result<_>>()?;
+        let outputs = pass.outputs(&files, options)?;
+        let filled = pass.run(&outputs, options)?;
+        let outcomes = pass.finish(outputs, &filled, options)?;
+        let exported = |(at, outcome): (usize, &_)| {
+            let report = pass.report(at, &filled, outcome, started, options)?;
+            Ok(Exported { name: named[at].0.clone(), path: named[at].2.clone(), report })
+        };
+        Ok(outcomes.iter().enumerate().map(exported).collect::<Result<_>>()?)
+    };
+    made().inspect_err(|_| {
+        for (_, file, _) in &named {
+            // What was not made has no file.
+            let _ = staged.remove_file(file);
+        }
+    })
 }
 
 /// One file of an export.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
+use crate::columns::RecordOptions;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::method::Method;
@@ -33,6 +34,7 @@ pub struct Options {
     pub(crate) byte_order: ByteOrder,
     pub(crate) layout: Layout,
     pub(crate) strings: Strings,
+    pub(crate) records: RecordOptions,
     pub(crate) method: Option<Method>,
     pub(crate) in_flight: Option<usize>,
     pub(crate) cancel: CancelToken,
@@ -53,6 +55,7 @@ impl Default for Options {
             byte_order: ByteOrder::Little,
             layout: Layout::C,
             strings: Strings::Pad,
+            records: RecordOptions::default(),
             method: None,
             in_flight: None,
             cancel: CancelToken::new(),
@@ -73,6 +76,7 @@ impl fmt::Debug for Options {
             .field("byte_order", &self.byte_order)
             .field("layout", &self.layout)
             .field("strings", &self.strings)
+            .field("records", &self.records)
             .field("method", &self.method)
             .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
@@ -147,6 +151,13 @@ impl Options {
     #[must_use]
     pub fn strings(mut self, strings: Strings) -> Self {
         self.strings = strings;
+        self
+    }
+
+    /// Choices for sources of records.
+    #[must_use]
+    pub fn records(mut self, records: RecordOptions) -> Self {
+        self.records = records;
         self
     }
 
@@ -262,7 +273,7 @@ impl FromStr for Strings {
 pub struct Progress {
     /// Bytes of the output that are filled.
     pub done_bytes: u64,
-    /// All bytes of the output.
+    /// All bytes of the output; 0 where that is not known before the source has been read.
     pub total_bytes: u64,
     /// Memory in use by the plan's account: buffers and output pages not on disk yet.
     pub memory_bytes: u64,

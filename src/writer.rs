@@ -24,9 +24,6 @@ use crate::spec::{ShapeText, TensorSpec};
 use crate::staging::StagedFile;
 use crate::view::MmapArray;
 
-/// Space for an array of unknown length is taken in steps of at least this, and of an eighth of what there is.
-const GROWTH_BYTES: u64 = 64 << 20;
-
 /// What array is to be written, and how; [`create`](Self::create) starts it.
 #[derive(Debug, Clone)]
 pub struct ArrayBuilder {
@@ -340,8 +337,7 @@ impl ArrayWriter {
         if self.rows.is_some() {
             return Ok(());
         }
-        let ahead = end.div_ceil(GROWTH_BYTES) * GROWTH_BYTES + end / 8;
-        self.sink.reserve_ahead(end, ahead)
+        self.sink.grow(end)
     }
 
     fn claim_rows(&self, rows: &Range<u64>) -> Result<Range<u64>> {

@@ -2,11 +2,14 @@
 
 mod cast;
 mod cut;
+pub(crate) mod image;
 mod kernels;
 mod pairs;
 mod simd;
 pub(crate) mod small;
 mod strict;
+#[cfg(feature = "libjpeg-turbo")]
+mod turbo;
 mod value;
 
 use std::fmt;

@@ -161,7 +161,8 @@ fn check_rank(axes: usize, at: usize, what: &'static str) -> Result<(), ParseErr
     if axes < MAX_RANK { Ok(()) } else { Err(ParseError::new(at, what, format!("more than {MAX_RANK} dimensions"))) }
 }
 
-fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<(), ParseError> {
+/// Reads a `TensorShapeProto` of a stored tensor.
+pub(crate) fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<(), ParseError> {
     const WHAT: &str = "tensor shape";
     for field in fields {
         let field = field?;
@@ -184,6 +185,31 @@ fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<(), ParseErro
         }
     }
     Ok(())
+}
+
+/// Reads a `TensorShapeProto` in which lengths, or the rank, may be unknown.
+pub(crate) fn parse_shape_with_unknown(fields: Fields<'_>) -> Result<Option<Vec<Option<u64>>>, ParseError> {
+    const WHAT: &str = "tensor shape";
+    let mut shape = Vec::new();
+    for field in fields {
+        let field = field?;
+        match field.number {
+            2 => {
+                let mut size = 0;
+                for part in field.message(WHAT)? {
+                    let part = part?;
+                    if part.number == 1 {
+                        size = part.int64(WHAT)?;
+                    }
+                }
+                check_rank(shape.len(), field.offset, WHAT)?;
+                shape.push(u64::try_from(size).ok());
+            }
+            3 if field.varint(WHAT)? != 0 => return Ok(None),
+            _ => {}
+        }
+    }
+    Ok(Some(shape))
 }
 
 fn parse_slice(fields: Fields<'_>) -> Result<Vec<Extent>, ParseError> {

@@ -3,9 +3,13 @@
 pub(crate) mod bundle;
 pub(crate) mod checkpoint_state;
 pub(crate) mod crc;
+pub(crate) mod example;
 pub(crate) mod npy;
 pub(crate) mod object_graph;
 pub(crate) mod ordered_code;
 pub(crate) mod proto;
+pub(crate) mod snapshot;
 pub(crate) mod table;
+pub(crate) mod tensor_proto;
+pub(crate) mod tfrecord;
 pub(crate) mod varint;

@@ -1,6 +1,7 @@
 //! Source, plan, decode and sink joined: what is done to make one array, by whatever method.
 
 mod fortran;
+mod records;
 
 use std::fs::File;
 use std::ops::Range;
@@ -26,6 +27,8 @@ use crate::sink::{self, Filler, NpySink, PrivateFile, Sharing};
 use crate::source::{Ledger, ReadContext, StoredRun, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
 use crate::tiles::Tile;
+
+pub(crate) use records::{Failure, Output, Pass, Scan, scan};
 
 /// One array, ready to be made: everything that can be refused without an output has been.
 pub(crate) struct Job<'a> {
@@ -387,6 +390,7 @@ impl<'a> Job<'a> {
             method: outcome.method,
             verified: outcome.verified,
             peak_memory: outcome.peak_memory,
+            lost: Vec::new(),
         }
     }
 }

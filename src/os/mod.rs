@@ -96,7 +96,7 @@ impl Cold {
     }
 
     /// Looks at some places of the file: to count all its pages takes a tenth of a second for a few GiB.
-    fn get(&self, file: &File) -> bool {
+    pub(crate) fn get(&self, file: &File) -> bool {
         const PLACES: u64 = 64;
         const LENGTH: u64 = 64 << 10;
         *self.0.get_or_init(|| {

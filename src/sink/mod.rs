@@ -23,6 +23,9 @@ pub(crate) use private_file::PrivateFile;
 pub(crate) use share::Sharing;
 pub(crate) use writeback::WriteBehind;
 
+/// Space for an array of unknown length is taken in steps of at least this.
+const GROWTH_BYTES: u64 = 64 << 20;
+
 /// An array file without its final name. Any number of threads fill windows of its data, or write buffers to it.
 #[derive(Debug)]
 pub(crate) struct NpySink {
@@ -108,8 +111,8 @@ impl NpySink {
         }
     }
 
-    /// As [`reserve`](Self::reserve), for an array that grows: `ahead` bytes if there is room, else just `nbytes`.
-    pub(crate) fn reserve_ahead(&self, nbytes: u64, ahead: u64) -> Result<()> {
+    /// As [`reserve`](Self::reserve): `ahead` bytes if there is room, else just `nbytes`.
+    fn reserve_ahead(&self, nbytes: u64, ahead: u64) -> Result<()> {
         let have = *self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         if nbytes.saturating_add(self.data_start) <= have {
             return Ok(());
@@ -170,6 +173,30 @@ impl NpySink {
             written.and(self.behind.submit(&self.file, pages))
         };
         result.map_err(|e| self.write_error("write", len)(e))
+    }
+
+    /// Writes `data` as these bytes of an array that may grow by them, wherever they start and end.
+    ///
+    /// Whole pages go past the page cache, if that can be. Those that are shared with a neighbour stay in it until that one has come.
+    pub(crate) fn place(self: &Arc<Self>, bytes: Range<u64>, data: &[u8]) -> Result<()> {
+        self.grow(bytes.end)?;
+        if self.method == Method::Map {
+            let mut window = self.window(bytes, Filler::Stores)?;
+            window.copy_from_slice(data);
+            return window.commit();
+        }
+        let run = bytes.start + self.data_start..bytes.end + self.data_start;
+        let pages = run.start / PAGE_BYTES * PAGE_BYTES..run.end.next_multiple_of(PAGE_BYTES);
+        let len = pages.end - pages.start;
+        self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
+        let written = self.write_run(&run, data);
+        written.and(self.behind.submit(&self.file, pages)).map_err(|e| self.write_error("write", len)(e))
+    }
+
+    /// Makes sure that an array which grows has room for `nbytes`: in steps of some size, and of an eighth of what there is.
+    pub(crate) fn grow(&self, nbytes: u64) -> Result<()> {
+        let ahead = nbytes.div_ceil(GROWTH_BYTES).saturating_mul(GROWTH_BYTES).saturating_add(nbytes / 8);
+        self.reserve_ahead(nbytes, ahead)
     }
 
     /// Writes `data` as many short runs of the array, once the limit on dirty pages allows for the pages that they touch.

@@ -80,6 +80,11 @@ impl Bundle {
         Ok(bundle)
     }
 
+    /// The tensor with this key.
+    fn position(&self, key: &[u8]) -> Option<usize> {
+        self.index.find(key)?.checked_sub(self.tensors.start)
+    }
+
     fn malformed(&self, key: &[u8], detail: impl Into<String>) -> Error {
         let what =
             if is_piece_key(key) { "a piece's bundle entry".to_owned() } else { format!("bundle entry {:?}", Name::new(key).to_string()) };
@@ -239,8 +244,8 @@ impl Container for Bundle {
         self.format
     }
 
-    fn len(&self) -> usize {
-        self.tensors.len()
+    fn len(&self) -> Result<usize> {
+        Ok(self.tensors.len())
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
@@ -258,19 +263,19 @@ impl Container for Bundle {
         };
         // Only a name that leads back here is worth showing.
         let alias = self.aliases().ok().flatten().and_then(|aliases| aliases.of_key(key));
-        let alias = alias.filter(|alias| self.find(alias.as_bytes()).or_else(|| self.find_alias(alias.as_bytes())) == Some(index));
-        Ok(TensorInfo { name: Name::new(key), alias, spec, unsupported })
+        let alias = alias.filter(|alias| self.position(alias.as_bytes()).or_else(|| self.find_alias(alias.as_bytes())) == Some(index));
+        Ok(TensorInfo { name: Name::new(key), alias, spec, unsupported, unknown_axes: Vec::new(), feature: None })
     }
 
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        self.index.find(name)?.checked_sub(self.tensors.start)
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        Ok(self.position(name))
     }
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
         // A variable's path needs no graph, and works where there is none.
-        self.find(&value_key(alias)).or_else(|| {
+        self.position(&value_key(alias)).or_else(|| {
             let aliases = self.aliases().ok().flatten()?;
-            aliases.candidates(alias).iter().find_map(|key| self.find(key))
+            aliases.candidates(alias).iter().find_map(|key| self.position(key))
         })
     }
 

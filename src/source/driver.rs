@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 
 use super::Container;
 use super::bundle::{self, Bundle};
+use super::raw_stream::RawStream;
 use super::saved_model;
+use super::tf_data::TfData;
+use super::tfrecord::TfRecord;
+use super::video::Video;
 use crate::budget::Limits;
 use crate::error::{Error, Result};
 use crate::format::checkpoint_state;
 use crate::format::table::FOOTER_LEN;
+use crate::options::Options;
 use crate::paths::{Found, is_file, look_at, parent_of};
 
 /// One format: what it is called, whether a path is one, how it is opened.
@@ -21,11 +26,19 @@ pub(crate) trait Driver: Sync {
     fn name(&self) -> &'static str;
     /// What to hand to [`open`](Self::open) if `path` is of this format, judged by what lies there.
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>>;
-    fn open(&self, resolved: &Path, limits: &Limits) -> Result<Box<dyn Container>>;
+    /// Whether a file that does not look like it can be opened, to say why it is none.
+    fn takes_any_file(&self) -> bool {
+        false
+    }
+    /// The same for what no format recognises, where the choices say what it is.
+    fn resolve_unrecognised(&self, _path: &Path, _options: &Options) -> Result<Option<PathBuf>> {
+        Ok(None)
+    }
+    fn open(&self, resolved: &Path, options: &Options) -> Result<Box<dyn Container>>;
 }
 
 /// Every format, the more specific first.
-static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TensorBundle];
+static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TfData, &TensorBundle, &RawStream, &Video, &TfRecord];
 
 /// The names of all formats, as [`Source::open_as`](super::Source::open_as) takes them.
 pub fn formats() -> impl Iterator<Item = &'static str> {
@@ -33,16 +46,28 @@ pub fn formats() -> impl Iterator<Item = &'static str> {
 }
 
 /// Opens `path` as `format`, or as the first format that recognises it.
-pub(crate) fn open(path: &Path, format: Option<&str>, limits: &Limits) -> Result<Box<dyn Container>> {
+pub(crate) fn open(path: &Path, format: Option<&str>, options: &Options) -> Result<Box<dyn Container>> {
     let candidates: Vec<&&dyn Driver> = DRIVERS.iter().filter(|driver| format.is_none_or(|name| name == driver.name())).collect();
     if candidates.is_empty() {
         let known: Vec<_> = formats().collect();
         return Err(Error::bad_request(format!("there is no format {:?}, only {}", format.unwrap_or_default(), known.join(", "))));
     }
-    for driver in candidates {
+    for driver in &candidates {
         if let Some(resolved) = driver.resolve(path)? {
-            return driver.open(&resolved, limits);
+            return driver.open(&resolved, options);
         }
+    }
+    for driver in &candidates {
+        if let Some(resolved) = driver.resolve_unrecognised(path, options)? {
+            return driver.open(&resolved, options);
+        }
+    }
+    // Who names a format of plain files is told what is wrong with the file.
+    if let (Some(_), [driver]) = (format, &candidates[..])
+        && driver.takes_any_file()
+        && is_file(path)?
+    {
+        return driver.open(path, options);
     }
     Err(unrecognised(path)?)
 }
@@ -67,9 +92,9 @@ impl Driver for SavedModel {
         Ok(None)
     }
 
-    fn open(&self, dir: &Path, limits: &Limits) -> Result<Box<dyn Container>> {
+    fn open(&self, dir: &Path, _: &Options) -> Result<Box<dyn Container>> {
         let prefix = saved_model::check(dir)?;
-        Ok(Box::new(Bundle::open(&prefix, self.name(), limits)?))
+        Ok(Box::new(Bundle::open(&prefix, self.name(), &Limits::default())?))
     }
 }
 
@@ -97,8 +122,8 @@ impl Driver for TensorBundle {
         }
     }
 
-    fn open(&self, prefix: &Path, limits: &Limits) -> Result<Box<dyn Container>> {
-        Ok(Box::new(Bundle::open(prefix, self.name(), limits)?))
+    fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
+        Ok(Box::new(Bundle::open(prefix, self.name(), &Limits::default())?))
     }
 }
 

@@ -8,9 +8,14 @@ mod ledger;
 pub mod memory;
 mod name;
 mod pieces;
+mod raw_stream;
+pub(crate) mod records;
 mod saved_model;
 mod shards;
 pub(crate) mod strings;
+mod tf_data;
+mod tfrecord;
+mod video;
 
 use std::fmt;
 use std::fs::File;
@@ -21,11 +26,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::budget::Limits;
 use crate::cancel::CancelToken;
+use crate::columns::FeatureInfo;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::os::Calls;
 use crate::spec::TensorSpec;
 
@@ -33,6 +39,7 @@ pub use driver::formats;
 pub(crate) use ledger::Ledger;
 pub use ledger::{Region, Verified};
 pub use name::Name;
+use records::RecordContainer;
 use strings::StoredStrings;
 
 /// Elements of one tensor, in any order, from any thread.
@@ -165,12 +172,12 @@ impl<'a> ReadContext<'a> {
 pub(crate) trait Container: fmt::Debug + Send + Sync {
     /// The format's name, as `--format` takes it.
     fn format(&self) -> &'static str;
-    /// How many tensors there are.
-    fn len(&self) -> usize;
+    /// How many tensors there are. Where nobody says so, all of the source is read for it.
+    fn len(&self) -> Result<usize>;
     /// What is known of tensor `index` without reading its data.
     fn info(&self, index: usize) -> Result<TensorInfo>;
     /// The tensor with exactly this name.
-    fn find(&self, name: &[u8]) -> Option<usize>;
+    fn find(&self, name: &[u8]) -> Result<Option<usize>>;
     /// The tensor that this other name leads to.
     fn find_alias(&self, _alias: &[u8]) -> Option<usize> {
         None
@@ -179,6 +186,10 @@ pub(crate) trait Container: fmt::Debug + Send + Sync {
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>>;
     /// The strings of tensor `index`, which has to be of strings; validates where they lie, reads none of them.
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>>;
+    /// The records that the tensors are columns of, if that is what they are.
+    fn records(&self) -> Option<&records::RecordContainer> {
+        None
+    }
     /// Heap bytes that the container holds.
     fn heap_bytes(&self) -> u64;
     /// The files that it is read from, as far as they are there.
@@ -205,9 +216,22 @@ pub struct TensorInfo {
     pub spec: TensorSpec,
     /// Why this version cannot convert it, if it cannot.
     pub unsupported: Option<String>,
+    /// The axes of the shape whose length is not known before the source has been read, or differs; their length there is 0.
+    pub unknown_axes: Vec<usize>,
+    /// What is known of it beyond that, where it is a feature of records that have been looked at.
+    pub feature: Option<FeatureInfo>,
 }
 
-/// An opened source: a checkpoint, a SavedModel.
+impl TensorInfo {
+    /// The shape, with `None` for lengths that are not known.
+    #[must_use]
+    pub fn axes(&self) -> Vec<Option<u64>> {
+        let known = |(axis, &length): (usize, &u64)| (!self.unknown_axes.contains(&axis)).then_some(length);
+        self.spec.shape().iter().enumerate().map(known).collect()
+    }
+}
+
+/// An opened source: a checkpoint, a SavedModel, files of records.
 ///
 /// ```no_run
 /// let source = mmconvert::Source::open("model.ckpt-1000")?;
@@ -224,8 +248,9 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens what `path` names: a checkpoint prefix, its `.index` file, a directory with a `checkpoint` state file, or
-    /// a SavedModel directory. The format is found from the content.
+    /// Opens what `path` names: a checkpoint prefix, its `.index` file, a directory with a `checkpoint` state file, a SavedModel
+    /// directory, a file of records or a pattern for several, a folder that tf.data wrote, a video. The format is found from the
+    /// content.
     ///
     /// # Errors
     /// [`Error::NotFound`] says what is missing and what was found; [`Error::Unsupported`] names a format this version
@@ -240,8 +265,17 @@ impl Source {
     /// # Errors
     /// As [`open`](Self::open), and [`Error::BadRequest`] for a format that does not exist.
     pub fn open_as(path: impl AsRef<Path>, format: Option<&str>) -> Result<Self> {
+        Self::open_with(path, format, &Options::default())
+    }
+
+    /// As [`open_as`](Self::open_as), with the choices that opening and looking through a source take: memory, threads, whether
+    /// checksums are verified, [`Options::records`].
+    ///
+    /// # Errors
+    /// As [`open_as`](Self::open_as).
+    pub fn open_with(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<Self> {
         let path = path.as_ref();
-        let container = driver::open(path, format, &Limits::default())?;
+        let container = driver::open(path, format, options)?;
         Ok(Self { path: path.to_owned(), container })
     }
 
@@ -251,27 +285,35 @@ impl Source {
         &self.path
     }
 
-    /// The format's name: `tensor-bundle`, `saved-model`.
+    /// The format's name: `tensor-bundle`, `saved-model`, `tfrecord`.
     #[must_use]
     pub fn format(&self) -> &'static str {
         self.container.format()
     }
 
-    /// How many tensors there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    /// How many tensors there are. To tell the features of records, all of them are read once.
+    ///
+    /// # Errors
+    /// What is wrong with records that are read for it.
+    pub fn len(&self) -> Result<usize> {
         self.container.len()
     }
 
     /// Whether there are no tensors.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    ///
+    /// # Errors
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        self.len().map(|len| len == 0)
     }
 
-    /// All tensors, in the order of their names' bytes.
+    /// All tensors, in the order of the source: of names' bytes, or of components. An error comes first, and alone.
     pub fn tensors(&self) -> impl Iterator<Item = Result<Tensor<'_>>> {
-        (0..self.len()).map(|index| self.at(index))
+        let (count, failure) = match self.len() {
+            Ok(count) => (count, None),
+            Err(error) => (0, Some(Err(error))),
+        };
+        failure.into_iter().chain((0..count).map(|index| self.at(index)))
     }
 
     fn at(&self, index: usize) -> Result<Tensor<'_>> {
@@ -291,14 +333,14 @@ impl Source {
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
-        if let Some(index) = self.container.find(name).or_else(|| self.container.find_alias(name)) {
+        if let Some(index) = self.container.find(name)?.or_else(|| self.container.find_alias(name)) {
             return Ok(Some(index));
         }
         // A name that cannot be typed (NUL, bytes that are not UTF-8) is accepted the way `ls` shows it.
         if !name.contains(&b'\\') {
             return Ok(None);
         }
-        for index in 0..self.len() {
+        for index in 0..self.len()? {
             if self.container.info(index)?.name.to_string().as_bytes() == name {
                 return Ok(Some(index));
             }
@@ -307,7 +349,7 @@ impl Source {
     }
 
     fn no_such_tensor(&self, name: &[u8]) -> Error {
-        let nearest = name::nearest(name, (0..self.len()).filter_map(|index| self.container.info(index).ok()));
+        let nearest = name::nearest(name, (0..self.len().unwrap_or(0)).filter_map(|index| self.container.info(index).ok()));
         Error::NoSuchTensor { path: self.path.clone(), name: Name::new(name).to_string(), nearest }
     }
 
@@ -335,7 +377,7 @@ impl Source {
             }
         }
         if !globs.is_empty() {
-            for index in 0..self.len() {
+            for index in 0..self.len()? {
                 let info = self.container.info(index)?;
                 for (pattern, matched) in &mut globs {
                     let alias = info.alias.as_ref().map(String::as_bytes);
@@ -362,6 +404,11 @@ impl Source {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.container.warnings()
+    }
+
+    /// The records that the tensors are columns of, if that is what they are.
+    pub(crate) fn records(&self) -> Option<&RecordContainer> {
+        self.container.records()
     }
 
     /// Heap bytes that the source holds.
@@ -432,6 +479,11 @@ impl<'a> Tensor<'a> {
                 Err(Error::Unsupported { what, detail: reason.clone() })
             }
         }
+    }
+
+    /// Its number in the source.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     /// The source it is a tensor of.

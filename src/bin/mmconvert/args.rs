@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use mmconvert::{Budget, ByteOrder, Dtype, Layout, Method, Rows, Strings};
+use mmconvert::{Budget, ByteOrder, Dtype, Jpeg, Layout, Method, Missing, Ragged, ReadAs, Rows, Strings};
 
 /// Streams TensorFlow tensors that are bigger than memory into memory-mapped .npy arrays.
 #[derive(Debug, Parser)]
@@ -72,10 +72,11 @@ pub(crate) enum ColorMode {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SourceArgs {
-    /// A checkpoint prefix, its .index, a directory with a checkpoint state file, or a SavedModel directory.
+    /// A checkpoint prefix, its .index, a directory with a checkpoint state file, a SavedModel directory; a file of records, a
+    /// pattern or base@N for several; a folder that tf.data or TFDS wrote; a video; - for frames on standard input.
     #[arg(value_name = "SRC")]
     pub(crate) path: PathBuf,
-    /// Take SRC for this format whatever it looks like: tensor-bundle or saved-model.
+    /// Take SRC for this format whatever it looks like: tensor-bundle, saved-model, tfrecord, tf-data, raw, video.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
 }
@@ -90,6 +91,8 @@ pub(crate) struct Ls {
     /// One JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) records: Records,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -104,6 +107,8 @@ pub(crate) struct Info {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) resources: Resources,
+    #[command(flatten)]
+    pub(crate) records: Records,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -141,6 +146,8 @@ pub(crate) struct Convert {
     pub(crate) form: Form,
     #[command(flatten)]
     pub(crate) resources: Resources,
+    #[command(flatten)]
+    pub(crate) records: Records,
     /// Do not check stored checksums.
     #[arg(long)]
     pub(crate) no_verify: bool,
@@ -156,6 +163,70 @@ pub(crate) struct Convert {
     /// The result as one JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A value for one feature, `NAME=VALUE`, or for all that it makes sense for, `VALUE`.
+#[derive(Debug, Clone)]
+pub(crate) struct For<T> {
+    pub(crate) feature: Option<String>,
+    pub(crate) value: T,
+}
+
+/// Reads `VALUE` or `NAME=VALUE`; names may have `=` in them, values do not.
+fn for_feature<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<For<T>, String> {
+    match text.rsplit_once('=') {
+        Some((feature, value)) => Ok(For { feature: Some(feature.to_owned()), value: read(value)? }),
+        None => Ok(For { feature: None, value: read(text)? }),
+    }
+}
+
+fn shape(text: &str) -> Result<For<Shape>, String> {
+    for_feature(text, |text| {
+        let axes = text.split(',').map(str::trim).filter(|axis| !axis.is_empty());
+        let axes = axes.map(|axis| axis.parse().map_err(|_| format!("{axis:?} is no length of an axis"))).collect::<Result<Vec<i64>, _>>()?;
+        if axes.iter().any(|&axis| axis < -1) || axes.iter().filter(|&&axis| axis == -1).count() > 1 {
+            return Err("at most one axis may be -1, and the others have lengths".into());
+        }
+        Ok(Shape(axes))
+    })
+}
+
+/// A shape as it is given.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape(pub(crate) Vec<i64>);
+
+/// What is wanted of records: TFRecord files, tf.data files, streams of frames.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Records and streams")]
+pub(crate) struct Records {
+    /// The shape of a record's row, one axis may be -1; '' for one value. With --raw it is that of the raw bytes.
+    #[arg(long, value_name = "[NAME=]D,D,…", value_parser = shape, allow_hyphen_values = true)]
+    pub(crate) shape: Vec<For<Shape>>,
+    /// Bytes are little-endian elements of this dtype.
+    #[arg(long, value_name = "[NAME=]DTYPE", value_parser = |text: &str| for_feature(text, str::parse::<Dtype>))]
+    pub(crate) raw: Vec<For<Dtype>>,
+    /// What bytes are, whatever they look like: string, image, or tensor (a serialized TensorProto).
+    #[arg(long = "as", value_name = "[NAME=]KIND", value_parser = |text: &str| for_feature(text, str::parse::<ReadAs>))]
+    pub(crate) read_as: Vec<For<ReadAs>>,
+    /// The channels of images: 1, 3 or 4, of PNG also 2 [default: as in the file].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub(crate) channels: Option<u8>,
+    /// Lists of different lengths: pad, pad:VALUE (rows as long as the longest) or offsets (NAME.values.npy and
+    /// NAME.offsets.npy) [default: an error].
+    #[arg(long, value_name = "HOW")]
+    pub(crate) ragged: Option<Ragged>,
+    /// Records without the feature: fill:VALUE or skip (the record, for all features of the pass) [default: an error].
+    #[arg(long, value_name = "HOW")]
+    pub(crate) missing: Option<Missing>,
+    /// A row for each step or value of a list, instead of one for each record.
+    #[arg(long)]
+    pub(crate) flatten: bool,
+    /// Convert the whole records before a damage, and say what was lost.
+    #[arg(long)]
+    pub(crate) salvage: bool,
+    /// The JPEG decoder: builtin, or (in builds with libjpeg-turbo) tf-fast or tf-accurate, byte for byte as TensorFlow.
+    #[arg(long, value_name = "DECODER", default_value = "builtin")]
+    pub(crate) jpeg: Jpeg,
 }
 
 /// What the arrays are to be like.
@@ -201,6 +272,8 @@ pub(crate) struct Verify {
     pub(crate) dtype: Option<Dtype>,
     #[command(flatten)]
     pub(crate) resources: Resources,
+    #[command(flatten)]
+    pub(crate) records: Records,
     /// The result as one JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,

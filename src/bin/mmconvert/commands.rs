@@ -7,21 +7,45 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use mmconvert::{
-    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, Options, Part, Result, ShapeText, Source, Tensor, compare,
-    export,
+    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, Options, Part, RecordOptions, Report, Result, ShapeText, Source,
+    Tensor, compare, export,
 };
 use serde_json::{Map, Value, json};
 
-use crate::args::{Args, Common, Convert, Form, Info, Ls, Resources, SourceArgs, Verify};
+use crate::args::{Args, Common, Convert, Form, Info, Ls, Records, Resources, SourceArgs, Verify};
 use crate::render::{self, Stdout, note};
 use crate::{Outcome, progress, signals};
 
-fn open(args: &SourceArgs, common: &Common) -> Result<Source> {
-    let source = Source::open_as(&args.path, args.format.as_deref())?;
+fn open(args: &SourceArgs, options: &Options, common: &Common) -> Result<Source> {
+    let source = Source::open_with(&args.path, args.format.as_deref(), options)?;
     if common.verbose {
-        note(&format!("{}: {}, {} tensors", source.path().display(), source.format(), source.len()));
+        note(&format!("{}: {}", source.path().display(), source.format()));
     }
     Ok(source)
+}
+
+/// The choices for records.
+fn records(args: &Records) -> RecordOptions {
+    let mut records = RecordOptions::new().flatten(args.flatten).salvage(args.salvage).jpeg(args.jpeg);
+    for shape in &args.shape {
+        records = records.shape(shape.feature.as_deref(), &shape.value.0);
+    }
+    for raw in &args.raw {
+        records = records.raw(raw.feature.as_deref(), raw.value);
+    }
+    for read_as in &args.read_as {
+        records = records.read_as(read_as.feature.as_deref(), read_as.value);
+    }
+    if let Some(channels) = args.channels {
+        records = records.channels(channels);
+    }
+    if let Some(ragged) = &args.ragged {
+        records = records.ragged(ragged.clone());
+    }
+    if let Some(missing) = &args.missing {
+        records = records.missing(missing.clone());
+    }
+    records
 }
 
 fn warn(source: &Source, common: &Common) {
@@ -36,8 +60,8 @@ fn bytes(names: &[OsString]) -> Vec<&[u8]> {
     names.iter().map(|name| name.as_bytes()).collect()
 }
 
-fn options(resources: &Resources) -> Options {
-    let mut options = Options::new().memory(resources.memory.unwrap_or_default());
+fn options(resources: &Resources, wanted: &Records) -> Options {
+    let mut options = Options::new().records(records(wanted)).memory(resources.memory.unwrap_or_default());
     if let Some(method) = resources.method {
         options = options.method(method);
     }
@@ -61,8 +85,7 @@ fn with_form(options: Options, form: &Form) -> Options {
 
 /// `mmconvert ls`.
 pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
-    let source = open(&args.source, common)?;
-    warn(&source, common);
+    let source = open(&args.source, &Options::new().records(records(&args.records)), common)?;
     // All tensors are listed one by one, so that a million of them take no memory beyond the index.
     let selected = if args.names.is_empty() { None } else { Some(source.select(&bytes(&args.names))?) };
     let tensors = || -> Box<dyn Iterator<Item = Result<Tensor<'_>>> + '_> {
@@ -71,6 +94,10 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
             None => Box::new(source.tensors()),
         }
     };
+    if selected.is_none() && source.is_empty()? && !common.quiet {
+        note(&format!("{} holds no tensors", source.path().display()));
+    }
+    warn(&source, common);
     let mut out = Stdout::new();
     if args.json {
         let path = source.path().to_string_lossy();
@@ -97,11 +124,11 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
 
 /// `mmconvert info`.
 pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
-    let source = open(&args.source, common)?;
-    warn(&source, common);
+    let options = options(&args.resources, &args.records);
+    let source = open(&args.source, &options, common)?;
     let mut facts = render::source_facts(&source);
     if let Some(name) = &args.name {
-        tensor_info(&source.tensor(name.as_bytes())?, &options(&args.resources), &mut facts)?;
+        tensor_info(&source.tensor(name.as_bytes())?, &options, &mut facts)?;
     } else {
         let (mut convertible, mut bytes) = (0u64, 0u64);
         for tensor in source.tensors() {
@@ -111,11 +138,12 @@ pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
                 bytes = bytes.saturating_add(tensor.info().spec.nbytes());
             }
         }
-        facts.insert("tensors".into(), json!(source.len()));
+        facts.insert("tensors".into(), json!(source.len()?));
         facts.insert("convertible".into(), json!(convertible));
         facts.insert("convertible_bytes".into(), json!(bytes));
         facts.extend(source.facts());
     }
+    warn(&source, common);
     if args.json {
         render::json_object(&Value::Object(facts))?;
     } else {
@@ -127,10 +155,11 @@ pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
 }
 
 fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, Value>) -> Result<()> {
+    facts.extend(tensor.facts()?);
+    let tensor = &tensor.source().tensor(tensor.info().name.as_bytes())?;
     if let Value::Object(listed) = render::tensor_json(tensor.info()) {
         facts.extend(listed);
     }
-    facts.extend(tensor.facts()?);
     if tensor.info().unsupported.is_none() {
         for estimate in Converter::new(tensor)?.options(options.clone()).estimate(tensor.source().path())? {
             facts.insert("conversion".into(), estimate_json(&estimate));
@@ -158,9 +187,13 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let started = Instant::now();
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let source = open(&args.source, common)?;
+    let options = options(&args.resources, &args.records);
+    let options = with_form(options, &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
+    let source = open(&args.source, &options, common)?;
     let tensors = source.select(&bytes(&args.names))?;
-    let options = with_form(options(&args.resources), &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
+    if tensors.is_empty() {
+        return Err(Error::Unsupported { what: format!("converting {}", source.path().display()), detail: "it holds no tensors".into() });
+    }
     let single = match tensors.as_slice() {
         [one] if !args.output.is_dir() && !args.output.as_os_str().as_bytes().ends_with(b"/") => Some(one),
         _ => None,
@@ -179,13 +212,14 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         let result = converter.write_parts(&args.output);
         clear();
         let reports = result?;
+        tell_lost(reports.first().map(|(_, report)| report), common);
         if args.json {
             let name = &tensor.info().name;
             let outputs: Vec<Value> = reports.iter().map(|(path, report)| render::output_json(name, path, report)).collect();
             let seconds = started.elapsed().as_secs_f64();
             let written = reports.iter().map(|(_, report)| report.nbytes).sum();
             let peak = reports.iter().map(|(_, report)| report.peak_memory).max().unwrap_or(0);
-            render::json_object(&render::outputs_json(&outputs, &[], seconds, written, peak))?;
+            render::json_object(&render::outputs_json(&outputs, &[], seconds, written, peak, reports.first().map_or(&[], |(_, report)| &report.lost[..])))?;
         } else if !common.quiet {
             for (path, report) in &reports {
                 render::converted(tensor, path, report);
@@ -197,17 +231,27 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let result = export(&source, &tensors, args.rows, &args.output, &options);
     clear();
     let done = result?;
+    tell_lost(done.outputs.first().map(|output| &output.report), common);
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
         let outputs: Vec<Value> =
             done.outputs.iter().map(|output| render::output_json(&output.name, &output.path, &output.report)).collect();
         let written = done.outputs.iter().map(|output| output.report.nbytes).sum();
         let peak = done.outputs.iter().map(|output| output.report.peak_memory).max().unwrap_or(0);
-        render::json_object(&render::outputs_json(&outputs, &done.skipped, seconds, written, peak))?;
+        render::json_object(&render::outputs_json(&outputs, &done.skipped, seconds, written, peak, done.outputs.first().map_or(&[], |output| &output.report.lost[..])))?;
     } else if !common.quiet {
         render::exported(&args.output, &done, seconds);
     }
     Ok(if done.skipped.is_empty() || args.skip_unsupported { Outcome::Done } else { Outcome::Skipped })
+}
+
+/// Says what of the source was given up.
+fn tell_lost(report: Option<&Report>, common: &Common) {
+    if !common.quiet {
+        for lost in report.iter().flat_map(|report| &report.lost) {
+            note(&format!("warning: {lost}"));
+        }
+    }
 }
 
 fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Options) -> Result<Outcome> {
@@ -292,8 +336,8 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
 pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let source = Source::open_as(&args.against, args.format.as_deref())?;
-    let options = options(&args.resources).cancel(cancel);
+    let options = options(&args.resources, &args.records).cancel(cancel);
+    let source = Source::open_with(&args.against, args.format.as_deref(), &options)?;
     let mut results = Vec::new();
     let mut different = false;
     for (path, tensor, cast) in pairs(args, &source)? {
@@ -351,7 +395,7 @@ fn only_tensor<'a>(source: &'a Source, output: &Path) -> Result<Tensor<'a>> {
         let tensor = tensor?;
         if tensor.info().unsupported.is_none() && found.replace(tensor).is_some() {
             let detail =
-                format!("{} holds {} tensors: name the one that {} was made from", source.path().display(), source.len(), output.display());
+                format!("{} holds {} tensors: name the one that {} was made from", source.path().display(), source.len()?, output.display());
             return Err(Error::BadRequest { detail });
         }
     }

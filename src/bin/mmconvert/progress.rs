@@ -27,6 +27,9 @@ pub(crate) fn attach(options: Options, common: &Common) -> (Options, Option<Prog
             let bar = bar();
             let shown = bar.clone();
             let options = options.progress(move |p| {
+                if p.total_bytes == 0 {
+                    shown.set_style(growing());
+                }
                 shown.set_length(p.total_bytes);
                 shown.set_position(p.done_bytes);
                 shown.set_message(memory(p));
@@ -56,6 +59,11 @@ fn bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
+/// For what comes until it ends.
+fn growing() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
 fn memory(p: &Progress) -> String {
     format!("memory {}/{}", HumanBytes(p.memory_bytes), HumanBytes(p.memory_limit))
 }
@@ -64,11 +72,14 @@ fn memory(p: &Progress) -> String {
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate for people")]
 fn rate(p: &Progress, seconds: f64) -> (u64, f64) {
     let rate = p.done_bytes as f64 / seconds.max(1e-9);
-    (rate as u64, (p.total_bytes - p.done_bytes) as f64 / rate.max(1.0))
+    (rate as u64, p.total_bytes.saturating_sub(p.done_bytes) as f64 / rate.max(1.0))
 }
 
 fn plain_line(p: &Progress, seconds: f64) -> String {
     let (rate, eta) = rate(p, seconds);
+    if p.total_bytes == 0 {
+        return format!("{} {}/s {}", HumanBytes(p.done_bytes), HumanBytes(rate), memory(p));
+    }
     let percent = p.done_bytes.saturating_mul(100) / p.total_bytes.max(1);
     format!("{percent:>3}% {}/{} {}/s ETA {eta:.0} s {}", HumanBytes(p.done_bytes), HumanBytes(p.total_bytes), HumanBytes(rate), memory(p))
 }

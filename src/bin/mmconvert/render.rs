@@ -72,27 +72,59 @@ pub(crate) fn json_object(value: &Value) -> Result<()> {
 /// What `ls --json` says of a tensor.
 pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
     let spec = &info.spec;
-    json!({
+    let is_known = info.unknown_axes.is_empty();
+    let mut listed = json!({
         "name": info.name.to_json(),
         "alias": info.alias,
         "dtype": spec.dtype().name(),
-        "shape": spec.shape(),
-        "nbytes": spec.dtype().itemsize().map(|_| spec.nbytes()),
+        "shape": info.axes(),
+        "nbytes": spec.dtype().itemsize().filter(|_| is_known).map(|_| spec.nbytes()),
         "descr": spec.dtype().descr(),
         "convertible": info.unsupported.is_none(),
         "reason": info.unsupported,
-    })
+    });
+    if let Some(feature) = &info.feature {
+        listed["kind"] = json!(feature.kind);
+        listed["lengths"] = json!(feature.lengths);
+        listed["encoding"] = json!(feature.encoding);
+        listed["missing"] = json!(feature.missing);
+    }
+    listed
+}
+
+/// What is known of a feature, in words.
+fn feature_text(info: &TensorInfo) -> String {
+    let Some(feature) = &info.feature else { return String::new() };
+    let lengths = match feature.lengths {
+        (least, most) if least == most => format!("{most}"),
+        (least, most) => format!("{least} to {most}"),
+    };
+    let mut text = format!("  {} of {lengths}", feature.kind);
+    if let Some(encoding) = &feature.encoding {
+        text += &format!(", {encoding}");
+    }
+    if feature.missing > 0 {
+        text += &format!(", missing in {}", feature.missing);
+    }
+    text
+}
+
+/// A shape in which lengths may be unknown.
+fn axes_text(info: &TensorInfo) -> String {
+    let axes: Vec<String> = info.axes().iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
+    if info.unknown_axes.is_empty() { ShapeText(info.spec.shape()).to_string() } else { format!("[{}]", axes.join(", ")) }
 }
 
 /// One line of `ls`.
 pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
-    let size = if info.spec.dtype().itemsize().is_some() { HumanBytes(info.spec.nbytes()).to_string() } else { "-".into() };
+    let size = if info.spec.dtype().itemsize().is_some() && info.unknown_axes.is_empty() { HumanBytes(info.spec.nbytes()).to_string() } else { "-".into() };
     let alias = info.alias.as_ref().map(|alias| format!("  ({})", Name::new(alias.as_bytes()))).unwrap_or_default();
     let dtype = match info.spec.dtype().descr() {
         Some(descr) => format!("{} {descr}", info.spec.dtype()),
         None => info.spec.dtype().to_string(),
     };
-    format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}", info.name.to_string(), ShapeText(info.spec.shape()).to_string())
+    let feature = feature_text(info);
+    format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}{feature}", info.name.to_string(), axes_text(info))
 }
 
 /// `key: value` lines for nested facts.
@@ -160,13 +192,14 @@ pub(crate) fn output_json(name: &Name, path: &std::path::Path, report: &Report) 
 }
 
 /// What `convert --json` says of all of them.
-pub(crate) fn outputs_json(outputs: &[Value], skipped: &[Skipped], seconds: f64, bytes_written: u64, peak_memory: u64) -> Value {
+pub(crate) fn outputs_json(outputs: &[Value], skipped: &[Skipped], seconds: f64, bytes_written: u64, peak_memory: u64, lost: &[String]) -> Value {
     json!({
         "outputs": outputs,
         "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),
         "seconds": seconds,
         "bytes_written": bytes_written,
         "peak_memory": peak_memory,
+        "lost": lost,
     })
 }
 

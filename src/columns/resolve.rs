@@ -1,0 +1,454 @@
+//! From a feature, what is known of it and what is asked for, to a column.
+
+use std::sync::Arc;
+
+use super::items::{Item, Text, TextForm, Units};
+use super::{Arrange, Column, Missing, Ragged, ReadAs, RecordOptions, unsupported};
+use crate::decode::image::ImageChoices;
+use crate::decode::{ByteOrder, Cast};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::example::Kind;
+use crate::format::tensor_proto::{float_cast, int_fits};
+use crate::options::{Options, Strings};
+use crate::source::records::{Declared, Encoding, Feature, First, Key, Look, Stats, Survey};
+use crate::spec::{ShapeText, TensorSpec};
+
+/// Makes columns.
+pub(crate) struct Resolver<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) survey: &'a Survey,
+}
+
+/// Whether all records have to be looked at before the column can be made: for the longest of something.
+pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options) -> bool {
+    let Some(stats) = first.features.get(&feature.key).filter(|stats| stats.present > 0 || feature.declared.is_some()) else { return true };
+    let wanted = &options.records;
+    if matches!(wanted.ragged, Some(Ragged::Pad(_))) {
+        return true;
+    }
+    let name = String::from_utf8_lossy(&feature.name);
+    match bytes_as(feature, stats, wanted, &name) {
+        Some(BytesAs::Strings { .. }) => options.strings != Strings::Offsets,
+        _ => false,
+    }
+}
+
+/// What bytes are taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BytesAs {
+    Raw { dtype: Dtype, is_zlib: bool },
+    Image,
+    Tensor,
+    Strings { in_tensors: bool },
+}
+
+/// What the bytes of a feature are taken for: as it is asked for, as somebody says, or as they look. `None` for numbers.
+fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, name: &str) -> Option<BytesAs> {
+    let is_numbers = stats.kind.as_ref().is_some_and(|kind| kind.value != Kind::Bytes) || feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Values);
+    if is_numbers {
+        return None;
+    }
+    let of_tensors = |stats: &Stats| stats.tensor.as_ref().is_some_and(|tensor| tensor.value.dtype() == Dtype::String);
+    let is_tensor = feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Tensor);
+    let tensor = if of_tensors(stats) { BytesAs::Strings { in_tensors: true } } else { BytesAs::Tensor };
+    if is_tensor {
+        return Some(tensor);
+    }
+    if let Some(dtype) = wanted.raw_of(name) {
+        return Some(BytesAs::Raw { dtype, is_zlib: false });
+    }
+    if let Some(read_as) = wanted.read_as_of(name) {
+        return Some(match read_as {
+            ReadAs::String => BytesAs::Strings { in_tensors: false },
+            ReadAs::Image => BytesAs::Image,
+            ReadAs::Tensor => tensor,
+        });
+    }
+    if let Some(declared) = &feature.declared {
+        return Some(match declared.encoding {
+            Encoding::Raw => BytesAs::Raw { dtype: declared.dtype, is_zlib: false },
+            Encoding::Zlib => BytesAs::Raw { dtype: declared.dtype, is_zlib: true },
+            Encoding::Image => BytesAs::Image,
+            _ => BytesAs::Strings { in_tensors: false },
+        });
+    }
+    Some(match stats.look.as_ref().map(|look| look.value) {
+        Some(Look::Image) => BytesAs::Image,
+        Some(Look::Tensor) => tensor,
+        _ => BytesAs::Strings { in_tensors: false },
+    })
+}
+
+/// What an item is, before it is said how items make rows.
+struct Shaped {
+    item: Item,
+    spec: TensorSpec,
+    /// Whether an item by itself is a row.
+    is_row: bool,
+    /// Items in the first record.
+    first: u64,
+    /// The most items in a record.
+    most: u64,
+}
+
+impl Resolver<'_> {
+    fn wanted(&self) -> &RecordOptions {
+        &self.options.records
+    }
+
+    /// The column of `feature`, whose key is number `index` of those that are located.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for what no array can hold, with the first record that shows it; [`Error::BadRequest`] for
+    /// choices that do not fit the feature.
+    pub(crate) fn column(&self, feature: &Feature, index: usize) -> Result<Column> {
+        let name = String::from_utf8_lossy(&feature.name).into_owned();
+        if let Some(reason) = &feature.unsupported {
+            return Err(unsupported(&name, reason.clone()));
+        }
+        let empty = Stats::default();
+        let stats = match self.survey.features.get(&feature.key) {
+            Some(stats) => stats,
+            None if feature.declared.is_some() || self.survey.records == 0 => &empty,
+            None => return Err(unsupported(&name, "no record has it")),
+        };
+        self.check_kind(&name, stats)?;
+        let shaped = match bytes_as(feature, stats, self.wanted(), &name) {
+            None => self.numbers(feature, stats, &name)?,
+            Some(BytesAs::Raw { dtype, is_zlib }) => self.raw(feature, stats, &name, dtype, is_zlib)?,
+            Some(BytesAs::Image) => self.image(feature, stats, &name)?,
+            Some(BytesAs::Tensor) => self.tensor(stats, &name)?,
+            Some(BytesAs::Strings { in_tensors }) => return self.strings(feature, stats, name, index, in_tensors),
+        };
+        let arrange = self.arrange(feature, stats, &name, &shaped)?;
+        let dtype = shaped.spec.dtype();
+        let missing = match &self.wanted().missing {
+            Missing::Fill(value) => Some(element(dtype, value, &name)?),
+            Missing::Refuse | Missing::Skip => None,
+        };
+        let padding = match &self.wanted().ragged {
+            Some(Ragged::Pad(Some(value))) => element(dtype, value, &name)?,
+            _ => vec![0; dtype.item_len()],
+        };
+        Ok(Column { name, index, item: shaped.item, spec: shaped.spec, arrange, dtype, is_text: false, missing, padding, shape_is: None })
+    }
+
+    fn check_kind(&self, name: &str, stats: &Stats) -> Result<()> {
+        match &stats.kind {
+            Some(First { value, record, odd: Some((odd, other)) }) => {
+                let detail = format!("it is a {} in record {record} and a {} in record {odd}", value.name(), other.name());
+                Err(unsupported(name, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn spec(&self, name: &str, dtype: Dtype, shape: Vec<u64>) -> Result<TensorSpec> {
+        TensorSpec::new(dtype, shape).map_err(|detail| Error::bad_request(format!("feature {name:?}: {detail}")))
+    }
+
+    /// The shape that is asked for or said, with `None` for the axis that is as long as needed.
+    fn shape(&self, feature: &Feature, name: &str, is_raw: bool) -> Result<Option<Vec<Option<u64>>>> {
+        if let Some(shape) = self.wanted().shape_of(name, is_raw) {
+            let axis = |&axis: &i64| match axis {
+                -1 => Ok(None),
+                axis => u64::try_from(axis).map(Some).map_err(|_| Error::bad_request(format!("an axis of {axis} in the shape for {name:?}"))),
+            };
+            return shape.iter().map(axis).collect::<Result<_>>().map(Some);
+        }
+        Ok(feature.declared.as_ref().map(|declared| declared.shape.clone()))
+    }
+
+    /// The item of a shape with at most one unknown axis, where the first record has so many values, and whether it is a row.
+    fn shaped(&self, name: &str, shape: &[Option<u64>], values: u64) -> Result<(Vec<u64>, bool)> {
+        let known = shape.iter().flatten().try_fold(1u64, |product, &axis| product.checked_mul(axis));
+        let known = known.ok_or_else(|| Error::bad_request(format!("feature {name:?}: a shape of more than 2^64 elements")))?;
+        match shape.iter().filter(|axis| axis.is_none()).count() {
+            0 => Ok((shape.iter().flatten().copied().collect(), true)),
+            // As many rows as there are.
+            1 if shape[0].is_none() => Ok((shape[1..].iter().flatten().copied().collect(), false)),
+            1 if known > 0 && values.is_multiple_of(known) => Ok((shape.iter().map(|axis| axis.unwrap_or(values / known)).collect(), true)),
+            1 => Err(unsupported(name, format!("{values} values in the first record do not make a shape with {known} elements in its known axes"))),
+            unknown => Err(unsupported(name, format!("{unknown} axes of unknown length: --shape says how long they are"))),
+        }
+    }
+
+    fn numbers(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
+        let declared = feature.declared.as_ref();
+        let found = stats.kind.as_ref().map(|kind| kind.value);
+        let kind = found.unwrap_or_else(|| match declared.map(|declared| declared.dtype.is_signed_int().is_some() || declared.dtype == Dtype::Bool) {
+            Some(true) => Kind::Ints,
+            _ => Kind::Floats,
+        });
+        let stored = if kind == Kind::Floats { Dtype::Float32 } else { Dtype::Int64 };
+        let dtype = declared.map_or(stored, |declared| declared.dtype);
+        let (mut cast, mut narrow) = (None, None);
+        if dtype != stored {
+            match kind {
+                Kind::Floats => cast = Some(float_cast(dtype)?),
+                _ if dtype.is_signed_int().is_some() || dtype == Dtype::Bool => narrow = Some(dtype),
+                _ => return Err(unsupported(name, format!("it is said to be {dtype}, the records have a {}", kind.name()))),
+            }
+        }
+        let steps = matches!(feature.key, Key::List(_));
+        let (first, most) = (stats.counts.as_ref().map_or(0, |counts| counts.value), stats.most);
+        let item = |per_item| Item::Numbers { kind, per_item, cast: cast.clone(), narrow, steps };
+        if steps {
+            let per_step = stats.per_step.as_ref().map_or(1, |values| values.value);
+            if let Some((record, odd)) = stats.per_step.as_ref().and_then(|values| values.odd) {
+                let detail = format!("a step of record {record} has {odd} values, {per_step} expected as in the first: lists in lists of different lengths make no array");
+                return Err(unsupported(name, detail));
+            }
+            let shape = match self.shape(feature, name, false)? {
+                Some(shape) => self.shaped(name, &shape, per_step)?.0,
+                None => vec![per_step],
+            };
+            let spec = self.spec(name, dtype, shape)?;
+            if spec.elements() != per_step {
+                return Err(Error::bad_request(format!("feature {name:?}: shape {} has {} elements, a step has {per_step}", ShapeText(spec.shape()), spec.elements())));
+            }
+            return Ok(Shaped { item: item(per_step), spec, is_row: false, first, most });
+        }
+        let (shape, is_row) = match self.shape(feature, name, false)? {
+            Some(shape) if declared.is_some_and(|declared| declared.list.is_some()) => (self.shaped(name, &shape, first)?.0, false),
+            Some(shape) => self.shaped(name, &shape, first)?,
+            None => (Vec::new(), false),
+        };
+        let spec = self.spec(name, dtype, shape)?;
+        let per_item = spec.elements();
+        if per_item == 0 {
+            return Err(unsupported(name, format!("its items have shape {}, and no values", ShapeText(spec.shape()))));
+        }
+        Ok(Shaped { item: item(per_item), spec, is_row, first: first / per_item, most: most / per_item })
+    }
+
+    fn raw(&self, feature: &Feature, stats: &Stats, name: &str, dtype: Dtype, is_zlib: bool) -> Result<Shaped> {
+        let itemsize = dtype.itemsize().ok_or_else(|| Error::bad_request(format!("feature {name:?}: raw bytes cannot be of {dtype}")))?;
+        let length = stats.lengths.as_ref().map_or(0, |length| length.value);
+        let shape = match self.shape(feature, name, true)? {
+            Some(shape) => shape,
+            None if length.is_multiple_of(itemsize) => vec![Some(length / itemsize)],
+            None => return Err(unsupported(name, format!("{length} bytes in the first record are no whole number of {dtype}"))),
+        };
+        let (first, most) = (stats.counts.as_ref().map_or(1, |counts| counts.value), stats.most);
+        if shape.first() == Some(&None) && self.wanted().ragged.is_some() {
+            let (shape, _) = self.shaped(name, &shape, length / itemsize)?;
+            let spec = self.spec(name, dtype, shape)?;
+            let rows = |bytes: u64| bytes.checked_div(spec.nbytes()).unwrap_or(0);
+            return Ok(Shaped { first: rows(length), most: rows(stats.longest), item: Item::RawRows { is_zlib }, spec, is_row: false });
+        }
+        // As many as the first record has.
+        let known: u64 = shape.iter().flatten().product();
+        let values = if is_zlib { known } else { length / itemsize };
+        if is_zlib && shape.contains(&None) {
+            return Err(unsupported(name, "an axis of unknown length in compressed bytes: --shape says how long it is, --ragged takes axis 0 as it is"));
+        }
+        let shape = shape.iter().map(|axis| axis.unwrap_or(values.checked_div(known).unwrap_or(0))).collect();
+        let spec = self.spec(name, dtype, shape)?;
+        Ok(Shaped { item: Item::Raw { is_zlib }, spec, is_row: self.is_one(feature, stats), first, most })
+    }
+
+    /// Whether a record has one value, which is its row.
+    fn is_one(&self, feature: &Feature, stats: &Stats) -> bool {
+        let is_list = match (&feature.declared, &feature.key) {
+            (Some(Declared { list, .. }), _) => list.is_some(),
+            (None, Key::List(_)) => true,
+            (None, _) => self.wanted().flatten || stats.counts.as_ref().is_some_and(|counts| counts.value != 1 || counts.odd.is_some_and(|(_, odd)| odd > 1)),
+        };
+        !is_list
+    }
+
+    fn image(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
+        let choices = ImageChoices { channels: self.wanted().channels.or(self.declared_channels(feature)), jpeg: self.wanted().jpeg };
+        let first = match &stats.form {
+            Some(form) => form,
+            None => {
+                let detail = match stats.look.as_ref().map(|look| look.value) {
+                    Some(Look::OtherImage(kind)) => format!("its values are {kind} images; JPEG and PNG are decoded, --as string keeps the bytes"),
+                    Some(Look::Image) => "the first image cannot be read".to_owned(),
+                    _ => "its values are no JPEG or PNG images".to_owned(),
+                };
+                return Err(unsupported(name, detail));
+            }
+        };
+        let mut form = first.value;
+        form.channels = choices.channels.map_or(form.channels, u64::from);
+        if let Some((record, odd)) = first.odd.filter(|(_, odd)| (odd.height, odd.width, odd.dtype) != (form.height, form.width, form.dtype) || choices.channels.is_none()) {
+            let detail = format!(
+                "the image of record {record} has {odd}, that of record {} {form}: an array has one size. --rows converts those of one size; \
+                 tf.image.resize or an image tool makes them equal before",
+                first.record
+            );
+            return Err(unsupported(name, detail));
+        }
+        let spec = self.spec(name, form.dtype, vec![form.height, form.width, form.channels])?;
+        let item = Item::Image { choices, form };
+        Ok(Shaped { item, spec, is_row: self.is_one(feature, stats), first: stats.counts.as_ref().map_or(1, |counts| counts.value), most: stats.most })
+    }
+
+    /// The channels that an image is said to have.
+    fn declared_channels(&self, feature: &Feature) -> Option<u8> {
+        let declared = feature.declared.as_ref().filter(|declared| declared.encoding == Encoding::Image)?;
+        (*declared.shape.last()?).and_then(|channels| u8::try_from(channels).ok())
+    }
+
+    fn tensor(&self, stats: &Stats, name: &str) -> Result<Shaped> {
+        let Some(tensor) = &stats.tensor else { return Err(unsupported(name, "its values are no serialized tensors")) };
+        let rest = stats.tensor_rest.as_ref().filter(|_| self.wanted().ragged.is_some() || self.wanted().flatten);
+        if let Some(rest) = rest {
+            if let Some((record, odd)) = &rest.odd {
+                let detail = format!("rows of the tensor of record {record} have shape {}, {} expected as in the first", ShapeText(odd), ShapeText(&rest.value));
+                return Err(unsupported(name, detail));
+            }
+            let spec = self.spec(name, tensor.value.dtype(), rest.value.clone())?;
+            let first = tensor.value.shape().first().copied().unwrap_or(1);
+            return Ok(Shaped { item: Item::TensorRows, spec, is_row: false, first, most: stats.most_rows });
+        }
+        if let Some((record, odd)) = &tensor.odd {
+            let detail = format!("the tensor of record {record} is {odd}, that of record {} {}: --ragged takes axes 0 of different lengths", tensor.record, tensor.value);
+            return Err(unsupported(name, detail));
+        }
+        let first = stats.counts.as_ref().map_or(1, |counts| counts.value);
+        Ok(Shaped { item: Item::Tensor, spec: tensor.value.clone(), is_row: first == 1, first, most: stats.most })
+    }
+
+    fn arrange(&self, feature: &Feature, stats: &Stats, name: &str, shaped: &Shaped) -> Result<Arrange> {
+        if shaped.is_row {
+            return Ok(Arrange::Single);
+        }
+        let declared = feature.declared.as_ref();
+        if self.wanted().flatten || declared.is_some_and(|declared| declared.flat && self.wanted().ragged.is_none()) {
+            return Ok(Arrange::Flat);
+        }
+        match self.wanted().ragged {
+            Some(Ragged::Pad(_)) => return Ok(Arrange::Padded(shaped.most)),
+            Some(Ragged::Offsets) => return Ok(Arrange::Offsets(Units::Records)),
+            None => {}
+        }
+        if let Some(length) = declared.and_then(|declared| declared.list.flatten()) {
+            return Ok(Arrange::Fixed(length));
+        }
+        self.check_even(stats, name)?;
+        Ok(Arrange::Fixed(shaped.first))
+    }
+
+    /// Refuses lists of different lengths, as far as that is known by now.
+    fn check_even(&self, stats: &Stats, name: &str) -> Result<()> {
+        let Some(counts) = &stats.counts else { return Ok(()) };
+        if let Some((record, odd)) = counts.odd.filter(|_| self.survey.is_complete) {
+            // Where one of them is empty, records lack the feature; that is something else.
+            if odd > 0 && counts.value > 0 {
+                let detail = format!("record {record} has {odd} values, record {} has {}: --ragged pad or --ragged offsets takes them as they are", counts.record, counts.value);
+                return Err(unsupported(name, detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn strings(&self, feature: &Feature, stats: &Stats, name: String, index: usize, in_tensors: bool) -> Result<Column> {
+        if let Some(dtype) = self.options.cast {
+            return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
+        }
+        let declared = feature.declared.as_ref();
+        let of_tensor = stats.tensor.as_ref().filter(|_| in_tensors).map(|tensor| &tensor.value);
+        let first = match (&feature.key, of_tensor) {
+            (_, Some(spec)) => spec.elements(),
+            (Key::Part(_), None) => 1,
+            _ => stats.counts.as_ref().map_or(1, |counts| counts.value),
+        };
+        let is_single = match (&feature.key, declared, of_tensor) {
+            (_, _, Some(spec)) => spec.shape().is_empty(),
+            (_, Some(declared), _) => declared.list.is_none() && declared.shape.is_empty(),
+            (Key::Part(_), None, None) => true,
+            _ => false,
+        };
+        let form = match self.options.strings {
+            Strings::Pad => TextForm::Padded,
+            Strings::Utf8 => TextForm::Utf8,
+            Strings::Offsets => TextForm::Bytes,
+        };
+        let width = match form {
+            TextForm::Padded => stats.longest.max(1),
+            TextForm::Bytes => 0,
+            TextForm::Utf8 => {
+                let lossy = || Error::Lossy { what: format!("feature {name:?}"), index: Vec::new(), detail: "is no UTF-8: --strings pad or offsets keeps its bytes".into() };
+                stats.most_chars.filter(|_| true).or(stats.lengths.is_none().then_some(1)).ok_or_else(lossy)?.max(1)
+            }
+        };
+        let item = Item::Text(Text { form, in_tensors });
+        if form == TextForm::Bytes {
+            let is_free = self.wanted().flatten || declared.is_some_and(|declared| declared.flat);
+            if !is_free {
+                self.check_even(stats, &name)?;
+            }
+            let units = Units::Values((!is_free).then_some(first));
+            let spec = self.spec(&name, Dtype::UInt8, Vec::new())?;
+            let arrange = Arrange::Offsets(units);
+            return Ok(Column { name, index, item, spec, arrange, dtype: Dtype::String, is_text: false, missing: None, padding: vec![0], shape_is: None });
+        }
+        let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
+        let inner: Vec<u64> = match of_tensor {
+            // The other axes of a tensor of strings.
+            Some(spec) if spec.shape().len() > 1 => return Err(unsupported(&name, format!("its tensors are {spec}: strings of several axes"))),
+            _ => Vec::new(),
+        };
+        let spec = self.spec(&name, element, inner.into_iter().chain([width]).collect())?;
+        let shaped = Shaped { item, spec, is_row: is_single, first, most: if in_tensors { stats.most_rows } else { stats.most } };
+        let arrange = self.arrange(feature, stats, &name, &shaped)?;
+        let missing = match &self.wanted().missing {
+            Missing::Fill(value) => Some(text_element(value, form, width, &name)?),
+            Missing::Refuse | Missing::Skip => None,
+        };
+        let padding = match &self.wanted().ragged {
+            Some(Ragged::Pad(Some(value))) => text_element(value, form, width, &name)?,
+            _ => vec![0],
+        };
+        Ok(Column { name, index, item: shaped.item, spec: shaped.spec, arrange, dtype: Dtype::String, is_text: true, missing, padding, shape_is: None })
+    }
+}
+
+/// The text as an element of an array of strings.
+fn text_element(text: &str, form: TextForm, width: u64, name: &str) -> Result<Vec<u8>> {
+    let mut bytes: Vec<u8> = match form {
+        TextForm::Utf8 => text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect(),
+        _ => text.as_bytes().to_vec(),
+    };
+    let len = crate::spec::memory_len(width) * if form == TextForm::Utf8 { 4 } else { 1 };
+    if bytes.len() > len {
+        return Err(Error::bad_request(format!("feature {name:?}: {text:?} is longer than its longest string, which has {width}")));
+    }
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// The value that a text stands for, as a little-endian element.
+fn element(dtype: Dtype, text: &str, name: &str) -> Result<Vec<u8>> {
+    let wrong = || Error::bad_request(format!("feature {name:?}: {text:?} is no value of {dtype}"));
+    let mut out = vec![0; dtype.item_len()];
+    if dtype.is_signed_int().is_some() || dtype == Dtype::Bool {
+        let value: i128 = match text {
+            "true" | "True" if dtype == Dtype::Bool => 1,
+            "false" | "False" if dtype == Dtype::Bool => 0,
+            text => text.parse().map_err(|_| wrong())?,
+        };
+        let fits = match dtype {
+            Dtype::UInt64 => u64::try_from(value).is_ok(),
+            _ => i64::try_from(value).is_ok_and(|value| int_fits(dtype, value)),
+        };
+        if !fits {
+            return Err(wrong());
+        }
+        let len = out.len();
+        out.copy_from_slice(&value.to_le_bytes()[..len]);
+        return Ok(out);
+    }
+    let value: f64 = text.parse().map_err(|_| wrong())?;
+    Cast::ordered((Dtype::Float64, ByteOrder::Little), (dtype, ByteOrder::Little))?.run_matching(&value.to_le_bytes(), &mut out);
+    Ok(out)
+}
+
+/// A feature that has the shapes of another one, to be the same everywhere.
+pub(crate) fn guarded(column: Column, index: usize, shape: &[i64]) -> Column {
+    Column { shape_is: Some((index, Arc::from(shape))), ..column }
+}

@@ -1,0 +1,319 @@
+//! Serialized `TensorProto`: the output of `tf.io.serialize_tensor`, and the elements of tf.data files.
+//!
+//! Source: `tensorflow/core/framework/tensor.proto`, and `Tensor::FromProto` in `tensor.cc` for what is made of it.
+
+use byteorder::{ByteOrder as _, LittleEndian};
+
+use super::bundle::parse_shape;
+use super::proto::{Fields, Value};
+use super::varint;
+use crate::decode::{ByteOrder, Cast, normalise_bools};
+use crate::dtype::Dtype;
+use crate::error::ParseError;
+use crate::spec::TensorSpec;
+
+const WHAT: &str = "TensorProto";
+const CONTENT: u32 = 4;
+const STRINGS: u32 = 8;
+/// The fields that hold values one by one.
+const TYPED: [u32; 14] = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18];
+
+/// A tensor as it was serialized. Its values are where they were.
+#[derive(Debug, Clone)]
+pub(crate) struct TensorProto<'a> {
+    pub(crate) spec: TensorSpec,
+    bytes: &'a [u8],
+    base: usize,
+    content: Option<(&'a [u8], usize)>,
+}
+
+impl<'a> TensorProto<'a> {
+    /// Parses a message that starts at `base`, and checks that its values are of the right kind and, if they are raw, of the right
+    /// length.
+    pub(crate) fn parse(bytes: &'a [u8], base: usize) -> Result<Self, ParseError> {
+        let (mut code, mut shape, mut content) = ((0, base), Vec::new(), None);
+        let mut filled = [false; 32];
+        for field in Fields::new(bytes, base, WHAT) {
+            let field = field?;
+            match field.number {
+                1 => code = (field.varint(WHAT)?, field.offset),
+                2 => parse_shape(field.message(WHAT)?, &mut shape)?,
+                CONTENT => {
+                    let Value::Bytes(bytes, at) = field.value else { return Err(ParseError::new(field.offset, WHAT, "tensor_content is no bytes")) };
+                    content = Some((bytes, at)).filter(|(bytes, _)| !bytes.is_empty());
+                }
+                number if TYPED.contains(&number) => {
+                    // An empty packed field is none.
+                    filled[number as usize] |= !matches!(field.value, Value::Bytes([], _)) || number == STRINGS;
+                }
+                _ => {}
+            }
+        }
+        let dtype = Dtype::from_code(code.0)
+            .ok_or_else(|| ParseError::new(code.1, WHAT, format!("dtype {} does not exist in stored tensors", code.0)))?;
+        let spec = TensorSpec::new(dtype, shape).map_err(|detail| ParseError::new(base, WHAT, detail))?;
+        let proto = Self { spec, bytes, base, content };
+        if let Some((content, at)) = content {
+            if let Some(itemsize) = dtype.itemsize().filter(|_| content.len() as u64 != proto.spec.nbytes()) {
+                let detail = format!("tensor_content has {} bytes, {} elements of {itemsize} expected", content.len(), proto.spec.elements());
+                return Err(ParseError::new(at, WHAT, detail));
+            }
+        } else if let Some(number) = TYPED.into_iter().find(|&number| filled[number as usize] && Some(number) != value_field(dtype)) {
+            let own = value_field(dtype).map_or_else(|| "has none".to_owned(), |own| format!("has them in {own}"));
+            return Err(ParseError::new(base, WHAT, format!("there are values in field {number}, {dtype} {own}")));
+        }
+        Ok(proto)
+    }
+
+    /// Fills `out`, which has the length of the tensor, with little-endian elements.
+    ///
+    /// With fewer values than elements the last one is repeated; without any all are zero.
+    pub(crate) fn fill(&self, out: &mut [u8]) -> Result<(), ParseError> {
+        let dtype = self.spec.dtype();
+        let itemsize = dtype.item_len();
+        if let Some((content, at)) = self.content {
+            out.copy_from_slice(content);
+            if dtype == Dtype::Bool {
+                if let Some(odd) = content.iter().position(|&byte| byte > 1) {
+                    return Err(ParseError::new(at + odd, WHAT, format!("a bool is {}, expected 0 or 1", content[odd])));
+                }
+                normalise_bools(out);
+            }
+            sign_extend(dtype, out);
+            return Ok(());
+        }
+        let mut filled = 0;
+        let mut element = [0; 16];
+        self.values(|value, at| {
+            if filled + itemsize > out.len() {
+                return Err(ParseError::new(at, WHAT, format!("more values than its {} elements", out.len() / itemsize.max(1))));
+            }
+            pack(dtype, value, &mut element, at)?;
+            out[filled..filled + itemsize].copy_from_slice(&element[..itemsize]);
+            filled += itemsize;
+            Ok(())
+        })?;
+        if filled == 0 {
+            out.fill(0);
+        } else {
+            let (values, rest) = out.split_at_mut(filled);
+            rest.chunks_exact_mut(itemsize).for_each(|place| place.copy_from_slice(&values[filled - itemsize..]));
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with the bits of every value; a complex one comes as two.
+    fn values(&self, mut each: impl FnMut([u64; 2], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
+        let Some(number) = value_field(self.spec.dtype()) else { return Ok(()) };
+        let mut real: Option<u64> = None;
+        let is_complex = matches!(number, 9 | 12);
+        let mut push = |bits: u64, at: usize| match (is_complex, real.take()) {
+            (false, _) => each([bits, 0], at),
+            (true, Some(real)) => each([real, bits], at),
+            (true, None) => {
+                real = Some(bits);
+                Ok(())
+            }
+        };
+        for field in Fields::new(self.bytes, self.base, WHAT) {
+            let field = field?;
+            if field.number != number {
+                continue;
+            }
+            match (field.value, number) {
+                (Value::Bytes(packed, at), 5 | 9) => chunks(packed, 4, at)?.try_for_each(|c| push(LittleEndian::read_u32(c).into(), at))?,
+                (Value::Bytes(packed, at), 6 | 12) => chunks(packed, 8, at)?.try_for_each(|c| push(LittleEndian::read_u64(c), at))?,
+                (Value::Bytes(bytes, at), 18) => bytes.iter().try_for_each(|&byte| push(byte.into(), at))?,
+                (Value::Bytes(packed, at), _) => {
+                    let mut pos = 0;
+                    while pos < packed.len() {
+                        let (value, len) = varint::read_u64(&packed[pos..], at + pos, WHAT)?;
+                        push(value, at + pos)?;
+                        pos += len;
+                    }
+                }
+                (Value::Fixed32(bits), 5 | 9) => push(bits.into(), field.offset)?,
+                (Value::Fixed64(bits), 6 | 12) => push(bits, field.offset)?,
+                (Value::Varint(value), 7 | 10 | 11 | 13 | 16 | 17) => push(value, field.offset)?,
+                _ => return Err(ParseError::new(field.offset, WHAT, format!("field {number} has another wire type than its values"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every string, the repetition rule applied.
+    pub(crate) fn strings(&self, mut each: impl FnMut(&'a [u8]) -> Result<(), ParseError>) -> Result<(), ParseError> {
+        let count = self.spec.elements();
+        if let Some((content, at)) = self.content {
+            // The lengths of all, then the bytes of all.
+            let (mut lengths, mut data) = (0, 0);
+            for _ in 0..count {
+                lengths += varint::read_u64(&content[lengths..], at + lengths, WHAT)?.1;
+            }
+            let (mut pos, all) = (0, &content[lengths..]);
+            for _ in 0..count {
+                let (len, read) = varint::read_u64(&content[pos..], at + pos, WHAT)?;
+                pos += read;
+                let end = usize::try_from(len).ok().and_then(|len| len.checked_add(data)).filter(|&end| end <= all.len());
+                let end = end.ok_or_else(|| ParseError::new(at + pos, WHAT, format!("a string of {len} bytes, {} are left", all.len() - data)))?;
+                each(&all[data..end])?;
+                data = end;
+            }
+            if data != all.len() {
+                return Err(ParseError::new(at + lengths + data, WHAT, format!("{} bytes behind the last string", all.len() - data)));
+            }
+            return Ok(());
+        }
+        let (mut found, mut last) = (0, &[][..]);
+        for field in Fields::new(self.bytes, self.base, WHAT) {
+            let field = field?;
+            if field.number == STRINGS {
+                if found == count {
+                    return Err(ParseError::new(field.offset, WHAT, format!("more values than its {count} elements")));
+                }
+                last = field.bytes(WHAT)?;
+                each(last)?;
+                found += 1;
+            }
+        }
+        (found..count).try_for_each(|_| each(last))
+    }
+}
+
+/// The field that holds values of a dtype one by one.
+fn value_field(dtype: Dtype) -> Option<u32> {
+    Some(match dtype {
+        Dtype::Float32 => 5,
+        Dtype::Float64 => 6,
+        Dtype::String => STRINGS,
+        Dtype::Complex64 => 9,
+        Dtype::Int64 => 10,
+        Dtype::Bool => 11,
+        Dtype::Complex128 => 12,
+        Dtype::Float16 | Dtype::BFloat16 => 13,
+        Dtype::Resource | Dtype::Variant => return None,
+        Dtype::UInt32 => 16,
+        Dtype::UInt64 => 17,
+        dtype if dtype.is_small_float() => 18,
+        _ => 7,
+    })
+}
+
+fn chunks(packed: &[u8], size: usize, at: usize) -> Result<std::slice::ChunksExact<'_, u8>, ParseError> {
+    if packed.len().is_multiple_of(size) {
+        return Ok(packed.chunks_exact(size));
+    }
+    Err(ParseError::new(at, WHAT, format!("{} bytes of packed values, expected a multiple of {size}", packed.len())))
+}
+
+/// The bits of a value as an element of `dtype`.
+fn pack(dtype: Dtype, [bits, imaginary]: [u64; 2], element: &mut [u8; 16], at: usize) -> Result<(), ParseError> {
+    match dtype {
+        Dtype::Complex64 => LittleEndian::write_u64(element, bits | imaginary << 32),
+        Dtype::Complex128 => {
+            LittleEndian::write_u64(element, bits);
+            LittleEndian::write_u64(&mut element[8..], imaginary);
+        }
+        Dtype::Bool => element[0] = u8::from(bits != 0),
+        _ => {
+            LittleEndian::write_u64(element, bits);
+            let fits = match dtype.is_signed_int().filter(|_| dtype != Dtype::Int64 && dtype != Dtype::UInt64) {
+                Some(_) => int_fits(dtype, bits.cast_signed()),
+                // 16 bits of a half or bfloat16.
+                None if matches!(dtype, Dtype::Float16 | Dtype::BFloat16) => bits <= u16::MAX.into(),
+                None => true,
+            };
+            if !fits {
+                return Err(ParseError::new(at, WHAT, format!("the value {} is not one of {dtype}", bits.cast_signed())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an integer is one of `dtype`.
+pub(crate) fn int_fits(dtype: Dtype, value: i64) -> bool {
+    let range = match dtype.as_plain() {
+        Dtype::Bool => 0..=1,
+        Dtype::Int8 => i8::MIN.into()..=i8::MAX.into(),
+        Dtype::Int16 => i16::MIN.into()..=i16::MAX.into(),
+        Dtype::Int32 => i32::MIN.into()..=i32::MAX.into(),
+        Dtype::UInt8 => 0..=u8::MAX.into(),
+        Dtype::UInt16 => 0..=u16::MAX.into(),
+        Dtype::UInt32 => 0..=u32::MAX.into(),
+        Dtype::Int4 => -8..=7,
+        Dtype::UInt4 => 0..=15,
+        Dtype::Int2 => -2..=1,
+        Dtype::UInt2 => 0..=3,
+        _ => i64::MIN..=i64::MAX,
+    };
+    range.contains(&value)
+}
+
+/// Only the low bits of a small integer count; NumPy's types have its sign in the others.
+fn sign_extend(dtype: Dtype, out: &mut [u8]) {
+    let bits = match dtype {
+        Dtype::Int4 | Dtype::UInt4 => 4,
+        Dtype::Int2 | Dtype::UInt2 => 2,
+        _ => return,
+    };
+    let shift = 8 - bits;
+    let is_signed = dtype.is_signed_int() == Some(true);
+    for byte in out {
+        *byte = if is_signed { ((*byte << shift).cast_signed() >> shift).cast_unsigned() } else { *byte << shift >> shift };
+    }
+}
+
+/// A value of the `float32` that TensorFlow stored for an element of `dtype`.
+pub(crate) fn float_cast(dtype: Dtype) -> crate::error::Result<Cast> {
+    Cast::ordered((Dtype::Float32, ByteOrder::Little), (dtype, ByteOrder::Little))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(bytes: &[u8]) -> Result<(TensorSpec, Vec<u8>), ParseError> {
+        let proto = TensorProto::parse(bytes, 0)?;
+        let mut out = vec![9; proto.spec.nbytes() as usize];
+        proto.fill(&mut out)?;
+        Ok((proto.spec.clone(), out))
+    }
+
+    #[test]
+    fn worked_examples_of_tensorflow() {
+        // tf.io.serialize_tensor(float32 [1, 0, 3])
+        let bytes = b"\x08\x01\x12\x04\x12\x02\x08\x03\x22\x0c\x00\x00\x80\x3f\x00\x00\x00\x00\x00\x00\x40\x40";
+        let (spec, out) = fill(bytes).unwrap();
+        assert_eq!((spec.dtype(), spec.shape(), &out[..]), (Dtype::Float32, &[3][..], &bytes[10..]));
+        // make_tensor_proto: bfloat16 [1.5], int8 [-1], float8_e5m2 [1]
+        assert_eq!(fill(b"\x08\x0e\x12\x04\x12\x02\x08\x01\x6a\x02\xc0\x7f").unwrap().1, [0xc0, 0x3f]);
+        assert_eq!(fill(b"\x08\x06\x12\x04\x12\x02\x08\x01\x3a\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").unwrap().1, [0xff]);
+        assert_eq!(fill(b"\x08\x18\x12\x04\x12\x02\x08\x01\x92\x01\x01\x3c").unwrap().1, [0x3c]);
+        // A string scalar of tf.data, "x".
+        let mut strings = Vec::new();
+        TensorProto::parse(b"\x08\x07\x12\x00\x22\x02\x01\x78", 0).unwrap().strings(|s| Ok(strings.push(s.to_vec()))).unwrap();
+        assert_eq!(strings, [b"x"]);
+    }
+
+    #[test]
+    fn the_last_value_is_repeated_and_none_means_zeros() {
+        let head = b"\x08\x03\x12\x04\x12\x02\x08\x04";
+        let with = |values: &[u8]| fill(&[&head[..], values].concat());
+        assert_eq!(with(&[]).unwrap().1, [0; 16]);
+        assert_eq!(with(&[0x3a, 2, 5, 7]).unwrap().1, [5, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0]);
+        assert_eq!(with(&[0x38, 5, 0x38, 7, 0x3a, 2, 1, 2]).unwrap().1[12], 2);
+        assert!(with(&[0x3a, 5, 1, 2, 3, 4, 5]).is_err(), "too many");
+        assert!(with(&[0x2a, 4, 0, 0, 0, 0]).is_err(), "another field");
+        assert!(with(&[0x22, 3, 0, 0, 0]).is_err(), "short content");
+        assert!(fill(&[0x08, 0x65]).is_err(), "a reference type");
+        assert!(fill(&[0x12, 0]).is_err(), "no dtype");
+        assert!(fill(&[0x08, 6, 0x38, 0xac, 2]).is_err(), "300 is no int8");
+    }
+
+    #[test]
+    fn small_integers_keep_their_sign() {
+        let (_, out) = fill(b"\x08\x1d\x12\x04\x12\x02\x08\x03\x22\x03\x01\xff\x0f").unwrap();
+        assert_eq!(out, [1, 0xff, 0xff]);
+    }
+}

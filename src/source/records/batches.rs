@@ -1,0 +1,642 @@
+//! Runs of whole records, in order, as they come from the source.
+//!
+//! Whoever takes the next batch reads it, or is told where it lies and reads it later: files with long records are gone through
+//! by their headers alone. Nobody holds more than the pool of buffers allows.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use byteorder::{ByteOrder as _, LittleEndian};
+
+use super::bytes::{self, Compression, FileBytes};
+use super::framing::{Framing, Step};
+use crate::error::{Error, ParseError, Result};
+use crate::format::{crc, tfrecord};
+use crate::os::{self, Calls, Cold};
+use crate::spec::memory_len;
+
+/// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
+const LONG_WARM: u64 = 16 << 10;
+const LONG_COLD: u64 = 1 << 20;
+
+/// A file of records.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordFile {
+    pub(crate) path: PathBuf,
+    /// How many records somebody says it has.
+    pub(crate) expected: Option<u64>,
+}
+
+/// Where bytes of records come from.
+pub(crate) enum Input {
+    File(RecordFile),
+    /// What can be read once, and its name for messages.
+    Stream(Box<dyn Read + Send>, PathBuf),
+}
+
+/// How records are to be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    /// A batch has about so many bytes,
+    pub(crate) batch_bytes: usize,
+    /// at most so many records,
+    pub(crate) most_records: usize,
+    /// and all of them together, or a single record, not more than this.
+    pub(crate) memory_bytes: u64,
+    /// The records that are wanted.
+    pub(crate) rows: Range<u64>,
+    pub(crate) verify: bool,
+    /// Whether what lies behind a damage is given up instead of everything.
+    pub(crate) salvage: bool,
+    pub(crate) calls: Calls,
+}
+
+/// Records that follow each other in one file.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The batch's own number.
+    pub(crate) number: u64,
+    /// The number of its first record among those that are wanted.
+    pub(crate) first: u64,
+    /// The number of its first record in its file.
+    in_file: u64,
+    path: Arc<Path>,
+    /// Where its bytes start in what the file holds.
+    base: u64,
+    bytes: Vec<u8>,
+    frames: Vec<Range<usize>>,
+    /// Frames that make a record.
+    group: usize,
+    /// Where the bytes are still to be read from.
+    unread: Option<(Arc<File>, Cold, usize)>,
+    /// Whether checksums of the data are still to be compared.
+    unchecked: bool,
+    calls: Calls,
+    held: Held,
+}
+
+impl Batch {
+    /// A batch put together from records of here and there.
+    pub(crate) fn gathered(number: u64, first: u64, path: Arc<Path>, bytes: Vec<u8>, frames: Vec<Range<usize>>, group: usize, held: Held) -> Self {
+        Self { number, first, in_file: first, path, base: 0, bytes, frames, group, unread: None, unchecked: false, calls: Calls::Native, held }
+    }
+
+    /// The number of records.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len() / self.group
+    }
+
+    /// Bytes of all of them.
+    pub(crate) fn nbytes(&self) -> u64 {
+        self.unread.as_ref().map_or(self.bytes.len(), |(_, _, len)| *len) as u64
+    }
+
+    /// Part `part` of record `record`.
+    pub(crate) fn part(&self, record: usize, part: usize) -> &[u8] {
+        &self.bytes[self.frames[record * self.group + part].clone()]
+    }
+
+    /// Reads and checks what has not been read and checked.
+    pub(crate) fn load(&mut self) -> Result<()> {
+        if let Some((file, cold, len)) = self.unread.take() {
+            self.bytes.resize(len, 0);
+            os::read_exact_at(&file, &mut self.bytes, self.base, self.calls, &cold).map_err(Error::io("read", &self.path))?;
+        }
+        if !std::mem::take(&mut self.unchecked) {
+            return Ok(());
+        }
+        match (0..self.frames.len()).find_map(|frame| wrong_checksum(&self.bytes, &self.frames[frame]).map(|detail| (frame, detail))) {
+            None => Ok(()),
+            Some((frame, detail)) => Err(self.malformed(frame / self.group, self.frames[frame].start, "TFRecord", &detail)),
+        }
+    }
+
+    /// What is wrong with part `part` of record `record`, in its place.
+    pub(crate) fn error(&self, record: usize, part: usize, error: &ParseError) -> Error {
+        let at = self.frames[record * self.group + part].start + memory_len(error.offset);
+        self.malformed(record, at, error.what, &error.detail)
+    }
+
+    fn malformed(&self, record: usize, at: usize, what: &str, detail: &str) -> Error {
+        Error::malformed_at(&self.path, format!("{what} of record {}", self.in_file + record as u64), self.base + at as u64, detail)
+    }
+
+    /// How messages call a record.
+    pub(crate) fn describe(&self, record: usize) -> String {
+        format!("record {} of {}", self.in_file + record as u64, self.path.display())
+    }
+}
+
+/// What is wrong with data that a checksum stands behind.
+fn wrong_checksum(bytes: &[u8], data: &Range<usize>) -> Option<String> {
+    let stored = crc::unmask(LittleEndian::read_u32(&bytes[data.end..data.end + tfrecord::FOOTER_LEN]));
+    let found = crc::crc32c(&bytes[data.clone()]);
+    (stored != found).then(|| format!("the checksum of its {} bytes is {found:#010x}, stored is {stored:#010x}", data.len()))
+}
+
+/// Memory that is lent to batches, up to a limit.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    limit: u64,
+    state: Mutex<PoolState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct PoolState {
+    held: u64,
+    /// Buffers that were given back, to be used again.
+    free: Vec<Vec<u8>>,
+}
+
+/// A share of a pool, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pool: Arc<Pool>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.pool.lock().held -= self.bytes;
+        self.pool.changed.notify_all();
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.bytes);
+        let mut state = self.held.pool.lock();
+        // One that a long record made longer is not kept.
+        if buffer.capacity() as u64 <= self.held.pool.limit / 4 && state.free.len() < 16 {
+            state.free.push(buffer);
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there are `bytes`.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: u64) -> Held {
+        let mut state = self.lock();
+        while state.held > 0 && state.held + bytes > self.limit {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.held += bytes;
+        Held { pool: Arc::clone(self), bytes }
+    }
+
+    /// An empty buffer.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        let mut buffer = self.lock().free.pop().unwrap_or_default();
+        buffer.clear();
+        buffer
+    }
+}
+
+/// Whatever hands out batches, the first one first.
+pub(crate) trait Batches: Send {
+    /// The next batch; its bytes may be still to be read.
+    fn next_batch(&mut self) -> Result<Option<Batch>>;
+    /// How many records there will be, if that is known.
+    fn known(&self) -> Option<u64>;
+    /// What had to be given up so far, one sentence each.
+    fn lost(&self) -> &[String];
+}
+
+/// The records of inputs one after the other.
+pub(crate) struct Sequential {
+    inputs: VecDeque<Input>,
+    framing: Framing,
+    group: usize,
+    reading: Reading,
+    pool: Arc<Pool>,
+    current: Option<Current>,
+    /// Records so far, wanted or not.
+    seen: u64,
+    number: u64,
+    known: Option<u64>,
+    lost: Vec<String>,
+}
+
+/// The input that is being read.
+struct Current {
+    path: Arc<Path>,
+    from: From,
+    /// Where `carry`, or the next header, lies.
+    at: u64,
+    /// The beginning of a record that the last batch ended before.
+    carry: Vec<u8>,
+    /// All bytes, where that is known.
+    len: Option<u64>,
+    records: u64,
+    expected: Option<u64>,
+}
+
+enum From {
+    Bytes(Box<dyn Read + Send>),
+    /// Headers are read alone.
+    Headers(Arc<File>, Cold),
+}
+
+impl Sequential {
+    /// Counts the records before the first one is read where that costs little: they are then read in any order, too.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where that shows that a file is cut, [`Error::Io`].
+    pub(crate) fn new(inputs: Vec<Input>, framing: Framing, group: usize, reading: Reading, pool: Arc<Pool>) -> Result<Self> {
+        let mut sequential = Self {
+            inputs: inputs.into(),
+            framing,
+            group,
+            reading,
+            pool,
+            current: None,
+            seen: 0,
+            number: 0,
+            known: None,
+            lost: Vec::new(),
+        };
+        if !sequential.reading.salvage {
+            let count = sequential.count()?;
+            sequential.known = count.map(|count| sequential.reading.rows.end.min(count) - sequential.reading.rows.start.min(count));
+        }
+        Ok(sequential)
+    }
+
+    /// The number of all records, if it can be had without reading them.
+    fn count(&self) -> Result<Option<u64>> {
+        let mut count = 0u64;
+        for input in &self.inputs {
+            let Input::File(file) = input else { return Ok(None) };
+            let records = match file.expected {
+                Some(expected) => expected,
+                None => match self.count_file(file)? {
+                    Some(records) => records,
+                    None => return Ok(None),
+                },
+            };
+            count = count.saturating_add(records);
+        }
+        Ok(Some(count))
+    }
+
+    fn count_file(&self, file: &RecordFile) -> Result<Option<u64>> {
+        let mut current = self.open_file(file)?;
+        if let (Framing::Fixed(frame), Some(len)) = (self.framing, current.len) {
+            if !len.is_multiple_of(frame) {
+                return Err(self.cut(&Current { records: len / frame, at: len - len % frame, ..current }, len % frame, frame));
+            }
+            return Ok(Some(len / frame));
+        }
+        if !matches!(current.from, From::Headers(..)) {
+            return Ok(None);
+        }
+        let mut frames = 0;
+        while let Some((_, end)) = self.next_header(&current)? {
+            current.at += end;
+            frames += 1;
+            current.records = frames / self.group as u64;
+        }
+        self.check_groups(frames, &current)?;
+        Ok(Some(current.records))
+    }
+
+    fn check_groups(&self, frames: u64, current: &Current) -> Result<()> {
+        if frames.is_multiple_of(self.group as u64) {
+            return Ok(());
+        }
+        let detail = format!("{frames} records are no whole number of elements of {} components", self.group);
+        Err(Error::malformed_at(&current.path, "elements", current.at, detail))
+    }
+
+    fn open_file(&self, file: &RecordFile) -> Result<Current> {
+        let path: Arc<Path> = file.path.as_path().into();
+        let opened = bytes::open(&path)?;
+        let failed = |error| Error::io("read", &path)(error);
+        let compression = match self.framing {
+            Framing::TfRecord => self.compression(&opened, &path)?,
+            _ => Compression::None,
+        };
+        let stream = FileBytes::new(Arc::clone(&opened), self.reading.calls).map_err(failed)?;
+        let len = opened.metadata().map_err(failed)?.len();
+        let cold = Cold::default();
+        let is_plain = compression == Compression::None;
+        let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&opened, len, &cold).map_err(failed)?;
+        let from = if by_headers { From::Headers(opened, cold) } else { From::Bytes(bytes::decompressed(stream, compression)) };
+        Ok(Current { path, from, at: 0, carry: Vec::new(), len: is_plain.then_some(len), records: 0, expected: file.expected })
+    }
+
+    fn compression(&self, file: &File, path: &Path) -> Result<Compression> {
+        let found = Compression::detect(file).map_err(Error::io("read", path))?;
+        found.ok_or_else(|| {
+            let mut front = [0; tfrecord::HEADER_LEN];
+            let detail = match file.read_exact_at(&mut front, 0).ok().and_then(|()| tfrecord::data_len(&front).err()) {
+                Some(detail) => format!("{detail}; and it is not compressed with gzip, zlib or Snappy"),
+                None => format!("it has fewer than the {} bytes of the first record's header", tfrecord::HEADER_LEN),
+            };
+            Error::malformed_at(path, "TFRecord file", 0, detail)
+        })
+    }
+
+    /// Whether the first records of a file are so long that their headers may be read alone.
+    fn has_long_records(&self, file: &File, len: u64, cold: &Cold) -> std::io::Result<bool> {
+        const LOOKED_AT: u64 = 8;
+        let mut at = 0;
+        let Some(header_len) = self.framing.header_len().filter(|&len| len > 0) else { return Ok(false) };
+        let mut header = [0; tfrecord::HEADER_LEN];
+        for frames in 0..LOOKED_AT {
+            if at + header_len as u64 > len {
+                return Ok(frames > 0 && at / frames >= LONG_WARM && !cold.get(file));
+            }
+            file.read_exact_at(&mut header[..header_len], at)?;
+            let Ok(Step::Need(end)) = self.framing.step(&header[..header_len]) else { return Ok(false) };
+            at = at.saturating_add(end);
+        }
+        Ok(at / LOOKED_AT >= if cold.get(file) { LONG_COLD } else { LONG_WARM })
+    }
+
+    /// The lengths of the frame at the place, without and with what is around its data.
+    fn next_header(&self, current: &Current) -> Result<Option<(Range<u64>, u64)>> {
+        let (From::Headers(file, _), Some(len)) = (&current.from, current.len) else { return Ok(None) };
+        let left = len - current.at;
+        if left == 0 {
+            return Ok(None);
+        }
+        let mut header = [0; tfrecord::HEADER_LEN];
+        let header = &mut header[..self.framing.header_len().unwrap_or(0)];
+        if left < header.len() as u64 {
+            return Err(self.cut(current, left, header.len() as u64));
+        }
+        file.read_exact_at(header, current.at).map_err(Error::io("read", &current.path))?;
+        let end = match self.framing.step(header).map_err(|detail| self.broken(current, &detail))? {
+            Step::Need(end) => end,
+            Step::Frame { end, .. } => end as u64,
+        };
+        if end > left {
+            return Err(self.cut(current, left, end));
+        }
+        let behind = if self.framing.has_checksum() { tfrecord::FOOTER_LEN as u64 } else { 0 };
+        Ok(Some((header.len() as u64..end - behind, end)))
+    }
+
+    fn broken(&self, current: &Current, detail: &str) -> Error {
+        let whole = whole(current.records);
+        Error::malformed_at(&current.path, format!("record {}", current.records), current.at, format!("{detail}; {whole}"))
+    }
+
+    fn cut(&self, current: &Current, left: u64, needed: u64) -> Error {
+        let whole = whole(current.records);
+        let detail = format!("it needs {needed} bytes and {left} are left: the end is missing; {whole}");
+        Error::malformed_at(&current.path, format!("record {}", current.records), current.at, detail)
+    }
+
+    /// Opens the next input.
+    fn open_next(&mut self) -> Result<bool> {
+        let Some(input) = self.inputs.pop_front() else { return Ok(false) };
+        self.current = Some(match input {
+            Input::File(file) => self.open_file(&file)?,
+            Input::Stream(bytes, name) => {
+                Current { path: name.as_path().into(), from: From::Bytes(bytes), at: 0, carry: Vec::new(), len: None, records: 0, expected: None }
+            }
+        });
+        Ok(true)
+    }
+
+    /// Ends the current input, with what is wrong with it if that is let pass.
+    fn give_up(&mut self, current: &Current, error: Error) -> Result<()> {
+        match error {
+            Error::Malformed { .. } if self.reading.salvage => {
+                let behind = current.len.map(|len| format!(", {} bytes", len.saturating_sub(current.at))).unwrap_or_default();
+                self.lost.push(format!("{error}; what follows{behind} is lost, {} records are kept", current.records));
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+
+    fn check_end(&self, current: &Current) -> Result<()> {
+        match current.expected {
+            Some(expected) if expected != current.records => {
+                let detail = format!("it has {} records, {expected} expected", current.records);
+                Err(Error::malformed(&current.path, "TFRecord file", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A batch of the current input from its headers; an empty one at its end.
+    fn batch_of_headers(&self, current: &mut Current) -> Result<Batch> {
+        let base = current.at;
+        let (in_file, mut frames, mut taken) = (current.records, Vec::new(), 0);
+        while let Some((data, end)) = self.next_header(current)? {
+            let is_full = taken + end > self.reading.batch_bytes as u64 || frames.len() / self.group >= self.reading.most_records;
+            if !frames.is_empty() && frames.len().is_multiple_of(self.group) && is_full {
+                break;
+            }
+            frames.push(memory_len(taken + data.start)..memory_len(taken + data.end));
+            taken += end;
+            current.at += end;
+            current.records = in_file + (frames.len() / self.group) as u64;
+        }
+        self.check_groups(frames.len() as u64, current)?;
+        self.check_memory(taken, current)?;
+        let held = self.pool.hold(taken);
+        let From::Headers(file, cold) = &current.from else { return Err(Error::bad_request("these records cannot be read by their headers")) };
+        let mut batch = self.empty_batch(current, base, in_file, held);
+        batch.unread = Some((Arc::clone(file), cold.clone(), memory_len(taken)));
+        (batch.bytes, batch.frames) = (self.pool.buffer(), frames);
+        Ok(batch)
+    }
+
+    fn empty_batch(&self, current: &Current, base: u64, in_file: u64, held: Held) -> Batch {
+        Batch {
+            number: 0,
+            first: 0,
+            in_file,
+            path: Arc::clone(&current.path),
+            base,
+            bytes: Vec::new(),
+            frames: Vec::new(),
+            group: self.group,
+            unread: None,
+            unchecked: self.reading.verify && self.framing.has_checksum(),
+            calls: self.reading.calls,
+            held,
+        }
+    }
+
+    fn check_memory(&self, needed: u64, current: &Current) -> Result<()> {
+        if needed <= self.reading.memory_bytes {
+            return Ok(());
+        }
+        let what = format!("memory for record {} of {}", current.records, current.path.display());
+        Err(Error::Limit { what, asked: needed, allowed: Some(self.reading.memory_bytes) })
+    }
+
+    /// A batch of the current input from its bytes, and whether more follow; an empty one at its end.
+    fn batch_of_bytes(&mut self, current: &mut Current) -> Result<(Batch, bool)> {
+        let mut wanted = self.reading.batch_bytes.max(current.carry.len());
+        let mut held = self.pool.hold(wanted as u64);
+        let mut buffer = self.pool.buffer();
+        buffer.extend_from_slice(&current.carry);
+        let base = current.at;
+        let mut frames: Vec<Range<usize>> = Vec::new();
+        let (in_file, mut at, mut problem, mut is_end) = (current.records, 0, None, false);
+        loop {
+            let filled = buffer.len();
+            buffer.resize(wanted, 0);
+            let From::Bytes(bytes) = &mut current.from else { return Err(Error::bad_request("these records are read by their headers")) };
+            match bytes::read_full(bytes.as_mut(), &mut buffer[filled..]) {
+                Ok(read) => buffer.truncate(filled + read),
+                Err(error) => {
+                    problem = Some(bytes::read_error(&current.path, base + filled as u64, error));
+                    buffer.truncate(filled);
+                }
+            }
+            is_end |= buffer.len() < wanted;
+            let needed = loop {
+                if frames.len() / self.group >= self.reading.most_records && frames.len().is_multiple_of(self.group) {
+                    break 0;
+                }
+                if at == buffer.len() && is_end {
+                    break 0;
+                }
+                current.at = base + at as u64;
+                current.records = in_file + (frames.len() / self.group) as u64;
+                match self.framing.step(&buffer[at..]) {
+                    Ok(Step::Frame { start, len, end }) => {
+                        let data = at + start..at + start + len;
+                        let detail = if self.reading.salvage && self.reading.verify && self.framing.has_checksum() { wrong_checksum(&buffer, &data) } else { None };
+                        if let Some(detail) = detail {
+                            problem.get_or_insert(self.broken(current, &detail));
+                            break 0;
+                        }
+                        frames.push(data);
+                        at += end;
+                    }
+                    Ok(Step::Need(needed)) => {
+                        let left = current.len.map(|len| len - current.at).or(is_end.then_some((buffer.len() - at) as u64));
+                        if let Some(left) = left.filter(|&left| left < needed) {
+                            problem.get_or_insert(self.cut(current, left, needed));
+                            break 0;
+                        }
+                        break at as u64 + needed;
+                    }
+                    Err(detail) => {
+                        problem.get_or_insert(self.broken(current, &detail));
+                        break 0;
+                    }
+                }
+            };
+            // More is read only where there is no whole record yet.
+            if needed == 0 || problem.is_some() || frames.len() >= self.group {
+                break;
+            }
+            self.check_memory(needed, current)?;
+            wanted = memory_len(needed);
+            drop(held);
+            held = self.pool.hold(wanted as u64);
+        }
+        // What does not make a whole record belongs to the next batch.
+        let whole = frames.len() / self.group * self.group;
+        let end = if whole == frames.len() { at } else { frames[whole].start - self.framing.header_len().unwrap_or(0) };
+        if problem.is_none() && is_end && whole == 0 && !frames.is_empty() {
+            problem = self.check_groups(frames.len() as u64, current).err();
+        }
+        frames.truncate(whole);
+        current.records = in_file + (whole / self.group) as u64;
+        current.at = base + end as u64;
+        current.carry.clear();
+        current.carry.extend_from_slice(&buffer[end..]);
+        let is_over = match problem {
+            Some(error) => {
+                self.give_up(current, error)?;
+                true
+            }
+            None => is_end && current.carry.is_empty(),
+        };
+        buffer.truncate(end);
+        let mut batch = self.empty_batch(current, base, in_file, held);
+        batch.unchecked &= !self.reading.salvage;
+        (batch.bytes, batch.frames) = (buffer, frames);
+        Ok((batch, !is_over))
+    }
+}
+
+fn whole(records: u64) -> String {
+    match records {
+        0 => "no record before it".to_owned(),
+        records => format!("the {records} records before it are whole, and --salvage converts them"),
+    }
+}
+
+impl Batches for Sequential {
+    fn next_batch(&mut self) -> Result<Option<Batch>> {
+        loop {
+            if self.seen >= self.reading.rows.end {
+                return Ok(None);
+            }
+            let Some(mut current) = self.current.take() else {
+                match self.open_next() {
+                    Ok(true) => continue,
+                    Ok(false) => return Ok(None),
+                    Err(error @ Error::Malformed { .. }) if self.reading.salvage => {
+                        self.lost.push(format!("{error}; nothing of it is kept"));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            let (mut batch, goes_on) = match current.from {
+                From::Headers(..) => {
+                    let batch = self.batch_of_headers(&mut current)?;
+                    let goes_on = batch.len() > 0;
+                    (batch, goes_on)
+                }
+                From::Bytes(_) => self.batch_of_bytes(&mut current)?,
+            };
+            if goes_on {
+                self.current = Some(current);
+            } else if !self.reading.salvage {
+                self.check_end(&current)?;
+            }
+            let wanted = &self.reading.rows;
+            let (first, count) = (self.seen, batch.len() as u64);
+            self.seen += count;
+            // Those before and behind what is wanted.
+            let skipped = wanted.start.saturating_sub(first).min(count);
+            let kept = (wanted.end - first).min(count);
+            if skipped >= kept {
+                continue;
+            }
+            batch.frames.truncate(memory_len(kept) * self.group);
+            batch.frames.drain(..memory_len(skipped) * self.group);
+            batch.in_file += skipped;
+            batch.first = first + skipped - wanted.start;
+            batch.number = self.number;
+            self.number += 1;
+            return Ok(Some(batch));
+        }
+    }
+
+    fn known(&self) -> Option<u64> {
+        self.known
+    }
+
+    fn lost(&self) -> &[String] {
+        &self.lost
+    }
+}

@@ -1,0 +1,276 @@
+//! What is known of the features of records after looking at some or all of them.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use crate::decode::image::{FileKind, ImageChoices, ImageForm};
+use crate::error::ParseError;
+use crate::format::example::{self, Kind, Place, Values};
+use crate::format::tensor_proto::TensorProto;
+use crate::spec::TensorSpec;
+
+use super::{Declared, Encoding, Key};
+
+/// A value of the first record that has one, and the first record where it is another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct First<T> {
+    pub(crate) value: T,
+    pub(crate) record: u64,
+    pub(crate) odd: Option<(u64, T)>,
+}
+
+impl<T: PartialEq + Clone> First<T> {
+    fn see(first: &mut Option<Self>, record: u64, value: T) {
+        Self::merge(first, Some(Self { value, record, odd: None }));
+    }
+
+    /// Takes over what somebody else saw, of other records, in any order.
+    fn merge(first: &mut Option<Self>, other: Option<Self>) {
+        let Some(other) = other else { return };
+        *first = Some(match first.take() {
+            None => other,
+            Some(own) => {
+                let (mut early, late) = if own.record <= other.record { (own, other) } else { (other, own) };
+                let candidate = if late.value == early.value { late.odd } else { Some((late.record, late.value)) };
+                if let Some(candidate) = candidate.filter(|(_, value)| *value != early.value)
+                    && early.odd.as_ref().is_none_or(|(record, _)| candidate.0 < *record)
+                {
+                    early.odd = Some(candidate);
+                }
+                early
+            }
+        });
+    }
+}
+
+/// What a value of bytes looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// JPEG or PNG, with its size.
+    Image,
+    /// An image that is not decoded here.
+    OtherImage(FileKind),
+    Tensor,
+    Text,
+    Bytes,
+}
+
+/// What is known of one feature.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stats {
+    /// Records that have values for it.
+    pub(crate) present: u64,
+    pub(crate) kind: Option<First<Kind>>,
+    /// The number of values in a record, or of steps.
+    pub(crate) counts: Option<First<u64>>,
+    pub(crate) fewest: u64,
+    pub(crate) most: u64,
+    /// The number of values in a step.
+    pub(crate) per_step: Option<First<u64>>,
+    /// Bytes of a value.
+    pub(crate) lengths: Option<First<u64>>,
+    pub(crate) shortest: u64,
+    pub(crate) longest: u64,
+    /// Characters of the longest value; `None` if one is no UTF-8.
+    pub(crate) most_chars: Option<u64>,
+    pub(crate) look: Option<First<Look>>,
+    pub(crate) file_kind: Option<First<FileKind>>,
+    pub(crate) form: Option<First<ImageForm>>,
+    pub(crate) tensor: Option<First<TensorSpec>>,
+    /// The length of axis 0 of the tensors, and the shape of the rest.
+    pub(crate) tensor_rest: Option<First<Vec<u64>>>,
+    pub(crate) most_rows: u64,
+}
+
+/// What is known of all features.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Survey {
+    /// How many records were looked at.
+    pub(crate) records: u64,
+    /// Whether these are all.
+    pub(crate) is_complete: bool,
+    pub(crate) features: BTreeMap<Key, Stats>,
+    /// What had to be given up.
+    pub(crate) lost: Vec<String>,
+}
+
+impl Stats {
+    fn merge(&mut self, other: Self) {
+        let is_first = self.counts.is_none();
+        self.fewest = if is_first { other.fewest } else if other.counts.is_none() { self.fewest } else { self.fewest.min(other.fewest) };
+        self.most = self.most.max(other.most);
+        self.shortest = match (&self.lengths, &other.lengths) {
+            (None, _) => other.shortest,
+            (_, None) => self.shortest,
+            _ => self.shortest.min(other.shortest),
+        };
+        self.longest = self.longest.max(other.longest);
+        self.most_chars = match (&self.lengths, &other.lengths) {
+            (None, _) => other.most_chars,
+            (_, None) => self.most_chars,
+            _ => self.most_chars.zip(other.most_chars).map(|(own, other)| own.max(other)),
+        };
+        self.present += other.present;
+        self.most_rows = self.most_rows.max(other.most_rows);
+        First::merge(&mut self.kind, other.kind);
+        First::merge(&mut self.counts, other.counts);
+        First::merge(&mut self.per_step, other.per_step);
+        First::merge(&mut self.lengths, other.lengths);
+        First::merge(&mut self.look, other.look);
+        First::merge(&mut self.file_kind, other.file_kind);
+        First::merge(&mut self.form, other.form);
+        First::merge(&mut self.tensor, other.tensor);
+        First::merge(&mut self.tensor_rest, other.tensor_rest);
+    }
+
+    fn see_count(&mut self, record: u64, count: u64) {
+        self.fewest = if self.counts.is_none() { count } else { self.fewest.min(count) };
+        self.most = self.most.max(count);
+        self.present += u64::from(count > 0);
+        First::see(&mut self.counts, record, count);
+    }
+
+    /// The values of a `Feature`; their number.
+    fn see_values(&mut self, record: u64, feature: &[u8], base: usize) -> Result<u64, ParseError> {
+        let Some(values) = Values::parse(feature, base)? else { return Ok(0) };
+        First::see(&mut self.kind, record, values.kind());
+        if values.kind() == Kind::Bytes {
+            values.bytes(|bytes, _| {
+                self.see_bytes(record, bytes);
+                Ok(())
+            })?;
+        }
+        values.count()
+    }
+
+    fn see_bytes(&mut self, record: u64, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        let chars = std::str::from_utf8(bytes).ok().map(|text| text.chars().count() as u64);
+        let is_first = self.lengths.is_none();
+        self.shortest = if is_first { len } else { self.shortest.min(len) };
+        self.longest = self.longest.max(len);
+        self.most_chars = if is_first { chars } else { self.most_chars.zip(chars).map(|(own, other)| own.max(other)) };
+        First::see(&mut self.lengths, record, len);
+        let look = match FileKind::sniff(bytes) {
+            Some(kind @ (FileKind::Jpeg | FileKind::Png)) => {
+                First::see(&mut self.file_kind, record, kind);
+                // One that cannot be read says why when it is converted.
+                if let Ok(form) = ImageChoices::default().look(bytes) {
+                    First::see(&mut self.form, record, form);
+                }
+                Look::Image
+            }
+            Some(other) => Look::OtherImage(other),
+            None if bytes.first() == Some(&8) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
+            None if chars.is_some() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
+            None => Look::Bytes,
+        };
+        First::see(&mut self.look, record, look);
+    }
+
+    fn see_tensor(&mut self, record: u64, bytes: &[u8]) -> Result<(), ParseError> {
+        let proto = TensorProto::parse(bytes, 0)?;
+        if let Some((rows, rest)) = proto.spec.shape().split_first() {
+            self.most_rows = self.most_rows.max(*rows);
+            First::see(&mut self.tensor_rest, record, rest.to_vec());
+        }
+        if proto.spec.dtype() == crate::dtype::Dtype::String {
+            proto.strings(|string| {
+                let len = string.len() as u64;
+                let chars = std::str::from_utf8(string).ok().map(|text| text.chars().count() as u64);
+                self.most_chars = if self.lengths.is_none() { chars } else { self.most_chars.zip(chars).map(|(own, other)| own.max(other)) };
+                self.longest = self.longest.max(len);
+                First::see(&mut self.lengths, record, len);
+                Ok(())
+            })?;
+        }
+        First::see(&mut self.tensor, record, proto.spec);
+        Ok(())
+    }
+}
+
+impl Survey {
+    /// Takes over what was seen of other records.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.records += other.records;
+        for (key, stats) in other.features {
+            self.features.entry(key).or_default().merge(stats);
+        }
+    }
+
+    /// Looks at all features of an Example.
+    pub(crate) fn see_example(&mut self, record: u64, payload: &[u8]) -> Result<(), ParseError> {
+        self.records += 1;
+        let mut found: Vec<(Place, &[u8], &[u8], usize)> = Vec::new();
+        example::entries(payload, |place, key, value, base| {
+            // The last of several with one key counts.
+            found.retain(|(other, name, ..)| (*other, *name) != (place, key));
+            found.push((place, key, value, base));
+        })?;
+        for (place, key, value, base) in found {
+            let key = match place {
+                Place::Context => Key::Context(key.to_vec()),
+                Place::Lists => Key::List(key.to_vec()),
+            };
+            let stats = self.features.entry(key).or_default();
+            if place == Place::Context {
+                let count = stats.see_values(record, value, base)?;
+                stats.see_count(record, count);
+                continue;
+            }
+            let mut count = 0;
+            for step in example::steps(value, base) {
+                let (feature, base) = step?;
+                let values = stats.see_values(record, feature, base)?;
+                First::see(&mut stats.per_step, record, values);
+                count += 1;
+            }
+            stats.see_count(record, count);
+        }
+        Ok(())
+    }
+
+    /// Looks at a part of a record that is a value by itself.
+    pub(crate) fn see_part(&mut self, record: u64, part: usize, payload: &[u8], declared: Option<&Declared>) -> Result<(), ParseError> {
+        let stats = self.features.entry(Key::Part(part)).or_default();
+        match declared.map(|declared| declared.encoding) {
+            // A record that is no tensor is an error where tensors are told to be.
+            Some(Encoding::Tensor) => stats.see_tensor(record, payload)?,
+            Some(Encoding::Raw) => {}
+            _ => stats.see_bytes(record, payload),
+        }
+        stats.see_count(record, 1);
+        Ok(())
+    }
+
+    /// The lengths of lists that a feature has, those of records without it included.
+    pub(crate) fn lengths(&self, stats: &Stats) -> RangeInclusive<u64> {
+        let is_everywhere = stats.counts.is_some() && stats.present == self.records;
+        if is_everywhere { stats.fewest..=stats.most } else { 0..=stats.most }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_workers_saw_adds_up_to_what_one_would_have_seen(values in prop::collection::vec(0u64..3, 1..40), owners in prop::collection::vec(0usize..4, 40)) {
+            let mut one = None;
+            let mut many: [Option<First<u64>>; 4] = [None, None, None, None];
+            for (record, &value) in values.iter().enumerate() {
+                First::see(&mut one, record as u64, value);
+                First::see(&mut many[owners[record]], record as u64, value);
+            }
+            let mut merged = None;
+            for other in many.into_iter().rev() {
+                First::merge(&mut merged, other);
+            }
+            let (one, merged) = (one.unwrap(), merged.unwrap());
+            prop_assert_eq!(one.odd.as_ref().map(|(record, _)| *record), values.iter().position(|value| *value != values[0]).map(|at| at as u64));
+            prop_assert_eq!(one, merged);
+        }
+    }
+}

@@ -11,11 +11,13 @@ use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::job::Job;
+use crate::file_name;
+use crate::job::{Job, Output, Pass};
 use crate::options::{Layout, Options, Strings};
 use crate::os::{self, Cold};
 use crate::paths::{Found, look_at};
 use crate::rows::Rows;
+use crate::source::records::RecordContainer;
 use crate::source::{Tensor, Verified};
 use crate::spec::{ShapeText, memory_len, unravel};
 
@@ -90,6 +92,9 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
     let file = ArrayFile::open(path)?;
     let (options, part) = file.choices(tensor, options);
     let options = &options;
+    if let Some(records) = tensor.source().records() {
+        return compare_records(&file, records, tensor, rows, options);
+    }
     let arrays = Array::of_tensor(tensor, rows, options)?;
     let array = arrays.iter().find(|array| array.part == part).ok_or_else(|| Error::bad_request("there is no array to compare with"))?;
     let job = Job::new(array, rows, tensor.source().heap_bytes(), options)?;
@@ -121,6 +126,60 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
             // Of a string, the byte or the character that differs is told by what it is.
             let width = job.spec.elements() / job.header.shape.iter().product::<u64>().max(1);
             let index = unravel(position / width.max(1), &job.header.shape);
+            Comparison::Different(Difference::Element { index, expected, found })
+        }
+    })
+}
+
+/// The same for a feature of records, which are gone through once.
+fn compare_records(
+    file: &ArrayFile<'_>,
+    records: &RecordContainer,
+    tensor: &Tensor<'_>,
+    rows: Option<Rows>,
+    options: &Options,
+) -> Result<Comparison> {
+    let (set, feature) = records.feature(tensor.index());
+    let pass = Pass::plan(records, set, &[feature], rows, tensor.source().heap_bytes(), options).map_err(|failure| failure.error)?;
+    // Of several arrays the name tells which it is.
+    let is_offsets = file.path.to_string_lossy().ends_with(&format!("{}{}", Part::Offsets.suffix(), file_name::EXTENSION));
+    let at = pass.arrays.iter().position(|array| (array.part == Part::Offsets) == is_offsets).unwrap_or(0);
+    let array = &pass.arrays[at];
+    let found = file.header.shape.first().copied().unwrap_or(0);
+    let expected = array.header(found, options)?;
+    if Descr::parse(&file.header.descr) != Descr::parse(&expected.descr) {
+        let (descr, found) = (expected.descr, file.header.descr.clone());
+        return Ok(Comparison::Different(Difference::Dtype { expected: array.dtype, descr, found }));
+    }
+    let shape = |expected| Ok(Comparison::Different(Difference::Shape { expected, found: file.header.shape.clone() }));
+    if file.header.shape != expected.shape {
+        return shape(expected.shape);
+    }
+    let nbytes = found.saturating_mul(array.written_row());
+    if file.data_len != nbytes {
+        return Ok(Comparison::Different(Difference::Length { expected: nbytes, found: file.data_len }));
+    }
+    let itemsize = array.element().item_len();
+    let first = First::new(itemsize);
+    let check = |at: u64, bytes: &[u8]| {
+        // Rows that the array does not have show in the number of rows.
+        let len = memory_len(nbytes.saturating_sub(at)).min(bytes.len());
+        let mut found = vec![0; len];
+        file.read(at, &mut found, options)?;
+        first.look(&bytes[..len], &found, |element| at / itemsize as u64 + element);
+        Ok(())
+    };
+    let ignore = |_: u64, _: &[u8]| Ok(());
+    let outputs: Vec<Output<'_>> = (0..pass.arrays.len()).map(|index| Output::Check(if index == at { &check } else { &ignore })).collect();
+    let done = pass.run(&outputs, options).map_err(|failure| failure.error)?;
+    if done.rows[at] != found {
+        return shape(array.header(done.rows[at], options)?.shape);
+    }
+    Ok(match first.found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        None => Comparison::Equal(pass.verified(options)),
+        Some((position, expected, found)) => {
+            let width = array.written_row() / itemsize as u64 * done.rows[at] / file.header.shape.iter().product::<u64>().max(1);
+            let index = unravel(position / width.max(1), &file.header.shape);
             Comparison::Different(Difference::Element { index, expected, found })
         }
     })
@@ -192,6 +251,9 @@ impl<'a> ArrayFile<'a> {
         let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
         let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
         let options = options.clone().byte_order(order).layout(layout);
+        if tensor.source().records().is_some() && !descr.is_some_and(Descr::is_text) {
+            return (options, Part::Whole);
+        }
         if tensor.info().spec.dtype() != Dtype::String {
             return (options, Part::Whole);
         }

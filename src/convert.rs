@@ -295,7 +295,10 @@ impl<'a> Converter<'a> {
             Input::Tensor(tensor) if tensor.info().spec.dtype() == Dtype::String && self.options.strings == Strings::Offsets => {
                 Err(Error::bad_request(format!("strings as offsets become two arrays: use write_parts, not {method}")))
             }
-            Input::Tensor(tensor) if tensor.source().records().is_some() && self.options.records.ragged == Some(Ragged::Offsets) => {
+            Input::Tensor(tensor)
+                if tensor.source().records().is_some()
+                    && self.options.records.ragged_of(&tensor.info().name.to_json()) == Some(&Ragged::Offsets) =>
+            {
                 Err(Error::bad_request(format!("lists as offsets become two arrays: use write_parts, not {method}")))
             }
             _ => Ok(()),

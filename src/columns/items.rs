@@ -32,7 +32,7 @@ pub(crate) enum Item {
     /// Elements in bytes, compressed with zlib or not.
     Raw { is_zlib: bool },
     /// Elements in bytes, as many as there are: rows of an item's length.
-    RawRows { is_zlib: bool },
+    RawRows { is_zlib: bool, row_bytes: u64 },
     Image { choices: ImageChoices, form: ImageForm },
     /// A `TensorProto`.
     Tensor,
@@ -77,7 +77,15 @@ impl Item {
                 })?;
                 Ok(rows)
             }
-            (Self::RawRows { .. }, _) => Ok(1),
+            (Self::RawRows { is_zlib, row_bytes }, _) => {
+                let mut rows = 0;
+                each_value(stored, |value, base| {
+                    let len = if *is_zlib { inflated_len(value) } else { Some(value.len() as u64) };
+                    rows += len.ok_or_else(|| ParseError::new(base, "value", "no zlib stream that can be read"))? / (*row_bytes).max(1);
+                    Ok(())
+                })?;
+                Ok(rows)
+            }
             (Self::Text(text), _) if text.in_tensors => {
                 let mut count = 0;
                 each_value(stored, |value, base| {
@@ -174,7 +182,7 @@ impl Item {
                 out.extend_from_slice(value);
                 Ok(())
             }),
-            Self::RawRows { is_zlib } => {
+            Self::RawRows { is_zlib, .. } => {
                 let mut rows = 0;
                 self.each_item(stored, |value| {
                     let before = out.len();
@@ -362,6 +370,13 @@ fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::Odd(format!("has other than {len} bytes in its zlib stream, which ended after {}", state.total_out())))
+}
+
+/// The length of what `bytes` hold.
+pub(crate) fn inflated_len(bytes: &[u8]) -> Option<u64> {
+    let mut inflated = Vec::new();
+    inflate_all(bytes, &mut inflated).ok()?;
+    Some(inflated.len() as u64)
 }
 
 /// Appends what `bytes` hold, however much that is within reason.

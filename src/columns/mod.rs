@@ -13,7 +13,7 @@ use crate::error::{Error, ParseError};
 use crate::source::records::{Encoding, Feature, Key, Look, Stats, Stored, Survey};
 use crate::spec::{TensorSpec, memory_len};
 
-pub(crate) use items::{Item, Units};
+pub(crate) use items::{Item, Units, inflated_len};
 pub use options::{Missing, Ragged, ReadAs, RecordOptions};
 pub(crate) use resolve::{Resolver, needs_survey};
 
@@ -66,6 +66,10 @@ pub(crate) struct Column {
     pub(crate) padding: Vec<u8>,
     /// A feature that has the shape of this one, which has to be the same everywhere.
     pub(crate) shape_is: Option<(usize, Arc<[i64]>)>,
+    /// The axes that the items of a row make, where they are several.
+    pub(crate) fold: Vec<u64>,
+    /// Whether only the offsets are wanted, not the items.
+    pub(crate) only_offsets: bool,
 }
 
 /// Why a record has no row.
@@ -100,10 +104,11 @@ impl Column {
     /// The shape of a row.
     pub(crate) fn row_shape(&self) -> Vec<u64> {
         let items = match self.arrange {
-            Arrange::Single | Arrange::Flat | Arrange::Offsets(_) => None,
-            Arrange::Fixed(items) | Arrange::Padded(items) => Some(items),
+            Arrange::Single | Arrange::Flat | Arrange::Offsets(_) => Vec::new(),
+            Arrange::Fixed(_) if !self.fold.is_empty() => self.fold.clone(),
+            Arrange::Fixed(items) | Arrange::Padded(items) => vec![items],
         };
-        items.into_iter().chain(self.spec.shape().iter().copied()).collect()
+        [&items, self.spec.shape()].concat()
     }
 
     /// Bytes of a row.

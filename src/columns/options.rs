@@ -89,7 +89,7 @@ pub struct RecordOptions {
     read_as: Vec<(Option<String>, ReadAs)>,
     pub(crate) channels: Option<u8>,
     pub(crate) jpeg: Jpeg,
-    pub(crate) ragged: Option<Ragged>,
+    ragged: Vec<(Option<String>, Ragged)>,
     pub(crate) missing: Missing,
     pub(crate) flatten: bool,
     pub(crate) salvage: bool,
@@ -144,10 +144,10 @@ impl RecordOptions {
         self
     }
 
-    /// What becomes of lists of different lengths; without, they are an error.
+    /// What becomes of lists, whose lengths may differ; without, a difference is an error.
     #[must_use]
-    pub fn ragged(mut self, ragged: Ragged) -> Self {
-        self.ragged = Some(ragged);
+    pub fn ragged(mut self, feature: Option<&str>, ragged: Ragged) -> Self {
+        self.ragged.push((feature.map(str::to_owned), ragged));
         self
     }
 
@@ -175,6 +175,11 @@ impl RecordOptions {
     /// The dtype of raw bytes of a feature.
     pub(crate) fn raw_of(&self, name: &str) -> Option<Dtype> {
         chosen(&self.raw, name).copied()
+    }
+
+    /// What becomes of lists of a feature.
+    pub(crate) fn ragged_of(&self, name: &str) -> Option<&Ragged> {
+        chosen(&self.ragged, name)
     }
 
     pub(crate) fn read_as_of(&self, name: &str) -> Option<ReadAs> {

@@ -1,5 +1,6 @@
 //! From a feature, what is known of it and what is asked for, to a column.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::items::{Item, Text, TextForm, Units};
@@ -18,16 +19,18 @@ use crate::spec::{ShapeText, TensorSpec};
 pub(crate) struct Resolver<'a> {
     pub(crate) options: &'a Options,
     pub(crate) survey: &'a Survey,
+    /// The source, for messages.
+    pub(crate) path: &'a Path,
 }
 
 /// Whether all records have to be looked at before the column can be made: for the longest of something.
 pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options) -> bool {
     let Some(stats) = first.features.get(&feature.key).filter(|stats| stats.present > 0 || feature.declared.is_some()) else { return true };
     let wanted = &options.records;
-    if matches!(wanted.ragged, Some(Ragged::Pad(_))) {
+    let name = String::from_utf8_lossy(&feature.name);
+    if matches!(wanted.ragged_of(&name), Some(Ragged::Pad(_))) {
         return true;
     }
-    let name = String::from_utf8_lossy(&feature.name);
     match bytes_as(feature, stats, wanted, &name) {
         Some(BytesAs::Strings { .. }) => options.strings != Strings::Offsets,
         _ => false,
@@ -74,7 +77,8 @@ fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, name: &str
         });
     }
     Some(match stats.look.as_ref().map(|look| look.value) {
-        Some(Look::Image) => BytesAs::Image,
+        // One that is not decoded is refused there.
+        Some(Look::Image | Look::OtherImage(_)) => BytesAs::Image,
         Some(Look::Tensor) => tensor,
         _ => BytesAs::Strings { in_tensors: false },
     })
@@ -93,6 +97,10 @@ struct Shaped {
 }
 
 impl Resolver<'_> {
+    fn refused(&self, name: &str, detail: impl std::fmt::Display) -> Error {
+        unsupported(name, format!("{}: {detail}", self.path.display()))
+    }
+
     fn wanted(&self) -> &RecordOptions {
         &self.options.records
     }
@@ -105,15 +113,18 @@ impl Resolver<'_> {
     pub(crate) fn column(&self, feature: &Feature, index: usize) -> Result<Column> {
         let name = String::from_utf8_lossy(&feature.name).into_owned();
         if let Some(reason) = &feature.unsupported {
-            return Err(unsupported(&name, reason.clone()));
+            return Err(self.refused(&name, reason));
         }
         let empty = Stats::default();
         let stats = match self.survey.features.get(&feature.key) {
             Some(stats) => stats,
             None if feature.declared.is_some() || self.survey.records == 0 => &empty,
-            None => return Err(unsupported(&name, "no record has it")),
+            None => return Err(self.refused(&name, "no record has it")),
         };
         self.check_kind(&name, stats)?;
+        if feature.declared.as_ref().is_some_and(|declared| declared.only_offsets) {
+            return self.offsets(feature, name, index);
+        }
         let shaped = match bytes_as(feature, stats, self.wanted(), &name) {
             None => self.numbers(feature, stats, &name)?,
             Some(BytesAs::Raw { dtype, is_zlib }) => self.raw(feature, stats, &name, dtype, is_zlib)?,
@@ -127,18 +138,18 @@ impl Resolver<'_> {
             Missing::Fill(value) => Some(element(dtype, value, &name)?),
             Missing::Refuse | Missing::Skip => None,
         };
-        let padding = match &self.wanted().ragged {
+        let padding = match self.wanted().ragged_of(&name) {
             Some(Ragged::Pad(Some(value))) => element(dtype, value, &name)?,
             _ => vec![0; dtype.item_len()],
         };
-        Ok(Column { name, index, item: shaped.item, spec: shaped.spec, arrange, dtype, is_text: false, missing, padding, shape_is: None })
+        Ok(Column { name, index, item: shaped.item, spec: shaped.spec, arrange, dtype, is_text: false, missing, padding, shape_is: None, fold: Vec::new(), only_offsets: false })
     }
 
     fn check_kind(&self, name: &str, stats: &Stats) -> Result<()> {
         match &stats.kind {
             Some(First { value, record, odd: Some((odd, other)) }) => {
                 let detail = format!("it is a {} in record {record} and a {} in record {odd}", value.name(), other.name());
-                Err(unsupported(name, detail))
+                Err(self.refused(name, detail))
             }
             _ => Ok(()),
         }
@@ -157,7 +168,22 @@ impl Resolver<'_> {
             };
             return shape.iter().map(axis).collect::<Result<_>>().map(Some);
         }
-        Ok(feature.declared.as_ref().map(|declared| declared.shape.clone()))
+        let Some(declared) = &feature.declared else { return Ok(None) };
+        let Some(other) = &declared.shape_in else { return Ok(Some(declared.shape.clone())) };
+        let found = self.survey.features.get(&Key::Context(other.clone())).and_then(|stats| stats.ints.as_ref());
+        let Some(found) = found else { return Ok(Some(declared.shape.clone())) };
+        if let Some((record, odd)) = &found.odd {
+            let detail = format!("the tensor of record {record} has shape {odd:?}, that of record {} {:?}", found.record, found.value);
+            return Err(self.refused(name, detail));
+        }
+        Ok(Some(found.value.iter().map(|&axis| u64::try_from(axis).ok()).collect()))
+    }
+
+    /// The shape that another feature has for this one in the first record.
+    pub(crate) fn shape_beside(&self, feature: &Feature) -> Option<(Key, Arc<[i64]>)> {
+        let key = Key::Context(feature.declared.as_ref()?.shape_in.clone()?);
+        let found = self.survey.features.get(&key)?.ints.as_ref()?;
+        Some((key, found.value.as_slice().into()))
     }
 
     /// The item of a shape with at most one unknown axis, where the first record has so many values, and whether it is a row.
@@ -169,8 +195,8 @@ impl Resolver<'_> {
             // As many rows as there are.
             1 if shape[0].is_none() => Ok((shape[1..].iter().flatten().copied().collect(), false)),
             1 if known > 0 && values.is_multiple_of(known) => Ok((shape.iter().map(|axis| axis.unwrap_or(values / known)).collect(), true)),
-            1 => Err(unsupported(name, format!("{values} values in the first record do not make a shape with {known} elements in its known axes"))),
-            unknown => Err(unsupported(name, format!("{unknown} axes of unknown length: --shape says how long they are"))),
+            1 => Err(self.refused(name, format!("{values} values in the first record do not make a shape with {known} elements in its known axes"))),
+            unknown => Err(self.refused(name, format!("{unknown} axes of unknown length: --shape says how long they are"))),
         }
     }
 
@@ -188,7 +214,7 @@ impl Resolver<'_> {
             match kind {
                 Kind::Floats => cast = Some(float_cast(dtype)?),
                 _ if dtype.is_signed_int().is_some() || dtype == Dtype::Bool => narrow = Some(dtype),
-                _ => return Err(unsupported(name, format!("it is said to be {dtype}, the records have a {}", kind.name()))),
+                _ => return Err(self.refused(name, format!("it is said to be {dtype}, the records have a {}", kind.name()))),
             }
         }
         let steps = matches!(feature.key, Key::List(_));
@@ -198,7 +224,7 @@ impl Resolver<'_> {
             let per_step = stats.per_step.as_ref().map_or(1, |values| values.value);
             if let Some((record, odd)) = stats.per_step.as_ref().and_then(|values| values.odd) {
                 let detail = format!("a step of record {record} has {odd} values, {per_step} expected as in the first: lists in lists of different lengths make no array");
-                return Err(unsupported(name, detail));
+                return Err(self.refused(name, detail));
             }
             let shape = match self.shape(feature, name, false)? {
                 Some(shape) => self.shaped(name, &shape, per_step)?.0,
@@ -218,7 +244,7 @@ impl Resolver<'_> {
         let spec = self.spec(name, dtype, shape)?;
         let per_item = spec.elements();
         if per_item == 0 {
-            return Err(unsupported(name, format!("its items have shape {}, and no values", ShapeText(spec.shape()))));
+            return Err(self.refused(name, format!("its items have shape {}, and no values", ShapeText(spec.shape()))));
         }
         Ok(Shaped { item: item(per_item), spec, is_row, first: first / per_item, most: most / per_item })
     }
@@ -229,21 +255,18 @@ impl Resolver<'_> {
         let shape = match self.shape(feature, name, true)? {
             Some(shape) => shape,
             None if length.is_multiple_of(itemsize) => vec![Some(length / itemsize)],
-            None => return Err(unsupported(name, format!("{length} bytes in the first record are no whole number of {dtype}"))),
+            None => return Err(self.refused(name, format!("{length} bytes in the first record are no whole number of {dtype}"))),
         };
         let (first, most) = (stats.counts.as_ref().map_or(1, |counts| counts.value), stats.most);
-        if shape.first() == Some(&None) && self.wanted().ragged.is_some() {
+        if shape.first() == Some(&None) && self.wanted().ragged_of(name).is_some() {
             let (shape, _) = self.shaped(name, &shape, length / itemsize)?;
             let spec = self.spec(name, dtype, shape)?;
             let rows = |bytes: u64| bytes.checked_div(spec.nbytes()).unwrap_or(0);
-            return Ok(Shaped { first: rows(length), most: rows(stats.longest), item: Item::RawRows { is_zlib }, spec, is_row: false });
+            return Ok(Shaped { first: rows(length), most: rows(stats.longest), item: Item::RawRows { is_zlib, row_bytes: spec.nbytes() }, spec, is_row: false });
         }
         // As many as the first record has.
         let known: u64 = shape.iter().flatten().product();
-        let values = if is_zlib { known } else { length / itemsize };
-        if is_zlib && shape.contains(&None) {
-            return Err(unsupported(name, "an axis of unknown length in compressed bytes: --shape says how long it is, --ragged takes axis 0 as it is"));
-        }
+        let values = length / itemsize;
         let shape = shape.iter().map(|axis| axis.unwrap_or(values.checked_div(known).unwrap_or(0))).collect();
         let spec = self.spec(name, dtype, shape)?;
         Ok(Shaped { item: Item::Raw { is_zlib }, spec, is_row: self.is_one(feature, stats), first, most })
@@ -260,7 +283,9 @@ impl Resolver<'_> {
     }
 
     fn image(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
-        let choices = ImageChoices { channels: self.wanted().channels.or(self.declared_channels(feature)), jpeg: self.wanted().jpeg };
+        let dtype = feature.declared.as_ref().filter(|declared| declared.encoding == Encoding::Image).map(|declared| declared.dtype);
+        let channels = self.wanted().channels.or(self.declared_channels(feature));
+        let choices = ImageChoices { channels, jpeg: self.wanted().jpeg, dtype };
         let first = match &stats.form {
             Some(form) => form,
             None => {
@@ -269,18 +294,17 @@ impl Resolver<'_> {
                     Some(Look::Image) => "the first image cannot be read".to_owned(),
                     _ => "its values are no JPEG or PNG images".to_owned(),
                 };
-                return Err(unsupported(name, detail));
+                return Err(self.refused(name, detail));
             }
         };
-        let mut form = first.value;
-        form.channels = choices.channels.map_or(form.channels, u64::from);
-        if let Some((record, odd)) = first.odd.filter(|(_, odd)| (odd.height, odd.width, odd.dtype) != (form.height, form.width, form.dtype) || choices.channels.is_none()) {
+        let form = choices.form(first.value);
+        if let Some((record, odd)) = first.odd.map(|(record, odd)| (record, choices.form(odd))).filter(|(_, odd)| *odd != form) {
             let detail = format!(
                 "the image of record {record} has {odd}, that of record {} {form}: an array has one size. --rows converts those of one size; \
                  tf.image.resize or an image tool makes them equal before",
                 first.record
             );
-            return Err(unsupported(name, detail));
+            return Err(self.refused(name, detail));
         }
         let spec = self.spec(name, form.dtype, vec![form.height, form.width, form.channels])?;
         let item = Item::Image { choices, form };
@@ -294,12 +318,12 @@ impl Resolver<'_> {
     }
 
     fn tensor(&self, stats: &Stats, name: &str) -> Result<Shaped> {
-        let Some(tensor) = &stats.tensor else { return Err(unsupported(name, "its values are no serialized tensors")) };
-        let rest = stats.tensor_rest.as_ref().filter(|_| self.wanted().ragged.is_some() || self.wanted().flatten);
+        let Some(tensor) = &stats.tensor else { return Err(self.refused(name, "its values are no serialized tensors")) };
+        let rest = stats.tensor_rest.as_ref().filter(|_| self.wanted().ragged_of(name).is_some() || self.wanted().flatten);
         if let Some(rest) = rest {
             if let Some((record, odd)) = &rest.odd {
                 let detail = format!("rows of the tensor of record {record} have shape {}, {} expected as in the first", ShapeText(odd), ShapeText(&rest.value));
-                return Err(unsupported(name, detail));
+                return Err(self.refused(name, detail));
             }
             let spec = self.spec(name, tensor.value.dtype(), rest.value.clone())?;
             let first = tensor.value.shape().first().copied().unwrap_or(1);
@@ -307,7 +331,7 @@ impl Resolver<'_> {
         }
         if let Some((record, odd)) = &tensor.odd {
             let detail = format!("the tensor of record {record} is {odd}, that of record {} {}: --ragged takes axes 0 of different lengths", tensor.record, tensor.value);
-            return Err(unsupported(name, detail));
+            return Err(self.refused(name, detail));
         }
         let first = stats.counts.as_ref().map_or(1, |counts| counts.value);
         Ok(Shaped { item: Item::Tensor, spec: tensor.value.clone(), is_row: first == 1, first, most: stats.most })
@@ -318,10 +342,10 @@ impl Resolver<'_> {
             return Ok(Arrange::Single);
         }
         let declared = feature.declared.as_ref();
-        if self.wanted().flatten || declared.is_some_and(|declared| declared.flat && self.wanted().ragged.is_none()) {
+        if self.wanted().flatten || declared.is_some_and(|declared| declared.flat && self.wanted().ragged_of(name).is_none()) {
             return Ok(Arrange::Flat);
         }
-        match self.wanted().ragged {
+        match self.wanted().ragged_of(name) {
             Some(Ragged::Pad(_)) => return Ok(Arrange::Padded(shaped.most)),
             Some(Ragged::Offsets) => return Ok(Arrange::Offsets(Units::Records)),
             None => {}
@@ -340,10 +364,37 @@ impl Resolver<'_> {
             // Where one of them is empty, records lack the feature; that is something else.
             if odd > 0 && counts.value > 0 {
                 let detail = format!("record {record} has {odd} values, record {} has {}: --ragged pad or --ragged offsets takes them as they are", counts.record, counts.value);
-                return Err(unsupported(name, detail));
+                return Err(self.refused(name, detail));
             }
         }
         Ok(())
+    }
+
+    /// Where the items of each record start.
+    fn offsets(&self, feature: &Feature, name: String, index: usize) -> Result<Column> {
+        let item = match feature.declared.as_ref().map(|declared| (declared.encoding, declared.dtype, &declared.shape)) {
+            Some((Encoding::Values, dtype, shape)) => {
+                let kind = if dtype.is_signed_int().is_some() || dtype == Dtype::Bool { Kind::Ints } else { Kind::Floats };
+                Item::Numbers { kind, per_item: shape.iter().flatten().product(), cast: None, narrow: None, steps: false }
+            }
+            _ => Item::Text(Text { form: TextForm::Padded, in_tensors: false }),
+        };
+        let spec = self.spec(&name, Dtype::Int64, Vec::new())?;
+        let arrange = Arrange::Offsets(Units::Records);
+        Ok(Column {
+            name,
+            index,
+            item,
+            spec,
+            arrange,
+            dtype: Dtype::Int64,
+            is_text: false,
+            missing: None,
+            padding: Vec::new(),
+            shape_is: None,
+            fold: Vec::new(),
+            only_offsets: true,
+        })
     }
 
     fn strings(&self, feature: &Feature, stats: &Stats, name: String, index: usize, in_tensors: bool) -> Result<Column> {
@@ -385,26 +436,28 @@ impl Resolver<'_> {
             let units = Units::Values((!is_free).then_some(first));
             let spec = self.spec(&name, Dtype::UInt8, Vec::new())?;
             let arrange = Arrange::Offsets(units);
-            return Ok(Column { name, index, item, spec, arrange, dtype: Dtype::String, is_text: false, missing: None, padding: vec![0], shape_is: None });
+            return Ok(Column { name, index, item, spec, arrange, dtype: Dtype::String, is_text: false, missing: None, padding: vec![0], shape_is: None, fold: Vec::new(), only_offsets: false });
         }
         let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
-        let inner: Vec<u64> = match of_tensor {
-            // The other axes of a tensor of strings.
-            Some(spec) if spec.shape().len() > 1 => return Err(unsupported(&name, format!("its tensors are {spec}: strings of several axes"))),
-            _ => Vec::new(),
-        };
-        let spec = self.spec(&name, element, inner.into_iter().chain([width]).collect())?;
+        let spec = self.spec(&name, element, vec![width])?;
         let shaped = Shaped { item, spec, is_row: is_single, first, most: if in_tensors { stats.most_rows } else { stats.most } };
         let arrange = self.arrange(feature, stats, &name, &shaped)?;
+        // Strings of several axes stand in a record one after the other.
+        let axes = match (of_tensor, declared) {
+            (Some(spec), _) => Some(spec.shape().to_vec()),
+            (None, Some(declared)) if declared.list.is_none() => declared.shape.iter().copied().collect(),
+            _ => None,
+        };
+        let fold = axes.filter(|axes| axes.len() > 1 && arrange == Arrange::Fixed(axes.iter().product())).unwrap_or_default();
         let missing = match &self.wanted().missing {
             Missing::Fill(value) => Some(text_element(value, form, width, &name)?),
             Missing::Refuse | Missing::Skip => None,
         };
-        let padding = match &self.wanted().ragged {
+        let padding = match self.wanted().ragged_of(&name) {
             Some(Ragged::Pad(Some(value))) => text_element(value, form, width, &name)?,
             _ => vec![0],
         };
-        Ok(Column { name, index, item: shaped.item, spec: shaped.spec, arrange, dtype: Dtype::String, is_text: true, missing, padding, shape_is: None })
+        Ok(Column { name, index, item: shaped.item, spec: shaped.spec, arrange, dtype: Dtype::String, is_text: true, missing, padding, shape_is: None, fold, only_offsets: false })
     }
 }
 
@@ -446,9 +499,4 @@ fn element(dtype: Dtype, text: &str, name: &str) -> Result<Vec<u8>> {
     let value: f64 = text.parse().map_err(|_| wrong())?;
     Cast::ordered((Dtype::Float64, ByteOrder::Little), (dtype, ByteOrder::Little))?.run_matching(&value.to_le_bytes(), &mut out);
     Ok(out)
-}
-
-/// A feature that has the shapes of another one, to be the same everywhere.
-pub(crate) fn guarded(column: Column, index: usize, shape: &[i64]) -> Column {
-    Column { shape_is: Some((index, Arc::from(shape))), ..column }
 }

@@ -118,6 +118,8 @@ pub(crate) struct ImageChoices {
     /// 1, 3 or 4; those of the file without.
     pub(crate) channels: Option<u8>,
     pub(crate) jpeg: Jpeg,
+    /// `uint8`, `uint16`, or `float32` whose bytes are the four channels of a PNG; that of the file without.
+    pub(crate) dtype: Option<Dtype>,
 }
 
 impl ImageChoices {
@@ -132,7 +134,12 @@ impl ImageChoices {
             Some(other) => return Err(format!("it is a {other} image; JPEG and PNG are decoded, --as string keeps the bytes")),
             None => return Err(format!("it starts with {:02x?} and is neither JPEG nor PNG", &bytes[..bytes.len().min(8)])),
         };
-        Ok(ImageForm { channels: self.channels.map_or(form.channels, u64::from), ..form })
+        Ok(self.form(form))
+    }
+
+    /// What an image that has `form` by itself becomes.
+    pub(crate) fn form(self, form: ImageForm) -> ImageForm {
+        ImageForm { channels: self.channels.map_or(form.channels, u64::from), dtype: self.dtype.unwrap_or(form.dtype), ..form }
     }
 
     /// Decodes an image that has the form `form` into `out`: `height × width × channels` samples, little-endian.
@@ -140,8 +147,18 @@ impl ImageChoices {
     /// # Errors
     /// Why it cannot be decoded.
     pub(crate) fn decode(self, bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
+        if form.dtype == Dtype::Float32 {
+            // Each sample is as long as the four channels it was stored as.
+            return self.decode(bytes, &ImageForm { channels: 4, dtype: Dtype::UInt8, ..*form }, out);
+        }
         match FileKind::sniff(bytes) {
             Some(FileKind::Png) => decode_png(bytes, form, out),
+            _ if form.dtype == Dtype::UInt16 => {
+                let mut narrow = vec![0; out.len() / 2];
+                self.decode(bytes, &ImageForm { dtype: Dtype::UInt8, ..*form }, &mut narrow)?;
+                widen(&narrow, out);
+                Ok(())
+            }
             _ if self.jpeg != Jpeg::Builtin => decode_with_turbo(bytes, form, out, self.jpeg),
             _ => decode_jpeg(bytes, form, out),
         }
@@ -221,6 +238,19 @@ fn decode_png(bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), Stri
     let failed = |error: png::DecodingError| format!("PNG: {error}");
     let size = reader.output_buffer_size().ok_or("PNG: it is larger than memory")?;
     let (color, depth) = reader.output_color_type();
+    let is_wide = depth == BitDepth::Sixteen;
+    if is_wide != (form.dtype == Dtype::UInt16) {
+        // The other depth: a byte is repeated, or the high one of two kept.
+        let own = ImageForm { dtype: if is_wide { Dtype::UInt16 } else { Dtype::UInt8 }, ..*form };
+        let mut samples = vec![0; memory_len(own.nbytes())];
+        decode_png(bytes, &own, &mut samples)?;
+        if is_wide {
+            out.iter_mut().zip(samples.as_chunks::<2>().0).for_each(|(place, sample)| *place = sample[1]);
+        } else {
+            widen(&samples, out);
+        }
+        return Ok(());
+    }
     if size == out.len() && color.samples() as u64 == form.channels {
         reader.next_frame(out).map_err(failed)?;
     } else {
@@ -234,6 +264,11 @@ fn decode_png(bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), Stri
         out.as_chunks_mut::<2>().0.iter_mut().for_each(|sample| sample.reverse());
     }
     Ok(())
+}
+
+/// Bytes as samples of 16 bits: 255 becomes 65535.
+fn widen(narrow: &[u8], out: &mut [u8]) {
+    out.as_chunks_mut::<2>().0.iter_mut().zip(narrow).for_each(|(place, &sample)| *place = [sample; 2]);
 }
 
 /// Puts pixels of `from` channels, of `size` bytes a sample, into `out` with the channels of `form`.
@@ -297,7 +332,7 @@ mod tests {
     }
 
     fn decode(bytes: &[u8], channels: Option<u8>) -> Result<(ImageForm, Vec<u8>), String> {
-        let choices = ImageChoices { channels, jpeg: Jpeg::Builtin };
+        let choices = ImageChoices { channels, ..ImageChoices::default() };
         let form = choices.look(bytes)?;
         let mut out = vec![0; form.nbytes() as usize];
         choices.decode(bytes, &form, &mut out)?;

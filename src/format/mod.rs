@@ -11,5 +11,6 @@ pub(crate) mod proto;
 pub(crate) mod snapshot;
 pub(crate) mod table;
 pub(crate) mod tensor_proto;
+pub(crate) mod tfds;
 pub(crate) mod tfrecord;
 pub(crate) mod varint;

@@ -24,7 +24,7 @@ use crate::rows::Rows;
 use crate::sink::{NpySink, PrivateFile};
 use crate::source::Verified;
 use crate::source::records::{
-    Batch, Feature, Key, Locator, Pool, Reading, RecordContainer, RecordSet, Span, Survey, are_examples, look_at_batch,
+    Batch, Encoding, Feature, Key, Locator, Pool, Reading, RecordContainer, RecordSet, Span, Survey, are_examples, look_at_batch,
 };
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len, unravel};
 
@@ -65,7 +65,9 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
         calls: options.calls(),
     };
     let mut batches = set.open(reading, &Pool::new(memory_bytes))?;
-    let mut survey = Survey { is_complete: true, ..Survey::default() };
+    let is_compressed = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Zlib);
+    let compressed = Arc::new(set.features.iter().filter(is_compressed).map(|feature| feature.key.clone()).collect());
+    let mut survey = Survey { is_complete: true, compressed: Arc::clone(&compressed), ..Survey::default() };
     let Some(mut first) = batches.next_batch()? else {
         survey.lost = batches.lost().to_vec();
         return Ok(survey);
@@ -90,7 +92,7 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
         || (),
         |mut batch, ()| {
             batch.load()?;
-            let mut seen = Survey::default();
+            let mut seen = Survey { compressed: Arc::clone(&compressed), ..Survey::default() };
             look_at_batch(set, &batch, as_examples, &mut seen)?;
             merged.lock().unwrap_or_else(PoisonError::into_inner).merge(seen);
             Ok(())
@@ -141,15 +143,18 @@ impl RecordArray {
             return Ok(vec![make(Part::Whole, dtype, column.dtype, row, written, column.is_text, 0)?]);
         }
         let offset = TensorSpec::new(Dtype::Int64, Vec::new()).map_err(Error::bad_request)?;
+        if column.only_offsets {
+            return Ok(vec![make(Part::Whole, written, Dtype::Int64, offset, written, false, 1)?]);
+        }
         let values = if column.dtype == Dtype::String && !column.is_text { Dtype::UInt8 } else { dtype };
         Ok(vec![
             make(Part::Values, values, column.dtype, row, written, column.is_text, 0)?,
-            make(Part::Offsets, Dtype::Int64, column.dtype, offset, Dtype::Int64, false, 1)?,
+            make(Part::Offsets, Dtype::Int64, if column.dtype == Dtype::String { column.dtype } else { Dtype::Int64 }, offset, Dtype::Int64, false, 1)?,
         ])
     }
 
     /// Bytes of a row as it is written.
-    fn written_row(&self) -> u64 {
+    pub(crate) fn written_row(&self) -> u64 {
         self.row.elements().saturating_mul(self.written.itemsize().unwrap_or(1))
     }
 
@@ -233,12 +238,18 @@ impl<'a> Pass<'a> {
         if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, options)) {
             survey = look(true)?;
         }
-        let resolver = Resolver { options, survey: &survey };
+        let resolver = Resolver { options, survey: &survey, path: container.path() };
         let mut keys: Vec<Key> = Vec::new();
         let mut columns = Vec::new();
         for (at, feature) in features.iter().enumerate() {
             keys.push(feature.key.clone());
             columns.push(resolver.column(feature, at).map_err(|error| Failure { column: Some(at), error })?);
+        }
+        for (feature, column) in features.iter().zip(&mut columns) {
+            if let Some((key, shape)) = resolver.shape_beside(feature) {
+                column.shape_is = Some((keys.len(), shape));
+                keys.push(key);
+            }
         }
         let mut arrays = Vec::new();
         for (at, column) in columns.iter().enumerate() {
@@ -419,7 +430,7 @@ impl<'a> Pass<'a> {
         let (units, items) = (totals[1 + 2 * array.column], totals[2 + 2 * array.column]);
         match self.columns[array.column].arrange {
             Arrange::Flat => items,
-            Arrange::Offsets(_) if array.part == Part::Offsets => units + 1,
+            Arrange::Offsets(_) if array.extra > 0 => units + array.extra,
             Arrange::Offsets(_) => items,
             _ if self.skips(options) => totals[0],
             _ => records,
@@ -479,10 +490,17 @@ impl<'a> Pass<'a> {
         for (at, column) in self.columns.iter().enumerate() {
             let mut mine = self.arrays.iter().zip(outputs).filter(|(array, _)| array.column == at);
             let Some((values, output)) = mine.next() else { continue };
-            let row_bytes = values.row.nbytes();
-            let mut place = row_bytes * if column.is_row_per_record() { first } else { before[2 + 2 * at] };
             stage.clear();
             units.clear();
+            if column.only_offsets {
+                for &record in &*kept {
+                    units.push(column.count(&stored(record, column)).map_err(failed(record, at))?.1);
+                }
+                put_offsets(units, &before[1 + 2 * at..], stage, |place, bytes| output.put(values, place, bytes, cast, self.stage))?;
+                continue;
+            }
+            let row_bytes = values.row.nbytes();
+            let mut place = row_bytes * if column.is_row_per_record() { first } else { before[2 + 2 * at] };
             let mut flush = |stage: &mut Vec<u8>, place: &mut u64| -> Result<()> {
                 output.put(values, *place, stage, cast, self.stage)?;
                 meter.add(stage.len() as u64, output.held());
@@ -510,12 +528,7 @@ impl<'a> Pass<'a> {
             }
             flush(stage, &mut place)?;
             if let Some((offsets, output)) = mine.next() {
-                let mut start = before[2 + 2 * at];
-                for unit in units.iter() {
-                    stage.extend_from_slice(&start.to_le_bytes());
-                    start += unit;
-                }
-                output.put(offsets, before[1 + 2 * at] * 8, stage, cast, self.stage)?;
+                put_offsets(units, &before[1 + 2 * at..], stage, |place, bytes| output.put(offsets, place, bytes, cast, self.stage))?;
                 meter.add(stage.len() as u64, output.held());
             }
         }
@@ -602,6 +615,16 @@ impl RecordArray {
     fn is_record_offsets(&self, columns: &[Column]) -> bool {
         columns[self.column].arrange == Arrange::Offsets(crate::columns::Units::Records)
     }
+}
+
+/// Writes where units start, given the units and items `before` them and their lengths.
+fn put_offsets(units: &[u64], before: &[u64], stage: &mut Vec<u8>, put: impl FnOnce(u64, &[u8]) -> Result<()>) -> Result<()> {
+    let mut start = before[1];
+    for unit in units {
+        stage.extend_from_slice(&start.to_le_bytes());
+        start += unit;
+    }
+    put(before[0] * 8, stage)
 }
 
 /// What a pass gave.

@@ -12,6 +12,7 @@ use super::bundle::{self, Bundle};
 use super::raw_stream::RawStream;
 use super::saved_model;
 use super::tf_data::TfData;
+use super::tfds::Tfds;
 use super::tfrecord::TfRecord;
 use super::video::Video;
 use crate::budget::Limits;
@@ -38,7 +39,7 @@ pub(crate) trait Driver: Sync {
 }
 
 /// Every format, the more specific first.
-static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TfData, &TensorBundle, &RawStream, &Video, &TfRecord];
+static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TfData, &Tfds, &TensorBundle, &RawStream, &Video, &TfRecord];
 
 /// The names of all formats, as [`Source::open_as`](super::Source::open_as) takes them.
 pub fn formats() -> impl Iterator<Item = &'static str> {

@@ -14,6 +14,7 @@ mod saved_model;
 mod shards;
 pub(crate) mod strings;
 mod tf_data;
+mod tfds;
 mod tfrecord;
 mod video;
 

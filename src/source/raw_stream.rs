@@ -58,7 +58,7 @@ impl Driver for RawStream {
 /// Records that are frames.
 pub(crate) fn of_frames(inputs: Inputs, frame: &TensorSpec) -> RecordSet {
     let shape = frame.shape().iter().map(|&axis| Some(axis)).collect();
-    let declared = Declared { dtype: frame.dtype(), shape, encoding: Encoding::Raw, list: None, flat: false };
+    let declared = Declared { dtype: frame.dtype(), shape, encoding: Encoding::Raw, list: None, flat: false, only_offsets: false, shape_in: None };
     let feature = Feature { name: FRAMES.into(), declared: Some(declared), ..Feature::found(Key::Part(0)) };
     RecordSet { features: vec![feature], discovers: false, ..RecordSet::undescribed(inputs) }
 }

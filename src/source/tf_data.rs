@@ -167,7 +167,7 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
         let shape = component.and_then(|component| component.shape.clone()).unwrap_or_default();
         let is_plain = dtype != Dtype::Variant && dtype != Dtype::Resource;
         let unsupported = (!is_plain).then(|| format!("it is a {dtype}: ragged, sparse and other composite elements have no plain values"));
-        let declared = Declared { dtype, shape, encoding: Encoding::Tensor, list: None, flat: false };
+        let declared = Declared { dtype, shape, encoding: Encoding::Tensor, list: None, flat: false, only_offsets: false, shape_in: None };
         let alias = (name != index.to_string()).then(|| index.to_string());
         Ok(Feature { name: name.into_bytes(), alias, key: Key::Part(index), declared: Some(declared), unsupported })
     };

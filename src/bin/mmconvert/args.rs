@@ -211,10 +211,10 @@ pub(crate) struct Records {
     /// The channels of images: 1, 3 or 4, of PNG also 2 [default: as in the file].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
     pub(crate) channels: Option<u8>,
-    /// Lists of different lengths: pad, pad:VALUE (rows as long as the longest) or offsets (NAME.values.npy and
+    /// Lists, whose lengths may differ: pad, pad:VALUE (rows as long as the longest) or offsets (NAME.values.npy and
     /// NAME.offsets.npy) [default: an error].
-    #[arg(long, value_name = "HOW")]
-    pub(crate) ragged: Option<Ragged>,
+    #[arg(long, value_name = "[NAME=]HOW", value_parser = |text: &str| for_feature(text, str::parse::<Ragged>))]
+    pub(crate) ragged: Vec<For<Ragged>>,
     /// Records without the feature: fill:VALUE or skip (the record, for all features of the pass) [default: an error].
     #[arg(long, value_name = "HOW")]
     pub(crate) missing: Option<Missing>,
@@ -267,6 +267,9 @@ pub(crate) struct Verify {
     /// The range of axis 0 that was converted.
     #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
     pub(crate) rows: Option<Rows>,
+    /// What became of strings, where the array is of numbers or there are several.
+    #[arg(long, value_name = "HOW", default_value = "pad")]
+    pub(crate) strings: Strings,
     /// The dtype it was cast to; a directory's manifest knows.
     #[arg(long, value_name = "DT")]
     pub(crate) dtype: Option<Dtype>,

@@ -39,8 +39,8 @@ fn records(args: &Records) -> RecordOptions {
     if let Some(channels) = args.channels {
         records = records.channels(channels);
     }
-    if let Some(ragged) = &args.ragged {
-        records = records.ragged(ragged.clone());
+    for ragged in &args.ragged {
+        records = records.ragged(ragged.feature.as_deref(), ragged.value.clone());
     }
     if let Some(missing) = &args.missing {
         records = records.missing(missing.clone());
@@ -336,7 +336,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
 pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let options = options(&args.resources, &args.records).cancel(cancel);
+    let options = options(&args.resources, &args.records).strings(args.strings).cancel(cancel);
     let source = Source::open_with(&args.against, args.format.as_deref(), &options)?;
     let mut results = Vec::new();
     let mut different = false;

@@ -91,11 +91,6 @@ impl Batch {
         self.frames.len() / self.group
     }
 
-    /// Bytes of all of them.
-    pub(crate) fn nbytes(&self) -> u64 {
-        self.unread.as_ref().map_or(self.bytes.len(), |(_, _, len)| *len) as u64
-    }
-
     /// Part `part` of record `record`.
     pub(crate) fn part(&self, record: usize, part: usize) -> &[u8] {
         &self.bytes[self.frames[record * self.group + part].clone()]

@@ -76,6 +76,10 @@ pub(crate) struct Declared {
     pub(crate) list: Option<Option<u64>>,
     /// Whether every item is a row.
     pub(crate) flat: bool,
+    /// Whether it stands for where the items of each record start.
+    pub(crate) only_offsets: bool,
+    /// The name of the feature that has the shape of this one.
+    pub(crate) shape_in: Option<Vec<u8>>,
 }
 
 /// A feature that records have.
@@ -343,6 +347,11 @@ impl RecordContainer {
     /// The same with facts about the files and what is odd about them.
     pub(crate) fn with_facts(self, facts: Map<String, Value>, warnings: Vec<String>) -> Self {
         Self { facts, warnings, ..self }
+    }
+
+    /// The path that it was opened by.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The set of records number `index`.

@@ -1,15 +1,20 @@
 //! What is known of the features of records after looking at some or all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use crate::decode::image::{FileKind, ImageChoices, ImageForm};
 use crate::error::ParseError;
 use crate::format::example::{self, Kind, Place, Values};
+use crate::columns::inflated_len;
 use crate::format::tensor_proto::TensorProto;
 use crate::spec::TensorSpec;
 
 use super::{Declared, Encoding, Key};
+
+/// Lists of integers up to this length may be shapes.
+const MOST_INTS: u64 = 64;
 
 /// A value of the first record that has one, and the first record where it is another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +78,8 @@ pub(crate) struct Stats {
     pub(crate) longest: u64,
     /// Characters of the longest value; `None` if one is no UTF-8.
     pub(crate) most_chars: Option<u64>,
+    /// The integers of a short list.
+    pub(crate) ints: Option<First<Vec<i64>>>,
     pub(crate) look: Option<First<Look>>,
     pub(crate) file_kind: Option<First<FileKind>>,
     pub(crate) form: Option<First<ImageForm>>,
@@ -92,6 +99,8 @@ pub(crate) struct Survey {
     pub(crate) features: BTreeMap<Key, Stats>,
     /// What had to be given up.
     pub(crate) lost: Vec<String>,
+    /// The features whose bytes are compressed: their lengths are those of what they hold.
+    pub(crate) compressed: Arc<HashSet<Key>>,
 }
 
 impl Stats {
@@ -116,6 +125,7 @@ impl Stats {
         First::merge(&mut self.counts, other.counts);
         First::merge(&mut self.per_step, other.per_step);
         First::merge(&mut self.lengths, other.lengths);
+        First::merge(&mut self.ints, other.ints);
         First::merge(&mut self.look, other.look);
         First::merge(&mut self.file_kind, other.file_kind);
         First::merge(&mut self.form, other.form);
@@ -131,26 +141,33 @@ impl Stats {
     }
 
     /// The values of a `Feature`; their number.
-    fn see_values(&mut self, record: u64, feature: &[u8], base: usize) -> Result<u64, ParseError> {
+    fn see_values(&mut self, record: u64, feature: &[u8], base: usize, is_compressed: bool) -> Result<u64, ParseError> {
         let Some(values) = Values::parse(feature, base)? else { return Ok(0) };
         First::see(&mut self.kind, record, values.kind());
         if values.kind() == Kind::Bytes {
             values.bytes(|bytes, _| {
-                self.see_bytes(record, bytes);
+                if is_compressed {
+                    // One that cannot be read says why when it is converted.
+                    self.see_length(record, inflated_len(bytes).unwrap_or(0));
+                } else {
+                    self.see_bytes(record, bytes);
+                }
                 Ok(())
             })?;
         }
-        values.count()
+        let count = values.count()?;
+        if values.kind() == Kind::Ints && count <= MOST_INTS {
+            let mut ints = Vec::new();
+            values.ints(|value| ints.push(value))?;
+            First::see(&mut self.ints, record, ints);
+        }
+        Ok(count)
     }
 
     fn see_bytes(&mut self, record: u64, bytes: &[u8]) {
-        let len = bytes.len() as u64;
         let chars = std::str::from_utf8(bytes).ok().map(|text| text.chars().count() as u64);
-        let is_first = self.lengths.is_none();
-        self.shortest = if is_first { len } else { self.shortest.min(len) };
-        self.longest = self.longest.max(len);
-        self.most_chars = if is_first { chars } else { self.most_chars.zip(chars).map(|(own, other)| own.max(other)) };
-        First::see(&mut self.lengths, record, len);
+        self.most_chars = if self.lengths.is_none() { chars } else { self.most_chars.zip(chars).map(|(own, other)| own.max(other)) };
+        self.see_length(record, bytes.len() as u64);
         let look = match FileKind::sniff(bytes) {
             Some(kind @ (FileKind::Jpeg | FileKind::Png)) => {
                 First::see(&mut self.file_kind, record, kind);
@@ -166,6 +183,12 @@ impl Stats {
             None => Look::Bytes,
         };
         First::see(&mut self.look, record, look);
+    }
+
+    fn see_length(&mut self, record: u64, len: u64) {
+        self.shortest = if self.lengths.is_none() { len } else { self.shortest.min(len) };
+        self.longest = self.longest.max(len);
+        First::see(&mut self.lengths, record, len);
     }
 
     fn see_tensor(&mut self, record: u64, bytes: &[u8]) -> Result<(), ParseError> {
@@ -212,16 +235,17 @@ impl Survey {
                 Place::Context => Key::Context(key.to_vec()),
                 Place::Lists => Key::List(key.to_vec()),
             };
+            let is_compressed = self.compressed.contains(&key);
             let stats = self.features.entry(key).or_default();
             if place == Place::Context {
-                let count = stats.see_values(record, value, base)?;
+                let count = stats.see_values(record, value, base, is_compressed)?;
                 stats.see_count(record, count);
                 continue;
             }
             let mut count = 0;
             for step in example::steps(value, base) {
                 let (feature, base) = step?;
-                let values = stats.see_values(record, feature, base)?;
+                let values = stats.see_values(record, feature, base, is_compressed)?;
                 First::see(&mut stats.per_step, record, values);
                 count += 1;
             }

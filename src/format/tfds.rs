@@ -1,0 +1,343 @@
+//! `features.json` and `dataset_info.json` of TensorFlow Datasets: what lies in the records of a folder, and in which files.
+//!
+//! Source: `tensorflow_datasets/core/proto/feature.proto` and `dataset_info.proto`, and for the older forms `FeatureConnector.from_json`
+//! in `core/features/feature.py`.
+
+use serde_json::{Map, Value};
+
+use crate::dtype::Dtype;
+
+/// Features nest no deeper than this.
+const MAX_DEPTH: usize = 64;
+
+/// How the values of a leaf are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// As a list of numbers.
+    Values,
+    /// As little-endian elements in bytes.
+    Bytes,
+    /// The same, compressed.
+    Zlib,
+    /// As image files.
+    Image,
+    /// As byte strings.
+    Text,
+}
+
+/// A list around a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Level {
+    /// How many items it has, if that is known.
+    pub(crate) length: Option<u64>,
+    /// Whether it is a dataset of steps.
+    pub(crate) is_steps: bool,
+}
+
+/// A feature that has values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    /// Names from the root, joined by `/`.
+    pub(crate) path: String,
+    pub(crate) dtype: Dtype,
+    /// `None` for lengths that are not known.
+    pub(crate) shape: Vec<Option<u64>>,
+    pub(crate) storage: Storage,
+    /// The lists that it is in, the outermost first.
+    pub(crate) levels: Vec<Level>,
+}
+
+/// What a folder has.
+#[derive(Debug, Default)]
+pub(crate) struct Features {
+    pub(crate) leaves: Vec<Leaf>,
+    /// The paths of datasets of steps, each with a leaf that has one value a step where there is one.
+    pub(crate) steps: Vec<(String, Option<usize>)>,
+    /// The paths of what is not known here, and what it is.
+    pub(crate) unknown: Vec<(String, String)>,
+}
+
+impl Features {
+    /// Reads a `features.json`.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
+        let root: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let mut features = Self::default();
+        features.node(&root, "", &[], 0)?;
+        features.leaves.sort_by(|a, b| a.path.cmp(&b.path));
+        for (steps, leaf) in &mut features.steps {
+            let prefix = format!("{steps}/");
+            let counts = |leaf: &Leaf| leaf.path.starts_with(&prefix) && leaf.levels.len() == 1 && (!leaf.shape.contains(&None) || leaf.storage != Storage::Values);
+            *leaf = features.leaves.iter().position(counts);
+        }
+        Ok(features)
+    }
+
+    fn node(&mut self, node: &Value, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
+        if depth > MAX_DEPTH {
+            return Err(format!("features nest deeper than {MAX_DEPTH}"));
+        }
+        let depth = depth + 1;
+        let text = |key: &str| node.get(key).and_then(Value::as_str);
+        // An older form holds this one, as an object or as text.
+        if text("proto_cls").is_some() {
+            let inner = match node.get("content") {
+                Some(Value::String(text)) => &serde_json::from_str(text).map_err(|error| error.to_string())?,
+                Some(inner) => inner,
+                None => return Err(format!("{path:?} has no content")),
+            };
+            // It is the message of its own kind, or one that says its kind.
+            return match inner.get("features").and_then(Value::as_object) {
+                Some(children) => self.children(children, path, levels, depth),
+                None => self.kind(inner, "", path, levels, depth),
+            };
+        }
+        match (text("type"), node.get("content")) {
+            // The oldest form: the class says what it is.
+            (Some(class), Some(content)) => self.oldest(last_word(class), content, path, levels, depth),
+            _ => self.kind(node, text("pythonClassName").map_or("", last_word), path, levels, depth),
+        }
+    }
+
+    fn children(&mut self, children: &Map<String, Value>, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
+        children.iter().try_for_each(|(name, child)| self.node(child, &below(path, name), levels, depth))
+    }
+
+    /// A node that says its kind by a key.
+    fn kind(&mut self, node: &Value, class: &str, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
+        let has = |key: &str| node.get(key).filter(|value| value.is_object());
+        if let Some(dict) = has("featuresDict") {
+            return match dict.get("features").and_then(Value::as_object) {
+                Some(children) => self.children(children, path, levels, depth),
+                None => Ok(()),
+            };
+        }
+        if let Some(sequence) = has("sequence") {
+            let is_steps = class == "Dataset";
+            let length = length(sequence.get("length").unwrap_or(&Value::Null)).filter(|_| !is_steps);
+            let inner = sequence.get("feature").ok_or_else(|| format!("the sequence {path:?} has no feature"))?;
+            return self.list(inner, Level { length, is_steps }, path, levels, depth);
+        }
+        let shape_of = |value: &Value| shape(value.get("shape").and_then(|shape| shape.get("dimensions")).unwrap_or(&Value::Null));
+        let word = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+        if let Some(tensor) = has("tensor") {
+            return self.tensor(path, word(tensor, "dtype"), shape_of(tensor), word(tensor, "encoding"), levels);
+        }
+        if let Some(audio) = has("audio") {
+            return self.tensor(path, word(audio, "dtype").or(Some("int64".into())), shape_of(audio), word(audio, "encoding"), levels);
+        }
+        for key in ["image", "video"] {
+            if let Some(image) = has(key) {
+                return self.image(path, word(image, "dtype"), shape_of(image), key == "video", levels);
+            }
+        }
+        if has("text").is_some() {
+            return self.tensor(path, Some("string".into()), Vec::new(), None, levels);
+        }
+        if has("classLabel").is_some() {
+            return self.tensor(path, Some("int64".into()), Vec::new(), None, levels);
+        }
+        if has("boundingBox").is_some() {
+            return self.tensor(path, Some("float32".into()), vec![Some(4)], None, levels);
+        }
+        if let Some(translation) = has("translation") {
+            let varies = translation.get("variableLanguagesPerExample").and_then(Value::as_bool) == Some(true);
+            return self.translation(translation.get("languages"), varies, path, levels);
+        }
+        self.unknown.push((path.to_owned(), if class.is_empty() { "a feature of no kind known here".to_owned() } else { format!("a {class}") }));
+        Ok(())
+    }
+
+    /// A node that says its kind by its class.
+    fn oldest(&mut self, class: &str, content: &Value, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
+        let word = |key: &str| content.get(key).and_then(Value::as_str).map(str::to_owned);
+        let shape_of = || shape(content.get("shape").unwrap_or(&Value::Null));
+        match class {
+            "FeaturesDict" => match content.as_object() {
+                Some(children) => self.children(children, path, levels, depth),
+                None => Ok(()),
+            },
+            "Sequence" | "Dataset" => {
+                let is_steps = class == "Dataset";
+                let length = length(content.get("length").unwrap_or(&Value::Null)).filter(|_| !is_steps);
+                let inner = content.get("feature").ok_or_else(|| format!("the sequence {path:?} has no feature"))?;
+                self.list(inner, Level { length, is_steps }, path, levels, depth)
+            }
+            "Tensor" | "Scalar" => self.tensor(path, word("dtype"), shape_of(), word("encoding"), levels),
+            "Audio" => self.tensor(path, word("dtype").or(Some("int64".into())), shape_of(), word("encoding"), levels),
+            "Image" | "LabeledImage" => self.image(path, word("dtype"), shape_of(), false, levels),
+            "Video" => self.image(path, word("dtype"), shape_of(), true, levels),
+            "Text" => self.tensor(path, Some("string".into()), Vec::new(), None, levels),
+            "ClassLabel" => self.tensor(path, Some("int64".into()), Vec::new(), None, levels),
+            "BBoxFeature" => self.tensor(path, Some("float32".into()), vec![Some(4)], None, levels),
+            "Translation" => self.translation(content.get("languages"), false, path, levels),
+            "TranslationVariableLanguages" => self.translation(content.get("languages"), true, path, levels),
+            other => {
+                self.unknown.push((path.to_owned(), format!("a {other}")));
+                Ok(())
+            }
+        }
+    }
+
+    fn list(&mut self, inner: &Value, level: Level, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
+        if level.is_steps && levels.is_empty() {
+            self.steps.push((path.to_owned(), None));
+        }
+        self.node(inner, path, &[levels, &[level]].concat(), depth)
+    }
+
+    fn translation(&mut self, languages: Option<&Value>, varies: bool, path: &str, levels: &[Level]) -> Result<(), String> {
+        if varies {
+            let levels = [levels, &[Level { length: None, is_steps: false }]].concat();
+            return ["language", "translation"].iter().try_for_each(|name| self.tensor(&below(path, name), Some("string".into()), Vec::new(), None, &levels));
+        }
+        let names = languages.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        names.map(|name| below(path, name)).collect::<Vec<_>>().iter().try_for_each(|path| self.tensor(path, Some("string".into()), Vec::new(), None, levels))
+    }
+
+    fn tensor(&mut self, path: &str, dtype: Option<String>, shape: Vec<Option<u64>>, encoding: Option<String>, levels: &[Level]) -> Result<(), String> {
+        let text = dtype.unwrap_or_default();
+        let Some(dtype) = Dtype::from_name(&text) else {
+            self.unknown.push((path.to_owned(), format!("a tensor of {text:?}")));
+            return Ok(());
+        };
+        let storage = match encoding.unwrap_or_default().to_ascii_lowercase().as_str() {
+            _ if dtype == Dtype::String => Storage::Text,
+            "bytes" => Storage::Bytes,
+            "zlib" => Storage::Zlib,
+            _ => Storage::Values,
+        };
+        self.leaves.push(Leaf { path: path.to_owned(), dtype, shape, storage, levels: levels.to_vec() });
+        Ok(())
+    }
+
+    fn image(&mut self, path: &str, dtype: Option<String>, mut shape: Vec<Option<u64>>, is_video: bool, levels: &[Level]) -> Result<(), String> {
+        let dtype = dtype.as_deref().and_then(Dtype::from_name).unwrap_or(Dtype::UInt8);
+        let mut levels = levels.to_vec();
+        if is_video {
+            levels.push(Level { length: if shape.is_empty() { None } else { shape.remove(0) }, is_steps: false });
+        }
+        if shape.is_empty() {
+            shape = vec![None; 3];
+        }
+        self.leaves.push(Leaf { path: path.to_owned(), dtype, shape, storage: Storage::Image, levels });
+        Ok(())
+    }
+}
+
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }
+}
+
+/// The class of a path of Python modules.
+fn last_word(class: &str) -> &str {
+    class.rsplit('.').next().unwrap_or(class)
+}
+
+/// A length: a number or its text; none, null, 0 and less are not known.
+fn length(value: &Value) -> Option<u64> {
+    let number = match value {
+        Value::String(text) => text.parse::<i64>().ok(),
+        value => value.as_i64(),
+    };
+    number.and_then(|number| u64::try_from(number).ok()).filter(|&length| length > 0)
+}
+
+/// Lengths of axes, of which 0 is one.
+fn shape(value: &Value) -> Vec<Option<u64>> {
+    let axis = |axis: &Value| match axis {
+        Value::String(text) => text.parse::<u64>().ok(),
+        axis => axis.as_u64(),
+    };
+    value.as_array().map(|axes| axes.iter().map(axis).collect()).unwrap_or_default()
+}
+
+/// A split of a dataset, and its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Split {
+    pub(crate) name: String,
+    /// The path of each file from the folder, and how many records it has.
+    pub(crate) files: Vec<(String, Option<u64>)>,
+}
+
+/// Reads a `dataset_info.json`: the format of its files, and its splits.
+pub(crate) fn splits(text: &[u8]) -> Result<(String, Vec<Split>), String> {
+    const TEMPLATE: &str = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}";
+    let info: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let word = |value: &Value, keys: [&str; 2]| keys.iter().find_map(|key| value.get(key)).and_then(Value::as_str).map(str::to_owned);
+    let format = word(&info, ["fileFormat", "file_format"]).unwrap_or_else(|| "tfrecord".into()).to_ascii_lowercase();
+    let dataset = word(&info, ["name", "name"]).unwrap_or_default();
+    let mut found = Vec::new();
+    for split in info.get("splits").and_then(Value::as_array).into_iter().flatten() {
+        let name = word(split, ["name", "name"]).ok_or("a split has no name")?;
+        let lengths = ["shardLengths", "shard_lengths"].iter().find_map(|key| split.get(key)).and_then(Value::as_array);
+        let lengths: Vec<Option<u64>> = match lengths {
+            Some(lengths) => lengths.iter().map(|length| Some(shape(&Value::Array(vec![length.clone()]))[0].unwrap_or(0))).collect(),
+            None => {
+                let count = ["numShards", "num_shards"].iter().find_map(|key| split.get(key)).and_then(length).unwrap_or(0);
+                vec![None; usize::try_from(count).unwrap_or(0).min(MOST_SHARDS)]
+            }
+        };
+        let template = word(split, ["filepathTemplate", "filepath_template"]).filter(|template| !template.is_empty()).unwrap_or_else(|| TEMPLATE.into());
+        let count = lengths.len();
+        let file = |(index, length): (usize, Option<u64>)| {
+            let path = template
+                .replace("{DATASET}", &dataset)
+                .replace("{SPLIT}", &name)
+                .replace("{FILEFORMAT}", &format)
+                .replace("{SHARD_X_OF_Y}", &format!("{index:05}-of-{count:05}"))
+                .replace("{SHARD_INDEX}", &format!("{index:05}"))
+                .replace("{NUM_SHARDS}", &format!("{count:05}"));
+            (path, length)
+        };
+        let files: Vec<_> = lengths.into_iter().enumerate().map(file).collect();
+        if let Some((path, _)) = files.iter().find(|(path, _)| path.starts_with('/') || path.split('/').any(|part| part == "..")) {
+            return Err(format!("the split {name:?} has a file {path:?} outside of the folder"));
+        }
+        found.push(Split { name, files });
+    }
+    Ok((format, found))
+}
+
+const MOST_SHARDS: usize = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_all_three_ages_are_the_same() {
+        let new = r#"{"pythonClassName": "x.FeaturesDict", "featuresDict": {"features": {
+            "steps": {"pythonClassName": "x.Dataset", "sequence": {"length": "-1", "feature": {"featuresDict": {"features": {
+                "action": {"pythonClassName": "x.Tensor", "tensor": {"dtype": "float32", "encoding": "zlib", "shape": {"dimensions": ["7"]}}},
+                "is_last": {"tensor": {"dtype": "bool", "shape": {}}}}}}}},
+            "clip": {"video": {"dtype": "uint8", "shape": {"dimensions": ["-1", "4", "6", "3"]}}}}}}"#;
+        let oldest = r#"{"type": "a.FeaturesDict", "content": {
+            "steps": {"type": "b.Dataset", "content": {"length": null, "feature": {"type": "a.FeaturesDict", "content": {
+                "action": {"type": "c.Tensor", "content": {"dtype": "float32", "encoding": "zlib", "shape": [7]}},
+                "is_last": {"type": "c.Tensor", "content": {"dtype": "bool", "shape": []}}}}}},
+            "clip": {"type": "d.Video", "content": {"dtype": "uint8", "shape": [null, 4, 6, 3]}}}}"#;
+        let dict = serde_json::from_str::<Value>(new).unwrap()["featuresDict"].to_string();
+        let middle = format!(r#"{{"type": "x", "proto_cls": "y", "content": {}}}"#, serde_json::to_string(&dict).unwrap());
+        let new = Features::parse(new.as_bytes()).unwrap();
+        for other in [oldest, &middle] {
+            let other = Features::parse(other.as_bytes()).unwrap();
+            assert_eq!((&other.leaves, &other.steps), (&new.leaves, &new.steps));
+        }
+        let paths: Vec<_> = new.leaves.iter().map(|leaf| leaf.path.as_str()).collect();
+        assert_eq!(paths, ["clip", "steps/action", "steps/is_last"]);
+        assert_eq!(new.leaves[0].levels, [Level { length: None, is_steps: false }]);
+        assert_eq!(new.leaves[1].storage, Storage::Zlib);
+        assert_eq!(new.steps, [("steps".to_owned(), Some(1))]);
+    }
+
+    #[test]
+    fn files_are_named_by_their_template() {
+        let info = br#"{"name": "ds", "splits": [{"name": "train", "shardLengths": ["3", "2"]},
+            {"name": "test", "shardLengths": ["1"], "filepathTemplate": "{SPLIT}/{DATASET}.{FILEFORMAT}-{SHARD_INDEX}"}]}"#;
+        let (format, splits) = splits(info).unwrap();
+        assert_eq!(format, "tfrecord");
+        assert_eq!(splits[0].files[1], ("ds-train.tfrecord-00001-of-00002".to_owned(), Some(2)));
+        assert_eq!(splits[1].files, [("test/ds.tfrecord-00000".to_owned(), Some(1))]);
+        assert!(super::splits(br#"{"splits": [{"name": "x", "shardLengths": [1], "filepathTemplate": "../{SPLIT}"}]}"#).is_err());
+    }
+}

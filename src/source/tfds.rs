@@ -1,0 +1,168 @@
+//! Folders of TensorFlow Datasets, and of RLDS: records with a description beside them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, json};
+
+use super::Container;
+use super::driver::Driver;
+use super::records::{Declared, Encoding, Feature, Inputs, Key, RecordContainer, RecordFile, RecordSet};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::tfds::{Features, Leaf, Storage, splits};
+use crate::options::Options;
+use crate::paths::{Found, is_file, look_at, parent_of};
+
+const FEATURES: &str = "features.json";
+const INFO: &str = "dataset_info.json";
+
+/// A version of a dataset: `<name>/<config>/<version>`, or a folder above it that has no other.
+pub(crate) struct Tfds;
+
+impl Driver for Tfds {
+    fn name(&self) -> &'static str {
+        "tfds"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if path.file_name().is_some_and(|name| name == FEATURES || name == INFO) && is_file(path)? {
+            return Ok(Some(parent_of(path).to_owned()));
+        }
+        let mut dir = path.to_owned();
+        for _ in 0..3 {
+            if look_at(&dir)? != Found::Directory {
+                return Ok(None);
+            }
+            if is_file(&dir.join(INFO))? {
+                return Ok(Some(dir));
+            }
+            // The only folder in it.
+            let mut inner: Vec<PathBuf> = fs::read_dir(&dir).map_err(Error::io("list", &dir))?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+            match (inner.pop(), inner.is_empty()) {
+                (Some(only), true) => dir = only,
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let path = dir.join(INFO);
+        let text = fs::read(&path).map_err(Error::io("read", &path))?;
+        let (format, splits) = splits(&text).map_err(|detail| Error::malformed(&path, "dataset_info.json", detail))?;
+        if format != "tfrecord" {
+            let detail = format!("{} says that its files are {format}; tfrecord is read", path.display());
+            return Err(Error::Unsupported { what: "this dataset".into(), detail });
+        }
+        let path = dir.join(FEATURES);
+        let features = if is_file(&path)? {
+            let text = fs::read(&path).map_err(Error::io("read", &path))?;
+            Some(Features::parse(&text).map_err(|detail| Error::malformed(&path, "features.json", detail))?)
+        } else {
+            None
+        };
+        let mut warnings = Vec::new();
+        if features.is_none() {
+            warnings.push(format!("there is no {}: features are told from the records", path.display()));
+        }
+        let splits: Vec<_> = splits.into_iter().filter(|split| !split.files.is_empty()).collect();
+        if splits.is_empty() {
+            return Err(Error::NotFound { what: "split", detail: format!("{} names no split with files", dir.join(INFO).display()) });
+        }
+        let mut sets = Vec::new();
+        for split in &splits {
+            let mut files = Vec::new();
+            for (file, expected) in &split.files {
+                let path = dir.join(file);
+                if is_file(&path)? {
+                    files.push(RecordFile { path, expected: *expected });
+                } else if options.records.salvage {
+                    warnings.push(format!("{} is missing", path.display()));
+                } else {
+                    let detail = format!("{} is missing, which split {:?} of {} has; --salvage goes without it", path.display(), split.name, dir.join(INFO).display());
+                    return Err(Error::NotFound { what: "shard", detail });
+                }
+            }
+            let base = RecordSet::undescribed(Inputs::Files(files));
+            let described = features.as_ref().map(columns);
+            let discovers = described.is_none();
+            let split = (splits.len() > 1).then(|| split.name.clone());
+            sets.push(RecordSet { split, features: described.unwrap_or_default(), discovers, ..base });
+        }
+        let names: Vec<&str> = splits.iter().map(|split| split.name.as_str()).collect();
+        let facts = Map::from_iter([("splits".to_owned(), json!(names))]);
+        Ok(Box::new(RecordContainer::new(self.name(), dir, sets, options)?.with_facts(facts, warnings)))
+    }
+}
+
+/// The features as columns of the records.
+fn columns(features: &Features) -> Vec<Feature> {
+    let mut columns: Vec<Feature> = features.leaves.iter().flat_map(of_leaf).collect();
+    for (path, kind) in &features.unknown {
+        let unsupported = Some(format!("it is {kind}, which is not read"));
+        columns.push(Feature { unsupported, ..Feature::found(Key::Context(path.clone().into_bytes())) });
+    }
+    for (path, leaf) in &features.steps {
+        // A dataset of single values has the name of these.
+        let Some(leaf) = leaf.map(|leaf| &features.leaves[leaf]).filter(|leaf| leaf.path != *path) else { continue };
+        let Some(mut column) = of_leaf(leaf).pop() else { continue };
+        column.name = path.clone().into_bytes();
+        if let Some(declared) = &mut column.declared {
+            declared.only_offsets = true;
+        }
+        columns.push(column);
+    }
+    columns.sort_by(|a, b| a.name.cmp(&b.name));
+    columns
+}
+
+/// The columns of a leaf: one, and those that say how lists in lists are cut.
+fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
+    let encoding = match leaf.storage {
+        Storage::Values => Encoding::Values,
+        Storage::Bytes => Encoding::Raw,
+        Storage::Zlib => Encoding::Zlib,
+        Storage::Image => Encoding::Image,
+        Storage::Text => Encoding::Strings,
+    };
+    let name = |suffix: &str| format!("{}{suffix}", leaf.path).into_bytes();
+    let feature = |suffix: &str, declared: Declared| Feature { name: name(""), declared: Some(declared), ..Feature::found(Key::Context(name(suffix))) };
+    let base = Declared { dtype: leaf.dtype, shape: leaf.shape.clone(), encoding, list: None, flat: false, only_offsets: false, shape_in: None };
+    let unknown = leaf.shape.iter().filter(|axis| axis.is_none()).count();
+    let is_steps = leaf.levels.first().is_some_and(|level| level.is_steps);
+    if unknown > 1 && leaf.storage != Storage::Image {
+        // The shape of each stands beside it.
+        let mut column = feature("/value", Declared { shape_in: Some(name("/shape")), ..base });
+        if !leaf.levels.is_empty() {
+            column.unsupported = Some("tensors of several unknown axes in a list: each has a shape of its own".into());
+        }
+        return vec![column];
+    }
+    if unknown > 0 && leaf.storage == Storage::Values && !leaf.levels.is_empty() {
+        let unsupported = Some("tensors with an unknown axis in a list: where one ends is not stored".into());
+        return vec![Feature { unsupported, ..feature("", base) }];
+    }
+    if leaf.storage == Storage::Image && leaf.levels.len() > 1 {
+        let unsupported = Some("images in lists in lists".into());
+        return vec![Feature { unsupported, ..feature("/ragged_flat_values", base) }];
+    }
+    match &leaf.levels[..] {
+        [] => vec![feature("", base)],
+        [level] => vec![feature("", Declared { list: Some(level.length), flat: is_steps, ..base })],
+        [outer, inner @ ..] => {
+            let lengths = inner.iter().enumerate().map(|(index, _)| {
+                let name = name(&format!("/ragged_row_lengths_{index}"));
+                let declared = Declared { dtype: Dtype::Int64, shape: Vec::new(), encoding: Encoding::Values, list: Some(None), flat: false, only_offsets: false, shape_in: None };
+                Feature { name: name.clone(), declared: Some(declared), ..Feature::found(Key::Context(name)) }
+            });
+            // Lists of one length are axes; of others the values come one after the other.
+            let known: Option<Vec<Option<u64>>> = inner.iter().map(|level| level.length.map(Some)).collect();
+            let is_even = known.is_some();
+            let shape = [known.unwrap_or_default(), leaf.shape.clone()].concat();
+            let list = Some(outer.length.filter(|_| is_even));
+            let values = feature("/ragged_flat_values", Declared { shape, list, flat: is_steps && is_even, ..base });
+            std::iter::once(values).chain(lengths).collect()
+        }
+    }
+}

@@ -20,6 +20,7 @@ use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
 use crate::format::crc;
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
+use crate::os::Calls;
 use crate::spec::{MAX_NDIM, TensorSpec};
 
 /// The key of the object graph in TF2 checkpoints.
@@ -40,6 +41,13 @@ pub(crate) struct Bundle {
     tensors: Range<usize>,
     limits: Limits,
     aliases: OnceLock<Result<Option<Aliases>, String>>,
+}
+
+/// Where bytes lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) shard: u32,
+    pub(crate) offset: u64,
 }
 
 /// The index file of a prefix.
@@ -78,6 +86,34 @@ impl Bundle {
             bundle.checked_entry(i)?;
         }
         Ok(bundle)
+    }
+
+    /// The key of tensor `index`.
+    pub(crate) fn key(&self, index: usize) -> &[u8] {
+        self.index.key(self.tensors.start + index)
+    }
+
+    pub(crate) fn index_path(&self) -> &Path {
+        &self.index_path
+    }
+
+    pub(crate) fn byte_order(&self) -> ByteOrder {
+        if self.header.big_endian { ByteOrder::Big } else { ByteOrder::Little }
+    }
+
+    /// Where the bytes of tensor `index` lie, which must not be in pieces.
+    pub(crate) fn place(&self, index: usize) -> Result<(TensorSpec, Place, Region)> {
+        let key = self.key(index);
+        let (entry, spec) = self.checked_entry(self.tensors.start + index)?;
+        if entry.slices > 0 {
+            return Err(self.malformed(key, "it is stored in pieces"));
+        }
+        Ok((spec, Place { shard: entry.shard_id, offset: entry.offset }, self.region(key, &entry)?))
+    }
+
+    /// Fills `buf` from `at` bytes behind a place.
+    pub(crate) fn read(&self, place: Place, at: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
+        self.shards.read(place.shard, place.offset + at, buf, calls)
     }
 
     /// The tensor with this key.
@@ -281,8 +317,7 @@ impl Container for Bundle {
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
         let (spec, pieces, regions) = self.pieces(self.tensors.start + index)?;
-        let order = if self.header.big_endian { ByteOrder::Big } else { ByteOrder::Little };
-        Ok(Box::new(PieceReader::new(&self.shards, spec, order, pieces, regions)))
+        Ok(Box::new(PieceReader::new(&self.shards, spec, self.byte_order(), pieces, regions)))
     }
 
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Container;
 use super::bundle::{self, Bundle};
+use super::cache::Cache;
 use super::raw_stream::RawStream;
 use super::saved_model;
 use super::tf_data::TfData;
@@ -39,7 +40,7 @@ pub(crate) trait Driver: Sync {
 }
 
 /// Every format, the more specific first.
-static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TfData, &Tfds, &TensorBundle, &RawStream, &Video, &TfRecord];
+static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TfData, &Tfds, &TensorBundle, &TfDataCache, &RawStream, &Video, &TfRecord];
 
 /// The names of all formats, as [`Source::open_as`](super::Source::open_as) takes them.
 pub fn formats() -> impl Iterator<Item = &'static str> {
@@ -124,7 +125,33 @@ impl Driver for TensorBundle {
     }
 
     fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        Ok(Box::new(Bundle::open(prefix, self.name(), &Limits::default())?))
+        Ok(match Cache::recognise(Bundle::open(prefix, self.name(), &Limits::default())?, false) {
+            Ok(cache) => Box::new(cache),
+            Err(bundle) => Box::new(bundle),
+        })
+    }
+}
+
+/// The components of what `Dataset.cache` wrote, which is a bundle. Only on request: its keys can be asked for as well.
+struct TfDataCache;
+
+impl Driver for TfDataCache {
+    fn name(&self) -> &'static str {
+        "tf-data-cache"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        TensorBundle.resolve(path)
+    }
+
+    fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
+        match Cache::recognise(Bundle::open(prefix, TensorBundle.name(), &Limits::default())?, true) {
+            Ok(cache) => Ok(Box::new(cache)),
+            Err(_) => {
+                let detail = format!("the keys of {} are not numbers of elements and components", bundle::index_path(prefix).display());
+                Err(Error::Unsupported { what: "a bundle as a tf.data cache".into(), detail })
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod bundle;
+mod cache;
 mod driver;
 mod index;
 mod ledger;

@@ -8,8 +8,6 @@ use crate::spec::memory_len;
 pub(crate) enum Framing {
     /// Those of TFRecord files: length, checksum, data, checksum.
     TfRecord,
-    /// A u64 length and data, as legacy snapshots of tf.data have them.
-    Bare,
     /// Data of one length, and nothing else.
     Fixed(u64),
     /// Images in the format PPM, which say how large they are.
@@ -30,7 +28,6 @@ impl Framing {
     pub(crate) fn header_len(self) -> Option<usize> {
         match self {
             Self::TfRecord => Some(tfrecord::HEADER_LEN),
-            Self::Bare => Some(8),
             Self::Fixed(_) => Some(0),
             Self::Ppm => None,
         }
@@ -50,10 +47,6 @@ impl Framing {
             Self::TfRecord => match bytes.first_chunk() {
                 Some(header) => (tfrecord::HEADER_LEN, tfrecord::data_len(header)?, tfrecord::FOOTER_LEN),
                 None => return Ok(Step::Need(tfrecord::HEADER_LEN as u64)),
-            },
-            Self::Bare => match bytes.first_chunk() {
-                Some(len) => (8, u64::from_le_bytes(*len), 0),
-                None => return Ok(Step::Need(8)),
             },
             Self::Fixed(len) => (0, len, 0),
             Self::Ppm => match ppm_header(bytes)? {
@@ -107,8 +100,6 @@ mod tests {
         assert_eq!(Framing::TfRecord.step(hello), Ok(Step::Frame { start: 12, len: 5, end: 21 }));
         assert_eq!(Framing::TfRecord.step(&hello[..20]), Ok(Step::Need(21)));
         assert_eq!(Framing::TfRecord.step(&hello[..3]), Ok(Step::Need(12)));
-        assert_eq!(Framing::Bare.step(b"\x02\0\0\0\0\0\0\0abc"), Ok(Step::Frame { start: 8, len: 2, end: 10 }));
-        assert!(Framing::Bare.step(&[0xff; 8]).is_err());
         assert_eq!(Framing::Fixed(3).step(b"ab"), Ok(Step::Need(3)));
         assert_eq!(Framing::Ppm.step(b"P6\n2 1\n255\nabcdef"), Ok(Step::Frame { start: 11, len: 6, end: 17 }));
         assert_eq!(Framing::Ppm.step(b"P6\n2 1\n25"), Ok(Step::Need(10)));

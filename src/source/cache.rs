@@ -1,0 +1,225 @@
+//! `Dataset.cache(filename)`: a bundle whose keys are the numbers of elements and components.
+//!
+//! Source of the keys: `FileDatasetBase::FormatName` in `tensorflow/core/kernels/data/cache_dataset_ops.cc`: both numbers padded with
+//! blanks, with `_` between them.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use super::bundle::{Bundle, Place};
+use super::strings::StoredStrings;
+use super::{Container, Name, ReadContext, Region, TensorInfo, TensorReader};
+use crate::decode::ByteOrder;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::spec::{ShapeText, TensorSpec, memory_len};
+
+/// A bundle that is a cache: its tensors by key, and each component of all elements as one array.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    bundle: Bundle,
+    components: usize,
+    elements: usize,
+    /// Whether only whole components are listed.
+    only_components: bool,
+}
+
+/// The element and the component that a key stands for.
+fn numbers(key: &[u8]) -> Option<(usize, usize)> {
+    let (element, component) = std::str::from_utf8(key).ok()?.split_once('_')?;
+    let number = |text: &str| text.trim_start_matches(' ').parse().ok();
+    Some((number(element)?, number(component)?))
+}
+
+impl Cache {
+    /// The bundle as a cache, or as it was.
+    pub(crate) fn recognise(bundle: Bundle, only_components: bool) -> Result<Self, Bundle> {
+        let Ok(count) = bundle.len() else { return Err(bundle) };
+        let components = (0..count).take_while(|&i| numbers(bundle.key(i)) == Some((0, i))).count();
+        let is_cache = components > 0
+            && count.is_multiple_of(components)
+            && (0..count).all(|i| numbers(bundle.key(i)) == Some((i / components, i % components)));
+        if is_cache { Ok(Self { elements: count / components, components, bundle, only_components }) } else { Err(bundle) }
+    }
+
+    /// How many tensors are listed by key.
+    fn by_key(&self) -> usize {
+        if self.only_components { 0 } else { self.components * self.elements }
+    }
+
+    /// The component that tensor `index` is all elements of.
+    fn component(&self, index: usize) -> Option<usize> {
+        index.checked_sub(self.by_key())
+    }
+
+    fn stacked_spec(&self, component: usize) -> Result<TensorSpec> {
+        let first = self.bundle.info(component)?.spec;
+        let shape = [&[self.elements as u64], first.shape()].concat();
+        TensorSpec::new(first.dtype(), shape).map_err(|detail| Error::malformed(self.bundle.index_path(), "tf.data cache", detail))
+    }
+}
+
+impl Container for Cache {
+    fn format(&self) -> &'static str {
+        if self.only_components { "tf-data-cache" } else { self.bundle.format() }
+    }
+
+    fn len(&self) -> Result<usize> {
+        if self.only_components { Ok(self.components) } else { self.bundle.len() }
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        let Some(component) = self.component(index) else { return self.bundle.info(index) };
+        let spec = self.stacked_spec(component)?;
+        let is_text = spec.dtype() == Dtype::String;
+        let unsupported = is_text.then(|| "strings of a cache are read element by element, by their keys".to_owned());
+        let unsupported = unsupported.or(self.bundle.info(component)?.unsupported);
+        let name = Name::new(component.to_string());
+        Ok(TensorInfo { name, alias: None, spec, unsupported, unknown_axes: Vec::new(), feature: None })
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        let component = std::str::from_utf8(name).ok().and_then(|name| name.parse::<usize>().ok()).filter(|&c| c < self.components);
+        match component {
+            Some(component) => Ok(Some(self.by_key() + component)),
+            None if self.only_components => Ok(None),
+            None => self.bundle.find(name),
+        }
+    }
+
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        let Some(component) = self.component(index) else { return self.bundle.reader(index) };
+        let spec = self.stacked_spec(component)?;
+        let (mut places, mut regions) = (Vec::with_capacity(self.elements), Vec::with_capacity(self.elements));
+        for element in 0..self.elements {
+            let (found, place, region) = self.bundle.place(element * self.components + component)?;
+            if found.dtype() != spec.dtype() || found.shape() != &spec.shape()[1..] {
+                let what = format!("component {component} of {} as one array", self.bundle.index_path().display());
+                let detail = format!("element {element} is {found}, element 0 {} {}", spec.dtype(), ShapeText(&spec.shape()[1..]));
+                return Err(Error::Unsupported { what, detail });
+            }
+            places.push(place);
+            regions.push(region);
+        }
+        Ok(Box::new(Stacked { bundle: &self.bundle, spec, places, regions }))
+    }
+
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
+        self.bundle.strings(index)
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.bundle.heap_bytes()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.bundle.files()
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let mut facts = self.bundle.facts();
+        facts.insert("cached_elements".into(), json!(self.elements));
+        facts.insert("cached_components".into(), json!(self.components));
+        facts
+    }
+
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
+        if self.component(index).is_some() { Ok(Map::new()) } else { self.bundle.tensor_facts(index) }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.bundle.warnings();
+        if !self.only_components {
+            warnings.push(format!(
+                "this is a tf.data cache of {} elements: the names 0 to {} stand for all elements of a component, and --format tf-data-cache lists these only",
+                self.elements,
+                self.components - 1
+            ));
+        }
+        warnings
+    }
+}
+
+/// One component of all elements: rows that lie anywhere.
+struct Stacked<'a> {
+    bundle: &'a Bundle,
+    spec: TensorSpec,
+    places: Vec<Place>,
+    regions: Vec<Region>,
+}
+
+impl fmt::Debug for Stacked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stacked").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+impl TensorReader for Stacked<'_> {
+    fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.bundle.byte_order()
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let row = self.spec.row_bytes();
+        let (mut at, mut rest) = (elements.start * self.spec.itemsize(), out);
+        while !rest.is_empty() {
+            context.check_cancelled()?;
+            let (first, inside) = (memory_len(at / row), at % row);
+            let place = self.places[first];
+            // Rows that lie side by side are read together.
+            let most = rest.len().min(context.chunk_bytes()) as u64;
+            let mut len = row - inside;
+            let mut rows = 1;
+            while len < most && self.places.get(first + rows).is_some_and(|next| *next == Place { offset: place.offset + row * rows as u64, ..place }) {
+                len += row;
+                rows += 1;
+            }
+            let len = memory_len(len.min(most));
+            let (now, later) = rest.split_at_mut(len);
+            self.bundle.read(place, inside, now, context.calls)?;
+            let (mut start, mut part) = (inside, &now[..]);
+            for region in first.. {
+                let (own, others) = part.split_at(part.len().min(memory_len(row - start)));
+                context.record(region, start, own);
+                if others.is_empty() {
+                    break;
+                }
+                (start, part) = (0, others);
+            }
+            at += len as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    fn fills_by_system_calls(&self) -> bool {
+        true
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        (self.places.len() * (size_of::<Place>() + size_of::<Region>())) as u64 + super::Ledger::heap_bytes(self.regions.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_two_numbers() {
+        assert_eq!(numbers(b"      12_ 3"), Some((12, 3)));
+        assert_eq!(numbers(b"w_1"), None);
+        assert_eq!(numbers(b"12"), None);
+    }
+}

@@ -142,7 +142,9 @@ fn export_records(
                     outputs.extend(done);
                     break;
                 }
-                Err(Failure { column: Some(column), error: error @ (Error::Unsupported { .. } | Error::Lossy { .. }) }) if !options.strict => {
+                Err(Failure { column: Some(column), error: error @ (Error::Unsupported { .. } | Error::Lossy { .. }) })
+                    if !options.strict =>
+                {
                     let (name, _) = features.remove(column);
                     skipped.push(Skipped { name: name.clone(), reason: error.to_string() });
                 }
@@ -188,7 +190,8 @@ fn export_pass(
         named.push((name, file, path));
     }
     let made = || -> Result<Vec<Exported>, Failure> {
-        let files: Vec<_> = named.iter().map(|(_, file, path)| Ok((Arc::new(staged.create_file(file)?), path.as_path()))).collect::<Result<_>>()?;
+        let files: Vec<_> =
+            named.iter().map(|(_, file, path)| Ok((Arc::new(staged.create_file(file)?), path.as_path()))).collect::<Result<_>>()?;
         let outputs = pass.outputs(&files, options)?;
         let filled = pass.run(&outputs, options)?;
         let outcomes = pass.finish(outputs, &filled, options)?;

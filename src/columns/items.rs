@@ -28,12 +28,26 @@ pub(crate) enum Units {
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
     /// Numbers of a list, so many an item; in a feature list an item is a step.
-    Numbers { kind: Kind, per_item: u64, cast: Option<Cast>, narrow: Option<Dtype>, steps: bool },
+    Numbers {
+        kind: Kind,
+        per_item: u64,
+        cast: Option<Cast>,
+        narrow: Option<Dtype>,
+        steps: bool,
+    },
     /// Elements in bytes, compressed with zlib or not.
-    Raw { is_zlib: bool },
+    Raw {
+        is_zlib: bool,
+    },
     /// Elements in bytes, as many as there are: rows of an item's length.
-    RawRows { is_zlib: bool, row_bytes: u64 },
-    Image { choices: ImageChoices, form: ImageForm },
+    RawRows {
+        is_zlib: bool,
+        row_bytes: u64,
+    },
+    Image {
+        choices: ImageChoices,
+        form: ImageForm,
+    },
     /// A `TensorProto`.
     Tensor,
     /// The rows of a `TensorProto`.
@@ -152,7 +166,10 @@ impl Item {
                     Stored::Feature(feature, base) if !steps => {
                         let count = numbers.decode(feature, *base, out)?;
                         if *per_item == 0 || !count.is_multiple_of(*per_item) {
-                            return Err(Problem::Odd(format!("has {count} values, which are no whole number of items of shape {}", ShapeText(spec.shape()))));
+                            return Err(Problem::Odd(format!(
+                                "has {count} values, which are no whole number of items of shape {}",
+                                ShapeText(spec.shape())
+                            )));
                         }
                         Ok(count / per_item)
                     }
@@ -162,7 +179,9 @@ impl Item {
                             let (feature, base) = step?;
                             let count = numbers.decode(feature, base, out)?;
                             if count != *per_item {
-                                return Err(Problem::Odd(format!("has {count} values in step {items}, {per_item} expected as in the first")));
+                                return Err(Problem::Odd(format!(
+                                    "has {count} values in step {items}, {per_item} expected as in the first"
+                                )));
                             }
                             items += 1;
                         }
@@ -171,7 +190,7 @@ impl Item {
                     _ => Err(Problem::Odd("has no list of numbers".into())),
                 }
             }
-            Self::Raw { is_zlib } => self.each_item(stored, |value| {
+            Self::Raw { is_zlib } => Self::each_item(stored, |value| {
                 if *is_zlib {
                     return inflate(value, item_bytes, out);
                 }
@@ -184,9 +203,13 @@ impl Item {
             }),
             Self::RawRows { is_zlib, .. } => {
                 let mut rows = 0;
-                self.each_item(stored, |value| {
+                Self::each_item(stored, |value| {
                     let before = out.len();
-                    if *is_zlib { inflate_all(value, out)? } else { out.extend_from_slice(value) }
+                    if *is_zlib {
+                        inflate_all(value, out)?;
+                    } else {
+                        out.extend_from_slice(value);
+                    }
                     let len = out.len() - before;
                     if item_bytes == 0 || !len.is_multiple_of(item_bytes) {
                         return Err(Problem::Odd(format!("has {len} bytes, which are no whole number of rows of {spec}")));
@@ -196,7 +219,7 @@ impl Item {
                 })?;
                 Ok(rows)
             }
-            Self::Image { choices, form } => self.each_item(stored, |value| {
+            Self::Image { choices, form } => Self::each_item(stored, |value| {
                 let found = choices.look(value).map_err(Problem::Bad)?;
                 if found != *form {
                     return Err(Problem::Odd(format!(
@@ -208,54 +231,65 @@ impl Item {
                 out.resize(start + item_bytes, 0);
                 choices.decode(value, form, &mut out[start..]).map_err(Problem::Bad)
             }),
-            Self::Tensor | Self::TensorRows => {
-                let mut rows = 0;
-                let items = self.each_item(stored, |value| {
-                    let proto = TensorProto::parse(value, 0)?;
-                    let is_rows = matches!(self, Self::TensorRows);
-                    let fits = match proto.spec.shape().split_first() {
-                        Some((_, rest)) if is_rows => rest == spec.shape(),
-                        _ => !is_rows && proto.spec.shape() == spec.shape(),
-                    };
-                    if !fits || proto.spec.dtype() != spec.dtype() {
-                        let rows = if is_rows { "rows of " } else { "" };
-                        return Err(Problem::Odd(format!("has a tensor {}, {rows}{spec} expected as in the first", proto.spec)));
-                    }
-                    let len = memory_len(proto.spec.nbytes());
-                    rows += proto.spec.shape().first().copied().unwrap_or(1);
-                    let start = out.len();
-                    // A few bytes can stand for any number of repeated elements.
-                    if is_rows && len > value.len().max(MOST_REPEATED) {
-                        return Err(Problem::Bad(format!("has a tensor {}, which is too large for a list", proto.spec)));
-                    }
-                    out.resize(start + len, 0);
-                    Ok(proto.fill(&mut out[start..])?)
-                })?;
-                Ok(if matches!(self, Self::TensorRows) { rows } else { items })
-            }
-            Self::Text(text) => {
-                let (mut items, mut bytes) = (0, 0);
-                self.each_string(stored, |string| -> Result<(), Problem> {
-                    items += 1;
-                    match text.form {
-                        TextForm::Bytes => {
-                            out.extend_from_slice(string);
-                            units.push(string.len() as u64);
-                            bytes += string.len() as u64;
-                            return Ok(());
-                        }
-                        TextForm::Padded => pad(string, item_bytes, out)?,
-                        TextForm::Utf8 => pad_code_points(string, item_bytes, out)?,
-                    }
-                    Ok(())
-                })?;
-                Ok(if text.form == TextForm::Bytes { bytes } else { items })
-            }
+            Self::Tensor | Self::TensorRows => self.decode_tensors(stored, spec, out),
+            Self::Text(text) => self.decode_text(*text, stored, item_bytes, out, units),
         }
     }
 
+    fn decode_tensors(&self, stored: &Stored<'_>, spec: &TensorSpec, out: &mut Vec<u8>) -> Result<u64, Problem> {
+        let mut rows = 0;
+        let items = Self::each_item(stored, |value| {
+            let proto = TensorProto::parse(value, 0)?;
+            let is_rows = matches!(self, Self::TensorRows);
+            let fits = match proto.spec.shape().split_first() {
+                Some((_, rest)) if is_rows => rest == spec.shape(),
+                _ => !is_rows && proto.spec.shape() == spec.shape(),
+            };
+            if !fits || proto.spec.dtype() != spec.dtype() {
+                let rows = if is_rows { "rows of " } else { "" };
+                return Err(Problem::Odd(format!("has a tensor {}, {rows}{spec} expected as in the first", proto.spec)));
+            }
+            let len = memory_len(proto.spec.nbytes());
+            rows += proto.spec.shape().first().copied().unwrap_or(1);
+            let start = out.len();
+            // A few bytes can stand for any number of repeated elements.
+            if is_rows && len > value.len().max(MOST_REPEATED) {
+                return Err(Problem::Bad(format!("has a tensor {}, which is too large for a list", proto.spec)));
+            }
+            out.resize(start + len, 0);
+            Ok(proto.fill(&mut out[start..])?)
+        })?;
+        Ok(if matches!(self, Self::TensorRows) { rows } else { items })
+    }
+
+    fn decode_text(
+        &self,
+        text: Text,
+        stored: &Stored<'_>,
+        item_bytes: usize,
+        out: &mut Vec<u8>,
+        units: &mut Vec<u64>,
+    ) -> Result<u64, Problem> {
+        let (mut items, mut bytes) = (0, 0);
+        self.each_string(stored, |string| -> Result<(), Problem> {
+            items += 1;
+            match text.form {
+                TextForm::Bytes => {
+                    out.extend_from_slice(string);
+                    units.push(string.len() as u64);
+                    bytes += string.len() as u64;
+                    return Ok(());
+                }
+                TextForm::Padded => pad(string, item_bytes, out)?,
+                TextForm::Utf8 => pad_code_points(string, item_bytes, out)?,
+            }
+            Ok(())
+        })?;
+        Ok(if text.form == TextForm::Bytes { bytes } else { items })
+    }
+
     /// Calls `each` with every value; returns their number.
-    fn each_item(&self, stored: &Stored<'_>, mut each: impl FnMut(&[u8]) -> Result<(), Problem>) -> Result<u64, Problem> {
+    fn each_item(stored: &Stored<'_>, mut each: impl FnMut(&[u8]) -> Result<(), Problem>) -> Result<u64, Problem> {
         let mut items = 0;
         let mut failure = None;
         let walked = each_value(stored, |value, base| {
@@ -302,7 +336,9 @@ impl Item {
 fn each_value<'a>(stored: &Stored<'a>, mut each: impl FnMut(&'a [u8], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
     let mut of_feature = |feature: &'a [u8], base: usize| match Values::parse(feature, base)? {
         Some(values) if values.kind() == Kind::Bytes => values.bytes(&mut each),
-        Some(values) => Err(ParseError::new(base, "Feature", format!("it is a {}, expected a bytes_list as in the first record", values.kind().name()))),
+        Some(values) => {
+            Err(ParseError::new(base, "Feature", format!("it is a {}, expected a bytes_list as in the first record", values.kind().name())))
+        }
         None => Ok(()),
     };
     match stored {
@@ -365,7 +401,9 @@ fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     let start = out.len();
     out.resize(start + len, 0);
     let mut state = Decompress::new(true);
-    let status = state.decompress(bytes, &mut out[start..], FlushDecompress::Finish).map_err(|error| Problem::Bad(format!("has bytes that are not zlib: {error}")))?;
+    let status = state
+        .decompress(bytes, &mut out[start..], FlushDecompress::Finish)
+        .map_err(|error| Problem::Bad(format!("has bytes that are not zlib: {error}")))?;
     if status == Status::StreamEnd && state.total_out() == len as u64 && state.total_in() == bytes.len() as u64 {
         return Ok(());
     }
@@ -418,7 +456,9 @@ fn pad(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
 
 /// Appends the code points of a string and zeros behind them.
 fn pad_code_points(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
-    let text = std::str::from_utf8(string).map_err(|error| Problem::Lossy(format!("is no UTF-8 at its byte {}: --strings pad or offsets keeps its bytes", error.valid_up_to())))?;
+    let text = std::str::from_utf8(string).map_err(|error| {
+        Problem::Lossy(format!("is no UTF-8 at its byte {}: --strings pad or offsets keeps its bytes", error.valid_up_to()))
+    })?;
     if text.ends_with('\0') {
         return Err(Problem::Lossy("ends in NUL, which NumPy's <U strings lose: --strings offsets keeps it".into()));
     }

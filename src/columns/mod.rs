@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError};
+use crate::format::example::Kind;
 use crate::source::records::{Encoding, Feature, Key, Look, Stats, Stored, Survey};
 use crate::spec::{TensorSpec, memory_len};
 
@@ -142,7 +143,7 @@ impl Column {
             Arrange::Offsets(Units::Values(per_record)) => {
                 let (values, bytes) = self.item.count_bytes(stored)?;
                 match per_record {
-                    Some(expected) if *expected != values => Err(self.odd_count(values, *expected)),
+                    Some(expected) if *expected != values => Err(Self::odd_count(values, *expected)),
                     _ => Ok((values, bytes)),
                 }
             }
@@ -150,8 +151,10 @@ impl Column {
         }
     }
 
-    fn odd_count(&self, found: u64, expected: u64) -> Problem {
-        Problem::Odd(format!("has {found} values for it, {expected} expected as in the first: --ragged pad or --ragged offsets takes them as they are"))
+    fn odd_count(found: u64, expected: u64) -> Problem {
+        Problem::Odd(format!(
+            "has {found} values for it, {expected} expected as in the first: --ragged pad or --ragged offsets takes them as they are"
+        ))
     }
 
     /// Appends what a record has to `out`: its row, or its rows. The lengths of its units go to `units`.
@@ -163,17 +166,16 @@ impl Column {
             _ => self.item.decode(stored, &self.spec, out, units)?,
         };
         match self.arrange {
-            Arrange::Flat => {}
             Arrange::Offsets(Units::Records) => units.push(items),
-            Arrange::Offsets(Units::Values(_)) => {}
             Arrange::Single | Arrange::Fixed(_) if items == 0 && self.items_in_row() > 0 => {
                 let element = self.missing.as_deref().ok_or(Problem::Missing)?;
                 fill(out, element, item_bytes * memory_len(self.items_in_row()));
             }
-            Arrange::Single | Arrange::Fixed(_) if items != self.items_in_row() => return Err(self.odd_count(items, self.items_in_row())),
-            Arrange::Single | Arrange::Fixed(_) => {}
+            Arrange::Single | Arrange::Fixed(_) if items != self.items_in_row() => return Err(Self::odd_count(items, self.items_in_row())),
+            Arrange::Single | Arrange::Fixed(_) | Arrange::Flat | Arrange::Offsets(Units::Values(_)) => {}
             Arrange::Padded(most) => {
-                let missing = most.checked_sub(items).ok_or_else(|| Problem::Odd(format!("has {items} items, at most {most} were seen before")))?;
+                let missing =
+                    most.checked_sub(items).ok_or_else(|| Problem::Odd(format!("has {items} items, at most {most} were seen before")))?;
                 fill(out, &self.padding, item_bytes * memory_len(missing));
             }
         }
@@ -200,7 +202,8 @@ fn fill(out: &mut Vec<u8>, element: &[u8], len: usize) {
 pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Option<&Survey>) -> (Dtype, Vec<Option<u64>>) {
     let survey = survey.filter(|survey| survey.is_complete);
     let complete = stats.zip(survey);
-    let same = |first: &Option<crate::source::records::First<u64>>| first.as_ref().filter(|first| first.odd.is_none()).map(|first| first.value);
+    let same =
+        |first: &Option<crate::source::records::First<u64>>| first.as_ref().filter(|first| first.odd.is_none()).map(|first| first.value);
     let list = complete.and_then(|(stats, _)| same(&stats.counts));
     if let Some(declared) = &feature.declared {
         let mut shape = declared.shape.clone();
@@ -209,42 +212,33 @@ pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Opti
         {
             shape = vec![Some(form.value.height), Some(form.value.width), Some(form.value.channels)];
         }
-        if let Some(length) = declared.list.filter(|_| !declared.flat) {
-            shape.insert(0, length);
+        if declared.items.is_list() && !declared.flat {
+            shape.insert(0, declared.items.length());
         }
         return (declared.dtype, shape);
     }
     let Some(stats) = stats else { return (Dtype::String, Vec::new()) };
-    use crate::format::example::Kind;
-    match stats.kind.as_ref().map(|kind| kind.value) {
-        Some(kind @ (Kind::Floats | Kind::Ints)) => {
-            let dtype = if kind == Kind::Floats { Dtype::Float32 } else { Dtype::Int64 };
-            let mut shape = vec![list];
-            if matches!(feature.key, Key::List(_)) {
-                shape.push(complete.and_then(|(stats, _)| same(&stats.per_step)));
-            }
-            (dtype, shape)
-        }
-        _ => {
-            let is_whole = matches!(feature.key, Key::Part(_));
-            let one = list == Some(1) || is_whole;
-            let look = stats.look.as_ref().filter(|look| look.odd.is_none()).map(|look| look.value);
-            let (dtype, item) = match (look, &stats.form, &stats.tensor) {
-                (Some(Look::Image), Some(form), _) if form.odd.is_none() => {
-                    (form.value.dtype, vec![Some(form.value.height), Some(form.value.width), Some(form.value.channels)])
-                }
-                (Some(Look::Image), Some(form), _) => (form.value.dtype, vec![None, None, None]),
-                (Some(Look::Tensor), _, Some(tensor)) => {
-                    let same = tensor.odd.is_none();
-                    (tensor.value.dtype(), tensor.value.shape().iter().map(|&axis| same.then_some(axis)).collect())
-                }
-                _ if is_whole => (Dtype::String, vec![]),
-                _ => return (Dtype::String, vec![list]),
-            };
-            let is_list = !one || matches!(feature.key, Key::List(_));
-            (dtype, is_list.then_some(list).into_iter().chain(item).collect())
-        }
+    if let Some(kind @ (Kind::Floats | Kind::Ints)) = stats.kind.as_ref().map(|kind| kind.value) {
+        let dtype = if kind == Kind::Floats { Dtype::Float32 } else { Dtype::Int64 };
+        let steps = matches!(feature.key, Key::List(_)).then(|| complete.and_then(|(stats, _)| same(&stats.per_step)));
+        return (dtype, [list].into_iter().chain(steps).collect());
     }
+    let is_whole = matches!(feature.key, Key::Part(_));
+    let look = stats.look.as_ref().filter(|look| look.odd.is_none()).map(|look| look.value);
+    let (dtype, item) = match (look, &stats.form, &stats.tensor) {
+        (Some(Look::Image), Some(form), _) if form.odd.is_none() => {
+            (form.value.dtype, vec![Some(form.value.height), Some(form.value.width), Some(form.value.channels)])
+        }
+        (Some(Look::Image), Some(form), _) => (form.value.dtype, vec![None, None, None]),
+        (Some(Look::Tensor), _, Some(tensor)) => {
+            let same = tensor.odd.is_none();
+            (tensor.value.dtype(), tensor.value.shape().iter().map(|&axis| same.then_some(axis)).collect())
+        }
+        _ if is_whole => (Dtype::String, vec![]),
+        _ => return (Dtype::String, vec![list]),
+    };
+    let is_list = list != Some(1) && !is_whole || matches!(feature.key, Key::List(_));
+    (dtype, is_list.then_some(list).into_iter().chain(item).collect())
 }
 
 /// What `ls` says of a feature.

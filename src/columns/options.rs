@@ -79,7 +79,7 @@ impl FromStr for Missing {
     }
 }
 
-/// Choices for sources of records: TFRecord files, tf.data files, streams of frames.
+/// Choices for sources of records: `TFRecord` files, tf.data files, streams of frames.
 ///
 /// Those that take a name hold for that feature only; without one they hold for every feature that they make sense for.
 #[derive(Debug, Clone, Default)]

@@ -48,7 +48,8 @@ enum BytesAs {
 
 /// What the bytes of a feature are taken for: as it is asked for, as somebody says, or as they look. `None` for numbers.
 fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, name: &str) -> Option<BytesAs> {
-    let is_numbers = stats.kind.as_ref().is_some_and(|kind| kind.value != Kind::Bytes) || feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Values);
+    let is_numbers = stats.kind.as_ref().is_some_and(|kind| kind.value != Kind::Bytes)
+        || feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Values);
     if is_numbers {
         return None;
     }
@@ -123,7 +124,7 @@ impl Resolver<'_> {
         };
         self.check_kind(&name, stats)?;
         if feature.declared.as_ref().is_some_and(|declared| declared.only_offsets) {
-            return self.offsets(feature, name, index);
+            return Self::offsets(feature, name, index);
         }
         let shaped = match bytes_as(feature, stats, self.wanted(), &name) {
             None => self.numbers(feature, stats, &name)?,
@@ -142,7 +143,20 @@ impl Resolver<'_> {
             Some(Ragged::Pad(Some(value))) => element(dtype, value, &name)?,
             _ => vec![0; dtype.item_len()],
         };
-        Ok(Column { name, index, item: shaped.item, spec: shaped.spec, arrange, dtype, is_text: false, missing, padding, shape_is: None, fold: Vec::new(), only_offsets: false })
+        Ok(Column {
+            name,
+            index,
+            item: shaped.item,
+            spec: shaped.spec,
+            arrange,
+            dtype,
+            is_text: false,
+            missing,
+            padding,
+            shape_is: None,
+            fold: Vec::new(),
+            only_offsets: false,
+        })
     }
 
     fn check_kind(&self, name: &str, stats: &Stats) -> Result<()> {
@@ -155,7 +169,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn spec(&self, name: &str, dtype: Dtype, shape: Vec<u64>) -> Result<TensorSpec> {
+    fn spec(name: &str, dtype: Dtype, shape: Vec<u64>) -> Result<TensorSpec> {
         TensorSpec::new(dtype, shape).map_err(|detail| Error::bad_request(format!("feature {name:?}: {detail}")))
     }
 
@@ -164,7 +178,9 @@ impl Resolver<'_> {
         if let Some(shape) = self.wanted().shape_of(name, is_raw) {
             let axis = |&axis: &i64| match axis {
                 -1 => Ok(None),
-                axis => u64::try_from(axis).map(Some).map_err(|_| Error::bad_request(format!("an axis of {axis} in the shape for {name:?}"))),
+                axis => {
+                    u64::try_from(axis).map(Some).map_err(|_| Error::bad_request(format!("an axis of {axis} in the shape for {name:?}")))
+                }
             };
             return shape.iter().map(axis).collect::<Result<_>>().map(Some);
         }
@@ -195,7 +211,8 @@ impl Resolver<'_> {
             // As many rows as there are.
             1 if shape[0].is_none() => Ok((shape[1..].iter().flatten().copied().collect(), false)),
             1 if known > 0 && values.is_multiple_of(known) => Ok((shape.iter().map(|axis| axis.unwrap_or(values / known)).collect(), true)),
-            1 => Err(self.refused(name, format!("{values} values in the first record do not make a shape with {known} elements in its known axes"))),
+            1 => Err(self
+                .refused(name, format!("{values} values in the first record do not make a shape with {known} elements in its known axes"))),
             unknown => Err(self.refused(name, format!("{unknown} axes of unknown length: --shape says how long they are"))),
         }
     }
@@ -203,9 +220,11 @@ impl Resolver<'_> {
     fn numbers(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
         let declared = feature.declared.as_ref();
         let found = stats.kind.as_ref().map(|kind| kind.value);
-        let kind = found.unwrap_or_else(|| match declared.map(|declared| declared.dtype.is_signed_int().is_some() || declared.dtype == Dtype::Bool) {
-            Some(true) => Kind::Ints,
-            _ => Kind::Floats,
+        let kind = found.unwrap_or_else(|| {
+            match declared.map(|declared| declared.dtype.is_signed_int().is_some() || declared.dtype == Dtype::Bool) {
+                Some(true) => Kind::Ints,
+                _ => Kind::Floats,
+            }
         });
         let stored = if kind == Kind::Floats { Dtype::Float32 } else { Dtype::Int64 };
         let dtype = declared.map_or(stored, |declared| declared.dtype);
@@ -223,25 +242,31 @@ impl Resolver<'_> {
         if steps {
             let per_step = stats.per_step.as_ref().map_or(1, |values| values.value);
             if let Some((record, odd)) = stats.per_step.as_ref().and_then(|values| values.odd) {
-                let detail = format!("a step of record {record} has {odd} values, {per_step} expected as in the first: lists in lists of different lengths make no array");
+                let detail = format!(
+                    "a step of record {record} has {odd} values, {per_step} expected as in the first: lists in lists of different lengths make no array"
+                );
                 return Err(self.refused(name, detail));
             }
             let shape = match self.shape(feature, name, false)? {
                 Some(shape) => self.shaped(name, &shape, per_step)?.0,
                 None => vec![per_step],
             };
-            let spec = self.spec(name, dtype, shape)?;
+            let spec = Self::spec(name, dtype, shape)?;
             if spec.elements() != per_step {
-                return Err(Error::bad_request(format!("feature {name:?}: shape {} has {} elements, a step has {per_step}", ShapeText(spec.shape()), spec.elements())));
+                return Err(Error::bad_request(format!(
+                    "feature {name:?}: shape {} has {} elements, a step has {per_step}",
+                    ShapeText(spec.shape()),
+                    spec.elements()
+                )));
             }
             return Ok(Shaped { item: item(per_step), spec, is_row: false, first, most });
         }
         let (shape, is_row) = match self.shape(feature, name, false)? {
-            Some(shape) if declared.is_some_and(|declared| declared.list.is_some()) => (self.shaped(name, &shape, first)?.0, false),
+            Some(shape) if declared.is_some_and(|declared| declared.items.is_list()) => (self.shaped(name, &shape, first)?.0, false),
             Some(shape) => self.shaped(name, &shape, first)?,
             None => (Vec::new(), false),
         };
-        let spec = self.spec(name, dtype, shape)?;
+        let spec = Self::spec(name, dtype, shape)?;
         let per_item = spec.elements();
         if per_item == 0 {
             return Err(self.refused(name, format!("its items have shape {}, and no values", ShapeText(spec.shape()))));
@@ -260,42 +285,50 @@ impl Resolver<'_> {
         let (first, most) = (stats.counts.as_ref().map_or(1, |counts| counts.value), stats.most);
         if shape.first() == Some(&None) && self.wanted().ragged_of(name).is_some() {
             let (shape, _) = self.shaped(name, &shape, length / itemsize)?;
-            let spec = self.spec(name, dtype, shape)?;
+            let spec = Self::spec(name, dtype, shape)?;
             let rows = |bytes: u64| bytes.checked_div(spec.nbytes()).unwrap_or(0);
-            return Ok(Shaped { first: rows(length), most: rows(stats.longest), item: Item::RawRows { is_zlib, row_bytes: spec.nbytes() }, spec, is_row: false });
+            return Ok(Shaped {
+                first: rows(length),
+                most: rows(stats.longest),
+                item: Item::RawRows { is_zlib, row_bytes: spec.nbytes() },
+                spec,
+                is_row: false,
+            });
         }
         // As many as the first record has.
         let known: u64 = shape.iter().flatten().product();
         let values = length / itemsize;
         let shape = shape.iter().map(|axis| axis.unwrap_or(values.checked_div(known).unwrap_or(0))).collect();
-        let spec = self.spec(name, dtype, shape)?;
+        let spec = Self::spec(name, dtype, shape)?;
         Ok(Shaped { item: Item::Raw { is_zlib }, spec, is_row: self.is_one(feature, stats), first, most })
     }
 
     /// Whether a record has one value, which is its row.
     fn is_one(&self, feature: &Feature, stats: &Stats) -> bool {
         let is_list = match (&feature.declared, &feature.key) {
-            (Some(Declared { list, .. }), _) => list.is_some(),
+            (Some(Declared { items, .. }), _) => items.is_list(),
             (None, Key::List(_)) => true,
-            (None, _) => self.wanted().flatten || stats.counts.as_ref().is_some_and(|counts| counts.value != 1 || counts.odd.is_some_and(|(_, odd)| odd > 1)),
+            (None, _) => {
+                self.wanted().flatten
+                    || stats.counts.as_ref().is_some_and(|counts| counts.value != 1 || counts.odd.is_some_and(|(_, odd)| odd > 1))
+            }
         };
         !is_list
     }
 
     fn image(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
         let dtype = feature.declared.as_ref().filter(|declared| declared.encoding == Encoding::Image).map(|declared| declared.dtype);
-        let channels = self.wanted().channels.or(self.declared_channels(feature));
+        let channels = self.wanted().channels.or(Self::declared_channels(feature));
         let choices = ImageChoices { channels, jpeg: self.wanted().jpeg, dtype };
-        let first = match &stats.form {
-            Some(form) => form,
-            None => {
-                let detail = match stats.look.as_ref().map(|look| look.value) {
-                    Some(Look::OtherImage(kind)) => format!("its values are {kind} images; JPEG and PNG are decoded, --as string keeps the bytes"),
-                    Some(Look::Image) => "the first image cannot be read".to_owned(),
-                    _ => "its values are no JPEG or PNG images".to_owned(),
-                };
-                return Err(self.refused(name, detail));
-            }
+        let Some(first) = &stats.form else {
+            let detail = match stats.look.as_ref().map(|look| look.value) {
+                Some(Look::OtherImage(kind)) => {
+                    format!("its values are {kind} images; JPEG and PNG are decoded, --as string keeps the bytes")
+                }
+                Some(Look::Image) => "the first image cannot be read".to_owned(),
+                _ => "its values are no JPEG or PNG images".to_owned(),
+            };
+            return Err(self.refused(name, detail));
         };
         let form = choices.form(first.value);
         if let Some((record, odd)) = first.odd.map(|(record, odd)| (record, choices.form(odd))).filter(|(_, odd)| *odd != form) {
@@ -306,13 +339,19 @@ impl Resolver<'_> {
             );
             return Err(self.refused(name, detail));
         }
-        let spec = self.spec(name, form.dtype, vec![form.height, form.width, form.channels])?;
+        let spec = Self::spec(name, form.dtype, vec![form.height, form.width, form.channels])?;
         let item = Item::Image { choices, form };
-        Ok(Shaped { item, spec, is_row: self.is_one(feature, stats), first: stats.counts.as_ref().map_or(1, |counts| counts.value), most: stats.most })
+        Ok(Shaped {
+            item,
+            spec,
+            is_row: self.is_one(feature, stats),
+            first: stats.counts.as_ref().map_or(1, |counts| counts.value),
+            most: stats.most,
+        })
     }
 
     /// The channels that an image is said to have.
-    fn declared_channels(&self, feature: &Feature) -> Option<u8> {
+    fn declared_channels(feature: &Feature) -> Option<u8> {
         let declared = feature.declared.as_ref().filter(|declared| declared.encoding == Encoding::Image)?;
         (*declared.shape.last()?).and_then(|channels| u8::try_from(channels).ok())
     }
@@ -322,15 +361,22 @@ impl Resolver<'_> {
         let rest = stats.tensor_rest.as_ref().filter(|_| self.wanted().ragged_of(name).is_some() || self.wanted().flatten);
         if let Some(rest) = rest {
             if let Some((record, odd)) = &rest.odd {
-                let detail = format!("rows of the tensor of record {record} have shape {}, {} expected as in the first", ShapeText(odd), ShapeText(&rest.value));
+                let detail = format!(
+                    "rows of the tensor of record {record} have shape {}, {} expected as in the first",
+                    ShapeText(odd),
+                    ShapeText(&rest.value)
+                );
                 return Err(self.refused(name, detail));
             }
-            let spec = self.spec(name, tensor.value.dtype(), rest.value.clone())?;
+            let spec = Self::spec(name, tensor.value.dtype(), rest.value.clone())?;
             let first = tensor.value.shape().first().copied().unwrap_or(1);
             return Ok(Shaped { item: Item::TensorRows, spec, is_row: false, first, most: stats.most_rows });
         }
         if let Some((record, odd)) = &tensor.odd {
-            let detail = format!("the tensor of record {record} is {odd}, that of record {} {}: --ragged takes axes 0 of different lengths", tensor.record, tensor.value);
+            let detail = format!(
+                "the tensor of record {record} is {odd}, that of record {} {}: --ragged takes axes 0 of different lengths",
+                tensor.record, tensor.value
+            );
             return Err(self.refused(name, detail));
         }
         let first = stats.counts.as_ref().map_or(1, |counts| counts.value);
@@ -350,7 +396,7 @@ impl Resolver<'_> {
             Some(Ragged::Offsets) => return Ok(Arrange::Offsets(Units::Records)),
             None => {}
         }
-        if let Some(length) = declared.and_then(|declared| declared.list.flatten()) {
+        if let Some(length) = declared.and_then(|declared| declared.items.length()) {
             return Ok(Arrange::Fixed(length));
         }
         self.check_even(stats, name)?;
@@ -363,7 +409,10 @@ impl Resolver<'_> {
         if let Some((record, odd)) = counts.odd.filter(|_| self.survey.is_complete) {
             // Where one of them is empty, records lack the feature; that is something else.
             if odd > 0 && counts.value > 0 {
-                let detail = format!("record {record} has {odd} values, record {} has {}: --ragged pad or --ragged offsets takes them as they are", counts.record, counts.value);
+                let detail = format!(
+                    "record {record} has {odd} values, record {} has {}: --ragged pad or --ragged offsets takes them as they are",
+                    counts.record, counts.value
+                );
                 return Err(self.refused(name, detail));
             }
         }
@@ -371,7 +420,7 @@ impl Resolver<'_> {
     }
 
     /// Where the items of each record start.
-    fn offsets(&self, feature: &Feature, name: String, index: usize) -> Result<Column> {
+    fn offsets(feature: &Feature, name: String, index: usize) -> Result<Column> {
         let item = match feature.declared.as_ref().map(|declared| (declared.encoding, declared.dtype, &declared.shape)) {
             Some((Encoding::Values, dtype, shape)) => {
                 let kind = if dtype.is_signed_int().is_some() || dtype == Dtype::Bool { Kind::Ints } else { Kind::Floats };
@@ -379,7 +428,7 @@ impl Resolver<'_> {
             }
             _ => Item::Text(Text { form: TextForm::Padded, in_tensors: false }),
         };
-        let spec = self.spec(&name, Dtype::Int64, Vec::new())?;
+        let spec = Self::spec(&name, Dtype::Int64, Vec::new())?;
         let arrange = Arrange::Offsets(Units::Records);
         Ok(Column {
             name,
@@ -410,7 +459,7 @@ impl Resolver<'_> {
         };
         let is_single = match (&feature.key, declared, of_tensor) {
             (_, _, Some(spec)) => spec.shape().is_empty(),
-            (_, Some(declared), _) => declared.list.is_none() && declared.shape.is_empty(),
+            (_, Some(declared), _) => !declared.items.is_list() && declared.shape.is_empty(),
             (Key::Part(_), None, None) => true,
             _ => false,
         };
@@ -423,7 +472,11 @@ impl Resolver<'_> {
             TextForm::Padded => stats.longest.max(1),
             TextForm::Bytes => 0,
             TextForm::Utf8 => {
-                let lossy = || Error::Lossy { what: format!("feature {name:?}"), index: Vec::new(), detail: "is no UTF-8: --strings pad or offsets keeps its bytes".into() };
+                let lossy = || Error::Lossy {
+                    what: format!("feature {name:?}"),
+                    index: Vec::new(),
+                    detail: "is no UTF-8: --strings pad or offsets keeps its bytes".into(),
+                };
                 stats.most_chars.filter(|_| true).or(stats.lengths.is_none().then_some(1)).ok_or_else(lossy)?.max(1)
             }
         };
@@ -434,18 +487,31 @@ impl Resolver<'_> {
                 self.check_even(stats, &name)?;
             }
             let units = Units::Values((!is_free).then_some(first));
-            let spec = self.spec(&name, Dtype::UInt8, Vec::new())?;
+            let spec = Self::spec(&name, Dtype::UInt8, Vec::new())?;
             let arrange = Arrange::Offsets(units);
-            return Ok(Column { name, index, item, spec, arrange, dtype: Dtype::String, is_text: false, missing: None, padding: vec![0], shape_is: None, fold: Vec::new(), only_offsets: false });
+            return Ok(Column {
+                name,
+                index,
+                item,
+                spec,
+                arrange,
+                dtype: Dtype::String,
+                is_text: false,
+                missing: None,
+                padding: vec![0],
+                shape_is: None,
+                fold: Vec::new(),
+                only_offsets: false,
+            });
         }
         let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
-        let spec = self.spec(&name, element, vec![width])?;
+        let spec = Self::spec(&name, element, vec![width])?;
         let shaped = Shaped { item, spec, is_row: is_single, first, most: if in_tensors { stats.most_rows } else { stats.most } };
         let arrange = self.arrange(feature, stats, &name, &shaped)?;
         // Strings of several axes stand in a record one after the other.
         let axes = match (of_tensor, declared) {
             (Some(spec), _) => Some(spec.shape().to_vec()),
-            (None, Some(declared)) if declared.list.is_none() => declared.shape.iter().copied().collect(),
+            (None, Some(declared)) if !declared.items.is_list() => declared.shape.iter().copied().collect(),
             _ => None,
         };
         let fold = axes.filter(|axes| axes.len() > 1 && arrange == Arrange::Fixed(axes.iter().product())).unwrap_or_default();
@@ -457,7 +523,20 @@ impl Resolver<'_> {
             Some(Ragged::Pad(Some(value))) => text_element(value, form, width, &name)?,
             _ => vec![0],
         };
-        Ok(Column { name, index, item: shaped.item, spec: shaped.spec, arrange, dtype: Dtype::String, is_text: true, missing, padding, shape_is: None, fold, only_offsets: false })
+        Ok(Column {
+            name,
+            index,
+            item: shaped.item,
+            spec: shaped.spec,
+            arrange,
+            dtype: Dtype::String,
+            is_text: true,
+            missing,
+            padding,
+            shape_is: None,
+            fold,
+            only_offsets: false,
+        })
     }
 }
 

@@ -14,9 +14,9 @@ const WHAT: &str = "Example";
 /// Where a feature stands in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Place {
-    /// Among the features of an Example, or the context of a SequenceExample.
+    /// Among the features of an Example, or the context of a `SequenceExample`.
     Context,
-    /// Among the feature lists of a SequenceExample.
+    /// Among the feature lists of a `SequenceExample`.
     Lists,
 }
 
@@ -136,7 +136,11 @@ impl<'a> Values<'a> {
             match value {
                 Value::Bytes(packed, _) if packed.len() % 4 == 0 => each(packed),
                 Value::Bytes(packed, at) => {
-                    return Err(ParseError::new(at, "float_list", format!("{} bytes of packed floats, expected a multiple of 4", packed.len())));
+                    return Err(ParseError::new(
+                        at,
+                        "float_list",
+                        format!("{} bytes of packed floats, expected a multiple of 4", packed.len()),
+                    ));
                 }
                 Value::Fixed32(bits) => each(&bits.to_le_bytes()),
                 _ => return Err(wrong_wire_type(Kind::Floats, offset)),
@@ -213,7 +217,7 @@ pub(crate) fn push_int(out: &mut Vec<u8>, value: i64) {
 mod tests {
     use super::*;
 
-    /// Example {f: floats [1, 2], i: ints [-1, 300], b: bytes ["ab", ""], n: no kind}, as TensorFlow writes it.
+    /// `{f: floats 1, 2; i: ints -1, 300; b: bytes "ab", ""; n: no kind}`, as TensorFlow writes it.
     const EXAMPLE: &[u8] = b"\x0a\x40\x0a\x0d\x0a\x01\x62\x12\x08\x0a\x06\x0a\x02\x61\x62\x0a\x00\x0a\x11\x0a\x01\x66\x12\x0c\x12\x0a\x0a\x08\x00\x00\x80\x3f\x00\x00\x00\x40\x0a\x15\x0a\x01\x69\x12\x10\x1a\x0e\x0a\x0c\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xac\x02\x0a\x05\x0a\x01\x6e\x12\x00";
 
     fn feature<'a>(record: &'a [u8], name: &[u8]) -> Option<Values<'a>> {
@@ -241,7 +245,13 @@ mod tests {
         ints.ints(|value| all.push(value)).unwrap();
         assert_eq!((all, ints.count().unwrap()), (vec![-1, 300], 2));
         let mut all = Vec::new();
-        feature(EXAMPLE, b"b").unwrap().bytes(|bytes, _| Ok(all.push(bytes))).unwrap();
+        feature(EXAMPLE, b"b")
+            .unwrap()
+            .bytes(|bytes, _| {
+                all.push(bytes);
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(all, [&b"ab"[..], b""]);
         assert!(feature(EXAMPLE, b"n").is_none());
     }

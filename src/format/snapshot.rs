@@ -33,7 +33,7 @@ impl Metadata {
             match (field.number, field.value) {
                 (2, Value::Bytes(id, at)) => {
                     let id = std::str::from_utf8(id).map_err(|_| ParseError::new(at, WHAT, "run_id is no UTF-8"))?;
-                    metadata.run_id = id.to_owned();
+                    id.clone_into(&mut metadata.run_id);
                 }
                 (4, _) => metadata.version = field.int64(WHAT)?,
                 (5, Value::Bytes(packed, at)) => {

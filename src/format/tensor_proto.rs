@@ -39,7 +39,9 @@ impl<'a> TensorProto<'a> {
                 1 => code = (field.varint(WHAT)?, field.offset),
                 2 => parse_shape(field.message(WHAT)?, &mut shape)?,
                 CONTENT => {
-                    let Value::Bytes(bytes, at) = field.value else { return Err(ParseError::new(field.offset, WHAT, "tensor_content is no bytes")) };
+                    let Value::Bytes(bytes, at) = field.value else {
+                        return Err(ParseError::new(field.offset, WHAT, "tensor_content is no bytes"));
+                    };
                     content = Some((bytes, at)).filter(|(bytes, _)| !bytes.is_empty());
                 }
                 number if TYPED.contains(&number) => {
@@ -55,7 +57,8 @@ impl<'a> TensorProto<'a> {
         let proto = Self { spec, bytes, base, content };
         if let Some((content, at)) = content {
             if let Some(itemsize) = dtype.itemsize().filter(|_| content.len() as u64 != proto.spec.nbytes()) {
-                let detail = format!("tensor_content has {} bytes, {} elements of {itemsize} expected", content.len(), proto.spec.elements());
+                let detail =
+                    format!("tensor_content has {} bytes, {} elements of {itemsize} expected", content.len(), proto.spec.elements());
                 return Err(ParseError::new(at, WHAT, detail));
             }
         } else if let Some(number) = TYPED.into_iter().find(|&number| filled[number as usize] && Some(number) != value_field(dtype)) {
@@ -155,7 +158,8 @@ impl<'a> TensorProto<'a> {
                 let (len, read) = varint::read_u64(&content[pos..], at + pos, WHAT)?;
                 pos += read;
                 let end = usize::try_from(len).ok().and_then(|len| len.checked_add(data)).filter(|&end| end <= all.len());
-                let end = end.ok_or_else(|| ParseError::new(at + pos, WHAT, format!("a string of {len} bytes, {} are left", all.len() - data)))?;
+                let end =
+                    end.ok_or_else(|| ParseError::new(at + pos, WHAT, format!("a string of {len} bytes, {} are left", all.len() - data)))?;
                 each(&all[data..end])?;
                 data = end;
             }
@@ -292,7 +296,13 @@ mod tests {
         assert_eq!(fill(b"\x08\x18\x12\x04\x12\x02\x08\x01\x92\x01\x01\x3c").unwrap().1, [0x3c]);
         // A string scalar of tf.data, "x".
         let mut strings = Vec::new();
-        TensorProto::parse(b"\x08\x07\x12\x00\x22\x02\x01\x78", 0).unwrap().strings(|s| Ok(strings.push(s.to_vec()))).unwrap();
+        TensorProto::parse(b"\x08\x07\x12\x00\x22\x02\x01\x78", 0)
+            .unwrap()
+            .strings(|s| {
+                strings.push(s.to_vec());
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(strings, [b"x"]);
     }
 

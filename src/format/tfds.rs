@@ -66,7 +66,9 @@ impl Features {
         features.leaves.sort_by(|a, b| a.path.cmp(&b.path));
         for (steps, leaf) in &mut features.steps {
             let prefix = format!("{steps}/");
-            let counts = |leaf: &Leaf| leaf.path.starts_with(&prefix) && leaf.levels.len() == 1 && (!leaf.shape.contains(&None) || leaf.storage != Storage::Values);
+            let counts = |leaf: &Leaf| {
+                leaf.path.starts_with(&prefix) && leaf.levels.len() == 1 && (!leaf.shape.contains(&None) || leaf.storage != Storage::Values)
+            };
             *leaf = features.leaves.iter().position(counts);
         }
         Ok(features)
@@ -93,7 +95,7 @@ impl Features {
         }
         match (text("type"), node.get("content")) {
             // The oldest form: the class says what it is.
-            (Some(class), Some(content)) => self.oldest(last_word(class), content, path, levels, depth),
+            (Some(class), Some(content)) => self.content(last_word(class), content, path, levels, depth),
             _ => self.kind(node, text("pythonClassName").map_or("", last_word), path, levels, depth),
         }
     }
@@ -104,78 +106,61 @@ impl Features {
 
     /// A node that says its kind by a key.
     fn kind(&mut self, node: &Value, class: &str, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
-        let has = |key: &str| node.get(key).filter(|value| value.is_object());
-        if let Some(dict) = has("featuresDict") {
+        const KINDS: [(&str, &str); 9] = [
+            ("tensor", "Tensor"),
+            ("audio", "Audio"),
+            ("image", "Image"),
+            ("video", "Video"),
+            ("text", "Text"),
+            ("classLabel", "ClassLabel"),
+            ("boundingBox", "BBoxFeature"),
+            ("translation", "Translation"),
+            ("sequence", "Sequence"),
+        ];
+        if let Some(dict) = node.get("featuresDict") {
             return match dict.get("features").and_then(Value::as_object) {
                 Some(children) => self.children(children, path, levels, depth),
                 None => Ok(()),
             };
         }
-        if let Some(sequence) = has("sequence") {
-            let is_steps = class == "Dataset";
-            let length = length(sequence.get("length").unwrap_or(&Value::Null)).filter(|_| !is_steps);
-            let inner = sequence.get("feature").ok_or_else(|| format!("the sequence {path:?} has no feature"))?;
-            return self.list(inner, Level { length, is_steps }, path, levels, depth);
-        }
-        let shape_of = |value: &Value| shape(value.get("shape").and_then(|shape| shape.get("dimensions")).unwrap_or(&Value::Null));
-        let word = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-        if let Some(tensor) = has("tensor") {
-            return self.tensor(path, word(tensor, "dtype"), shape_of(tensor), word(tensor, "encoding"), levels);
-        }
-        if let Some(audio) = has("audio") {
-            return self.tensor(path, word(audio, "dtype").or(Some("int64".into())), shape_of(audio), word(audio, "encoding"), levels);
-        }
-        for key in ["image", "video"] {
-            if let Some(image) = has(key) {
-                return self.image(path, word(image, "dtype"), shape_of(image), key == "video", levels);
+        let found = KINDS.iter().find_map(|(key, kind)| Some((*kind, node.get(key).filter(|content| content.is_object())?)));
+        match found {
+            Some(("Sequence", content)) if class == "Dataset" => self.content("Dataset", content, path, levels, depth),
+            Some((kind, content)) => self.content(kind, content, path, levels, depth),
+            None => {
+                let what = if class.is_empty() { "a feature of no kind known here".to_owned() } else { format!("a {class}") };
+                self.unknown.push((path.to_owned(), what));
+                Ok(())
             }
         }
-        if has("text").is_some() {
-            return self.tensor(path, Some("string".into()), Vec::new(), None, levels);
-        }
-        if has("classLabel").is_some() {
-            return self.tensor(path, Some("int64".into()), Vec::new(), None, levels);
-        }
-        if has("boundingBox").is_some() {
-            return self.tensor(path, Some("float32".into()), vec![Some(4)], None, levels);
-        }
-        if let Some(translation) = has("translation") {
-            let varies = translation.get("variableLanguagesPerExample").and_then(Value::as_bool) == Some(true);
-            return self.translation(translation.get("languages"), varies, path, levels);
-        }
-        self.unknown.push((path.to_owned(), if class.is_empty() { "a feature of no kind known here".to_owned() } else { format!("a {class}") }));
-        Ok(())
     }
 
-    /// A node that says its kind by its class.
-    fn oldest(&mut self, class: &str, content: &Value, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
-        let word = |key: &str| content.get(key).and_then(Value::as_str).map(str::to_owned);
-        let shape_of = || shape(content.get("shape").unwrap_or(&Value::Null));
+    /// What a node of a class holds. The oldest form has names with `_` and plain lists of axes, the newer ones neither.
+    fn content(&mut self, class: &str, content: &Value, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
+        let word = |key: &str| content.get(key).and_then(Value::as_str);
+        let axes = content.get("shape").map(|axes| axes.get("dimensions").unwrap_or(axes)).map(shape).unwrap_or_default();
         match class {
-            "FeaturesDict" => match content.as_object() {
-                Some(children) => self.children(children, path, levels, depth),
-                None => Ok(()),
-            },
+            "FeaturesDict" => return content.as_object().map_or(Ok(()), |children| self.children(children, path, levels, depth)),
             "Sequence" | "Dataset" => {
                 let is_steps = class == "Dataset";
                 let length = length(content.get("length").unwrap_or(&Value::Null)).filter(|_| !is_steps);
                 let inner = content.get("feature").ok_or_else(|| format!("the sequence {path:?} has no feature"))?;
-                self.list(inner, Level { length, is_steps }, path, levels, depth)
+                return self.list(inner, Level { length, is_steps }, path, levels, depth);
             }
-            "Tensor" | "Scalar" => self.tensor(path, word("dtype"), shape_of(), word("encoding"), levels),
-            "Audio" => self.tensor(path, word("dtype").or(Some("int64".into())), shape_of(), word("encoding"), levels),
-            "Image" | "LabeledImage" => self.image(path, word("dtype"), shape_of(), false, levels),
-            "Video" => self.image(path, word("dtype"), shape_of(), true, levels),
-            "Text" => self.tensor(path, Some("string".into()), Vec::new(), None, levels),
-            "ClassLabel" => self.tensor(path, Some("int64".into()), Vec::new(), None, levels),
-            "BBoxFeature" => self.tensor(path, Some("float32".into()), vec![Some(4)], None, levels),
-            "Translation" => self.translation(content.get("languages"), false, path, levels),
-            "TranslationVariableLanguages" => self.translation(content.get("languages"), true, path, levels),
-            other => {
-                self.unknown.push((path.to_owned(), format!("a {other}")));
-                Ok(())
+            "Tensor" | "Scalar" => self.tensor(path, word("dtype").unwrap_or(""), axes, word("encoding"), levels),
+            "Audio" => self.tensor(path, word("dtype").unwrap_or("int64"), axes, word("encoding"), levels),
+            "Image" | "LabeledImage" => self.image(path, word("dtype"), axes, false, levels),
+            "Video" => self.image(path, word("dtype"), axes, true, levels),
+            "Text" => self.tensor(path, "string", Vec::new(), None, levels),
+            "ClassLabel" => self.tensor(path, "int64", Vec::new(), None, levels),
+            "BBoxFeature" => self.tensor(path, "float32", vec![Some(4)], None, levels),
+            "Translation" | "TranslationVariableLanguages" => {
+                let varies = class != "Translation" || content.get("variableLanguagesPerExample").and_then(Value::as_bool) == Some(true);
+                self.translation(content.get("languages"), varies, path, levels);
             }
+            other => self.unknown.push((path.to_owned(), format!("a {other}"))),
         }
+        Ok(())
     }
 
     fn list(&mut self, inner: &Value, level: Level, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
@@ -185,20 +170,22 @@ impl Features {
         self.node(inner, path, &[levels, &[level]].concat(), depth)
     }
 
-    fn translation(&mut self, languages: Option<&Value>, varies: bool, path: &str, levels: &[Level]) -> Result<(), String> {
+    fn translation(&mut self, languages: Option<&Value>, varies: bool, path: &str, levels: &[Level]) {
         if varies {
             let levels = [levels, &[Level { length: None, is_steps: false }]].concat();
-            return ["language", "translation"].iter().try_for_each(|name| self.tensor(&below(path, name), Some("string".into()), Vec::new(), None, &levels));
+            for name in ["language", "translation"] {
+                self.tensor(&below(path, name), "string", Vec::new(), None, &levels);
+            }
+            return;
         }
-        let names = languages.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        names.map(|name| below(path, name)).collect::<Vec<_>>().iter().try_for_each(|path| self.tensor(path, Some("string".into()), Vec::new(), None, levels))
+        for name in languages.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            self.tensor(&below(path, name), "string", Vec::new(), None, levels);
+        }
     }
 
-    fn tensor(&mut self, path: &str, dtype: Option<String>, shape: Vec<Option<u64>>, encoding: Option<String>, levels: &[Level]) -> Result<(), String> {
-        let text = dtype.unwrap_or_default();
-        let Some(dtype) = Dtype::from_name(&text) else {
-            self.unknown.push((path.to_owned(), format!("a tensor of {text:?}")));
-            return Ok(());
+    fn tensor(&mut self, path: &str, dtype: &str, shape: Vec<Option<u64>>, encoding: Option<&str>, levels: &[Level]) {
+        let Some(dtype) = Dtype::from_name(dtype) else {
+            return self.unknown.push((path.to_owned(), format!("a tensor of {dtype:?}")));
         };
         let storage = match encoding.unwrap_or_default().to_ascii_lowercase().as_str() {
             _ if dtype == Dtype::String => Storage::Text,
@@ -207,11 +194,10 @@ impl Features {
             _ => Storage::Values,
         };
         self.leaves.push(Leaf { path: path.to_owned(), dtype, shape, storage, levels: levels.to_vec() });
-        Ok(())
     }
 
-    fn image(&mut self, path: &str, dtype: Option<String>, mut shape: Vec<Option<u64>>, is_video: bool, levels: &[Level]) -> Result<(), String> {
-        let dtype = dtype.as_deref().and_then(Dtype::from_name).unwrap_or(Dtype::UInt8);
+    fn image(&mut self, path: &str, dtype: Option<&str>, mut shape: Vec<Option<u64>>, is_video: bool, levels: &[Level]) {
+        let dtype = dtype.and_then(Dtype::from_name).unwrap_or(Dtype::UInt8);
         let mut levels = levels.to_vec();
         if is_video {
             levels.push(Level { length: if shape.is_empty() { None } else { shape.remove(0) }, is_steps: false });
@@ -220,7 +206,6 @@ impl Features {
             shape = vec![None; 3];
         }
         self.leaves.push(Leaf { path: path.to_owned(), dtype, shape, storage: Storage::Image, levels });
-        Ok(())
     }
 }
 
@@ -270,14 +255,15 @@ pub(crate) fn splits(text: &[u8]) -> Result<(String, Vec<Split>), String> {
     for split in info.get("splits").and_then(Value::as_array).into_iter().flatten() {
         let name = word(split, ["name", "name"]).ok_or("a split has no name")?;
         let lengths = ["shardLengths", "shard_lengths"].iter().find_map(|key| split.get(key)).and_then(Value::as_array);
-        let lengths: Vec<Option<u64>> = match lengths {
-            Some(lengths) => lengths.iter().map(|length| Some(shape(&Value::Array(vec![length.clone()]))[0].unwrap_or(0))).collect(),
-            None => {
-                let count = ["numShards", "num_shards"].iter().find_map(|key| split.get(key)).and_then(length).unwrap_or(0);
-                vec![None; usize::try_from(count).unwrap_or(0).min(MOST_SHARDS)]
-            }
+        let lengths: Vec<Option<u64>> = if let Some(lengths) = lengths {
+            shape(&Value::Array(lengths.clone())).into_iter().map(|length| Some(length.unwrap_or(0))).collect()
+        } else {
+            let count = ["numShards", "num_shards"].iter().find_map(|key| split.get(key)).and_then(length).unwrap_or(0);
+            vec![None; usize::try_from(count).unwrap_or(0).min(MOST_SHARDS)]
         };
-        let template = word(split, ["filepathTemplate", "filepath_template"]).filter(|template| !template.is_empty()).unwrap_or_else(|| TEMPLATE.into());
+        let template = word(split, ["filepathTemplate", "filepath_template"])
+            .filter(|template| !template.is_empty())
+            .unwrap_or_else(|| TEMPLATE.into());
         let count = lengths.len();
         let file = |(index, length): (usize, Option<u64>)| {
             let path = template

@@ -149,7 +149,15 @@ impl RecordArray {
         let values = if column.dtype == Dtype::String && !column.is_text { Dtype::UInt8 } else { dtype };
         Ok(vec![
             make(Part::Values, values, column.dtype, row, written, column.is_text, 0)?,
-            make(Part::Offsets, Dtype::Int64, if column.dtype == Dtype::String { column.dtype } else { Dtype::Int64 }, offset, Dtype::Int64, false, 1)?,
+            make(
+                Part::Offsets,
+                Dtype::Int64,
+                if column.dtype == Dtype::String { column.dtype } else { Dtype::Int64 },
+                offset,
+                Dtype::Int64,
+                false,
+                1,
+            )?,
         ])
     }
 
@@ -231,7 +239,9 @@ impl<'a> Pass<'a> {
                 return Ok(survey);
             }
             let mut both = scan(records, &Scan { whole, ..wanted }, options)?;
-            both.features.extend(survey.features.iter().filter(|(key, _)| !matches!(key, Key::Part(_))).map(|(key, stats)| (key.clone(), stats.clone())));
+            both.features.extend(
+                survey.features.iter().filter(|(key, _)| !matches!(key, Key::Part(_))).map(|(key, stats)| (key.clone(), stats.clone())),
+            );
             Ok(Arc::new(both))
         };
         let mut survey = if is_looked_at { look(false)? } else { Arc::default() };
@@ -304,7 +314,10 @@ impl<'a> Pass<'a> {
         let stage_for = |threads: u64| if direct { unit_for(threads) } else { unit_for(threads).max(longest) };
         let per_thread = |threads: u64| {
             let written = if casts { 2 * stage_for(threads) } else { 0 };
-            stage_for(threads).saturating_add(written).saturating_add(unit_for(threads)).saturating_add(most_images.saturating_mul(DECODER_SHARE))
+            stage_for(threads)
+                .saturating_add(written)
+                .saturating_add(unit_for(threads))
+                .saturating_add(most_images.saturating_mul(DECODER_SHARE))
         };
         let mut threads = resources.threads.max(1) as u64;
         while threads > 1 && per_thread(threads).saturating_mul(threads) > left / 2 {
@@ -371,11 +384,15 @@ impl<'a> Pass<'a> {
             calls: options.calls(),
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
-        let known = batches.known().filter(|_| !self.skips(options));
+        let known = batches.known().filter(|_| !Self::skips(options));
         let mut shares = self.shares.clone();
         for (array, output) in self.arrays.iter().zip(outputs) {
-            if let (Some(records), true) = (known, self.columns[array.column].is_row_per_record() || array.extra > 0 && array.is_record_offsets(&self.columns)) {
-                let nbytes = (records + array.extra).checked_mul(array.written_row()).ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
+            if let (Some(records), true) =
+                (known, self.columns[array.column].is_row_per_record() || array.extra > 0 && array.is_record_offsets(&self.columns))
+            {
+                let nbytes = (records + array.extra)
+                    .checked_mul(array.written_row())
+                    .ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
                 shares.total_bytes = shares.total_bytes.saturating_add(nbytes);
                 output.reserve(nbytes)?;
             }
@@ -416,7 +433,7 @@ impl<'a> Pass<'a> {
         Ok(Done { rows, lost: batches.lost().to_vec() })
     }
 
-    fn skips(&self, options: &Options) -> bool {
+    fn skips(options: &Options) -> bool {
         options.records.missing == crate::columns::Missing::Skip
     }
 
@@ -429,10 +446,9 @@ impl<'a> Pass<'a> {
         let array = &self.arrays[array];
         let (units, items) = (totals[1 + 2 * array.column], totals[2 + 2 * array.column]);
         match self.columns[array.column].arrange {
-            Arrange::Flat => items,
             Arrange::Offsets(_) if array.extra > 0 => units + array.extra,
-            Arrange::Offsets(_) => items,
-            _ if self.skips(options) => totals[0],
+            Arrange::Flat | Arrange::Offsets(_) => items,
+            _ if Self::skips(options) => totals[0],
             _ => records,
         }
     }
@@ -456,10 +472,12 @@ impl<'a> Pass<'a> {
         let Lent { spans, kept, stage, units, cast } = lent;
         let spans = &*spans;
         let stored = |record: usize, column: &Column| self.locator.stored(batch, record, column.index, spans[record * keys + column.index]);
-        let failed = |record: usize, at: usize| move |problem| Failure { column: Some(at), error: self.explain(batch, record, &self.columns[at], problem) };
+        let failed = |record: usize, at: usize| {
+            move |problem| Failure { column: Some(at), error: self.explain(batch, record, &self.columns[at], problem) }
+        };
 
         kept.clear();
-        if self.skips(options) {
+        if Self::skips(options) {
             for record in 0..batch.len() {
                 let mut is_whole = true;
                 for (at, column) in self.columns.iter().enumerate() {
@@ -472,7 +490,7 @@ impl<'a> Pass<'a> {
         } else {
             kept.extend(0..batch.len());
         }
-        let needs_place = self.skips(options) || !self.columns.iter().all(Column::is_row_per_record);
+        let needs_place = Self::skips(options) || !self.columns.iter().all(Column::is_row_per_record);
         let mut before = vec![0; self.totals()];
         if needs_place {
             let mut counts = vec![0; self.totals()];
@@ -486,7 +504,7 @@ impl<'a> Pass<'a> {
             }
             before = turn.take(&counts)?;
         }
-        let first = if self.skips(options) { before[0] } else { batch.first };
+        let first = if Self::skips(options) { before[0] } else { batch.first };
         for (at, column) in self.columns.iter().enumerate() {
             let mut mine = self.arrays.iter().zip(outputs).filter(|(array, _)| array.column == at);
             let Some((values, output)) = mine.next() else { continue };
@@ -548,9 +566,15 @@ impl<'a> Pass<'a> {
         let place = batch.describe(record);
         match problem {
             Problem::Broken(error) => batch.error(record, self.locator.part(column.index), &error),
-            Problem::Missing => unsupported(&column.name, format!("{place} lacks it: --missing fill:VALUE or --missing skip says what becomes of it")),
+            Problem::Missing => {
+                unsupported(&column.name, format!("{place} lacks it: --missing fill:VALUE or --missing skip says what becomes of it"))
+            }
             Problem::Odd(detail) => unsupported(&column.name, format!("{place} {detail}")),
-            Problem::Lossy(detail) => Error::Lossy { what: format!("feature {:?}", column.name), index: vec![batch.first + record as u64], detail: format!("({place}) {detail}") },
+            Problem::Lossy(detail) => Error::Lossy {
+                what: format!("feature {:?}", column.name),
+                index: vec![batch.first + record as u64],
+                detail: format!("({place}) {detail}"),
+            },
             Problem::Bad(detail) => {
                 let error = crate::error::ParseError::new(0, "value", format!("feature {:?}: {detail}", column.name));
                 batch.error(record, self.locator.part(column.index), &error)
@@ -647,7 +671,10 @@ struct Lent {
 
 /// Where rows go.
 pub(crate) enum Output<'a> {
-    File { sink: Arc<NpySink>, method: Method },
+    File {
+        sink: Arc<NpySink>,
+        method: Method,
+    },
     /// To somebody who looks at them: bytes as they would be written, and where.
     Check(&'a (dyn Fn(u64, &[u8]) -> Result<()> + Sync)),
 }

@@ -35,14 +35,19 @@ fn numbers(key: &[u8]) -> Option<(usize, usize)> {
 }
 
 impl Cache {
-    /// The bundle as a cache, or as it was.
-    pub(crate) fn recognise(bundle: Bundle, only_components: bool) -> Result<Self, Bundle> {
-        let Ok(count) = bundle.len() else { return Err(bundle) };
+    /// How many components the elements of a bundle have that is a cache; `None` if it is none.
+    pub(crate) fn components(bundle: &Bundle) -> Option<usize> {
+        let count = bundle.len().ok()?;
         let components = (0..count).take_while(|&i| numbers(bundle.key(i)) == Some((0, i))).count();
         let is_cache = components > 0
             && count.is_multiple_of(components)
             && (0..count).all(|i| numbers(bundle.key(i)) == Some((i / components, i % components)));
-        if is_cache { Ok(Self { elements: count / components, components, bundle, only_components }) } else { Err(bundle) }
+        is_cache.then_some(components)
+    }
+
+    /// A bundle whose elements have so many components.
+    pub(crate) fn new(bundle: Bundle, components: usize, only_components: bool) -> Result<Self> {
+        Ok(Self { elements: bundle.len()? / components, components, bundle, only_components })
     }
 
     /// How many tensors are listed by key.
@@ -177,7 +182,9 @@ impl TensorReader for Stacked<'_> {
             let most = rest.len().min(context.chunk_bytes()) as u64;
             let mut len = row - inside;
             let mut rows = 1;
-            while len < most && self.places.get(first + rows).is_some_and(|next| *next == Place { offset: place.offset + row * rows as u64, ..place }) {
+            while len < most
+                && self.places.get(first + rows).is_some_and(|next| *next == Place { offset: place.offset + row * rows as u64, ..place })
+            {
                 len += row;
                 rows += 1;
             }

@@ -125,9 +125,10 @@ impl Driver for TensorBundle {
     }
 
     fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        Ok(match Cache::recognise(Bundle::open(prefix, self.name(), &Limits::default())?, false) {
-            Ok(cache) => Box::new(cache),
-            Err(bundle) => Box::new(bundle),
+        let bundle = Bundle::open(prefix, self.name(), &Limits::default())?;
+        Ok(match Cache::components(&bundle) {
+            Some(components) => Box::new(Cache::new(bundle, components, false)?),
+            None => Box::new(bundle),
         })
     }
 }
@@ -145,13 +146,12 @@ impl Driver for TfDataCache {
     }
 
     fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        match Cache::recognise(Bundle::open(prefix, TensorBundle.name(), &Limits::default())?, true) {
-            Ok(cache) => Ok(Box::new(cache)),
-            Err(_) => {
-                let detail = format!("the keys of {} are not numbers of elements and components", bundle::index_path(prefix).display());
-                Err(Error::Unsupported { what: "a bundle as a tf.data cache".into(), detail })
-            }
-        }
+        let bundle = Bundle::open(prefix, TensorBundle.name(), &Limits::default())?;
+        let Some(components) = Cache::components(&bundle) else {
+            let detail = format!("the keys of {} are not numbers of elements and components", bundle::index_path(prefix).display());
+            return Err(Error::Unsupported { what: "a bundle as a tf.data cache".into(), detail });
+        };
+        Ok(Box::new(Cache::new(bundle, components, true)?))
     }
 }
 

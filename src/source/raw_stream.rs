@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::Container;
 use super::driver::Driver;
-use super::records::{Declared, Encoding, Feature, Framing, Inputs, Key, RecordContainer, RecordFile, RecordSet};
+use super::records::{Declared, Encoding, Feature, Framing, Inputs, Items, Key, RecordContainer, RecordFile, RecordSet};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -51,21 +51,31 @@ impl Driver for RawStream {
             Inputs::Files(vec![RecordFile { path: path.to_owned(), expected: None }])
         };
         let records = RecordSet { framing: Framing::Fixed(frame.nbytes()), ..of_frames(inputs, &frame) };
-        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)?))
+        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)))
     }
 }
 
 /// Records that are frames.
 pub(crate) fn of_frames(inputs: Inputs, frame: &TensorSpec) -> RecordSet {
     let shape = frame.shape().iter().map(|&axis| Some(axis)).collect();
-    let declared = Declared { dtype: frame.dtype(), shape, encoding: Encoding::Raw, list: None, flat: false, only_offsets: false, shape_in: None };
+    let declared = Declared {
+        dtype: frame.dtype(),
+        shape,
+        encoding: Encoding::Raw,
+        items: Items::One,
+        flat: false,
+        only_offsets: false,
+        shape_in: None,
+    };
     let feature = Feature { name: FRAMES.into(), declared: Some(declared), ..Feature::found(Key::Part(0)) };
     RecordSet { features: vec![feature], discovers: false, ..RecordSet::undescribed(inputs) }
 }
 
 /// What a frame is, as it is asked for.
 fn frame(path: &Path, options: &Options) -> Result<TensorSpec> {
-    let asked = |what: &str| Error::bad_request(format!("{}: a stream of frames needs {what}, as in --raw uint8 --shape 480,640,3", path.display()));
+    let asked = |what: &str| {
+        Error::bad_request(format!("{}: a stream of frames needs {what}, as in --raw uint8 --shape 480,640,3", path.display()))
+    };
     let dtype = options.records.raw_of(FRAMES).filter(|dtype| *dtype != Dtype::String).ok_or_else(|| asked("--raw DTYPE"))?;
     let shape = options.records.shape_of(FRAMES, true).ok_or_else(|| asked("--shape"))?;
     let shape: Option<Vec<u64>> = shape.iter().map(|&axis| u64::try_from(axis).ok().filter(|&axis| axis > 0)).collect();

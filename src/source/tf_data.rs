@@ -13,7 +13,8 @@ use serde_json::{Map, json};
 use super::Container;
 use super::driver::Driver;
 use super::records::{
-    Batch, Batches, Declared, Encoding, Feature, Framing, Input, Inputs, Key, Pool, Reading, RecordContainer, RecordFile, RecordSet, Sequential,
+    Batch, Batches, Declared, Encoding, Feature, Framing, Input, Inputs, Items, Key, Pool, Reading, RecordContainer, RecordFile, RecordSet,
+    Sequential,
 };
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
@@ -53,14 +54,15 @@ impl Driver for TfData {
     fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let is_distributed = look_at(&dir.join("chunks"))? == Found::Directory;
         let opened = if is_distributed { distributed(dir, options)? } else { saved(dir, options)? };
-        let container = RecordContainer::new(self.name(), dir, vec![opened.records], options)?;
+        let container = RecordContainer::new(self.name(), dir, vec![opened.records], options);
         Ok(Box::new(container.with_facts(opened.facts, opened.warnings)))
     }
 }
 
 /// What lies in a directory, sorted by name.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>());
+    let entries =
+        fs::read_dir(dir).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>());
     let mut entries = entries.map_err(Error::io("list", dir))?;
     entries.sort();
     Ok(entries)
@@ -96,7 +98,8 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
     }
     let metadata = Metadata::parse(&read(&path)?).map_err(|error| error.in_file(&path))?;
     if metadata.version != 2 {
-        let detail = format!("{} is of version {}, version 2 is read: load it with TensorFlow and save it again", path.display(), metadata.version);
+        let detail =
+            format!("{} is of version {}, version 2 is read: load it with TensorFlow and save it again", path.display(), metadata.version);
         return Err(Error::Unsupported { what: "this snapshot".into(), detail });
     }
     let mut warnings = Vec::new();
@@ -110,7 +113,10 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
     let safe = Path::new(&metadata.run_id).file_name().is_some_and(|name| name.to_str() == Some(&metadata.run_id));
     let run = dir.join(&metadata.run_id);
     if !safe || look_at(&run)? != Found::Directory {
-        return Err(Error::NotFound { what: "snapshot", detail: format!("{} names the folder {:?}, which is not there", path.display(), metadata.run_id) });
+        return Err(Error::NotFound {
+            what: "snapshot",
+            detail: format!("{} names the folder {:?}, which is not there", path.display(), metadata.run_id),
+        });
     }
     let shards = shards(&run)?;
     let spec = spec(dir)?;
@@ -120,11 +126,23 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
     let features = features(&path, &metadata.dtypes[usize::from(is_dealt)..], spec.as_deref())?;
     let files = |shard: Vec<PathBuf>| shard.into_iter().map(|path| RecordFile { path, expected: None }).collect::<Vec<_>>();
     if shards.len() > 1 && !is_dealt {
-        warnings.push(format!("{} shards are read one after the other; TensorFlow mixes them, in an order that depends on the machine", shards.len()));
+        warnings.push(format!(
+            "{} shards are read one after the other; TensorFlow mixes them, in an order that depends on the machine",
+            shards.len()
+        ));
     }
-    let facts = Map::from_iter([("shards".to_owned(), json!(shards.len())), ("components".to_owned(), json!(features.len())), ("elements numbered".to_owned(), json!(is_dealt))]);
-    let inputs = if is_dealt { Inputs::Dealt(shards.into_iter().map(files).collect()) } else { Inputs::Files(shards.into_iter().flat_map(files).collect()) };
-    let records = RecordSet { group, features, discovers: false, total: count.filter(|&count| count > 0), ..RecordSet::undescribed(inputs) };
+    let facts = Map::from_iter([
+        ("shards".to_owned(), json!(shards.len())),
+        ("components".to_owned(), json!(features.len())),
+        ("elements numbered".to_owned(), json!(is_dealt)),
+    ]);
+    let inputs = if is_dealt {
+        Inputs::Dealt(shards.into_iter().map(files).collect())
+    } else {
+        Inputs::Files(shards.into_iter().flat_map(files).collect())
+    };
+    let records =
+        RecordSet { group, features, discovers: false, total: count.filter(|&count| count > 0), ..RecordSet::undescribed(inputs) };
     Ok(Opened { records, facts, warnings })
 }
 
@@ -133,7 +151,8 @@ fn shards(run: &Path) -> Result<Vec<Vec<PathBuf>>> {
     let numbered: BTreeMap<u64, PathBuf> = entries(run)?.into_iter().filter_map(|entry| Some((number(&entry, ".shard")?, entry))).collect();
     let mut shards = Vec::new();
     for shard in numbered.values() {
-        let files: BTreeMap<u64, PathBuf> = entries(shard)?.into_iter().filter_map(|entry| Some((number(&entry, ".snapshot")?, entry))).collect();
+        let files: BTreeMap<u64, PathBuf> =
+            entries(shard)?.into_iter().filter_map(|entry| Some((number(&entry, ".snapshot")?, entry))).collect();
         // Reading stops where a number is missing, as TensorFlow's does.
         let files = files.into_iter().zip(0..).take_while(|((number, _), expected)| number == expected).map(|((_, path), _)| path);
         shards.push(files.collect());
@@ -159,7 +178,8 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
     let feature = |(index, &code): (usize, &u64)| {
         let component = spec.map(|spec| &spec[index]);
         let name = component.map(|component| component.path.clone()).filter(|path| !path.is_empty()).unwrap_or_else(|| index.to_string());
-        let dtype = Dtype::from_code(code).ok_or_else(|| Error::malformed(path, "snapshot metadata", format!("dtype {code} of component {index} does not exist")))?;
+        let dtype = Dtype::from_code(code)
+            .ok_or_else(|| Error::malformed(path, "snapshot metadata", format!("dtype {code} of component {index} does not exist")))?;
         if let Some(other) = component.and_then(|component| component.dtype).filter(|&other| other != code) {
             let detail = format!("component {index} is {dtype}, {SPEC} says dtype {other}");
             return Err(Error::malformed(path, "snapshot metadata", detail));
@@ -167,7 +187,8 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
         let shape = component.and_then(|component| component.shape.clone()).unwrap_or_default();
         let is_plain = dtype != Dtype::Variant && dtype != Dtype::Resource;
         let unsupported = (!is_plain).then(|| format!("it is a {dtype}: ragged, sparse and other composite elements have no plain values"));
-        let declared = Declared { dtype, shape, encoding: Encoding::Tensor, list: None, flat: false, only_offsets: false, shape_in: None };
+        let declared =
+            Declared { dtype, shape, encoding: Encoding::Tensor, items: Items::One, flat: false, only_offsets: false, shape_in: None };
         let alias = (name != index.to_string()).then(|| index.to_string());
         Ok(Feature { name: name.into_bytes(), alias, key: Key::Part(index), declared: Some(declared), unsupported })
     };
@@ -184,7 +205,10 @@ fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
     let mut warnings = vec!["elements of a distributed save are in no order: its writers did not keep theirs".to_owned()];
     if !is_file(&dir.join("DONE"))? {
         if !options.records.salvage {
-            let detail = format!("{} is missing: the save has not come to its end; --salvage converts the chunks that are complete", dir.join("DONE").display());
+            let detail = format!(
+                "{} is missing: the save has not come to its end; --salvage converts the chunks that are complete",
+                dir.join("DONE").display()
+            );
             return Err(Error::NotFound { what: "distributed save", detail });
         }
         warnings.push("the save has not come to its end".into());
@@ -240,7 +264,8 @@ impl Dealt {
         let batch_bytes = (reading.batch_bytes as u64).min(each / 2).max(LEAST);
         let lane = |files: &Vec<RecordFile>| {
             let inputs = files.iter().cloned().map(Input::File).collect();
-            let reading = Reading { batch_bytes: crate::spec::memory_len(batch_bytes), memory_bytes: each, rows: 0..u64::MAX, ..reading.clone() };
+            let reading =
+                Reading { batch_bytes: crate::spec::memory_len(batch_bytes), memory_bytes: each, rows: 0..u64::MAX, ..reading.clone() };
             let batches = Sequential::new(inputs, framing, group, reading, Pool::new(each))?;
             Ok(Lane { batches, batch: None, record: 0 })
         };

@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use super::Container;
 use super::driver::Driver;
-use super::records::{Declared, Encoding, Feature, Inputs, Key, RecordContainer, RecordFile, RecordSet};
+use super::records::{Declared, Encoding, Feature, Inputs, Items, Key, RecordContainer, RecordFile, RecordSet};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::tfds::{Features, Leaf, Storage, splits};
@@ -38,7 +38,12 @@ impl Driver for Tfds {
                 return Ok(Some(dir));
             }
             // The only folder in it.
-            let mut inner: Vec<PathBuf> = fs::read_dir(&dir).map_err(Error::io("list", &dir))?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+            let mut inner: Vec<PathBuf> = fs::read_dir(&dir)
+                .map_err(Error::io("list", &dir))?
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir())
+                .collect();
             match (inner.pop(), inner.is_empty()) {
                 (Some(only), true) => dir = only,
                 _ => return Ok(None),
@@ -80,7 +85,12 @@ impl Driver for Tfds {
                 } else if options.records.salvage {
                     warnings.push(format!("{} is missing", path.display()));
                 } else {
-                    let detail = format!("{} is missing, which split {:?} of {} has; --salvage goes without it", path.display(), split.name, dir.join(INFO).display());
+                    let detail = format!(
+                        "{} is missing, which split {:?} of {} has; --salvage goes without it",
+                        path.display(),
+                        split.name,
+                        dir.join(INFO).display()
+                    );
                     return Err(Error::NotFound { what: "shard", detail });
                 }
             }
@@ -92,7 +102,7 @@ impl Driver for Tfds {
         }
         let names: Vec<&str> = splits.iter().map(|split| split.name.as_str()).collect();
         let facts = Map::from_iter([("splits".to_owned(), json!(names))]);
-        Ok(Box::new(RecordContainer::new(self.name(), dir, sets, options)?.with_facts(facts, warnings)))
+        Ok(Box::new(RecordContainer::new(self.name(), dir, sets, options).with_facts(facts, warnings)))
     }
 }
 
@@ -127,8 +137,20 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
         Storage::Text => Encoding::Strings,
     };
     let name = |suffix: &str| format!("{}{suffix}", leaf.path).into_bytes();
-    let feature = |suffix: &str, declared: Declared| Feature { name: name(""), declared: Some(declared), ..Feature::found(Key::Context(name(suffix))) };
-    let base = Declared { dtype: leaf.dtype, shape: leaf.shape.clone(), encoding, list: None, flat: false, only_offsets: false, shape_in: None };
+    let feature = |suffix: &str, declared: Declared| Feature {
+        name: name(""),
+        declared: Some(declared),
+        ..Feature::found(Key::Context(name(suffix)))
+    };
+    let base = Declared {
+        dtype: leaf.dtype,
+        shape: leaf.shape.clone(),
+        encoding,
+        items: Items::One,
+        flat: false,
+        only_offsets: false,
+        shape_in: None,
+    };
     let unknown = leaf.shape.iter().filter(|axis| axis.is_none()).count();
     let is_steps = leaf.levels.first().is_some_and(|level| level.is_steps);
     if unknown > 1 && leaf.storage != Storage::Image {
@@ -149,19 +171,27 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
     }
     match &leaf.levels[..] {
         [] => vec![feature("", base)],
-        [level] => vec![feature("", Declared { list: Some(level.length), flat: is_steps, ..base })],
+        [level] => vec![feature("", Declared { items: Items::of_length(level.length), flat: is_steps, ..base })],
         [outer, inner @ ..] => {
             let lengths = inner.iter().enumerate().map(|(index, _)| {
                 let name = name(&format!("/ragged_row_lengths_{index}"));
-                let declared = Declared { dtype: Dtype::Int64, shape: Vec::new(), encoding: Encoding::Values, list: Some(None), flat: false, only_offsets: false, shape_in: None };
+                let declared = Declared {
+                    dtype: Dtype::Int64,
+                    shape: Vec::new(),
+                    encoding: Encoding::Values,
+                    items: Items::Any,
+                    flat: false,
+                    only_offsets: false,
+                    shape_in: None,
+                };
                 Feature { name: name.clone(), declared: Some(declared), ..Feature::found(Key::Context(name)) }
             });
             // Lists of one length are axes; of others the values come one after the other.
             let known: Option<Vec<Option<u64>>> = inner.iter().map(|level| level.length.map(Some)).collect();
             let is_even = known.is_some();
             let shape = [known.unwrap_or_default(), leaf.shape.clone()].concat();
-            let list = Some(outer.length.filter(|_| is_even));
-            let values = feature("/ragged_flat_values", Declared { shape, list, flat: is_steps && is_even, ..base });
+            let items = Items::of_length(outer.length.filter(|_| is_even));
+            let values = feature("/ragged_flat_values", Declared { shape, items, flat: is_steps && is_even, ..base });
             std::iter::once(values).chain(lengths).collect()
         }
     }

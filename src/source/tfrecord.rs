@@ -31,7 +31,9 @@ impl Driver for TfRecord {
                 continue;
             }
             let is_named = set.files.len() > 1 || file.to_string_lossy().contains(USUAL);
-            let is_one = Compression::detect(&opened).map_err(Error::io("read", file))?.is_some_and(|found| found == Compression::None || is_named || is_record(file));
+            let is_one = Compression::detect(&opened)
+                .map_err(Error::io("read", file))?
+                .is_some_and(|found| found == Compression::None || is_named || is_record(file));
             return Ok((is_one || is_named).then(|| path.to_owned()));
         }
         Ok(Some(path.to_owned()).filter(|_| set.files.iter().any(|file| file.to_string_lossy().contains(USUAL)) || set.files.len() > 1))
@@ -42,7 +44,8 @@ impl Driver for TfRecord {
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let set = FileSet::expand(path)?.ok_or_else(|| Error::NotFound { what: "source", detail: format!("there is no file {}", path.display()) })?;
+        let set = FileSet::expand(path)?
+            .ok_or_else(|| Error::NotFound { what: "source", detail: format!("there is no file {}", path.display()) })?;
         let mut warnings = Vec::new();
         match set.check_complete() {
             Err(error) if options.records.salvage => warnings.push(error.to_string()),
@@ -50,7 +53,7 @@ impl Driver for TfRecord {
         }
         let files = set.files.into_iter().map(|path| RecordFile { path, expected: None }).collect();
         let records = RecordSet::undescribed(Inputs::Files(files));
-        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)?.with_facts(Map::new(), warnings)))
+        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options).with_facts(Map::new(), warnings)))
     }
 }
 

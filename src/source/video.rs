@@ -41,18 +41,21 @@ impl Driver for Video {
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let frame = first_frame(path)?;
         let records = crate::source::records::RecordSet { framing: Framing::Ppm, ..of_frames(Inputs::Video(path.to_owned()), &frame) };
-        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)?))
+        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)))
     }
 }
 
 /// MP4 and QuickTime, AVI, Matroska and WebM, MPEG program streams, Flash, Ogg.
 fn is_video(front: &[u8; 12]) -> bool {
-    match front {
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => true,
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' '] => true,
-        [0x1a, 0x45, 0xdf, 0xa3, ..] | [0, 0, 1, 0xba, ..] | [b'F', b'L', b'V', 1, ..] | [b'O', b'g', b'g', b'S', ..] => true,
-        _ => false,
-    }
+    matches!(
+        front,
+        [_, _, _, _, b'f', b't', b'y', b'p', ..]
+            | [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' ']
+            | [0x1a, 0x45, 0xdf, 0xa3, ..]
+            | [0, 0, 1, 0xba, ..]
+            | [b'F', b'L', b'V', 1, ..]
+            | [b'O', b'g', b'g', b'S', ..]
+    )
 }
 
 /// How large the frames are.
@@ -60,23 +63,17 @@ fn first_frame(path: &Path) -> Result<TensorSpec> {
     let mut frames = start(path, &["-frames:v", "1"])?;
     let mut front = Vec::new();
     let header = loop {
-        match ppm_header(&front).map_err(|detail| Error::malformed(path, "video", detail))? {
-            Some(header) => break header,
-            None => {
-                let mut next = [0];
-                match frames.read(&mut next).map_err(|error| decoding_failed(path, &error))? {
-                    0 => return Err(Error::malformed(path, "video", "ffmpeg found no frame in it")),
-                    _ => front.push(next[0]),
-                }
-            }
+        if let Some(header) = ppm_header(&front).map_err(|detail| Error::malformed(path, "video", detail))? {
+            break header;
+        }
+        let mut next = [0];
+        match frames.read(&mut next).map_err(|error| Error::malformed(path, "video", error.to_string()))? {
+            0 => return Err(Error::malformed(path, "video", "ffmpeg found no frame in it")),
+            _ => front.push(next[0]),
         }
     };
     let (_, width, height) = header;
     TensorSpec::new(Dtype::UInt8, vec![height, width, 3]).map_err(|detail| Error::malformed(path, "video", detail))
-}
-
-fn decoding_failed(path: &Path, error: &io::Error) -> Error {
-    Error::malformed(path, "video", error.to_string())
 }
 
 /// The frames of a video as PPM images, which say how large they are.
@@ -98,7 +95,10 @@ fn start(path: &Path, more: &[&str]) -> Result<Frames> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            let detail = format!("{} is a video, and decoding it takes the program ffmpeg, which is not on the PATH: install it (apt install ffmpeg)", path.display());
+            let detail = format!(
+                "{} is a video, and decoding it takes the program ffmpeg, which is not on the PATH: install it (apt install ffmpeg)",
+                path.display()
+            );
             Error::NotFound { what: "ffmpeg", detail }
         }
         _ => Error::io("start ffmpeg for", path)(error),

@@ -183,7 +183,8 @@ fn for_feature<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Resul
 fn shape(text: &str) -> Result<For<Shape>, String> {
     for_feature(text, |text| {
         let axes = text.split(',').map(str::trim).filter(|axis| !axis.is_empty());
-        let axes = axes.map(|axis| axis.parse().map_err(|_| format!("{axis:?} is no length of an axis"))).collect::<Result<Vec<i64>, _>>()?;
+        let axes =
+            axes.map(|axis| axis.parse().map_err(|_| format!("{axis:?} is no length of an axis"))).collect::<Result<Vec<i64>, _>>()?;
         if axes.iter().any(|&axis| axis < -1) || axes.iter().filter(|&&axis| axis == -1).count() > 1 {
             return Err("at most one axis may be -1, and the others have lengths".into());
         }

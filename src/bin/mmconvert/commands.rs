@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use mmconvert::{
-    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, Options, Part, RecordOptions, Report, Result, ShapeText, Source,
-    Tensor, compare, export,
+    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, Options, Part, RecordOptions, Report, Result, ShapeText,
+    Source, Tensor, compare, export,
 };
 use serde_json::{Map, Value, json};
 
@@ -219,7 +219,14 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
             let seconds = started.elapsed().as_secs_f64();
             let written = reports.iter().map(|(_, report)| report.nbytes).sum();
             let peak = reports.iter().map(|(_, report)| report.peak_memory).max().unwrap_or(0);
-            render::json_object(&render::outputs_json(&outputs, &[], seconds, written, peak, reports.first().map_or(&[], |(_, report)| &report.lost[..])))?;
+            render::json_object(&render::outputs_json(
+                &outputs,
+                &[],
+                seconds,
+                written,
+                peak,
+                reports.first().map_or(&[], |(_, report)| &report.lost[..]),
+            ))?;
         } else if !common.quiet {
             for (path, report) in &reports {
                 render::converted(tensor, path, report);
@@ -238,7 +245,14 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
             done.outputs.iter().map(|output| render::output_json(&output.name, &output.path, &output.report)).collect();
         let written = done.outputs.iter().map(|output| output.report.nbytes).sum();
         let peak = done.outputs.iter().map(|output| output.report.peak_memory).max().unwrap_or(0);
-        render::json_object(&render::outputs_json(&outputs, &done.skipped, seconds, written, peak, done.outputs.first().map_or(&[], |output| &output.report.lost[..])))?;
+        render::json_object(&render::outputs_json(
+            &outputs,
+            &done.skipped,
+            seconds,
+            written,
+            peak,
+            done.outputs.first().map_or(&[], |output| &output.report.lost[..]),
+        ))?;
     } else if !common.quiet {
         render::exported(&args.output, &done, seconds);
     }
@@ -394,8 +408,12 @@ fn only_tensor<'a>(source: &'a Source, output: &Path) -> Result<Tensor<'a>> {
     for tensor in source.tensors() {
         let tensor = tensor?;
         if tensor.info().unsupported.is_none() && found.replace(tensor).is_some() {
-            let detail =
-                format!("{} holds {} tensors: name the one that {} was made from", source.path().display(), source.len()?, output.display());
+            let detail = format!(
+                "{} holds {} tensors: name the one that {} was made from",
+                source.path().display(),
+                source.len()?,
+                output.display()
+            );
             return Err(Error::BadRequest { detail });
         }
     }

@@ -61,7 +61,8 @@ fn bar() -> ProgressBar {
 
 /// For what comes until it ends.
 fn growing() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+    ProgressStyle::with_template("{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn memory(p: &Progress) -> String {

@@ -117,7 +117,11 @@ fn axes_text(info: &TensorInfo) -> String {
 
 /// One line of `ls`.
 pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
-    let size = if info.spec.dtype().itemsize().is_some() && info.unknown_axes.is_empty() { HumanBytes(info.spec.nbytes()).to_string() } else { "-".into() };
+    let size = if info.spec.dtype().itemsize().is_some() && info.unknown_axes.is_empty() {
+        HumanBytes(info.spec.nbytes()).to_string()
+    } else {
+        "-".into()
+    };
     let alias = info.alias.as_ref().map(|alias| format!("  ({})", Name::new(alias.as_bytes()))).unwrap_or_default();
     let dtype = match info.spec.dtype().descr() {
         Some(descr) => format!("{} {descr}", info.spec.dtype()),
@@ -192,7 +196,14 @@ pub(crate) fn output_json(name: &Name, path: &std::path::Path, report: &Report) 
 }
 
 /// What `convert --json` says of all of them.
-pub(crate) fn outputs_json(outputs: &[Value], skipped: &[Skipped], seconds: f64, bytes_written: u64, peak_memory: u64, lost: &[String]) -> Value {
+pub(crate) fn outputs_json(
+    outputs: &[Value],
+    skipped: &[Skipped],
+    seconds: f64,
+    bytes_written: u64,
+    peak_memory: u64,
+    lost: &[String],
+) -> Value {
     json!({
         "outputs": outputs,
         "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),

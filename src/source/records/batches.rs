@@ -82,8 +82,29 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// A batch put together from records of here and there.
-    pub(crate) fn gathered(number: u64, first: u64, path: Arc<Path>, bytes: Vec<u8>, frames: Vec<Range<usize>>, group: usize, held: Held) -> Self {
-        Self { number, first, in_file: first, path, base: 0, bytes, frames, group, unread: None, unchecked: false, calls: Calls::Native, held }
+    pub(crate) fn gathered(
+        number: u64,
+        first: u64,
+        path: Arc<Path>,
+        bytes: Vec<u8>,
+        frames: Vec<Range<usize>>,
+        group: usize,
+        held: Held,
+    ) -> Self {
+        Self {
+            number,
+            first,
+            in_file: first,
+            path,
+            base: 0,
+            bytes,
+            frames,
+            group,
+            unread: None,
+            unchecked: false,
+            calls: Calls::Native,
+            held,
+        }
     }
 
     /// The number of records.
@@ -252,18 +273,8 @@ impl Sequential {
     /// # Errors
     /// [`Error::Malformed`] where that shows that a file is cut, [`Error::Io`].
     pub(crate) fn new(inputs: Vec<Input>, framing: Framing, group: usize, reading: Reading, pool: Arc<Pool>) -> Result<Self> {
-        let mut sequential = Self {
-            inputs: inputs.into(),
-            framing,
-            group,
-            reading,
-            pool,
-            current: None,
-            seen: 0,
-            number: 0,
-            known: None,
-            lost: Vec::new(),
-        };
+        let mut sequential =
+            Self { inputs: inputs.into(), framing, group, reading, pool, current: None, seen: 0, number: 0, known: None, lost: Vec::new() };
         if !sequential.reading.salvage {
             let count = sequential.count()?;
             sequential.known = count.map(|count| sequential.reading.rows.end.min(count) - sequential.reading.rows.start.min(count));
@@ -292,7 +303,7 @@ impl Sequential {
         let mut current = self.open_file(file)?;
         if let (Framing::Fixed(frame), Some(len)) = (self.framing, current.len) {
             if !len.is_multiple_of(frame) {
-                return Err(self.cut(&Current { records: len / frame, at: len - len % frame, ..current }, len % frame, frame));
+                return Err(Self::cut(&Current { records: len / frame, at: len - len % frame, ..current }, len % frame, frame));
             }
             return Ok(Some(len / frame));
         }
@@ -322,7 +333,7 @@ impl Sequential {
         let opened = bytes::open(&path)?;
         let failed = |error| Error::io("read", &path)(error);
         let compression = match self.framing {
-            Framing::TfRecord => self.compression(&opened, &path)?,
+            Framing::TfRecord => Self::compression(&opened, &path)?,
             _ => Compression::None,
         };
         let stream = FileBytes::new(Arc::clone(&opened), self.reading.calls).map_err(failed)?;
@@ -334,7 +345,7 @@ impl Sequential {
         Ok(Current { path, from, at: 0, carry: Vec::new(), len: is_plain.then_some(len), records: 0, expected: file.expected })
     }
 
-    fn compression(&self, file: &File, path: &Path) -> Result<Compression> {
+    fn compression(file: &File, path: &Path) -> Result<Compression> {
         let found = Compression::detect(file).map_err(Error::io("read", path))?;
         found.ok_or_else(|| {
             let mut front = [0; tfrecord::HEADER_LEN];
@@ -373,26 +384,26 @@ impl Sequential {
         let mut header = [0; tfrecord::HEADER_LEN];
         let header = &mut header[..self.framing.header_len().unwrap_or(0)];
         if left < header.len() as u64 {
-            return Err(self.cut(current, left, header.len() as u64));
+            return Err(Self::cut(current, left, header.len() as u64));
         }
         file.read_exact_at(header, current.at).map_err(Error::io("read", &current.path))?;
-        let end = match self.framing.step(header).map_err(|detail| self.broken(current, &detail))? {
+        let end = match self.framing.step(header).map_err(|detail| Self::broken(current, &detail))? {
             Step::Need(end) => end,
             Step::Frame { end, .. } => end as u64,
         };
         if end > left {
-            return Err(self.cut(current, left, end));
+            return Err(Self::cut(current, left, end));
         }
         let behind = if self.framing.has_checksum() { tfrecord::FOOTER_LEN as u64 } else { 0 };
         Ok(Some((header.len() as u64..end - behind, end)))
     }
 
-    fn broken(&self, current: &Current, detail: &str) -> Error {
+    fn broken(current: &Current, detail: &str) -> Error {
         let whole = whole(current.records);
         Error::malformed_at(&current.path, format!("record {}", current.records), current.at, format!("{detail}; {whole}"))
     }
 
-    fn cut(&self, current: &Current, left: u64, needed: u64) -> Error {
+    fn cut(current: &Current, left: u64, needed: u64) -> Error {
         let whole = whole(current.records);
         let detail = format!("it needs {needed} bytes and {left} are left: the end is missing; {whole}");
         Error::malformed_at(&current.path, format!("record {}", current.records), current.at, detail)
@@ -403,9 +414,15 @@ impl Sequential {
         let Some(input) = self.inputs.pop_front() else { return Ok(false) };
         self.current = Some(match input {
             Input::File(file) => self.open_file(&file)?,
-            Input::Stream(bytes, name) => {
-                Current { path: name.as_path().into(), from: From::Bytes(bytes), at: 0, carry: Vec::new(), len: None, records: 0, expected: None }
-            }
+            Input::Stream(bytes, name) => Current {
+                path: name.as_path().into(),
+                from: From::Bytes(bytes),
+                at: 0,
+                carry: Vec::new(),
+                len: None,
+                records: 0,
+                expected: None,
+            },
         });
         Ok(true)
     }
@@ -422,7 +439,7 @@ impl Sequential {
         }
     }
 
-    fn check_end(&self, current: &Current) -> Result<()> {
+    fn check_end(current: &Current) -> Result<()> {
         match current.expected {
             Some(expected) if expected != current.records => {
                 let detail = format!("it has {} records, {expected} expected", current.records);
@@ -449,7 +466,9 @@ impl Sequential {
         self.check_groups(frames.len() as u64, current)?;
         self.check_memory(taken, current)?;
         let held = self.pool.hold(taken);
-        let From::Headers(file, cold) = &current.from else { return Err(Error::bad_request("these records cannot be read by their headers")) };
+        let From::Headers(file, cold) = &current.from else {
+            return Err(Error::bad_request("these records cannot be read by their headers"));
+        };
         let mut batch = self.empty_batch(current, base, in_file, held);
         batch.unread = Some((Arc::clone(file), cold.clone(), memory_len(taken)));
         (batch.bytes, batch.frames) = (self.pool.buffer(), frames);
@@ -514,9 +533,13 @@ impl Sequential {
                 match self.framing.step(&buffer[at..]) {
                     Ok(Step::Frame { start, len, end }) => {
                         let data = at + start..at + start + len;
-                        let detail = if self.reading.salvage && self.reading.verify && self.framing.has_checksum() { wrong_checksum(&buffer, &data) } else { None };
+                        let detail = if self.reading.salvage && self.reading.verify && self.framing.has_checksum() {
+                            wrong_checksum(&buffer, &data)
+                        } else {
+                            None
+                        };
                         if let Some(detail) = detail {
-                            problem.get_or_insert(self.broken(current, &detail));
+                            problem.get_or_insert(Self::broken(current, &detail));
                             break 0;
                         }
                         frames.push(data);
@@ -525,13 +548,13 @@ impl Sequential {
                     Ok(Step::Need(needed)) => {
                         let left = current.len.map(|len| len - current.at).or(is_end.then_some((buffer.len() - at) as u64));
                         if let Some(left) = left.filter(|&left| left < needed) {
-                            problem.get_or_insert(self.cut(current, left, needed));
+                            problem.get_or_insert(Self::cut(current, left, needed));
                             break 0;
                         }
                         break at as u64 + needed;
                     }
                     Err(detail) => {
-                        problem.get_or_insert(self.broken(current, &detail));
+                        problem.get_or_insert(Self::broken(current, &detail));
                         break 0;
                     }
                 }
@@ -606,7 +629,7 @@ impl Batches for Sequential {
             if goes_on {
                 self.current = Some(current);
             } else if !self.reading.salvage {
-                self.check_end(&current)?;
+                Self::check_end(&current)?;
             }
             let wanted = &self.reading.rows;
             let (first, count) = (self.seen, batch.len() as u64);

@@ -114,7 +114,9 @@ struct Gzip {
 impl Read for Gzip {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.decoder.read(buf).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the gzip stream is cut: its last member or that one's trailer is missing"),
+            io::ErrorKind::UnexpectedEof => {
+                io::Error::new(error.kind(), "the gzip stream is cut: its last member or that one's trailer is missing")
+            }
             _ => error,
         })
     }
@@ -139,7 +141,10 @@ impl Read for Zlib {
             if status == Status::StreamEnd {
                 self.ended = true;
                 if !self.input.fill_buf()?.is_empty() {
-                    return Err(corrupt(format!("there are bytes behind the end of the zlib stream, at byte {} of the file", self.state.total_in())));
+                    return Err(corrupt(format!(
+                        "there are bytes behind the end of the zlib stream, at byte {} of the file",
+                        self.state.total_in()
+                    )));
                 }
             } else if is_last && written == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the zlib stream is cut"));
@@ -281,7 +286,12 @@ mod tests {
     #[test]
     fn every_compression_is_detected_and_gives_the_bytes_back() {
         let records = records();
-        let ways = [(Compression::Gzip, gzip(&records)), (Compression::Zlib, zlib(&records)), (Compression::Snappy, snappy(&records)), (Compression::None, records.clone())];
+        let ways = [
+            (Compression::Gzip, gzip(&records)),
+            (Compression::Zlib, zlib(&records)),
+            (Compression::Snappy, snappy(&records)),
+            (Compression::None, records.clone()),
+        ];
         for (compression, stored) in ways {
             assert_eq!(Compression::detect(&file(&stored)).unwrap(), Some(compression));
             assert!(read(&stored, compression).unwrap() == records, "{compression:?}");
@@ -293,7 +303,9 @@ mod tests {
     #[test]
     fn a_cut_or_prolonged_stream_is_an_error_wherever_it_is_cut() {
         let records = &records()[..160_000];
-        for (compression, stored) in [(Compression::Gzip, gzip(records)), (Compression::Zlib, zlib(records)), (Compression::Snappy, snappy(records))] {
+        for (compression, stored) in
+            [(Compression::Gzip, gzip(records)), (Compression::Zlib, zlib(records)), (Compression::Snappy, snappy(records))]
+        {
             for cut in 1..stored.len() {
                 let ends_with_a_block = compression == Compression::Snappy && cut == 4 + BigEndian::read_u32(&stored) as usize;
                 assert_eq!(read(&stored[..cut], compression).is_ok(), ends_with_a_block, "{compression:?} {cut}");

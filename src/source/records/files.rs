@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +48,7 @@ impl FileSet {
         let found = glob::glob(&text).map_err(wrong)?;
         let mut files = Vec::new();
         for file in found {
-            let file = file.map_err(|error| Error::io("look at", &error.path().to_owned())(error.into()))?;
+            let file = file.map_err(|error| Error::io("look at", error.path())(io::Error::other(error.to_string())))?;
             if file.is_file() {
                 files.push(file);
             }
@@ -202,7 +203,9 @@ mod tests {
 
     #[test]
     fn a_total_names_all_shards() {
-        for (pattern, second) in [("t@2", "t-00001-of-00002"), ("t@2.tfrecord", "t-00001-of-00002.tfrecord"), ("t.tfrecord@2", "t.tfrecord-00001-of-00002")] {
+        for (pattern, second) in
+            [("t@2", "t-00001-of-00002"), ("t@2.tfrecord", "t-00001-of-00002.tfrecord"), ("t.tfrecord@2", "t.tfrecord-00001-of-00002")]
+        {
             let (_dir, set) = with_files(&[second], pattern);
             let set = set.unwrap().unwrap();
             assert_eq!((names(&set.files), set.missing.len()), (vec![second], 1), "{pattern}");

@@ -80,7 +80,8 @@ pub(crate) fn ppm_header(bytes: &[u8]) -> Result<Option<(usize, u64, u64)>, Stri
         if bytes.len() <= at + digits {
             return if bytes.len() < MOST { Ok(None) } else { Err("the header of a PPM image has no end".into()) };
         }
-        *word = std::str::from_utf8(&bytes[at..at + digits]).ok().and_then(|text| text.parse().ok()).ok_or("a PPM header without numbers")?;
+        *word =
+            std::str::from_utf8(&bytes[at..at + digits]).ok().and_then(|text| text.parse().ok()).ok_or("a PPM header without numbers")?;
         at += digits;
     }
     let [width, height, most] = words;

@@ -65,6 +65,33 @@ pub(crate) enum Encoding {
     Tensor,
 }
 
+/// How many items of a feature a record has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Items {
+    /// One, which is a row.
+    One,
+    /// A list of so many.
+    Exactly(u64),
+    /// A list of any number.
+    Any,
+}
+
+impl Items {
+    /// A list of a length that may be known.
+    pub(crate) fn of_length(length: Option<u64>) -> Self {
+        length.map_or(Self::Any, Self::Exactly)
+    }
+
+    /// The length of the list, if it is known.
+    pub(crate) fn length(self) -> Option<u64> {
+        if let Self::Exactly(length) = self { Some(length) } else { None }
+    }
+
+    pub(crate) fn is_list(self) -> bool {
+        self != Self::One
+    }
+}
+
 /// What somebody says of a feature: metadata beside the records, or whoever opened them.
 #[derive(Debug, Clone)]
 pub(crate) struct Declared {
@@ -72,8 +99,8 @@ pub(crate) struct Declared {
     /// The shape of an item; `None` where a length is not known.
     pub(crate) shape: Vec<Option<u64>>,
     pub(crate) encoding: Encoding,
-    /// Whether a record has a list of items, and how many if that is known.
-    pub(crate) list: Option<Option<u64>>,
+    /// How many items a record has.
+    pub(crate) items: Items,
     /// Whether every item is a row.
     pub(crate) flat: bool,
     /// Whether it stands for where the items of each record start.
@@ -193,7 +220,9 @@ impl RecordSet {
 
     /// Whether all there is to know of the features is known without looking at records.
     pub(crate) fn is_known(&self) -> bool {
-        let is_raw = |feature: &Feature| feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Raw && !declared.shape.contains(&None));
+        let is_raw = |feature: &Feature| {
+            feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Raw && !declared.shape.contains(&None))
+        };
         !self.discovers && self.features.iter().all(is_raw)
     }
 
@@ -323,15 +352,14 @@ pub(crate) struct RecordContainer {
 }
 
 impl RecordContainer {
-    /// # Errors
-    /// Those of the first records, which are looked at here where they can be read again.
-    pub(crate) fn new(format: &'static str, path: &Path, sets: Vec<RecordSet>, options: &Options) -> Result<Self> {
+    /// Opened sets of records.
+    pub(crate) fn new(format: &'static str, path: &Path, sets: Vec<RecordSet>, options: &Options) -> Self {
         let surveys = Mutex::new(sets.iter().map(|_| None).collect());
         let mut known = Vec::new();
         for (index, set) in sets.iter().enumerate() {
             known.extend(set.features.iter().map(|feature| (index, feature.clone())));
         }
-        let container = Self {
+        Self {
             format,
             path: path.to_owned(),
             sets,
@@ -340,8 +368,7 @@ impl RecordContainer {
             warnings: Vec::new(),
             surveys,
             known: Mutex::new(known),
-        };
-        Ok(container)
+        }
     }
 
     /// The same with facts about the files and what is odd about them.
@@ -433,7 +460,9 @@ impl RecordContainer {
 
     /// Looks at all records of which that is needed to tell the features.
     fn discover(&self) -> Result<()> {
-        (0..self.sets.len()).filter(|&set| self.sets[set].can_be_read_again() && self.sets[set].discovers).try_for_each(|set| self.survey(set, true).map(drop))
+        (0..self.sets.len())
+            .filter(|&set| self.sets[set].can_be_read_again() && self.sets[set].discovers)
+            .try_for_each(|set| self.survey(set, true).map(drop))
     }
 
     fn find_in(&self, known: &[(usize, Feature)], name: &[u8]) -> Option<usize> {
@@ -449,7 +478,7 @@ impl RecordContainer {
     }
 
     /// The shape and dtype of a feature's array, with lengths of 0 where they are not known, and which those are.
-    fn shape(&self, feature: &Feature, survey: Option<&Survey>, set: &RecordSet) -> (Dtype, Vec<Option<u64>>) {
+    fn shape(feature: &Feature, survey: Option<&Survey>, set: &RecordSet) -> (Dtype, Vec<Option<u64>>) {
         let records = survey.filter(|survey| survey.is_complete).map(|survey| survey.records).or(set.expected());
         let stats = survey.and_then(|survey| survey.features.get(&feature.key));
         let (dtype, row) = crate::columns::natural_row(feature, stats, survey);
@@ -471,13 +500,15 @@ impl Container for RecordContainer {
         let (set, feature) = self.feature(index);
         let survey = self.surveys.lock().unwrap_or_else(PoisonError::into_inner)[set].clone();
         let set = &self.sets[set];
-        let (dtype, axes) = self.shape(&feature, survey.as_deref(), set);
-        let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect()).map_err(|d| Error::malformed(&self.path, "feature", d))?;
+        let (dtype, axes) = Self::shape(&feature, survey.as_deref(), set);
+        let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
+            .map_err(|d| Error::malformed(&self.path, "feature", d))?;
         let name = match &set.split {
             Some(split) => [split.as_bytes(), b"/", &feature.name].concat(),
             None => feature.name.clone(),
         };
-        let stats = survey.as_deref().filter(|survey| survey.is_complete).and_then(|survey| Some((survey, survey.features.get(&feature.key)?)));
+        let stats =
+            survey.as_deref().filter(|survey| survey.is_complete).and_then(|survey| Some((survey, survey.features.get(&feature.key)?)));
         let facts = stats.map(|(survey, stats)| crate::columns::describe(&feature, stats, survey));
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
         Ok(TensorInfo { name: Name::new(name), alias: feature.alias, spec, unsupported: feature.unsupported, unknown_axes, feature: facts })
@@ -544,7 +575,8 @@ impl Container for RecordContainer {
         }
         let files = self.files();
         facts.insert("files".into(), json!(files.len()));
-        let compressions: Option<Vec<Compression>> = files.iter().take(1).map(|path| bytes::open(path).ok().and_then(|file| Compression::detect(&file).ok()?)).collect();
+        let compressions: Option<Vec<Compression>> =
+            files.iter().take(1).map(|path| bytes::open(path).ok().and_then(|file| Compression::detect(&file).ok()?)).collect();
         if let Some([compression]) = compressions.as_deref() {
             facts.insert("compression".into(), json!(compression));
         }
@@ -573,7 +605,8 @@ pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
     let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
     let stream = bytes::FileBytes::new(file, crate::os::Calls::Standard).map_err(failed)?;
     let mut header = [0; tfrecord::HEADER_LEN];
-    let read = bytes::read_full(bytes::decompressed(stream, compression).as_mut(), &mut header).map_err(|error| bytes::read_error(path, 0, error))?;
+    let read = bytes::read_full(bytes::decompressed(stream, compression).as_mut(), &mut header)
+        .map_err(|error| bytes::read_error(path, 0, error))?;
     Ok(read == header.len() && tfrecord::data_len(&header).is_ok())
 }
 
@@ -599,12 +632,17 @@ pub(crate) fn look_at_batch(set: &RecordSet, batch: &Batch, as_examples: bool, s
             survey.see_example(number, batch.part(record, 0)).map_err(at(0))
         } else {
             survey.records += 1;
-            let parts: Vec<_> = set.features.iter().filter_map(|feature| if let Key::Part(part) = feature.key { Some((part, feature)) } else { None }).collect();
-            match parts.is_empty() {
-                true => survey.see_part(number, 0, batch.part(record, 0), None).map_err(at(0)),
-                false => parts.iter().try_for_each(|(part, feature)| {
+            let parts: Vec<_> = set
+                .features
+                .iter()
+                .filter_map(|feature| if let Key::Part(part) = feature.key { Some((part, feature)) } else { None })
+                .collect();
+            if parts.is_empty() {
+                survey.see_part(number, 0, batch.part(record, 0), None).map_err(at(0))
+            } else {
+                parts.iter().try_for_each(|(part, feature)| {
                     survey.see_part(number, *part, batch.part(record, *part), feature.declared.as_ref()).map_err(at(*part))
-                }),
+                })
             }
         };
         seen.map_err(|(part, error)| batch.error(record, part, &error))?;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::columns::inflated_len;
 use crate::decode::image::{FileKind, ImageChoices, ImageForm};
 use crate::error::ParseError;
 use crate::format::example::{self, Kind, Place, Values};
-use crate::columns::inflated_len;
 use crate::format::tensor_proto::TensorProto;
 use crate::spec::TensorSpec;
 
@@ -106,7 +106,13 @@ pub(crate) struct Survey {
 impl Stats {
     fn merge(&mut self, other: Self) {
         let is_first = self.counts.is_none();
-        self.fewest = if is_first { other.fewest } else if other.counts.is_none() { self.fewest } else { self.fewest.min(other.fewest) };
+        self.fewest = if is_first {
+            other.fewest
+        } else if other.counts.is_none() {
+            self.fewest
+        } else {
+            self.fewest.min(other.fewest)
+        };
         self.most = self.most.max(other.most);
         self.shortest = match (&self.lengths, &other.lengths) {
             (None, _) => other.shortest,
@@ -201,7 +207,8 @@ impl Stats {
             proto.strings(|string| {
                 let len = string.len() as u64;
                 let chars = std::str::from_utf8(string).ok().map(|text| text.chars().count() as u64);
-                self.most_chars = if self.lengths.is_none() { chars } else { self.most_chars.zip(chars).map(|(own, other)| own.max(other)) };
+                self.most_chars =
+                    if self.lengths.is_none() { chars } else { self.most_chars.zip(chars).map(|(own, other)| own.max(other)) };
                 self.longest = self.longest.max(len);
                 First::see(&mut self.lengths, record, len);
                 Ok(())

@@ -4,7 +4,7 @@
 //! records have any number of rows, each batch counts its own first and waits for those before it to have counted theirs.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
@@ -191,6 +191,8 @@ pub(crate) struct Pass<'a> {
     locator: Locator,
     pub(crate) arrays: Vec<RecordArray>,
     rows: Range<u64>,
+    /// The source, for messages.
+    path: PathBuf,
     /// How many records there are, if somebody says so.
     expected: Option<u64>,
     shares: Shares,
@@ -245,6 +247,10 @@ impl<'a> Pass<'a> {
             Ok(Arc::new(both))
         };
         let mut survey = if is_looked_at { look(false)? } else { Arc::default() };
+        // What no record is wanted of is told from others.
+        if is_looked_at && survey.records == 0 && rows.is_empty() {
+            survey = container.survey(set, false)?;
+        }
         if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, options)) {
             survey = look(true)?;
         }
@@ -271,6 +277,7 @@ impl<'a> Pass<'a> {
             locator: Locator::new(keys),
             arrays,
             rows,
+            path: container.path().to_owned(),
             expected,
             shares: Shares::default(),
             unit: 0,
@@ -423,6 +430,10 @@ impl<'a> Pass<'a> {
         result.map_err(|error| Failure { column, error })?;
         let totals = sequencer.totals();
         let records = records.into_inner();
+        if let Some(expected) = self.set.total.filter(|&total| total != records && self.rows == (0..u64::MAX) && !options.records.salvage) {
+            let detail = format!("its files have {records} elements, {expected} expected");
+            return Err(Error::malformed(&self.path, "source", detail).into());
+        }
         let rows = (0..self.arrays.len()).map(|array| self.rows_of(array, &totals, records, options)).collect::<Vec<_>>();
         for (at, (array, output)) in self.arrays.iter().zip(outputs).enumerate() {
             if array.extra > 0 {

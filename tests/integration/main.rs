@@ -4,6 +4,8 @@
 
 #[path = "../support/bundle.rs"]
 mod bundle;
+#[path = "../support/records.rs"]
+mod record_files;
 
 mod casts;
 mod cli;
@@ -13,6 +15,7 @@ mod forms;
 mod hostile;
 mod laws;
 mod methods;
+mod records;
 mod sources;
 mod support;
 mod writer;

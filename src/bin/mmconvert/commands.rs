@@ -86,6 +86,8 @@ fn with_form(options: Options, form: &Form) -> Options {
 /// `mmconvert ls`.
 pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
     let source = open(&args.source, &Options::new().records(records(&args.records)), common)?;
+    // What is not known before is looked for first.
+    let is_empty = source.is_empty()?;
     // All tensors are listed one by one, so that a million of them take no memory beyond the index.
     let selected = if args.names.is_empty() { None } else { Some(source.select(&bytes(&args.names))?) };
     let tensors = || -> Box<dyn Iterator<Item = Result<Tensor<'_>>> + '_> {
@@ -94,7 +96,7 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
             None => Box::new(source.tensors()),
         }
     };
-    if selected.is_none() && source.is_empty()? && !common.quiet {
+    if is_empty && !common.quiet {
         note(&format!("{} holds no tensors", source.path().display()));
     }
     warn(&source, common);

@@ -1,0 +1,90 @@
+//! A writer of record files that shares nothing with the reader it is to test but the checksum.
+
+use std::io::Write;
+
+/// Bytes of a varint.
+pub(crate) fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 128 {
+        out.push((value & 127) as u8 | 128);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
+/// A field of bytes.
+pub(crate) fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
+    [varint(number << 3 | 2), varint(bytes.len() as u64), bytes.to_vec()].concat()
+}
+
+/// The values of a feature.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Values {
+    Floats(Vec<f32>),
+    Ints(Vec<i64>),
+    Bytes(Vec<Vec<u8>>),
+}
+
+impl Values {
+    /// A `Feature`; `packed` as every current writer has numbers.
+    pub(crate) fn feature(&self, packed: bool) -> Vec<u8> {
+        match self {
+            Self::Bytes(values) => field(1, &values.iter().flat_map(|value| field(1, value)).collect::<Vec<_>>()),
+            Self::Floats(values) if packed => field(2, &field(1, &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())),
+            Self::Floats(values) => field(2, &values.iter().flat_map(|v| [&[0x0d][..], &v.to_le_bytes()].concat()).collect::<Vec<_>>()),
+            Self::Ints(values) if packed => field(3, &field(1, &values.iter().flat_map(|v| varint(*v as u64)).collect::<Vec<_>>())),
+            Self::Ints(values) => field(3, &values.iter().flat_map(|v| [vec![8], varint(*v as u64)].concat()).collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// An `Example`.
+pub(crate) fn example(features: &[(&str, Values)], packed: bool) -> Vec<u8> {
+    let entry = |(name, values): &(&str, Values)| field(1, &[field(1, name.as_bytes()), field(2, &values.feature(packed))].concat());
+    field(1, &features.iter().flat_map(entry).collect::<Vec<_>>())
+}
+
+fn masked(bytes: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}
+
+/// A record in its frame.
+pub(crate) fn frame(record: &[u8]) -> Vec<u8> {
+    let len = (record.len() as u64).to_le_bytes();
+    [&len[..], &masked(&len), record, &masked(record)].concat()
+}
+
+/// A file of records.
+pub(crate) fn frames<R: AsRef<[u8]>>(records: &[R]) -> Vec<u8> {
+    records.iter().flat_map(|record| frame(record.as_ref())).collect()
+}
+
+/// The ways in which TensorFlow compresses such files.
+pub(crate) fn compress(way: usize, bytes: &[u8]) -> Vec<u8> {
+    match way {
+        1 => {
+            // Two members, cut anywhere.
+            let member = |bytes: &[u8]| {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            };
+            let (one, other) = bytes.split_at(bytes.len() / 3);
+            [member(one), member(other)].concat()
+        }
+        2 => {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        3 => bytes
+            .chunks(70_001)
+            .flat_map(|block| {
+                let block = snap::raw::Encoder::new().compress_vec(block).unwrap();
+                [&(block.len() as u32).to_be_bytes()[..], &block].concat()
+            })
+            .collect(),
+        _ => bytes.to_vec(),
+    }
+}

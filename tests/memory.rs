@@ -4,12 +4,14 @@
 
 #[path = "support/bundle.rs"]
 mod bundle;
+#[path = "support/records.rs"]
+mod record_files;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bundle::{BundleWriter, Pattern};
-use mmconvert::{Budget, Comparison, Converter, Dtype, Options, Source, compare};
+use mmconvert::{Budget, Comparison, Converter, Dtype, Options, Ragged, RecordOptions, Source, compare};
 
 struct Counting;
 
@@ -35,7 +37,44 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Both tests in one, because they count the same heap.
 #[test]
+fn the_heap_stays_under_the_budget() {
+    a_tensor_forty_times_the_budget_is_converted_within_it();
+    records_beyond_the_budget_are_converted_within_it();
+}
+
+fn records_beyond_the_budget_are_converted_within_it() {
+    use record_files::{Values, compress, example, frames};
+    let budget = Budget::mib(20);
+    let dir = tempfile::tempdir().unwrap();
+    // 24 MiB of floats in records of 4 KiB and lists of up to 2000 integers.
+    let record =
+        |i: u64| example(&[("x", Values::Floats(vec![i as f32; 1024])), ("n", Values::Ints(vec![7; (i * 37 % 2000) as usize]))], true);
+    for (way, suffix) in [(0, "plain"), (1, "gzip"), (3, "snappy")] {
+        let path = dir.path().join(format!("r.tfrecord.{suffix}"));
+        {
+            let bytes = frames(&(0..6_000).map(record).collect::<Vec<_>>());
+            std::fs::write(&path, compress(way, &bytes)).unwrap();
+        }
+        let records = RecordOptions::new().ragged(Some("n"), Ragged::Offsets);
+        let options = Options::new().memory(budget).threads(4).records(records);
+        let before = LIVE.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
+        let source = Source::open_with(&path, None, &options).unwrap();
+        let tensors = ["x", "n"].map(|name| source.tensor(name).unwrap());
+        let out = dir.path().join(suffix);
+        let done = mmconvert::export(&source, &tensors, None, &out, &options).unwrap();
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        // The plan keeps 12 MiB for the process and what the system charges it.
+        assert!(peak < 8 << 20, "{suffix}: heap grew by {peak} bytes");
+        assert_eq!(done.outputs[0].report.shape, [6_000, 1024]);
+        assert!(done.outputs.iter().all(|output| output.report.peak_memory <= budget.as_bytes()));
+        std::fs::remove_dir_all(out).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
 fn a_tensor_forty_times_the_budget_is_converted_within_it() {
     const TOTAL: u64 = 600 << 20;
     let budget = Budget::mib(15);

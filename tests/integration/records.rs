@@ -197,9 +197,9 @@ fn check_tfds(path: &Path, name: &str, feature: &Value) {
     let options = with(records).strings(if feature["strings"].is_array() { Strings::Offsets } else { Strings::Pad });
     let parts = convert(path, name, options).unwrap_or_else(|error| panic!("{name} of {}: {error}", path.display()));
     if let Some(strings) = feature["strings"].as_array() {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let found: Vec<String> = elements(&parts[0].1, &parts[1].1).into_iter().map(hex).collect();
-        assert_eq!(found, strings.iter().map(|s| s.as_str().unwrap()).collect::<Vec<_>>(), "{name} of {}", path.display());
+        let byte = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
+        let wanted: Vec<Vec<u8>> = strings.iter().map(|s| s.as_str().unwrap().as_bytes().chunks(2).map(byte).collect()).collect();
+        assert_eq!(elements(&parts[0].1, &parts[1].1), wanted, "{name} of {}", path.display());
         return;
     }
     assert_eq!(sha256(&parts[0].1), feature["sha256"].as_str().unwrap(), "{name} of {}", path.display());

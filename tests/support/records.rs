@@ -1,5 +1,7 @@
 //! A writer of record files that shares nothing with the reader it is to test but the checksum.
 
+#![allow(dead_code, clippy::pedantic, reason = "included by several tests, each of which uses another part")]
+
 use std::io::Write;
 
 /// Bytes of a varint.

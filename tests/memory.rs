@@ -49,8 +49,10 @@ fn records_beyond_the_budget_are_converted_within_it() {
     let budget = Budget::mib(20);
     let dir = tempfile::tempdir().unwrap();
     // 24 MiB of floats in records of 4 KiB and lists of up to 2000 integers.
-    let record =
-        |i: u64| example(&[("x", Values::Floats(vec![i as f32; 1024])), ("n", Values::Ints(vec![7; (i * 37 % 2000) as usize]))], true);
+    let record = |i: u16| {
+        let (x, n) = (Values::Floats(vec![f32::from(i); 1024]), Values::Ints(vec![7; usize::from(i) * 37 % 2000]));
+        example(&[("x", x), ("n", n)], true)
+    };
     for (way, suffix) in [(0, "plain"), (1, "gzip"), (3, "snappy")] {
         let path = dir.path().join(format!("r.tfrecord.{suffix}"));
         {

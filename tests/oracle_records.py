@@ -205,9 +205,9 @@ class Records(unittest.TestCase):
             files = {(entry["name"], entry["part"]) if entry.get("part") else entry["name"]: entry for entry in entries}
             self.assertEqual(sorted(files, key=str), sorted(wanted, key=str))
             for name, array in wanted.items():
-                path = os.path.join(out, files[name]["file"])
-                (compare or self.check)(path, array)
-                self.assertEqual(files[name]["shape"], list(array.shape))
+                with self.subTest(name=name):
+                    (compare or self.check)(os.path.join(out, files[name]["file"]), array)
+                    self.assertEqual(files[name]["shape"], list(array.shape))
             run("verify", out, "--against", source, "-q", *flags)
             sizes = {name: array.nbytes for name, array in wanted.items() if array.nbytes}
             if not sizes:
@@ -470,8 +470,9 @@ class Records(unittest.TestCase):
         for number, array in enumerate(arrays):
             if str(number) in paths and paths[number] != str(number):
                 continue  # the name of another one
-            run("convert", source, number, "-o", self.path("one.npy"), "-q", "-f", *flags)
-            self.check(self.path("one.npy"), array)
+            with self.subTest(source=source, number=number, seed=SEED):
+                run("convert", source, number, "-o", self.path("one.npy"), "-q", "-f", *flags)
+                self.check(self.path("one.npy"), array)
 
     def components(self, count):
         """Nests of components of many dtypes, with the names of these."""

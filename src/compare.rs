@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::array::{Array, Part};
+use crate::columns::Missing;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::job::{Job, Output, Pass};
+use crate::job::{Job, Output, Pass, RecordArray};
 use crate::options::{Layout, Options, Strings};
 use crate::os::{self, Cold};
 use crate::paths::{Found, look_at};
@@ -140,10 +141,20 @@ fn compare_records(
     options: &Options,
 ) -> Result<Comparison> {
     let (set, feature) = records.feature(tensor.index());
-    let pass = Pass::plan(records, set, &[feature], rows, tensor.source().heap_bytes(), options).map_err(|failure| failure.error)?;
+    let mut features = vec![feature];
+    if options.records.missing == Missing::Skip {
+        for other in &options.records.skipped_with {
+            let (other_set, other) = records.feature(tensor.source().tensor(other)?.index());
+            if other_set == set && other.key != features[0].key {
+                features.push(other);
+            }
+        }
+    }
+    let pass = Pass::plan(records, set, &features, rows, tensor.source().heap_bytes(), options).map_err(|failure| failure.error)?;
     // Of several arrays the name tells which it is.
     let is_offsets = file.path.to_string_lossy().ends_with(&format!("{}{}", Part::Offsets.suffix(), file_name::EXTENSION));
-    let at = pass.arrays.iter().position(|array| (array.part == Part::Offsets) == is_offsets).unwrap_or(0);
+    let is_it = |array: &RecordArray| array.column == 0 && (array.part == Part::Offsets) == is_offsets;
+    let at = pass.arrays.iter().position(is_it).unwrap_or(0);
     let array = &pass.arrays[at];
     let found = file.header.shape.first().copied().unwrap_or(0);
     let expected = array.header(found, options)?;

@@ -1,6 +1,6 @@
 //! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -176,10 +176,11 @@ fn export_pass(
     let wanted: Vec<Feature> = features.iter().map(|(_, feature)| feature.clone()).collect();
     let pass = Pass::plan(records, set, &wanted, rows, source.heap_bytes(), options)?;
     let mut named = Vec::with_capacity(pass.arrays.len());
+    let mut files = HashSet::new();
     for array in &pass.arrays {
         let name = features[array.column].0;
         let file = array.part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned();
-        if named.iter().any(|(_, other, _)| *other == file) {
+        if !files.insert(file.clone()) {
             return Err(Error::bad_request(format!("two arrays would become {file}: convert them into two directories")).into());
         }
         let path = dir.join(&file);

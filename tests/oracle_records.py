@@ -238,9 +238,10 @@ class Records(unittest.TestCase):
             for at in [None, *range(1, len(shape))]:
                 asked = ",".join(str(-1 if i == at else axis) for i, axis in enumerate(shape))
                 self.convert(source, "--shape", one_of(["", name + "="]) + asked, wanted={name: wanted})
-            start, end = sorted([below(count), below(count)])
-            run("convert", source, name, f"--rows={start}:{end}", "-o", self.path("rows.npy"), "-q", "-f")
-            self.check(self.path("rows.npy"), parsed[name][start:end])
+            for start, end in [sorted([below(count), below(count)]), [below(count)] * 2]:
+                with self.subTest(rows=(start, end), count=count, seed=SEED):
+                    run("convert", source, name, f"--rows={start}:{end}", "-o", self.path("rows.npy"), "-q", "-f")
+                    self.check(self.path("rows.npy"), parsed[name][start:end])
             run("convert", source, name, "--shape", str(wanted[0].size + 1), "-o", self.path("no.npy"), "-q", expect=6)
 
     def test_lists_of_different_lengths(self):
@@ -442,7 +443,7 @@ class Records(unittest.TestCase):
 
     def test_jpeg_images(self):
         for kind, grey, progressive, halved in [(k, g, p, h) for k in range(2) for g in range(2) for p in range(2) for h in range(2)]:
-            height, width = below(260, 1), below(260, 1)
+            height, width = below(260, 1), below(260, 5)
             encode = dict(quality=below(100, 5), progressive=bool(progressive), chroma_downsampling=bool(halved), optimize_size=bool(kind))
             images = [picture(height, width, 1 if grey else 3) for _ in range(3)]
             images = [tf.io.encode_jpeg(image, format="grayscale" if grey else "rgb", **encode).numpy() for image in images]
@@ -451,6 +452,12 @@ class Records(unittest.TestCase):
                 flags = ["--channels", str(channels)] if channels else []
                 wanted = stacked(tf.io.decode_jpeg(image, channels, dct_method="INTEGER_ACCURATE") for image in images)
                 self.convert(source, *flags, wanted={"x": wanted}, compare=self.near)
+
+    def test_jpeg_images_of_a_few_pixels(self):
+        for width, height in [(w, h) for w in range(1, 5) for h in range(1, 5)]:
+            images = [tf.io.encode_jpeg(values(tf.uint8, (height, width, 3)), quality=below(100, 80)).numpy() for _ in range(9)]
+            wanted = stacked(tf.io.decode_jpeg(image, dct_method="INTEGER_ACCURATE") for image in images)
+            self.convert(self.write([example(x=[image]) for image in images]), wanted={"x": wanted}, compare=self.near)
 
     def test_images_of_two_sizes(self):
         for encode in [tf.io.encode_png, tf.io.encode_jpeg]:

@@ -75,6 +75,24 @@ pub(crate) enum TextForm {
 }
 
 impl Item {
+    /// Whether a record has no values at all, as if it lacked them.
+    pub(crate) fn is_empty(&self, stored: &Stored<'_>) -> Result<bool, ParseError> {
+        match (self, stored) {
+            (Self::Numbers { .. }, Stored::Feature(feature, base)) => Ok(Numbers::count(feature, *base)? == 0),
+            _ => Ok(self.count(stored)? == 0),
+        }
+    }
+
+    /// Whether what a record has can only be little when it is decoded.
+    pub(crate) fn is_small(&self, stored: &Stored<'_>) -> bool {
+        const LITTLE: usize = 64 << 10;
+        let len = match stored {
+            Stored::Missing => 0,
+            Stored::Feature(bytes, _) | Stored::List(bytes, _) | Stored::Value(bytes) => bytes.len(),
+        };
+        matches!(self, Self::Numbers { .. }) && len <= LITTLE
+    }
+
     /// The number of items that a record has.
     pub(crate) fn count(&self, stored: &Stored<'_>) -> Result<u64, ParseError> {
         match (self, stored) {
@@ -177,7 +195,8 @@ impl Item {
                         let mut items = 0;
                         for step in example::steps(list, *base) {
                             let (feature, base) = step?;
-                            let count = numbers.decode(feature, base, out)?;
+                            let is_long = feature.len() as u64 / 10 > *per_item;
+                            let count = if is_long { Numbers::count(feature, base)? } else { numbers.decode(feature, base, out)? };
                             if count != *per_item {
                                 return Err(Problem::Odd(format!(
                                     "has {count} values in step {items}, {per_item} expected as in the first"
@@ -364,6 +383,11 @@ struct Numbers<'a> {
 }
 
 impl Numbers<'_> {
+    /// How many values a `Feature` has.
+    fn count(feature: &[u8], base: usize) -> Result<u64, ParseError> {
+        Values::parse(feature, base)?.map_or(Ok(0), |values| values.count())
+    }
+
     /// Appends the numbers of a `Feature`; returns how many there were.
     fn decode(&self, feature: &[u8], base: usize, out: &mut Vec<u8>) -> Result<u64, Problem> {
         let Some(values) = Values::parse(feature, base)? else { return Ok(0) };

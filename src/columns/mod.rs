@@ -134,7 +134,7 @@ impl Column {
 
     /// Whether a record has what the column needs.
     pub(crate) fn is_present(&self, stored: &Stored<'_>) -> Result<bool, ParseError> {
-        Ok(!matches!(stored, Stored::Missing) && self.item.count(stored)? > 0)
+        Ok(!matches!(stored, Stored::Missing) && !self.item.is_empty(stored)?)
     }
 
     /// What a record adds to an array of unknown length: units whose starts are noted, and items.
@@ -157,26 +157,38 @@ impl Column {
         ))
     }
 
+    /// Refuses a record whose items do not make a row.
+    fn check_count(&self, items: u64) -> Result<(), Problem> {
+        let expected = self.items_in_row();
+        match self.arrange {
+            Arrange::Single | Arrange::Fixed(_) if items != expected && items > 0 => Err(Self::odd_count(items, expected)),
+            Arrange::Padded(most) if items > most => Err(Problem::Odd(format!("has {items} items, at most {most} were seen before"))),
+            _ => Ok(()),
+        }
+    }
+
     /// Appends what a record has to `out`: its row, or its rows. The lengths of its units go to `units`.
     pub(crate) fn decode(&self, stored: &Stored<'_>, out: &mut Vec<u8>, units: &mut Vec<u64>) -> Result<(), Problem> {
         let start = out.len();
         let item_bytes = memory_len(self.spec.nbytes());
+        // What does not fit is refused before it is decoded: a few bytes can stand for a great many.
+        if !self.item.is_small(stored) {
+            self.check_count(self.item.count(stored)?)?;
+        }
         let items = match stored {
             Stored::Missing => 0,
             _ => self.item.decode(stored, &self.spec, out, units)?,
         };
+        self.check_count(items)?;
         match self.arrange {
             Arrange::Offsets(Units::Records) => units.push(items),
             Arrange::Single | Arrange::Fixed(_) if items == 0 && self.items_in_row() > 0 => {
                 let element = self.missing.as_deref().ok_or(Problem::Missing)?;
                 fill(out, element, item_bytes * memory_len(self.items_in_row()));
             }
-            Arrange::Single | Arrange::Fixed(_) if items != self.items_in_row() => return Err(Self::odd_count(items, self.items_in_row())),
             Arrange::Single | Arrange::Fixed(_) | Arrange::Flat | Arrange::Offsets(Units::Values(_)) => {}
             Arrange::Padded(most) => {
-                let missing =
-                    most.checked_sub(items).ok_or_else(|| Problem::Odd(format!("has {items} items, at most {most} were seen before")))?;
-                fill(out, &self.padding, item_bytes * memory_len(missing));
+                fill(out, &self.padding, item_bytes * memory_len(most.saturating_sub(items)));
             }
         }
         debug_assert!(!self.is_row_per_record() || (out.len() - start) as u64 == self.row_bytes());

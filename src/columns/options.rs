@@ -91,6 +91,7 @@ pub struct RecordOptions {
     pub(crate) jpeg: Jpeg,
     ragged: Vec<(Option<String>, Ragged)>,
     pub(crate) missing: Missing,
+    pub(crate) skipped_with: Vec<String>,
     pub(crate) flatten: bool,
     pub(crate) salvage: bool,
 }
@@ -155,6 +156,14 @@ impl RecordOptions {
     #[must_use]
     pub fn missing(mut self, missing: Missing) -> Self {
         self.missing = missing;
+        self
+    }
+
+    /// Other features that were converted in the same pass: [`Missing::Skip`] left out records without any of them, which a comparison
+    /// of one array has to know.
+    #[must_use]
+    pub fn skipped_with(mut self, features: impl IntoIterator<Item = String>) -> Self {
+        self.skipped_with = features.into_iter().collect();
         self
     }
 

@@ -463,6 +463,10 @@ impl Resolver<'_> {
             (Key::Part(_), None, None) => true,
             _ => false,
         };
+        let is_open = self.wanted().flatten || self.wanted().ragged_of(&name).is_some();
+        if is_open && of_tensor.is_some_and(|spec| spec.shape().len() > 1) {
+            return Err(self.refused(&name, "tensors of strings with several axes are rows of one shape only, not --ragged or --flatten"));
+        }
         let form = match self.options.strings {
             Strings::Pad => TextForm::Padded,
             Strings::Utf8 => TextForm::Utf8,

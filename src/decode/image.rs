@@ -292,7 +292,7 @@ fn convert_channels(pixels: &[u8], from: usize, size: usize, form: &ImageForm, o
             let value = match (is_alpha, is_colour) {
                 (true, _) if from.is_multiple_of(2) => sample(pixel, from - 1),
                 (true, _) => opaque,
-                (false, true) if to < 3 => grey([sample(pixel, 0), sample(pixel, 1), sample(pixel, 2)]),
+                (false, true) if to < 3 => grey([sample(pixel, 0), sample(pixel, 1), sample(pixel, 2)], size == 2),
                 (false, true) => sample(pixel, channel),
                 (false, false) => sample(pixel, 0),
             };
@@ -302,18 +302,18 @@ fn convert_channels(pixels: &[u8], from: usize, size: usize, form: &ImageForm, o
     Ok(())
 }
 
-/// `png_set_rgb_to_gray` with the weights that TensorFlow hands to it, in its fixed point.
+/// `png_set_rgb_to_gray` with the weights 0.299 and 0.587, in its fixed point: bytes are cut, 16 bits rounded.
 ///
 /// Source: `CommonInitDecode` in `tensorflow/core/lib/png/png_io.cc`, `png_do_rgb_to_gray` in libpng.
-fn grey([red, green, blue]: [u32; 3]) -> u32 {
-    const RED: u64 = 9798;
-    const GREEN: u64 = 3736;
+fn grey([red, green, blue]: [u32; 3], is_wide: bool) -> u32 {
+    const RED: u64 = 9797;
+    const GREEN: u64 = 19234;
     const ONE: u64 = 32768;
     if red == green && green == blue {
         return red;
     }
     let sum = RED * u64::from(red) + GREEN * u64::from(green) + (ONE - RED - GREEN) * u64::from(blue);
-    u32::try_from((sum + ONE / 2) >> 15).unwrap_or(u32::MAX)
+    u32::try_from((sum + if is_wide { ONE / 2 } else { 0 }) >> 15).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

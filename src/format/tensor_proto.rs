@@ -13,6 +13,8 @@ use crate::error::ParseError;
 use crate::spec::TensorSpec;
 
 const WHAT: &str = "TensorProto";
+/// No tensor of strings that repeats one has more elements.
+const MOST_REPEATED_STRINGS: u64 = 1 << 20;
 const CONTENT: u32 = 4;
 const STRINGS: u32 = 8;
 /// The fields that hold values one by one.
@@ -54,6 +56,14 @@ impl<'a> TensorProto<'a> {
         let dtype = Dtype::from_code(code.0)
             .ok_or_else(|| ParseError::new(code.1, WHAT, format!("dtype {} does not exist in stored tensors", code.0)))?;
         let spec = TensorSpec::new(dtype, shape).map_err(|detail| ParseError::new(base, WHAT, detail))?;
+        // A few bytes stand for any number of repeated strings, each of which is handed out.
+        if dtype == Dtype::String && spec.elements() > (bytes.len() as u64).max(MOST_REPEATED_STRINGS) {
+            return Err(ParseError::new(
+                base,
+                WHAT,
+                format!("{} strings in {} bytes, at most {MOST_REPEATED_STRINGS} are repeated", spec.elements(), bytes.len()),
+            ));
+        }
         let proto = Self { spec, bytes, base, content };
         if let Some((content, at)) = content {
             if let Some(itemsize) = dtype.itemsize().filter(|_| content.len() as u64 != proto.spec.nbytes()) {

@@ -28,7 +28,7 @@ use crate::source::{Ledger, ReadContext, StoredRun, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
 use crate::tiles::Tile;
 
-pub(crate) use records::{Failure, Output, Pass, Scan, scan};
+pub(crate) use records::{Failure, Output, Pass, RecordArray, Scan, scan};
 
 /// One array, ready to be made: everything that can be refused without an output has been.
 pub(crate) struct Job<'a> {

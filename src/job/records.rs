@@ -199,6 +199,10 @@ pub(crate) struct Pass<'a> {
     unit: u64,
     stage: u64,
     batch_memory: u64,
+    /// What a record may have for a column, decoded.
+    most_output: u64,
+    /// Where in the arrays those of each column start.
+    starts: Vec<usize>,
 }
 
 /// Why a pass failed, and over which column if it is because of one.
@@ -267,9 +271,10 @@ impl<'a> Pass<'a> {
                 keys.push(key);
             }
         }
-        let mut arrays = Vec::new();
+        let (mut arrays, mut starts) = (Vec::new(), vec![0]);
         for (at, column) in columns.iter().enumerate() {
             arrays.extend(RecordArray::of_column(at, column, options).map_err(|error| Failure { column: Some(at), error })?);
+            starts.push(arrays.len());
         }
         let mut pass = Self {
             set: records,
@@ -283,6 +288,8 @@ impl<'a> Pass<'a> {
             unit: 0,
             stage: 0,
             batch_memory: 0,
+            most_output: 0,
+            starts,
         };
         pass.share_memory(heap_bytes, options)?;
         Ok(pass)
@@ -338,6 +345,12 @@ impl<'a> Pass<'a> {
         let window = Resources::window_in(left / 4).min(MAX_BEHIND_BUFFERS);
         self.unit = unit;
         self.stage = stage_for(threads);
+        // Half of what is left over is for records whose rows are not known beforehand.
+        let over = left / 2 - workers;
+        let is_open = self.columns.iter().any(|column| !column.is_row_per_record());
+        let shared = if is_open { over / 2 } else { 0 };
+        self.most_output = self.stage + shared / threads;
+        let workers = workers + shared;
         self.batch_memory = left - left / 4 - workers;
         self.shares = Shares {
             threads: memory_len(threads),
@@ -509,6 +522,7 @@ impl<'a> Pass<'a> {
             for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| !column.is_row_per_record()) {
                 for &record in &*kept {
                     let (units, items) = column.count(&stored(record, column)).map_err(failed(record, at))?;
+                    self.check_output(batch, record, column, items)?;
                     counts[1 + 2 * at] += units;
                     counts[2 + 2 * at] += items;
                 }
@@ -517,7 +531,8 @@ impl<'a> Pass<'a> {
         }
         let first = if Self::skips(options) { before[0] } else { batch.first };
         for (at, column) in self.columns.iter().enumerate() {
-            let mut mine = self.arrays.iter().zip(outputs).filter(|(array, _)| array.column == at);
+            let own = self.starts[at]..self.starts[at + 1];
+            let mut mine = self.arrays[own.clone()].iter().zip(&outputs[own]);
             let Some((values, output)) = mine.next() else { continue };
             stage.clear();
             units.clear();
@@ -562,6 +577,16 @@ impl<'a> Pass<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a record that has more than a worker can hold at once.
+    fn check_output(&self, batch: &Batch, record: usize, column: &Column, items: u64) -> Result<()> {
+        let asked = items.saturating_mul(column.spec.nbytes());
+        if asked <= self.most_output || column.only_offsets {
+            return Ok(());
+        }
+        let what = format!("memory for feature {:?} of {}", column.name, batch.describe(record));
+        Err(Error::Limit { what, asked, allowed: Some(self.most_output) })
     }
 
     fn check_shape(&self, batch: &Batch, record: usize, span: Span, index: usize, expected: &[i64]) -> Result<(), Problem> {

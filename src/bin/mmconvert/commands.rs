@@ -352,7 +352,12 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
 pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let options = options(&args.resources, &args.records).strings(args.strings).cancel(cancel);
+    let mut wanted = records(&args.records);
+    if args.output.is_dir() {
+        // They were made in one pass.
+        wanted = wanted.skipped_with(mmconvert::manifest_files(&args.output)?.into_iter().map(|entry| entry.name));
+    }
+    let options = options(&args.resources, &args.records).records(wanted).strings(args.strings).cancel(cancel);
     let source = Source::open_with(&args.against, args.format.as_deref(), &options)?;
     let mut results = Vec::new();
     let mut different = false;

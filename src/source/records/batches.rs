@@ -341,7 +341,11 @@ impl Sequential {
         let cold = Cold::default();
         let is_plain = compression == Compression::None;
         let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&opened, len, &cold).map_err(failed)?;
-        let from = if by_headers { From::Headers(opened, cold) } else { From::Bytes(bytes::decompressed(stream, compression)) };
+        let from = if by_headers {
+            From::Headers(opened, cold)
+        } else {
+            From::Bytes(bytes::decompressed(stream, compression, self.reading.memory_bytes / 4))
+        };
         Ok(Current { path, from, at: 0, carry: Vec::new(), len: is_plain.then_some(len), records: 0, expected: file.expected })
     }
 

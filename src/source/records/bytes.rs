@@ -18,8 +18,10 @@ use crate::spec::memory_len;
 
 /// What compressed bytes are read by.
 const INPUT_BYTES: usize = 256 << 10;
-/// Blocks of files that TensorFlow compresses with Snappy hold up to 256 KiB; of legacy snapshots up to 1 GiB, which is never seen.
+/// Blocks of files that TensorFlow compresses with Snappy hold up to 256 KiB; other writers may make them longer.
 const MOST_SNAPPY_BLOCK: usize = 64 << 20;
+/// The first block is looked at to tell that it is one, up to this length.
+const MOST_LOOKED_AT: usize = 4 << 20;
 
 /// How a whole file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,9 +59,9 @@ fn is_snappy(file: &File, len: u64, front: &[u8]) -> io::Result<bool> {
     let Some(block) = front.get(..4).map(BigEndian::read_u32).filter(|&block| block > 0 && u64::from(block) + 4 <= len) else {
         return Ok(false);
     };
-    let mut block = vec![0; memory_len(u64::from(block).min(MOST_SNAPPY_BLOCK as u64))];
+    let mut block = vec![0; memory_len(u64::from(block).min(MOST_LOOKED_AT as u64))];
     file.read_exact_at(&mut block, 4)?;
-    let decoded = snap::raw::decompress_len(&block).ok().filter(|&len| len <= MOST_SNAPPY_BLOCK);
+    let decoded = snap::raw::decompress_len(&block).ok().filter(|&len| len <= MOST_LOOKED_AT);
     let decoded = decoded.and_then(|_| snap::raw::Decoder::new().decompress_vec(&block).ok());
     Ok(decoded.is_some_and(|bytes| bytes.first_chunk().is_some_and(|header| tfrecord::data_len(header).is_ok())))
 }
@@ -91,14 +93,22 @@ impl Read for FileBytes {
 }
 
 /// The bytes of a file, decompressed.
-pub(crate) fn decompressed(bytes: FileBytes, compression: Compression) -> Box<dyn Read + Send> {
+///
+/// What has to be held for it, a block of Snappy at most, is not more than `memory_bytes`.
+pub(crate) fn decompressed(bytes: FileBytes, compression: Compression, memory_bytes: u64) -> Box<dyn Read + Send> {
     let buffered = |bytes| BufReader::with_capacity(INPUT_BYTES, bytes);
     match compression {
         Compression::None => Box::new(bytes),
         // Members follow each other, cut anywhere.
         Compression::Gzip => Box::new(Gzip { decoder: MultiGzDecoder::new(buffered(bytes)) }),
         Compression::Zlib => Box::new(Zlib { input: buffered(bytes), state: Decompress::new(true), ended: false }),
-        Compression::Snappy => Box::new(Snappy { input: bytes, stored: Vec::new(), block: Vec::new(), at: 0 }),
+        Compression::Snappy => Box::new(Snappy {
+            input: bytes,
+            most: memory_len(memory_bytes / 2).min(MOST_SNAPPY_BLOCK),
+            stored: Vec::new(),
+            block: Vec::new(),
+            at: 0,
+        }),
     }
 }
 
@@ -160,6 +170,8 @@ impl Read for Zlib {
 /// Raw Snappy blocks, each behind its big-endian length. Source: `tensorflow/core/lib/io/snappy/snappy_inputbuffer.cc`.
 struct Snappy {
     input: FileBytes,
+    /// The longest block, stored or decompressed.
+    most: usize,
     stored: Vec<u8>,
     block: Vec<u8>,
     at: usize,
@@ -181,14 +193,18 @@ impl Snappy {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, detail));
         }
         let wrong = |detail: String| corrupt(format!("the Snappy block at byte {start} of the file: {detail}"));
-        if len > MOST_SNAPPY_BLOCK {
-            return Err(wrong(format!("{len} bytes, at most {MOST_SNAPPY_BLOCK} are read")));
+        let too_long = |len: usize| {
+            let detail = format!("the Snappy block at byte {start} of the file has {len} bytes, there is memory for {}", self.most);
+            Err(io::Error::new(io::ErrorKind::OutOfMemory, detail))
+        };
+        if len > self.most {
+            return too_long(len);
         }
         self.stored.resize(len, 0);
         self.input.read_exact(&mut self.stored)?;
         let decoded = snap::raw::decompress_len(&self.stored).map_err(|error| wrong(error.to_string()))?;
-        if decoded > MOST_SNAPPY_BLOCK {
-            return Err(wrong(format!("it says that it holds {decoded} bytes, at most {MOST_SNAPPY_BLOCK} are read")));
+        if decoded > self.most {
+            return too_long(decoded);
         }
         self.block.resize(decoded, 0);
         snap::raw::Decoder::new().decompress(&self.stored, &mut self.block).map_err(|error| wrong(error.to_string()))?;
@@ -255,7 +271,7 @@ mod tests {
     fn read(bytes: &[u8], compression: Compression) -> io::Result<Vec<u8>> {
         let bytes = FileBytes::new(Arc::new(file(bytes)), Calls::Native)?;
         let mut all = Vec::new();
-        decompressed(bytes, compression).read_to_end(&mut all)?;
+        decompressed(bytes, compression, 1 << 30).read_to_end(&mut all)?;
         Ok(all)
     }
 

@@ -8,7 +8,7 @@ mod files;
 mod framing;
 mod survey;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub(crate) use files::FileSet;
 pub(crate) use framing::{Framing, ppm_header};
 pub(crate) use survey::{First, Look, Stats, Survey};
 
+/// What looking at the first bytes of a file may take.
+const LOOKING_BYTES: u64 = 16 << 20;
 /// Records that are only counted are read by so many bytes.
 const COUNTING_BYTES: usize = 1 << 20;
 /// The name of records that are taken as they are.
@@ -447,11 +449,17 @@ impl RecordContainer {
             return;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before: HashSet<Key> = known.iter().filter(|(other, _)| *other == index).map(|(_, feature)| feature.key.clone()).collect();
         for key in survey.features.keys() {
-            if !known.iter().any(|(other, feature)| *other == index && feature.key == *key) {
+            if !before.contains(key) {
                 let mut feature = Feature::found(key.clone());
-                if let Key::Part(_) = key {
-                    feature.name = RECORDS.to_vec();
+                match key {
+                    Key::Part(_) => feature.name = RECORDS.to_vec(),
+                    // One name in both places.
+                    Key::List(name) if survey.features.contains_key(&Key::Context(name.clone())) => {
+                        feature.name = [b"feature_lists/", &name[..]].concat();
+                    }
+                    _ => {}
                 }
                 known.push((index, feature));
             }
@@ -555,7 +563,7 @@ impl Container for RecordContainer {
     }
 
     fn heap_bytes(&self) -> u64 {
-        const FEATURE_BYTES: u64 = 1 << 10;
+        const FEATURE_BYTES: u64 = 256;
         const FILE_BYTES: u64 = 256;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         known * FEATURE_BYTES + self.files().len() as u64 * FILE_BYTES
@@ -605,7 +613,7 @@ pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
     let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
     let stream = bytes::FileBytes::new(file, crate::os::Calls::Standard).map_err(failed)?;
     let mut header = [0; tfrecord::HEADER_LEN];
-    let read = bytes::read_full(bytes::decompressed(stream, compression).as_mut(), &mut header)
+    let read = bytes::read_full(bytes::decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut header)
         .map_err(|error| bytes::read_error(path, 0, error))?;
     Ok(read == header.len() && tfrecord::data_len(&header).is_ok())
 }

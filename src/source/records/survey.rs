@@ -231,13 +231,12 @@ impl Survey {
     /// Looks at all features of an Example.
     pub(crate) fn see_example(&mut self, record: u64, payload: &[u8]) -> Result<(), ParseError> {
         self.records += 1;
-        let mut found: Vec<(Place, &[u8], &[u8], usize)> = Vec::new();
+        let mut found = BTreeMap::new();
         example::entries(payload, |place, key, value, base| {
             // The last of several with one key counts.
-            found.retain(|(other, name, ..)| (*other, *name) != (place, key));
-            found.push((place, key, value, base));
+            found.insert((place, key), (value, base));
         })?;
-        for (place, key, value, base) in found {
+        for ((place, key), (value, base)) in found {
             let key = match place {
                 Place::Context => Key::Context(key.to_vec()),
                 Place::Lists => Key::List(key.to_vec()),

@@ -133,7 +133,8 @@ def picture(rng):
 def make_images(path, count, encode):
     rng = np.random.default_rng(SEED)
     encoded = [encode(picture(rng)).numpy() for _ in range(PICTURES)]
-    sides = {f"image/{name}": tf.train.Feature(int64_list=tf.train.Int64List(value=[side])) for name, side in [("height", HEIGHT), ("width", WIDTH)]}
+    sides = {"image/height": HEIGHT, "image/width": WIDTH}
+    sides = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=[side])) for name, side in sides.items()}
     made = [example(**{"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))}, **sides) for image in encoded]
     with tf.io.TFRecordWriter(path) as writer:
         for i in rng.integers(0, PICTURES, count):

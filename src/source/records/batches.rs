@@ -9,15 +9,15 @@ use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
-use byteorder::{ByteOrder as _, LittleEndian};
-
+use super::batch::{Batch, wrong_checksum};
 use super::bytes::{self, Compression, FileBytes};
 use super::framing::{Framing, Step};
-use crate::error::{Error, ParseError, Result};
-use crate::format::{crc, tfrecord};
-use crate::os::{self, Calls, Cold};
+use super::pool::{Held, Pool};
+use crate::error::{Error, Result};
+use crate::format::tfrecord;
+use crate::os::{Calls, Cold};
 use crate::spec::memory_len;
 
 /// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
@@ -54,172 +54,6 @@ pub(crate) struct Reading {
     /// Whether what lies behind a damage is given up instead of everything.
     pub(crate) salvage: bool,
     pub(crate) calls: Calls,
-}
-
-/// Records that follow each other in one file.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    /// The batch's own number.
-    pub(crate) number: u64,
-    /// The number of its first record among those that are wanted.
-    pub(crate) first: u64,
-    /// The number of its first record in its file.
-    in_file: u64,
-    path: Arc<Path>,
-    /// Where its bytes start in what the file holds.
-    base: u64,
-    bytes: Vec<u8>,
-    frames: Vec<Range<usize>>,
-    /// Frames that make a record.
-    group: usize,
-    /// Where the bytes are still to be read from.
-    unread: Option<(Arc<File>, Cold, usize)>,
-    /// Whether checksums of the data are still to be compared.
-    unchecked: bool,
-    calls: Calls,
-    held: Held,
-}
-
-impl Batch {
-    /// A batch put together from records of here and there.
-    pub(crate) fn gathered(
-        number: u64,
-        first: u64,
-        path: Arc<Path>,
-        bytes: Vec<u8>,
-        frames: Vec<Range<usize>>,
-        group: usize,
-        held: Held,
-    ) -> Self {
-        Self {
-            number,
-            first,
-            in_file: first,
-            path,
-            base: 0,
-            bytes,
-            frames,
-            group,
-            unread: None,
-            unchecked: false,
-            calls: Calls::Native,
-            held,
-        }
-    }
-
-    /// The number of records.
-    pub(crate) fn len(&self) -> usize {
-        self.frames.len() / self.group
-    }
-
-    /// Part `part` of record `record`.
-    pub(crate) fn part(&self, record: usize, part: usize) -> &[u8] {
-        &self.bytes[self.frames[record * self.group + part].clone()]
-    }
-
-    /// Reads and checks what has not been read and checked.
-    pub(crate) fn load(&mut self) -> Result<()> {
-        if let Some((file, cold, len)) = self.unread.take() {
-            self.bytes.resize(len, 0);
-            os::read_exact_at(&file, &mut self.bytes, self.base, self.calls, &cold).map_err(Error::io("read", &self.path))?;
-        }
-        if !std::mem::take(&mut self.unchecked) {
-            return Ok(());
-        }
-        match (0..self.frames.len()).find_map(|frame| wrong_checksum(&self.bytes, &self.frames[frame]).map(|detail| (frame, detail))) {
-            None => Ok(()),
-            Some((frame, detail)) => Err(self.malformed(frame / self.group, self.frames[frame].start, "TFRecord", &detail)),
-        }
-    }
-
-    /// What is wrong with part `part` of record `record`, in its place.
-    pub(crate) fn error(&self, record: usize, part: usize, error: &ParseError) -> Error {
-        let at = self.frames[record * self.group + part].start + memory_len(error.offset);
-        self.malformed(record, at, error.what, &error.detail)
-    }
-
-    fn malformed(&self, record: usize, at: usize, what: &str, detail: &str) -> Error {
-        Error::malformed_at(&self.path, format!("{what} of record {}", self.in_file + record as u64), self.base + at as u64, detail)
-    }
-
-    /// How messages call a record.
-    pub(crate) fn describe(&self, record: usize) -> String {
-        format!("record {} of {}", self.in_file + record as u64, self.path.display())
-    }
-}
-
-/// What is wrong with data that a checksum stands behind.
-fn wrong_checksum(bytes: &[u8], data: &Range<usize>) -> Option<String> {
-    let stored = crc::unmask(LittleEndian::read_u32(&bytes[data.end..data.end + tfrecord::FOOTER_LEN]));
-    let found = crc::crc32c(&bytes[data.clone()]);
-    (stored != found).then(|| format!("the checksum of its {} bytes is {found:#010x}, stored is {stored:#010x}", data.len()))
-}
-
-/// Memory that is lent to batches, up to a limit.
-#[derive(Debug)]
-pub(crate) struct Pool {
-    limit: u64,
-    state: Mutex<PoolState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct PoolState {
-    held: u64,
-    /// Buffers that were given back, to be used again.
-    free: Vec<Vec<u8>>,
-}
-
-/// A share of a pool, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pool: Arc<Pool>,
-    bytes: u64,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.pool.lock().held -= self.bytes;
-        self.pool.changed.notify_all();
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.bytes);
-        let mut state = self.held.pool.lock();
-        // One that a long record made longer is not kept.
-        if buffer.capacity() as u64 <= self.held.pool.limit / 4 && state.free.len() < 16 {
-            state.free.push(buffer);
-        }
-    }
-}
-
-impl Pool {
-    pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default(), changed: Condvar::new() })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, PoolState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until there are `bytes`.
-    pub(crate) fn hold(self: &Arc<Self>, bytes: u64) -> Held {
-        let mut state = self.lock();
-        while state.held > 0 && state.held + bytes > self.limit {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.held += bytes;
-        Held { pool: Arc::clone(self), bytes }
-    }
-
-    /// An empty buffer.
-    pub(crate) fn buffer(&self) -> Vec<u8> {
-        let mut buffer = self.lock().free.pop().unwrap_or_default();
-        buffer.clear();
-        buffer
-    }
 }
 
 /// Whatever hands out batches, the first one first.

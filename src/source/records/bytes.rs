@@ -256,6 +256,20 @@ pub(crate) fn open(path: &Path) -> Result<Arc<File>> {
     File::open(path).map(Arc::new).map_err(Error::io("open", path))
 }
 
+/// What looking at the first bytes of a file may take.
+const LOOKING_BYTES: u64 = 16 << 20;
+/// Whether what a file holds, decompressed, starts like a record.
+pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
+    let file = open(path)?;
+    let failed = |error| Error::io("read", path)(error);
+    let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
+    let stream = FileBytes::new(file, crate::os::Calls::Standard).map_err(failed)?;
+    let mut header = [0; tfrecord::HEADER_LEN];
+    let read =
+        read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut header).map_err(|error| read_error(path, 0, error))?;
+    Ok(read == header.len() && tfrecord::data_len(&header).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use crate::format::example::{self, Kind, Place, Values};
 use crate::format::tensor_proto::TensorProto;
 use crate::spec::TensorSpec;
 
-use super::{Declared, Encoding, Key};
+use super::{Batch, Declared, Encoding, Key, RecordSet};
 
 /// Lists of integers up to this length may be shapes.
 const MOST_INTS: u64 = 64;
@@ -278,6 +278,44 @@ impl Survey {
         let is_everywhere = stats.counts.is_some() && stats.present == self.records;
         if is_everywhere { stats.fewest..=stats.most } else { 0..=stats.most }
     }
+}
+
+/// Looks at the records of a batch.
+pub(crate) fn look_at_batch(set: &RecordSet, batch: &Batch, as_examples: bool, survey: &mut Survey) -> crate::error::Result<()> {
+    for record in 0..batch.len() {
+        let number = batch.first + record as u64;
+        let at = |part| move |error: ParseError| (part, error);
+        let seen = if as_examples {
+            survey.see_example(number, batch.part(record, 0)).map_err(at(0))
+        } else {
+            survey.records += 1;
+            let parts: Vec<_> = set
+                .features
+                .iter()
+                .filter_map(|feature| if let Key::Part(part) = feature.key { Some((part, feature)) } else { None })
+                .collect();
+            if parts.is_empty() {
+                survey.see_part(number, 0, batch.part(record, 0), None).map_err(at(0))
+            } else {
+                parts.iter().try_for_each(|(part, feature)| {
+                    survey.see_part(number, *part, batch.part(record, *part), feature.declared.as_ref()).map_err(at(*part))
+                })
+            }
+        };
+        seen.map_err(|(part, error)| batch.error(record, part, &error))?;
+    }
+    Ok(())
+}
+
+/// Whether records are Examples: all of them can be read as such, and one has a feature.
+pub(crate) fn are_examples(batch: &Batch) -> bool {
+    let mut features = 0;
+    (0..batch.len()).all(|record| {
+        let parsed = example::entries(batch.part(record, 0), |_, _, value, base| {
+            features += u64::from(example::Values::parse(value, base).is_ok());
+        });
+        parsed.is_ok()
+    }) && features > 0
 }
 
 #[cfg(test)]

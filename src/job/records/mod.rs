@@ -1,0 +1,309 @@
+//! Records joined to arrays: one pass over them, for any number of columns.
+//!
+//! Batches are taken in order and worked on in parallel. Where every record is a row, its number says where the row goes. Where
+//! records have any number of rows, each batch counts its own first and waits for those before it to have counted theirs.
+
+mod array;
+mod output;
+mod run;
+mod scan;
+mod sequencer;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::columns::{Column, Resolver, needs_survey};
+use crate::convert::{Estimate, Report};
+use crate::error::{Error, Result};
+use crate::job::Outcome;
+use crate::method::Method;
+use crate::options::{Layout, Options};
+use crate::plan::{MAX_BEHIND_BUFFERS, Memory, Resources, Shares};
+use crate::rows::Rows;
+use crate::sink::{NpySink, PrivateFile};
+use crate::source::Verified;
+use crate::source::records::{Feature, Key, Locator, RecordContainer, RecordSet, Survey};
+use crate::spec::memory_len;
+
+pub(crate) use array::RecordArray;
+pub(crate) use output::Output;
+pub(crate) use scan::{Scan, scan};
+use sequencer::{Sequencer, Turn};
+
+/// Batches, and what is put together of them, are about as long as this, where the memory allows it.
+const MAX_UNIT: u64 = 2 << 20;
+const MIN_UNIT: u64 = 64 << 10;
+/// Rows this long are written from where they lie.
+const LONG_ROW: u64 = 128 << 10;
+/// A decoder of images takes so many times the image beside it, at most.
+const DECODER_SHARE: u64 = 2;
+
+/// Everything that a pass over records needs, before there is an output.
+pub(crate) struct Pass<'a> {
+    set: &'a RecordSet,
+    columns: Vec<Column>,
+    locator: Locator,
+    pub(crate) arrays: Vec<RecordArray>,
+    rows: Range<u64>,
+    /// The source, for messages.
+    path: PathBuf,
+    /// How many records there are, if somebody says so.
+    expected: Option<u64>,
+    shares: Shares,
+    unit: u64,
+    stage: u64,
+    batch_memory: u64,
+    /// What a record may have for a column, decoded.
+    most_output: u64,
+    /// Where in the arrays those of each column start.
+    starts: Vec<usize>,
+}
+
+/// Why a pass failed, and over which column if it is because of one.
+pub(crate) struct Failure {
+    pub(crate) column: Option<usize>,
+    pub(crate) error: Error,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { column: None, error }
+    }
+}
+
+/// What a pass gave.
+pub(crate) struct Done {
+    /// Rows of each array.
+    pub(crate) rows: Vec<u64>,
+    /// What had to be given up.
+    pub(crate) lost: Vec<String>,
+}
+
+impl<'a> Pass<'a> {
+    /// Plans the columns of `features`, which are all in set number `set`.
+    ///
+    /// # Errors
+    /// [`Failure`] with the feature that cannot be a column; those of the records that have to be looked at.
+    pub(crate) fn plan(
+        container: &'a RecordContainer,
+        set: usize,
+        features: &[Feature],
+        rows: Option<Rows>,
+        heap_bytes: u64,
+        options: &Options,
+    ) -> Result<Self, Failure> {
+        if options.layout == Layout::F {
+            let detail = "records are written in the order in which they come, which is C order";
+            return Err(Error::Unsupported { what: "Fortran order for records".into(), detail: detail.into() }.into());
+        }
+        let records = container.set(set);
+        let (rows, expected) = Self::select(container, set, rows)?;
+        let is_looked_at = records.can_be_read_again() && !records.is_known();
+        let look = |complete| -> Result<Arc<Survey>> {
+            let whole = records.discovers && features.iter().any(|feature| matches!(feature.key, Key::Part(_)));
+            let wanted = Scan { rows: rows.clone(), complete, whole: false };
+            let survey = if rows == (0..u64::MAX) { container.survey(set, complete)? } else { Arc::new(scan(records, &wanted, options)?) };
+            if !whole {
+                return Ok(survey);
+            }
+            let mut both = scan(records, &Scan { whole, ..wanted }, options)?;
+            both.features.extend(
+                survey.features.iter().filter(|(key, _)| !matches!(key, Key::Part(_))).map(|(key, stats)| (key.clone(), stats.clone())),
+            );
+            Ok(Arc::new(both))
+        };
+        let mut survey = if is_looked_at { look(false)? } else { Arc::default() };
+        // What no record is wanted of is told from others.
+        if is_looked_at && survey.records == 0 && rows.is_empty() {
+            survey = container.survey(set, false)?;
+        }
+        if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, options)) {
+            survey = look(true)?;
+        }
+        let resolver = Resolver { options, survey: &survey, path: container.path() };
+        let mut keys: Vec<Key> = Vec::new();
+        let mut columns = Vec::new();
+        for (at, feature) in features.iter().enumerate() {
+            keys.push(feature.key.clone());
+            columns.push(resolver.column(feature, at).map_err(|error| Failure { column: Some(at), error })?);
+        }
+        for (feature, column) in features.iter().zip(&mut columns) {
+            if let Some((key, shape)) = resolver.shape_beside(feature) {
+                column.shape_is = Some((keys.len(), shape));
+                keys.push(key);
+            }
+        }
+        let (mut arrays, mut starts) = (Vec::new(), vec![0]);
+        for (at, column) in columns.iter().enumerate() {
+            arrays.extend(RecordArray::of_column(at, column, options).map_err(|error| Failure { column: Some(at), error })?);
+            starts.push(arrays.len());
+        }
+        let mut pass = Self {
+            set: records,
+            columns,
+            locator: Locator::new(keys),
+            arrays,
+            rows,
+            path: container.path().to_owned(),
+            expected,
+            shares: Shares::default(),
+            unit: 0,
+            stage: 0,
+            batch_memory: 0,
+            most_output: 0,
+            starts,
+        };
+        pass.share_memory(heap_bytes, options)?;
+        Ok(pass)
+    }
+
+    /// The records that are wanted, and how many there are if somebody says so. Rows that are counted from the end make it necessary to
+    /// count all of them.
+    fn select(container: &RecordContainer, set: usize, rows: Option<Rows>) -> Result<(Range<u64>, Option<u64>)> {
+        let records = container.set(set);
+        let is_negative = |end: Option<i64>| end.is_some_and(i64::is_negative);
+        let is_counted = rows.is_some_and(|rows| is_negative(rows.start) || is_negative(rows.end));
+        let expected = match records.expected() {
+            None if is_counted => Some(container.count(set)?),
+            expected => expected,
+        };
+        let rows = rows.map_or(0..u64::MAX, |rows| rows.resolve(expected.unwrap_or(i64::MAX.unsigned_abs())));
+        Ok((rows, expected))
+    }
+
+    /// Who gets how much of the memory: a quarter is for output that is not on the disk yet, half at most for workers, the rest for batches.
+    fn share_memory(&mut self, heap_bytes: u64, options: &Options) -> Result<()> {
+        let resources = Resources {
+            budget: options.budget(),
+            threads: options.thread_count(Memory::Buffers),
+            heap_bytes,
+            needs_scratch: false,
+            raw_itemsize: None,
+            in_flight: options.in_flight,
+        };
+        let (fixed, left) = resources.fixed_and_left();
+        let longest = self.columns.iter().map(Column::row_bytes).max().unwrap_or(0);
+        let most_images = self.columns.iter().filter(|column| column.needs_decoder()).map(Column::row_bytes).max().unwrap_or(0);
+        let casts = self.arrays.iter().any(|array| !array.decoder.is_copy());
+        let direct = !casts && self.columns.iter().all(|column| column.row_bytes() >= LONG_ROW && column.is_stored());
+        let unit_for = |threads: u64| (left / (threads * 8)).clamp(MIN_UNIT, MAX_UNIT);
+        let stage_for = |threads: u64| if direct { unit_for(threads) } else { unit_for(threads).max(longest) };
+        let per_thread = |threads: u64| {
+            let written = if casts { 2 * stage_for(threads) } else { 0 };
+            stage_for(threads)
+                .saturating_add(written)
+                .saturating_add(unit_for(threads))
+                .saturating_add(most_images.saturating_mul(DECODER_SHARE))
+        };
+        let mut threads = resources.threads.max(1) as u64;
+        while threads > 1 && per_thread(threads).saturating_mul(threads) > left / 2 {
+            threads -= 1;
+        }
+        let (unit, workers) = (unit_for(threads), per_thread(threads).saturating_mul(threads));
+        if workers > left / 2 || left / 4 < unit {
+            let asked = fixed.saturating_add(workers.max(unit).saturating_mul(4));
+            return Err(Error::Limit { what: "memory in the budget".into(), asked, allowed: Some(options.budget().as_bytes()) });
+        }
+        let window = Resources::window_in(left / 4).min(MAX_BEHIND_BUFFERS);
+        self.unit = unit;
+        self.stage = stage_for(threads);
+        // Half of what is left over is for records whose rows are not known beforehand.
+        let over = left / 2 - workers;
+        let is_open = self.columns.iter().any(|column| !column.is_row_per_record());
+        let shared = if is_open { over / 2 } else { 0 };
+        self.most_output = self.stage + shared / threads;
+        let workers = workers + shared;
+        self.batch_memory = left - left / 4 - workers;
+        self.shares = Shares {
+            threads: memory_len(threads),
+            chunk_bytes: 0,
+            raw_bytes: 0,
+            window_bytes: window,
+            fixed_bytes: fixed + workers + self.batch_memory.min((threads + 2) * unit),
+            total_bytes: 0,
+            budget: options.budget(),
+        };
+        Ok(())
+    }
+
+    /// What the pass would read, write and use, as far as that is known.
+    pub(crate) fn estimate(&self, options: &Options) -> Result<Vec<Estimate>> {
+        let records = self.expected.map(|records| self.rows.end.min(records) - self.rows.start.min(records));
+        let read_bytes = self.set.stored_bytes();
+        self.arrays
+            .iter()
+            .map(|array| {
+                let rows = records.filter(|_| self.columns[array.column].is_row_per_record()).unwrap_or(0) + array.extra;
+                let header = array.header(rows, options)?;
+                let nbytes = rows.saturating_mul(array.written_row());
+                Ok(Estimate {
+                    part: array.part,
+                    dtype: array.dtype,
+                    descr: header.descr,
+                    shape: header.shape,
+                    nbytes,
+                    read_bytes,
+                    write_bytes: nbytes,
+                    slices: memory_len(read_bytes.div_ceil(self.unit)),
+                    slice_bytes: self.unit,
+                    threads: self.shares.threads,
+                    memory_bytes: self.shares.fixed_bytes + self.shares.window_bytes,
+                    method: options.method.unwrap_or(Method::Portable),
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn report(&self, array: usize, done: &Done, outcome: &Outcome, started: Instant, options: &Options) -> Result<Report> {
+        let (array, rows) = (&self.arrays[array], done.rows[array]);
+        let header = array.header(rows, options)?;
+        Ok(Report {
+            part: array.part,
+            dtype: array.dtype,
+            source_dtype: array.source_dtype,
+            descr: header.descr,
+            fortran_order: false,
+            shape: header.shape,
+            nbytes: rows * array.written_row(),
+            elapsed: started.elapsed(),
+            method: outcome.method,
+            verified: outcome.verified,
+            peak_memory: outcome.peak_memory,
+            lost: done.lost.clone(),
+        })
+    }
+
+    /// How much of what is written checksums vouch for.
+    pub(crate) fn verified(&self, options: &Options) -> Verified {
+        if options.verify && self.set.framing.has_checksum() { Verified::Full } else { Verified::Not }
+    }
+
+    /// Files to be filled, one for each array.
+    pub(crate) fn outputs(&self, files: &[(Arc<PrivateFile>, &Path)], options: &Options) -> Result<Vec<Output<'static>>> {
+        let window = self.shares.window_bytes / files.len().max(1) as u64;
+        let made = files.iter().map(|(file, path)| {
+            if options.method == Some(Method::Clone) {
+                let detail = "rows are put together from records; there are no blocks to share".into();
+                return Err(Error::Unsupported { what: "method clone for records".into(), detail });
+            }
+            let method = Method::to_copy(file, options.method)?;
+            Ok(Output::File { sink: Arc::new(NpySink::new(Arc::clone(file), path, method, window)), method })
+        });
+        made.collect()
+    }
+
+    /// Finishes the files: headers, lengths, all of it on the disk.
+    pub(crate) fn finish(&self, outputs: Vec<Output<'_>>, done: &Done, options: &Options) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::with_capacity(outputs.len());
+        for ((output, array), &rows) in outputs.into_iter().zip(&self.arrays).zip(&done.rows) {
+            let Output::File { sink, method } = output else { continue };
+            let nbytes = rows.checked_mul(array.written_row()).ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
+            let behind = sink.finish(&array.header(rows, options)?, nbytes)?;
+            let peak_memory = self.shares.fixed_bytes + behind.held_and_peak().1;
+            outcomes.push(Outcome { method, verified: self.verified(options), peak_memory });
+        }
+        Ok(outcomes)
+    }
+}

@@ -1,0 +1,263 @@
+//! One pass over records: batch by batch, in parallel, to the outputs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Done, Failure, LONG_ROW, Output, Pass, Sequencer, Turn};
+use crate::columns::{Arrange, Column, Problem, unsupported};
+use crate::error::{Error, Result};
+use crate::job::Meter;
+use crate::options::Options;
+use crate::source::records::{Batch, Pool, Reading, Span};
+use crate::spec::memory_len;
+
+/// Places of features in records, of one batch.
+const MOST_SPANS: usize = 128 << 10;
+
+impl Pass<'_> {
+    /// Reads the records and hands rows to the outputs, one for each of [`arrays`](Self::arrays).
+    pub(crate) fn run(&self, outputs: &[Output<'_>], options: &Options) -> Result<Done, Failure> {
+        let reading = Reading {
+            batch_bytes: memory_len(self.unit),
+            most_records: (MOST_SPANS / self.locator.len().max(1)).max(1),
+            memory_bytes: self.batch_memory,
+            rows: self.rows.clone(),
+            verify: options.verify,
+            salvage: options.records.salvage,
+            calls: options.calls(),
+        };
+        let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
+        let known = batches.known().filter(|_| !Self::skips(options));
+        let mut shares = self.shares.clone();
+        for (array, output) in self.arrays.iter().zip(outputs) {
+            if let (Some(records), true) =
+                (known, self.columns[array.column].is_row_per_record() || array.extra > 0 && array.is_record_offsets(&self.columns))
+            {
+                let nbytes = (records + array.extra)
+                    .checked_mul(array.written_row())
+                    .ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
+                shares.total_bytes = shares.total_bytes.saturating_add(nbytes);
+                output.reserve(nbytes)?;
+            }
+        }
+        let meter = Meter::new(&shares, options);
+        let sequencer = Sequencer::new(self.totals());
+        let records = AtomicU64::new(0);
+        let failed_column = Mutex::new(None);
+        let result = crate::pool::run(
+            self.shares.threads,
+            &options.cancel,
+            || batches.next_batch(),
+            Lent::default,
+            |mut batch, lent| {
+                let turn = Turn { sequencer: &sequencer, number: batch.number, taken: false };
+                batch.load()?;
+                records.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                self.work(&batch, turn, outputs, options, lent, &meter).map_err(|failure| {
+                    let mut failed = failed_column.lock().unwrap_or_else(PoisonError::into_inner);
+                    if failed.is_none_or(|(number, _)| batch.number < number) {
+                        *failed = failure.column.map(|column| (batch.number, column));
+                    }
+                    failure.error
+                })
+            },
+        );
+        let column = failed_column.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, column)| column);
+        result.map_err(|error| Failure { column, error })?;
+        let totals = sequencer.totals();
+        let records = records.into_inner();
+        if let Some(expected) = self.set.total.filter(|&total| total != records && self.rows == (0..u64::MAX) && !options.records.salvage) {
+            let detail = format!("its files have {records} elements, {expected} expected");
+            return Err(Error::malformed(&self.path, "source", detail).into());
+        }
+        let rows = (0..self.arrays.len()).map(|array| self.rows_of(array, &totals, records, options)).collect::<Vec<_>>();
+        for (at, (array, output)) in self.arrays.iter().zip(outputs).enumerate() {
+            if array.extra > 0 {
+                let items = totals[1 + 2 * array.column + 1];
+                output.put(array, (rows[at] - 1) * 8, &items.to_le_bytes(), &mut Vec::new(), 0).map_err(Failure::from)?;
+            }
+        }
+        Ok(Done { rows, lost: batches.lost().to_vec() })
+    }
+
+    fn skips(options: &Options) -> bool {
+        options.records.missing == crate::columns::Missing::Skip
+    }
+
+    /// What batches add up: records that are kept, then units and items of each column.
+    fn totals(&self) -> usize {
+        1 + 2 * self.columns.len()
+    }
+
+    fn rows_of(&self, array: usize, totals: &[u64], records: u64, options: &Options) -> u64 {
+        let array = &self.arrays[array];
+        let (units, items) = (totals[1 + 2 * array.column], totals[2 + 2 * array.column]);
+        match self.columns[array.column].arrange {
+            Arrange::Offsets(_) if array.extra > 0 => units + array.extra,
+            Arrange::Flat | Arrange::Offsets(_) => items,
+            _ if Self::skips(options) => totals[0],
+            _ => records,
+        }
+    }
+
+    /// Everything that is done to a batch.
+    fn work(
+        &self,
+        batch: &Batch,
+        mut turn: Turn<'_>,
+        outputs: &[Output<'_>],
+        options: &Options,
+        lent: &mut Lent,
+        meter: &Meter<'_>,
+    ) -> Result<(), Failure> {
+        let keys = self.locator.len();
+        lent.spans.clear();
+        lent.spans.resize(batch.len() * keys, Span::MISSING);
+        for record in 0..batch.len() {
+            self.locator.locate(batch, record, &mut lent.spans[record * keys..][..keys])?;
+        }
+        let Lent { spans, kept, stage, units, cast } = lent;
+        let spans = &*spans;
+        let stored = |record: usize, column: &Column| self.locator.stored(batch, record, column.index, spans[record * keys + column.index]);
+        let failed = |record: usize, at: usize| {
+            move |problem| Failure { column: Some(at), error: self.explain(batch, record, &self.columns[at], problem) }
+        };
+
+        kept.clear();
+        if Self::skips(options) {
+            for record in 0..batch.len() {
+                let mut is_whole = true;
+                for (at, column) in self.columns.iter().enumerate() {
+                    is_whole &= column.is_present(&stored(record, column)).map_err(Problem::Broken).map_err(failed(record, at))?;
+                }
+                if is_whole {
+                    kept.push(record);
+                }
+            }
+        } else {
+            kept.extend(0..batch.len());
+        }
+        let needs_place = Self::skips(options) || !self.columns.iter().all(Column::is_row_per_record);
+        let mut before = vec![0; self.totals()];
+        if needs_place {
+            let mut counts = vec![0; self.totals()];
+            counts[0] = kept.len() as u64;
+            for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| !column.is_row_per_record()) {
+                for &record in &*kept {
+                    let (units, items) = column.count(&stored(record, column)).map_err(failed(record, at))?;
+                    self.check_output(batch, record, column, items)?;
+                    counts[1 + 2 * at] += units;
+                    counts[2 + 2 * at] += items;
+                }
+            }
+            before = turn.take(&counts)?;
+        }
+        let first = if Self::skips(options) { before[0] } else { batch.first };
+        for (at, column) in self.columns.iter().enumerate() {
+            let own = self.starts[at]..self.starts[at + 1];
+            let mut mine = self.arrays[own.clone()].iter().zip(&outputs[own]);
+            let Some((values, output)) = mine.next() else { continue };
+            stage.clear();
+            units.clear();
+            if column.only_offsets {
+                for &record in &*kept {
+                    units.push(column.count(&stored(record, column)).map_err(failed(record, at))?.1);
+                }
+                put_offsets(units, &before[1 + 2 * at..], stage, |place, bytes| output.put(values, place, bytes, cast, self.stage))?;
+                continue;
+            }
+            let row_bytes = values.row.nbytes();
+            let mut place = row_bytes * if column.is_row_per_record() { first } else { before[2 + 2 * at] };
+            let mut flush = |stage: &mut Vec<u8>, place: &mut u64| -> Result<()> {
+                output.put(values, *place, stage, cast, self.stage)?;
+                meter.add(stage.len() as u64, output.held());
+                *place += stage.len() as u64;
+                stage.clear();
+                Ok(())
+            };
+            let is_direct = row_bytes >= LONG_ROW && values.decoder.is_copy();
+            for &record in &*kept {
+                let found = stored(record, column);
+                if let Some((index, expected)) = &column.shape_is {
+                    self.check_shape(batch, record, spans[record * keys + index], *index, expected).map_err(failed(record, at))?;
+                }
+                if let Some(row) = column.stored_row(&found).filter(|_| is_direct) {
+                    flush(stage, &mut place)?;
+                    output.put(values, place, row, &mut Vec::new(), 0)?;
+                    meter.add(row_bytes, output.held());
+                    place += row_bytes;
+                    continue;
+                }
+                if stage.len() as u64 + row_bytes > self.stage && !stage.is_empty() {
+                    flush(stage, &mut place)?;
+                }
+                column.decode(&found, stage, units).map_err(failed(record, at))?;
+            }
+            flush(stage, &mut place)?;
+            if let Some((offsets, output)) = mine.next() {
+                put_offsets(units, &before[1 + 2 * at..], stage, |place, bytes| output.put(offsets, place, bytes, cast, self.stage))?;
+                meter.add(stage.len() as u64, output.held());
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a record that has more than a worker can hold at once.
+    fn check_output(&self, batch: &Batch, record: usize, column: &Column, items: u64) -> Result<()> {
+        let asked = items.saturating_mul(column.spec.nbytes());
+        if asked <= self.most_output || column.only_offsets {
+            return Ok(());
+        }
+        let what = format!("memory for feature {:?} of {}", column.name, batch.describe(record));
+        Err(Error::Limit { what, asked, allowed: Some(self.most_output) })
+    }
+
+    fn check_shape(&self, batch: &Batch, record: usize, span: Span, index: usize, expected: &[i64]) -> Result<(), Problem> {
+        let found = self.locator.stored(batch, record, index, span).ints()?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(Problem::Odd(format!("has a tensor of shape {found:?}, {expected:?} expected as in the first")))
+    }
+
+    /// What is wrong with a record, in words.
+    fn explain(&self, batch: &Batch, record: usize, column: &Column, problem: Problem) -> Error {
+        let place = batch.describe(record);
+        match problem {
+            Problem::Broken(error) => batch.error(record, self.locator.part(column.index), &error),
+            Problem::Missing => {
+                unsupported(&column.name, format!("{place} lacks it: --missing fill:VALUE or --missing skip says what becomes of it"))
+            }
+            Problem::Odd(detail) => unsupported(&column.name, format!("{place} {detail}")),
+            Problem::Lossy(detail) => Error::Lossy {
+                what: format!("feature {:?}", column.name),
+                index: vec![batch.first + record as u64],
+                detail: format!("({place}) {detail}"),
+            },
+            Problem::Bad(detail) => {
+                let error = crate::error::ParseError::new(0, "value", format!("feature {:?}: {detail}", column.name));
+                batch.error(record, self.locator.part(column.index), &error)
+            }
+        }
+    }
+}
+
+/// Writes where units start, given the units and items `before` them and their lengths.
+fn put_offsets(units: &[u64], before: &[u64], stage: &mut Vec<u8>, put: impl FnOnce(u64, &[u8]) -> Result<()>) -> Result<()> {
+    let mut start = before[1];
+    for unit in units {
+        stage.extend_from_slice(&start.to_le_bytes());
+        start += unit;
+    }
+    put(before[0] * 8, stage)
+}
+
+/// What a worker has to itself.
+#[derive(Default)]
+struct Lent {
+    spans: Vec<Span>,
+    kept: Vec<usize>,
+    stage: Vec<u8>,
+    units: Vec<u64>,
+    cast: Vec<u8>,
+}

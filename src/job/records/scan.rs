@@ -1,0 +1,76 @@
+//! A look at records, before it is said what becomes of them.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Result;
+use crate::options::Options;
+use crate::plan::Memory;
+use crate::source::records::{Encoding, Feature, Key, Pool, Reading, RecordSet, Survey, are_examples, look_at_batch};
+use crate::spec::memory_len;
+
+/// What is looked at to tell what records are.
+const FIRST_RECORDS: u64 = 1000;
+const FIRST_BYTES: usize = 1 << 20;
+
+/// What is to be looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Scan {
+    pub(crate) rows: Range<u64>,
+    /// All of these records, not only the first.
+    pub(crate) complete: bool,
+    /// Records as they are, not what is in them.
+    pub(crate) whole: bool,
+}
+
+/// Looks at records of a set.
+pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<Survey> {
+    let Scan { rows, complete, whole } = wanted.clone();
+    let memory_bytes = options.budget().as_bytes() / 4;
+    let reading = Reading {
+        batch_bytes: FIRST_BYTES.min(memory_len(memory_bytes / 8)),
+        most_records: memory_len(FIRST_RECORDS),
+        memory_bytes,
+        rows: if complete { rows } else { rows.start..rows.end.min(rows.start.saturating_add(FIRST_RECORDS)) },
+        verify: options.verify,
+        salvage: options.records.salvage,
+        calls: options.calls(),
+    };
+    let mut batches = set.open(reading, &Pool::new(memory_bytes))?;
+    let is_compressed = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Zlib);
+    let compressed = Arc::new(set.features.iter().filter(is_compressed).map(|feature| feature.key.clone()).collect());
+    let mut survey = Survey { is_complete: true, compressed: Arc::clone(&compressed), ..Survey::default() };
+    let Some(mut first) = batches.next_batch()? else {
+        survey.lost = batches.lost().to_vec();
+        return Ok(survey);
+    };
+    first.load()?;
+    let is_named = set.features.iter().any(|feature| !matches!(feature.key, Key::Part(_)));
+    let as_examples = !whole && (is_named || set.discovers && are_examples(&first));
+    if !complete {
+        look_at_batch(set, &first, as_examples, &mut survey)?;
+        survey.is_complete = false;
+        return Ok(survey);
+    }
+    let merged = Mutex::new(survey);
+    let mut waiting = Some(first);
+    crate::pool::run(
+        options.thread_count(Memory::Scan),
+        &options.cancel,
+        || match waiting.take() {
+            Some(first) => Ok(Some(first)),
+            None => batches.next_batch(),
+        },
+        || (),
+        |mut batch, ()| {
+            batch.load()?;
+            let mut seen = Survey { compressed: Arc::clone(&compressed), ..Survey::default() };
+            look_at_batch(set, &batch, as_examples, &mut seen)?;
+            merged.lock().unwrap_or_else(PoisonError::into_inner).merge(seen);
+            Ok(())
+        },
+    )?;
+    let mut survey = merged.into_inner().unwrap_or_else(PoisonError::into_inner);
+    survey.lost = batches.lost().to_vec();
+    Ok(survey)
+}

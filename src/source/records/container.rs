@@ -1,0 +1,287 @@
+//! Records as a source of tensors: its features are found by looking at them.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value, json};
+
+use super::{Compression, Feature, Key, Pool, RECORDS, Reading, RecordSet, Survey, bytes};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::job::{Scan, scan};
+use crate::options::Options;
+use crate::source::strings::StoredStrings;
+use crate::source::{Container, Name, TensorInfo, TensorReader};
+use crate::spec::TensorSpec;
+
+/// Records that are only counted are read by so many bytes.
+const COUNTING_BYTES: usize = 1 << 20;
+
+/// An opened source of records.
+#[derive(Debug)]
+pub(crate) struct RecordContainer {
+    format: &'static str,
+    path: PathBuf,
+    sets: Vec<RecordSet>,
+    options: Options,
+    facts: Map<String, Value>,
+    warnings: Vec<String>,
+    /// What is known of each set: of its first records, then of all.
+    surveys: Mutex<Vec<Option<Arc<Survey>>>>,
+    /// The features that have been found, in the order in which they were.
+    known: Mutex<Vec<(usize, Feature)>>,
+}
+
+impl RecordContainer {
+    /// Opened sets of records.
+    pub(crate) fn new(format: &'static str, path: &Path, sets: Vec<RecordSet>, options: &Options) -> Self {
+        let surveys = Mutex::new(sets.iter().map(|_| None).collect());
+        let mut known = Vec::new();
+        for (index, set) in sets.iter().enumerate() {
+            known.extend(set.features.iter().map(|feature| (index, feature.clone())));
+        }
+        Self {
+            format,
+            path: path.to_owned(),
+            sets,
+            options: options.clone(),
+            facts: Map::new(),
+            warnings: Vec::new(),
+            surveys,
+            known: Mutex::new(known),
+        }
+    }
+
+    /// The same with facts about the files and what is odd about them.
+    pub(crate) fn with_facts(self, facts: Map<String, Value>, warnings: Vec<String>) -> Self {
+        Self { facts, warnings, ..self }
+    }
+
+    /// The path that it was opened by.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The set of records number `index`.
+    pub(crate) fn set(&self, index: usize) -> &RecordSet {
+        &self.sets[index]
+    }
+
+    /// The set that a feature is in, and the feature.
+    pub(crate) fn feature(&self, index: usize) -> (usize, Feature) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()
+    }
+
+    /// What is known of a set: of all of its records, or where that was not asked for before, of the first ones.
+    ///
+    /// # Errors
+    /// What is wrong with the records that are read for it.
+    pub(crate) fn survey(&self, set: usize, complete: bool) -> Result<Arc<Survey>> {
+        let mut surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(survey) = surveys[set].as_ref().filter(|survey| survey.is_complete || !complete) {
+            return Ok(Arc::clone(survey));
+        }
+        let wanted = Scan { rows: 0..u64::MAX, complete, whole: false };
+        let survey = Arc::new(scan(&self.sets[set], &wanted, &self.options)?);
+        surveys[set] = Some(Arc::clone(&survey));
+        drop(surveys);
+        self.register(set, &survey);
+        Ok(survey)
+    }
+
+    /// The number of records of a set, for which they are read if need be.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where they can be read only once.
+    pub(crate) fn count(&self, set: usize) -> Result<u64> {
+        let records = &self.sets[set];
+        if !records.can_be_read_again() {
+            return Err(Error::bad_request("rows are counted from the end, of a source whose length is not known before it has been read"));
+        }
+        if !records.is_known() {
+            return self.survey(set, true).map(|survey| survey.records);
+        }
+        let reading = Reading {
+            batch_bytes: COUNTING_BYTES,
+            most_records: usize::MAX,
+            memory_bytes: self.options.budget().as_bytes() / 4,
+            rows: 0..u64::MAX,
+            verify: false,
+            salvage: self.options.records.salvage,
+            calls: self.options.calls(),
+        };
+        let mut batches = records.open(reading, &Pool::new(self.options.budget().as_bytes() / 4))?;
+        if let Some(known) = batches.known() {
+            return Ok(known);
+        }
+        let mut count = 0;
+        while let Some(batch) = batches.next_batch()? {
+            count += batch.len() as u64;
+        }
+        Ok(count)
+    }
+
+    /// Takes over the features that records turned out to have.
+    fn register(&self, index: usize, survey: &Survey) {
+        let set = &self.sets[index];
+        if !set.discovers {
+            return;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before: HashSet<Key> = known.iter().filter(|(other, _)| *other == index).map(|(_, feature)| feature.key.clone()).collect();
+        for key in survey.features.keys() {
+            if !before.contains(key) {
+                let mut feature = Feature::found(key.clone());
+                match key {
+                    Key::Part(_) => feature.name = RECORDS.to_vec(),
+                    // One name in both places.
+                    Key::List(name) if survey.features.contains_key(&Key::Context(name.clone())) => {
+                        feature.name = [b"feature_lists/", &name[..]].concat();
+                    }
+                    _ => {}
+                }
+                known.push((index, feature));
+            }
+        }
+    }
+
+    /// Looks at all records of which that is needed to tell the features.
+    fn discover(&self) -> Result<()> {
+        (0..self.sets.len())
+            .filter(|&set| self.sets[set].can_be_read_again() && self.sets[set].discovers)
+            .try_for_each(|set| self.survey(set, true).map(drop))
+    }
+
+    fn find_in(&self, known: &[(usize, Feature)], name: &[u8]) -> Option<usize> {
+        let is_named = |(set, feature): &(usize, Feature)| match &self.sets[*set].split {
+            Some(split) => name.strip_prefix(split.as_bytes()).and_then(|rest| rest.strip_prefix(b"/")) == Some(&feature.name),
+            None => feature.name == name,
+        };
+        known.iter().position(is_named)
+    }
+
+    fn lookup(&self, name: &[u8]) -> Option<usize> {
+        self.find_in(&self.known.lock().unwrap_or_else(PoisonError::into_inner), name)
+    }
+
+    /// The shape and dtype of a feature's array, with lengths of 0 where they are not known, and which those are.
+    fn shape(feature: &Feature, survey: Option<&Survey>, set: &RecordSet) -> (Dtype, Vec<Option<u64>>) {
+        let records = survey.filter(|survey| survey.is_complete).map(|survey| survey.records).or(set.expected());
+        let stats = survey.and_then(|survey| survey.features.get(&feature.key));
+        let (dtype, row) = crate::columns::natural_row(feature, stats, survey);
+        (dtype, [records].into_iter().chain(row).collect())
+    }
+}
+
+impl Container for RecordContainer {
+    fn format(&self) -> &'static str {
+        self.format
+    }
+
+    fn len(&self) -> Result<usize> {
+        self.discover()?;
+        Ok(self.known.lock().unwrap_or_else(PoisonError::into_inner).len())
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        let (set, feature) = self.feature(index);
+        let survey = self.surveys.lock().unwrap_or_else(PoisonError::into_inner)[set].clone();
+        let set = &self.sets[set];
+        let (dtype, axes) = Self::shape(&feature, survey.as_deref(), set);
+        let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
+            .map_err(|d| Error::malformed(&self.path, "feature", d))?;
+        let name = match &set.split {
+            Some(split) => [split.as_bytes(), b"/", &feature.name].concat(),
+            None => feature.name.clone(),
+        };
+        let stats =
+            survey.as_deref().filter(|survey| survey.is_complete).and_then(|survey| Some((survey, survey.features.get(&feature.key)?)));
+        let facts = stats.map(|(survey, stats)| crate::columns::describe(&feature, stats, survey));
+        let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
+        Ok(TensorInfo { name: Name::new(name), alias: feature.alias, spec, unsupported: feature.unsupported, unknown_axes, feature: facts })
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        if let Some(found) = self.lookup(name) {
+            return Ok(Some(found));
+        }
+        for complete in [false, true] {
+            for set in (0..self.sets.len()).filter(|&set| self.sets[set].discovers && self.sets[set].can_be_read_again()) {
+                self.survey(set, complete)?;
+            }
+            // Records can always be had as they are: that is no reason to look at all of them.
+            if let Some(found) = self.lookup(name).or_else(|| self.find_alias(name)) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Records can always be had as they are.
+        if alias == RECORDS && self.sets.len() == 1 && self.sets[0].discovers {
+            known.push((0, Feature { name: RECORDS.to_vec(), ..Feature::found(Key::Part(0)) }));
+            return Some(known.len() - 1);
+        }
+        known.iter().position(|(_, feature)| feature.alias.as_ref().is_some_and(|own| own.as_bytes() == alias))
+    }
+
+    fn reader(&self, _: usize) -> Result<Box<dyn TensorReader + '_>> {
+        let detail = "records are read from front to back; a Converter does".into();
+        Err(Error::Unsupported { what: "a reader of a feature of records".into(), detail })
+    }
+
+    fn strings(&self, _: usize) -> Result<StoredStrings<'_>> {
+        let detail = "records are read from front to back; a Converter does".into();
+        Err(Error::Unsupported { what: "a reader of a feature of records".into(), detail })
+    }
+
+    fn records(&self) -> Option<&RecordContainer> {
+        Some(self)
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        const FEATURE_BYTES: u64 = 256;
+        const FILE_BYTES: u64 = 256;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        known * FEATURE_BYTES + self.files().len() as u64 * FILE_BYTES
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.sets.iter().flat_map(RecordSet::files).collect()
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let mut facts = self.facts.clone();
+        let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
+        for (set, survey) in self.sets.iter().zip(surveys.iter()) {
+            let records = survey.as_ref().filter(|survey| survey.is_complete).map(|survey| survey.records).or(set.expected());
+            let key = set.split.as_ref().map_or_else(|| "records".to_owned(), |split| format!("records of {split}"));
+            facts.insert(key, json!(records));
+        }
+        let files = self.files();
+        facts.insert("files".into(), json!(files.len()));
+        let compressions: Option<Vec<Compression>> =
+            files.iter().take(1).map(|path| bytes::open(path).ok().and_then(|file| Compression::detect(&file).ok()?)).collect();
+        if let Some([compression]) = compressions.as_deref() {
+            facts.insert("compression".into(), json!(compression));
+        }
+        facts
+    }
+
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
+        let (set, _) = self.feature(index);
+        if self.sets[set].can_be_read_again() {
+            self.survey(set, true)?;
+        }
+        Ok(Map::new())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = surveys.iter().flatten().filter(|survey| survey.is_complete).flat_map(|survey| survey.lost.clone());
+        self.warnings.iter().cloned().chain(lost).collect()
+    }
+}

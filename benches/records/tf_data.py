@@ -1,10 +1,10 @@
 """The tf.data side of the benchmark of records, and the inputs of both sides.
 
     python tf_data.py KIND FILE OUT ROUNDS    KIND: examples, images or save
-    python tf_data.py make KIND DIR           KIND: floats64, floats10k, gzip, jpeg, png, save or all
+    python tf_data.py make KIND DIR           KIND: floats64, floats10k, gzip, jpeg, png, save4g or all
 
 A round writes all records of FILE to OUT as `.npy` and ends when they are on the disk; the dataset is built before. Each
-waits for a line on standard input and answers with its seconds; `ready` comes before the first. In the environment, RECORDS
+waits for a line on standard input and answers with its seconds. In the environment, RECORDS
 and VALUES are the number of records and of the values in each, COMPRESSION is that of the file, and FEATURE the name of the
 feature. Inputs that are there are not made again; SCALE=0.01 makes them of a hundredth of the records.
 """
@@ -22,8 +22,8 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 SEED = 20
-RECORDS = {"floats64": 1_000_000, "floats10k": 50_000, "gzip": 300_000, "jpeg": 3000, "png": 1500, "save": 4096}
-NAMES = {"gzip": "gzip.tfrecord.gz", "save": "save"}
+RECORDS = {"floats64": 1_000_000, "floats10k": 50_000, "gzip": 300_000, "jpeg": 3000, "png": 1500, "save4g": 4096}
+NAMES = {"gzip": "gzip.tfrecord.gz", "save4g": "save4g"}
 HEIGHT, WIDTH = 480, 640
 SAVED_SHAPE = (256, 1024)
 SHORT = 1024  # values; longer records make smaller batches
@@ -88,7 +88,6 @@ def write(batches, out, count, shape, dtype):
 def serve(kind, path, out, rounds):
     count = number("RECORDS")
     batches, shape, dtype = {"examples": examples, "images": images, "save": save}[kind](path)
-    print("ready", flush=True)
     for _ in range(rounds):
         if not sys.stdin.readline():
             break
@@ -162,7 +161,7 @@ def make(kind, folder):
             "gzip": lambda: make_floats(part, count, 64, "GZIP", rounded=True),
             "jpeg": lambda: make_images(part, count, lambda image: tf.io.encode_jpeg(image, quality=90)),
             "png": lambda: make_images(part, count, tf.io.encode_png),
-            "save": lambda: make_save(part, count),
+            "save4g": lambda: make_save(part, count),
         }[kind]()
         os.rename(part, path)
     print(path, flush=True)

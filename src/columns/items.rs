@@ -436,30 +436,33 @@ fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
 
 /// The length of what `bytes` hold.
 pub(crate) fn inflated_len(bytes: &[u8]) -> Option<u64> {
-    let mut inflated = Vec::new();
-    inflate_all(bytes, &mut inflated).ok()?;
-    Some(inflated.len() as u64)
+    let mut len = 0;
+    inflate_parts(bytes, |part| len += part.len() as u64).ok()?;
+    Some(len)
 }
 
-/// Appends what `bytes` hold, however much that is within reason.
+/// Appends what `bytes` hold.
 fn inflate_all(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
-    const STEP: usize = 64 << 10;
-    const MOST: usize = 256 << 20;
+    inflate_parts(bytes, |part| out.extend_from_slice(part))
+}
+
+/// Calls `each` with parts of what `bytes` hold.
+fn inflate_parts(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Problem> {
     let mut state = Decompress::new(true);
-    let start = out.len();
+    let mut part = [0; 16 << 10];
     loop {
-        let (at, read) = (out.len(), memory_len(state.total_in()));
-        out.resize(at + STEP, 0);
         let before = state.total_out();
-        let status = state.decompress(&bytes[read..], &mut out[at..], FlushDecompress::None);
+        let status = state.decompress(&bytes[memory_len(state.total_in())..], &mut part, FlushDecompress::None);
         let status = status.map_err(|error| Problem::Bad(format!("has bytes that are not zlib: {error}")))?;
-        let written = state.total_out() - before;
-        out.truncate(at + memory_len(written));
-        if status == Status::StreamEnd {
-            return Ok(());
-        }
-        if out.len() - start > MOST || written == 0 && memory_len(state.total_in()) == bytes.len() {
-            return Err(Problem::Bad("has a zlib stream that is cut or too long".into()));
+        let written = memory_len(state.total_out() - before);
+        each(&part[..written]);
+        match status {
+            Status::StreamEnd if memory_len(state.total_in()) == bytes.len() => return Ok(()),
+            Status::StreamEnd => return Err(Problem::Bad("has bytes behind the end of its zlib stream".into())),
+            _ if written == 0 && memory_len(state.total_in()) == bytes.len() => {
+                return Err(Problem::Bad("has a zlib stream that is cut".into()));
+            }
+            _ => {}
         }
     }
 }

@@ -123,6 +123,7 @@ impl Resolver<'_> {
             None => return Err(self.refused(&name, "no record has it")),
         };
         self.check_kind(&name, stats)?;
+        self.check_steps(feature, stats, &name)?;
         if feature.declared.as_ref().is_some_and(|declared| declared.only_offsets) {
             return Self::offsets(feature, name, index);
         }
@@ -171,6 +172,18 @@ impl Resolver<'_> {
 
     fn spec(name: &str, dtype: Dtype, shape: Vec<u64>) -> Result<TensorSpec> {
         TensorSpec::new(dtype, shape).map_err(|detail| Error::bad_request(format!("feature {name:?}: {detail}")))
+    }
+
+    /// Refuses steps of several values of bytes, which would need an axis of their own.
+    fn check_steps(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<()> {
+        let is_bytes = matches!(feature.key, Key::List(_)) && stats.kind.as_ref().is_some_and(|kind| kind.value == Kind::Bytes);
+        let several =
+            stats.per_step.as_ref().and_then(|values| if values.value == 1 { values.odd } else { Some((values.record, values.value)) });
+        match several.filter(|_| is_bytes && !self.wanted().flatten) {
+            Some((record, count)) => Err(self
+                .refused(name, format!("a step of record {record} has {count} values, expected one: --flatten makes a row of each value"))),
+            None => Ok(()),
+        }
     }
 
     /// The shape that is asked for or said, with `None` for the axis that is as long as needed.

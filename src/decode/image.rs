@@ -128,6 +128,10 @@ impl ImageChoices {
     /// # Errors
     /// Why it cannot be decoded.
     pub(crate) fn look(self, bytes: &[u8]) -> Result<ImageForm, String> {
+        fenced(|| self.look_unfenced(bytes))
+    }
+
+    fn look_unfenced(self, bytes: &[u8]) -> Result<ImageForm, String> {
         let form = match FileKind::sniff(bytes) {
             Some(FileKind::Jpeg) => jpeg_form(bytes)?,
             Some(FileKind::Png) => png_form(&png_reader(bytes)?),
@@ -147,15 +151,19 @@ impl ImageChoices {
     /// # Errors
     /// Why it cannot be decoded.
     pub(crate) fn decode(self, bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
+        fenced(|| self.decode_unfenced(bytes, form, out))
+    }
+
+    fn decode_unfenced(self, bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
         if form.dtype == Dtype::Float32 {
             // Each sample is as long as the four channels it was stored as.
-            return self.decode(bytes, &ImageForm { channels: 4, dtype: Dtype::UInt8, ..*form }, out);
+            return self.decode_unfenced(bytes, &ImageForm { channels: 4, dtype: Dtype::UInt8, ..*form }, out);
         }
         match FileKind::sniff(bytes) {
             Some(FileKind::Png) => decode_png(bytes, form, out),
             _ if form.dtype == Dtype::UInt16 => {
                 let mut narrow = vec![0; out.len() / 2];
-                self.decode(bytes, &ImageForm { dtype: Dtype::UInt8, ..*form }, &mut narrow)?;
+                self.decode_unfenced(bytes, &ImageForm { dtype: Dtype::UInt8, ..*form }, &mut narrow)?;
                 widen(&narrow, out);
                 Ok(())
             }
@@ -163,6 +171,12 @@ impl ImageChoices {
             _ => decode_jpeg(bytes, form, out),
         }
     }
+}
+
+/// A decoder that gives up on bytes it was not made for is an error like others: they come from files, and end nothing but their
+/// conversion.
+fn fenced<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err("its decoder failed on it".into()))
 }
 
 fn jpeg_options() -> DecoderOptions {
@@ -211,12 +225,31 @@ fn decode_with_turbo(bytes: &[u8], form: &ImageForm, out: &mut [u8], jpeg: Jpeg)
 type PngReader<'a> = png::Reader<Cursor<&'a [u8]>>;
 
 fn png_reader(bytes: &[u8]) -> Result<PngReader<'_>, String> {
+    check_palette(bytes)?;
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: DECODER_BYTES });
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     // Palettes become colours, short samples bytes.
     decoder.set_transformations(Transformations::EXPAND);
     decoder.read_info().map_err(|error| format!("PNG: {error}"))
+}
+
+/// Refuses a palette that is cut, which the decoder would look up an entry behind the end of.
+fn check_palette(bytes: &[u8]) -> Result<(), String> {
+    const SIGNATURE: usize = 8;
+    let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
+    // A length, a name, so many bytes, a checksum.
+    while let Some((header, behind)) = rest.split_first_chunk::<8>() {
+        let len = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+        match &header[4..] {
+            b"PLTE" if !len.is_multiple_of(3) || len > 3 * 256 => {
+                return Err(format!("PNG: a palette of {len} bytes, expected three for each colour, 256 at most"));
+            }
+            b"IDAT" => break,
+            _ => rest = behind.get(memory_len(u64::from(len) + 4)..).unwrap_or_default(),
+        }
+    }
+    Ok(())
 }
 
 /// As TensorFlow has it: transparency counts in images with a palette, and where it is a channel.

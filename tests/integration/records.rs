@@ -11,7 +11,7 @@ use mmconvert::{
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::record_files::{Values, compress, example, frame, frames};
+use crate::record_files::{Values, compress, example, field, frame, frames, varint};
 use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_text, stderr};
 
 /// Converts one feature; the data of each array.
@@ -420,6 +420,47 @@ fn a_record_larger_than_the_memory_is_a_limit_and_one_that_fits_is_not() {
     let memory = |mib| convert(&path, "x", Options::new().memory(Budget::mib(mib)));
     assert!(matches!(memory(24), Err(Error::Limit { .. })));
     assert_eq!(memory(256).unwrap()[0].1.len(), 16 << 20);
+}
+
+#[test]
+fn files_that_end_where_a_batch_does_are_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("even.tfrecord");
+    // Frames of 64 bytes fill batches of any power of two; a long record at the end makes its batch longer.
+    for (short, long) in [(1 << 15, 0), (1 << 16, 0), (100, 3 << 20), (0, 2 << 20), (1, (2 << 20) - 64 - 28)] {
+        let mut all: Vec<Vec<u8>> = (0..short).map(|i| vec![(i % 7) as u8; 48]).collect();
+        all.extend((long > 0).then(|| vec![9; long]));
+        fs::write(&path, frames(&all)).unwrap();
+        for mib in [20, 24, 64, 256] {
+            let wanted = with(RecordOptions::new().read_as(None, ReadAs::String)).strings(Strings::Offsets).memory(Budget::mib(mib));
+            match convert(&path, "records", wanted) {
+                Ok(parts) => assert!(elements(&parts[0].1, &parts[1].1) == all, "{short} {long} {mib}"),
+                Err(error) => assert!(matches!(error, Error::Limit { .. }) && long > 0 && mib < 64, "{short} {long} {mib}: {error}"),
+            }
+        }
+    }
+    let path = dir.path().join("even.raw");
+    for len in [65_536, 640_000, 2 << 20] {
+        fs::write(&path, vec![3; len]).unwrap();
+        let wanted = with(RecordOptions::new().raw(None, Dtype::UInt8).shape(None, &[len as i64])).memory(Budget::mib(24));
+        assert!(matches!(convert(&path, "frames", wanted), Ok(_) | Err(Error::Limit { .. })), "{len}");
+    }
+}
+
+#[test]
+fn a_few_bytes_that_stand_for_much_take_little_memory_or_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("splat.tfrecord");
+    let shape = |dims: &[u64]| dims.iter().flat_map(|&dim| field(2, &[vec![8], varint(dim)].concat())).collect::<Vec<_>>();
+    let tensor = |dtype: u8, dims: &[u64]| [vec![8, dtype], field(2, &shape(dims))].concat();
+    for values in [vec![tensor(7, &[1 << 40])], vec![tensor(1, &[1 << 40])], vec![tensor(1, &[1000, 1000]); 500]] {
+        fs::write(&path, frames(&[example(&[("x", Values::Bytes(values))], true)])).unwrap();
+        for records in [RecordOptions::new(), RecordOptions::new().flatten(true), RecordOptions::new().ragged(None, Ragged::Offsets)] {
+            let records = records.read_as(None, ReadAs::Tensor);
+            let error = convert(&path, "x", with(records).strings(Strings::Offsets).memory(Budget::mib(32))).unwrap_err();
+            assert!(matches!(error, Error::Limit { .. } | Error::Malformed { .. } | Error::Unsupported { .. }), "{error:?}");
+        }
+    }
 }
 
 #[test]

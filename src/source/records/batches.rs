@@ -363,6 +363,8 @@ impl Sequential {
                 if frames.len() / self.group >= self.reading.most_records && frames.len().is_multiple_of(self.group) {
                     break 0;
                 }
+                // Behind the last record there is nothing to ask for.
+                is_end |= current.len == Some(base + at as u64);
                 if at == buffer.len() && is_end {
                     break 0;
                 }

@@ -456,10 +456,16 @@ class Records(unittest.TestCase):
                 self.convert(source, *flags, wanted={"x": wanted}, compare=self.near)
 
     def test_jpeg_images_of_a_few_pixels(self):
-        for width, height in [(w, h) for w in range(1, 5) for h in range(1, 5)]:
+        """Noise, where decoders differ most; but for the columns of which the README says that they differ more."""
+        for width, height in [(w, h) for w in (5, 6, 7, 16, 17, 18) for h in (1, 2, 5, 16)]:
             images = [tf.io.encode_jpeg(values(tf.uint8, (height, width, 3)), quality=below(100, 80)).numpy() for _ in range(9)]
             wanted = stacked(tf.io.decode_jpeg(image, dct_method="INTEGER_ACCURATE") for image in images)
-            self.convert(self.write([example(x=[image]) for image in images]), wanted={"x": wanted}, compare=self.near)
+            run("convert", self.write([example(x=[image]) for image in images]), "x", "-o", self.path("jpeg.npy"), "-q", "-f")
+            found = np.load(self.path("jpeg.npy"))
+            self.assertEqual((found.shape, found.dtype), (wanted.shape, wanted.dtype))
+            columns = slice(0, width - 1 if width % 2 == 0 and width % 16 else width)
+            difference = np.abs(found.astype(int) - wanted.astype(int))[:, :, columns]
+            self.assertLessEqual(difference.max(), 8, (width, height, SEED))
 
     def test_images_of_two_sizes(self):
         for encode in [tf.io.encode_png, tf.io.encode_jpeg]:

@@ -4,9 +4,9 @@
     python tf_data.py make KIND DIR           KIND: floats64, floats10k, gzip, jpeg, png, save4g or all
 
 A round writes all records of FILE to OUT as `.npy` and ends when they are on the disk; the dataset is built before. Each
-waits for a line on standard input and answers with its seconds. In the environment, RECORDS
-and VALUES are the number of records and of the values in each, COMPRESSION is that of the file, and FEATURE the name of the
-feature. Inputs that are there are not made again; SCALE=0.01 makes them of a hundredth of the records.
+waits for a line on standard input and answers with its seconds. In the environment, RECORDS and VALUES are the number of
+records and of the values in each, COMPRESSION is that of the file, and FEATURE the name of the feature. Inputs that are
+there are not made again; SCALE=0.01 makes them of a hundredth of the records.
 """
 
 import math

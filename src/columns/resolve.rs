@@ -500,8 +500,10 @@ impl Resolver<'_> {
         let item = Item::Text(Text { form, in_tensors });
         if form == TextForm::Bytes {
             let is_free = self.wanted().flatten || declared.is_some_and(|declared| declared.flat);
-            if !is_free {
-                self.check_even(stats, &name)?;
+            if !is_free && self.check_even(stats, &name).is_err() {
+                let detail =
+                    "its records have different numbers of strings, which as offsets would make three arrays: --strings pad or --flatten";
+                return Err(self.refused(&name, detail));
             }
             let units = Units::Values((!is_free).then_some(first));
             let spec = Self::spec(&name, Dtype::UInt8, Vec::new())?;

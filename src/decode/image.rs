@@ -207,7 +207,7 @@ fn decode_jpeg(bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), Str
         // Grey images are not spread over three channels by the decoder.
         let mut grey = vec![0; size];
         decoder.decode_into(&mut grey).map_err(failed)?;
-        return convert_channels(&grey, size / memory_len(form.height * form.width).max(1), 1, form, out);
+        return convert_channels(&grey, size / memory_len(form.height * form.width).max(1), 1, u8::MAX.into(), form, out);
     }
     decoder.decode_into(out).map_err(failed)
 }
@@ -289,7 +289,9 @@ fn decode_png(bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), Stri
     } else {
         let mut decoded = vec![0; size];
         reader.next_frame(&mut decoded).map_err(failed)?;
-        convert_channels(&decoded, color.samples(), if depth == BitDepth::Sixteen { 2 } else { 1 }, form, out)?;
+        // TensorFlow takes the depth of the file, also where samples were made bytes.
+        let opaque = (1 << reader.info().bit_depth as u32) - 1;
+        convert_channels(&decoded, color.samples(), if is_wide { 2 } else { 1 }, opaque, form, out)?;
     }
     reader.finish().map_err(failed)?;
     if depth == BitDepth::Sixteen {
@@ -306,8 +308,8 @@ fn widen(narrow: &[u8], out: &mut [u8]) {
 
 /// Puts pixels of `from` channels, of `size` bytes a sample, into `out` with the channels of `form`.
 ///
-/// As libpng does it for TensorFlow: grey is repeated, a missing alpha is opaque, colours become grey by its weights.
-fn convert_channels(pixels: &[u8], from: usize, size: usize, form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
+/// As libpng does it for TensorFlow: grey is repeated, a missing alpha is `opaque`, colours become grey by its weights.
+fn convert_channels(pixels: &[u8], from: usize, size: usize, opaque: u32, form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
     let to = memory_len(form.channels);
     if !(1..=4).contains(&to) || !(1..=4).contains(&from) {
         return Err(format!("{from} channels cannot become {to}"));
@@ -317,7 +319,6 @@ fn convert_channels(pixels: &[u8], from: usize, size: usize, form: &ImageForm, o
         [high, low] => u32::from(*high) << 8 | u32::from(*low),
         _ => 0,
     };
-    let opaque = if size == 2 { u32::from(u16::MAX) } else { u32::from(u8::MAX) };
     for (pixel, place) in pixels.chunks_exact(from * size).zip(out.chunks_exact_mut(to * size)) {
         let is_colour = from >= 3;
         for (channel, place) in place.chunks_exact_mut(size).enumerate() {

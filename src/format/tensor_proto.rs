@@ -92,7 +92,7 @@ impl<'a> TensorProto<'a> {
                 }
                 normalise_bools(out);
             }
-            sign_extend(dtype, out);
+            cut_small(dtype, out);
             return Ok(());
         }
         let mut filled = 0;
@@ -106,6 +106,7 @@ impl<'a> TensorProto<'a> {
             filled += itemsize;
             Ok(())
         })?;
+        cut_small(dtype, &mut out[..filled]);
         if filled == 0 {
             out.fill(0);
         } else {
@@ -264,17 +265,15 @@ pub(crate) fn int_fits(dtype: Dtype, value: i64) -> bool {
     range.contains(&value)
 }
 
-/// Only the low bits of a small integer count; NumPy's types have its sign in the others.
-fn sign_extend(dtype: Dtype, out: &mut [u8]) {
+/// Only the low bits of a small integer count, and TensorFlow's arrays have no others.
+fn cut_small(dtype: Dtype, out: &mut [u8]) {
     let bits = match dtype {
-        Dtype::Int4 | Dtype::UInt4 => 4,
-        Dtype::Int2 | Dtype::UInt2 => 2,
+        Dtype::Int4 | Dtype::UInt4 => 0x0f,
+        Dtype::Int2 | Dtype::UInt2 => 0x03,
         _ => return,
     };
-    let shift = 8 - bits;
-    let is_signed = dtype.is_signed_int() == Some(true);
     for byte in out {
-        *byte = if is_signed { ((*byte << shift).cast_signed() >> shift).cast_unsigned() } else { *byte << shift >> shift };
+        *byte &= bits;
     }
 }
 
@@ -332,8 +331,10 @@ mod tests {
     }
 
     #[test]
-    fn small_integers_keep_their_sign() {
+    fn small_integers_are_their_low_bits() {
         let (_, out) = fill(b"\x08\x1d\x12\x04\x12\x02\x08\x03\x22\x03\x01\xff\x0f").unwrap();
-        assert_eq!(out, [1, 0xff, 0xff]);
+        assert_eq!(out, [1, 0x0f, 0x0f]);
+        let (_, out) = fill(b"\x08\x1d\x12\x04\x12\x02\x08\x01\x3a\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").unwrap();
+        assert_eq!(out, [0x0f]);
     }
 }

@@ -1,12 +1,14 @@
 //! Frames of one size, and nothing else: standard input, a pipe, a file.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::Container;
 use super::driver::Driver;
-use super::records::{Declared, Encoding, Feature, Framing, Inputs, Items, Key, RecordContainer, RecordFile, RecordSet};
+use super::records::{Declared, Encoding, Feature, Framing, Inputs, Items, Key, Patient, RecordContainer, RecordFile, RecordSet};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -43,10 +45,11 @@ impl Driver for RawStream {
         let frame = frame(path, options)?;
         let is_stdin = path == Path::new(STDIN);
         let inputs = if is_stdin {
-            Inputs::Once(Mutex::new(Some(Box::new(io::stdin()))), "standard input".into())
+            let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("open", Path::new("standard input")))?;
+            Inputs::Once(Mutex::new(Some(Box::new(Patient::new(File::from(stdin), &options.cancel)))), "standard input".into())
         } else if look_at(path)? == Found::Other {
-            let pipe = std::fs::File::open(path).map_err(Error::io("open", path))?;
-            Inputs::Once(Mutex::new(Some(Box::new(pipe))), path.to_owned())
+            let pipe = File::open(path).map_err(Error::io("open", path))?;
+            Inputs::Once(Mutex::new(Some(Box::new(Patient::new(pipe, &options.cancel)))), path.to_owned())
         } else {
             Inputs::Files(vec![RecordFile { path: path.to_owned(), expected: None }])
         };

@@ -110,9 +110,13 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
         }
         warnings.push(format!("{}: {detail}", path.display()));
     }
-    let safe = Path::new(&metadata.run_id).file_name().is_some_and(|name| name.to_str() == Some(&metadata.run_id));
+    let is_name = Path::new(&metadata.run_id).file_name().is_some_and(|name| name.to_str() == Some(&metadata.run_id));
+    let safe = is_name && !metadata.run_id.contains('\0');
     let run = dir.join(&metadata.run_id);
-    if !safe || look_at(&run)? != Found::Directory {
+    if !safe {
+        return Err(Error::malformed(&path, "snapshot metadata", format!("run_id {:?} is no name of a folder", metadata.run_id)));
+    }
+    if look_at(&run)? != Found::Directory {
         return Err(Error::NotFound {
             what: "snapshot",
             detail: format!("{} names the folder {:?}, which is not there", path.display(), metadata.run_id),

@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::Container;
 use super::driver::Driver;
 use super::raw_stream::of_frames;
-use super::records::{Framing, Inputs, RecordContainer, ppm_header};
+use super::records::{Framing, Inputs, Patient, RecordContainer, ppm_header, read_error};
+use crate::cancel::CancelToken;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -39,7 +41,7 @@ impl Driver for Video {
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let frame = first_frame(path)?;
+        let frame = first_frame(path, &options.cancel)?;
         let records = crate::source::records::RecordSet { framing: Framing::Ppm, ..of_frames(Inputs::Video(path.to_owned()), &frame) };
         Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)))
     }
@@ -59,15 +61,15 @@ fn is_video(front: &[u8; 12]) -> bool {
 }
 
 /// How large the frames are.
-fn first_frame(path: &Path) -> Result<TensorSpec> {
-    let mut frames = start(path, &["-frames:v", "1"])?;
+fn first_frame(path: &Path, cancel: &CancelToken) -> Result<TensorSpec> {
+    let mut frames = start(path, &["-frames:v", "1"], cancel)?;
     let mut front = Vec::new();
     let header = loop {
         if let Some(header) = ppm_header(&front).map_err(|detail| Error::malformed(path, "video", detail))? {
             break header;
         }
         let mut next = [0];
-        match frames.read(&mut next).map_err(|error| Error::malformed(path, "video", error.to_string()))? {
+        match frames.read(&mut next).map_err(|error| read_error(path, 0, error))? {
             0 => return Err(Error::malformed(path, "video", "ffmpeg found no frame in it")),
             _ => front.push(next[0]),
         }
@@ -80,11 +82,11 @@ fn first_frame(path: &Path) -> Result<TensorSpec> {
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no `ffmpeg`.
-pub(crate) fn decode(path: &Path) -> Result<Box<dyn Read + Send>> {
-    Ok(Box::new(start(path, &[])?))
+pub(crate) fn decode(path: &Path, cancel: &CancelToken) -> Result<Box<dyn Read + Send>> {
+    Ok(Box::new(start(path, &[], cancel)?))
 }
 
-fn start(path: &Path, more: &[&str]) -> Result<Frames> {
+fn start(path: &Path, more: &[&str], cancel: &CancelToken) -> Result<Frames> {
     // A name can neither be an option nor an address.
     let mut input = std::ffi::OsString::from("file:");
     input.push(path);
@@ -92,6 +94,8 @@ fn start(path: &Path, more: &[&str]) -> Result<Frames> {
     command.args(["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe", "-i"]).arg(input);
     // Every frame once, whatever its time.
     command.args(["-map", "0:v:0", "-vsync", "passthrough"]).args(more).args(["-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]);
+    // A signal to us is not one to it: it ends when we do.
+    command.process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
@@ -113,7 +117,7 @@ fn start(path: &Path, more: &[&str]) -> Result<Frames> {
         let _ = io::copy(&mut stderr, &mut io::sink());
         String::from_utf8_lossy(&text).trim().to_owned()
     });
-    Ok(Frames { child, stdout, complaints: Some(complaints) })
+    Ok(Frames { child, stdout: Patient::new(stdout, cancel), complaints: Some(complaints) })
 }
 
 const MOST_COMPLAINTS: u64 = 4096;
@@ -121,7 +125,7 @@ const MOST_COMPLAINTS: u64 = 4096;
 /// What `ffmpeg` writes. It ends well only if `ffmpeg` does.
 struct Frames {
     child: Child,
-    stdout: ChildStdout,
+    stdout: Patient<ChildStdout>,
     complaints: Option<std::thread::JoinHandle<String>>,
 }
 
@@ -131,8 +135,9 @@ impl Read for Frames {
         if read == 0 && !buf.is_empty() {
             let status = self.child.wait()?;
             let complaints = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-            if !status.success() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("ffmpeg failed ({status}): {complaints}")));
+            // It goes on after damages, and tells of them.
+            if !status.success() || !complaints.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("ffmpeg ({status}): {complaints}")));
             }
         }
         Ok(read)

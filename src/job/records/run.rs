@@ -25,6 +25,7 @@ impl Pass<'_> {
             verify: options.verify,
             salvage: options.records.salvage,
             calls: options.calls(),
+            cancel: options.cancel.clone(),
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
         let known = batches.known().filter(|_| !Self::skips(options));

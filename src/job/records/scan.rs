@@ -35,6 +35,7 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
         verify: options.verify,
         salvage: options.records.salvage,
         calls: options.calls(),
+        cancel: options.cancel.clone(),
     };
     let mut batches = set.open(reading, &Pool::new(memory_bytes))?;
     let is_compressed = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Zlib);

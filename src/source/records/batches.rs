@@ -15,6 +15,7 @@ use super::batch::{Batch, wrong_checksum};
 use super::bytes::{self, Compression, FileBytes};
 use super::framing::{Framing, Step};
 use super::pool::{Held, Pool};
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::os::{Calls, Cold};
@@ -54,6 +55,7 @@ pub(crate) struct Reading {
     /// Whether what lies behind a damage is given up instead of everything.
     pub(crate) salvage: bool,
     pub(crate) calls: Calls,
+    pub(crate) cancel: CancelToken,
 }
 
 /// Whatever hands out batches, the first one first.
@@ -351,13 +353,11 @@ impl Sequential {
             let filled = buffer.len();
             buffer.resize(wanted, 0);
             let From::Bytes(bytes) = &mut current.from else { return Err(Error::bad_request("these records are read by their headers")) };
-            match bytes::read_full(bytes.as_mut(), &mut buffer[filled..]) {
-                Ok(read) => buffer.truncate(filled + read),
-                Err(error) => {
-                    problem = Some(bytes::read_error(&current.path, base + filled as u64, error));
-                    buffer.truncate(filled);
-                }
-            }
+            let (read, result) = bytes::read_full(bytes.as_mut(), &mut buffer[filled..]);
+            buffer.truncate(filled + read);
+            // What came before is used still.
+            let failure = result.map_err(|error| bytes::read_error(&current.path, base + buffer.len() as u64, error)).err();
+            problem = problem.or(failure);
             is_end |= buffer.len() < wanted;
             let needed = loop {
                 if frames.len() / self.group >= self.reading.most_records && frames.len().is_multiple_of(self.group) {

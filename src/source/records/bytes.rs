@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +10,11 @@ use std::sync::Arc;
 use byteorder::{BigEndian, ByteOrder as _};
 use flate2::bufread::MultiGzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use serde::Serialize;
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::os::{self, Calls, Cold};
@@ -182,7 +186,8 @@ impl Snappy {
     fn next_block(&mut self) -> io::Result<bool> {
         let start = self.input.at;
         let mut header = [0; 4];
-        let have = read_full(&mut self.input, &mut header)?;
+        let (have, result) = read_full(&mut self.input, &mut header);
+        result?;
         let len = BigEndian::read_u32(&header) as usize;
         let left = self.input.len - self.input.at;
         if have == 0 {
@@ -227,25 +232,54 @@ impl Read for Snappy {
     }
 }
 
-/// Fills `buf` as far as there are bytes.
-pub(crate) fn read_full(bytes: &mut (impl Read + ?Sized), buf: &mut [u8]) -> io::Result<usize> {
+/// Bytes of a pipe, which may keep us waiting: whoever cancels does not.
+#[derive(Debug)]
+pub(crate) struct Patient<R> {
+    pipe: R,
+    cancel: CancelToken,
+}
+
+impl<R: Read + AsFd> Patient<R> {
+    pub(crate) fn new(pipe: R, cancel: &CancelToken) -> Self {
+        Self { pipe, cancel: cancel.clone() }
+    }
+}
+
+impl<R: Read + AsFd> Read for Patient<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        const LOOK_UP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        while !self.cancel.is_cancelled() {
+            let mut waiting = [PollFd::new(&self.pipe, PollFlags::IN)];
+            match rustix::event::poll(&mut waiting, Some(&LOOK_UP)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return self.pipe.read(buf),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::ConnectionAborted.into())
+    }
+}
+
+/// Fills `buf` as far as there are bytes; how many there were, and what ended them if that was no end.
+pub(crate) fn read_full(bytes: &mut (impl Read + ?Sized), buf: &mut [u8]) -> (usize, io::Result<()>) {
     let mut filled = 0;
     while filled < buf.len() {
         match bytes.read(&mut buf[filled..]) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (filled, Err(error)),
         }
     }
-    Ok(filled)
+    (filled, Ok(()))
 }
 
 /// Puts the blame for a read that failed: on the file's content, or on what it lies on.
 pub(crate) fn read_error(path: &Path, at: u64, error: io::Error) -> Error {
     match error.kind() {
+        io::ErrorKind::ConnectionAborted => Error::Cancelled,
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
-            Error::malformed(path, format!("compressed data behind byte {at} of what they hold"), error.to_string())
+            Error::malformed_at(path, "contents", at, error.to_string())
         }
         _ => Error::io("read", path)(error),
     }
@@ -265,8 +299,8 @@ pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
     let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
     let stream = FileBytes::new(file, crate::os::Calls::Standard).map_err(failed)?;
     let mut header = [0; tfrecord::HEADER_LEN];
-    let read =
-        read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut header).map_err(|error| read_error(path, 0, error))?;
+    let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut header);
+    result.map_err(|error| read_error(path, 0, error))?;
     Ok(read == header.len() && tfrecord::data_len(&header).is_ok())
 }
 

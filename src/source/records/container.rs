@@ -110,6 +110,7 @@ impl RecordContainer {
             verify: false,
             salvage: self.options.records.salvage,
             calls: self.options.calls(),
+            cancel: self.options.cancel.clone(),
         };
         let mut batches = records.open(reading, &Pool::new(self.options.budget().as_bytes() / 4))?;
         if let Some(known) = batches.known() {

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 
 pub(crate) use batch::Batch;
 pub(crate) use batches::{Batches, Input, Reading, RecordFile, Sequential};
-pub(crate) use bytes::{Compression, starts_with_record};
+pub(crate) use bytes::{Compression, Patient, read_error, starts_with_record};
 pub(crate) use container::RecordContainer;
 pub(crate) use feature::{Declared, Encoding, Feature, Items, Key, RECORDS};
 pub(crate) use files::FileSet;
@@ -90,7 +90,7 @@ impl RecordSet {
                 let bytes = bytes.ok_or_else(|| Error::bad_request(format!("{} can be read once only, and has been", name.display())))?;
                 vec![Input::Stream(bytes, name.clone())]
             }
-            Inputs::Video(path) => vec![Input::Stream(super::video::decode(path)?, path.clone())],
+            Inputs::Video(path) => vec![Input::Stream(super::video::decode(path, &reading.cancel)?, path.clone())],
         };
         Ok(Box::new(Sequential::new(inputs, self.framing, self.group, reading, Arc::clone(pool))?))
     }

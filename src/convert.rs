@@ -210,7 +210,7 @@ impl<'a> Converter<'a> {
     }
 
     /// What a run with this output would read, write and use, for each array. No data are read or written for it, but the lengths
-    /// of strings: what the file system can do is tried with a byte of a file that never has a name.
+    /// of strings, and records where nobody says how many there are: what the file system can do is tried with a byte of a file that never has a name.
     ///
     /// # Errors
     /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice,
@@ -218,7 +218,7 @@ impl<'a> Converter<'a> {
     pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
         let options = self.options.settled();
         if let Some(pass) = self.pass(&options)? {
-            return pass.estimate(&options);
+            return pass.estimate(output.as_ref(), &options);
         }
         self.with_jobs(&options, |jobs| jobs.iter().map(|job| job.estimate(output.as_ref(), &options)).collect())
     }

@@ -163,8 +163,16 @@ fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, V
         facts.extend(listed);
     }
     if tensor.info().unsupported.is_none() {
-        for estimate in Converter::new(tensor)?.options(options.clone()).estimate(tensor.source().path())? {
-            facts.insert("conversion".into(), estimate_json(&estimate));
+        match Converter::new(tensor)?.options(options.clone()).estimate(tensor.source().path()) {
+            // What a conversion needs to be told, or cannot do, is a fact too.
+            Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. })) => {
+                facts.insert("conversion".into(), json!(error.to_string()));
+            }
+            estimates => {
+                for estimate in estimates? {
+                    facts.insert("conversion".into(), estimate_json(&estimate));
+                }
+            }
         }
     }
     Ok(())

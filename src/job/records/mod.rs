@@ -10,14 +10,14 @@ mod scan;
 mod sequencer;
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::columns::{Column, Resolver, needs_survey};
 use crate::convert::{Estimate, Report};
 use crate::error::{Error, Result};
-use crate::job::Outcome;
+use crate::job::{Outcome, nearest_directory};
 use crate::method::Method;
 use crate::options::{Layout, Options};
 use crate::plan::{MAX_BEHIND_BUFFERS, Memory, Resources, Shares};
@@ -42,13 +42,14 @@ const DECODER_SHARE: u64 = 2;
 
 /// Everything that a pass over records needs, before there is an output.
 pub(crate) struct Pass<'a> {
+    container: &'a RecordContainer,
+    /// The number of the set in it.
+    index: usize,
     set: &'a RecordSet,
     columns: Vec<Column>,
     locator: Locator,
     pub(crate) arrays: Vec<RecordArray>,
     rows: Range<u64>,
-    /// The source, for messages.
-    path: PathBuf,
     /// How many records there are, if somebody says so.
     expected: Option<u64>,
     shares: Shares,
@@ -141,12 +142,13 @@ impl<'a> Pass<'a> {
             starts.push(arrays.len());
         }
         let mut pass = Self {
+            container,
+            index: set,
             set: records,
             columns,
             locator: Locator::new(keys),
             arrays,
             rows,
-            path: container.path().to_owned(),
             expected,
             shares: Shares::default(),
             unit: 0,
@@ -229,8 +231,13 @@ impl<'a> Pass<'a> {
     }
 
     /// What the pass would read, write and use, as far as that is known.
-    pub(crate) fn estimate(&self, options: &Options) -> Result<Vec<Estimate>> {
-        let records = self.expected.map(|records| self.rows.end.min(records) - self.rows.start.min(records));
+    pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Vec<Estimate>> {
+        let method = match nearest_directory(output).map(|dir| PrivateFile::unnamed(dir, options.calls())) {
+            Some(Ok(file)) => Method::to_copy(&file, options.method)?,
+            _ => options.method.unwrap_or(Method::Portable),
+        };
+        let counted = if self.set.can_be_read_again() { Some(self.container.count(self.index)?) } else { None };
+        let records = self.expected.or(counted).map(|records| self.rows.end.min(records) - self.rows.start.min(records));
         let read_bytes = self.set.stored_bytes();
         self.arrays
             .iter()
@@ -250,7 +257,7 @@ impl<'a> Pass<'a> {
                     slice_bytes: self.unit,
                     threads: self.shares.threads,
                     memory_bytes: self.shares.fixed_bytes + self.shares.window_bytes,
-                    method: options.method.unwrap_or(Method::Portable),
+                    method,
                 })
             })
             .collect()

@@ -69,7 +69,7 @@ impl Pass<'_> {
         let records = records.into_inner();
         if let Some(expected) = self.set.total.filter(|&total| total != records && self.rows == (0..u64::MAX) && !options.records.salvage) {
             let detail = format!("its files have {records} elements, {expected} expected");
-            return Err(Error::malformed(&self.path, "source", detail).into());
+            return Err(Error::malformed(self.container.path(), "source", detail).into());
         }
         let rows = (0..self.arrays.len()).map(|array| self.rows_of(array, &totals, records, options)).collect::<Vec<_>>();
         for (at, (array, output)) in self.arrays.iter().zip(outputs).enumerate() {

@@ -170,6 +170,14 @@ impl RecordContainer {
     fn shape(feature: &Feature, survey: Option<&Survey>, set: &RecordSet) -> (Dtype, Vec<Option<u64>>) {
         let records = survey.filter(|survey| survey.is_complete).map(|survey| survey.records).or(set.expected());
         let stats = survey.and_then(|survey| survey.features.get(&feature.key));
+        if let Some(declared) = feature.declared.as_ref().filter(|declared| declared.flat) {
+            if declared.only_offsets {
+                return (Dtype::Int64, vec![records.map(|records| records + 1)]);
+            }
+            // As many rows as all records have together.
+            let (dtype, row) = crate::columns::natural_row(feature, stats, survey);
+            return (dtype, std::iter::once(None).chain(row).collect());
+        }
         let (dtype, row) = crate::columns::natural_row(feature, stats, survey);
         (dtype, [records].into_iter().chain(row).collect())
     }

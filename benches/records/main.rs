@@ -147,7 +147,7 @@ fn main() {
     println!("{:<10} {:>10} {:>10} {:>10}  {:>14} {:>14}", "", "mmconvert", "tf.data", "copy", "tf.data / ours", "ours / copy");
     for kind in KINDS.iter().filter(|kind| wanted.split(',').any(|name| name == kind.name)) {
         assert!(python().args(["make", kind.name]).arg(&dir).status().expect("Python with TensorFlow").success(), "the input is made");
-        let (file, out) = (dir.join(kind.file), dir.join("out"));
+        let (file, out) = (dir.join(kind.file), dir.join("output.npy"));
         for source in files(&file) {
             // Warm.
             std::io::copy(&mut fs::File::open(source).expect("the input"), &mut std::io::sink()).expect("the input");

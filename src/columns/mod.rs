@@ -143,7 +143,9 @@ impl Column {
             Arrange::Offsets(Units::Values(per_record)) => {
                 let (values, bytes) = self.item.count_bytes(stored)?;
                 match per_record {
-                    Some(expected) if *expected != values => Err(Self::odd_count(values, *expected)),
+                    Some(expected) if *expected != values => Err(Problem::Odd(format!(
+                        "has {values} strings, {expected} expected as in the first, which as offsets would make three arrays: --strings pad or --flatten"
+                    ))),
                     _ => Ok((values, bytes)),
                 }
             }
@@ -219,6 +221,11 @@ pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Opti
     let list = complete.and_then(|(stats, _)| same(&stats.counts));
     if let Some(declared) = &feature.declared {
         let mut shape = declared.shape.clone();
+        if let Some(tensor) =
+            stats.and_then(|stats| stats.tensor.as_ref()).filter(|_| declared.encoding == Encoding::Tensor && shape.is_empty())
+        {
+            shape = tensor.value.shape().iter().map(|&axis| tensor.odd.is_none().then_some(axis)).collect();
+        }
         if declared.encoding == Encoding::Image
             && let Some(form) = complete.and_then(|(stats, _)| stats.form.as_ref()).filter(|form| form.odd.is_none())
         {
@@ -256,6 +263,7 @@ pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Opti
 /// What `ls` says of a feature.
 pub(crate) fn describe(feature: &Feature, stats: &Stats, survey: &Survey) -> FeatureInfo {
     let kind = match (&feature.key, &stats.kind) {
+        (_, Some(kind)) if kind.odd.is_some() => "lists of several kinds",
         (_, Some(kind)) => kind.value.name(),
         (Key::Part(_), None) if stats.tensor.is_some() => "tensor",
         _ => "bytes",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::items::{Item, Text, TextForm, Units};
 use super::{Arrange, Column, Missing, Ragged, ReadAs, RecordOptions, unsupported};
-use crate::decode::image::ImageChoices;
+use crate::decode::image::{FileKind, ImageChoices};
 use crate::decode::{ByteOrder, Cast};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -343,10 +343,14 @@ impl Resolver<'_> {
             };
             return Err(self.refused(name, detail));
         };
+        let is_jpeg = stats.file_kind.as_ref().is_some_and(|kind| kind.value == FileKind::Jpeg || kind.odd.is_some());
+        if is_jpeg && choices.channels == Some(2) {
+            return Err(Error::bad_request(format!("feature {name:?}: a JPEG cannot have 2 channels, only 1, 3 or 4")));
+        }
         let form = choices.form(first.value);
         if let Some((record, odd)) = first.odd.map(|(record, odd)| (record, choices.form(odd))).filter(|(_, odd)| *odd != form) {
             let detail = format!(
-                "the image of record {record} has {odd}, that of record {} {form}: an array has one size. --rows converts those of one size; \
+                "the image of record {record} has {odd}, that of record {} {form}: an array has one size, and --channels N gives all the same channels. --rows converts those of one size; \
                  tf.image.resize or an image tool makes them equal before",
                 first.record
             );
@@ -486,7 +490,7 @@ impl Resolver<'_> {
             Strings::Offsets => TextForm::Bytes,
         };
         let width = match form {
-            TextForm::Padded => stats.longest.max(1),
+            TextForm::Padded => if in_tensors { stats.inner_longest } else { stats.longest }.max(1),
             TextForm::Bytes => 0,
             TextForm::Utf8 => {
                 let lossy = || Error::Lossy {
@@ -494,7 +498,9 @@ impl Resolver<'_> {
                     index: Vec::new(),
                     detail: "is no UTF-8: --strings pad or offsets keeps its bytes".into(),
                 };
-                stats.most_chars.filter(|_| true).or(stats.lengths.is_none().then_some(1)).ok_or_else(lossy)?.max(1)
+                let (chars, is_seen) =
+                    if in_tensors { (stats.inner_chars, stats.has_inner) } else { (stats.most_chars, stats.lengths.is_some()) };
+                chars.or((!is_seen).then_some(1)).ok_or_else(lossy)?.max(1)
             }
         };
         let item = Item::Text(Text { form, in_tensors });

@@ -78,6 +78,20 @@ impl<'a> TensorProto<'a> {
         Ok(proto)
     }
 
+    /// Whether bytes are as `tf.io.serialize_tensor` writes them: with a shape, and without fields that tensors do not have. Much else
+    /// can be read as a tensor, of zeros mostly.
+    pub(crate) fn is_likely(bytes: &'a [u8]) -> bool {
+        let mut has = [false; 2];
+        let are_known = Fields::new(bytes, 0, WHAT).all(|field| {
+            field.is_ok_and(|field| {
+                has[0] |= field.number == 1;
+                has[1] |= field.number == 2;
+                (1..=CONTENT).contains(&field.number) || TYPED.contains(&field.number)
+            })
+        });
+        are_known && has == [true; 2] && Self::parse(bytes, 0).is_ok()
+    }
+
     /// Fills `out`, which has the length of the tensor, with little-endian elements.
     ///
     /// With fewer values than elements the last one is repeated; without any all are zero.

@@ -249,7 +249,11 @@ fn missing_in(dir: &Path) -> String {
         0 => "it is empty".to_owned(),
         count => format!("found {count} entries: {}{}", shown.join(", "), if count > SHOWN { ", …" } else { "" }),
     };
-    format!("a checkpoint state file, a saved_model.pb or a single .index; {found}{}", instead(dir))
+    format!(
+        "a checkpoint state file, a saved_model.pb, a single .index, a dataset_info.json or a snapshot.metadata; {found}{} (files of records in it are named by a pattern: {}/*)",
+        instead(dir),
+        dir.display()
+    )
 }
 
 /// The names in a directory, sorted.

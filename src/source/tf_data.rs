@@ -250,6 +250,7 @@ pub(crate) struct Dealt {
     seen: u64,
     number: u64,
     is_over: bool,
+    salvage: bool,
     lost: Vec<String>,
 }
 
@@ -286,6 +287,7 @@ impl Dealt {
             seen: 0,
             number: 0,
             is_over: false,
+            salvage: reading.salvage,
             lost: Vec::new(),
         };
         for lane in 0..dealt.lanes.len() {
@@ -338,6 +340,11 @@ impl Batches for Dealt {
                 self.is_over = true;
                 break;
             };
+            if number != self.seen && self.salvage {
+                self.lost.push(format!("{}: element {} is missing; it and those behind it are lost", self.dir.display(), self.seen));
+                self.is_over = true;
+                break;
+            }
             if number != self.seen {
                 let detail = format!("the elements are not numbered 0, 1, 2 and so on: {} is missing, {number} follows", self.seen);
                 return Err(Error::malformed(&self.dir, "snapshot", detail));

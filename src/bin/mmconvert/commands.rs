@@ -24,6 +24,22 @@ fn open(args: &SourceArgs, options: &Options, common: &Common) -> Result<Source>
     Ok(source)
 }
 
+/// Refuses choices for features that are not converted.
+fn check_names(args: &Records, tensors: &[Tensor<'_>]) -> Result<()> {
+    let shapes = args.shape.iter().map(|choice| &choice.feature);
+    let raw = args.raw.iter().map(|choice| &choice.feature);
+    let read_as = args.read_as.iter().map(|choice| &choice.feature);
+    let named = shapes.chain(raw).chain(read_as).chain(args.ragged.iter().map(|choice| &choice.feature)).flatten();
+    // Names may have the split in front.
+    let is_there = |name: &str| tensors.iter().any(|tensor| format!("/{}", tensor.info().name.to_json()).ends_with(&format!("/{name}")));
+    for name in named {
+        if !is_there(name) {
+            return Err(Error::BadRequest { detail: format!("there is a choice for {name:?}, which is not converted") });
+        }
+    }
+    Ok(())
+}
+
 /// The choices for records.
 fn records(args: &Records) -> RecordOptions {
     let mut records = RecordOptions::new().flatten(args.flatten).salvage(args.salvage).jpeg(args.jpeg);
@@ -201,6 +217,8 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let options = with_form(options, &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
     let source = open(&args.source, &options, common)?;
     let tensors = source.select(&bytes(&args.names))?;
+    warn(&source, common);
+    check_names(&args.records, &tensors)?;
     if tensors.is_empty() {
         return Err(Error::Unsupported { what: format!("converting {}", source.path().display()), detail: "it holds no tensors".into() });
     }
@@ -367,6 +385,7 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     }
     let options = options(&args.resources, &args.records).records(wanted).strings(args.strings).cancel(cancel);
     let source = Source::open_with(&args.against, args.format.as_deref(), &options)?;
+    warn(&source, common);
     let mut results = Vec::new();
     let mut different = false;
     for (path, tensor, cast) in pairs(args, &source)? {

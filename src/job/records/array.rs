@@ -15,6 +15,8 @@ pub(crate) struct RecordArray {
     /// Which of the columns.
     pub(crate) column: usize,
     pub(crate) part: Part,
+    /// The feature, for messages.
+    pub(super) name: String,
     /// The dtypes that are reported.
     pub(crate) dtype: Dtype,
     pub(super) source_dtype: Dtype,
@@ -38,7 +40,7 @@ impl RecordArray {
             let decoder = Decoder::new((row.dtype(), crate::decode::ByteOrder::Little), (written, options.byte_order), options.strict)?;
             let descr = written.descr_in(options.byte_order)?;
             let order = if is_text && row.dtype() == Dtype::UInt8 { '|' } else { descr.chars().next().unwrap_or('|') };
-            Ok(Self { column: index, part, dtype, source_dtype, row, written, decoder, is_text, extra, order })
+            Ok(Self { column: index, part, name: column.name.clone(), dtype, source_dtype, row, written, decoder, is_text, extra, order })
         };
         let row = TensorSpec::new(source, column.row_shape()).map_err(Error::bad_request)?;
         if row.shape().len() + usize::from(!column.is_text) > MAX_NDIM {

@@ -11,7 +11,7 @@ mod sequencer;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::columns::{Column, Resolver, needs_survey};
@@ -58,6 +58,8 @@ pub(crate) struct Pass<'a> {
     batch_memory: u64,
     /// What a record may have for a column, decoded.
     most_output: u64,
+    /// Held by whoever decodes a record that takes more than its own share.
+    large: Mutex<()>,
     /// Where in the arrays those of each column start.
     starts: Vec<usize>,
 }
@@ -117,7 +119,7 @@ impl<'a> Pass<'a> {
         };
         let mut survey = if is_looked_at { look(false)? } else { Arc::default() };
         // What no record is wanted of is told from others.
-        if is_looked_at && survey.records == 0 && rows.is_empty() {
+        if is_looked_at && survey.records == 0 && rows != (0..u64::MAX) {
             survey = container.survey(set, false)?;
         }
         if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, options)) {
@@ -155,6 +157,7 @@ impl<'a> Pass<'a> {
             stage: 0,
             batch_memory: 0,
             most_output: 0,
+            large: Mutex::default(),
             starts,
         };
         pass.share_memory(heap_bytes, options)?;
@@ -215,7 +218,7 @@ impl<'a> Pass<'a> {
         let over = left / 2 - workers;
         let is_open = self.columns.iter().any(|column| !column.is_row_per_record());
         let shared = if is_open { over / 2 } else { 0 };
-        self.most_output = self.stage + shared / threads;
+        self.most_output = self.stage + shared;
         let workers = workers + shared;
         self.batch_memory = left - left / 4 - workers;
         self.shares = Shares {

@@ -53,7 +53,7 @@ impl Output<'_> {
                 let row = array.row.elements().max(1);
                 let index = [vec![element / row], unravel(element % row, array.row.shape())].concat();
                 let detail = array.decoder.explain(&part[odd * stored..][..stored], &cast[odd * written..][..written]);
-                Error::Lossy { what: "the array".into(), index, detail }
+                Error::Lossy { what: format!("feature {:?}", array.name), index, detail }
             })?;
             self.place(first * written as u64, cast)?;
         }

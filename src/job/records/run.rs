@@ -34,7 +34,8 @@ impl Pass<'_> {
             if let (Some(records), true) =
                 (known, self.columns[array.column].is_row_per_record() || array.extra > 0 && array.is_record_offsets(&self.columns))
             {
-                let nbytes = (records + array.extra)
+                let nbytes = records
+                    .saturating_add(array.extra)
                     .checked_mul(array.written_row())
                     .ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
                 shares.total_bytes = shares.total_bytes.saturating_add(nbytes);
@@ -44,26 +45,29 @@ impl Pass<'_> {
         let meter = Meter::new(&shares, options);
         let sequencer = Sequencer::new(self.totals());
         let records = AtomicU64::new(0);
-        let failed_column = Mutex::new(None);
+        let failed_column: Mutex<Option<(u64, Option<usize>)>> = Mutex::new(None);
         let result = crate::pool::run(
             self.shares.threads,
             &options.cancel,
-            || batches.next_batch(),
+            || {
+                // Given up with its batch, wherever that happens, so that nobody waits for it.
+                let turn = |batch: &Batch| Turn { sequencer: &sequencer, number: batch.number, taken: false };
+                Ok(batches.next_batch()?.map(|batch| (turn(&batch), batch)))
+            },
             Lent::default,
-            |mut batch, lent| {
-                let turn = Turn { sequencer: &sequencer, number: batch.number, taken: false };
+            |(turn, mut batch), lent| {
                 batch.load()?;
                 records.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 self.work(&batch, turn, outputs, options, lent, &meter).map_err(|failure| {
                     let mut failed = failed_column.lock().unwrap_or_else(PoisonError::into_inner);
                     if failed.is_none_or(|(number, _)| batch.number < number) {
-                        *failed = failure.column.map(|column| (batch.number, column));
+                        *failed = Some((batch.number, failure.column));
                     }
                     failure.error
                 })
             },
         );
-        let column = failed_column.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, column)| column);
+        let column = failed_column.into_inner().unwrap_or_else(PoisonError::into_inner).and_then(|(_, column)| column);
         result.map_err(|error| Failure { column, error })?;
         let totals = sequencer.totals();
         let records = records.into_inner();
@@ -139,20 +143,22 @@ impl Pass<'_> {
             kept.extend(0..batch.len());
         }
         let needs_place = Self::skips(options) || !self.columns.iter().all(Column::is_row_per_record);
-        let mut before = vec![0; self.totals()];
+        let (mut before, mut is_large) = (vec![0; self.totals()], false);
         if needs_place {
             let mut counts = vec![0; self.totals()];
             counts[0] = kept.len() as u64;
             for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| !column.is_row_per_record()) {
                 for &record in &*kept {
                     let (units, items) = column.count(&stored(record, column)).map_err(failed(record, at))?;
-                    self.check_output(batch, record, column, items)?;
+                    is_large |= self.check_output(batch, record, column, units, items)? > self.stage;
                     counts[1 + 2 * at] += units;
                     counts[2 + 2 * at] += items;
                 }
             }
             before = turn.take(&counts)?;
         }
+        // What is larger than a worker's own share takes that of all, one after the other.
+        let _alone = is_large.then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
         let first = if Self::skips(options) { before[0] } else { batch.first };
         for (at, column) in self.columns.iter().enumerate() {
             let own = self.starts[at]..self.starts[at + 1];
@@ -200,14 +206,20 @@ impl Pass<'_> {
                 meter.add(stage.len() as u64, output.held());
             }
         }
+        if is_large {
+            stage.shrink_to(memory_len(self.stage));
+            units.shrink_to(memory_len(self.stage / 8));
+        }
         Ok(())
     }
 
-    /// Refuses a record that has more than a worker can hold at once.
-    fn check_output(&self, batch: &Batch, record: usize, column: &Column, items: u64) -> Result<()> {
-        let asked = items.saturating_mul(column.spec.nbytes());
-        if asked <= self.most_output || column.only_offsets {
-            return Ok(());
+    /// What a record takes when it is decoded. Refuses one that has more than a worker can hold at once.
+    fn check_output(&self, batch: &Batch, record: usize, column: &Column, units: u64, items: u64) -> Result<u64> {
+        // A unit is a length and an offset.
+        let values = if column.only_offsets { 0 } else { items.saturating_mul(column.spec.nbytes()) };
+        let asked = values.saturating_add(units.saturating_mul(16));
+        if asked <= self.most_output {
+            return Ok(asked);
         }
         let what = format!("memory for feature {:?} of {}", column.name, batch.describe(record));
         Err(Error::Limit { what, asked, allowed: Some(self.most_output) })

@@ -29,7 +29,7 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
     let memory_bytes = options.budget().as_bytes() / 4;
     let reading = Reading {
         batch_bytes: FIRST_BYTES.min(memory_len(memory_bytes / 8)),
-        most_records: memory_len(FIRST_RECORDS),
+        most_records: if complete { usize::MAX } else { memory_len(FIRST_RECORDS) },
         memory_bytes,
         rows: if complete { rows } else { rows.start..rows.end.min(rows.start.saturating_add(FIRST_RECORDS)) },
         verify: options.verify,

@@ -77,6 +77,7 @@ impl Batch {
     /// Reads and checks what has not been read and checked.
     pub(crate) fn load(&mut self) -> Result<()> {
         if let Some((file, cold, len)) = self.unread.take() {
+            self.bytes.reserve_exact(len);
             self.bytes.resize(len, 0);
             os::read_exact_at(&file, &mut self.bytes, self.base, self.calls, &cold).map_err(Error::io("read", &self.path))?;
         }
@@ -116,8 +117,9 @@ impl Drop for Batch {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.bytes);
         let mut state = self.held.pool.lock();
-        // One that a long record made longer is not kept.
-        if buffer.capacity() as u64 <= self.held.pool.limit / 4 && state.free.len() < 16 {
+        // Those that a long record made longer are not kept.
+        let kept: usize = state.free.iter().map(Vec::capacity).sum();
+        if (kept + buffer.capacity()) as u64 <= self.held.pool.limit / 8 {
             state.free.push(buffer);
         }
     }

@@ -271,8 +271,9 @@ impl Sequential {
     fn give_up(&mut self, current: &Current, error: Error) -> Result<()> {
         match error {
             Error::Malformed { .. } if self.reading.salvage => {
-                let behind = current.len.map(|len| format!(", {} bytes", len.saturating_sub(current.at))).unwrap_or_default();
-                self.lost.push(format!("{error}; what follows{behind} is lost, {} records are kept", current.records));
+                let behind = current.len.map(|len| format!(" ({} bytes)", len.saturating_sub(current.at))).unwrap_or_default();
+                let text = error.to_string().replace(SALVAGE_CONVERTS, "");
+                self.lost.push(format!("{text}; what follows{behind} is lost, {} records are kept", current.records));
                 Ok(())
             }
             error => Err(error),
@@ -351,6 +352,7 @@ impl Sequential {
         let (in_file, mut at, mut problem, mut is_end) = (current.records, 0, None, false);
         loop {
             let filled = buffer.len();
+            buffer.reserve_exact(wanted - filled);
             buffer.resize(wanted, 0);
             let From::Bytes(bytes) = &mut current.from else { return Err(Error::bad_request("these records are read by their headers")) };
             let (read, result) = bytes::read_full(bytes.as_mut(), &mut buffer[filled..]);
@@ -434,10 +436,13 @@ impl Sequential {
     }
 }
 
+/// What can be done about a damage.
+const SALVAGE_CONVERTS: &str = ", and --salvage converts them";
+
 fn whole(records: u64) -> String {
     match records {
         0 => "no record before it".to_owned(),
-        records => format!("the {records} records before it are whole, and --salvage converts them"),
+        records => format!("the {records} records before it are whole{SALVAGE_CONVERTS}"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
-use super::{Compression, Feature, Key, Pool, RECORDS, Reading, RecordSet, Survey, bytes};
+use super::{Compression, Encoding, Feature, Key, Pool, RECORDS, Reading, RecordSet, Survey, bytes};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::job::{Scan, scan};
@@ -190,6 +190,14 @@ impl Container for RecordContainer {
 
     fn len(&self) -> Result<usize> {
         self.discover()?;
+        // Where nobody wrote down what elements are like, the first ones tell.
+        for (index, set) in self.sets.iter().enumerate() {
+            let is_untold =
+                |feature: &Feature| feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Tensor && d.shape.is_empty());
+            if set.features.iter().any(is_untold) {
+                self.survey(index, false)?;
+            }
+        }
         Ok(self.known.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
@@ -231,6 +239,9 @@ impl Container for RecordContainer {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // Records can always be had as they are.
         if alias == RECORDS && self.sets.len() == 1 && self.sets[0].discovers {
+            if let Some(known) = known.iter().position(|(_, feature)| feature.name == RECORDS) {
+                return Some(known);
+            }
             known.push((0, Feature { name: RECORDS.to_vec(), ..Feature::found(Key::Part(0)) }));
             return Some(known.len() - 1);
         }

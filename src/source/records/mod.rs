@@ -113,7 +113,7 @@ impl RecordSet {
     pub(crate) fn expected(&self) -> Option<u64> {
         match &self.inputs {
             _ if self.total.is_some() => self.total,
-            Inputs::Files(files) if !files.is_empty() => files.iter().map(|file| file.expected).sum(),
+            Inputs::Files(files) if !files.is_empty() => files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.expected?)),
             _ => None,
         }
     }

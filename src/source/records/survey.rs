@@ -80,6 +80,10 @@ pub(crate) struct Stats {
     pub(crate) most_chars: Option<u64>,
     /// The integers of a short list.
     pub(crate) ints: Option<First<Vec<i64>>>,
+    /// Whether there are strings in tensors, the bytes of the longest, and the characters.
+    pub(crate) has_inner: bool,
+    pub(crate) inner_longest: u64,
+    pub(crate) inner_chars: Option<u64>,
     pub(crate) look: Option<First<Look>>,
     pub(crate) file_kind: Option<First<FileKind>>,
     pub(crate) form: Option<First<ImageForm>>,
@@ -125,6 +129,13 @@ impl Stats {
             (_, None) => self.most_chars,
             _ => self.most_chars.zip(other.most_chars).map(|(own, other)| own.max(other)),
         };
+        self.inner_chars = match (self.has_inner, other.has_inner) {
+            (false, _) => other.inner_chars,
+            (_, false) => self.inner_chars,
+            _ => self.inner_chars.zip(other.inner_chars).map(|(own, other)| own.max(other)),
+        };
+        self.has_inner |= other.has_inner;
+        self.inner_longest = self.inner_longest.max(other.inner_longest);
         self.present += other.present;
         self.most_rows = self.most_rows.max(other.most_rows);
         First::merge(&mut self.kind, other.kind);
@@ -142,8 +153,11 @@ impl Stats {
     fn see_count(&mut self, record: u64, count: u64) {
         self.fewest = if self.counts.is_none() { count } else { self.fewest.min(count) };
         self.most = self.most.max(count);
-        self.present += u64::from(count > 0);
-        First::see(&mut self.counts, record, count);
+        // Without values a record lacks the feature, which says nothing of how many there are.
+        if count > 0 {
+            self.present += 1;
+            First::see(&mut self.counts, record, count);
+        }
     }
 
     /// The values of a `Feature`; their number.
@@ -184,7 +198,7 @@ impl Stats {
                 Look::Image
             }
             Some(other) => Look::OtherImage(other),
-            None if bytes.first() == Some(&8) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
+            None if bytes.first() == Some(&8) && TensorProto::is_likely(bytes) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
             None if chars.is_some() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
             None => Look::Bytes,
         };
@@ -205,12 +219,10 @@ impl Stats {
         }
         if proto.spec.dtype() == crate::dtype::Dtype::String {
             proto.strings(|string| {
-                let len = string.len() as u64;
                 let chars = std::str::from_utf8(string).ok().map(|text| text.chars().count() as u64);
-                self.most_chars =
-                    if self.lengths.is_none() { chars } else { self.most_chars.zip(chars).map(|(own, other)| own.max(other)) };
-                self.longest = self.longest.max(len);
-                First::see(&mut self.lengths, record, len);
+                self.inner_chars = if self.has_inner { self.inner_chars.zip(chars).map(|(own, other)| own.max(other)) } else { chars };
+                self.inner_longest = self.inner_longest.max(string.len() as u64);
+                self.has_inner = true;
                 Ok(())
             })?;
         }

@@ -8,9 +8,11 @@ use crate::columns::{Arrange, Column, Problem, unsupported};
 use crate::error::{Error, Result};
 use crate::job::Meter;
 use crate::options::Options;
-use crate::source::records::{Batch, Pool, Reading, Span};
+use crate::source::records::{Batch, Pool, Reading, Span, Stored};
 use crate::spec::memory_len;
 
+/// Starts of so many units are written together.
+const MOST_UNITS: usize = 16 << 10;
 /// Places of features in records, of one batch.
 const MOST_SPANS: usize = 128 << 10;
 
@@ -145,17 +147,9 @@ impl Pass<'_> {
         let needs_place = Self::skips(options) || !self.columns.iter().all(Column::is_row_per_record);
         let (mut before, mut is_large) = (vec![0; self.totals()], false);
         if needs_place {
-            let mut counts = vec![0; self.totals()];
-            counts[0] = kept.len() as u64;
-            for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| !column.is_row_per_record()) {
-                for &record in &*kept {
-                    let (units, items) = column.count(&stored(record, column)).map_err(failed(record, at))?;
-                    is_large |= self.check_output(batch, record, column, units, items)? > self.stage;
-                    counts[1 + 2 * at] += units;
-                    counts[2 + 2 * at] += items;
-                }
-            }
-            before = turn.take(&counts)?;
+            let counts = self.count(batch, kept, stored)?;
+            is_large = counts.largest > self.stage;
+            before = turn.take(&counts.totals)?;
         }
         // What is larger than a worker's own share takes that of all, one after the other.
         let _alone = is_large.then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
@@ -170,9 +164,16 @@ impl Pass<'_> {
                 for &record in &*kept {
                     units.push(column.count(&stored(record, column)).map_err(failed(record, at))?.1);
                 }
-                put_offsets(units, &before[1 + 2 * at..], stage, |place, bytes| output.put(values, place, bytes, cast, self.stage))?;
+                let mut starts = Starts { units: before[1 + 2 * at], items: before[2 + 2 * at] };
+                starts.put(units, |place, bytes| output.put(values, place, bytes, cast, self.stage))?;
                 continue;
             }
+            let offsets = mine.next();
+            let mut starts = Starts { units: before[1 + 2 * at], items: before[2 + 2 * at] };
+            let mut put_starts = |units: &mut Vec<u64>| match offsets {
+                Some((offsets, output)) => starts.put(units, |place, bytes| output.put(offsets, place, bytes, &mut Vec::new(), self.stage)),
+                None => Ok(()),
+            };
             let row_bytes = values.row.nbytes();
             let mut place = row_bytes * if column.is_row_per_record() { first } else { before[2 + 2 * at] };
             let mut flush = |stage: &mut Vec<u8>, place: &mut u64| -> Result<()> {
@@ -199,18 +200,35 @@ impl Pass<'_> {
                     flush(stage, &mut place)?;
                 }
                 column.decode(&found, stage, units).map_err(failed(record, at))?;
+                if units.len() >= MOST_UNITS {
+                    put_starts(units)?;
+                }
             }
             flush(stage, &mut place)?;
-            if let Some((offsets, output)) = mine.next() {
-                put_offsets(units, &before[1 + 2 * at..], stage, |place, bytes| output.put(offsets, place, bytes, cast, self.stage))?;
-                meter.add(stage.len() as u64, output.held());
-            }
+            put_starts(units)?;
         }
         if is_large {
             stage.shrink_to(memory_len(self.stage));
             units.shrink_to(memory_len(self.stage / 8));
         }
         Ok(())
+    }
+
+    /// What the records that are kept add to arrays of unknown length.
+    fn count<'b>(&self, batch: &Batch, kept: &[usize], stored: impl Fn(usize, &Column) -> Stored<'b>) -> Result<Counts, Failure> {
+        let mut counts = Counts { totals: vec![0; self.totals()], largest: 0 };
+        counts.totals[0] = kept.len() as u64;
+        for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| !column.is_row_per_record()) {
+            for &record in kept {
+                let (units, items) = column
+                    .count(&stored(record, column))
+                    .map_err(|problem| Failure { column: Some(at), error: self.explain(batch, record, column, problem) })?;
+                counts.largest = counts.largest.max(self.check_output(batch, record, column, units, items)?);
+                counts.totals[1 + 2 * at] += units;
+                counts.totals[2 + 2 * at] += items;
+            }
+        }
+        Ok(counts)
     }
 
     /// What a record takes when it is decoded. Refuses one that has more than a worker can hold at once.
@@ -255,14 +273,35 @@ impl Pass<'_> {
     }
 }
 
-/// Writes where units start, given the units and items `before` them and their lengths.
-fn put_offsets(units: &[u64], before: &[u64], stage: &mut Vec<u8>, put: impl FnOnce(u64, &[u8]) -> Result<()>) -> Result<()> {
-    let mut start = before[1];
-    for unit in units {
-        stage.extend_from_slice(&start.to_le_bytes());
-        start += unit;
+/// What a batch has, and the most that one of its records takes.
+struct Counts {
+    totals: Vec<u64>,
+    largest: u64,
+}
+
+/// How many units and items there are before those that come next.
+struct Starts {
+    units: u64,
+    items: u64,
+}
+
+impl Starts {
+    /// Writes where units of these lengths start, and forgets them.
+    fn put(&mut self, units: &mut Vec<u64>, mut put: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        let mut bytes = Vec::with_capacity(units.len().min(MOST_UNITS) * size_of::<i64>());
+        for part in units.chunks(MOST_UNITS) {
+            bytes.clear();
+            let place = self.units * size_of::<i64>() as u64;
+            for unit in part {
+                bytes.extend_from_slice(&self.items.to_le_bytes());
+                self.items += unit;
+            }
+            self.units += part.len() as u64;
+            put(place, &bytes)?;
+        }
+        units.clear();
+        Ok(())
     }
-    put(before[0] * 8, stage)
 }
 
 /// What a worker has to itself.

@@ -22,7 +22,7 @@ use crate::os::{Calls, Cold};
 use crate::spec::memory_len;
 
 /// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
-const LONG_WARM: u64 = 16 << 10;
+const LONG_WARM: u64 = 128 << 10;
 const LONG_COLD: u64 = 1 << 20;
 
 /// A file of records.

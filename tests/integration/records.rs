@@ -173,6 +173,30 @@ fn lists_of_different_lengths_in_tf_data_come_as_offsets() {
 }
 
 #[test]
+fn a_save_of_the_tf_data_service_has_all_elements_in_some_order() {
+    // Ten elements {i, x: [i, i + 1]}.
+    let path = data("tf-data/distributed");
+    let numbers = ints(&convert(&path, "i", Options::new()).unwrap()[0].1);
+    let x: Vec<f32> = convert(&path, "x", Options::new()).unwrap()[0]
+        .1
+        .chunks_exact(4)
+        .map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap()))
+        .collect();
+    assert_eq!(x, numbers.iter().flat_map(|&i| [i as f32, i as f32 + 1.0]).collect::<Vec<_>>());
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..10).collect::<Vec<i64>>());
+    // One that has not come to its end is refused, unless what there is is wanted.
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("chunks")).unwrap();
+    for file in ["dataset_spec.pb", "snapshot.metadata", "chunks/chunk_0_1_5"] {
+        fs::copy(path.join(file), dir.path().join(file)).unwrap();
+    }
+    assert!(matches!(convert(dir.path(), "i", Options::new()), Err(Error::NotFound { .. })));
+    assert_eq!(convert(dir.path(), "i", with(RecordOptions::new().salvage(true))).unwrap()[0].1.len(), 5 * 8);
+}
+
+#[test]
 fn features_of_tfds_equal_what_it_reads() {
     let mut equal = 0;
     for case in json("tfds.json")["cases"].as_array().unwrap() {

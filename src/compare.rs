@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::array::{Array, Part};
-use crate::columns::Missing;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -142,7 +141,7 @@ fn compare_records(
 ) -> Result<Comparison> {
     let (set, feature) = records.feature(tensor.index());
     let mut features = vec![feature];
-    if options.records.missing == Missing::Skip {
+    if options.records.skips() {
         for other in &options.records.skipped_with {
             let (other_set, other) = records.feature(tensor.source().tensor(other)?.index());
             if other_set == set && other.key != features[0].key {

@@ -71,6 +71,8 @@ pub(crate) struct Column {
     pub(crate) fold: Vec<u64>,
     /// Whether only the offsets are wanted, not the items.
     pub(crate) only_offsets: bool,
+    /// Whether records without it are left out.
+    pub(crate) skips: bool,
 }
 
 /// Why a record has no row.

@@ -90,7 +90,7 @@ pub struct RecordOptions {
     pub(crate) channels: Option<u8>,
     pub(crate) jpeg: Jpeg,
     ragged: Vec<(Option<String>, Ragged)>,
-    pub(crate) missing: Missing,
+    missing: Vec<(Option<String>, Missing)>,
     pub(crate) skipped_with: Vec<String>,
     pub(crate) flatten: bool,
     pub(crate) salvage: bool,
@@ -154,8 +154,8 @@ impl RecordOptions {
 
     /// What becomes of records without the feature.
     #[must_use]
-    pub fn missing(mut self, missing: Missing) -> Self {
-        self.missing = missing;
+    pub fn missing(mut self, feature: Option<&str>, missing: Missing) -> Self {
+        self.missing.push((feature.map(str::to_owned), missing));
         self
     }
 
@@ -189,6 +189,16 @@ impl RecordOptions {
     /// What becomes of lists of a feature.
     pub(crate) fn ragged_of(&self, name: &str) -> Option<&Ragged> {
         chosen(&self.ragged, name)
+    }
+
+    /// What becomes of records without a feature.
+    pub(crate) fn missing_of(&self, name: &str) -> &Missing {
+        chosen(&self.missing, name).unwrap_or(&Missing::Refuse)
+    }
+
+    /// Whether records may be left out.
+    pub(crate) fn skips(&self) -> bool {
+        self.missing.iter().any(|(_, missing)| *missing == Missing::Skip)
     }
 
     pub(crate) fn read_as_of(&self, name: &str) -> Option<ReadAs> {

@@ -98,6 +98,11 @@ struct Shaped {
 }
 
 impl Resolver<'_> {
+    /// Whether records without the feature are left out.
+    fn skips(&self, name: &[u8]) -> bool {
+        *self.wanted().missing_of(&String::from_utf8_lossy(name)) == Missing::Skip
+    }
+
     fn refused(&self, name: &str, detail: impl std::fmt::Display) -> Error {
         unsupported(name, format!("{}: {detail}", self.path.display()))
     }
@@ -136,7 +141,7 @@ impl Resolver<'_> {
         };
         let arrange = self.arrange(feature, stats, &name, &shaped)?;
         let dtype = shaped.spec.dtype();
-        let missing = match &self.wanted().missing {
+        let missing = match self.wanted().missing_of(&name) {
             Missing::Fill(value) => Some(element(dtype, value, &name)?),
             Missing::Refuse | Missing::Skip => None,
         };
@@ -157,6 +162,7 @@ impl Resolver<'_> {
             shape_is: None,
             fold: Vec::new(),
             only_offsets: false,
+            skips: self.skips(&feature.name),
         })
     }
 
@@ -460,6 +466,7 @@ impl Resolver<'_> {
             shape_is: None,
             fold: Vec::new(),
             only_offsets: true,
+            skips: false,
         })
     }
 
@@ -527,6 +534,7 @@ impl Resolver<'_> {
                 shape_is: None,
                 fold: Vec::new(),
                 only_offsets: false,
+                skips: self.skips(&feature.name),
             });
         }
         let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
@@ -540,7 +548,7 @@ impl Resolver<'_> {
             _ => None,
         };
         let fold = axes.filter(|axes| axes.len() > 1 && arrange == Arrange::Fixed(axes.iter().product())).unwrap_or_default();
-        let missing = match &self.wanted().missing {
+        let missing = match self.wanted().missing_of(&name) {
             Missing::Fill(value) => Some(text_element(value, form, width, &name)?),
             Missing::Refuse | Missing::Skip => None,
         };
@@ -561,6 +569,7 @@ impl Resolver<'_> {
             shape_is: None,
             fold,
             only_offsets: false,
+            skips: self.skips(&feature.name),
         })
     }
 }

@@ -326,8 +326,8 @@ proptest! {
         let has_rare = records.iter().any(|r| r.2.is_some());
         if has_rare {
             let filled: Vec<i64> = records.iter().map(|r| r.2.unwrap_or(pads)).collect();
-            prop_assert_eq!(ints(&go("rare", plain().missing(Missing::Fill(pads.to_string())))[0].1), filled);
-            let options = base(plain().missing(Missing::Skip)).strings(Strings::Offsets);
+            prop_assert_eq!(ints(&go("rare", plain().missing(None, Missing::Fill(pads.to_string())))[0].1), filled);
+            let options = base(plain().missing(None, Missing::Skip)).strings(Strings::Offsets);
             let source = Source::open_with(&path, None, &options).unwrap();
             let tensors = ["rare", "fixed", "text"].map(|name| source.tensor(name).unwrap());
             let out = dir.path().join("out");
@@ -444,6 +444,34 @@ fn a_record_larger_than_the_memory_is_a_limit_and_one_that_fits_is_not() {
     let memory = |mib| convert(&path, "x", Options::new().memory(Budget::mib(mib)));
     assert!(matches!(memory(24), Err(Error::Limit { .. })));
     assert_eq!(memory(256).unwrap()[0].1.len(), 16 << 20);
+}
+
+#[test]
+fn each_feature_can_have_its_own_way_with_records_that_lack_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gaps.tfrecord");
+    let mut all = Vec::new();
+    for i in 0..6i64 {
+        let mut features = vec![("always", Values::Ints(vec![i]))];
+        // An empty list is as good as none.
+        features.push(("first", Values::Floats(if i % 2 == 0 { vec![] } else { vec![i as f32] })));
+        features.extend((i != 3).then_some(("key", Values::Ints(vec![10 * i]))));
+        all.push(example(&features, true));
+    }
+    fs::write(&path, frames(&all)).unwrap();
+    let records = RecordOptions::new().missing(Some("first"), Missing::Fill("-1".into())).missing(Some("key"), Missing::Skip);
+    let options = with(records);
+    let source = Source::open_with(&path, None, &options).unwrap();
+    let tensors = ["always", "first", "key"].map(|name| source.tensor(name).unwrap());
+    let out = dir.path().join("out");
+    export(&source, &tensors, None, &out, &options).unwrap();
+    assert_eq!(ints(&npy(&out.join("always.npy")).1), [0, 1, 2, 4, 5]);
+    assert_eq!(ints(&npy(&out.join("key.npy")).1), [0, 10, 20, 40, 50]);
+    assert_eq!(npy(&out.join("first.npy")).1, le_floats([-1.0, 1.0, -1.0, -1.0, 5.0].iter()));
+    let words =
+        ["verify", out.to_str().unwrap(), "--against", path.to_str().unwrap(), "--missing", "first=fill:-1", "--missing", "key=skip"];
+    assert_eq!(code(&mmconvert(words)), 0);
+    assert!(matches!(convert(&path, "first", Options::new()), Err(Error::Unsupported { .. })));
 }
 
 #[test]

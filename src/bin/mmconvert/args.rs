@@ -217,8 +217,8 @@ pub(crate) struct Records {
     #[arg(long, value_name = "[NAME=]HOW", value_parser = |text: &str| for_feature(text, str::parse::<Ragged>))]
     pub(crate) ragged: Vec<For<Ragged>>,
     /// Records without the feature: fill:VALUE or skip (the record, for all features of the pass) [default: an error].
-    #[arg(long, value_name = "HOW")]
-    pub(crate) missing: Option<Missing>,
+    #[arg(long, value_name = "[NAME=]HOW", value_parser = |text: &str| for_feature(text, str::parse::<Missing>))]
+    pub(crate) missing: Vec<For<Missing>>,
     /// A row for each step or value of a list, instead of one for each record.
     #[arg(long)]
     pub(crate) flatten: bool,

@@ -29,7 +29,8 @@ fn check_names(args: &Records, tensors: &[Tensor<'_>]) -> Result<()> {
     let shapes = args.shape.iter().map(|choice| &choice.feature);
     let raw = args.raw.iter().map(|choice| &choice.feature);
     let read_as = args.read_as.iter().map(|choice| &choice.feature);
-    let named = shapes.chain(raw).chain(read_as).chain(args.ragged.iter().map(|choice| &choice.feature)).flatten();
+    let named = shapes.chain(raw).chain(read_as).chain(args.ragged.iter().map(|choice| &choice.feature));
+    let named = named.chain(args.missing.iter().map(|choice| &choice.feature)).flatten();
     // Names may have the split in front.
     let is_there = |name: &str| tensors.iter().any(|tensor| format!("/{}", tensor.info().name.to_json()).ends_with(&format!("/{name}")));
     for name in named {
@@ -58,8 +59,8 @@ fn records(args: &Records) -> RecordOptions {
     for ragged in &args.ragged {
         records = records.ragged(ragged.feature.as_deref(), ragged.value.clone());
     }
-    if let Some(missing) = &args.missing {
-        records = records.missing(missing.clone());
+    for missing in &args.missing {
+        records = records.missing(missing.feature.as_deref(), missing.value.clone());
     }
     records
 }

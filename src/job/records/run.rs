@@ -30,7 +30,7 @@ impl Pass<'_> {
             cancel: options.cancel.clone(),
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
-        let known = batches.known().filter(|_| !Self::skips(options));
+        let known = batches.known().filter(|_| !self.skips());
         let mut shares = self.shares.clone();
         for (array, output) in self.arrays.iter().zip(outputs) {
             if let (Some(records), true) =
@@ -60,7 +60,7 @@ impl Pass<'_> {
             |(turn, mut batch), lent| {
                 batch.load()?;
                 records.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                self.work(&batch, turn, outputs, options, lent, &meter).map_err(|failure| {
+                self.work(&batch, turn, outputs, lent, &meter).map_err(|failure| {
                     let mut failed = failed_column.lock().unwrap_or_else(PoisonError::into_inner);
                     if failed.is_none_or(|(number, _)| batch.number < number) {
                         *failed = Some((batch.number, failure.column));
@@ -77,7 +77,7 @@ impl Pass<'_> {
             let detail = format!("its files have {records} elements, {expected} expected");
             return Err(Error::malformed(self.container.path(), "source", detail).into());
         }
-        let rows = (0..self.arrays.len()).map(|array| self.rows_of(array, &totals, records, options)).collect::<Vec<_>>();
+        let rows = (0..self.arrays.len()).map(|array| self.rows_of(array, &totals, records)).collect::<Vec<_>>();
         for (at, (array, output)) in self.arrays.iter().zip(outputs).enumerate() {
             if array.extra > 0 {
                 let items = totals[1 + 2 * array.column + 1];
@@ -87,8 +87,9 @@ impl Pass<'_> {
         Ok(Done { rows, lost: batches.lost().to_vec() })
     }
 
-    fn skips(options: &Options) -> bool {
-        options.records.missing == crate::columns::Missing::Skip
+    /// Whether records may be left out.
+    fn skips(&self) -> bool {
+        self.columns.iter().any(|column| column.skips)
     }
 
     /// What batches add up: records that are kept, then units and items of each column.
@@ -96,27 +97,19 @@ impl Pass<'_> {
         1 + 2 * self.columns.len()
     }
 
-    fn rows_of(&self, array: usize, totals: &[u64], records: u64, options: &Options) -> u64 {
+    fn rows_of(&self, array: usize, totals: &[u64], records: u64) -> u64 {
         let array = &self.arrays[array];
         let (units, items) = (totals[1 + 2 * array.column], totals[2 + 2 * array.column]);
         match self.columns[array.column].arrange {
             Arrange::Offsets(_) if array.extra > 0 => units + array.extra,
             Arrange::Flat | Arrange::Offsets(_) => items,
-            _ if Self::skips(options) => totals[0],
+            _ if self.skips() => totals[0],
             _ => records,
         }
     }
 
     /// Everything that is done to a batch.
-    fn work(
-        &self,
-        batch: &Batch,
-        mut turn: Turn<'_>,
-        outputs: &[Output<'_>],
-        options: &Options,
-        lent: &mut Lent,
-        meter: &Meter<'_>,
-    ) -> Result<(), Failure> {
+    fn work(&self, batch: &Batch, mut turn: Turn<'_>, outputs: &[Output<'_>], lent: &mut Lent, meter: &Meter<'_>) -> Result<(), Failure> {
         let keys = self.locator.len();
         lent.spans.clear();
         lent.spans.resize(batch.len() * keys, Span::MISSING);
@@ -131,10 +124,10 @@ impl Pass<'_> {
         };
 
         kept.clear();
-        if Self::skips(options) {
+        if self.skips() {
             for record in 0..batch.len() {
                 let mut is_whole = true;
-                for (at, column) in self.columns.iter().enumerate() {
+                for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| column.skips) {
                     is_whole &= column.is_present(&stored(record, column)).map_err(Problem::Broken).map_err(failed(record, at))?;
                 }
                 if is_whole {
@@ -144,7 +137,7 @@ impl Pass<'_> {
         } else {
             kept.extend(0..batch.len());
         }
-        let needs_place = Self::skips(options) || !self.columns.iter().all(Column::is_row_per_record);
+        let needs_place = self.skips() || !self.columns.iter().all(Column::is_row_per_record);
         let (mut before, mut is_large) = (vec![0; self.totals()], false);
         if needs_place {
             let counts = self.count(batch, kept, stored)?;
@@ -153,7 +146,7 @@ impl Pass<'_> {
         }
         // What is larger than a worker's own share takes that of all, one after the other.
         let _alone = is_large.then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
-        let first = if Self::skips(options) { before[0] } else { batch.first };
+        let first = if self.skips() { before[0] } else { batch.first };
         for (at, column) in self.columns.iter().enumerate() {
             let own = self.starts[at]..self.starts[at + 1];
             let mut mine = self.arrays[own.clone()].iter().zip(&outputs[own]);

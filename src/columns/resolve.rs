@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::example::Kind;
 use crate::format::tensor_proto::{float_cast, int_fits};
 use crate::options::{Options, Strings};
-use crate::source::records::{Declared, Encoding, Feature, First, Key, Look, Stats, Survey};
+use crate::source::records::{Declared, Encoding, Feature, First, Items, Key, Look, Stats, Survey};
 use crate::spec::{ShapeText, TensorSpec};
 
 /// Makes columns.
@@ -418,6 +418,13 @@ impl Resolver<'_> {
             Some(Ragged::Pad(_)) => return Ok(Arrange::Padded(shaped.most)),
             Some(Ragged::Offsets) => return Ok(Arrange::Offsets(Units::Records)),
             None => {}
+        }
+        if declared.is_some_and(|declared| declared.items == Items::Nested) {
+            let detail = format!(
+                "it has lists in lists: --flatten gives all values, --ragged offsets where those of each record start; \
+                 {name}/ragged_row_lengths_0 tells how they are cut"
+            );
+            return Err(self.refused(name, detail));
         }
         if let Some(length) = declared.and_then(|declared| declared.items.length()) {
             return Ok(Arrange::Fixed(length));

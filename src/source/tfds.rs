@@ -190,7 +190,7 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
             let known: Option<Vec<Option<u64>>> = inner.iter().map(|level| level.length.map(Some)).collect();
             let is_even = known.is_some();
             let shape = [known.unwrap_or_default(), leaf.shape.clone()].concat();
-            let items = Items::of_length(outer.length.filter(|_| is_even));
+            let items = if is_even { Items::of_length(outer.length) } else { Items::Nested };
             let values = feature("/ragged_flat_values", Declared { shape, items, flat: is_steps && is_even, ..base });
             std::iter::once(values).chain(lengths).collect()
         }

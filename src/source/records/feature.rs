@@ -42,6 +42,8 @@ pub(crate) enum Items {
     Exactly(u64),
     /// A list of any number.
     Any,
+    /// Those of lists in a list, side by side; how these are cut stands beside.
+    Nested,
 }
 
 impl Items {

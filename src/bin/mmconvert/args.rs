@@ -76,7 +76,8 @@ pub(crate) struct SourceArgs {
     /// pattern or base@N for several; a folder that tf.data or TFDS wrote; a video; - for frames on standard input.
     #[arg(value_name = "SRC")]
     pub(crate) path: PathBuf,
-    /// Take SRC for this format whatever it looks like: tensor-bundle, saved-model, tfrecord, tf-data, raw, video.
+    /// Take SRC for this format whatever it looks like: tensor-bundle, saved-model, tfrecord, tfds, tf-data, tf-data-cache, raw,
+    /// video.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
 }

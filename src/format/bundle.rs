@@ -3,7 +3,7 @@
 //! Source: `tensorflow/core/protobuf/tensor_bundle.proto`, `tensor_shape.proto`, `tensor_slice.proto` and
 //! `versions.proto` of TensorFlow.
 
-use super::proto::Fields;
+use super::proto::{Field, Fields};
 use crate::error::ParseError;
 
 /// The version of the format that this reader implements.
@@ -161,25 +161,33 @@ fn check_rank(axes: usize, at: usize, what: &'static str) -> Result<(), ParseErr
     if axes < MAX_RANK { Ok(()) } else { Err(ParseError::new(at, what, format!("more than {MAX_RANK} dimensions"))) }
 }
 
+/// What messages call a `TensorShapeProto`.
+const SHAPE: &str = "tensor shape";
+
+/// Reads the size of a `Dim`, 0 without one.
+fn dimension<T: Default>(dim: &Field<'_>, read: impl Fn(&Field<'_>) -> Result<T, ParseError>) -> Result<T, ParseError> {
+    let mut size = T::default();
+    for part in dim.message(SHAPE)? {
+        let part = part?;
+        if part.number == 1 {
+            size = read(&part)?;
+        }
+    }
+    Ok(size)
+}
+
 /// Reads a `TensorShapeProto` of a stored tensor.
 pub(crate) fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<(), ParseError> {
-    const WHAT: &str = "tensor shape";
     for field in fields {
         let field = field?;
         match field.number {
             2 => {
-                let mut size = 0;
-                for part in field.message(WHAT)? {
-                    let part = part?;
-                    if part.number == 1 {
-                        size = part.count(WHAT, "dimension")?;
-                    }
-                }
-                check_rank(shape.len(), field.offset, WHAT)?;
+                let size = dimension(&field, |size| size.count(SHAPE, "dimension"))?;
+                check_rank(shape.len(), field.offset, SHAPE)?;
                 shape.push(size);
             }
-            3 if field.varint(WHAT)? != 0 => {
-                return Err(ParseError::new(field.offset, WHAT, "the rank is unknown, a stored tensor has one"));
+            3 if field.varint(SHAPE)? != 0 => {
+                return Err(ParseError::new(field.offset, SHAPE, "the rank is unknown, a stored tensor has one"));
             }
             _ => {}
         }
@@ -189,23 +197,16 @@ pub(crate) fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<()
 
 /// Reads a `TensorShapeProto` in which lengths, or the rank, may be unknown.
 pub(crate) fn parse_shape_with_unknown(fields: Fields<'_>) -> Result<Option<Vec<Option<u64>>>, ParseError> {
-    const WHAT: &str = "tensor shape";
     let mut shape = Vec::new();
     for field in fields {
         let field = field?;
         match field.number {
             2 => {
-                let mut size = 0;
-                for part in field.message(WHAT)? {
-                    let part = part?;
-                    if part.number == 1 {
-                        size = part.int64(WHAT)?;
-                    }
-                }
-                check_rank(shape.len(), field.offset, WHAT)?;
+                let size = dimension(&field, |size| size.int64(SHAPE))?;
+                check_rank(shape.len(), field.offset, SHAPE)?;
                 shape.push(u64::try_from(size).ok());
             }
-            3 if field.varint(WHAT)? != 0 => return Ok(None),
+            3 if field.varint(SHAPE)? != 0 => return Ok(None),
             _ => {}
         }
     }

@@ -1,9 +1,9 @@
 //! Questions about paths and files that more than one module asks.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ pub(crate) enum Found {
 /// # Errors
 /// [`Error::Io`].
 pub(crate) fn look_at(path: &Path) -> Result<Found> {
-    match std::fs::metadata(path) {
+    match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(Found::File),
         Ok(metadata) if metadata.is_dir() => Ok(Found::Directory),
         Ok(_) => Ok(Found::Other),
@@ -45,6 +45,32 @@ pub(crate) fn look_at(path: &Path) -> Result<Found> {
 /// [`Error::Io`].
 pub(crate) fn is_file(path: &Path) -> Result<bool> {
     Ok(look_at(path)? == Found::File)
+}
+
+/// What lies in a directory, sorted by name.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    let mut entries = entries.map_err(Error::io("list", dir))?;
+    entries.sort();
+    Ok(entries)
+}
+
+/// Reads a file of metadata, whole. Those of the largest datasets have some hundred kilobytes.
+///
+/// # Errors
+/// [`Error::Limit`] for one that is larger than such files are, [`Error::Io`].
+pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>> {
+    const MOST: u64 = 16 << 20;
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > MOST {
+        let asked = fs::metadata(path).map_or(MOST + 1, |metadata| metadata.len());
+        return Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(MOST) });
+    }
+    Ok(bytes)
 }
 
 /// By what a file shows that it was written to.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError};
 use crate::format::example::Kind;
-use crate::source::records::{Encoding, Feature, Key, Look, Stats, Stored, Survey};
+use crate::source::records::{Encoding, Feature, Key, Look, Stats, Stored, Survey, Widths};
 use crate::spec::{TensorSpec, memory_len};
 
 pub(crate) use items::{Item, Units, inflated_len};
@@ -96,6 +96,25 @@ impl From<ParseError> for Problem {
 }
 
 impl Column {
+    /// A column of a feature's items, as they are: what is missing is an error, nothing is padded.
+    pub(crate) fn new(name: String, index: usize, item: Item, spec: TensorSpec, arrange: Arrange, dtype: Dtype) -> Self {
+        Self {
+            name,
+            index,
+            item,
+            spec,
+            arrange,
+            dtype,
+            is_text: false,
+            missing: None,
+            padding: Vec::new(),
+            shape_is: None,
+            fold: Vec::new(),
+            only_offsets: false,
+            skips: false,
+        }
+    }
+
     /// Items in a row, where that is one number.
     fn items_in_row(&self) -> u64 {
         match self.arrange {
@@ -283,8 +302,10 @@ pub(crate) fn describe(feature: &Feature, stats: &Stats, survey: &Survey) -> Fea
             _ => "TensorProto".to_owned(),
         },
         (Look::Text, _) => "text".to_owned(),
-        (Look::Bytes, _) if stats.shortest == stats.longest => format!("{} bytes", stats.longest),
-        (Look::Bytes, _) => format!("{} to {} bytes", stats.shortest, stats.longest),
+        (Look::Bytes, _) => match stats.widths {
+            Some(Widths { shortest, longest, .. }) if shortest != longest => format!("{shortest} to {longest} bytes"),
+            widths => format!("{} bytes", widths.map_or(0, |widths| widths.longest)),
+        },
     });
     FeatureInfo { kind, lengths: (*lengths.start(), *lengths.end()), encoding, missing: survey.records - stats.present }
 }

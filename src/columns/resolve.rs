@@ -99,8 +99,8 @@ struct Shaped {
 
 impl Resolver<'_> {
     /// Whether records without the feature are left out.
-    fn skips(&self, name: &[u8]) -> bool {
-        *self.wanted().missing_of(&String::from_utf8_lossy(name)) == Missing::Skip
+    fn skips(&self, name: &str) -> bool {
+        *self.wanted().missing_of(name) == Missing::Skip
     }
 
     fn refused(&self, name: &str, detail: impl std::fmt::Display) -> Error {
@@ -149,21 +149,8 @@ impl Resolver<'_> {
             Some(Ragged::Pad(Some(value))) => element(dtype, value, &name)?,
             _ => vec![0; dtype.item_len()],
         };
-        Ok(Column {
-            name,
-            index,
-            item: shaped.item,
-            spec: shaped.spec,
-            arrange,
-            dtype,
-            is_text: false,
-            missing,
-            padding,
-            shape_is: None,
-            fold: Vec::new(),
-            only_offsets: false,
-            skips: self.skips(&feature.name),
-        })
+        let skips = self.skips(&name);
+        Ok(Column { missing, padding, skips, ..Column::new(name, index, shaped.item, shaped.spec, arrange, dtype) })
     }
 
     fn check_kind(&self, name: &str, stats: &Stats) -> Result<()> {
@@ -308,7 +295,7 @@ impl Resolver<'_> {
             let rows = |bytes: u64| bytes.checked_div(spec.nbytes()).unwrap_or(0);
             return Ok(Shaped {
                 first: rows(length),
-                most: rows(stats.longest),
+                most: rows(stats.widths.map_or(0, |widths| widths.longest)),
                 item: Item::RawRows { is_zlib, row_bytes: spec.nbytes() },
                 spec,
                 is_row: false,
@@ -459,22 +446,7 @@ impl Resolver<'_> {
             _ => Item::Text(Text { form: TextForm::Padded, in_tensors: false }),
         };
         let spec = Self::spec(&name, Dtype::Int64, Vec::new())?;
-        let arrange = Arrange::Offsets(Units::Records);
-        Ok(Column {
-            name,
-            index,
-            item,
-            spec,
-            arrange,
-            dtype: Dtype::Int64,
-            is_text: false,
-            missing: None,
-            padding: Vec::new(),
-            shape_is: None,
-            fold: Vec::new(),
-            only_offsets: true,
-            skips: false,
-        })
+        Ok(Column { only_offsets: true, ..Column::new(name, index, item, spec, Arrange::Offsets(Units::Records), Dtype::Int64) })
     }
 
     fn strings(&self, feature: &Feature, stats: &Stats, name: String, index: usize, in_tensors: bool) -> Result<Column> {
@@ -503,8 +475,9 @@ impl Resolver<'_> {
             Strings::Utf8 => TextForm::Utf8,
             Strings::Offsets => TextForm::Bytes,
         };
+        let widths = if in_tensors { stats.inner_widths } else { stats.widths };
         let width = match form {
-            TextForm::Padded => if in_tensors { stats.inner_longest } else { stats.longest }.max(1),
+            TextForm::Padded => widths.map_or(0, |widths| widths.longest).max(1),
             TextForm::Bytes => 0,
             TextForm::Utf8 => {
                 let lossy = || Error::Lossy {
@@ -512,9 +485,7 @@ impl Resolver<'_> {
                     index: Vec::new(),
                     detail: "is no UTF-8: --strings pad or offsets keeps its bytes".into(),
                 };
-                let (chars, is_seen) =
-                    if in_tensors { (stats.inner_chars, stats.has_inner) } else { (stats.most_chars, stats.lengths.is_some()) };
-                chars.or((!is_seen).then_some(1)).ok_or_else(lossy)?.max(1)
+                widths.map_or(Some(0), |widths| widths.most_chars).ok_or_else(lossy)?.max(1)
             }
         };
         let item = Item::Text(Text { form, in_tensors });
@@ -527,22 +498,8 @@ impl Resolver<'_> {
             }
             let units = Units::Values((!is_free).then_some(first));
             let spec = Self::spec(&name, Dtype::UInt8, Vec::new())?;
-            let arrange = Arrange::Offsets(units);
-            return Ok(Column {
-                name,
-                index,
-                item,
-                spec,
-                arrange,
-                dtype: Dtype::String,
-                is_text: false,
-                missing: None,
-                padding: vec![0],
-                shape_is: None,
-                fold: Vec::new(),
-                only_offsets: false,
-                skips: self.skips(&feature.name),
-            });
+            let skips = self.skips(&name);
+            return Ok(Column { skips, ..Column::new(name, index, item, spec, Arrange::Offsets(units), Dtype::String) });
         }
         let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
         let spec = Self::spec(&name, element, vec![width])?;
@@ -563,21 +520,9 @@ impl Resolver<'_> {
             Some(Ragged::Pad(Some(value))) => text_element(value, form, width, &name)?,
             _ => vec![0],
         };
-        Ok(Column {
-            name,
-            index,
-            item: shaped.item,
-            spec: shaped.spec,
-            arrange,
-            dtype: Dtype::String,
-            is_text: true,
-            missing,
-            padding,
-            shape_is: None,
-            fold,
-            only_offsets: false,
-            skips: self.skips(&feature.name),
-        })
+        let skips = self.skips(&name);
+        let column = Column::new(name, index, shaped.item, shaped.spec, arrange, Dtype::String);
+        Ok(Column { is_text: true, missing, padding, fold, skips, ..column })
     }
 }
 

@@ -1,8 +1,7 @@
 //! The formats there are, and how a path leads to one.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint_state;
 use crate::format::table::FOOTER_LEN;
 use crate::options::Options;
-use crate::paths::{Found, is_file, look_at, parent_of};
+use crate::paths::{Found, is_file, list, look_at, parent_of, read_small};
 
 /// One format: what it is called, whether a path is one, how it is opened.
 pub(crate) trait Driver: Sync {
@@ -179,10 +178,7 @@ fn resolve_directory(dir: &Path) -> Result<Option<PathBuf>> {
 
 /// The prefix that the state file names last.
 fn newest(dir: &Path, state: &Path) -> Result<PathBuf> {
-    /// State files name at most a few thousand checkpoints.
-    const MOST_BYTES: u64 = 16 << 20;
-    let mut text = Vec::new();
-    File::open(state).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text)).map_err(Error::io("read", state))?;
+    let text = read_small(state)?;
     let latest = to_path(&checkpoint_state::parse_latest(&text).map_err(|e| e.in_file(state))?);
     // A relative path counts from the directory; an absolute one is where it was written, often somewhere else.
     let named = dir.join(&latest);
@@ -199,7 +195,7 @@ fn newest(dir: &Path, state: &Path) -> Result<PathBuf> {
 
 /// Every `P` with a `P.index` in `dir`, sorted.
 fn prefixes_in(dir: &Path) -> Vec<PathBuf> {
-    entries(dir).iter().filter_map(|name| Some(dir.join(to_path(name.as_bytes().strip_suffix(b".index")?)))).collect()
+    names_in(dir).iter().filter_map(|name| Some(dir.join(to_path(name.as_bytes().strip_suffix(b".index")?)))).collect()
 }
 
 /// What could have been meant instead of something in `dir`.
@@ -216,7 +212,7 @@ fn unrecognised(path: &Path) -> Result<Error> {
     let not_found = |detail| Ok(Error::NotFound { what: "source", detail });
     match look_at(path)? {
         Found::Directory => {
-            std::fs::read_dir(path).map_err(Error::io("list", path))?;
+            list(path)?;
             return not_found(format!("{} is a directory without {}", path.display(), missing_in(path)));
         }
         Found::File => {
@@ -233,7 +229,7 @@ fn unrecognised(path: &Path) -> Result<Error> {
     let stem = path.file_name().unwrap_or_default().as_bytes();
     let stem = stem.strip_suffix(b".index").unwrap_or(stem);
     let index = bundle::index_path(&dir.join(to_path(stem)));
-    let shard = entries(dir).into_iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem));
+    let shard = names_in(dir).into_iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem));
     match shard {
         Some(shard) => not_found(format!("{} is missing, although {} is there", index.display(), shard.to_string_lossy())),
         None => not_found(format!("neither {} nor {} exists{}", path.display(), index.display(), instead(dir))),
@@ -243,7 +239,7 @@ fn unrecognised(path: &Path) -> Result<Error> {
 /// What a directory lacks to be a source, and what is in it.
 fn missing_in(dir: &Path) -> String {
     const SHOWN: usize = 5;
-    let names = entries(dir);
+    let names = names_in(dir);
     let shown: Vec<_> = names.iter().take(SHOWN).map(|name| name.to_string_lossy()).collect();
     let found = match names.len() {
         0 => "it is empty".to_owned(),
@@ -256,11 +252,9 @@ fn missing_in(dir: &Path) -> String {
     )
 }
 
-/// The names in a directory, sorted.
-fn entries(dir: &Path) -> Vec<OsString> {
-    let mut names: Vec<OsString> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
-    names.sort();
-    names
+/// The names in a directory, sorted; none if it cannot be listed.
+fn names_in(dir: &Path) -> Vec<OsString> {
+    list(dir).unwrap_or_default().iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect()
 }
 
 /// What a file seems to be.

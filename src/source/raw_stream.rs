@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use super::Container;
 use super::driver::Driver;
-use super::records::{Declared, Encoding, Feature, Framing, Inputs, Items, Key, Patient, RecordContainer, RecordFile, RecordSet};
+use super::records::{Declared, Encoding, Feature, Framing, Inputs, Key, Patient, RecordContainer, RecordFile, RecordSet};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -61,15 +61,7 @@ impl Driver for RawStream {
 /// Records that are frames.
 pub(crate) fn of_frames(inputs: Inputs, frame: &TensorSpec) -> RecordSet {
     let shape = frame.shape().iter().map(|&axis| Some(axis)).collect();
-    let declared = Declared {
-        dtype: frame.dtype(),
-        shape,
-        encoding: Encoding::Raw,
-        items: Items::One,
-        flat: false,
-        only_offsets: false,
-        shape_in: None,
-    };
+    let declared = Declared::new(frame.dtype(), shape, Encoding::Raw);
     let feature = Feature { name: FRAMES.into(), declared: Some(declared), ..Feature::found(Key::Part(0)) };
     RecordSet { features: vec![feature], discovers: false, ..RecordSet::undescribed(inputs) }
 }

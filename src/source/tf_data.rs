@@ -3,31 +3,21 @@
 //! Files of version 2 are TFRecord files with a record for each component of an element.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::{Map, json};
 
 use super::Container;
 use super::driver::Driver;
-use super::records::{
-    Batch, Batches, Declared, Encoding, Feature, Framing, Input, Inputs, Items, Key, Pool, Reading, RecordContainer, RecordFile, RecordSet,
-    Sequential,
-};
+use super::records::{Declared, Encoding, Feature, Inputs, Key, RecordContainer, RecordFile, RecordSet};
 use crate::dtype::Dtype;
-use crate::error::{Error, ParseError, Result};
+use crate::error::{Error, Result};
 use crate::format::snapshot::{Component, Metadata, components};
-use crate::format::tensor_proto::TensorProto;
 use crate::options::Options;
-use crate::paths::{Found, is_file, look_at, parent_of};
+use crate::paths::{Found, is_file, list, look_at, parent_of, read_small};
 
 const METADATA: &str = "snapshot.metadata";
 const SPEC: &str = "dataset_spec.pb";
-/// Metadata are a few hundred bytes; specs of the largest elements some thousands.
-const MOST_METADATA: u64 = 16 << 20;
-
 /// A folder that tf.data wrote.
 pub(crate) struct TfData;
 
@@ -47,7 +37,7 @@ impl Driver for TfData {
             return Ok(Some(path.to_owned()));
         }
         // A snapshot lies in a folder that is named for its graph.
-        let mut inner: Vec<PathBuf> = entries(path)?.into_iter().filter(|dir| dir.join(METADATA).is_file()).collect();
+        let mut inner: Vec<PathBuf> = list(path)?.into_iter().filter(|dir| dir.join(METADATA).is_file()).collect();
         Ok(if inner.len() == 1 { inner.pop() } else { None })
     }
 
@@ -57,24 +47,6 @@ impl Driver for TfData {
         let container = RecordContainer::new(self.name(), dir, vec![opened.records], options);
         Ok(Box::new(container.with_facts(opened.facts, opened.warnings)))
     }
-}
-
-/// What lies in a directory, sorted by name.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries =
-        fs::read_dir(dir).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>());
-    let mut entries = entries.map_err(Error::io("list", dir))?;
-    entries.sort();
-    Ok(entries)
-}
-
-/// A small file, whole.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let len = fs::metadata(path).map_err(Error::io("read", path))?.len();
-    if len > MOST_METADATA {
-        return Err(Error::Limit { what: format!("memory for {}", path.display()), asked: len, allowed: Some(MOST_METADATA) });
-    }
-    fs::read(path).map_err(Error::io("read", path))
 }
 
 struct Opened {
@@ -92,11 +64,11 @@ fn number(path: &Path, suffix: &str) -> Option<u64> {
 fn saved(dir: &Path, options: &Options) -> Result<Opened> {
     let path = dir.join(METADATA);
     if !is_file(&path)? {
-        let runs: Vec<String> = entries(dir)?.iter().filter(|entry| entry.is_dir()).map(|dir| dir.display().to_string()).collect();
+        let runs: Vec<String> = list(dir)?.iter().filter(|entry| entry.is_dir()).map(|dir| dir.display().to_string()).collect();
         let detail = format!("{} is missing: the save did not come to its end; folders there: {}", path.display(), runs.join(", "));
         return Err(Error::NotFound { what: METADATA, detail });
     }
-    let metadata = Metadata::parse(&read(&path)?).map_err(|error| error.in_file(&path))?;
+    let metadata = Metadata::parse(&read_small(&path)?).map_err(|error| error.in_file(&path))?;
     if metadata.version != 2 {
         let detail =
             format!("{} is of version {}, version 2 is read: load it with TensorFlow and save it again", path.display(), metadata.version);
@@ -152,11 +124,11 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
 
 /// The files of each shard of a run, in order.
 fn shards(run: &Path) -> Result<Vec<Vec<PathBuf>>> {
-    let numbered: BTreeMap<u64, PathBuf> = entries(run)?.into_iter().filter_map(|entry| Some((number(&entry, ".shard")?, entry))).collect();
+    let numbered: BTreeMap<u64, PathBuf> = list(run)?.into_iter().filter_map(|entry| Some((number(&entry, ".shard")?, entry))).collect();
     let mut shards = Vec::new();
     for shard in numbered.values() {
         let files: BTreeMap<u64, PathBuf> =
-            entries(shard)?.into_iter().filter_map(|entry| Some((number(&entry, ".snapshot")?, entry))).collect();
+            list(shard)?.into_iter().filter_map(|entry| Some((number(&entry, ".snapshot")?, entry))).collect();
         // Reading stops where a number is missing, as TensorFlow's does.
         let files = files.into_iter().zip(0..).take_while(|((number, _), expected)| number == expected).map(|((_, path), _)| path);
         shards.push(files.collect());
@@ -170,7 +142,7 @@ fn spec(dir: &Path) -> Result<Option<Vec<Component>>> {
     if !is_file(&path)? {
         return Ok(None);
     }
-    components(&read(&path)?).map(Some).map_err(|error| error.in_file(&path))
+    components(&read_small(&path)?).map(Some).map_err(|error| error.in_file(&path))
 }
 
 /// The components by name, where there is a spec, and by number.
@@ -191,8 +163,7 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
         let shape = component.and_then(|component| component.shape.clone()).unwrap_or_default();
         let is_plain = dtype != Dtype::Variant && dtype != Dtype::Resource;
         let unsupported = (!is_plain).then(|| format!("it is a {dtype}: ragged, sparse and other composite elements have no plain values"));
-        let declared =
-            Declared { dtype, shape, encoding: Encoding::Tensor, items: Items::One, flat: false, only_offsets: false, shape_in: None };
+        let declared = Declared::new(dtype, shape, Encoding::Tensor);
         let alias = (name != index.to_string()).then(|| index.to_string());
         Ok(Feature { name: name.into_bytes(), alias, key: Key::Part(index), declared: Some(declared), unsupported })
     };
@@ -203,7 +174,7 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
 fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
     let error = dir.join("ERROR");
     if is_file(&error)? {
-        let text = String::from_utf8_lossy(&read(&error)?).trim().to_owned();
+        let text = String::from_utf8_lossy(&read_small(&error)?).trim().to_owned();
         return Err(Error::malformed(&error, "distributed save", format!("it failed: {text}")));
     }
     let mut warnings = vec!["elements of a distributed save are in no order: its writers did not keep theirs".to_owned()];
@@ -225,7 +196,7 @@ fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
         let mut numbers = path.file_name()?.to_str()?.strip_prefix("chunk_")?.split('_').map(|number| number.parse::<u64>().ok());
         Some((numbers.next()??, numbers.next()??, numbers.next().flatten()))
     };
-    let mut chunks: Vec<_> = entries(&dir.join("chunks"))?.into_iter().filter_map(|path| Some((numbers(&path)?, path))).collect();
+    let mut chunks: Vec<_> = list(&dir.join("chunks"))?.into_iter().filter_map(|path| Some((numbers(&path)?, path))).collect();
     chunks.sort();
     let dtypes = spec.iter().map(|component| component.dtype.unwrap_or(Dtype::Variant.code())).collect::<Vec<_>>();
     let features = features(&dir.join(SPEC), &dtypes, Some(&spec))?;
@@ -233,146 +204,4 @@ fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
     let files = chunks.into_iter().map(|((_, _, expected), path)| RecordFile { path, expected }).collect();
     let records = RecordSet { group: dtypes.len(), features, discovers: false, ..RecordSet::undescribed(Inputs::Files(files)) };
     Ok(Opened { records, facts, warnings })
-}
-
-/// Elements that were dealt over shards, put in order by the number that each has in front.
-pub(crate) struct Dealt {
-    lanes: Vec<Lane>,
-    /// The lane whose next element has this number.
-    next: BTreeMap<u64, usize>,
-    dir: Arc<Path>,
-    group: usize,
-    batch_bytes: usize,
-    most_records: usize,
-    rows: Range<u64>,
-    pool: Arc<Pool>,
-    /// Elements so far, wanted or not.
-    seen: u64,
-    number: u64,
-    is_over: bool,
-    salvage: bool,
-    lost: Vec<String>,
-}
-
-/// A shard.
-struct Lane {
-    batches: Sequential,
-    batch: Option<Batch>,
-    record: usize,
-}
-
-impl Dealt {
-    pub(crate) fn open(shards: &[Vec<RecordFile>], framing: Framing, group: usize, reading: &Reading, pool: &Arc<Pool>) -> Result<Self> {
-        const LEAST: u64 = 16 << 10;
-        // A half is for the shards, the other for what is put together.
-        let each = reading.memory_bytes / 2 / shards.len().max(1) as u64;
-        let batch_bytes = (reading.batch_bytes as u64).min(each / 2).max(LEAST);
-        let lane = |files: &Vec<RecordFile>| {
-            let inputs = files.iter().cloned().map(Input::File).collect();
-            let reading =
-                Reading { batch_bytes: crate::spec::memory_len(batch_bytes), memory_bytes: each, rows: 0..u64::MAX, ..reading.clone() };
-            let batches = Sequential::new(inputs, framing, group, reading, Pool::new(each))?;
-            Ok(Lane { batches, batch: None, record: 0 })
-        };
-        let dir = shards.iter().flatten().next().map_or(Path::new(""), |file| parent_of(parent_of(&file.path)));
-        let mut dealt = Self {
-            lanes: shards.iter().map(lane).collect::<Result<_>>()?,
-            next: BTreeMap::new(),
-            dir: dir.into(),
-            group,
-            batch_bytes: reading.batch_bytes,
-            most_records: reading.most_records,
-            rows: reading.rows.clone(),
-            pool: Arc::clone(pool),
-            seen: 0,
-            number: 0,
-            is_over: false,
-            salvage: reading.salvage,
-            lost: Vec::new(),
-        };
-        for lane in 0..dealt.lanes.len() {
-            dealt.look_up(lane)?;
-        }
-        Ok(dealt)
-    }
-
-    /// Notes which element a lane has next.
-    fn look_up(&mut self, index: usize) -> Result<()> {
-        let lane = &mut self.lanes[index];
-        while lane.batch.as_ref().is_none_or(|batch| lane.record == batch.len()) {
-            lane.batch = None;
-            let Some(mut batch) = lane.batches.next_batch()? else {
-                self.lost.extend_from_slice(lane.batches.lost());
-                return Ok(());
-            };
-            batch.load()?;
-            (lane.batch, lane.record) = (Some(batch), 0);
-        }
-        let Some(batch) = &lane.batch else { return Ok(()) };
-        let number = element_number(batch.part(lane.record, 0)).map_err(|error| batch.error(lane.record, 0, &error))?;
-        if let Some(other) = self.next.insert(number, index).filter(|&other| other != index) {
-            let detail = format!("shards {other} and {index} both have an element {number}: their first component does not number them");
-            return Err(Error::malformed(&self.dir, "snapshot", detail));
-        }
-        Ok(())
-    }
-}
-
-/// The number in front of an element.
-fn element_number(bytes: &[u8]) -> Result<u64, ParseError> {
-    let proto = TensorProto::parse(bytes, 0)?;
-    let mut number = [0; 8];
-    if proto.spec.dtype() != Dtype::Int64 || !proto.spec.shape().is_empty() {
-        return Err(ParseError::new(0, "TensorProto", format!("an element's number is {}, expected an int64", proto.spec)));
-    }
-    proto.fill(&mut number)?;
-    u64::try_from(i64::from_le_bytes(number)).map_err(|_| ParseError::new(0, "TensorProto", "an element's number is negative"))
-}
-
-impl Batches for Dealt {
-    fn next_batch(&mut self) -> Result<Option<Batch>> {
-        let held = self.pool.hold(self.batch_bytes as u64);
-        let (mut bytes, mut frames) = (self.pool.buffer(), Vec::new());
-        let parts = self.group - 1;
-        let mut first = None;
-        while !self.is_over && self.seen < self.rows.end && bytes.len() < self.batch_bytes && frames.len() < self.most_records * parts {
-            let Some((number, index)) = self.next.pop_first() else {
-                self.is_over = true;
-                break;
-            };
-            if number != self.seen && self.salvage {
-                self.lost.push(format!("{}: element {} is missing; it and those behind it are lost", self.dir.display(), self.seen));
-                self.is_over = true;
-                break;
-            }
-            if number != self.seen {
-                let detail = format!("the elements are not numbered 0, 1, 2 and so on: {} is missing, {number} follows", self.seen);
-                return Err(Error::malformed(&self.dir, "snapshot", detail));
-            }
-            let lane = &mut self.lanes[index];
-            if let Some(batch) = lane.batch.as_ref().filter(|_| self.rows.contains(&number)) {
-                first.get_or_insert(number - self.rows.start);
-                for part in 1..self.group {
-                    let start = bytes.len();
-                    bytes.extend_from_slice(batch.part(lane.record, part));
-                    frames.push(start..bytes.len());
-                }
-            }
-            lane.record += 1;
-            self.seen += 1;
-            self.look_up(index)?;
-        }
-        let Some(first) = first else { return Ok(None) };
-        let batch = Batch::gathered(self.number, first, Arc::clone(&self.dir), bytes, frames, parts, held);
-        self.number += 1;
-        Ok(Some(batch))
-    }
-
-    fn known(&self) -> Option<u64> {
-        None
-    }
-
-    fn lost(&self) -> &[String] {
-        &self.lost
-    }
 }

@@ -1,6 +1,5 @@
 //! Folders of TensorFlow Datasets, and of RLDS: records with a description beside them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, json};
@@ -12,7 +11,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::tfds::{Features, Leaf, Storage, splits};
 use crate::options::Options;
-use crate::paths::{Found, is_file, look_at, parent_of};
+use crate::paths::{Found, is_file, list, look_at, parent_of, read_small};
 
 const FEATURES: &str = "features.json";
 const INFO: &str = "dataset_info.json";
@@ -38,12 +37,7 @@ impl Driver for Tfds {
                 return Ok(Some(dir));
             }
             // The only folder in it.
-            let mut inner: Vec<PathBuf> = fs::read_dir(&dir)
-                .map_err(Error::io("list", &dir))?
-                .flatten()
-                .map(|entry| entry.path())
-                .filter(|path| path.is_dir())
-                .collect();
+            let mut inner: Vec<PathBuf> = list(&dir)?.into_iter().filter(|path| path.is_dir()).collect();
             match (inner.pop(), inner.is_empty()) {
                 (Some(only), true) => dir = only,
                 _ => return Ok(None),
@@ -54,7 +48,7 @@ impl Driver for Tfds {
 
     fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let path = dir.join(INFO);
-        let text = fs::read(&path).map_err(Error::io("read", &path))?;
+        let text = read_small(&path)?;
         let (format, splits) = splits(&text).map_err(|detail| Error::malformed(&path, "dataset_info.json", detail))?;
         if format != "tfrecord" {
             let detail = format!("{} says that its files are {format}; tfrecord is read", path.display());
@@ -62,7 +56,7 @@ impl Driver for Tfds {
         }
         let path = dir.join(FEATURES);
         let features = if is_file(&path)? {
-            let text = fs::read(&path).map_err(Error::io("read", &path))?;
+            let text = read_small(&path)?;
             Some(Features::parse(&text).map_err(|detail| Error::malformed(&path, "features.json", detail))?)
         } else {
             None
@@ -142,15 +136,7 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
         declared: Some(declared),
         ..Feature::found(Key::Context(name(suffix)))
     };
-    let base = Declared {
-        dtype: leaf.dtype,
-        shape: leaf.shape.clone(),
-        encoding,
-        items: Items::One,
-        flat: false,
-        only_offsets: false,
-        shape_in: None,
-    };
+    let base = Declared::new(leaf.dtype, leaf.shape.clone(), encoding);
     let unknown = leaf.shape.iter().filter(|axis| axis.is_none()).count();
     let is_steps = leaf.levels.first().is_some_and(|level| level.is_steps);
     if unknown > 1 && leaf.storage != Storage::Image {
@@ -175,15 +161,7 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
         [outer, inner @ ..] => {
             let lengths = inner.iter().enumerate().map(|(index, _)| {
                 let name = name(&format!("/ragged_row_lengths_{index}"));
-                let declared = Declared {
-                    dtype: Dtype::Int64,
-                    shape: Vec::new(),
-                    encoding: Encoding::Values,
-                    items: Items::Any,
-                    flat: false,
-                    only_offsets: false,
-                    shape_in: None,
-                };
+                let declared = Declared { items: Items::Any, ..Declared::new(Dtype::Int64, Vec::new(), Encoding::Values) };
                 Feature { name: name.clone(), declared: Some(declared), ..Feature::found(Key::Context(name)) }
             });
             // Lists of one length are axes; of others the values come one after the other.

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use super::Container;
 use super::driver::Driver;
 use super::raw_stream::of_frames;
-use super::records::{Framing, Inputs, Patient, RecordContainer, ppm_header, read_error};
+use super::records::{Framing, Inputs, Patient, RecordContainer, RecordSet, ppm_header, read_error};
 use crate::cancel::CancelToken;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ impl Driver for Video {
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let frame = first_frame(path, &options.cancel)?;
-        let records = crate::source::records::RecordSet { framing: Framing::Ppm, ..of_frames(Inputs::Video(path.to_owned()), &frame) };
+        let records = RecordSet { framing: Framing::Ppm, ..of_frames(Inputs::Program(path.to_owned(), decode), &frame) };
         Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)))
     }
 }
@@ -82,7 +82,7 @@ fn first_frame(path: &Path, cancel: &CancelToken) -> Result<TensorSpec> {
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no `ffmpeg`.
-pub(crate) fn decode(path: &Path, cancel: &CancelToken) -> Result<Box<dyn Read + Send>> {
+fn decode(path: &Path, cancel: &CancelToken) -> Result<Box<dyn Read + Send>> {
     Ok(Box::new(start(path, &[], cancel)?))
 }
 

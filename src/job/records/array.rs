@@ -1,7 +1,7 @@
 //! The arrays that a column becomes.
 
 use crate::array::Part;
-use crate::columns::{Arrange, Column, unsupported};
+use crate::columns::{Arrange, Column, Units, unsupported};
 use crate::decode::Decoder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -79,6 +79,17 @@ impl RecordArray {
         self.written
     }
 
+    /// Bytes of so many rows, as they are written.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for more than there are numbers for.
+    pub(super) fn nbytes(&self, rows: u64) -> Result<u64> {
+        let row = self.written_row();
+        let too_many =
+            || Error::bad_request(format!("feature {:?}: {rows} rows of {row} bytes each are more than a file can have", self.name));
+        rows.checked_mul(row).ok_or_else(too_many)
+    }
+
     /// The header of an array of so many rows.
     pub(crate) fn header(&self, rows: u64, options: &Options) -> Result<Header> {
         let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape().iter().copied()).collect();
@@ -90,11 +101,9 @@ impl RecordArray {
             _ => Header::new(&self.written.descr_in(options.byte_order)?, &shape),
         })
     }
-}
 
-impl RecordArray {
     /// Whether it has one offset for each record.
     pub(super) fn is_record_offsets(&self, columns: &[Column]) -> bool {
-        columns[self.column].arrange == Arrange::Offsets(crate::columns::Units::Records)
+        columns[self.column].arrange == Arrange::Offsets(Units::Records)
     }
 }

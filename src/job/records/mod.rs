@@ -309,8 +309,7 @@ impl<'a> Pass<'a> {
         let mut outcomes = Vec::with_capacity(outputs.len());
         for ((output, array), &rows) in outputs.into_iter().zip(&self.arrays).zip(&done.rows) {
             let Output::File { sink, method } = output else { continue };
-            let nbytes = rows.checked_mul(array.written_row()).ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
-            let behind = sink.finish(&array.header(rows, options)?, nbytes)?;
+            let behind = sink.finish(&array.header(rows, options)?, array.nbytes(rows)?)?;
             let peak_memory = self.shares.fixed_bytes + behind.held_and_peak().1;
             outcomes.push(Outcome { method, verified: self.verified(options), peak_memory });
         }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::MIN_UNIT;
-use super::RecordArray;
+use super::{MIN_UNIT, RecordArray};
 use crate::error::{Error, Result};
 use crate::method::Method;
 use crate::sink::NpySink;

@@ -20,14 +20,9 @@ impl Pass<'_> {
     /// Reads the records and hands rows to the outputs, one for each of [`arrays`](Self::arrays).
     pub(crate) fn run(&self, outputs: &[Output<'_>], options: &Options) -> Result<Done, Failure> {
         let reading = Reading {
-            batch_bytes: memory_len(self.unit),
             most_records: (MOST_SPANS / self.locator.len().max(1)).max(1),
-            memory_bytes: self.batch_memory,
             rows: self.rows.clone(),
-            verify: options.verify,
-            salvage: options.records.salvage,
-            calls: options.calls(),
-            cancel: options.cancel.clone(),
+            ..Reading::new(memory_len(self.unit), self.batch_memory, options)
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
         let known = batches.known().filter(|_| !self.skips());
@@ -36,10 +31,7 @@ impl Pass<'_> {
             if let (Some(records), true) =
                 (known, self.columns[array.column].is_row_per_record() || array.extra > 0 && array.is_record_offsets(&self.columns))
             {
-                let nbytes = records
-                    .saturating_add(array.extra)
-                    .checked_mul(array.written_row())
-                    .ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
+                let nbytes = array.nbytes(records.saturating_add(array.extra))?;
                 shares.total_bytes = shares.total_bytes.saturating_add(nbytes);
                 output.reserve(nbytes)?;
             }

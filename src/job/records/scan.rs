@@ -27,15 +27,12 @@ pub(crate) struct Scan {
 pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<Survey> {
     let Scan { rows, complete, whole } = wanted.clone();
     let memory_bytes = options.budget().as_bytes() / 4;
-    let reading = Reading {
-        batch_bytes: FIRST_BYTES.min(memory_len(memory_bytes / 8)),
-        most_records: if complete { usize::MAX } else { memory_len(FIRST_RECORDS) },
-        memory_bytes,
-        rows: if complete { rows } else { rows.start..rows.end.min(rows.start.saturating_add(FIRST_RECORDS)) },
-        verify: options.verify,
-        salvage: options.records.salvage,
-        calls: options.calls(),
-        cancel: options.cancel.clone(),
+    let reading = Reading::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, options);
+    let reading = if complete {
+        Reading { rows, ..reading }
+    } else {
+        let rows = rows.start..rows.end.min(rows.start.saturating_add(FIRST_RECORDS));
+        Reading { rows, most_records: memory_len(FIRST_RECORDS), ..reading }
     };
     let mut batches = set.open(reading, &Pool::new(memory_bytes))?;
     let is_compressed = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Zlib);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use byteorder::{ByteOrder as _, LittleEndian};
 
+use super::batches::whole;
 use super::pool::Held;
 use crate::error::{Error, ParseError, Result};
 use crate::format::{crc, tfrecord};
@@ -86,7 +87,11 @@ impl Batch {
         }
         match (0..self.frames.len()).find_map(|frame| wrong_checksum(&self.bytes, &self.frames[frame]).map(|detail| (frame, detail))) {
             None => Ok(()),
-            Some((frame, detail)) => Err(self.malformed(frame / self.group, self.frames[frame].start, "TFRecord", &detail)),
+            Some((frame, detail)) => {
+                let record = frame / self.group;
+                let whole = whole(self.in_file + record as u64, false);
+                Err(self.malformed(record, self.frames[frame].start, "TFRecord", &format!("{detail}; {whole}")))
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use super::pool::{Held, Pool};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
+use crate::options::Options;
 use crate::os::{Calls, Cold};
 use crate::spec::memory_len;
 
@@ -56,6 +57,22 @@ pub(crate) struct Reading {
     pub(crate) salvage: bool,
     pub(crate) calls: Calls,
     pub(crate) cancel: CancelToken,
+}
+
+impl Reading {
+    /// All records, in batches of about so many bytes, with the checks that `options` ask for.
+    pub(crate) fn new(batch_bytes: usize, memory_bytes: u64, options: &Options) -> Self {
+        Self {
+            batch_bytes,
+            most_records: usize::MAX,
+            memory_bytes,
+            rows: 0..u64::MAX,
+            verify: options.verify,
+            salvage: options.records.salvage,
+            calls: options.calls(),
+            cancel: options.cancel.clone(),
+        }
+    }
 }
 
 /// Whatever hands out batches, the first one first.
@@ -139,7 +156,7 @@ impl Sequential {
         let mut current = self.open_file(file)?;
         if let (Framing::Fixed(frame), Some(len)) = (self.framing, current.len) {
             if !len.is_multiple_of(frame) {
-                return Err(Self::cut(&Current { records: len / frame, at: len - len % frame, ..current }, len % frame, frame));
+                return Err(self.cut(&Current { records: len / frame, at: len - len % frame, ..current }, len % frame, frame));
             }
             return Ok(Some(len / frame));
         }
@@ -224,27 +241,27 @@ impl Sequential {
         let mut header = [0; tfrecord::HEADER_LEN];
         let header = &mut header[..self.framing.header_len().unwrap_or(0)];
         if left < header.len() as u64 {
-            return Err(Self::cut(current, left, header.len() as u64));
+            return Err(self.cut(current, left, header.len() as u64));
         }
         file.read_exact_at(header, current.at).map_err(Error::io("read", &current.path))?;
-        let end = match self.framing.step(header).map_err(|detail| Self::broken(current, &detail))? {
+        let end = match self.framing.step(header).map_err(|detail| self.broken(current, &detail))? {
             Step::Need(end) => end,
             Step::Frame { end, .. } => end as u64,
         };
         if end > left {
-            return Err(Self::cut(current, left, end));
+            return Err(self.cut(current, left, end));
         }
         let behind = if self.framing.has_checksum() { tfrecord::FOOTER_LEN as u64 } else { 0 };
         Ok(Some((header.len() as u64..end - behind, end)))
     }
 
-    fn broken(current: &Current, detail: &str) -> Error {
-        let whole = whole(current.records);
+    fn broken(&self, current: &Current, detail: &str) -> Error {
+        let whole = whole(current.records, self.reading.salvage);
         Error::malformed_at(&current.path, format!("record {}", current.records), current.at, format!("{detail}; {whole}"))
     }
 
-    fn cut(current: &Current, left: u64, needed: u64) -> Error {
-        let whole = whole(current.records);
+    fn cut(&self, current: &Current, left: u64, needed: u64) -> Error {
+        let whole = whole(current.records, self.reading.salvage);
         let detail = format!("it needs {needed} bytes and {left} are left: the end is missing; {whole}");
         Error::malformed_at(&current.path, format!("record {}", current.records), current.at, detail)
     }
@@ -272,8 +289,7 @@ impl Sequential {
         match error {
             Error::Malformed { .. } if self.reading.salvage => {
                 let behind = current.len.map(|len| format!(" ({} bytes)", len.saturating_sub(current.at))).unwrap_or_default();
-                let text = error.to_string().replace(SALVAGE_CONVERTS, "");
-                self.lost.push(format!("{text}; what follows{behind} is lost, {} records are kept", current.records));
+                self.lost.push(format!("{error}; what follows{behind} is lost, {} records are kept", current.records));
                 Ok(())
             }
             error => Err(error),
@@ -381,7 +397,7 @@ impl Sequential {
                             None
                         };
                         if let Some(detail) = detail {
-                            problem.get_or_insert(Self::broken(current, &detail));
+                            problem.get_or_insert(self.broken(current, &detail));
                             break 0;
                         }
                         frames.push(data);
@@ -390,13 +406,13 @@ impl Sequential {
                     Ok(Step::Need(needed)) => {
                         let left = current.len.map(|len| len - current.at).or(is_end.then_some((buffer.len() - at) as u64));
                         if let Some(left) = left.filter(|&left| left < needed) {
-                            problem.get_or_insert(Self::cut(current, left, needed));
+                            problem.get_or_insert(self.cut(current, left, needed));
                             break 0;
                         }
                         break at as u64 + needed;
                     }
                     Err(detail) => {
-                        problem.get_or_insert(Self::broken(current, &detail));
+                        problem.get_or_insert(self.broken(current, &detail));
                         break 0;
                     }
                 }
@@ -436,13 +452,12 @@ impl Sequential {
     }
 }
 
-/// What can be done about a damage.
-const SALVAGE_CONVERTS: &str = ", and --salvage converts them";
-
-fn whole(records: u64) -> String {
+/// What the records before a damage are good for; who salvages them knows.
+pub(super) fn whole(records: u64, is_salvage: bool) -> String {
     match records {
         0 => "no record before it".to_owned(),
-        records => format!("the {records} records before it are whole{SALVAGE_CONVERTS}"),
+        records if is_salvage => format!("the {records} records before it are whole"),
+        records => format!("the {records} records before it are whole, and --salvage converts them"),
     }
 }
 

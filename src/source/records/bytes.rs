@@ -292,6 +292,7 @@ pub(crate) fn open(path: &Path) -> Result<Arc<File>> {
 
 /// What looking at the first bytes of a file may take.
 const LOOKING_BYTES: u64 = 16 << 20;
+
 /// Whether what a file holds, decompressed, starts like a record.
 pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
     let file = open(path)?;

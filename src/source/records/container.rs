@@ -97,22 +97,15 @@ impl RecordContainer {
     pub(crate) fn count(&self, set: usize) -> Result<u64> {
         let records = &self.sets[set];
         if !records.can_be_read_again() {
-            return Err(Error::bad_request("rows are counted from the end, of a source whose length is not known before it has been read"));
+            let detail = "rows are counted from the end, of a source whose length is not known before it has been read";
+            return Err(Error::bad_request(format!("{}: {detail}", self.path.display())));
         }
         if !records.is_known() {
             return self.survey(set, true).map(|survey| survey.records);
         }
-        let reading = Reading {
-            batch_bytes: COUNTING_BYTES,
-            most_records: usize::MAX,
-            memory_bytes: self.options.budget().as_bytes() / 4,
-            rows: 0..u64::MAX,
-            verify: false,
-            salvage: self.options.records.salvage,
-            calls: self.options.calls(),
-            cancel: self.options.cancel.clone(),
-        };
-        let mut batches = records.open(reading, &Pool::new(self.options.budget().as_bytes() / 4))?;
+        let memory_bytes = self.options.budget().as_bytes() / 4;
+        let reading = Reading { verify: false, ..Reading::new(COUNTING_BYTES, memory_bytes, &self.options) };
+        let mut batches = records.open(reading, &Pool::new(memory_bytes))?;
         if let Some(known) = batches.known() {
             return Ok(known);
         }

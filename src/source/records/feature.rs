@@ -79,6 +79,13 @@ pub(crate) struct Declared {
     pub(crate) shape_in: Option<Vec<u8>>,
 }
 
+impl Declared {
+    /// One item in every record, which is a row.
+    pub(crate) fn new(dtype: Dtype, shape: Vec<Option<u64>>, encoding: Encoding) -> Self {
+        Self { dtype, shape, encoding, items: Items::One, flat: false, only_offsets: false, shape_in: None }
+    }
+}
+
 /// A feature that records have.
 #[derive(Debug, Clone)]
 pub(crate) struct Feature {

@@ -6,6 +6,7 @@ mod batch;
 mod batches;
 mod bytes;
 mod container;
+mod dealt;
 mod feature;
 mod files;
 mod framing;
@@ -15,32 +16,38 @@ mod survey;
 
 use std::fmt;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 
 pub(crate) use batch::Batch;
-pub(crate) use batches::{Batches, Input, Reading, RecordFile, Sequential};
+use batches::{Batches, Input, Sequential};
+pub(crate) use batches::{Reading, RecordFile};
 pub(crate) use bytes::{Compression, Patient, read_error, starts_with_record};
 pub(crate) use container::RecordContainer;
+use dealt::Dealt;
 pub(crate) use feature::{Declared, Encoding, Feature, Items, Key, RECORDS};
 pub(crate) use files::FileSet;
 pub(crate) use framing::{Framing, ppm_header};
 pub(crate) use locate::{Locator, Span, Stored};
 pub(crate) use pool::Pool;
-pub(crate) use survey::{First, Look, Stats, Survey, are_examples, look_at_batch};
+pub(crate) use survey::{First, Look, Stats, Survey, Widths, are_examples, look_at_batch};
+
+/// Starts the program whose output is read, until that is cancelled.
+pub(crate) type StartProgram = fn(&Path, &CancelToken) -> Result<Box<dyn Read + Send>>;
 
 /// Where the bytes of records are.
 pub(crate) enum Inputs {
     /// Files, one after the other.
     Files(Vec<RecordFile>),
-    /// Files between which records were dealt; part 0 of each is its number.
+    /// Shards, of any number of files, between which records were dealt; part 0 of each is its number.
     Dealt(Vec<Vec<RecordFile>>),
     /// What can be read once.
     Once(Mutex<Option<Box<dyn Read + Send>>>, PathBuf),
-    /// The frames of a video, as `ffmpeg` decodes them.
-    Video(PathBuf),
+    /// What a program makes of a file, started anew for each reading.
+    Program(PathBuf, StartProgram),
 }
 
 impl fmt::Debug for Inputs {
@@ -49,7 +56,7 @@ impl fmt::Debug for Inputs {
             Self::Files(files) => f.debug_tuple("Files").field(files).finish(),
             Self::Dealt(files) => f.debug_tuple("Dealt").field(files).finish(),
             Self::Once(_, name) => f.debug_tuple("Once").field(name).finish(),
-            Self::Video(path) => f.debug_tuple("Video").field(path).finish(),
+            Self::Program(path, _) => f.debug_tuple("Program").field(path).finish(),
         }
     }
 }
@@ -84,13 +91,13 @@ impl RecordSet {
     pub(crate) fn open(&self, reading: Reading, pool: &Arc<Pool>) -> Result<Box<dyn Batches>> {
         let inputs = match &self.inputs {
             Inputs::Files(files) => files.iter().cloned().map(Input::File).collect(),
-            Inputs::Dealt(shards) => return Ok(Box::new(super::tf_data::Dealt::open(shards, self.framing, self.group, &reading, pool)?)),
+            Inputs::Dealt(shards) => return Ok(Box::new(Dealt::open(shards, self.framing, self.group, &reading, pool)?)),
             Inputs::Once(bytes, name) => {
                 let bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let bytes = bytes.ok_or_else(|| Error::bad_request(format!("{} can be read once only, and has been", name.display())))?;
                 vec![Input::Stream(bytes, name.clone())]
             }
-            Inputs::Video(path) => vec![Input::Stream(super::video::decode(path, &reading.cancel)?, path.clone())],
+            Inputs::Program(path, start) => vec![Input::Stream(start(path, &reading.cancel)?, path.clone())],
         };
         Ok(Box::new(Sequential::new(inputs, self.framing, self.group, reading, Arc::clone(pool))?))
     }
@@ -105,7 +112,7 @@ impl RecordSet {
             Inputs::Files(files) => files.iter().map(|file| file.path.clone()).collect(),
             Inputs::Dealt(shards) => shards.iter().flatten().map(|file| file.path.clone()).collect(),
             Inputs::Once(..) => Vec::new(),
-            Inputs::Video(path) => vec![path.clone()],
+            Inputs::Program(path, _) => vec![path.clone()],
         }
     }
 

@@ -60,6 +60,34 @@ pub(crate) enum Look {
     Bytes,
 }
 
+/// How long values of bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Widths {
+    /// Bytes of the shortest and of the longest.
+    pub(crate) shortest: u64,
+    pub(crate) longest: u64,
+    /// The most characters that one has; `None` if one is no UTF-8.
+    pub(crate) most_chars: Option<u64>,
+}
+
+impl Widths {
+    fn of(bytes: &[u8]) -> Self {
+        let len = bytes.len() as u64;
+        let most_chars = std::str::from_utf8(bytes).ok().map(|text| text.chars().count() as u64);
+        Self { shortest: len, longest: len, most_chars }
+    }
+
+    /// Takes over those of others.
+    fn merge(widths: &mut Option<Self>, other: Option<Self>) {
+        let both = |(own, other): (Self, Self)| Self {
+            shortest: own.shortest.min(other.shortest),
+            longest: own.longest.max(other.longest),
+            most_chars: own.most_chars.zip(other.most_chars).map(|(own, other)| own.max(other)),
+        };
+        *widths = widths.zip(other).map(both).or(*widths).or(other);
+    }
+}
+
 /// What is known of one feature.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stats {
@@ -74,16 +102,11 @@ pub(crate) struct Stats {
     pub(crate) per_step: Option<First<u64>>,
     /// Bytes of a value.
     pub(crate) lengths: Option<First<u64>>,
-    pub(crate) shortest: u64,
-    pub(crate) longest: u64,
-    /// Characters of the longest value; `None` if one is no UTF-8.
-    pub(crate) most_chars: Option<u64>,
+    /// How long values of bytes are, and strings in tensors.
+    pub(crate) widths: Option<Widths>,
+    pub(crate) inner_widths: Option<Widths>,
     /// The integers of a short list.
     pub(crate) ints: Option<First<Vec<i64>>>,
-    /// Whether there are strings in tensors, the bytes of the longest, and the characters.
-    pub(crate) has_inner: bool,
-    pub(crate) inner_longest: u64,
-    pub(crate) inner_chars: Option<u64>,
     pub(crate) look: Option<First<Look>>,
     pub(crate) file_kind: Option<First<FileKind>>,
     pub(crate) form: Option<First<ImageForm>>,
@@ -118,24 +141,8 @@ impl Stats {
             self.fewest.min(other.fewest)
         };
         self.most = self.most.max(other.most);
-        self.shortest = match (&self.lengths, &other.lengths) {
-            (None, _) => other.shortest,
-            (_, None) => self.shortest,
-            _ => self.shortest.min(other.shortest),
-        };
-        self.longest = self.longest.max(other.longest);
-        self.most_chars = match (&self.lengths, &other.lengths) {
-            (None, _) => other.most_chars,
-            (_, None) => self.most_chars,
-            _ => self.most_chars.zip(other.most_chars).map(|(own, other)| own.max(other)),
-        };
-        self.inner_chars = match (self.has_inner, other.has_inner) {
-            (false, _) => other.inner_chars,
-            (_, false) => self.inner_chars,
-            _ => self.inner_chars.zip(other.inner_chars).map(|(own, other)| own.max(other)),
-        };
-        self.has_inner |= other.has_inner;
-        self.inner_longest = self.inner_longest.max(other.inner_longest);
+        Widths::merge(&mut self.widths, other.widths);
+        Widths::merge(&mut self.inner_widths, other.inner_widths);
         self.present += other.present;
         self.most_rows = self.most_rows.max(other.most_rows);
         First::merge(&mut self.kind, other.kind);
@@ -168,7 +175,8 @@ impl Stats {
             values.bytes(|bytes, _| {
                 if is_compressed {
                     // One that cannot be read says why when it is converted.
-                    self.see_length(record, inflated_len(bytes).unwrap_or(0));
+                    let len = inflated_len(bytes).unwrap_or(0);
+                    self.see_widths(record, Widths { shortest: len, longest: len, most_chars: None });
                 } else {
                     self.see_bytes(record, bytes);
                 }
@@ -185,9 +193,8 @@ impl Stats {
     }
 
     fn see_bytes(&mut self, record: u64, bytes: &[u8]) {
-        let chars = std::str::from_utf8(bytes).ok().map(|text| text.chars().count() as u64);
-        self.most_chars = if self.lengths.is_none() { chars } else { self.most_chars.zip(chars).map(|(own, other)| own.max(other)) };
-        self.see_length(record, bytes.len() as u64);
+        let widths = Widths::of(bytes);
+        self.see_widths(record, widths);
         let look = match FileKind::sniff(bytes) {
             Some(kind @ (FileKind::Jpeg | FileKind::Png)) => {
                 First::see(&mut self.file_kind, record, kind);
@@ -199,16 +206,15 @@ impl Stats {
             }
             Some(other) => Look::OtherImage(other),
             None if bytes.first() == Some(&8) && TensorProto::is_likely(bytes) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
-            None if chars.is_some() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
+            None if widths.most_chars.is_some() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
             None => Look::Bytes,
         };
         First::see(&mut self.look, record, look);
     }
 
-    fn see_length(&mut self, record: u64, len: u64) {
-        self.shortest = if self.lengths.is_none() { len } else { self.shortest.min(len) };
-        self.longest = self.longest.max(len);
-        First::see(&mut self.lengths, record, len);
+    fn see_widths(&mut self, record: u64, widths: Widths) {
+        Widths::merge(&mut self.widths, Some(widths));
+        First::see(&mut self.lengths, record, widths.longest);
     }
 
     fn see_tensor(&mut self, record: u64, bytes: &[u8]) -> Result<(), ParseError> {
@@ -219,10 +225,7 @@ impl Stats {
         }
         if proto.spec.dtype() == crate::dtype::Dtype::String {
             proto.strings(|string| {
-                let chars = std::str::from_utf8(string).ok().map(|text| text.chars().count() as u64);
-                self.inner_chars = if self.has_inner { self.inner_chars.zip(chars).map(|(own, other)| own.max(other)) } else { chars };
-                self.inner_longest = self.inner_longest.max(string.len() as u64);
-                self.has_inner = true;
+                Widths::merge(&mut self.inner_widths, Some(Widths::of(string)));
                 Ok(())
             })?;
         }

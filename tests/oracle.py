@@ -12,7 +12,6 @@ what the project's own bundle writer writes.
 import io
 import json
 import os
-import random
 import shutil
 import struct
 import subprocess
@@ -21,39 +20,19 @@ import tempfile
 import unittest
 import warnings
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+import ml_dtypes
+import numpy as np
+from oracle_support import MMCONVERT, NUMBERS, RNG, SEED, values  # before TensorFlow, which is to be quiet
 
-import ml_dtypes  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf  # isort: skip
 
-MMCONVERT, MAKE_BUNDLE = sys.argv[1:3]
-SEED = int(sys.argv[3]) if len(sys.argv) > 3 else random.randrange(2**32)
-RNG = np.random.default_rng(SEED)
+MAKE_BUNDLE = sys.argv[2]
 
-NUMBERS = [
-    tf.float32, tf.float64, tf.int32, tf.uint8, tf.int16, tf.int8, tf.complex64, tf.int64, tf.bool, tf.bfloat16,
-    tf.uint16, tf.complex128, tf.float16, tf.uint32, tf.uint64, tf.dtypes.experimental.float8_e5m2,
-    tf.dtypes.experimental.float8_e4m3fn, tf.dtypes.experimental.int4, tf.dtypes.experimental.uint4,
-]  # fmt: skip
 SMALL = [t for name in ["int2", "uint2", "float4_e2m1fn"] if (t := getattr(tf.dtypes.experimental, name, None))] + [
     tf.as_dtype(t) for t in (ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e4m3b11fnuz, ml_dtypes.float8_e5m2fnuz)
 ]
 QUANTISED = [tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32]
 SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (5, 4), (2, 3, 4), (1, 1, 1, 9), (300, 41)]
-
-
-def values(dtype, shape):
-    """An array of random bit patterns, or of random values where not every pattern is one."""
-    np_dtype = np.dtype(dtype.as_numpy_dtype)
-    if dtype == tf.bool:
-        return RNG.integers(0, 2, shape).astype(bool)
-    if dtype in (tf.dtypes.experimental.int4, tf.dtypes.experimental.uint4):
-        low = -8 if dtype == tf.dtypes.experimental.int4 else 0
-        return RNG.integers(low, low + 16, shape).astype(np_dtype)
-    raw = RNG.integers(0, 256, (*shape, np_dtype.itemsize), dtype=np.uint8)
-    return raw.view(np_dtype).reshape(shape)
 
 
 def cast_values(dtype, count=int(os.environ.get("CAST_VALUES", 1_000_003))):

@@ -9,7 +9,6 @@ TensorFlow writes TFRecord files and saves datasets, mmconvert converts them, an
 import io
 import json
 import os
-import random
 import struct
 import subprocess
 import sys
@@ -17,23 +16,13 @@ import tempfile
 import unittest
 import zlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+import ml_dtypes
+import numpy as np
+from oracle_support import MMCONVERT, NUMBERS, RNG, SEED, values  # before TensorFlow, which is to be quiet
 
-import ml_dtypes  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from tensorflow.core.framework.tensor_pb2 import TensorProto  # noqa: E402
+import tensorflow as tf  # isort: skip
+from tensorflow.core.framework.tensor_pb2 import TensorProto  # isort: skip
 
-MMCONVERT = sys.argv[1]
-SEED = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
-RNG = np.random.default_rng(SEED)
-
-NUMBERS = [
-    tf.float32, tf.float64, tf.int32, tf.uint8, tf.int16, tf.int8, tf.complex64, tf.int64, tf.bool, tf.bfloat16,
-    tf.uint16, tf.complex128, tf.float16, tf.uint32, tf.uint64, tf.dtypes.experimental.float8_e5m2,
-    tf.dtypes.experimental.float8_e4m3fn, tf.dtypes.experimental.int4, tf.dtypes.experimental.uint4,
-]  # fmt: skip
 UNSERIALIZED = NUMBERS[-4:]  # TensorFlow has no kernels to serialize them
 SAVED = [dtype for dtype in NUMBERS if dtype != tf.dtypes.experimental.float8_e5m2]  # which TensorFlow does not save
 COMPRESSIONS = ["", "GZIP", "ZLIB"]
@@ -49,18 +38,6 @@ def below(most, least=0):
 
 def one_of(choices):
     return choices[below(len(choices) - 1)]
-
-
-def values(dtype, shape):
-    """An array of random bit patterns, or of random values where not every pattern is one."""
-    np_dtype = np.dtype(dtype.as_numpy_dtype)
-    if dtype == tf.bool:
-        return RNG.integers(0, 2, shape).astype(bool)
-    if dtype in (tf.dtypes.experimental.int4, tf.dtypes.experimental.uint4):
-        low = -8 if dtype == tf.dtypes.experimental.int4 else 0
-        return RNG.integers(low, low + 16, shape).astype(np_dtype)
-    raw = RNG.integers(0, 256, (*shape, np_dtype.itemsize), dtype=np.uint8)
-    return raw.view(np_dtype).reshape(shape)
 
 
 def texts(count):

@@ -11,7 +11,8 @@ use mmconvert::{
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::record_files::{Values, compress, example, field, frame, frames, varint};
+use crate::bundle::varint;
+use crate::record_files::{Values, compress, example, field, frame, frames};
 use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_text, stderr};
 
 /// Converts one feature; the data of each array.

@@ -4,16 +4,7 @@
 
 use std::io::Write;
 
-/// Bytes of a varint.
-pub(crate) fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 128 {
-        out.push((value & 127) as u8 | 128);
-        value >>= 7;
-    }
-    out.push(value as u8);
-    out
-}
+use crate::bundle::{mask, varint};
 
 /// A field of bytes.
 pub(crate) fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
@@ -48,7 +39,7 @@ pub(crate) fn example(features: &[(&str, Values)], packed: bool) -> Vec<u8> {
 }
 
 fn masked(bytes: &[u8]) -> [u8; 4] {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+    mask(crc32c::crc32c(bytes)).to_le_bytes()
 }
 
 /// A record in its frame.

@@ -16,6 +16,7 @@ use crate::options::{Layout, Options, Strings as StringMode};
 use crate::rows::Rows;
 use crate::source::strings::{Offsets, Padded, Strings, Text, Values};
 use crate::source::{Tensor, TensorReader};
+use crate::spec::TensorSpec;
 
 /// An array in the making: where its elements come from, and what becomes of them.
 #[derive(Debug)]
@@ -110,13 +111,15 @@ impl<'a> Array<'a> {
         if tensor.info().spec.dtype() != Dtype::String {
             return Ok(vec![Self { name, ..Self::of_reader(tensor.reader()?) }]);
         }
-        let spec = &tensor.info().spec;
         if let Some(dtype) = options.cast {
             let detail = "strings are no numbers".into();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail });
         }
+        let stored = tensor.strings()?;
+        // What is computed has a shape only now.
+        let spec = TensorSpec::new(Dtype::String, stored.shape.clone()).map_err(Error::bad_request)?;
         let range = spec.select(rows)?;
-        let strings = Arc::new(Strings::open(tensor.strings()?, &range, options.verify, &options.cancel)?);
+        let strings = Arc::new(Strings::open(stored, &range, options.verify, &options.cancel)?);
         let read_bytes = |part| if part == Part::Offsets { strings.lengths_bytes() } else { strings.stored_bytes() };
         let array = |part, reader, is_text| Self {
             part,

@@ -104,6 +104,14 @@ pub enum Error {
         /// What was asked and what would be possible.
         detail: String,
     },
+    /// A running TensorFlow refused what it was asked for.
+    #[error("TensorFlow failed while {action}: {detail}")]
+    TensorFlow {
+        /// What was being done, with the tensor and the part of it.
+        action: String,
+        /// What TensorFlow says: a code and a message, which names the operation.
+        detail: String,
+    },
     /// The caller cancelled; nothing was left behind.
     #[error("cancelled; nothing was written")]
     Cancelled,

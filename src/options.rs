@@ -10,6 +10,7 @@ use crate::columns::RecordOptions;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::method::Method;
+use crate::model_options::ModelOptions;
 use crate::os::Calls;
 use crate::plan::Memory;
 use crate::staging::Existing;
@@ -35,6 +36,7 @@ pub struct Options {
     pub(crate) layout: Layout,
     pub(crate) strings: Strings,
     pub(crate) records: RecordOptions,
+    pub(crate) model: ModelOptions,
     pub(crate) method: Option<Method>,
     pub(crate) in_flight: Option<usize>,
     pub(crate) cancel: CancelToken,
@@ -56,6 +58,7 @@ impl Default for Options {
             layout: Layout::C,
             strings: Strings::Pad,
             records: RecordOptions::default(),
+            model: ModelOptions::default(),
             method: None,
             in_flight: None,
             cancel: CancelToken::new(),
@@ -77,6 +80,7 @@ impl fmt::Debug for Options {
             .field("layout", &self.layout)
             .field("strings", &self.strings)
             .field("records", &self.records)
+            .field("model", &self.model)
             .field("method", &self.method)
             .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
@@ -151,6 +155,13 @@ impl Options {
     #[must_use]
     pub fn strings(mut self, strings: Strings) -> Self {
         self.strings = strings;
+        self
+    }
+
+    /// What a running TensorFlow is to compute; only for sources that it computes.
+    #[must_use]
+    pub fn model(mut self, model: ModelOptions) -> Self {
+        self.model = model;
         self
     }
 

@@ -243,7 +243,7 @@ pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Opti
     if let Some(declared) = &feature.declared {
         let mut shape = declared.shape.clone();
         if let Some(tensor) =
-            stats.and_then(|stats| stats.tensor.as_ref()).filter(|_| declared.encoding == Encoding::Tensor && shape.is_empty())
+            stats.and_then(|stats| stats.tensor.as_ref()).filter(|_| declared.encoding == Encoding::Tensor && shape.is_empty() && !declared.flat)
         {
             shape = tensor.value.shape().iter().map(|&axis| tensor.odd.is_none().then_some(axis)).collect();
         }

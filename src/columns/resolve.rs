@@ -136,7 +136,7 @@ impl Resolver<'_> {
             None => self.numbers(feature, stats, &name)?,
             Some(BytesAs::Raw { dtype, is_zlib }) => self.raw(feature, stats, &name, dtype, is_zlib)?,
             Some(BytesAs::Image) => self.image(feature, stats, &name)?,
-            Some(BytesAs::Tensor) => self.tensor(stats, &name)?,
+            Some(BytesAs::Tensor) => self.tensor(feature, stats, &name)?,
             Some(BytesAs::Strings { in_tensors }) => return self.strings(feature, stats, name, index, in_tensors),
         };
         let arrange = self.arrange(feature, stats, &name, &shaped)?;
@@ -366,9 +366,9 @@ impl Resolver<'_> {
         (*declared.shape.last()?).and_then(|channels| u8::try_from(channels).ok())
     }
 
-    fn tensor(&self, stats: &Stats, name: &str) -> Result<Shaped> {
+    fn tensor(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
         let Some(tensor) = &stats.tensor else { return Err(self.refused(name, "its values are no serialized tensors")) };
-        let rest = stats.tensor_rest.as_ref().filter(|_| self.wanted().ragged_of(name).is_some() || self.wanted().flatten);
+        let rest = stats.tensor_rest.as_ref().filter(|_| self.wanted().ragged_of(name).is_some() || self.wanted().flatten || is_flat(feature));
         if let Some(rest) = rest {
             if let Some((record, odd)) = &rest.odd {
                 let detail = format!(
@@ -466,7 +466,7 @@ impl Resolver<'_> {
             (Key::Part(_), None, None) => true,
             _ => false,
         };
-        let is_open = self.wanted().flatten || self.wanted().ragged_of(&name).is_some();
+        let is_open = self.wanted().flatten || self.wanted().ragged_of(&name).is_some() || is_flat(feature);
         if is_open && of_tensor.is_some_and(|spec| spec.shape().len() > 1) {
             return Err(self.refused(&name, "tensors of strings with several axes are rows of one shape only, not --ragged or --flatten"));
         }
@@ -490,7 +490,7 @@ impl Resolver<'_> {
         };
         let item = Item::Text(Text { form, in_tensors });
         if form == TextForm::Bytes {
-            let is_free = self.wanted().flatten || declared.is_some_and(|declared| declared.flat);
+            let is_free = self.wanted().flatten || is_flat(feature);
             if !is_free && self.check_even(stats, &name).is_err() {
                 let detail =
                     "its records have different numbers of strings, which as offsets would make three arrays: --strings pad or --flatten";
@@ -524,6 +524,11 @@ impl Resolver<'_> {
         let column = Column::new(name, index, shaped.item, shaped.spec, arrange, Dtype::String);
         Ok(Column { is_text: true, missing, padding, fold, skips, ..column })
     }
+}
+
+/// Whether every item of the feature is a row.
+fn is_flat(feature: &Feature) -> bool {
+    feature.declared.as_ref().is_some_and(|declared| declared.flat)
 }
 
 /// The text as an element of an array of strings.

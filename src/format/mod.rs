@@ -4,6 +4,7 @@ pub(crate) mod bundle;
 pub(crate) mod checkpoint_state;
 pub(crate) mod crc;
 pub(crate) mod example;
+pub(crate) mod graph_def;
 pub(crate) mod npy;
 pub(crate) mod object_graph;
 pub(crate) mod ordered_code;

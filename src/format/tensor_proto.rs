@@ -101,9 +101,7 @@ impl<'a> TensorProto<'a> {
         if let Some((content, at)) = self.content {
             out.copy_from_slice(content);
             if dtype == Dtype::Bool {
-                if let Some(odd) = content.iter().position(|&byte| byte > 1) {
-                    return Err(ParseError::new(at + odd, WHAT, format!("a bool is {}, expected 0 or 1", content[odd])));
-                }
+                check_bools(content, at)?;
                 normalise_bools(out);
             }
             cut_small(dtype, out);
@@ -113,7 +111,7 @@ impl<'a> TensorProto<'a> {
         let mut element = [0; 16];
         self.values(|value, at| {
             if filled + itemsize > out.len() {
-                return Err(ParseError::new(at, WHAT, format!("more values than its {} elements", out.len() / itemsize.max(1))));
+                return Err(too_many(at, self.spec.elements()));
             }
             pack(dtype, value, &mut element, at)?;
             out[filled..filled + itemsize].copy_from_slice(&element[..itemsize]);
@@ -128,6 +126,29 @@ impl<'a> TensorProto<'a> {
             rest.chunks_exact_mut(itemsize).for_each(|place| place.copy_from_slice(&values[filled - itemsize..]));
         }
         Ok(())
+    }
+
+    /// Fails where [`fill`](Self::fill) or [`strings`](Self::strings) would.
+    ///
+    /// # Errors
+    /// As theirs.
+    pub(crate) fn check_values(&self) -> Result<(), ParseError> {
+        let dtype = self.spec.dtype();
+        match self.content {
+            _ if dtype == Dtype::String => self.strings(|_| Ok(())),
+            Some((content, at)) if dtype == Dtype::Bool => check_bools(content, at),
+            Some(_) => Ok(()),
+            None => {
+                let (mut values, mut element) = (0, [0; 16]);
+                self.values(|value, at| {
+                    values += 1;
+                    if values > self.spec.elements() {
+                        return Err(too_many(at, self.spec.elements()));
+                    }
+                    pack(dtype, value, &mut element, at)
+                })
+            }
+        }
     }
 
     /// Calls `each` with the bits of every value; a complex one comes as two.
@@ -198,7 +219,7 @@ impl<'a> TensorProto<'a> {
             let field = field?;
             if field.number == STRINGS {
                 if found == count {
-                    return Err(ParseError::new(field.offset, WHAT, format!("more values than its {count} elements")));
+                    return Err(too_many(field.offset, count));
                 }
                 last = field.bytes(WHAT)?;
                 each(last)?;
@@ -207,6 +228,17 @@ impl<'a> TensorProto<'a> {
         }
         (found..count).try_for_each(|_| each(last))
     }
+}
+
+fn check_bools(content: &[u8], at: usize) -> Result<(), ParseError> {
+    match content.iter().position(|&byte| byte > 1) {
+        Some(odd) => Err(ParseError::new(at + odd, WHAT, format!("a bool is {}, expected 0 or 1", content[odd]))),
+        None => Ok(()),
+    }
+}
+
+fn too_many(at: usize, elements: u64) -> ParseError {
+    ParseError::new(at, WHAT, format!("more values than its {elements} elements"))
 }
 
 /// The field that holds values of a dtype one by one.

@@ -16,6 +16,7 @@ use crate::budget::Limits;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
+use crate::format::graph_def::Signature;
 use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
 use crate::format::crc;
 use crate::format::object_graph::ObjectGraph;
@@ -41,6 +42,8 @@ pub(crate) struct Bundle {
     tensors: Range<usize>,
     limits: Limits,
     aliases: OnceLock<Result<Option<Aliases>, String>>,
+    /// Those of the SavedModel that it belongs to.
+    signatures: Vec<Signature>,
 }
 
 /// Where bytes lie.
@@ -81,11 +84,30 @@ impl Bundle {
             header,
             limits: limits.clone(),
             aliases: OnceLock::new(),
+            signatures: Vec::new(),
         };
         for i in bundle.tensors.clone() {
             bundle.checked_entry(i)?;
         }
         Ok(bundle)
+    }
+
+    /// The same as the variables of a model with these signatures.
+    pub(crate) fn with_signatures(self, signatures: &[Signature]) -> Self {
+        Self { signatures: signatures.to_vec(), ..self }
+    }
+
+    /// Checks all that can be checked without reading data: what is wrong is said before somebody else reads it.
+    #[cfg(feature = "tensorflow")]
+    pub(crate) fn check_all(&self) -> Result<()> {
+        for index in 0..self.tensors.len() {
+            match self.info(index)?.spec.dtype() {
+                Dtype::String => drop(self.strings(index)?),
+                Dtype::Resource | Dtype::Variant => {}
+                _ => drop(self.reader(index)?),
+            }
+        }
+        Ok(())
     }
 
     /// The key of tensor `index`.
@@ -300,7 +322,7 @@ impl Container for Bundle {
         // Only a name that leads back here is worth showing.
         let alias = self.aliases().ok().flatten().and_then(|aliases| aliases.of_key(key));
         let alias = alias.filter(|alias| self.position(alias.as_bytes()).or_else(|| self.find_alias(alias.as_bytes())) == Some(index));
-        Ok(TensorInfo { name: Name::new(key), alias, spec, unsupported, unknown_axes: Vec::new(), feature: None })
+        Ok(TensorInfo { name: Name::new(key), alias, spec, unsupported, unknown_axes: Vec::new(), has_rank: true, feature: None })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
@@ -384,6 +406,10 @@ impl Container for Bundle {
         let mut facts = Map::new();
         facts.insert("pieces".into(), json!(listed));
         Ok(facts)
+    }
+
+    fn signatures(&self) -> &[Signature] {
+        &self.signatures
     }
 
     fn warnings(&self) -> Vec<String> {

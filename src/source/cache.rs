@@ -83,7 +83,7 @@ impl Container for Cache {
         let unsupported = is_text.then(|| "strings of a cache are read element by element, by their keys".to_owned());
         let unsupported = unsupported.or(self.bundle.info(component)?.unsupported);
         let name = Name::new(component.to_string());
-        Ok(TensorInfo { name, alias: None, spec, unsupported, unknown_axes: Vec::new(), feature: None })
+        Ok(TensorInfo { name, alias: None, spec, unsupported, unknown_axes: Vec::new(), has_rank: true, feature: None })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

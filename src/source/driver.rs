@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Container;
 use super::bundle::{self, Bundle};
 use super::cache::Cache;
+use super::graph::{GraphDef, Listing};
 use super::raw_stream::RawStream;
 use super::saved_model;
 use super::tf_data::TfData;
@@ -35,15 +36,29 @@ pub(crate) trait Driver: Sync {
     fn resolve_unrecognised(&self, _path: &Path, _options: &Options) -> Result<Option<PathBuf>> {
         Ok(None)
     }
+    /// Whether opening with these choices takes a running TensorFlow.
+    fn needs_tensorflow(&self, _options: &Options) -> bool {
+        false
+    }
     fn open(&self, resolved: &Path, options: &Options) -> Result<Box<dyn Container>>;
 }
 
 /// Every format, the more specific first.
-static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TfData, &Tfds, &TensorBundle, &TfDataCache, &RawStream, &Video, &TfRecord];
+static DRIVERS: &[&dyn Driver] = &[&SavedModel, &TfData, &Tfds, &TensorBundle, &TfDataCache, &RawStream, &Video, &TfRecord, &GraphDef];
 
 /// The names of all formats, as [`Source::open_as`](super::Source::open_as) takes them.
 pub fn formats() -> impl Iterator<Item = &'static str> {
     DRIVERS.iter().map(|driver| driver.name())
+}
+
+/// Whether opening `path` takes a running TensorFlow.
+pub(crate) fn needs_tensorflow(path: &Path, format: Option<&str>, options: &Options) -> Result<bool> {
+    for driver in DRIVERS.iter().filter(|driver| format.is_none_or(|name| name == driver.name())) {
+        if driver.resolve(path)?.is_some() {
+            return Ok(driver.needs_tensorflow(options));
+        }
+    }
+    Ok(false)
 }
 
 /// Opens `path` as `format`, or as the first format that recognises it.
@@ -93,10 +108,36 @@ impl Driver for SavedModel {
         Ok(None)
     }
 
-    fn open(&self, dir: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        let prefix = saved_model::check(dir)?;
-        Ok(Box::new(Bundle::open(&prefix, self.name(), &Limits::default())?))
+    fn needs_tensorflow(&self, options: &Options) -> bool {
+        options.model.wants_model()
     }
+
+    fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let model = saved_model::SavedModel::open(dir)?;
+        let variables = model.variables().map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default())).transpose()?;
+        if options.model.wants_model() {
+            return open_signature(&model, variables.as_ref(), options);
+        }
+        Ok(match variables {
+            Some(bundle) => Box::new(bundle.with_signatures(model.signatures())),
+            None => Box::new(Listing::of_model(self.name(), dir, model.signatures())),
+        })
+    }
+}
+
+/// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
+#[cfg(feature = "tensorflow")]
+fn open_signature(model: &saved_model::SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
+    let signature = model.signature(options.model.signature.as_deref())?;
+    model.check_graph(options.budget().as_bytes())?;
+    variables.map(Bundle::check_all).transpose()?;
+    super::live::open_signature(model, signature, model.files(variables), options)
+}
+
+#[cfg(not(feature = "tensorflow"))]
+fn open_signature(model: &saved_model::SavedModel, _: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
+    model.signature(options.model.signature.as_deref())?;
+    Err(super::graph::without_feature())
 }
 
 /// A V2 checkpoint: its prefix, its `.index`, one of its shards, or a directory that holds it.

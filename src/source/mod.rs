@@ -4,14 +4,18 @@ mod aliases;
 mod bundle;
 mod cache;
 mod driver;
+pub(crate) mod graph;
 mod index;
 mod ledger;
+#[cfg(feature = "tensorflow")]
+pub mod live;
 pub mod memory;
 mod name;
+mod outline;
 mod pieces;
 mod raw_stream;
 pub(crate) mod records;
-mod saved_model;
+pub(crate) mod saved_model;
 mod shards;
 pub(crate) mod strings;
 mod tf_data;
@@ -33,6 +37,7 @@ use crate::columns::FeatureInfo;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::format::graph_def::Signature;
 use crate::options::Options;
 use crate::os::Calls;
 use crate::spec::TensorSpec;
@@ -103,6 +108,48 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     /// Heap bytes the reader keeps while it lives, which come out of the memory budget.
     fn heap_bytes(&self) -> u64 {
         0
+    }
+}
+
+impl<T: TensorReader + ?Sized> TensorReader for &T {
+    fn spec(&self) -> &TensorSpec {
+        (**self).spec()
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        (**self).byte_order()
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        (**self).read(elements, out, context)
+    }
+
+    fn regions(&self) -> &[Region] {
+        (**self).regions()
+    }
+
+    fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
+        (**self).stored_run(element)
+    }
+
+    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        (**self).fetch(elements, context);
+    }
+
+    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        (**self).forget(elements, context);
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        (**self).check_unchanged()
+    }
+
+    fn fills_by_system_calls(&self) -> bool {
+        (**self).fills_by_system_calls()
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        (**self).heap_bytes()
     }
 }
 
@@ -204,6 +251,10 @@ pub(crate) trait Container: fmt::Debug + Send + Sync {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+    /// What it can compute, where it is a graph or a model.
+    fn signatures(&self) -> &[Signature] {
+        &[]
+    }
 }
 
 /// What is known of a tensor without reading its data.
@@ -220,6 +271,8 @@ pub struct TensorInfo {
     pub unsupported: Option<String>,
     /// The axes of the shape whose length is not known before the source has been read, or differs; their length there is 0.
     pub unknown_axes: Vec<usize>,
+    /// Whether it is known how many axes there are; the shape has none where it is not.
+    pub has_rank: bool,
     /// What is known of it beyond that, where it is a feature of records that have been looked at.
     pub feature: Option<FeatureInfo>,
 }
@@ -400,6 +453,20 @@ impl Source {
     #[must_use]
     pub fn facts(&self) -> Map<String, Value> {
         self.container.facts()
+    }
+
+    /// What a graph or a SavedModel can compute: its signatures.
+    #[must_use]
+    pub fn signatures(&self) -> &[Signature] {
+        self.container.signatures()
+    }
+
+    /// Whether [`open_with`](Self::open_with) with these choices takes a running TensorFlow: see [`live::load`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] when looking at `path` fails.
+    pub fn needs_tensorflow(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<bool> {
+        driver::needs_tensorflow(path.as_ref(), format, options)
     }
 
     /// What is odd about the files but does not stand in the way, one sentence each.

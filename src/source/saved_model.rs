@@ -1,12 +1,14 @@
-//! SavedModel directories: the variables are a bundle under `variables/`.
+//! SavedModel directories: the variables are a bundle under `variables/`, graphs and signatures stand in `saved_model.pb`.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::bundle;
+use super::graph::check_graph;
+use super::outline::{Outer, OuterValue, Outline};
 use crate::error::{Error, Result};
-use crate::format::varint;
+use crate::format::graph_def::{self, Signature};
 use crate::spec::memory_len;
 
 /// The file that makes a directory a SavedModel.
@@ -14,74 +16,142 @@ pub(crate) const PB: &str = "saved_model.pb";
 /// Other forms of that file.
 pub(crate) const OTHER_FORMS: &[(&str, &str)] =
     &[("saved_model.pbtxt", "a SavedModel in text form"), ("saved_model.cpb", "a chunked SavedModel")];
+/// The tag of the graph that is meant for use.
+const SERVE: &str = "serve";
+/// The signature that is taken where none is named.
+const DEFAULT_SIGNATURE: &str = "serving_default";
+const WHAT: &str = "SavedModel message";
+/// A signature is names and shapes.
+const MOST_SIGNATURE: u64 = 16 << 20;
 
-/// Checks that `dir` is a SavedModel; returns the prefix of its variables.
-pub(crate) fn check(dir: &Path) -> Result<PathBuf> {
-    let pb = dir.join(PB);
-    if !pb.is_file() {
-        let what = OTHER_FORMS.iter().find(|(name, _)| dir.join(name).is_file()).map_or("a SavedModel", |(_, what)| what);
-        return Err(Error::Unsupported { what: what.into(), detail: format!("{} has no {PB}", dir.display()) });
-    }
-    check_outline(&pb)?;
-    let prefix = dir.join("variables").join("variables");
-    let index = bundle::index_path(&prefix);
-    if !index.is_file() {
-        let detail = format!("the SavedModel {} has no {}", dir.display(), index.display());
-        return Err(Error::NotFound { what: "variables", detail });
-    }
-    Ok(prefix)
+/// What stands in the `saved_model.pb` of a directory.
+#[derive(Debug)]
+pub(crate) struct SavedModel {
+    pub(crate) dir: PathBuf,
+    pb: PathBuf,
+    graphs: Vec<MetaGraph>,
 }
 
-/// Walks the outermost fields of a `SavedModel` message without reading what is in them.
-///
-/// Field 1 is the schema version, field 2 a graph (`tensorflow/core/protobuf/saved_model.proto`); a graph of 2 GiB is skipped, not read.
-fn check_outline(path: &Path) -> Result<()> {
-    const WHAT: &str = "SavedModel message";
-    const SCHEMA_VERSION: u64 = 1 << 3;
-    const META_GRAPH: u64 = 2 << 3 | 2;
-    /// A tag and a length.
-    const MOST_HEADER: u64 = 20;
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let len = file.metadata().map_err(Error::io("read", path))?.len();
-    let (mut at, mut graphs) = (0, 0);
-    let mut buffer = vec![0; 64 << 10];
-    let mut buffered = 0..0;
-    while at < len {
-        if at < buffered.start || (at + MOST_HEADER > buffered.end && buffered.end < len) {
-            let n = file.read_at(&mut buffer, at).map_err(Error::io("read", path))?;
-            if n == 0 {
-                return Err(Error::malformed_at(path, WHAT, at, "the file ends here; it was longer before"));
-            }
-            buffered = at..at + n as u64;
+/// One of its graphs.
+#[derive(Debug, Default)]
+struct MetaGraph {
+    tags: Vec<String>,
+    signatures: Vec<Signature>,
+    /// Where its `GraphDef` lies.
+    graphs: Vec<Range<u64>>,
+}
+
+impl SavedModel {
+    /// Looks through the fields of `saved_model.pb`; graphs, which can have gigabytes, are skipped.
+    ///
+    /// Field 1 is the schema version, field 2 a graph (`tensorflow/core/protobuf/saved_model.proto`).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for other forms of the file, [`Error::Malformed`], [`Error::Io`].
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let pb = dir.join(PB);
+        if !pb.is_file() {
+            let what = OTHER_FORMS.iter().find(|(name, _)| dir.join(name).is_file()).map_or("a SavedModel", |(_, what)| what);
+            return Err(Error::Unsupported { what: what.into(), detail: format!("{} has no {PB}", dir.display()) });
         }
-        let front = &buffer[memory_len(at - buffered.start)..memory_len(buffered.end - buffered.start)];
-        let malformed = |detail: String| Error::malformed_at(path, WHAT, at, detail);
-        let number = |from: usize| varint::read_u64(front.get(from..).unwrap_or_default(), from, WHAT).map_err(|e| malformed(e.detail));
-        let (tag, tag_len) = number(0)?;
-        let size = match tag & 7 {
-            0 => {
-                let (value, value_len) = number(tag_len)?;
-                if tag == SCHEMA_VERSION && value != 1 {
-                    return Err(malformed(format!("schema version is {value}, expected 1")));
+        let file = File::open(&pb).map_err(Error::io("open", &pb))?;
+        let mut outline = Outline::of_file(&file, &pb, WHAT)?;
+        let mut graphs = Vec::new();
+        while let Some(field) = outline.next_field()? {
+            match field {
+                Outer { number: 1, value: OuterValue::Varint(version), offset } if version != 1 => {
+                    return Err(outline.malformed(offset, format!("schema version is {version}, expected 1")));
                 }
-                (tag_len + value_len) as u64
+                Outer { number: 2, value: OuterValue::Bytes(range), .. } => graphs.push(MetaGraph::read(&file, &pb, range)?),
+                _ => {}
             }
-            1 => tag_len as u64 + 8,
-            2 => {
-                let (value, value_len) = number(tag_len)?;
-                graphs += u64::from(tag == META_GRAPH);
-                ((tag_len + value_len) as u64).saturating_add(value)
+        }
+        if graphs.is_empty() {
+            let len = file.metadata().map_or(0, |metadata| metadata.len());
+            return Err(Error::malformed(&pb, WHAT, format!("no graph in {len} bytes")));
+        }
+        Ok(Self { dir: dir.to_owned(), pb, graphs })
+    }
+
+    /// The prefix of its variables, if it has any.
+    pub(crate) fn variables(&self) -> Option<PathBuf> {
+        let prefix = self.dir.join("variables").join("variables");
+        bundle::index_path(&prefix).is_file().then_some(prefix)
+    }
+
+    /// The graph for use, else the first one.
+    fn graph(&self) -> &MetaGraph {
+        self.graphs.iter().find(|graph| graph.tags.iter().any(|tag| tag == SERVE)).unwrap_or(&self.graphs[0])
+    }
+
+    /// The tags by which its graph is found.
+    pub(crate) fn tags(&self) -> &[String] {
+        &self.graph().tags
+    }
+
+    pub(crate) fn signatures(&self) -> &[Signature] {
+        &self.graph().signatures
+    }
+
+    /// The signature called `name`; without a name the usual one.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] with the names that there are.
+    pub(crate) fn signature(&self, name: Option<&str>) -> Result<&Signature> {
+        let name = name.unwrap_or(DEFAULT_SIGNATURE);
+        self.signatures().iter().find(|signature| signature.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.signatures().iter().map(|signature| &signature.name[..]).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            Error::bad_request(format!("{} has no signature {name:?}; it has {names}", self.dir.display()))
+        })
+    }
+
+    /// The files that it is read from.
+    #[cfg(feature = "tensorflow")]
+    pub(crate) fn files(&self, variables: Option<&bundle::Bundle>) -> Vec<PathBuf> {
+        use super::Container as _;
+        std::iter::once(self.pb.clone()).chain(variables.map(bundle::Bundle::files).unwrap_or_default()).collect()
+    }
+
+    /// Checks all of what is in its graph; `most` is the memory that there is for a node, and that constants may claim.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
+    pub(crate) fn check_graph(&self, most: u64) -> Result<()> {
+        let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
+        let mut claimed = 0u64;
+        for range in &self.graph().graphs {
+            check_graph(&mut Outline::new(&file, &self.pb, "graph", range.clone()), most, &mut claimed, |_, _| ())?;
+        }
+        Ok(())
+    }
+}
+
+impl MetaGraph {
+    fn read(file: &File, path: &Path, range: Range<u64>) -> Result<Self> {
+        let mut outline = Outline::new(file, path, WHAT, range);
+        let mut graph = Self::default();
+        while let Some(field) = outline.next_field()? {
+            let OuterValue::Bytes(range) = field.value else { continue };
+            let base = memory_len(range.start);
+            match field.number {
+                1 => {
+                    let bytes = outline.read(&range, MOST_SIGNATURE)?;
+                    graph.tags = graph_def::tags(&bytes, base).map_err(|error| error.in_file(path))?;
+                }
+                2 => graph.graphs.push(range),
+                5 => {
+                    let bytes = outline.read(&range, MOST_SIGNATURE)?;
+                    let signature = Signature::parse(&bytes, base).map_err(|error| error.in_file(path))?;
+                    // TensorFlow's own, which only makes variables.
+                    if signature.name != "__saved_model_init_op" {
+                        graph.signatures.push(signature);
+                    }
+                }
+                _ => {}
             }
-            5 => tag_len as u64 + 4,
-            wire => return Err(malformed(format!("tag {tag:#x} has wire type {wire}, expected 0, 1, 2 or 5"))),
-        };
-        at = at
-            .checked_add(size)
-            .filter(|&end| end <= len)
-            .ok_or_else(|| malformed(format!("a field of {size} bytes, {} bytes are left", len - at)))?;
+        }
+        graph.signatures.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(graph)
     }
-    if graphs == 0 {
-        return Err(Error::malformed(path, WHAT, format!("no graph in {len} bytes")));
-    }
-    Ok(())
 }

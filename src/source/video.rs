@@ -42,7 +42,9 @@ impl Driver for Video {
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let frame = first_frame(path, &options.cancel)?;
-        let records = RecordSet { framing: Framing::Ppm, ..of_frames(Inputs::Program(path.to_owned(), decode), &frame) };
+        let video = path.to_owned();
+        let program = Inputs::Program(path.to_owned(), Box::new(move |cancel| decode(&video, cancel)));
+        let records = RecordSet { framing: Framing::Ppm, ..of_frames(program, &frame) };
         Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)))
     }
 }

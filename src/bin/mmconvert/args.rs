@@ -73,11 +73,11 @@ pub(crate) enum ColorMode {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SourceArgs {
     /// A checkpoint prefix, its .index, a directory with a checkpoint state file, a SavedModel directory; a file of records, a
-    /// pattern or base@N for several; a folder that tf.data or TFDS wrote; a video; - for frames on standard input.
+    /// pattern or base@N for several; a folder that tf.data or TFDS wrote; a video; a graph; - for frames on standard input.
     #[arg(value_name = "SRC")]
     pub(crate) path: PathBuf,
     /// Take SRC for this format whatever it looks like: tensor-bundle, saved-model, tfrecord, tfds, tf-data, tf-data-cache, raw,
-    /// video.
+    /// video, graph-def.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
 }
@@ -94,6 +94,8 @@ pub(crate) struct Ls {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) records: Records,
+    #[command(flatten)]
+    pub(crate) model: Model,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -110,6 +112,8 @@ pub(crate) struct Info {
     pub(crate) resources: Resources,
     #[command(flatten)]
     pub(crate) records: Records,
+    #[command(flatten)]
+    pub(crate) model: Model,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -138,8 +142,8 @@ pub(crate) struct Convert {
     #[arg(value_name = "NAME|GLOB")]
     pub(crate) names: Vec<OsString>,
     /// The .npy file for one tensor, or a directory for several (or when it ends in / or is one).
-    #[arg(short, long = "output", value_name = "OUT")]
-    pub(crate) output: PathBuf,
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) out: PathBuf,
     /// Only this range of axis 0, as in Python: 10:20, :-1.
     #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
     pub(crate) rows: Option<Rows>,
@@ -149,6 +153,8 @@ pub(crate) struct Convert {
     pub(crate) resources: Resources,
     #[command(flatten)]
     pub(crate) records: Records,
+    #[command(flatten)]
+    pub(crate) model: Model,
     /// Do not check stored checksums.
     #[arg(long)]
     pub(crate) no_verify: bool,
@@ -231,6 +237,43 @@ pub(crate) struct Records {
     pub(crate) jpeg: Jpeg,
 }
 
+/// What a running TensorFlow computes: a frozen graph, a signature of a SavedModel, a data set.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Computed by TensorFlow")]
+pub(crate) struct Model {
+    /// The array for an input: of a signature by its name, of a graph by its tensor (x:0).
+    #[arg(long, value_name = "NAME=ARRAY.npy", value_parser = feed)]
+    pub(crate) feed: Vec<Feed>,
+    /// Compute this signature of a SavedModel instead of reading its variables [default: `serving_default` where there is
+    /// --feed, --output or --batch].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) signature: Option<String>,
+    /// An output to compute, like NAME; several make several arrays [default: all].
+    #[arg(long = "output", value_name = "NAME")]
+    pub(crate) outputs: Vec<OsString>,
+    /// Feed so many rows of axis 0 at a time, and put the outputs together along axis 0.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) batch: Option<u64>,
+    /// The TensorFlow library, or the directory or Python package that has it [default: `TENSORFLOW_DIR`, the system's library
+    /// path, the package of python3].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tensorflow: Option<PathBuf>,
+}
+
+/// An array for an input.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed {
+    pub(crate) input: String,
+    pub(crate) path: PathBuf,
+}
+
+fn feed(text: &str) -> Result<Feed, String> {
+    match text.split_once('=') {
+        Some((input, path)) if !input.is_empty() && !path.is_empty() => Ok(Feed { input: input.to_owned(), path: path.into() }),
+        _ => Err("expected the name of an input and a .npy file, as in x=array.npy".into()),
+    }
+}
+
 /// What the arrays are to be like.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Form {
@@ -256,7 +299,7 @@ pub(crate) struct Form {
 pub(crate) struct Verify {
     /// A .npy file, or a directory that convert made.
     #[arg(value_name = "OUT")]
-    pub(crate) output: PathBuf,
+    pub(crate) out: PathBuf,
     /// What it was converted from.
     #[arg(long, value_name = "SRC")]
     pub(crate) against: PathBuf,
@@ -279,6 +322,8 @@ pub(crate) struct Verify {
     pub(crate) resources: Resources,
     #[command(flatten)]
     pub(crate) records: Records,
+    #[command(flatten)]
+    pub(crate) model: Model,
     /// The result as one JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,21 +7,74 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use mmconvert::{
-    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, Options, Part, RecordOptions, Report, Result, ShapeText,
+    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, ModelOptions, Options, Part, RecordOptions, Report, Result, ShapeText,
     Source, Tensor, compare, export,
 };
 use serde_json::{Map, Value, json};
 
-use crate::args::{Args, Common, Convert, Form, Info, Ls, Records, Resources, SourceArgs, Verify};
+use crate::args::{Args, Common, Convert, Form, Info, Ls, Model, Records, Resources, Verify};
 use crate::render::{self, Stdout, note};
 use crate::{Outcome, progress, signals};
 
-fn open(args: &SourceArgs, options: &Options, common: &Common) -> Result<Source> {
-    let source = Source::open_with(&args.path, args.format.as_deref(), options)?;
+/// Opens a source. One that TensorFlow computes gets it; where it `is_listed` only, it is told as far as that goes without.
+fn open(path: &Path, format: Option<&str>, options: &Options, model: &Model, common: &Common, is_listed: bool) -> Result<Source> {
+    if Source::needs_tensorflow(path, format, options)? {
+        match load_tensorflow(model.tensorflow.as_deref(), common) {
+            Err(Error::Unsupported { what, detail }) if is_listed => {
+                if common.verbose {
+                    note(&format!("{what}: {detail}"));
+                }
+            }
+            loaded => loaded?,
+        }
+    }
+    let source = Source::open_with(path, format, options)?;
     if common.verbose {
         note(&format!("{}: {}", source.path().display(), source.format()));
     }
     Ok(source)
+}
+
+#[cfg(feature = "tensorflow")]
+#[expect(unsafe_code, reason = "the environment is changed where no other thread looks at it")]
+fn load_tensorflow(library: Option<&Path>, common: &Common) -> Result<()> {
+    // SAFETY: no source is open yet and no worker has been started; the thread that waits for signals does nothing else.
+    let path = unsafe { mmconvert::live::load(library, common.verbose) }?;
+    if common.verbose {
+        note(&format!("TensorFlow: {}", path.display()));
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "tensorflow"))]
+fn load_tensorflow(_: Option<&Path>, _: &Common) -> Result<()> {
+    let detail = "this build of mmconvert lacks the feature `tensorflow`".into();
+    Err(Error::Unsupported { what: "computing without TensorFlow".into(), detail })
+}
+
+/// The choices for what TensorFlow computes. What it cannot cut it writes to `scratch`.
+fn model(args: &Model, scratch: Option<&Path>) -> ModelOptions {
+    const DEFAULT_SIGNATURE: &str = "serving_default";
+    let mut model = ModelOptions::new();
+    for feed in &args.feed {
+        model = model.feed(&feed.input, &feed.path);
+    }
+    if let Some(batch) = args.batch {
+        model = model.batch(batch);
+    }
+    let signature = args.signature.clone().or_else(|| (!args.outputs.is_empty()).then(|| DEFAULT_SIGNATURE.to_owned()));
+    if let Some(signature) = signature {
+        model = model.signature(signature);
+    }
+    match scratch {
+        Some(scratch) => model.scratch(scratch),
+        None => model,
+    }
+}
+
+/// The directory that an output will be in, or the nearest one above it that is there.
+fn nearest_directory(out: &Path) -> Option<&Path> {
+    out.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path }).find(|path| path.is_dir())
 }
 
 /// Refuses choices for features that are not converted.
@@ -102,7 +155,8 @@ fn with_form(options: Options, form: &Form) -> Options {
 
 /// `mmconvert ls`.
 pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
-    let source = open(&args.source, &Options::new().records(records(&args.records)), common)?;
+    let options = Options::new().records(records(&args.records)).model(model(&args.model, None));
+    let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, true)?;
     // What is not known before is looked for first.
     let is_empty = source.is_empty()?;
     // All tensors are listed one by one, so that a million of them take no memory beyond the index.
@@ -113,7 +167,7 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
             None => Box::new(source.tensors()),
         }
     };
-    if is_empty && !common.quiet {
+    if is_empty && source.signatures().is_empty() && !common.quiet {
         note(&format!("{} holds no tensors", source.path().display()));
     }
     warn(&source, common);
@@ -125,7 +179,12 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
             out.write(if i == 0 { "\n" } else { ",\n" })?;
             out.write(render::tensor_json(tensor?.info()))?;
         }
-        out.line("]}")?;
+        let signatures: Vec<Value> = source.signatures().iter().map(render::signature_json).collect();
+        if signatures.is_empty() {
+            out.line("]}")?;
+        } else {
+            out.line(format_args!("],\n\"signatures\": {}}}", Value::from(signatures)))?;
+        }
     } else {
         const MEASURED: usize = 1000;
         const WIDEST: usize = 64;
@@ -136,6 +195,11 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
         for tensor in tensors() {
             out.line(render::tensor_line(tensor?.info(), width))?;
         }
+        if args.names.is_empty() {
+            for signature in source.signatures() {
+                out.write(render::signature_lines(signature))?;
+            }
+        }
     }
     out.finish()?;
     Ok(Outcome::Done)
@@ -143,8 +207,8 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
 
 /// `mmconvert info`.
 pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
-    let options = options(&args.resources, &args.records);
-    let source = open(&args.source, &options, common)?;
+    let options = options(&args.resources, &args.records).model(model(&args.model, None));
+    let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, args.name.is_none())?;
     let mut facts = render::source_facts(&source);
     if let Some(name) = &args.name {
         tensor_info(&source.tensor(name.as_bytes())?, &options, &mut facts)?;
@@ -214,17 +278,18 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let started = Instant::now();
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let options = options(&args.resources, &args.records);
+    let options = options(&args.resources, &args.records).model(model(&args.model, nearest_directory(&args.out)));
     let options = with_form(options, &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
-    let source = open(&args.source, &options, common)?;
-    let tensors = source.select(&bytes(&args.names))?;
+    let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, false)?;
+    let names: Vec<&[u8]> = [bytes(&args.names), bytes(&args.model.outputs)].concat();
+    let tensors = source.select(&names)?;
     warn(&source, common);
     check_names(&args.records, &tensors)?;
     if tensors.is_empty() {
         return Err(Error::Unsupported { what: format!("converting {}", source.path().display()), detail: "it holds no tensors".into() });
     }
     let single = match tensors.as_slice() {
-        [one] if !args.output.is_dir() && !args.output.as_os_str().as_bytes().ends_with(b"/") => Some(one),
+        [one] if !args.out.is_dir() && !args.out.as_os_str().as_bytes().ends_with(b"/") => Some(one),
         _ => None,
     };
     if args.dry_run {
@@ -238,7 +303,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         if let Some(rows) = args.rows {
             converter = converter.rows(rows);
         }
-        let result = converter.write_parts(&args.output);
+        let result = converter.write_parts(&args.out);
         clear();
         let reports = result?;
         tell_lost(reports.first().map(|(_, report)| report), common);
@@ -264,7 +329,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
 
-    let result = export(&source, &tensors, args.rows, &args.output, &options);
+    let result = export(&source, &tensors, args.rows, &args.out, &options);
     clear();
     let done = result?;
     tell_lost(done.outputs.first().map(|output| &output.report), common);
@@ -283,7 +348,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
             done.outputs.first().map_or(&[], |output| &output.report.lost[..]),
         ))?;
     } else if !common.quiet {
-        render::exported(&args.output, &done, seconds);
+        render::exported(&args.out, &done, seconds);
     }
     Ok(if done.skipped.is_empty() || args.skip_unsupported { Outcome::Done } else { Outcome::Skipped })
 }
@@ -311,7 +376,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
         if let Some(rows) = args.rows {
             converter = converter.rows(rows);
         }
-        let target = if single { args.output.clone() } else { args.output.join("array.npy") };
+        let target = if single { args.out.clone() } else { args.out.join("array.npy") };
         let estimates = match converter.estimate(target) {
             // What an export would skip.
             Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. })) if !single => {
@@ -367,7 +432,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], single: bool, options: &Optio
             "would read {} and write {} into {}, using at most {} of memory",
             HumanBytes(read),
             HumanBytes(written),
-            args.output.display(),
+            args.out.display(),
             HumanBytes(memory)
         ))?;
         out.finish()?;
@@ -380,12 +445,13 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
     let mut wanted = records(&args.records);
-    if args.output.is_dir() {
+    if args.out.is_dir() {
         // They were made in one pass.
-        wanted = wanted.skipped_with(mmconvert::manifest_files(&args.output)?.into_iter().map(|entry| entry.name));
+        wanted = wanted.skipped_with(mmconvert::manifest_files(&args.out)?.into_iter().map(|entry| entry.name));
     }
     let options = options(&args.resources, &args.records).records(wanted).strings(args.strings).cancel(cancel);
-    let source = Source::open_with(&args.against, args.format.as_deref(), &options)?;
+    let options = options.model(model(&args.model, nearest_directory(&args.out)));
+    let source = open(&args.against, args.format.as_deref(), &options, &args.model, common, false)?;
     warn(&source, common);
     let mut results = Vec::new();
     let mut different = false;
@@ -412,29 +478,29 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
 
 /// The arrays to check, each with its tensor and the dtype it was cast to.
 fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'a>, Option<Dtype>)>> {
-    if args.output.is_dir() {
+    if args.out.is_dir() {
         let wanted = args.name.as_deref().map(|name| source.tensor(name.as_bytes())).transpose()?;
         let wanted = wanted.map(|tensor| tensor.info().name.clone());
-        let files = mmconvert::manifest_files(&args.output)?;
+        let files = mmconvert::manifest_files(&args.out)?;
         let mut pairs = Vec::new();
         for entry in files {
             let tensor = source.tensor(entry.name.as_bytes())?;
             if wanted.as_ref().is_none_or(|wanted| *wanted == tensor.info().name) {
-                pairs.push((args.output.join(entry.file), tensor, entry.cast));
+                pairs.push((args.out.join(entry.file), tensor, entry.cast));
             }
         }
         return Ok(pairs);
     }
     let tensor = match &args.name {
         Some(name) => source.tensor(name.as_bytes())?,
-        None => only_tensor(source, &args.output)?,
+        None => only_tensor(source, &args.out)?,
     };
     // Strings as offsets are two files beside the name that they were converted to.
-    let parts = [Part::Values, Part::Offsets].map(|part| part.path(&args.output));
-    if !args.output.exists() && parts.iter().all(|path| path.exists()) {
+    let parts = [Part::Values, Part::Offsets].map(|part| part.path(&args.out));
+    if !args.out.exists() && parts.iter().all(|path| path.exists()) {
         return Ok(parts.map(|path| (path, tensor.clone(), None)).into());
     }
-    Ok(vec![(args.output.clone(), tensor, None)])
+    Ok(vec![(args.out.clone(), tensor, None)])
 }
 
 /// The only tensor of a source that can be converted.

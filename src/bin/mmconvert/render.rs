@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
 
-use mmconvert::{Dtype, Error, Export, HumanBytes, Name, Report, Result, ShapeText, Skipped, Source, Tensor, TensorInfo, Verified};
+use mmconvert::{Argument, Dtype, Error, Export, HumanBytes, Name, Report, Result, ShapeText, Signature, Skipped, Source, Tensor, TensorInfo, Verified};
 use serde_json::{Map, Value, json};
 
 use crate::args::ColorMode;
@@ -77,7 +77,7 @@ pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
         "name": info.name.to_json(),
         "alias": info.alias,
         "dtype": spec.dtype().name(),
-        "shape": info.axes(),
+        "shape": info.has_rank.then(|| info.axes()),
         "nbytes": spec.dtype().itemsize().filter(|_| is_known).map(|_| spec.nbytes()),
         "descr": spec.dtype().descr(),
         "convertible": info.unsupported.is_none(),
@@ -110,9 +110,17 @@ fn feature_text(info: &TensorInfo) -> String {
 }
 
 /// A shape in which lengths may be unknown.
-fn axes_text(info: &TensorInfo) -> String {
-    let axes: Vec<String> = info.axes().iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
-    if info.unknown_axes.is_empty() { ShapeText(info.spec.shape()).to_string() } else { format!("[{}]", axes.join(", ")) }
+fn axes_text(axes: &[Option<u64>]) -> String {
+    let axes: Vec<String> = axes.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
+    format!("[{}]", axes.join(", "))
+}
+
+fn shape_text(info: &TensorInfo) -> String {
+    match info.has_rank {
+        false => "[…]".to_owned(),
+        true if info.unknown_axes.is_empty() => ShapeText(info.spec.shape()).to_string(),
+        true => axes_text(&info.axes()),
+    }
 }
 
 /// One line of `ls`.
@@ -128,7 +136,42 @@ pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
         None => info.spec.dtype().to_string(),
     };
     let feature = feature_text(info);
-    format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}{feature}", info.name.to_string(), axes_text(info))
+    format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}{feature}", info.name.to_string(), shape_text(info))
+}
+
+/// What `ls` says of a signature, a line for each input and output.
+pub(crate) fn signature_lines(signature: &Signature) -> String {
+    let title = if signature.name.is_empty() { "graph".to_owned() } else { format!("signature {}", signature.name) };
+    let mut text = format!("{title}\n");
+    let both = [("input", &signature.inputs), ("output", &signature.outputs)];
+    let width = both.iter().flat_map(|(_, arguments)| arguments.iter()).map(|argument| argument.name.chars().count()).max().unwrap_or(0);
+    for (kind, arguments) in both {
+        for argument in arguments {
+            let dtype = argument.dtype.map_or("?", Dtype::name);
+            let shape = match &argument.shape {
+                None => "[…]".to_owned(),
+                Some(axes) => axes_text(axes),
+            };
+            let tensor = if argument.tensor == argument.name { String::new() } else { format!("  {}", argument.tensor) };
+            text += &format!("  {kind:<6}  {:<width$}  {dtype:<9}  {shape:<16}{tensor}", argument.name).trim_end();
+            text.push('\n');
+        }
+    }
+    harmless_lines(&text)
+}
+
+/// The text with control characters escaped, but for the ends of lines.
+fn harmless_lines(text: &str) -> String {
+    text.split_inclusive('\n').map(|line| line.strip_suffix('\n').map_or_else(|| harmless(line), |line| harmless(line) + "\n")).collect()
+}
+
+/// The same as JSON.
+pub(crate) fn signature_json(signature: &Signature) -> Value {
+    let listed = |arguments: &[Argument]| -> Vec<Value> {
+        let one = |argument: &Argument| json!({"name": argument.name, "tensor": argument.tensor, "dtype": argument.dtype.map(Dtype::name), "shape": argument.shape});
+        arguments.iter().map(one).collect()
+    };
+    json!({"name": signature.name, "inputs": listed(&signature.inputs), "outputs": listed(&signature.outputs)})
 }
 
 /// `key: value` lines for nested facts.

@@ -9,8 +9,7 @@ use crate::plan::Memory;
 use crate::source::records::{Encoding, Feature, Key, Pool, Reading, RecordSet, Survey, are_examples, look_at_batch};
 use crate::spec::memory_len;
 
-/// What is looked at to tell what records are.
-const FIRST_RECORDS: u64 = 1000;
+/// Not more than so many bytes of records are looked at to tell what they are.
 const FIRST_BYTES: usize = 1 << 20;
 
 /// What is to be looked at.
@@ -31,8 +30,8 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
     let reading = if complete {
         Reading { rows, ..reading }
     } else {
-        let rows = rows.start..rows.end.min(rows.start.saturating_add(FIRST_RECORDS));
-        Reading { rows, most_records: memory_len(FIRST_RECORDS), ..reading }
+        let rows = rows.start..rows.end.min(rows.start.saturating_add(set.first_look));
+        Reading { rows, most_records: memory_len(set.first_look), ..reading }
     };
     let mut batches = set.open(reading, &Pool::new(memory_bytes))?;
     let is_compressed = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Zlib);

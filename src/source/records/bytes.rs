@@ -278,6 +278,10 @@ pub(crate) fn read_full(bytes: &mut (impl Read + ?Sized), buf: &mut [u8]) -> (us
 pub(crate) fn read_error(path: &Path, at: u64, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::ConnectionAborted => Error::Cancelled,
+        // What was said as one of our own errors on the way.
+        io::ErrorKind::Other if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) => {
+            error.downcast().unwrap_or_else(Error::io("read", path))
+        }
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
             Error::malformed_at(path, "contents", at, error.to_string())
         }

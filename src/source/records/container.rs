@@ -27,6 +27,8 @@ pub(crate) struct RecordContainer {
     options: Options,
     facts: Map<String, Value>,
     warnings: Vec<String>,
+    /// What it is read from beside the inputs of its sets.
+    files: Vec<PathBuf>,
     /// What is known of each set: of its first records, then of all.
     surveys: Mutex<Vec<Option<Arc<Survey>>>>,
     /// The features that have been found, in the order in which they were.
@@ -48,6 +50,7 @@ impl RecordContainer {
             options: options.clone(),
             facts: Map::new(),
             warnings: Vec::new(),
+            files: Vec::new(),
             surveys,
             known: Mutex::new(known),
         }
@@ -56,6 +59,12 @@ impl RecordContainer {
     /// The same with facts about the files and what is odd about them.
     pub(crate) fn with_facts(self, facts: Map<String, Value>, warnings: Vec<String>) -> Self {
         Self { facts, warnings, ..self }
+    }
+
+    /// The same, read from these files, too.
+    #[cfg(feature = "tensorflow")]
+    pub(crate) fn with_files(self, files: Vec<PathBuf>) -> Self {
+        Self { files, ..self }
     }
 
     /// The path that it was opened by.
@@ -209,7 +218,7 @@ impl Container for RecordContainer {
             survey.as_deref().filter(|survey| survey.is_complete).and_then(|survey| Some((survey, survey.features.get(&feature.key)?)));
         let facts = stats.map(|(survey, stats)| crate::columns::describe(&feature, stats, survey));
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
-        Ok(TensorInfo { name: Name::new(name), alias: feature.alias, spec, unsupported: feature.unsupported, unknown_axes, feature: facts })
+        Ok(TensorInfo { name: Name::new(name), alias: feature.alias, spec, unsupported: feature.unsupported, unknown_axes, has_rank: true, feature: facts })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
@@ -263,7 +272,7 @@ impl Container for RecordContainer {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.sets.iter().flat_map(RecordSet::files).collect()
+        self.sets.iter().flat_map(RecordSet::files).chain(self.files.iter().cloned()).collect()
     }
 
     fn facts(&self) -> Map<String, Value> {

@@ -3,6 +3,9 @@
 use crate::format::tfrecord;
 use crate::spec::memory_len;
 
+/// Bytes of a length.
+const LENGTH: usize = 8;
+
 /// How frames follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -12,6 +15,8 @@ pub(crate) enum Framing {
     Fixed(u64),
     /// Images in the format PPM, which say how large they are.
     Ppm,
+    /// Data behind their length, 64 bits little-endian.
+    Length,
 }
 
 /// What stands at a place where a frame should start.
@@ -30,6 +35,7 @@ impl Framing {
             Self::TfRecord => Some(tfrecord::HEADER_LEN),
             Self::Fixed(_) => Some(0),
             Self::Ppm => None,
+            Self::Length => Some(LENGTH),
         }
     }
 
@@ -49,6 +55,10 @@ impl Framing {
                 None => return Ok(Step::Need(tfrecord::HEADER_LEN as u64)),
             },
             Self::Fixed(len) => (0, len, 0),
+            Self::Length => match bytes.first_chunk::<LENGTH>() {
+                Some(&len) => (LENGTH, u64::from_le_bytes(len), 0),
+                None => return Ok(Step::Need(LENGTH as u64)),
+            },
             Self::Ppm => match ppm_header(bytes)? {
                 Some((header, width, height)) => (header, width.saturating_mul(height).saturating_mul(3), 0),
                 None => return Ok(Step::Need(bytes.len() as u64 + 1)),
@@ -104,6 +114,10 @@ mod tests {
         assert_eq!(Framing::Fixed(3).step(b"ab"), Ok(Step::Need(3)));
         assert_eq!(Framing::Ppm.step(b"P6\n2 1\n255\nabcdef"), Ok(Step::Frame { start: 11, len: 6, end: 17 }));
         assert_eq!(Framing::Ppm.step(b"P6\n2 1\n25"), Ok(Step::Need(10)));
+        assert_eq!(Framing::Length.step(b"\x02\0\0\0\0\0\0\0abc"), Ok(Step::Frame { start: 8, len: 2, end: 10 }));
+        assert_eq!(Framing::Length.step(b"\x02\0\0\0\0\0\0\0a"), Ok(Step::Need(10)));
+        assert_eq!(Framing::Length.step(b"\x02"), Ok(Step::Need(8)));
+        assert!(Framing::Length.step(&[0xff; 9]).is_err());
         assert!(Framing::Ppm.step(b"P5\n2 1\n255\n").is_err());
         assert!(Framing::Ppm.step(&[b'P'; 70]).is_err());
     }

@@ -16,7 +16,7 @@ mod survey;
 
 use std::fmt;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cancel::CancelToken;
@@ -35,8 +35,11 @@ pub(crate) use locate::{Locator, Span, Stored};
 pub(crate) use pool::Pool;
 pub(crate) use survey::{First, Look, Stats, Survey, Widths, are_examples, look_at_batch};
 
-/// Starts the program whose output is read, until that is cancelled.
-pub(crate) type StartProgram = fn(&Path, &CancelToken) -> Result<Box<dyn Read + Send>>;
+/// Records that are looked at to tell what all of them are.
+const FIRST_LOOK: u64 = 1000;
+
+/// Starts what makes the bytes, until that is cancelled.
+pub(crate) type StartProgram = Box<dyn Fn(&CancelToken) -> Result<Box<dyn Read + Send>> + Send + Sync>;
 
 /// Where the bytes of records are.
 pub(crate) enum Inputs {
@@ -46,7 +49,7 @@ pub(crate) enum Inputs {
     Dealt(Vec<Vec<RecordFile>>),
     /// What can be read once.
     Once(Mutex<Option<Box<dyn Read + Send>>>, PathBuf),
-    /// What a program makes of a file, started anew for each reading.
+    /// What a program, or TensorFlow, makes of what lies at a path; started anew for each reading.
     Program(PathBuf, StartProgram),
 }
 
@@ -76,12 +79,14 @@ pub(crate) struct RecordSet {
     pub(crate) discovers: bool,
     /// How many records somebody says there are in all.
     pub(crate) total: Option<u64>,
+    /// How many records are looked at to tell what they are, where not all are needed for that.
+    pub(crate) first_look: u64,
 }
 
 impl RecordSet {
     /// Records that nobody has said anything about.
     pub(crate) fn undescribed(inputs: Inputs) -> Self {
-        Self { split: None, inputs, framing: Framing::TfRecord, group: 1, features: Vec::new(), discovers: true, total: None }
+        Self { split: None, inputs, framing: Framing::TfRecord, group: 1, features: Vec::new(), discovers: true, total: None, first_look: FIRST_LOOK }
     }
 
     /// Starts to read the records.
@@ -97,7 +102,7 @@ impl RecordSet {
                 let bytes = bytes.ok_or_else(|| Error::bad_request(format!("{} can be read once only, and has been", name.display())))?;
                 vec![Input::Stream(bytes, name.clone())]
             }
-            Inputs::Program(path, start) => vec![Input::Stream(start(path, &reading.cancel)?, path.clone())],
+            Inputs::Program(path, start) => vec![Input::Stream(start(&reading.cancel)?, path.clone())],
         };
         Ok(Box::new(Sequential::new(inputs, self.framing, self.group, reading, Arc::clone(pool))?))
     }

@@ -307,6 +307,7 @@ pub(crate) fn look_at_batch(set: &RecordSet, batch: &Batch, as_examples: bool, s
             let parts: Vec<_> = set
                 .features
                 .iter()
+                .filter(|feature| feature.unsupported.is_none())
                 .filter_map(|feature| if let Key::Part(part) = feature.key { Some((part, feature)) } else { None })
                 .collect();
             if parts.is_empty() {

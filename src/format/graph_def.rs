@@ -1,0 +1,350 @@
+//! Graphs and signatures as `GraphDef` and `MetaGraphDef` messages have them.
+//!
+//! Source: `tensorflow/core/framework/graph.proto`, `node_def.proto`, `attr_value.proto`, `function.proto`, and
+//! `tensorflow/core/protobuf/meta_graph.proto`.
+
+use super::bundle::parse_shape_with_unknown;
+use super::proto::{Field, Fields, Value};
+use super::tensor_proto::TensorProto;
+use crate::dtype::Dtype;
+use crate::error::ParseError;
+
+const NODE: &str = "graph node";
+const ATTR: &str = "attribute of a graph node";
+const FUNCTION: &str = "graph function";
+const SIGNATURE: &str = "signature";
+/// Functions nest in attributes; protobuf has the same limit for messages.
+const MAX_DEPTH: usize = 100;
+/// Dtypes of references are those of what they refer to, and this.
+const REFERENCE: u64 = 100;
+
+/// A node of a graph.
+#[derive(Debug, Clone)]
+pub(crate) struct Node<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) op: &'a str,
+    /// `name`, `name:1`, or `^name` for a control input.
+    pub(crate) inputs: Vec<&'a str>,
+    attrs: Vec<(&'a str, Fields<'a>, &'a [u8])>,
+}
+
+impl<'a> Node<'a> {
+    /// Parses a `NodeDef` that starts at `base`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(bytes: &'a [u8], base: usize) -> Result<Self, ParseError> {
+        let mut node = Self { name: "", op: "", inputs: Vec::new(), attrs: Vec::new() };
+        for field in Fields::new(bytes, base, NODE) {
+            let field = field?;
+            match field.number {
+                1 => node.name = text(&field, NODE)?,
+                2 => node.op = text(&field, NODE)?,
+                3 => node.inputs.push(text(&field, NODE)?),
+                5 => {
+                    let (name, value) = entry(&field, ATTR)?;
+                    if let Some((value, at)) = value {
+                        node.attrs.push((name, Fields::new(value, at, ATTR), value));
+                    }
+                }
+                _ => {}
+            }
+        }
+        // TensorFlow has more rules for names; what it says of those it refuses is clear.
+        let is_text = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
+        if !is_text(node.name) || !is_text(node.op) {
+            return Err(ParseError::new(base, NODE, format!("name {:?} and op {:?}, expected text", node.name, node.op)));
+        }
+        Ok(node)
+    }
+
+    /// The bytes of an attribute's value: an `AttrValue`.
+    pub(crate) fn attr(&self, name: &str) -> Option<&'a [u8]> {
+        self.attrs.iter().rev().find(|(own, ..)| *own == name).map(|(_, _, bytes)| *bytes)
+    }
+
+    /// Whether the outside provides its value.
+    pub(crate) fn is_placeholder(&self) -> bool {
+        matches!(self.op, "Placeholder" | "PlaceholderV2" | "PlaceholderWithDefault")
+    }
+
+    /// The dtype and the shape that a placeholder says it has.
+    pub(crate) fn placeholder(&self) -> (Option<Dtype>, Option<Vec<Option<u64>>>) {
+        let dtype = self.attr("dtype").and_then(attr_type).and_then(Dtype::from_code);
+        (dtype, self.attr("shape").and_then(attr_shape))
+    }
+
+    /// Checks what is in its attributes; returns how many bytes its constants say they have.
+    ///
+    /// # Errors
+    /// Where one cannot be what it says: a tensor whose values do not fit its shape, a shape that no tensor has.
+    pub(crate) fn check(&self) -> Result<u64, ParseError> {
+        self.attrs.iter().try_fold(0u64, |sum, (_, value, _)| Ok(sum.saturating_add(check_attr(value.clone(), 0)?)))
+    }
+}
+
+/// The number of the dtype in an `AttrValue` of a type.
+pub(crate) fn attr_type(attr: &[u8]) -> Option<u64> {
+    let code = last_of(attr, 6)?.varint(ATTR).ok()?;
+    Some(if code > REFERENCE { code - REFERENCE } else { code })
+}
+
+/// The numbers of the dtypes in an `AttrValue` of a list of types.
+pub(crate) fn attr_types(attr: &[u8]) -> Result<Vec<u64>, ParseError> {
+    let mut types = Vec::new();
+    for field in list_of(attr)? {
+        match (field.number, field.value) {
+            (6, Value::Varint(code)) => types.push(code),
+            (6, Value::Bytes(packed, at)) => {
+                let mut pos = 0;
+                while pos < packed.len() {
+                    let (code, len) = super::varint::read_u64(&packed[pos..], at + pos, ATTR)?;
+                    types.push(code);
+                    pos += len;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(types)
+}
+
+/// The shapes in an `AttrValue` of a list of shapes.
+pub(crate) fn attr_shapes(attr: &[u8]) -> Result<Vec<Option<Vec<Option<u64>>>>, ParseError> {
+    list_of(attr)?.into_iter().filter(|field| field.number == 7).map(|field| parse_shape_with_unknown(field.message(ATTR)?)).collect()
+}
+
+fn attr_shape(attr: &[u8]) -> Option<Vec<Option<u64>>> {
+    parse_shape_with_unknown(last_of(attr, 7)?.message(ATTR).ok()?).ok()?
+}
+
+fn last_of(attr: &[u8], number: u32) -> Option<Field<'_>> {
+    Fields::new(attr, 0, ATTR).filter_map(Result::ok).filter(|field| field.number == number).last()
+}
+
+fn list_of(attr: &[u8]) -> Result<Vec<Field<'_>>, ParseError> {
+    let mut fields = Vec::new();
+    for field in Fields::new(attr, 0, ATTR) {
+        let field = field?;
+        if field.number == 1 {
+            fields.extend(field.message(ATTR)?.collect::<Result<Vec<_>, _>>()?);
+        }
+    }
+    Ok(fields)
+}
+
+fn text<'a>(field: &Field<'a>, what: &'static str) -> Result<&'a str, ParseError> {
+    let bytes = field.bytes(what)?;
+    std::str::from_utf8(bytes).map_err(|_| ParseError::new(field.offset, what, format!("field {} is no UTF-8", field.number)))
+}
+
+/// The key and the value of an entry of a map, and where the value starts.
+type Entry<'a> = (&'a str, Option<(&'a [u8], usize)>);
+
+fn entry<'a>(field: &Field<'a>, what: &'static str) -> Result<Entry<'a>, ParseError> {
+    let (mut key, mut value) = ("", None);
+    for part in field.message(what)? {
+        let part = part?;
+        match (part.number, part.value) {
+            (1, _) => key = text(&part, what)?,
+            (2, Value::Bytes(bytes, at)) => value = Some((bytes, at)),
+            _ => {}
+        }
+    }
+    Ok((key, value))
+}
+
+/// Checks an `AttrValue`, or the list in one: their fields have the same numbers, but for functions.
+fn check_attr(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
+    let mut claimed = 0u64;
+    for field in fields {
+        let field = field?;
+        if depth > MAX_DEPTH {
+            return Err(ParseError::new(field.offset, ATTR, format!("attributes nest deeper than {MAX_DEPTH}")));
+        }
+        claimed = claimed.saturating_add(match field.number {
+            1 => check_attr(field.message(ATTR)?, depth + 1)?,
+            7 => check_shape(&field)?,
+            8 => check_tensor(&field)?,
+            9 | 10 if matches!(field.value, Value::Bytes(..)) => {
+                let Value::Bytes(bytes, at) = field.value else { continue };
+                // A string, the name of a placeholder, is number 9 outside of lists, a function inside.
+                if field.number == 9 && depth == 0 { 0 } else { check_function_name(Fields::new(bytes, at, ATTR), depth + 1)? }
+            }
+            _ => 0,
+        });
+    }
+    Ok(claimed)
+}
+
+/// Checks a `NameAttrList`.
+fn check_function_name(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
+    let mut claimed = 0u64;
+    for field in fields {
+        let field = field?;
+        if field.number == 2
+            && let (_, Some((value, at))) = entry(&field, ATTR)?
+        {
+            claimed = claimed.saturating_add(check_attr(Fields::new(value, at, ATTR), depth + 1)?);
+        }
+    }
+    Ok(claimed)
+}
+
+fn check_shape(field: &Field<'_>) -> Result<u64, ParseError> {
+    for part in field.message(ATTR)? {
+        let part = part?;
+        if part.number == 2 {
+            for size in part.message(ATTR)? {
+                let size = size?;
+                if size.number == 1 && size.int64(ATTR)? < -1 {
+                    let detail = format!("a shape has an axis of {}, expected at least 0, or -1 for an unknown one", size.int64(ATTR)?);
+                    return Err(ParseError::new(size.offset, ATTR, detail));
+                }
+            }
+        }
+    }
+    parse_shape_with_unknown(field.message(ATTR)?).map(|_| 0)
+}
+
+fn check_tensor(field: &Field<'_>) -> Result<u64, ParseError> {
+    let Value::Bytes(bytes, at) = field.value else {
+        return Err(ParseError::new(field.offset, ATTR, "a tensor is no message"));
+    };
+    let dtype = Fields::new(bytes, at, ATTR).filter_map(Result::ok).filter(|field| field.number == 1).last();
+    let dtype = dtype.and_then(|dtype| dtype.varint(ATTR).ok()).and_then(Dtype::from_code);
+    // An attribute may have an empty tensor, which is none; handles have values of their own kinds.
+    if bytes.is_empty() || matches!(dtype, Some(Dtype::Resource | Dtype::Variant)) {
+        return Ok(0);
+    }
+    let tensor = TensorProto::parse(bytes, at)?;
+    tensor.check_values()?;
+    Ok(tensor.spec.nbytes().max(tensor.spec.elements()))
+}
+
+/// Checks a `FunctionDefLibrary`; returns how many bytes the constants in it say they have.
+///
+/// # Errors
+/// As [`Node::check`].
+pub(crate) fn check_library(bytes: &[u8], base: usize) -> Result<u64, ParseError> {
+    let mut claimed = 0u64;
+    for function in Fields::new(bytes, base, FUNCTION) {
+        let function = function?;
+        if function.number != 1 {
+            continue;
+        }
+        for part in function.message(FUNCTION)? {
+            let part = part?;
+            match (part.number, part.value) {
+                (3, Value::Bytes(node, at)) => claimed = claimed.saturating_add(Node::parse(node, at)?.check()?),
+                (5, Value::Bytes(..)) => {
+                    if let (_, Some((value, at))) = entry(&part, FUNCTION)? {
+                        claimed = claimed.saturating_add(check_attr(Fields::new(value, at, ATTR), 0)?);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(claimed)
+}
+
+/// A tensor that goes into a graph or comes out of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Argument {
+    /// Its name in the signature, or in the graph.
+    pub name: String,
+    /// The tensor in the graph: `StatefulPartitionedCall:0`. Empty for what is no plain tensor.
+    pub tensor: String,
+    /// The dtype, where it is known without TensorFlow.
+    pub dtype: Option<Dtype>,
+    /// The shape with `None` for lengths that are not known; `None` where not even the number of axes is.
+    pub shape: Option<Vec<Option<u64>>>,
+}
+
+/// What can be computed: a signature of a SavedModel, or all of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Signature {
+    /// The name; empty for a graph, which has none.
+    pub name: String,
+    /// What goes in, by name.
+    pub inputs: Vec<Argument>,
+    /// What comes out, by name.
+    pub outputs: Vec<Argument>,
+}
+
+impl Signature {
+    /// The signature of a graph: its placeholders, and the outputs of nodes that no other node takes.
+    pub(crate) fn of_graph(inputs: Vec<Argument>, outputs: Vec<Argument>) -> Self {
+        Self { name: String::new(), inputs, outputs }
+    }
+
+    /// Parses an entry of the map of signatures of a `MetaGraphDef`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(bytes: &[u8], base: usize) -> Result<Self, ParseError> {
+        let mut signature = Self::of_graph(Vec::new(), Vec::new());
+        for field in Fields::new(bytes, base, SIGNATURE) {
+            let field = field?;
+            match field.number {
+                1 => text(&field, SIGNATURE)?.clone_into(&mut signature.name),
+                2 => {
+                    for part in field.message(SIGNATURE)? {
+                        let part = part?;
+                        match part.number {
+                            1 => signature.inputs.push(Argument::parse(&part)?),
+                            2 => signature.outputs.push(Argument::parse(&part)?),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        signature.inputs.sort_by(|a, b| a.name.cmp(&b.name));
+        signature.outputs.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(signature)
+    }
+}
+
+impl Argument {
+    /// A tensor of a graph, which is its own name.
+    pub(crate) fn of_graph(tensor: String, dtype: Option<Dtype>, shape: Option<Vec<Option<u64>>>) -> Self {
+        Self { name: tensor.clone(), tensor, dtype, shape }
+    }
+
+    fn parse(field: &Field<'_>) -> Result<Self, ParseError> {
+        let (name, value) = entry(field, SIGNATURE)?;
+        let mut argument = Self { name: name.to_owned(), tensor: String::new(), dtype: None, shape: Some(Vec::new()) };
+        let Some((value, at)) = value else { return Ok(argument) };
+        for part in Fields::new(value, at, SIGNATURE) {
+            let part = part?;
+            match part.number {
+                1 => text(&part, SIGNATURE)?.clone_into(&mut argument.tensor),
+                2 => argument.dtype = Dtype::from_code(part.varint(SIGNATURE)?),
+                3 => argument.shape = parse_shape_with_unknown(part.message(SIGNATURE)?)?,
+                _ => {}
+            }
+        }
+        Ok(argument)
+    }
+}
+
+/// The tags of a `MetaInfoDef`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn tags(bytes: &[u8], base: usize) -> Result<Vec<String>, ParseError> {
+    const WHAT: &str = "description of a graph";
+    let mut tags = Vec::new();
+    for field in Fields::new(bytes, base, WHAT) {
+        let field = field?;
+        if field.number == 4 {
+            tags.push(text(&field, WHAT)?.to_owned());
+        }
+    }
+    Ok(tags)
+}

@@ -1,0 +1,58 @@
+//! What is to be computed by a running TensorFlow.
+
+use std::path::{Path, PathBuf};
+
+/// What a graph or a model is to compute, and of what.
+///
+/// Only sources that a running TensorFlow computes look at it: frozen graphs, and SavedModels where a signature is named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelOptions {
+    pub(crate) signature: Option<String>,
+    pub(crate) feeds: Vec<(String, PathBuf)>,
+    pub(crate) batch: Option<u64>,
+    pub(crate) scratch: Option<PathBuf>,
+}
+
+impl ModelOptions {
+    /// No signature, no inputs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The tensors of a SavedModel are the outputs of this signature, not its variables.
+    #[must_use]
+    pub fn signature(mut self, name: impl Into<String>) -> Self {
+        self.signature = Some(name.into());
+        self
+    }
+
+    /// The input `name` is the array in the `.npy` file at `path`. Inputs of a signature have the names that it gives them, those of
+    /// a graph are its tensors: `x:0`.
+    #[must_use]
+    pub fn feed(mut self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
+        self.feeds.push((name.into(), path.as_ref().to_owned()));
+        self
+    }
+
+    /// Inputs are cut along axis 0 and go in so many rows at a time; outputs are put together again along axis 0. Inputs without
+    /// axes go in every time. Without it all goes in at once.
+    #[must_use]
+    pub fn batch(mut self, rows: u64) -> Self {
+        self.batch = Some(rows);
+        self
+    }
+
+    /// Where TensorFlow may write what it cannot cut (strings, float8, 4-bit integers) for the time of the conversion; the
+    /// system's directory for temporary files by default. A private folder is made in it and removed again.
+    #[must_use]
+    pub fn scratch(mut self, dir: impl AsRef<Path>) -> Self {
+        self.scratch = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Whether a SavedModel is to be run, not only read.
+    pub(crate) fn wants_model(&self) -> bool {
+        self.signature.is_some() || !self.feeds.is_empty() || self.batch.is_some()
+    }
+}

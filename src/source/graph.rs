@@ -1,0 +1,361 @@
+//! Graphs: a file with a `GraphDef`, frozen or of a tf.data data set. What they hold is looked through here; computing it takes a
+//! running TensorFlow.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::driver::Driver;
+use super::outline::{OuterValue, Outline, read_range};
+use super::strings::StoredStrings;
+use super::{Container, TensorInfo, TensorReader};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::graph_def::{self, Argument, Node, Signature};
+use crate::options::Options;
+use crate::paths::is_file;
+use crate::spec::memory_len;
+
+const WHAT: &str = "graph";
+/// What `DatasetToGraphV2` ends a graph with.
+const RETURN: &str = "_Retval";
+/// What is looked at to tell a graph.
+const FRONT: u64 = 4096;
+
+/// A `GraphDef` in a file.
+pub(crate) struct GraphDef;
+
+impl Driver for GraphDef {
+    fn name(&self) -> &'static str {
+        "graph-def"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        Ok((is_file(path)? && looks_like_one(path)?).then(|| path.to_owned()))
+    }
+
+    fn takes_any_file(&self) -> bool {
+        true
+    }
+
+    fn needs_tensorflow(&self, _: &Options) -> bool {
+        true
+    }
+
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        match Graph::open(path, options)? {
+            Graph::Frozen(file) => open_frozen(file, options),
+            Graph::Dataset(file) => open_dataset(&file, options),
+        }
+    }
+}
+
+#[cfg(feature = "tensorflow")]
+fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
+    match super::live::check_loaded() {
+        Ok(()) => super::live::open_graph(&file, options),
+        Err(why) => Ok(Box::new(Listing::of_graph(file, why))),
+    }
+}
+
+#[cfg(not(feature = "tensorflow"))]
+fn open_frozen(file: GraphFile, _: &Options) -> Result<Box<dyn Container>> {
+    Ok(Box::new(Listing::of_graph(file, without_feature())))
+}
+
+#[cfg(feature = "tensorflow")]
+fn open_dataset(file: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
+    super::live::open_dataset(file, options)
+}
+
+#[cfg(not(feature = "tensorflow"))]
+fn open_dataset(_: &DatasetGraph, _: &Options) -> Result<Box<dyn Container>> {
+    Err(without_feature())
+}
+
+/// The error of a build that cannot run TensorFlow.
+#[cfg(not(feature = "tensorflow"))]
+pub(crate) fn without_feature() -> Error {
+    let detail = "this build of mmconvert lacks the feature `tensorflow`".into();
+    Error::Unsupported { what: "computing without TensorFlow".into(), detail }
+}
+
+/// Whether a file starts with the name and the operation of a node.
+fn looks_like_one(path: &Path) -> Result<bool> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let mut outline = Outline::of_file(&file, path, WHAT)?;
+    // Versions and functions may come first.
+    for _ in 0..4 {
+        let Ok(Some(field)) = outline.next_field() else { return Ok(false) };
+        let OuterValue::Bytes(range) = field.value else {
+            if field.number == 3 {
+                continue;
+            }
+            return Ok(false);
+        };
+        match field.number {
+            1 => {
+                let mut front = vec![0; memory_len((range.end - range.start).min(FRONT))];
+                file.read_exact_at(&mut front, range.start).map_err(Error::io("read", path))?;
+                return Ok(is_node(&front));
+            }
+            2 | 4 => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// Whether bytes start with field 1, a name, and field 2, the name of an operation.
+fn is_node(front: &[u8]) -> bool {
+    let text = |tag: u8, bytes: &[u8], is_part: fn(&u8) -> bool| -> Option<usize> {
+        let [own, len, rest @ ..] = bytes else { return None };
+        let len = usize::from(*len);
+        (*own == tag && (1..0x80).contains(&len) && rest.len() >= len && rest[..len].iter().all(is_part)).then_some(2 + len)
+    };
+    let Some(name) = text(0x0a, front, |c| c.is_ascii_graphic()) else { return false };
+    text(0x12, &front[name..], |c| c.is_ascii_alphanumeric() || b"_>.".contains(c)).is_some()
+}
+
+/// Checks the nodes and functions of a graph one by one and hands out its nodes. `claimed` grows by the bytes that its constants say
+/// they have, which together may be no more than `most`: a few bytes stand for any number of repeated elements.
+///
+/// # Errors
+/// [`Error::Malformed`] for what TensorFlow is not to be given, [`Error::Limit`], [`Error::Io`].
+pub(crate) fn check_graph(
+    outline: &mut Outline<'_>,
+    most: u64,
+    claimed: &mut u64,
+    mut each: impl FnMut(&Node<'_>, Range<u64>),
+) -> Result<()> {
+    while let Some(field) = outline.next_field()? {
+        let OuterValue::Bytes(range) = &field.value else { continue };
+        let base = memory_len(range.start);
+        let path = outline.path();
+        let in_file = |error: crate::error::ParseError| error.in_file(path);
+        match field.number {
+            1 => {
+                let bytes = outline.read(range, most)?;
+                let node = Node::parse(&bytes, base).map_err(in_file)?;
+                *claimed = claimed.saturating_add(node.check().map_err(in_file)?);
+                each(&node, field.offset..range.end);
+            }
+            2 => {
+                let bytes = outline.read(range, most)?;
+                *claimed = claimed.saturating_add(graph_def::check_library(&bytes, base).map_err(in_file)?);
+            }
+            _ => {}
+        }
+        if *claimed > most {
+            let what = format!("memory for the constants of {}", path.display());
+            return Err(Error::Limit { what, asked: *claimed, allowed: Some(most) });
+        }
+    }
+    Ok(())
+}
+
+/// A graph that has been looked through.
+enum Graph {
+    Frozen(GraphFile),
+    Dataset(DatasetGraph),
+}
+
+/// A frozen graph.
+#[derive(Debug)]
+pub(crate) struct GraphFile {
+    path: PathBuf,
+    inputs: Vec<Argument>,
+    /// The nodes whose outputs no other node takes.
+    outputs: Vec<String>,
+}
+
+/// The graph of a data set, as `tf.raw_ops.DatasetToGraphV2` writes it.
+#[cfg_attr(not(feature = "tensorflow"), allow(dead_code, reason = "only what is there is told"))]
+#[derive(Debug)]
+pub(crate) struct DatasetGraph {
+    path: PathBuf,
+    /// The output that is the data set.
+    output: String,
+    /// The attributes of its node that say what elements are like, as `AttrValue`s.
+    types: Vec<u8>,
+    shapes: Vec<u8>,
+    /// The nodes that a graph of ours cannot have.
+    returns: Vec<Range<u64>>,
+}
+
+impl Graph {
+    fn open(path: &Path, options: &Options) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let most = options.budget().as_bytes();
+        let (mut inputs, mut names, mut taken, mut returns) = (Vec::new(), Vec::new(), HashSet::new(), Vec::new());
+        let mut returned = None;
+        // The attributes of nodes that may be data sets.
+        let mut datasets = Vec::new();
+        check_graph(&mut Outline::of_file(&file, path, WHAT)?, most, &mut 0, |node, range| {
+            for input in node.inputs.iter().filter(|input| !input.starts_with('^')) {
+                taken.insert(input.split(':').next().unwrap_or_default().to_owned());
+            }
+            if node.op == RETURN {
+                returns.push(range);
+                let is_dataset = node.attr("T").and_then(graph_def::attr_type) == Some(Dtype::Variant.code());
+                returned = returned.take().or_else(|| node.inputs.first().filter(|_| is_dataset).map(|input| (*input).to_owned()));
+            } else if node.is_placeholder() {
+                let (dtype, shape) = node.placeholder();
+                inputs.push(Argument::of_graph(format!("{}:0", node.name), dtype, shape));
+            } else {
+                names.push(node.name.to_owned());
+            }
+            let types = node.attr("output_types").or_else(|| node.attr("Toutput_types"));
+            if let (Some(types), Some(shapes)) = (types, node.attr("output_shapes")) {
+                datasets.push((node.name.to_owned(), types.to_vec(), shapes.to_vec()));
+            }
+        })?;
+        let Some(output) = returned else {
+            names.retain(|name| !taken.contains(name));
+            return Ok(Self::Frozen(GraphFile { path: path.to_owned(), inputs, outputs: names }));
+        };
+        let node = output.split(':').next().unwrap_or_default();
+        let Some((_, types, shapes)) = datasets.into_iter().find(|(name, ..)| name == node) else {
+            let detail = format!("its node {node:?} does not say what elements are like (output_types, output_shapes)");
+            return Err(Error::malformed(path, "data set", detail));
+        };
+        Ok(Self::Dataset(DatasetGraph { path: path.to_owned(), output, types, shapes, returns }))
+    }
+}
+
+#[cfg(feature = "tensorflow")]
+impl GraphFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn inputs(&self) -> &[Argument] {
+        &self.inputs
+    }
+
+    pub(crate) fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
+    /// All of the file.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Io`].
+    pub(crate) fn read(&self, options: &Options) -> Result<Vec<u8>> {
+        read_file(&self.path, options)
+    }
+}
+
+#[cfg(feature = "tensorflow")]
+fn read_file(path: &Path, options: &Options) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let len = file.metadata().map_err(Error::io("read", path))?.len();
+    read_range(&file, path, &(0..len), options.budget().as_bytes())
+}
+
+#[cfg(feature = "tensorflow")]
+impl DatasetGraph {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The output that is the data set.
+    pub(crate) fn output(&self) -> &str {
+        &self.output
+    }
+
+    /// Dtypes and shapes of the components of an element: an `AttrValue` each.
+    pub(crate) fn element(&self) -> (&[u8], &[u8]) {
+        (&self.types, &self.shapes)
+    }
+
+    /// The graph without the nodes that return something, which only functions have.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Io`].
+    pub(crate) fn read(&self, options: &Options) -> Result<Vec<u8>> {
+        let mut bytes = read_file(&self.path, options)?;
+        for range in self.returns.iter().rev() {
+            bytes.drain(memory_len(range.start)..memory_len(range.end).min(bytes.len()));
+        }
+        Ok(bytes)
+    }
+}
+
+/// What can be told of a graph or a model without TensorFlow, where it has no tensors of its own.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    format: &'static str,
+    path: PathBuf,
+    signatures: Vec<Signature>,
+    /// Why nothing is computed.
+    why: Option<String>,
+}
+
+impl Listing {
+    fn of_graph(file: GraphFile, why: Error) -> Self {
+        let outputs = file.outputs.iter().map(|name| Argument::of_graph(format!("{name}:0"), None, None)).collect();
+        let signatures = vec![Signature::of_graph(file.inputs, outputs)];
+        Self { format: GraphDef.name(), path: file.path, signatures, why: Some(why.to_string()) }
+    }
+
+    /// A SavedModel without variables.
+    pub(crate) fn of_model(format: &'static str, path: &Path, signatures: &[Signature]) -> Self {
+        Self { format, path: path.to_owned(), signatures: signatures.to_vec(), why: None }
+    }
+
+    fn nothing(&self) -> Error {
+        let detail = self.why.clone().unwrap_or_else(|| "it has no variables; --signature computes what it can".into());
+        Error::Unsupported { what: format!("converting {}", self.path.display()), detail }
+    }
+}
+
+impl Container for Listing {
+    fn format(&self) -> &'static str {
+        self.format
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn info(&self, _: usize) -> Result<TensorInfo> {
+        Err(self.nothing())
+    }
+
+    fn find(&self, _: &[u8]) -> Result<Option<usize>> {
+        Err(self.nothing())
+    }
+
+    fn reader(&self, _: usize) -> Result<Box<dyn TensorReader + '_>> {
+        Err(self.nothing())
+    }
+
+    fn strings(&self, _: usize) -> Result<StoredStrings<'_>> {
+        Err(self.nothing())
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        0
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        Map::new()
+    }
+
+    fn tensor_facts(&self, _: usize) -> Result<Map<String, Value>> {
+        Err(self.nothing())
+    }
+
+    fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+}

@@ -1,0 +1,256 @@
+//! Arrays that go into a run: `.npy` files, read as they are needed.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ::tensorflow::{
+    BFloat16, DataType, Operation, QInt8, QInt16, QInt32, QUInt8, QUInt16, Session, SessionRunArgs, Tensor, TensorType,
+};
+use bytemuck::{Pod, cast_slice_mut};
+use half::f16;
+use num_complex::Complex;
+
+use super::session::{Builder, Feed, Outcome, Target, attempt, options};
+use super::wire;
+use crate::decode::ByteOrder;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
+use crate::os::{self, Calls, Cold};
+use crate::spec::{ShapeText, memory_len};
+
+/// A tensor, and where it goes in.
+struct Fed<'a, T: TensorType> {
+    operation: &'a Operation,
+    index: i32,
+    tensor: Tensor<T>,
+}
+
+impl<T: TensorType> Feed for Fed<'_, T> {
+    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
+        args.add_feed(self.operation, self.index, &self.tensor);
+    }
+}
+
+/// A tensor of somebody else's, and where it goes in.
+pub(super) struct Lent<'a, T: TensorType> {
+    pub(super) target: Target,
+    pub(super) tensor: &'a Tensor<T>,
+}
+
+impl<T: TensorType> Feed for Lent<'_, T> {
+    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
+        args.add_feed(&self.target.operation, self.target.index, self.tensor);
+    }
+}
+
+/// An array in a file, for an input of a graph.
+#[derive(Debug)]
+pub(super) struct ArrayFeed {
+    target: Target,
+    path: PathBuf,
+    file: File,
+    cold: Cold,
+    calls: Calls,
+    dtype: Dtype,
+    descr: Descr,
+    data_start: u64,
+    shape: Vec<u64>,
+}
+
+impl ArrayFeed {
+    /// The array at `path` as the input `target`, which has this dtype and, as far as it is known, shape.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for orders that it cannot be fed in,
+    /// [`Error::Malformed`], [`Error::Io`].
+    pub(super) fn open(
+        path: &Path,
+        target: Target,
+        dtype: Option<Dtype>,
+        expected: Option<&[Option<u64>]>,
+        batch: Option<u64>,
+        calls: Calls,
+    ) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let len = file.metadata().map_err(Error::io("read", path))?.len();
+        let cold = Cold::default();
+        let mut front = vec![0; memory_len(len).min(MAX_TEXT_LEN + 12)];
+        os::read_exact_at(&file, &mut front, 0, calls, &cold).map_err(Error::io("read", path))?;
+        let (header, data_start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
+        let refused = |detail: String| Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name));
+        let dtype = dtype.ok_or_else(|| refused("its dtype is not known here".into()))?;
+        let descr = Descr::parse(&header.descr);
+        let fits = |descr: &Descr| if dtype == Dtype::String { descr.is_text() } else { descr.can_be(dtype) };
+        let Some(descr) = descr.filter(fits) else {
+            let hint = dtype.descr().map(|descr| format!(" ({descr})")).unwrap_or_default();
+            return Err(refused(format!("the array has {}, the input takes {dtype}{hint}: array.astype makes one of the other", header.descr)));
+        };
+        if descr.order != ByteOrder::NATIVE && dtype.component_size() > 1 {
+            return Err(refused(format!("the array has {}, which is not this machine's byte order: array.astype('{}')", header.descr, &header.descr[1..])));
+        }
+        if header.fortran_order {
+            return Err(refused("the array is in Fortran order, in which rows are not side by side: numpy.ascontiguousarray".into()));
+        }
+        let array = Self { target, path: path.to_owned(), file, cold, calls, dtype, descr, data_start, shape: header.shape };
+        let (elements, nbytes) = array.bytes_of(&array.shape)?;
+        if len - data_start < nbytes {
+            let detail = format!("{} bytes of data, {elements} elements have {nbytes}", len - data_start);
+            return Err(Error::malformed_at(path, ".npy data", data_start, detail));
+        }
+        if let Some(expected) = expected {
+            let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| {
+                let own = if at == 0 { batch.map_or(own, |batch| batch.min(own)) } else { own };
+                expected.is_none_or(|expected| expected == own)
+            };
+            if expected.len() != array.shape.len() || !array.shape.iter().zip(expected).enumerate().all(axis_fits) {
+                let axes: Vec<String> = expected.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
+                let rows = batch.map(|batch| format!(", {batch} rows at a time")).unwrap_or_default();
+                let detail = format!("the array has shape {}{rows}, the input takes [{}]", ShapeText(&array.shape), axes.join(", "));
+                return Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), array.target.name)));
+            }
+        }
+        Ok(array)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Rows of axis 0; `None` for an array without axes.
+    pub(super) fn rows(&self) -> Option<u64> {
+        self.shape.first().copied()
+    }
+
+    /// Bytes of so many rows, as they are stored.
+    pub(super) fn nbytes(&self, rows: u64) -> u64 {
+        let mut shape = self.shape.clone();
+        shape.iter_mut().take(1).for_each(|axis| *axis = rows);
+        self.bytes_of(&shape).map_or(u64::MAX, |(_, nbytes)| nbytes)
+    }
+
+    fn itemsize(&self) -> u64 {
+        self.descr.size.saturating_mul(if self.descr.kind == 'U' { 4 } else { 1 })
+    }
+
+    fn bytes_of(&self, shape: &[u64]) -> Result<(u64, u64)> {
+        let elements = shape.iter().try_fold(1u64, |product, &axis| product.checked_mul(axis));
+        let sized = elements.and_then(|elements| Some((elements, elements.checked_mul(self.itemsize())?)));
+        sized.ok_or_else(|| Error::malformed(&self.path, ".npy header", format!("shape {} has more than 2^64 bytes", ShapeText(shape))))
+    }
+
+    /// These rows of it, or all of an array without axes, to be fed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::TensorFlow`].
+    pub(super) fn rows_of(&self, rows: &Range<u64>) -> Result<Box<dyn Feed + '_>> {
+        let mut shape = self.shape.clone();
+        shape.iter_mut().take(1).for_each(|axis| *axis = rows.end - rows.start);
+        let start = if shape.is_empty() { 0 } else { self.nbytes(rows.start) };
+        match self.dtype {
+            Dtype::String => self.strings(&shape, start),
+            Dtype::Float32 => self.plain::<f32>(&shape, start),
+            Dtype::Float64 => self.plain::<f64>(&shape, start),
+            Dtype::Float16 => self.plain::<f16>(&shape, start),
+            Dtype::Int8 => self.plain::<i8>(&shape, start),
+            Dtype::Int16 => self.plain::<i16>(&shape, start),
+            Dtype::Int32 => self.plain::<i32>(&shape, start),
+            Dtype::Int64 => self.plain::<i64>(&shape, start),
+            Dtype::UInt8 => self.plain::<u8>(&shape, start),
+            Dtype::UInt16 => self.plain::<u16>(&shape, start),
+            Dtype::UInt32 => self.plain::<u32>(&shape, start),
+            Dtype::UInt64 => self.plain::<u64>(&shape, start),
+            Dtype::Complex64 => self.plain::<Complex<f32>>(&shape, start),
+            Dtype::Complex128 => self.plain::<Complex<f64>>(&shape, start),
+            Dtype::Bool => self.made(&shape, start, |byte: u8| byte != 0),
+            // The crate's own type takes the upper half of a single.
+            Dtype::BFloat16 => self.made(&shape, start, |bits: u16| BFloat16::from(f32::from_bits(u32::from(bits) << 16))),
+            Dtype::QInt8 => self.made(&shape, start, |bits: i8| QInt8::from(bits)),
+            Dtype::QUInt8 => self.made(&shape, start, |bits: u8| QUInt8::from(bits)),
+            Dtype::QInt16 => self.made(&shape, start, |bits: i16| QInt16::from(bits)),
+            Dtype::QUInt16 => self.made(&shape, start, |bits: u16| QUInt16::from(bits)),
+            Dtype::QInt32 => self.made(&shape, start, |bits: i32| QInt32::from(bits)),
+            dtype => {
+                let detail = format!("inputs of {dtype} cannot be made");
+                Err(Error::Unsupported { what: format!("{} as {}", self.path.display(), self.target.name), detail })
+            }
+        }
+    }
+
+    fn read(&self, buf: &mut [u8], start: u64) -> Result<()> {
+        os::read_exact_at(&self.file, buf, self.data_start + start, self.calls, &self.cold).map_err(Error::io("read", &self.path))
+    }
+
+    fn fed<T: TensorType>(&self, tensor: Tensor<T>) -> Box<dyn Feed + '_> {
+        Box::new(Fed { operation: &self.target.operation, index: self.target.index, tensor })
+    }
+
+    /// Elements that are in memory as they are in the file.
+    fn plain<T: TensorType + Pod>(&self, shape: &[u64], start: u64) -> Result<Box<dyn Feed + '_>> {
+        let mut tensor = self.empty::<T>(shape)?;
+        if !shape.contains(&0) {
+            self.read(cast_slice_mut(&mut tensor), start)?;
+        }
+        Ok(self.fed(tensor))
+    }
+
+    /// Elements that are made of what is in the file.
+    fn made<S: Pod, T: TensorType>(&self, shape: &[u64], start: u64, make: impl Fn(S) -> T) -> Result<Box<dyn Feed + '_>> {
+        let mut tensor = self.empty::<T>(shape)?;
+        if !shape.contains(&0) {
+            let mut stored = vec![S::zeroed(); tensor.len()];
+            self.read(cast_slice_mut(&mut stored), start)?;
+            tensor.iter_mut().zip(stored).for_each(|(place, value)| *place = make(value));
+        }
+        Ok(self.fed(tensor))
+    }
+
+    fn empty<T: TensorType>(&self, shape: &[u64]) -> Result<Tensor<T>> {
+        attempt(|| format!("making room for {}", self.path.display()), || Ok(Tensor::new(shape)))
+    }
+
+    /// Strings: those of `|S<n>` end before the zeros behind them, as NumPy has it, those of `<U<n>` become UTF-8.
+    fn strings(&self, shape: &[u64], start: u64) -> Result<Box<dyn Feed + '_>> {
+        let (elements, nbytes) = self.bytes_of(shape)?;
+        let mut bytes = vec![0; memory_len(nbytes)];
+        self.read(&mut bytes, start)?;
+        let item = memory_len(self.itemsize());
+        let mut proto = wire::tensor(Dtype::String, shape);
+        let mut encoded = String::new();
+        for element in 0..memory_len(elements) {
+            let element = &bytes[element * item..(element + 1) * item];
+            if self.descr.kind == 'U' {
+                encoded.clear();
+                let points = element.chunks_exact(4).map(|point| u32::from_ne_bytes([point[0], point[1], point[2], point[3]]));
+                let len = element.len() / 4 - points.clone().rev().take_while(|&point| point == 0).count();
+                for point in points.take(len) {
+                    let point = char::from_u32(point).ok_or_else(|| {
+                        Error::malformed(&self.path, ".npy data", format!("{point:#x} is no code point of Unicode"))
+                    })?;
+                    encoded.push(point);
+                }
+                wire::put_string(&mut proto, encoded.as_bytes());
+            } else {
+                let len = element.len() - element.iter().rev().take_while(|&&byte| byte == 0).count();
+                wire::put_string(&mut proto, &element[..len]);
+            }
+        }
+        let strings = attempt(|| format!("making strings of {}", self.path.display()), || constant(&proto))?;
+        Ok(self.fed(strings))
+    }
+}
+
+/// The crate makes strings of UTF-8 only, so TensorFlow makes them, as a constant; nobody looks into the tensor that comes.
+fn constant(proto: &[u8]) -> Outcome<Tensor<String>> {
+    let mut graph = ::tensorflow::Graph::new();
+    let constant = Builder::new(&mut graph).node("Const", |node| {
+        node.set_attr_type("dtype", DataType::String)?;
+        node.set_attr_value_proto("value", &wire::tensor_attribute(proto))
+    })?;
+    let session = Session::new(&options()?, &graph)?;
+    let mut args = SessionRunArgs::new();
+    let token = args.request_fetch(&constant, 0);
+    session.run(&mut args)?;
+    args.fetch(token)
+}

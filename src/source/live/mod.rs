@@ -1,0 +1,27 @@
+//! A running TensorFlow as a source: graphs, models and data sets that it computes, and what a session of the caller's holds.
+//!
+//! ```text
+//!  a session's output ──one run──▶ held on its device ──slice by slice──▶ the plan, as of any tensor     held.rs
+//!  what cannot be cut ──one run──▶ a checkpoint in a private folder ────▶ our own reader                 spill.rs
+//!  batches, data sets ──run by run──▶ elements, a part for each output ─▶ records                        elements.rs
+//! ```
+//!
+//! The library is loaded at run time (`library.rs`), and everything goes through the `tensorflow` crate. Its enum of dtypes ends
+//! at number 23, so dtypes are read from attributes of nodes, and only `uint8`, `int64` and strings are ever fetched.
+
+pub use ::tensorflow;
+
+mod elements;
+mod feed;
+mod held;
+mod library;
+mod model;
+mod output;
+mod session;
+mod spill;
+mod wire;
+
+pub use library::load;
+pub(crate) use library::check_loaded;
+pub(crate) use model::{open_dataset, open_graph, open_signature};
+pub use output::{LiveTensor, SessionOutput};

@@ -1,0 +1,171 @@
+//! Tensors of a TensorFlow that the caller runs.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ::tensorflow::{Graph, Session, Tensor, TensorType};
+use tempfile::TempDir;
+
+use super::feed::Lent;
+use super::held::{Value, compute};
+use super::session::{Builder, Feed, Target, attempt, options};
+use super::spill::Spill;
+use crate::convert::Converter;
+use crate::error::{Error, Result};
+use crate::model_options::ModelOptions;
+use crate::source::{Source, TensorReader};
+use crate::spec::TensorSpec;
+
+/// What an output is to be computed of, in a session of the caller's.
+///
+/// ```no_run
+/// use mmconvert::live::{SessionOutput, tensorflow::{Graph, Session, SessionOptions, Tensor}};
+///
+/// tensorflow_is_loaded()?;
+/// let mut graph = Graph::new();
+/// # let def: Vec<u8> = Vec::new();
+/// graph.import_graph_def(&def, &Default::default())?;
+/// let session = Session::new(&SessionOptions::new(), &graph)?;
+/// let images = Tensor::<f32>::new(&[64, 224, 224, 3]);
+/// let logits = SessionOutput::new(&session, &mut graph, "logits:0").feed("images:0", &images)?.compute()?;
+/// logits.converter()?.write("logits.npy")?;
+/// # fn tensorflow_is_loaded() -> Result<(), String> { mmconvert::live::tensorflow::library::load() }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SessionOutput<'a> {
+    session: &'a Session,
+    graph: &'a mut Graph,
+    name: String,
+    feeds: Vec<Box<dyn Feed + 'a>>,
+    options: ModelOptions,
+}
+
+impl fmt::Debug for SessionOutput<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionOutput").field("name", &self.name).field("feeds", &self.feeds.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> SessionOutput<'a> {
+    /// The output `name` (`logits:0`, or `logits` for its first) of a node of `graph`, which is the graph of `session`. Nodes
+    /// whose names start with `mmconvert/` are added to it.
+    #[must_use]
+    pub fn new(session: &'a Session, graph: &'a mut Graph, name: impl Into<String>) -> Self {
+        Self { session, graph, name: name.into(), feeds: Vec::new(), options: ModelOptions::new() }
+    }
+
+    /// The tensor for a placeholder, `x:0` or `x`.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where the graph has none of that name.
+    pub fn feed<T: TensorType>(mut self, name: &str, tensor: &'a Tensor<T>) -> Result<Self> {
+        let target = find(self.graph, name)?;
+        self.feeds.push(Box::new(Lent { target, tensor }));
+        Ok(self)
+    }
+
+    /// Where TensorFlow may write what it cannot cut: see [`ModelOptions::scratch`].
+    #[must_use]
+    pub fn scratch(mut self, dir: impl AsRef<Path>) -> Self {
+        self.options = self.options.scratch(dir);
+        self
+    }
+
+    /// Computes it, in one run of the session. The value stays where it is, on a GPU for example, until it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where the graph has no such output, [`Error::TensorFlow`] with what TensorFlow says,
+    /// [`Error::Unsupported`] for resources and variants.
+    pub fn compute(self) -> Result<LiveTensor<'a>> {
+        let target = find(self.graph, &self.name)?;
+        let values = compute(&self.session, self.graph, &[target], &self.feeds, &self.options)?;
+        LiveTensor::of(values, &self.name)
+    }
+}
+
+fn find(graph: &Graph, name: &str) -> Result<Target> {
+    Target::find(graph, name)?.ok_or_else(|| Error::bad_request(format!("the graph has no output {name:?}")))
+}
+
+/// A tensor that TensorFlow holds: its elements are fetched slice by slice while others are written.
+#[derive(Debug)]
+pub struct LiveTensor<'a> {
+    value: Live<'a>,
+}
+
+#[derive(Debug)]
+enum Live<'a> {
+    Held(Box<dyn TensorReader + 'a>),
+    Spilled { source: Source, _dir: TempDir },
+}
+
+impl<'a> LiveTensor<'a> {
+    fn of<S>(values: Vec<Value<S>>, name: &str) -> Result<Self>
+    where
+        S: std::ops::Deref<Target = Session> + Send + Sync + 'a,
+    {
+        let value = match values.into_iter().next() {
+            Some(Value::Held(held)) => Live::Held(Box::new(held)),
+            Some(Value::Spilled(Spill { bundle, dir })) => {
+                Live::Spilled { source: Source { path: name.into(), container: Box::new(bundle) }, _dir: dir }
+            }
+            None => return Err(Error::bad_request(format!("{name} was not computed"))),
+        };
+        Ok(Self { value })
+    }
+
+    /// A tensor in memory. Of numbers nothing is copied; strings are written to a private folder in the system's directory for
+    /// temporary files, and read from there.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`], [`Error::Io`].
+    pub fn of_tensor<T: TensorType>(tensor: &'a Tensor<T>) -> Result<Self> {
+        const NAME: &str = "tensor";
+        let mut graph = Graph::new();
+        let (session, operation) = attempt(
+            || "making a session for a tensor".into(),
+            || {
+                let input = Builder::new(&mut graph).placeholder(T::data_type())?;
+                Ok((Session::new(&options()?, &graph)?, input))
+            },
+        )?;
+        let target = Target { name: NAME.into(), operation, index: 0 };
+        let feeds: [Box<dyn Feed + '_>; 1] = [Box::new(Lent { target: target.clone(), tensor })];
+        let values = compute(&Arc::new(session), &mut graph, &[target], &feeds, &ModelOptions::new())?;
+        Self::of(values, NAME)
+    }
+
+    /// Dtype and shape.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when what was written for it has been damaged.
+    pub fn spec(&self) -> Result<TensorSpec> {
+        match &self.value {
+            Live::Held(reader) => Ok(reader.spec().clone()),
+            Live::Spilled { source, .. } => Ok(source.container.info(0)?.spec),
+        }
+    }
+
+    /// A conversion of it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a dtype that an array cannot have.
+    pub fn converter(&self) -> Result<Converter<'_>> {
+        match &self.value {
+            Live::Held(reader) => Ok(Converter::from_reader(Box::new(reader.as_ref()))),
+            Live::Spilled { source, .. } => Converter::new(&source.at(0)?),
+        }
+    }
+
+    /// A reader of its elements.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for strings, which have no fixed size.
+    pub fn reader(&self) -> Result<Box<dyn TensorReader + '_>> {
+        match &self.value {
+            Live::Held(reader) => Ok(Box::new(reader.as_ref())),
+            Live::Spilled { source, .. } => source.at(0)?.reader(),
+        }
+    }
+}

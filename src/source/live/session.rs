@@ -1,0 +1,191 @@
+//! What every use of a session needs: errors instead of statuses and panics, nodes added to graphs, what is known of an output.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ::tensorflow::{DataType, Graph, Operation, OperationDescription, Output, SessionOptions, SessionRunArgs, Shape, Status, Tensor};
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::graph_def;
+
+/// What the `tensorflow` crate returns.
+pub(super) type Outcome<T> = std::result::Result<T, Status>;
+
+/// Does what TensorFlow may refuse; a panic in the crate is a refusal, too.
+///
+/// # Errors
+/// [`Error::TensorFlow`] with what was being done and what TensorFlow says.
+pub(super) fn attempt<T>(action: impl FnOnce() -> String, work: impl FnOnce() -> Outcome<T>) -> Result<T> {
+    let detail = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(status)) => status.to_string(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            format!("panic: {}", text.unwrap_or("without a message"))
+        }
+    };
+    Err(Error::TensorFlow { action: action(), detail })
+}
+
+/// An output of a node, and what it is called.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) operation: Operation,
+    pub(super) index: i32,
+}
+
+impl Target {
+    /// The output that `name`, `name:0` or `name:1` stands for; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`].
+    pub(super) fn find(graph: &Graph, name: &str) -> Result<Option<Self>> {
+        let (node, index) = match name.rsplit_once(':') {
+            Some((node, index)) => match index.parse() {
+                Ok(index) => (node, index),
+                Err(_) => return Ok(None),
+            },
+            None => (name, 0),
+        };
+        let operation = attempt(|| format!("looking for {name}"), || Ok(graph.operation_by_name(node)?))?;
+        let has = |operation: &Operation| usize::try_from(index).is_ok_and(|index| index < operation.num_outputs());
+        Ok(operation.filter(has).map(|operation| Self { name: format!("{node}:{index}"), operation, index }))
+    }
+
+    pub(super) fn output(&self) -> Output {
+        Output { operation: self.operation.clone(), index: self.index }
+    }
+
+    /// What is known of its shape before it is computed: `None` where not even the number of axes is.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`].
+    pub(super) fn shape(&self, graph: &Graph) -> Result<Option<Vec<Option<u64>>>> {
+        let shape = attempt(|| format!("asking for the shape of {}", self.name), || graph.tensor_shape(self.output()))?;
+        let axes: Option<Vec<Option<i64>>> = Shape::into(shape);
+        Ok(axes.map(|axes| axes.into_iter().map(|axis| axis.and_then(|axis| u64::try_from(axis).ok())).collect()))
+    }
+}
+
+/// Adds nodes of our own to a graph, each under a name that nobody else uses.
+#[derive(Debug)]
+pub(super) struct Builder<'g> {
+    graph: &'g mut Graph,
+}
+
+impl<'g> Builder<'g> {
+    pub(super) fn new(graph: &'g mut Graph) -> Self {
+        Self { graph }
+    }
+
+    /// A node of this kind.
+    pub(super) fn node(&mut self, kind: &str, describe: impl FnOnce(&mut OperationDescription<'_>) -> Outcome<()>) -> Outcome<Operation> {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = loop {
+            let name = format!("mmconvert/{kind}_{}", MADE.fetch_add(1, Ordering::Relaxed));
+            if self.graph.operation_by_name(&name)?.is_none() {
+                break name;
+            }
+        };
+        let mut description = self.graph.new_operation(kind, &name)?;
+        let described = describe(&mut description);
+        // One that is not finished is leaked by the crate, so it is finished either way.
+        let finished = description.finish();
+        described.and(finished)
+    }
+
+    /// A node of this kind with these inputs; attributes follow from them.
+    pub(super) fn of(&mut self, kind: &str, inputs: &[Output]) -> Outcome<Operation> {
+        self.node(kind, |node| {
+            inputs.iter().for_each(|input| node.add_input(input.clone()));
+            Ok(())
+        })
+    }
+
+    /// A tensor that a run is given.
+    pub(super) fn placeholder(&mut self, dtype: DataType) -> Outcome<Operation> {
+        self.node("Placeholder", |node| Ok(node.set_attr_type("dtype", dtype)?))
+    }
+
+    /// A constant.
+    pub(super) fn constant<T: ::tensorflow::TensorType>(&mut self, tensor: Tensor<T>) -> Outcome<Operation> {
+        self.node("Const", |node| {
+            node.set_attr_type("dtype", T::data_type())?;
+            node.set_attr_tensor("value", tensor)
+        })
+    }
+
+    /// The value with one axis.
+    pub(super) fn flat(&mut self, value: Output) -> Outcome<Operation> {
+        let shape = self.constant(Tensor::<i32>::from(&[-1][..]))?;
+        self.of("Reshape", &[value, shape.into()])
+    }
+
+    /// The dtype of an output, by its number in TensorFlow: the crate knows only some of them.
+    pub(super) fn dtype(&mut self, output: Output) -> Outcome<Option<Dtype>> {
+        let identity = self.of("Identity", &[output])?;
+        Ok(graph_def::attr_type(&identity.get_attr_value_proto("T")?).and_then(Dtype::from_code))
+    }
+
+    /// The bytes of the elements of `value`, which is of `dtype`: `uint8` with one axis more, the last one, where elements have more
+    /// than one byte. `None` where TensorFlow has no way to them.
+    pub(super) fn bytes(&mut self, value: Output, dtype: Dtype) -> Outcome<Option<Operation>> {
+        let kind = match way_to_bytes(dtype) {
+            Way::Bits => "Bitcast",
+            Way::Cast => "Cast",
+            Way::None => return Ok(None),
+        };
+        let attribute = if kind == "Cast" { "DstT" } else { "type" };
+        let bytes = self.node(kind, |node| {
+            node.add_input(value);
+            Ok(node.set_attr_type(attribute, DataType::UInt8)?)
+        })?;
+        Ok(Some(bytes))
+    }
+}
+
+/// How the bytes of elements are reached in a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// They are the same bytes, called `uint8`.
+    Bits,
+    /// They are copied.
+    Cast,
+    None,
+}
+
+/// `Bitcast` of TensorFlow 2.21 takes none of the types that have less than 8 bits or came after `uint64`.
+pub(super) fn way_to_bytes(dtype: Dtype) -> Way {
+    match dtype {
+        Dtype::Bool => Way::Cast,
+        Dtype::String | Dtype::Resource | Dtype::Variant => Way::None,
+        dtype if dtype.code() <= Dtype::UInt64.code() => Way::Bits,
+        _ => Way::None,
+    }
+}
+
+/// Options for sessions of our own: nodes run where there is a kernel for them, and memory of a GPU is taken as it is needed.
+pub(super) fn options() -> Outcome<SessionOptions> {
+    // ConfigProto { gpu_options { allow_growth: true }, allow_soft_placement: true }
+    const CONFIG: &[u8] = &[0x32, 0x02, 0x20, 0x01, 0x38, 0x01];
+    let mut options = SessionOptions::new();
+    options.set_config(CONFIG)?;
+    Ok(options)
+}
+
+/// A scalar string. Only for text of our own: the crate has no others.
+pub(super) fn text(text: &str) -> Tensor<String> {
+    Tensor::from(text.to_owned())
+}
+
+/// An input of a run: a tensor, and where it goes in.
+pub(super) trait Feed {
+    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>);
+}
+
+/// The bytes of a fetched tensor. (An empty one may have no address, which the crate does not look at.)
+pub(super) fn bytes_of(tensor: &Tensor<u8>) -> &[u8] {
+    if tensor.dims().contains(&0) { &[] } else { tensor }
+}

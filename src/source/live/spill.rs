@@ -1,0 +1,93 @@
+//! Tensors that TensorFlow cannot cut: it writes them as a checkpoint to a private folder, and we read that.
+
+use std::path::PathBuf;
+
+use ::tensorflow::{Operation, SessionRunArgs, Tensor};
+use tempfile::TempDir;
+
+use super::session::{Builder, Target, attempt, text};
+use crate::budget::Limits;
+use crate::error::{Error, Result};
+use crate::model_options::ModelOptions;
+use crate::source::Container;
+use crate::source::bundle::Bundle;
+
+/// The name of the tensor in its checkpoint.
+const NAME: &str = "tensor";
+
+/// A tensor that is to be written.
+pub(super) struct Spilling {
+    dir: TempDir,
+    save: Operation,
+}
+
+/// One that has been written; the folder is removed with it.
+#[derive(Debug)]
+pub(super) struct Spill {
+    pub(super) bundle: Bundle,
+    pub(super) dir: TempDir,
+}
+
+impl Spilling {
+    /// Adds a node `SaveV2`, which takes tensors of every dtype.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there can be no folder, [`Error::TensorFlow`].
+    pub(super) fn new(builder: &mut Builder<'_>, target: &Target, options: &ModelOptions) -> Result<Self> {
+        let parent = options.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = tempfile::Builder::new().prefix(".mmconvert-").tempdir_in(&parent).map_err(Error::io("make a folder in", &parent))?;
+        let prefix = Self::prefix(&dir)?;
+        let save = attempt(
+            || format!("preparing to write {}", target.name),
+            || {
+                let prefix = builder.constant(text(&prefix))?;
+                let list = |text: &str| Tensor::<String>::from(&[text.to_owned()][..]);
+                let names = builder.constant(list(NAME))?;
+                let slices = builder.constant(list(""))?;
+                builder.node("SaveV2", |node| {
+                    node.add_input(prefix);
+                    node.add_input(names);
+                    node.add_input(slices);
+                    node.add_input_list(&[target.output()]);
+                    Ok(())
+                })
+            },
+        )?;
+        Ok(Self { dir, save })
+    }
+
+    fn prefix(dir: &TempDir) -> Result<String> {
+        let prefix: PathBuf = dir.path().join(NAME);
+        let refused = |prefix: PathBuf| Error::bad_request(format!("{}: a folder for temporary files has to have a name in UTF-8", prefix.display()));
+        prefix.into_os_string().into_string().map_err(|prefix| refused(prefix.into()))
+    }
+
+    /// Makes a run write it.
+    pub(super) fn add(&self, args: &mut SessionRunArgs<'_>) {
+        args.add_target(&self.save);
+    }
+
+    /// Opens what a run wrote.
+    ///
+    /// # Errors
+    /// Those of opening a bundle.
+    pub(super) fn open(self) -> Result<Spill> {
+        let bundle = self.bundle()?;
+        Ok(Spill { bundle, dir: self.dir })
+    }
+
+    /// What the last run wrote; the next one writes over it.
+    ///
+    /// # Errors
+    /// Those of opening a bundle.
+    pub(super) fn bundle(&self) -> Result<Bundle> {
+        Bundle::open(&self.dir.path().join(NAME), "tensor-bundle", &Limits::default())
+    }
+}
+
+impl Spill {
+    /// The source that has the tensor, and nothing else.
+    pub(super) fn container(&self) -> &dyn Container {
+        &self.bundle
+    }
+}

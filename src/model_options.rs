@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct ModelOptions {
     pub(crate) signature: Option<String>,
     pub(crate) feeds: Vec<(String, PathBuf)>,
+    pub(crate) outputs: Vec<String>,
     pub(crate) batch: Option<u64>,
     pub(crate) scratch: Option<PathBuf>,
 }
@@ -32,6 +33,14 @@ impl ModelOptions {
     #[must_use]
     pub fn feed(mut self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
         self.feeds.push((name.into(), path.as_ref().to_owned()));
+        self
+    }
+
+    /// Only these outputs are computed, by the names that the signature gives them or by their tensors (`logits:0`); of a graph any
+    /// tensor is one. Without this, all of a signature are, and of a graph the outputs of nodes that no other node takes.
+    #[must_use]
+    pub fn output(mut self, name: impl Into<String>) -> Self {
+        self.outputs.push(name.into());
         self
     }
 

@@ -316,6 +316,12 @@ impl Argument {
         Self { name: tensor.clone(), tensor, dtype, shape }
     }
 
+    /// Whether it has this name, or is this tensor, the first of its node without a number.
+    #[cfg(feature = "tensorflow")]
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.tensor == name || self.tensor.strip_suffix(":0").is_some_and(|node| node == name)
+    }
+
     fn parse(field: &Field<'_>) -> Result<Self, ParseError> {
         let (name, value) = entry(field, SIGNATURE)?;
         let mut argument = Self { name: name.to_owned(), tensor: String::new(), dtype: None, shape: Some(Vec::new()) };

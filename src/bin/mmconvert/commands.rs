@@ -53,11 +53,16 @@ fn load_tensorflow(_: Option<&Path>, _: &Common) -> Result<()> {
 }
 
 /// The choices for what TensorFlow computes. What it cannot cut it writes to `scratch`.
-fn model(args: &Model, scratch: Option<&Path>) -> ModelOptions {
+fn model<'a>(args: &'a Model, names: impl IntoIterator<Item = &'a OsString>, scratch: Option<&Path>) -> ModelOptions {
     const DEFAULT_SIGNATURE: &str = "serving_default";
     let mut model = ModelOptions::new();
     for feed in &args.feed {
         model = model.feed(&feed.input, &feed.path);
+    }
+    // A pattern is for all of them.
+    let named: Vec<_> = names.into_iter().chain(&args.outputs).map(|name| name.to_string_lossy()).collect();
+    if !named.iter().any(|name| name.contains('*')) {
+        model = named.into_iter().fold(model, ModelOptions::output);
     }
     if let Some(batch) = args.batch {
         model = model.batch(batch);
@@ -155,7 +160,7 @@ fn with_form(options: Options, form: &Form) -> Options {
 
 /// `mmconvert ls`.
 pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
-    let options = Options::new().records(records(&args.records)).model(model(&args.model, None));
+    let options = Options::new().records(records(&args.records)).model(model(&args.model, &args.names, None));
     let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, true)?;
     // What is not known before is looked for first.
     let is_empty = source.is_empty()?;
@@ -207,7 +212,7 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
 
 /// `mmconvert info`.
 pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
-    let options = options(&args.resources, &args.records).model(model(&args.model, None));
+    let options = options(&args.resources, &args.records).model(model(&args.model, &args.name, None));
     let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, args.name.is_none())?;
     let mut facts = render::source_facts(&source);
     if let Some(name) = &args.name {
@@ -278,7 +283,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let started = Instant::now();
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let options = options(&args.resources, &args.records).model(model(&args.model, nearest_directory(&args.out)));
+    let options = options(&args.resources, &args.records).model(model(&args.model, &args.names, nearest_directory(&args.out)));
     let options = with_form(options, &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
     let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, false)?;
     let names: Vec<&[u8]> = [bytes(&args.names), bytes(&args.model.outputs)].concat();
@@ -450,7 +455,7 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         wanted = wanted.skipped_with(mmconvert::manifest_files(&args.out)?.into_iter().map(|entry| entry.name));
     }
     let options = options(&args.resources, &args.records).records(wanted).strings(args.strings).cancel(cancel);
-    let options = options.model(model(&args.model, nearest_directory(&args.out)));
+    let options = options.model(model(&args.model, &args.name, nearest_directory(&args.out)));
     let source = open(&args.against, args.format.as_deref(), &options, &args.model, common, false)?;
     warn(&source, common);
     let mut results = Vec::new();

@@ -96,16 +96,41 @@ fn known(graph: &mut Graph, name: &str) -> Result<(Option<Dtype>, Option<Vec<Opt
 }
 
 impl Model {
-    fn open(self) -> Result<Box<dyn Container>> {
+    fn open(mut self) -> Result<Box<dyn Container>> {
+        self.choose_outputs()?;
         let feeds = self.feeds()?;
         match self.options.model.batch {
             Some(batch) => self.batches(feeds, batch),
             None => {
-                let outputs = self.signature.outputs.clone();
-                let computed = Computed { outputs: Mutex::new(outputs), wanted: Mutex::default(), values: OnceLock::new(), feeds, model: self };
+                let computed = Computed { values: OnceLock::new(), feeds, model: self };
                 Ok(Box::new(computed))
             }
         }
+    }
+
+    /// Leaves the outputs that are wanted. If one of them does not exist all are left, so that whoever looks for it can be told what
+    /// there is.
+    fn choose_outputs(&mut self) -> Result<()> {
+        let mut chosen: Vec<Argument> = Vec::new();
+        for name in &self.options.model.outputs {
+            let listed = self.signature.outputs.iter().find(|output| output.is_called(name)).cloned();
+            let output = match listed {
+                Some(output) => output,
+                None => {
+                    let graph = self.graph.get_mut().unwrap_or_else(PoisonError::into_inner);
+                    let Some(target) = Target::find(graph, name)?.filter(|_| self.signature.name.is_empty()) else { return Ok(()) };
+                    let (dtype, shape) = known(graph, &target.name)?;
+                    Argument::of_graph(target.name, dtype, shape)
+                }
+            };
+            if !chosen.contains(&output) {
+                chosen.push(output);
+            }
+        }
+        if !chosen.is_empty() {
+            self.signature.outputs = chosen;
+        }
+        Ok(())
     }
 
     fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
@@ -121,7 +146,7 @@ impl Model {
         let mut feeds = Vec::new();
         for (name, path) in &self.wanted().feeds {
             let inputs = &self.signature.inputs;
-            let of_input = inputs.iter().find(|input| input.name == *name || input.tensor == *name || input.tensor == format!("{name}:0"));
+            let of_input = inputs.iter().find(|input| input.is_called(name));
             let tensor = of_input.map_or(name, |input| &input.tensor);
             let mut graph = self.graph();
             let Some(target) = Target::find(&graph, tensor)? else {
@@ -236,6 +261,14 @@ fn can_be_fetched(dtype: Dtype) -> bool {
     !matches!(dtype, Dtype::Resource | Dtype::Variant)
 }
 
+/// What an output is called beside its name: a signature's by its tensor, a graph's by its node.
+fn alias(output: &Argument) -> Option<String> {
+    match output.tensor.strip_suffix(":0") {
+        Some(node) if output.tensor == output.name => Some(node.to_owned()),
+        _ => Some(output.tensor.clone()).filter(|tensor| *tensor != output.name && !tensor.is_empty()),
+    }
+}
+
 /// An output as a feature of records.
 fn feature(part: usize, output: &Argument, dtype: Option<Dtype>, shape: Option<Vec<Option<u64>>>, flat: bool) -> Feature {
     let unsupported = match dtype {
@@ -244,16 +277,11 @@ fn feature(part: usize, output: &Argument, dtype: Option<Dtype>, shape: Option<V
         None => Some("it is no plain tensor".to_owned()),
     };
     let declared = Declared { flat, ..Declared::new(dtype.unwrap_or(Dtype::Variant), shape.unwrap_or_default(), Encoding::Tensor) };
-    let alias = (output.tensor != output.name && !output.tensor.is_empty()).then(|| output.tensor.clone());
-    Feature { name: output.name.clone().into_bytes(), alias, key: Key::Part(part), declared: Some(declared), unsupported }
+    Feature { name: output.name.clone().into_bytes(), alias: alias(output), key: Key::Part(part), declared: Some(declared), unsupported }
 }
 
 /// What a model computes of all of its input at once.
 struct Computed {
-    /// Those that are known; a graph has others, which can be asked for.
-    outputs: Mutex<Vec<Argument>>,
-    /// Those that were asked for by name.
-    wanted: Mutex<Vec<usize>>,
     /// What was computed, with the number of the output.
     values: OnceLock<Vec<(usize, Value<Arc<Session>>)>>,
     feeds: Vec<ArrayFeed>,
@@ -267,34 +295,28 @@ impl fmt::Debug for Computed {
 }
 
 impl Computed {
-    fn output(&self, index: usize) -> Argument {
-        self.outputs.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()
+    fn outputs(&self) -> &[Argument] {
+        &self.model.signature.outputs
     }
 
-    /// The value of an output. All that were asked for, or all there are, are computed together, once.
+    /// The value of an output. All there are computed together, once.
     fn value(&self, index: usize) -> Result<&Value<Arc<Session>>> {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if !wanted.contains(&index) {
-            wanted = (0..outputs.len()).collect();
-        }
         if self.values.get().is_none() {
-            let values = self.compute(&outputs, &wanted)?;
+            let values = self.compute()?;
             // Somebody else may have been faster; theirs is as good.
             let _ = self.values.set(values);
         }
         let value = self.values.get().into_iter().flatten().find(|(own, _)| *own == index);
-        let missing = || Error::Unsupported { what: outputs[index].name.clone(), detail: "it cannot be computed, or was not asked for with the others".into() };
+        let missing = || Error::Unsupported { what: self.outputs()[index].name.clone(), detail: "it cannot be computed".into() };
         value.map(|(_, value)| value).ok_or_else(missing)
     }
 
-    fn compute(&self, outputs: &[Argument], wanted: &[usize]) -> Result<Vec<(usize, Value<Arc<Session>>)>> {
+    fn compute(&self) -> Result<Vec<(usize, Value<Arc<Session>>)>> {
         let nbytes = self.feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.nbytes(feed.rows().unwrap_or(1))));
         self.model.check_input(nbytes, " at once; --batch ROWS takes it in parts")?;
         let mut graph = self.model.graph();
         let (mut indices, mut targets) = (Vec::new(), Vec::new());
-        for &index in wanted {
-            let output = &outputs[index];
+        for (index, output) in self.outputs().iter().enumerate() {
             if output.dtype.is_some_and(can_be_fetched)
                 && let Some(target) = Target::find(&graph, &output.tensor)?
             {
@@ -314,12 +336,12 @@ impl Container for Computed {
     }
 
     fn len(&self) -> Result<usize> {
-        Ok(self.outputs.lock().unwrap_or_else(PoisonError::into_inner).len())
+        Ok(self.outputs().len())
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
-        let output = self.output(index);
-        let alias = (output.tensor != output.name && !output.tensor.is_empty()).then(|| output.tensor.clone());
+        let output = &self.outputs()[index];
+        let alias = alias(output);
         let computed = self.values.get().into_iter().flatten().find(|(own, _)| *own == index);
         let spec = match computed {
             Some((_, Value::Held(held))) => Some(held.spec().clone()),
@@ -327,7 +349,7 @@ impl Container for Computed {
             None => None,
         };
         if let Some(spec) = spec {
-            return Ok(TensorInfo { name: Name::new(output.name), alias, spec, unsupported: None, unknown_axes: Vec::new(), has_rank: true, feature: None });
+            return Ok(TensorInfo { name: Name::new(output.name.as_bytes()), alias, spec, unsupported: None, unknown_axes: Vec::new(), has_rank: true, feature: None });
         }
         let dtype = output.dtype.unwrap_or(Dtype::Variant);
         let unsupported = (!can_be_fetched(dtype)).then(|| format!("it is a {dtype}, which has no plain values"));
@@ -335,28 +357,12 @@ impl Container for Computed {
         let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
             .map_err(|detail| Error::malformed(&self.model.path, format!("shape of {}", output.name), detail))?;
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
-        Ok(TensorInfo { name: Name::new(output.name), alias, spec, unsupported, unknown_axes, has_rank: output.shape.is_some(), feature: None })
+        Ok(TensorInfo { name: Name::new(output.name.as_bytes()), alias, spec, unsupported, unknown_axes, has_rank: output.shape.is_some(), feature: None })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
-        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = outputs.iter().position(|output| output.name == name || output.tensor == name);
-        if found.is_none() {
-            let mut graph = self.model.graph();
-            if let Some(target) = Target::find(&graph, name)? {
-                found = outputs.iter().position(|output| output.tensor == target.name);
-                if found.is_none() {
-                    let (dtype, shape) = known(&mut graph, &target.name)?;
-                    outputs.push(Argument::of_graph(target.name, dtype, shape));
-                    found = Some(outputs.len() - 1);
-                }
-            }
-        }
-        if let Some(found) = found {
-            self.wanted.lock().unwrap_or_else(PoisonError::into_inner).push(found);
-        }
-        Ok(found)
+        Ok(self.outputs().iter().position(|output| output.is_called(name)))
     }
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
@@ -371,14 +377,14 @@ impl Container for Computed {
             Value::Spilled(spill) => spill.container().strings(0),
             Value::Held(held) => {
                 let detail = format!("it turned out to be {}", held.spec());
-                Err(Error::Unsupported { what: format!("strings of {}", self.output(index).name), detail })
+                Err(Error::Unsupported { what: format!("strings of {}", self.outputs()[index].name), detail })
             }
         }
     }
 
     fn heap_bytes(&self) -> u64 {
         const OUTPUT_BYTES: u64 = 256;
-        self.outputs.lock().unwrap_or_else(PoisonError::into_inner).len() as u64 * OUTPUT_BYTES
+        self.outputs().len() as u64 * OUTPUT_BYTES
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -18,7 +18,7 @@ import zlib
 
 import ml_dtypes
 import numpy as np
-from oracle_support import MMCONVERT, NUMBERS, RNG, SEED, values  # before TensorFlow, which is to be quiet
+from oracle_support import NUMBERS, RNG, SEED, below, one_of, run, unpadded, values, written  # before TensorFlow, which is to be quiet
 
 import tensorflow as tf  # isort: skip
 from tensorflow.core.framework.tensor_pb2 import TensorProto  # isort: skip
@@ -29,15 +29,6 @@ COMPRESSIONS = ["", "GZIP", "ZLIB"]
 WORDS = ["", "a", "längste Zeichenkette 字 😀", "x" * 300, "end", "two words\n"]
 PNG_FORMS = {0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16]}
 JPEG_TOLERANCE = 8
-
-
-def below(most, least=0):
-    """A random number from `least` to `most`."""
-    return int(RNG.integers(least, most + 1))
-
-
-def one_of(choices):
-    return choices[below(len(choices) - 1)]
 
 
 def texts(count):
@@ -81,25 +72,6 @@ def padded(rows, value):
 
 def starts(lengths):
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def run(*args, expect=0, **more):
-    done = subprocess.run([MMCONVERT, *map(str, args)], capture_output=True, **more)
-    said = done.stderr.decode()
-    assert done.returncode == expect, f"seed {SEED}, {args}: exit code {done.returncode}, not {expect}\n{said}"
-    return said
-
-
-def written(array):
-    """What `np.save` writes, but for the padding of the header."""
-    out = io.BytesIO()
-    np.save(out, array)
-    return unpadded(out.getvalue())
-
-
-def unpadded(npy):
-    length = struct.unpack("<H", npy[8:10])[0]
-    return npy[:8] + npy[10 : 10 + length].rstrip() + npy[10 + length :]
 
 
 def png(width, height, bits, colour):

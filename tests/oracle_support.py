@@ -1,8 +1,12 @@
 """What the scripts that have TensorFlow as a judge share: the program, the seed, random values of any dtype."""
 
+import io
 import os
 import random
+import struct
+import subprocess
 import sys
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -32,3 +36,40 @@ def values(dtype, shape):
         return RNG.integers(low, low + 16, shape).astype(np_dtype)
     raw = RNG.integers(0, 256, (*shape, np_dtype.itemsize), dtype=np.uint8)
     return raw.view(np_dtype).reshape(shape)
+
+
+def below(most, least=0):
+    """A random number from `least` to `most`."""
+    return int(RNG.integers(least, most + 1))
+
+
+def one_of(choices):
+    return choices[below(len(choices) - 1)]
+
+
+def run(*args, expect=0, prefix=(), output=False, kill=None, **more):
+    """Runs mmconvert; gives what it says, what it writes (`output`), or its exit code where any is expected."""
+    command = [MMCONVERT, *map(str, args), *prefix]
+    if kill:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more)
+        time.sleep(kill[0])
+        process.send_signal(kill[1])
+        return process.wait()
+    done = subprocess.run(command, capture_output=True, **more)
+    said = done.stderr.decode()
+    if expect is None:
+        return done.returncode
+    assert done.returncode == expect, f"seed {SEED}, {args}: exit code {done.returncode}, not {expect}\n{said}"
+    return done.stdout.decode() if output else said
+
+
+def written(array):
+    """What `np.save` writes, but for the padding of the header."""
+    out = io.BytesIO()
+    np.save(out, array)
+    return unpadded(out.getvalue())
+
+
+def unpadded(npy):
+    length = struct.unpack("<H", npy[8:10])[0]
+    return npy[:8] + npy[10 : 10 + length].rstrip() + npy[10 + length :]

@@ -62,6 +62,8 @@ pub(crate) struct Text {
     pub(crate) form: TextForm,
     /// Whether a value is a `TensorProto` of strings.
     pub(crate) in_tensors: bool,
+    /// How many strings are an item.
+    pub(crate) per_item: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +126,7 @@ impl Item {
                     count += TensorProto::parse(value, base)?.spec.elements();
                     Ok(())
                 })?;
-                Ok(count)
+                Ok(count / text.per_item.max(1))
             }
             _ => {
                 let mut count = 0;
@@ -289,9 +291,10 @@ impl Item {
         out: &mut Vec<u8>,
         units: &mut Vec<u64>,
     ) -> Result<u64, Problem> {
-        let (mut items, mut bytes) = (0, 0);
+        let (mut strings, mut bytes) = (0, 0);
+        let width = item_bytes / memory_len(text.per_item.max(1));
         self.each_string(stored, |string| -> Result<(), Problem> {
-            items += 1;
+            strings += 1;
             match text.form {
                 TextForm::Bytes => {
                     out.extend_from_slice(string);
@@ -299,12 +302,12 @@ impl Item {
                     bytes += string.len() as u64;
                     return Ok(());
                 }
-                TextForm::Padded => pad(string, item_bytes, out)?,
-                TextForm::Utf8 => pad_code_points(string, item_bytes, out)?,
+                TextForm::Padded => pad(string, width, out)?,
+                TextForm::Utf8 => pad_code_points(string, width, out)?,
             }
             Ok(())
         })?;
-        Ok(if text.form == TextForm::Bytes { bytes } else { items })
+        Ok(if text.form == TextForm::Bytes { bytes } else { strings / text.per_item.max(1) })
     }
 
     /// Calls `each` with every value; returns their number.

@@ -368,17 +368,9 @@ impl Resolver<'_> {
 
     fn tensor(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
         let Some(tensor) = &stats.tensor else { return Err(self.refused(name, "its values are no serialized tensors")) };
-        let rest = stats.tensor_rest.as_ref().filter(|_| self.wanted().ragged_of(name).is_some() || self.wanted().flatten || is_flat(feature));
-        if let Some(rest) = rest {
-            if let Some((record, odd)) = &rest.odd {
-                let detail = format!(
-                    "rows of the tensor of record {record} have shape {}, {} expected as in the first",
-                    ShapeText(odd),
-                    ShapeText(&rest.value)
-                );
-                return Err(self.refused(name, detail));
-            }
-            let spec = Self::spec(name, tensor.value.dtype(), rest.value.clone())?;
+        let by_rows = self.wanted().ragged_of(name).is_some() || self.wanted().flatten || is_flat(feature);
+        if let Some(rest) = if by_rows { self.rest(stats, name)? } else { None } {
+            let spec = Self::spec(name, tensor.value.dtype(), rest)?;
             let first = tensor.value.shape().first().copied().unwrap_or(1);
             return Ok(Shaped { item: Item::TensorRows, spec, is_row: false, first, most: stats.most_rows });
         }
@@ -391,6 +383,16 @@ impl Resolver<'_> {
         }
         let first = stats.counts.as_ref().map_or(1, |counts| counts.value);
         Ok(Shaped { item: Item::Tensor, spec: tensor.value.clone(), is_row: first == 1, first, most: stats.most })
+    }
+
+    /// The shape of a row of the tensors that are values; `None` for those without axes.
+    fn rest(&self, stats: &Stats, name: &str) -> Result<Option<Vec<u64>>> {
+        let Some(rest) = &stats.tensor_rest else { return Ok(None) };
+        if let Some((record, odd)) = &rest.odd {
+            let (odd, first) = (ShapeText(odd), ShapeText(&rest.value));
+            return Err(self.refused(name, format!("rows of the tensor of record {record} have shape {odd}, {first} expected as in the first")));
+        }
+        Ok(Some(rest.value.clone()))
     }
 
     fn arrange(&self, feature: &Feature, stats: &Stats, name: &str, shaped: &Shaped) -> Result<Arrange> {
@@ -443,7 +445,7 @@ impl Resolver<'_> {
                 let kind = if dtype.is_signed_int().is_some() || dtype == Dtype::Bool { Kind::Ints } else { Kind::Floats };
                 Item::Numbers { kind, per_item: shape.iter().flatten().product(), cast: None, narrow: None, steps: false }
             }
-            _ => Item::Text(Text { form: TextForm::Padded, in_tensors: false }),
+            _ => Item::Text(Text { form: TextForm::Padded, in_tensors: false, per_item: 1 }),
         };
         let spec = Self::spec(&name, Dtype::Int64, Vec::new())?;
         Ok(Column { only_offsets: true, ..Column::new(name, index, item, spec, Arrange::Offsets(Units::Records), Dtype::Int64) })
@@ -466,9 +468,15 @@ impl Resolver<'_> {
             (Key::Part(_), None, None) => true,
             _ => false,
         };
-        let is_open = self.wanted().flatten || self.wanted().ragged_of(&name).is_some() || is_flat(feature);
-        if is_open && of_tensor.is_some_and(|spec| spec.shape().len() > 1) {
-            return Err(self.refused(&name, "tensors of strings with several axes are rows of one shape only, not --ragged or --flatten"));
+        // Rows of several strings, where each row of a tensor is one.
+        let mut row = Vec::new();
+        if of_tensor.is_some_and(|spec| spec.shape().len() > 1) {
+            if self.wanted().ragged_of(&name).is_some() {
+                return Err(self.refused(&name, "tensors of strings with several axes are rows of one shape only, not --ragged"));
+            }
+            if self.wanted().flatten || is_flat(feature) {
+                row = self.rest(stats, &name)?.unwrap_or_default();
+            }
         }
         let form = match self.options.strings {
             Strings::Pad => TextForm::Padded,
@@ -488,7 +496,7 @@ impl Resolver<'_> {
                 widths.map_or(Some(0), |widths| widths.most_chars).ok_or_else(lossy)?.max(1)
             }
         };
-        let item = Item::Text(Text { form, in_tensors });
+        let item = Item::Text(Text { form, in_tensors, per_item: row.iter().product() });
         if form == TextForm::Bytes {
             let is_free = self.wanted().flatten || is_flat(feature);
             if !is_free && self.check_even(stats, &name).is_err() {
@@ -502,7 +510,7 @@ impl Resolver<'_> {
             return Ok(Column { skips, ..Column::new(name, index, item, spec, Arrange::Offsets(units), Dtype::String) });
         }
         let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
-        let spec = Self::spec(&name, element, vec![width])?;
+        let spec = Self::spec(&name, element, [&row[..], &[width]].concat())?;
         let shaped = Shaped { item, spec, is_row: is_single, first, most: if in_tensors { stats.most_rows } else { stats.most } };
         let arrange = self.arrange(feature, stats, &name, &shaped)?;
         // Strings of several axes stand in a record one after the other.

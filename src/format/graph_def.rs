@@ -85,8 +85,12 @@ impl<'a> Node<'a> {
 
 /// The number of the dtype in an `AttrValue` of a type.
 pub(crate) fn attr_type(attr: &[u8]) -> Option<u64> {
-    let code = last_of(attr, 6)?.varint(ATTR).ok()?;
-    Some(if code > REFERENCE { code - REFERENCE } else { code })
+    last_of(attr, 6)?.varint(ATTR).ok().map(referred)
+}
+
+/// The number of the dtype that a reference is to.
+fn referred(code: u64) -> u64 {
+    if code > REFERENCE { code - REFERENCE } else { code }
 }
 
 /// The numbers of the dtypes in an `AttrValue` of a list of types.
@@ -330,7 +334,7 @@ impl Argument {
             let part = part?;
             match part.number {
                 1 => text(&part, SIGNATURE)?.clone_into(&mut argument.tensor),
-                2 => argument.dtype = Dtype::from_code(part.varint(SIGNATURE)?),
+                2 => argument.dtype = Dtype::from_code(referred(part.varint(SIGNATURE)?)),
                 3 => argument.shape = parse_shape_with_unknown(part.message(SIGNATURE)?)?,
                 _ => {}
             }

@@ -53,7 +53,7 @@ pub(super) enum Value<S: Deref<Target = Session>> {
     Spilled(Spill),
 }
 
-/// Computes tensors in one run. Those that can be cut stay where they are, the others are written to files.
+/// Computes tensors in one run, and `others` with them. What can be cut stays where it is, the rest is written to files.
 ///
 /// # Errors
 /// [`Error::TensorFlow`]; [`Error::Unsupported`] for handles of resources and the like; [`Error::Io`].
@@ -61,6 +61,7 @@ pub(super) fn compute<S>(
     session: &S,
     graph: &mut Graph,
     targets: &[Target],
+    others: &[Operation],
     feeds: &[Box<dyn Feed + '_>],
     options: &ModelOptions,
 ) -> Result<Vec<Value<S>>>
@@ -91,6 +92,7 @@ where
     }
     let mut args = SessionRunArgs::new();
     feeds.iter().for_each(|feed| feed.add(&mut args));
+    others.iter().for_each(|other| args.add_target(other));
     let tokens: Vec<Option<(FetchToken, FetchToken)>> = plans
         .iter()
         .map(|plan| match plan {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ::tensorflow::{Graph, ImportGraphDefOptions, SavedModelBundle, Session, SessionRunArgs};
+use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, SavedModelBundle, Session, SessionRunArgs};
 use serde_json::{Map, Value as Json, json};
 
 use super::elements::{Elements, Fetch, Step};
@@ -32,6 +32,9 @@ struct Model {
     path: PathBuf,
     files: Vec<PathBuf>,
     signature: Signature,
+    /// The outputs of the signature that are not wanted. They are computed with the others, as Python does: what is left out of a
+    /// graph lets TensorFlow fuse what is left, with other roundings.
+    others: Vec<Argument>,
     options: Options,
 }
 
@@ -68,7 +71,7 @@ pub(crate) fn open_graph(file: &GraphFile, options: &Options) -> Result<Box<dyn 
     }
     let files = vec![file.path().to_owned()];
     let path = file.path().to_owned();
-    Model { graph: Mutex::new(graph), session: Arc::new(session), format: "graph-def", path, files, signature, options: options.clone() }.open()
+    Model { graph: Mutex::new(graph), session: Arc::new(session), format: "graph-def", path, files, signature, others: Vec::new(), options: options.clone() }.open()
 }
 
 /// The outputs of a signature of a SavedModel.
@@ -84,7 +87,7 @@ pub(crate) fn open_signature(model: &SavedModel, signature: &Signature, files: V
     )?;
     let session = Arc::new(loaded.session);
     let (signature, path) = (signature.clone(), model.dir.clone());
-    Model { graph: Mutex::new(graph), session, format: "saved-model", path, files, signature, options: options.clone() }.open()
+    Model { graph: Mutex::new(graph), session, format: "saved-model", path, files, signature, others: Vec::new(), options: options.clone() }.open()
 }
 
 /// The dtype and the shape of an output, as far as TensorFlow knows them before it computes.
@@ -128,9 +131,24 @@ impl Model {
             }
         }
         if !chosen.is_empty() {
-            self.signature.outputs = chosen;
+            let all = std::mem::replace(&mut self.signature.outputs, chosen);
+            if !self.signature.name.is_empty() {
+                self.others = all.into_iter().filter(|output| !self.signature.outputs.contains(output)).collect();
+            }
         }
         Ok(())
+    }
+
+    /// Nodes that compute the outputs that are not wanted.
+    fn other_nodes(&self, graph: &mut Graph) -> Result<Vec<Operation>> {
+        let mut nodes = Vec::new();
+        for other in &self.others {
+            if let Some(target) = Target::find(graph, &other.tensor)? {
+                let action = || format!("preparing to compute {}", target.name);
+                nodes.push(attempt(action, || Builder::new(graph).of("Identity", &[target.output()]))?);
+            }
+        }
+        Ok(nodes)
     }
 
     fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
@@ -227,8 +245,10 @@ impl Model {
     /// Runs the batches one after the other.
     fn infer(self: Arc<Self>, feeds: Arc<Vec<ArrayFeed>>, targets: &[Option<(Target, Dtype)>], rows: u64, batch: u64) -> Result<Step> {
         let mut fetches = Vec::new();
+        let others;
         {
             let mut graph = self.graph();
+            others = self.other_nodes(&mut graph)?;
             let mut builder = Builder::new(&mut graph);
             for (target, dtype) in targets.iter().flatten() {
                 fetches.push(Fetch::new(&mut builder, target, *dtype, self.wanted())?);
@@ -244,6 +264,7 @@ impl Model {
             let fed = feeds.iter().map(|feed| feed.rows_of(&range)).collect::<Result<Vec<Box<dyn Feed + '_>>>>()?;
             let mut args = SessionRunArgs::new();
             fed.iter().for_each(|feed| feed.add(&mut args));
+            others.iter().for_each(|other| args.add_target(other));
             let tokens: Vec<_> = fetches.iter().map(|fetch| fetch.request(&mut args)).collect();
             let action = || format!("computing rows {} to {} of {}", range.start, range.end, self.path.display());
             attempt(action, || self.session.run(&mut args))?;
@@ -325,7 +346,8 @@ impl Computed {
             }
         }
         let fed = self.feeds.iter().map(|feed| feed.rows_of(&(0..feed.rows().unwrap_or(1)))).collect::<Result<Vec<_>>>()?;
-        let values = compute(&self.model.session, &mut graph, &targets, &fed, self.model.wanted())?;
+        let others = self.model.other_nodes(&mut graph)?;
+        let values = compute(&self.model.session, &mut graph, &targets, &others, &fed, self.model.wanted())?;
         Ok(indices.into_iter().zip(values).collect())
     }
 }

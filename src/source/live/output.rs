@@ -79,7 +79,7 @@ impl<'a> SessionOutput<'a> {
     /// [`Error::Unsupported`] for resources and variants.
     pub fn compute(self) -> Result<LiveTensor<'a>> {
         let target = find(self.graph, &self.name)?;
-        let values = compute(&self.session, self.graph, &[target], &self.feeds, &self.options)?;
+        let values = compute(&self.session, self.graph, &[target], &[], &self.feeds, &self.options)?;
         LiveTensor::of(values, &self.name)
     }
 }
@@ -132,7 +132,7 @@ impl<'a> LiveTensor<'a> {
         )?;
         let target = Target { name: NAME.into(), operation, index: 0 };
         let feeds: [Box<dyn Feed + '_>; 1] = [Box::new(Lent { target: target.clone(), tensor })];
-        let values = compute(&Arc::new(session), &mut graph, &[target], &feeds, &ModelOptions::new())?;
+        let values = compute(&Arc::new(session), &mut graph, &[target], &[], &feeds, &ModelOptions::new())?;
         Self::of(values, NAME)
     }
 

@@ -11,6 +11,7 @@
 //! against its source; [`ArrayWriter`] writes an array from rows that a program makes itself; [`Cast`] casts elements in memory.
 //!
 //! Every output appears under its name complete, checked and on disk, or not at all. No TensorFlow is needed.
+#![cfg_attr(not(feature = "tensorflow"), allow(dead_code, reason = "some of it is for a running TensorFlow only"))]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::large_stack_arrays, clippy::duration_suboptimal_units, reason = "tests"))]
 
 #[cfg(not(unix))]

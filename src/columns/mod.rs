@@ -242,8 +242,9 @@ pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Opti
     let list = complete.and_then(|(stats, _)| same(&stats.counts));
     if let Some(declared) = &feature.declared {
         let mut shape = declared.shape.clone();
-        if let Some(tensor) =
-            stats.and_then(|stats| stats.tensor.as_ref()).filter(|_| declared.encoding == Encoding::Tensor && shape.is_empty() && !declared.flat)
+        if let Some(tensor) = stats
+            .and_then(|stats| stats.tensor.as_ref())
+            .filter(|_| declared.encoding == Encoding::Tensor && shape.is_empty() && !declared.flat)
         {
             shape = tensor.value.shape().iter().map(|&axis| tensor.odd.is_none().then_some(axis)).collect();
         }

@@ -390,7 +390,9 @@ impl Resolver<'_> {
         let Some(rest) = &stats.tensor_rest else { return Ok(None) };
         if let Some((record, odd)) = &rest.odd {
             let (odd, first) = (ShapeText(odd), ShapeText(&rest.value));
-            return Err(self.refused(name, format!("rows of the tensor of record {record} have shape {odd}, {first} expected as in the first")));
+            return Err(
+                self.refused(name, format!("rows of the tensor of record {record} have shape {odd}, {first} expected as in the first"))
+            );
         }
         Ok(Some(rest.value.clone()))
     }

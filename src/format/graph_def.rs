@@ -320,8 +320,15 @@ impl Argument {
         Self { name: tensor.clone(), tensor, dtype, shape }
     }
 
+    /// What it is called beside its name: in a signature by its tensor, in a graph by its node.
+    pub(crate) fn alias(&self) -> Option<String> {
+        match self.tensor.strip_suffix(":0") {
+            Some(node) if self.tensor == self.name => Some(node.to_owned()),
+            _ => Some(self.tensor.clone()).filter(|tensor| *tensor != self.name && !tensor.is_empty()),
+        }
+    }
+
     /// Whether it has this name, or is this tensor, the first of its node without a number.
-    #[cfg(feature = "tensorflow")]
     pub(crate) fn is_called(&self, name: &str) -> bool {
         self.name == name || self.tensor == name || self.tensor.strip_suffix(":0").is_some_and(|node| node == name)
     }

@@ -16,9 +16,9 @@ use crate::budget::Limits;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
-use crate::format::graph_def::Signature;
 use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
 use crate::format::crc;
+use crate::format::graph_def::Signature;
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
 use crate::os::Calls;
@@ -98,7 +98,6 @@ impl Bundle {
     }
 
     /// Checks all that can be checked without reading data: what is wrong is said before somebody else reads it.
-    #[cfg(feature = "tensorflow")]
     pub(crate) fn check_all(&self) -> Result<()> {
         for index in 0..self.tensors.len() {
             match self.info(index)?.spec.dtype() {

@@ -10,6 +10,7 @@ use super::Container;
 use super::bundle::{self, Bundle};
 use super::cache::Cache;
 use super::graph::{GraphDef, Listing};
+use super::live;
 use super::raw_stream::RawStream;
 use super::saved_model;
 use super::tf_data::TfData;
@@ -126,18 +127,11 @@ impl Driver for SavedModel {
 }
 
 /// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
-#[cfg(feature = "tensorflow")]
 fn open_signature(model: &saved_model::SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
     let signature = model.signature(options.model.signature.as_deref())?;
     model.check_graph(options.budget().as_bytes())?;
     variables.map(Bundle::check_all).transpose()?;
-    super::live::open_signature(model, signature, model.files(variables), options)
-}
-
-#[cfg(not(feature = "tensorflow"))]
-fn open_signature(model: &saved_model::SavedModel, _: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
-    model.signature(options.model.signature.as_deref())?;
-    Err(super::graph::without_feature())
+    live::open_signature(model, signature, model.files(variables), options)
 }
 
 /// A V2 checkpoint: its prefix, its `.index`, one of its shards, or a directory that holds it.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::driver::Driver;
 use super::outline::{OuterValue, Outline, read_range};
 use super::strings::StoredStrings;
-use super::{Container, TensorInfo, TensorReader};
+use super::{Container, TensorInfo, TensorReader, live};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::graph_def::{self, Argument, Node, Signature};
@@ -49,39 +49,17 @@ impl Driver for GraphDef {
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         match Graph::open(path, options)? {
             Graph::Frozen(file) => open_frozen(file, options),
-            Graph::Dataset(file) => open_dataset(&file, options),
+            Graph::Dataset(file) => live::open_dataset(&file, options),
         }
     }
 }
 
-#[cfg(feature = "tensorflow")]
+/// Without a library it is told what stands in the file.
 fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
-    match super::live::check_loaded() {
-        Ok(()) => super::live::open_graph(&file, options),
-        Err(why) => Ok(Box::new(Listing::of_graph(file, why))),
+    match live::check_loaded() {
+        Ok(()) => live::open_graph(&file, options),
+        Err(why) => Ok(Box::new(Listing::of_graph(file, &why))),
     }
-}
-
-#[cfg(not(feature = "tensorflow"))]
-fn open_frozen(file: GraphFile, _: &Options) -> Result<Box<dyn Container>> {
-    Ok(Box::new(Listing::of_graph(file, without_feature())))
-}
-
-#[cfg(feature = "tensorflow")]
-fn open_dataset(file: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
-    super::live::open_dataset(file, options)
-}
-
-#[cfg(not(feature = "tensorflow"))]
-fn open_dataset(_: &DatasetGraph, _: &Options) -> Result<Box<dyn Container>> {
-    Err(without_feature())
-}
-
-/// The error of a build that cannot run TensorFlow.
-#[cfg(not(feature = "tensorflow"))]
-pub(crate) fn without_feature() -> Error {
-    let detail = "this build of mmconvert lacks the feature `tensorflow`".into();
-    Error::Unsupported { what: "computing without TensorFlow".into(), detail }
 }
 
 /// Whether a file starts with the name and the operation of a node.
@@ -117,7 +95,7 @@ fn is_node(front: &[u8]) -> bool {
         let len = usize::from(*len);
         (*own == tag && (1..0x80).contains(&len) && rest.len() >= len && rest[..len].iter().all(is_part)).then_some(2 + len)
     };
-    let Some(name) = text(0x0a, front, |c| c.is_ascii_graphic()) else { return false };
+    let Some(name) = text(0x0a, front, u8::is_ascii_graphic) else { return false };
     text(0x12, &front[name..], |c| c.is_ascii_alphanumeric() || b"_>.".contains(c)).is_some()
 }
 
@@ -174,7 +152,6 @@ pub(crate) struct GraphFile {
 }
 
 /// The graph of a data set, as `tf.raw_ops.DatasetToGraphV2` writes it.
-#[cfg_attr(not(feature = "tensorflow"), allow(dead_code, reason = "only what is there is told"))]
 #[derive(Debug)]
 pub(crate) struct DatasetGraph {
     path: PathBuf,
@@ -227,7 +204,6 @@ impl Graph {
     }
 }
 
-#[cfg(feature = "tensorflow")]
 impl GraphFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -250,14 +226,12 @@ impl GraphFile {
     }
 }
 
-#[cfg(feature = "tensorflow")]
 fn read_file(path: &Path, options: &Options) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     read_range(&file, path, &(0..len), options.budget().as_bytes())
 }
 
-#[cfg(feature = "tensorflow")]
 impl DatasetGraph {
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -297,7 +271,7 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    fn of_graph(file: GraphFile, why: Error) -> Self {
+    fn of_graph(file: GraphFile, why: &Error) -> Self {
         let outputs = file.outputs.iter().map(|name| Argument::of_graph(format!("{name}:0"), None, None)).collect();
         let signatures = vec![Signature::of_graph(file.inputs, outputs)];
         Self { format: GraphDef.name(), path: file.path, signatures, why: Some(why.to_string()) }

@@ -9,6 +9,9 @@ mod index;
 mod ledger;
 #[cfg(feature = "tensorflow")]
 pub mod live;
+#[cfg(not(feature = "tensorflow"))]
+#[path = "no_live.rs"]
+mod live;
 pub mod memory;
 mod name;
 mod outline;

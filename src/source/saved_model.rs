@@ -107,7 +107,6 @@ impl SavedModel {
     }
 
     /// The files that it is read from.
-    #[cfg(feature = "tensorflow")]
     pub(crate) fn files(&self, variables: Option<&bundle::Bundle>) -> Vec<PathBuf> {
         use super::Container as _;
         std::iter::once(self.pb.clone()).chain(variables.map(bundle::Bundle::files).unwrap_or_default()).collect()

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use mmconvert::{
-    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, ModelOptions, Options, Part, RecordOptions, Report, Result, ShapeText,
-    Source, Tensor, compare, export,
+    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, ModelOptions, Options, Part, RecordOptions, Report, Result,
+    ShapeText, Source, Tensor, compare, export,
 };
 use serde_json::{Map, Value, json};
 
@@ -60,9 +60,9 @@ fn model<'a>(args: &'a Model, names: impl IntoIterator<Item = &'a OsString>, scr
         model = model.feed(&feed.input, &feed.path);
     }
     // A pattern is for all of them.
-    let named: Vec<_> = names.into_iter().chain(&args.outputs).map(|name| name.to_string_lossy()).collect();
-    if !named.iter().any(|name| name.contains('*')) {
-        model = named.into_iter().fold(model, ModelOptions::output);
+    let outputs: Vec<_> = names.into_iter().chain(&args.outputs).map(|name| name.to_string_lossy()).collect();
+    if !outputs.iter().any(|name| name.contains('*')) {
+        model = outputs.into_iter().fold(model, ModelOptions::output);
     }
     if let Some(batch) = args.batch {
         model = model.batch(batch);

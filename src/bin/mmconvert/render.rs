@@ -3,7 +3,9 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
 
-use mmconvert::{Argument, Dtype, Error, Export, HumanBytes, Name, Report, Result, ShapeText, Signature, Skipped, Source, Tensor, TensorInfo, Verified};
+use mmconvert::{
+    Argument, Dtype, Error, Export, HumanBytes, Name, Report, Result, ShapeText, Signature, Skipped, Source, Tensor, TensorInfo, Verified,
+};
 use serde_json::{Map, Value, json};
 
 use crate::args::ColorMode;
@@ -153,7 +155,7 @@ pub(crate) fn signature_lines(signature: &Signature) -> String {
                 Some(axes) => axes_text(axes),
             };
             let tensor = if argument.tensor == argument.name { String::new() } else { format!("  {}", argument.tensor) };
-            text += &format!("  {kind:<6}  {:<width$}  {dtype:<9}  {shape:<16}{tensor}", argument.name).trim_end();
+            text += format!("  {kind:<6}  {:<width$}  {dtype:<9}  {shape:<16}{tensor}", argument.name).trim_end();
             text.push('\n');
         }
     }

@@ -2,22 +2,120 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::path::Path;
 
-use ::tensorflow::{DataType, FetchToken, Operation, SessionRunArgs, Tensor};
+use ::tensorflow::{Code, DataType, FetchToken, Operation, Session, SessionRunArgs, Tensor};
 
-use super::session::{Builder, Outcome, Target, Way, attempt, bytes_of, way_to_bytes};
+use super::session::{Builder, Outcome, Target, Way, attempt, bytes_of, can_be_fetched, way_to_bytes};
 use super::spill::Spilling;
 use super::wire;
 use crate::cancel::CancelToken;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::format::graph_def::Argument;
 use crate::model_options::ModelOptions;
-use crate::source::{Container, ReadContext};
+use crate::options::Options;
 use crate::os::Calls;
+use crate::source::records::{Declared, Encoding, Feature, Framing, Inputs, Key, RecordContainer, RecordSet};
+use crate::source::{Container, ReadContext};
 use crate::spec::memory_len;
 
+/// A part of every element: an output of a node that is computed again and again.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// Its name, its dtype, and the shape that it has in an element.
+    pub(super) output: Argument,
+    /// `None` for what is no plain tensor.
+    pub(super) target: Option<Target>,
+    /// Whether it is put together along axis 0; otherwise that of an element is a row.
+    pub(super) is_joined: bool,
+}
+
+impl Part {
+    fn feature(&self, number: usize) -> Feature {
+        let Argument { name, dtype, shape, .. } = &self.output;
+        let unsupported = match dtype {
+            Some(dtype) if can_be_fetched(*dtype) && self.target.is_some() => None,
+            Some(dtype) => Some(format!("it is a {dtype}: ragged, sparse and other composite tensors have no plain values")),
+            None => Some("it is no plain tensor".to_owned()),
+        };
+        let row = shape.iter().flatten().skip(usize::from(self.is_joined)).copied().collect();
+        let declared = Declared { flat: self.is_joined, ..Declared::new(dtype.unwrap_or(Dtype::Variant), row, Encoding::Tensor) };
+        Feature {
+            name: name.clone().into_bytes(),
+            alias: self.output.alias(),
+            key: Key::Part(number),
+            declared: Some(declared),
+            unsupported,
+        }
+    }
+}
+
+/// Elements as a source: their parts are its tensors. `start` begins to compute them, any number of times.
+pub(super) fn container(
+    format: &'static str,
+    path: &Path,
+    parts: &[Part],
+    start: impl Fn(&CancelToken) -> Result<Step> + Send + Sync + 'static,
+    options: &Options,
+) -> RecordContainer {
+    let start = move |cancel: &CancelToken| -> Result<Box<dyn Read + Send>> { Ok(Box::new(Elements::new(start(cancel)?, cancel))) };
+    let set = RecordSet {
+        group: parts.len(),
+        features: parts.iter().enumerate().map(|(number, part)| part.feature(number)).collect(),
+        discovers: false,
+        framing: Framing::Length,
+        first_look: 1,
+        ..RecordSet::undescribed(Inputs::Program(path.to_owned(), Box::new(start)))
+    };
+    RecordContainer::new(format, path, vec![set], options)
+}
+
+/// The ways to all parts; `None` for what is no plain tensor.
+pub(super) struct Fetches(Vec<Option<Fetch>>);
+
+impl Fetches {
+    /// Adds what it takes to a graph.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`], [`Error::Io`].
+    pub(super) fn new(builder: &mut Builder<'_>, parts: &[Part], options: &ModelOptions) -> Result<Self> {
+        let fetch = |part: &Part| match (&part.target, part.output.dtype.filter(|&dtype| can_be_fetched(dtype))) {
+            (Some(target), Some(dtype)) => Fetch::new(builder, target, dtype, options).map(Some),
+            _ => Ok(None),
+        };
+        parts.iter().map(fetch).collect::<Result<_>>().map(Self)
+    }
+
+    /// Computes an element; `None` where the session says that there are no more.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`].
+    pub(super) fn run(
+        &self,
+        session: &Session,
+        mut args: SessionRunArgs<'_>,
+        action: impl FnOnce() -> String,
+    ) -> Result<Option<Vec<Component>>> {
+        let tokens: Vec<_> = self.0.iter().map(|fetch| fetch.as_ref().and_then(|fetch| fetch.request(&mut args))).collect();
+        let is_there = attempt(action, || match session.run(&mut args) {
+            // What `IteratorGetNext` says, and only that.
+            Err(status) if status.code() == Code::OutOfRange && status.to_string().contains("End of sequence") => Ok(false),
+            done => done.map(|()| true),
+        })?;
+        if !is_there {
+            return Ok(None);
+        }
+        let taken = self.0.iter().zip(tokens).map(|(fetch, token)| match fetch {
+            Some(fetch) => fetch.take(&mut args, token),
+            None => Ok(Component::default()),
+        });
+        taken.collect::<Result<_>>().map(Some)
+    }
+}
+
 /// How a component is fetched.
-pub(super) enum Fetch {
+enum Fetch {
     /// As bytes of its elements.
     Bytes { dtype: Dtype, name: String, node: Operation },
     /// As a serialized tensor: strings.
@@ -38,7 +136,7 @@ impl Fetch {
     ///
     /// # Errors
     /// [`Error::TensorFlow`], [`Error::Io`].
-    pub(super) fn new(builder: &mut Builder<'_>, target: &Target, dtype: Dtype, options: &ModelOptions) -> Result<Self> {
+    fn new(builder: &mut Builder<'_>, target: &Target, dtype: Dtype, options: &ModelOptions) -> Result<Self> {
         let action = || format!("preparing to fetch {}", target.name);
         if way_to_bytes(dtype) != Way::None {
             let node = attempt(action, || builder.bytes(target.output(), dtype))?;
@@ -60,7 +158,7 @@ impl Fetch {
     }
 
     /// Asks a run for it.
-    pub(super) fn request(&self, args: &mut SessionRunArgs<'_>) -> Option<FetchToken> {
+    fn request(&self, args: &mut SessionRunArgs<'_>) -> Option<FetchToken> {
         match self {
             Self::Bytes { node, .. } | Self::Proto { node } => Some(args.request_fetch(node, 0)),
             Self::Spill { spilling, .. } => {
@@ -71,7 +169,7 @@ impl Fetch {
     }
 
     /// What a run gave for it.
-    pub(super) fn take(&self, args: &mut SessionRunArgs<'_>, token: Option<FetchToken>) -> Result<Component> {
+    fn take(&self, args: &mut SessionRunArgs<'_>, token: Option<FetchToken>) -> Result<Component> {
         let fetched = |args: &mut SessionRunArgs<'_>| match token {
             Some(token) => attempt(|| "taking what was computed".into(), || args.fetch::<u8>(token)),
             None => Err(Error::bad_request("nothing was fetched")),
@@ -91,12 +189,11 @@ impl Fetch {
                 let bundle = spilling.bundle()?;
                 let reader = bundle.reader(0)?;
                 let spec = reader.spec();
-                let mut content = vec![0; memory_len(spec.nbytes())];
+                let mut bytes = vec![0; memory_len(spec.nbytes())];
                 let cancel = CancelToken::new();
-                let mut context = ReadContext::new(1 << 20, None, &cancel, Calls::Standard);
-                reader.read(0..spec.elements(), &mut content, &mut context)?;
-                let mut front = wire::before_content(*dtype, spec.shape(), content.len());
-                front.append(&mut content);
+                reader.read(0..spec.elements(), &mut bytes, &mut ReadContext::new(1 << 20, None, &cancel, Calls::Standard))?;
+                let mut front = wire::before_content(*dtype, spec.shape(), bytes.len());
+                front.append(&mut bytes);
                 Ok(Component { front, content: None })
             }
         }
@@ -107,7 +204,7 @@ impl Fetch {
 pub(super) type Step = Box<dyn FnMut() -> Result<Option<Vec<Component>>> + Send>;
 
 /// Elements as bytes: before each component the length of what follows, as 64 bits.
-pub(super) struct Elements {
+struct Elements {
     step: Step,
     waiting: VecDeque<Component>,
     /// How much of the first one has been read, its length included.
@@ -116,7 +213,7 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    pub(super) fn new(step: Step, cancel: &CancelToken) -> Self {
+    fn new(step: Step, cancel: &CancelToken) -> Self {
         Self { step, waiting: VecDeque::new(), at: 0, cancel: cancel.clone() }
     }
 }

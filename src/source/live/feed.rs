@@ -4,9 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ::tensorflow::{
-    BFloat16, DataType, Operation, QInt8, QInt16, QInt32, QUInt8, QUInt16, Session, SessionRunArgs, Tensor, TensorType,
-};
+use ::tensorflow::{BFloat16, DataType, Operation, QInt8, QInt16, QInt32, QUInt8, QUInt16, Session, SessionRunArgs, Tensor, TensorType};
 use bytemuck::{Pod, cast_slice_mut};
 use half::f16;
 use num_complex::Complex;
@@ -16,6 +14,7 @@ use super::wire;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::format::graph_def::Argument;
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::os::{self, Calls, Cold};
 use crate::spec::{ShapeText, memory_len};
@@ -60,19 +59,12 @@ pub(super) struct ArrayFeed {
 }
 
 impl ArrayFeed {
-    /// The array at `path` as the input `target`, which has this dtype and, as far as it is known, shape.
+    /// The array at `path` as the input `target`, of which so much is known. `batch` rows go in at a time.
     ///
     /// # Errors
     /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for orders that it cannot be fed in,
     /// [`Error::Malformed`], [`Error::Io`].
-    pub(super) fn open(
-        path: &Path,
-        target: Target,
-        dtype: Option<Dtype>,
-        expected: Option<&[Option<u64>]>,
-        batch: Option<u64>,
-        calls: Calls,
-    ) -> Result<Self> {
+    pub(super) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: Calls) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("read", path))?.len();
         let cold = Cold::default();
@@ -80,15 +72,22 @@ impl ArrayFeed {
         os::read_exact_at(&file, &mut front, 0, calls, &cold).map_err(Error::io("read", path))?;
         let (header, data_start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
         let refused = |detail: String| Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name));
-        let dtype = dtype.ok_or_else(|| refused("its dtype is not known here".into()))?;
+        let dtype = input.dtype.ok_or_else(|| refused("its dtype is not known here".into()))?;
         let descr = Descr::parse(&header.descr);
         let fits = |descr: &Descr| if dtype == Dtype::String { descr.is_text() } else { descr.can_be(dtype) };
         let Some(descr) = descr.filter(fits) else {
             let hint = dtype.descr().map(|descr| format!(" ({descr})")).unwrap_or_default();
-            return Err(refused(format!("the array has {}, the input takes {dtype}{hint}: array.astype makes one of the other", header.descr)));
+            return Err(refused(format!(
+                "the array has {}, the input takes {dtype}{hint}: array.astype makes one of the other",
+                header.descr
+            )));
         };
         if descr.order != ByteOrder::NATIVE && dtype.component_size() > 1 {
-            return Err(refused(format!("the array has {}, which is not this machine's byte order: array.astype('{}')", header.descr, &header.descr[1..])));
+            return Err(refused(format!(
+                "the array has {}, which is not this machine's byte order: array.astype('{}')",
+                header.descr,
+                &header.descr[1..]
+            )));
         }
         if header.fortran_order {
             return Err(refused("the array is in Fortran order, in which rows are not side by side: numpy.ascontiguousarray".into()));
@@ -99,7 +98,7 @@ impl ArrayFeed {
             let detail = format!("{} bytes of data, {elements} elements have {nbytes}", len - data_start);
             return Err(Error::malformed_at(path, ".npy data", data_start, detail));
         }
-        if let Some(expected) = expected {
+        if let Some(expected) = &input.shape {
             let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| {
                 let own = if at == 0 { batch.map_or(own, |batch| batch.min(own)) } else { own };
                 expected.is_none_or(|expected| expected == own)
@@ -222,12 +221,11 @@ impl ArrayFeed {
             let element = &bytes[element * item..(element + 1) * item];
             if self.descr.kind == 'U' {
                 encoded.clear();
-                let points = element.chunks_exact(4).map(|point| u32::from_ne_bytes([point[0], point[1], point[2], point[3]]));
+                let points = element.chunks_exact(4).map(bytemuck::pod_read_unaligned::<u32>);
                 let len = element.len() / 4 - points.clone().rev().take_while(|&point| point == 0).count();
                 for point in points.take(len) {
-                    let point = char::from_u32(point).ok_or_else(|| {
-                        Error::malformed(&self.path, ".npy data", format!("{point:#x} is no code point of Unicode"))
-                    })?;
+                    let point = char::from_u32(point)
+                        .ok_or_else(|| Error::malformed(&self.path, ".npy data", format!("{point:#x} is no code point of Unicode")))?;
                     encoded.push(point);
                 }
                 wire::put_string(&mut proto, encoded.as_bytes());

@@ -48,9 +48,9 @@ impl<S: Deref<Target = Session>> fmt::Debug for Held<S> {
 
 /// What became of a tensor that was computed.
 pub(super) enum Value<S: Deref<Target = Session>> {
-    Held(Held<S>),
+    Held(Box<Held<S>>),
     /// TensorFlow cannot cut it, and wrote it to a file.
-    Spilled(Spill),
+    Spilled(Box<Spill>),
 }
 
 /// Computes tensors in one run, and `others` with them. What can be cut stays where it is, the rest is written to files.
@@ -91,8 +91,12 @@ where
         });
     }
     let mut args = SessionRunArgs::new();
-    feeds.iter().for_each(|feed| feed.add(&mut args));
-    others.iter().for_each(|other| args.add_target(other));
+    for feed in feeds {
+        feed.add(&mut args);
+    }
+    for other in others {
+        args.add_target(other);
+    }
     let tokens: Vec<Option<(FetchToken, FetchToken)>> = plans
         .iter()
         .map(|plan| match plan {
@@ -110,9 +114,9 @@ where
             (Plan::Hold { dtype, .. }, Some((handle, shape))) => {
                 let (handle, shape) = attempt(names, || Ok((args.fetch::<String>(handle)?, args.fetch::<i64>(shape)?)))?;
                 let shape = if shape.dims() == [0] { Vec::new() } else { shape.to_vec() };
-                Value::Held(Held::new(session.clone(), graph, target, dtype, &shape, &handle[0])?)
+                Value::Held(Box::new(Held::new(session.clone(), graph, target, dtype, &shape, &handle[0])?))
             }
-            (Plan::Spill(spilling), _) => Value::Spilled(spilling.open()?),
+            (Plan::Spill(spilling), _) => Value::Spilled(Box::new(spilling.open()?)),
             (Plan::Hold { .. }, None) => return Err(Error::bad_request(format!("{} was not fetched", target.name))),
         });
     }
@@ -127,7 +131,8 @@ enum Plan {
 impl<S: Deref<Target = Session>> Held<S> {
     fn new(session: S, graph: &mut Graph, target: &Target, dtype: Dtype, shape: &[i64], handle: &str) -> Result<Self> {
         let refused = |detail: String| Error::Unsupported { what: target.name.clone(), detail };
-        let shape = shape.iter().map(|&axis| u64::try_from(axis).map_err(|_| refused(format!("an axis of {axis}")))).collect::<Result<_>>()?;
+        let shape =
+            shape.iter().map(|&axis| u64::try_from(axis).map_err(|_| refused(format!("an axis of {axis}")))).collect::<Result<_>>()?;
         let spec = TensorSpec::new(dtype, shape).map_err(refused)?;
         let nodes = attempt(|| format!("cutting {}", target.name), || Nodes::new(&mut Builder::new(graph), handle, dtype))?;
         Ok(Self { session, name: target.name.clone(), spec, handle: handle.to_owned(), nodes })
@@ -153,7 +158,8 @@ impl Nodes {
         })?;
         let delete = builder.of("DeleteSessionTensor", &[handle.clone().into()])?;
         let flat = builder.flat(held.into())?;
-        let cut = |builder: &mut Builder<'_>, value: Operation| builder.of("Slice", &[value.into(), begin.clone().into(), size.clone().into()]);
+        let cut =
+            |builder: &mut Builder<'_>, value: Operation| builder.of("Slice", &[value.into(), begin.clone().into(), size.clone().into()]);
         let is_bits = way_to_bytes(dtype) == Way::Bits;
         let bytes_axis = i64::try_from(dtype.item_len()).ok().filter(|&len| is_bits && len > 1);
         let missing = || ::tensorflow::Status::new_set_lossy(::tensorflow::Code::Unimplemented, "there is no way to its bytes");
@@ -188,7 +194,7 @@ impl<S: Deref<Target = Session> + Send + Sync> TensorReader for Held<S> {
             let with_axis = |first: u64, second: i64| {
                 let first = i64::try_from(first).unwrap_or(i64::MAX);
                 let both = [first, second];
-                Tensor::<i64>::from(&both[..1 + usize::from(self.nodes.bytes_axis.is_some())])
+                Tensor::<i64>::from(&both[..=usize::from(self.nodes.bytes_axis.is_some())])
             };
             let begin = with_axis(elements.start, 0);
             let size = with_axis(elements.end - elements.start, -1);

@@ -16,7 +16,8 @@ const DIR: &str = "TENSORFLOW_DIR";
 /// How much TensorFlow writes to standard error: 0 is all of it, 3 only what ends the process.
 const LOG_LEVEL: &str = "TF_CPP_MIN_LOG_LEVEL";
 /// The names of the library: of the C library's releases, and in Python packages.
-const NAMES: &[&str] = &["libtensorflow.so.2", "libtensorflow.so", "libtensorflow_cc.so.2", "libtensorflow.2.dylib", "libtensorflow_cc.2.dylib"];
+const NAMES: &[&str] =
+    &["libtensorflow.so.2", "libtensorflow.so", "libtensorflow_cc.so.2", "libtensorflow.2.dylib", "libtensorflow_cc.2.dylib"];
 const FRAMEWORK: &[&str] = &["libtensorflow_framework.so.2", "libtensorflow_framework.2.dylib"];
 /// Where libraries are besides `LD_LIBRARY_PATH`.
 const SYSTEM: &[&str] = &["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
@@ -39,7 +40,7 @@ static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
 ///
 /// # Safety
 /// It changes environment variables of the process for a moment: no other thread may read or write the environment meanwhile
-/// except through [`std::env`]; C libraries do, for time zones, names of hosts and the like.
+/// except through [`mod@std::env`]; C libraries do, for time zones, names of hosts and the like.
 #[expect(unsafe_code, reason = "the obligations of changing the environment are the caller's")]
 pub unsafe fn load(library: Option<&Path>, logs: bool) -> Result<PathBuf> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);

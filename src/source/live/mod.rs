@@ -11,6 +11,9 @@
 
 pub use ::tensorflow;
 
+mod batches;
+mod computed;
+mod dataset;
 mod elements;
 mod feed;
 mod held;
@@ -21,7 +24,8 @@ mod session;
 mod spill;
 mod wire;
 
-pub use library::load;
+pub(crate) use dataset::open_dataset;
 pub(crate) use library::check_loaded;
-pub(crate) use model::{open_dataset, open_graph, open_signature};
+pub use library::load;
+pub(crate) use model::{open_graph, open_signature};
 pub use output::{LiveTensor, SessionOutput};

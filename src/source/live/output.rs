@@ -106,8 +106,9 @@ impl<'a> LiveTensor<'a> {
         S: std::ops::Deref<Target = Session> + Send + Sync + 'a,
     {
         let value = match values.into_iter().next() {
-            Some(Value::Held(held)) => Live::Held(Box::new(held)),
-            Some(Value::Spilled(Spill { bundle, dir })) => {
+            Some(Value::Held(held)) => Live::Held(held),
+            Some(Value::Spilled(spill)) => {
+                let Spill { bundle, dir } = *spill;
                 Live::Spilled { source: Source { path: name.into(), container: Box::new(bundle) }, _dir: dir }
             }
             None => return Err(Error::bad_request(format!("{name} was not computed"))),

@@ -7,7 +7,7 @@ use ::tensorflow::{DataType, Graph, Operation, OperationDescription, Output, Ses
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::graph_def;
+use crate::format::graph_def::{self, Argument};
 
 /// What the `tensorflow` crate returns.
 pub(super) type Outcome<T> = std::result::Result<T, Status>;
@@ -58,14 +58,18 @@ impl Target {
         Output { operation: self.operation.clone(), index: self.index }
     }
 
-    /// What is known of its shape before it is computed: `None` where not even the number of axes is.
+    /// What TensorFlow knows of it before it is computed: its dtype and its shape.
     ///
     /// # Errors
     /// [`Error::TensorFlow`].
-    pub(super) fn shape(&self, graph: &Graph) -> Result<Option<Vec<Option<u64>>>> {
-        let shape = attempt(|| format!("asking for the shape of {}", self.name), || graph.tensor_shape(self.output()))?;
+    pub(super) fn known(&self, graph: &mut Graph) -> Result<Argument> {
+        let (shape, dtype) = attempt(
+            || format!("asking for dtype and shape of {}", self.name),
+            || Ok((graph.tensor_shape(self.output())?, Builder::new(graph).dtype(self.output())?)),
+        )?;
         let axes: Option<Vec<Option<i64>>> = Shape::into(shape);
-        Ok(axes.map(|axes| axes.into_iter().map(|axis| axis.and_then(|axis| u64::try_from(axis).ok())).collect()))
+        let axes = axes.map(|axes| axes.into_iter().map(|axis| axis.and_then(|axis| u64::try_from(axis).ok())).collect());
+        Ok(Argument::of_graph(self.name.clone(), dtype, axes))
     }
 }
 
@@ -99,7 +103,9 @@ impl<'g> Builder<'g> {
     /// A node of this kind with these inputs; attributes follow from them.
     pub(super) fn of(&mut self, kind: &str, inputs: &[Output]) -> Outcome<Operation> {
         self.node(kind, |node| {
-            inputs.iter().for_each(|input| node.add_input(input.clone()));
+            for input in inputs {
+                node.add_input(input.clone());
+            }
             Ok(())
         })
     }
@@ -144,6 +150,11 @@ impl<'g> Builder<'g> {
         })?;
         Ok(Some(bytes))
     }
+}
+
+/// Whether a dtype has elements that can be had.
+pub(super) fn can_be_fetched(dtype: Dtype) -> bool {
+    !matches!(dtype, Dtype::Resource | Dtype::Variant)
 }
 
 /// How the bytes of elements are reached in a graph.

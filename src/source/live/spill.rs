@@ -58,7 +58,8 @@ impl Spilling {
 
     fn prefix(dir: &TempDir) -> Result<String> {
         let prefix: PathBuf = dir.path().join(NAME);
-        let refused = |prefix: PathBuf| Error::bad_request(format!("{}: a folder for temporary files has to have a name in UTF-8", prefix.display()));
+        let refused =
+            |prefix: PathBuf| Error::bad_request(format!("{}: a folder for temporary files has to have a name in UTF-8", prefix.display()));
         prefix.into_os_string().into_string().map_err(|prefix| refused(prefix.into()))
     }
 

@@ -62,7 +62,6 @@ impl RecordContainer {
     }
 
     /// The same, read from these files, too.
-    #[cfg(feature = "tensorflow")]
     pub(crate) fn with_files(self, files: Vec<PathBuf>) -> Self {
         Self { files, ..self }
     }
@@ -218,7 +217,15 @@ impl Container for RecordContainer {
             survey.as_deref().filter(|survey| survey.is_complete).and_then(|survey| Some((survey, survey.features.get(&feature.key)?)));
         let facts = stats.map(|(survey, stats)| crate::columns::describe(&feature, stats, survey));
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
-        Ok(TensorInfo { name: Name::new(name), alias: feature.alias, spec, unsupported: feature.unsupported, unknown_axes, has_rank: true, feature: facts })
+        Ok(TensorInfo {
+            name: Name::new(name),
+            alias: feature.alias,
+            spec,
+            unsupported: feature.unsupported,
+            unknown_axes,
+            has_rank: true,
+            feature: facts,
+        })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

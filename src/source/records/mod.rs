@@ -86,7 +86,16 @@ pub(crate) struct RecordSet {
 impl RecordSet {
     /// Records that nobody has said anything about.
     pub(crate) fn undescribed(inputs: Inputs) -> Self {
-        Self { split: None, inputs, framing: Framing::TfRecord, group: 1, features: Vec::new(), discovers: true, total: None, first_look: FIRST_LOOK }
+        Self {
+            split: None,
+            inputs,
+            framing: Framing::TfRecord,
+            group: 1,
+            features: Vec::new(),
+            discovers: true,
+            total: None,
+            first_look: FIRST_LOOK,
+        }
     }
 
     /// Starts to read the records.

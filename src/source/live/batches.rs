@@ -1,0 +1,89 @@
+//! Inference in batches: rows of the input go in, outputs are put together along axis 0.
+
+use std::sync::Arc;
+
+use ::tensorflow::SessionRunArgs;
+use serde_json::{Map, json};
+
+use super::elements::{Fetches, Part, Step, container};
+use super::feed::ArrayFeed;
+use super::model::Model;
+use super::session::{Builder, Target};
+use crate::error::{Error, Result};
+use crate::source::records::RecordContainer;
+
+impl Model {
+    /// Outputs that are put together of those of batches of the input.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for inputs that cannot be cut alike, [`Error::Limit`] for batches that are too large.
+    pub(super) fn batches(self, feeds: Vec<ArrayFeed>, batch: u64) -> Result<RecordContainer> {
+        let rows = rows_of(&feeds)?;
+        if batch == 0 {
+            return Err(Error::bad_request("a batch has at least one row"));
+        }
+        let nbytes = feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.nbytes(batch.min(rows))));
+        self.check_input(nbytes, &format!(", {batch} rows at a time"))?;
+        let mut parts = Vec::new();
+        for output in &self.signature.outputs {
+            let mut graph = self.graph();
+            let mut output = output.clone();
+            let target = Target::find(&graph, &output.tensor)?;
+            if let Some(target) = &target {
+                // The graph knows best.
+                let known = target.known(&mut graph)?;
+                (output.dtype, output.shape) = (known.dtype, known.shape);
+            }
+            // A scalar of every batch is a row.
+            let is_joined = output.shape.as_ref().is_none_or(|shape| !shape.is_empty());
+            parts.push(Part { output, target, is_joined });
+        }
+        let (format, path, files, options) = (self.format, self.path.clone(), self.files.clone(), self.options.clone());
+        let facts = Map::from_iter([("rows of the input".to_owned(), json!(rows)), ("rows at a time".to_owned(), json!(batch))]);
+        let (model, feeds) = (Arc::new(self), Arc::new(feeds));
+        let own = parts.clone();
+        let start = move |_: &_| Arc::clone(&model).infer(Arc::clone(&feeds), &own, rows, batch);
+        Ok(container(format, &path, &parts, start, &options).with_facts(facts, Vec::new()).with_files(files))
+    }
+
+    /// Runs the batches one after the other.
+    fn infer(self: Arc<Self>, feeds: Arc<Vec<ArrayFeed>>, parts: &[Part], rows: u64, batch: u64) -> Result<Step> {
+        let mut graph = self.graph();
+        let others = self.other_nodes(&mut graph)?;
+        let fetches = Fetches::new(&mut Builder::new(&mut graph), parts, self.wanted())?;
+        drop(graph);
+        let mut at = 0;
+        Ok(Box::new(move || {
+            if at == rows {
+                return Ok(None);
+            }
+            let range = at..rows.min(at.saturating_add(batch));
+            let fed = feeds.iter().map(|feed| feed.rows_of(&range)).collect::<Result<Vec<_>>>()?;
+            let mut args = SessionRunArgs::new();
+            for feed in &fed {
+                feed.add(&mut args);
+            }
+            for other in &others {
+                args.add_target(other);
+            }
+            let action = || format!("computing rows {} to {} of {}", range.start, range.end, self.path.display());
+            at = range.end;
+            fetches.run(&self.session, args, action)
+        }))
+    }
+}
+
+/// The rows that all inputs with axes have.
+fn rows_of(feeds: &[ArrayFeed]) -> Result<u64> {
+    let mut with_rows = feeds.iter().filter_map(|feed| Some((feed.rows()?, feed)));
+    let Some((rows, first)) = with_rows.next() else {
+        return Err(Error::bad_request("there is no input with an axis to cut into batches: --feed NAME=ARRAY.npy"));
+    };
+    match with_rows.find(|(other, _)| *other != rows) {
+        Some((other, feed)) => {
+            let (feed, first) = (feed.path().display(), first.path().display());
+            Err(Error::bad_request(format!("{feed} has {other} rows, {first} {rows}: inputs are cut alike")))
+        }
+        None => Ok(rows),
+    }
+}

@@ -1,0 +1,171 @@
+//! What a model computes of all of its input at once: tensors like any others.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use ::tensorflow::Session;
+use serde_json::{Map, Value as Json, json};
+
+use super::feed::ArrayFeed;
+use super::held::{Value, compute};
+use super::model::Model;
+use super::session::{Target, attempt, can_be_fetched};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::graph_def::{Argument, Signature};
+use crate::source::strings::StoredStrings;
+use crate::source::{Container, Name, TensorInfo, TensorReader};
+use crate::spec::TensorSpec;
+
+/// What a model computes of all of its input at once.
+pub(super) struct Computed {
+    /// What was computed, with the number of the output.
+    values: OnceLock<Vec<(usize, Value<Arc<Session>>)>>,
+    feeds: Vec<ArrayFeed>,
+    model: Model,
+}
+
+impl fmt::Debug for Computed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Computed").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+impl Computed {
+    pub(super) fn new(model: Model, feeds: Vec<ArrayFeed>) -> Self {
+        Self { values: OnceLock::new(), feeds, model }
+    }
+
+    fn outputs(&self) -> &[Argument] {
+        &self.model.signature.outputs
+    }
+
+    /// The value of an output. All there are computed together, once.
+    fn value(&self, index: usize) -> Result<&Value<Arc<Session>>> {
+        if self.values.get().is_none() {
+            let values = self.compute()?;
+            // Somebody else may have been faster; theirs is as good.
+            let _ = self.values.set(values);
+        }
+        let value = self.values.get().into_iter().flatten().find(|(own, _)| *own == index);
+        let missing = || Error::Unsupported { what: self.outputs()[index].name.clone(), detail: "it cannot be computed".into() };
+        value.map(|(_, value)| value).ok_or_else(missing)
+    }
+
+    fn compute(&self) -> Result<Vec<(usize, Value<Arc<Session>>)>> {
+        let nbytes = self.feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.nbytes(feed.rows().unwrap_or(1))));
+        self.model.check_input(nbytes, " at once; --batch ROWS takes it in parts")?;
+        let mut graph = self.model.graph();
+        let (mut indices, mut targets) = (Vec::new(), Vec::new());
+        for (index, output) in self.outputs().iter().enumerate() {
+            if output.dtype.is_some_and(can_be_fetched)
+                && let Some(target) = Target::find(&graph, &output.tensor)?
+            {
+                indices.push(index);
+                targets.push(target);
+            }
+        }
+        let fed = self.feeds.iter().map(|feed| feed.rows_of(&(0..feed.rows().unwrap_or(1)))).collect::<Result<Vec<_>>>()?;
+        let others = self.model.other_nodes(&mut graph)?;
+        let values = compute(&self.model.session, &mut graph, &targets, &others, &fed, self.model.wanted())?;
+        Ok(indices.into_iter().zip(values).collect())
+    }
+}
+
+impl Container for Computed {
+    fn format(&self) -> &'static str {
+        self.model.format
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(self.outputs().len())
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        let output = &self.outputs()[index];
+        let alias = output.alias();
+        let computed = self.values.get().into_iter().flatten().find(|(own, _)| *own == index);
+        let spec = match computed {
+            Some((_, Value::Held(held))) => Some(held.spec().clone()),
+            Some((_, Value::Spilled(spill))) => Some(spill.container().info(0)?.spec),
+            None => None,
+        };
+        if let Some(spec) = spec {
+            return Ok(TensorInfo {
+                name: Name::new(output.name.as_bytes()),
+                alias,
+                spec,
+                unsupported: None,
+                unknown_axes: Vec::new(),
+                has_rank: true,
+                feature: None,
+            });
+        }
+        let dtype = output.dtype.unwrap_or(Dtype::Variant);
+        let unsupported = (!can_be_fetched(dtype)).then(|| format!("it is a {dtype}, which has no plain values"));
+        let axes = output.shape.clone().unwrap_or_default();
+        let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
+            .map_err(|detail| Error::malformed(&self.model.path, format!("shape of {}", output.name), detail))?;
+        let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
+        Ok(TensorInfo {
+            name: Name::new(output.name.as_bytes()),
+            alias,
+            spec,
+            unsupported,
+            unknown_axes,
+            has_rank: output.shape.is_some(),
+            feature: None,
+        })
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+        Ok(self.outputs().iter().position(|output| output.is_called(name)))
+    }
+
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        match self.value(index)? {
+            Value::Held(held) => Ok(Box::new(held.as_ref())),
+            Value::Spilled(spill) => spill.container().reader(0),
+        }
+    }
+
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
+        match self.value(index)? {
+            Value::Spilled(spill) => spill.container().strings(0),
+            Value::Held(held) => {
+                let detail = format!("it turned out to be {}", held.spec());
+                Err(Error::Unsupported { what: format!("strings of {}", self.outputs()[index].name), detail })
+            }
+        }
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        const OUTPUT_BYTES: u64 = 256;
+        self.outputs().len() as u64 * OUTPUT_BYTES
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let feeds = self.feeds.iter().map(|feed| feed.path().to_owned());
+        self.model.files.iter().cloned().chain(feeds).collect()
+    }
+
+    fn facts(&self) -> Map<String, Json> {
+        Map::from_iter([("computed by".to_owned(), json!(version()))])
+    }
+
+    fn tensor_facts(&self, _: usize) -> Result<Map<String, Json>> {
+        Ok(Map::new())
+    }
+
+    fn signatures(&self) -> &[Signature] {
+        std::slice::from_ref(&self.model.signature)
+    }
+}
+
+/// The TensorFlow that is loaded.
+fn version() -> String {
+    let version = attempt(String::new, || Ok(::tensorflow::version()?));
+    version.map_or_else(|_| "TensorFlow".to_owned(), |version| format!("TensorFlow {version}"))
+}

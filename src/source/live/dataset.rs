@@ -1,0 +1,119 @@
+//! The elements of a data set of tf.data, iterated in a session.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, Session, SessionRunArgs};
+
+use super::elements::{Fetches, Part, Step, container};
+use super::library::check_loaded;
+use super::session::{Builder, Target, attempt, options as session_options};
+use crate::dtype::Dtype;
+use crate::error::{Error, ParseError, Result};
+use crate::format::graph_def::{Argument, attr_shapes, attr_types};
+use crate::options::Options;
+use crate::source::Container;
+use crate::source::graph::DatasetGraph;
+
+/// A data set whose graph was written by `DatasetToGraphV2`. Its components are numbered: their names are not in the graph.
+///
+/// # Errors
+/// [`Error::Malformed`] where the graph is none of a data set, [`Error::TensorFlow`].
+pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
+    check_loaded()?;
+    let path = dataset.path().to_owned();
+    let def = dataset.read(options)?;
+    let mut graph = Graph::new();
+    attempt(|| format!("loading the graph {}", path.display()), || graph.import_graph_def(&def, &ImportGraphDefOptions::new()))?;
+    drop(def);
+    let Iterator { make, next } = Iterator::new(&mut graph, dataset)?;
+    let parts = parts(dataset, &next)?;
+    let graph = Mutex::new(graph);
+    let (own, name, model) = (parts.clone(), path.clone(), options.model.clone());
+    let start = move |_: &_| -> Result<Step> {
+        let mut graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
+        let fetches = Fetches::new(&mut Builder::new(&mut graph), &own, &model)?;
+        let session = iterate(&graph, &make, &name)?;
+        let (name, next) = (name.clone(), next.clone());
+        let mut element = 0u64;
+        Ok(Box::new(move || {
+            let mut args = SessionRunArgs::new();
+            args.add_target(&next);
+            let found = fetches.run(&session, args, || format!("computing element {element} of {}", name.display()));
+            element += 1;
+            found
+        }))
+    };
+    Ok(Box::new(container("tf-data-graph", &path, &parts, start, options)))
+}
+
+/// The nodes that iterate.
+struct Iterator {
+    /// Begins.
+    make: Operation,
+    /// Gives the next element.
+    next: Operation,
+}
+
+impl Iterator {
+    fn new(graph: &mut Graph, dataset: &DatasetGraph) -> Result<Self> {
+        let Some(source) = Target::find(graph, dataset.output())? else {
+            return Err(Error::malformed(dataset.path(), "data set", format!("its graph has no {}", dataset.output())));
+        };
+        let (types, shapes) = dataset.element();
+        let mut builder = Builder::new(graph);
+        attempt(
+            || format!("preparing to iterate {}", dataset.path().display()),
+            || {
+                let iterator = builder.node("IteratorV2", |node| {
+                    node.set_attr_string("shared_name", "")?;
+                    node.set_attr_string("container", "")?;
+                    node.set_attr_value_proto("output_types", types)?;
+                    node.set_attr_value_proto("output_shapes", shapes)
+                })?;
+                let make = builder.of("MakeIterator", &[source.output(), iterator.clone().into()])?;
+                let next = builder.node("IteratorGetNext", |node| {
+                    node.add_input(iterator);
+                    node.set_attr_value_proto("output_types", types)?;
+                    node.set_attr_value_proto("output_shapes", shapes)
+                })?;
+                Ok(Self { make, next })
+            },
+        )
+    }
+}
+
+/// A session in which the iteration has begun.
+fn iterate(graph: &Graph, make: &Operation, path: &Path) -> Result<Session> {
+    attempt(
+        || format!("beginning to iterate {}", path.display()),
+        || {
+            let session = Session::new(&session_options()?, graph)?;
+            let mut args = SessionRunArgs::new();
+            args.add_target(make);
+            session.run(&mut args)?;
+            Ok(session)
+        },
+    )
+}
+
+/// The components of an element.
+fn parts(dataset: &DatasetGraph, next: &Operation) -> Result<Vec<Part>> {
+    let in_file = |error: ParseError| error.in_file(dataset.path());
+    let (types, shapes) = dataset.element();
+    let types = attr_types(types).map_err(in_file)?;
+    let shapes = attr_shapes(shapes).map_err(in_file)?;
+    if types.len() != shapes.len() || types.is_empty() || types.len() != next.num_outputs() {
+        let detail = format!("{} dtypes and {} shapes of components", types.len(), shapes.len());
+        return Err(Error::malformed(dataset.path(), "data set", detail));
+    }
+    let mut parts = Vec::with_capacity(types.len());
+    for ((index, code), shape) in (0..).zip(types).zip(shapes) {
+        let output = Argument::of_graph(index.to_string(), Dtype::from_code(code), shape);
+        // Elements that are batches, of which the last may be shorter, are put together along their first axis.
+        let is_joined = matches!(output.shape.as_deref(), Some([None, ..]));
+        let target = Target { name: format!("component {index}"), operation: next.clone(), index };
+        parts.push(Part { output, target: Some(target), is_joined });
+    }
+    Ok(parts)
+}

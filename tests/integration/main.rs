@@ -12,6 +12,7 @@ mod cli;
 mod faults;
 mod fixtures;
 mod forms;
+mod graphs;
 mod hostile;
 mod laws;
 mod methods;

@@ -18,17 +18,18 @@ use crate::{Outcome, progress, signals};
 
 /// Opens a source. One that TensorFlow computes gets it; where it `is_listed` only, it is told as far as that goes without.
 fn open(path: &Path, format: Option<&str>, options: &Options, model: &Model, common: &Common, is_listed: bool) -> Result<Source> {
-    if Source::needs_tensorflow(path, format, options)? {
-        match load_tensorflow(model.tensorflow.as_deref(), common) {
-            Err(Error::Unsupported { what, detail }) if is_listed => {
-                if common.verbose {
-                    note(&format!("{what}: {detail}"));
-                }
+    let is_needed = Source::needs_tensorflow(path, format, options)?;
+    let missing = if is_needed { load_tensorflow(model.tensorflow.as_deref(), common).err() } else { None };
+    let source = match (Source::open_with(path, format, options), missing) {
+        // What is wrong with the source is said first.
+        (Err(Error::Unsupported { .. }) | Ok(_), Some(missing)) if !is_listed => return Err(missing),
+        (source, missing) => {
+            if let Some(missing) = missing.filter(|_| common.verbose) {
+                note(&missing.to_string());
             }
-            loaded => loaded?,
+            source?
         }
-    }
-    let source = Source::open_with(path, format, options)?;
+    };
     if common.verbose {
         note(&format!("{}: {}", source.path().display(), source.format()));
     }

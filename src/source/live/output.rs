@@ -33,25 +33,25 @@ use crate::spec::TensorSpec;
 /// # fn tensorflow_is_loaded() -> Result<(), String> { mmconvert::live::tensorflow::library::load() }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct SessionOutput<'a> {
+pub struct SessionOutput<'a, 'g> {
     session: &'a Session,
-    graph: &'a mut Graph,
+    graph: &'g mut Graph,
     name: String,
     feeds: Vec<Box<dyn Feed + 'a>>,
     options: ModelOptions,
 }
 
-impl fmt::Debug for SessionOutput<'_> {
+impl fmt::Debug for SessionOutput<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionOutput").field("name", &self.name).field("feeds", &self.feeds.len()).finish_non_exhaustive()
     }
 }
 
-impl<'a> SessionOutput<'a> {
+impl<'a, 'g> SessionOutput<'a, 'g> {
     /// The output `name` (`logits:0`, or `logits` for its first) of a node of `graph`, which is the graph of `session`. Nodes
     /// whose names start with `mmconvert/` are added to it.
     #[must_use]
-    pub fn new(session: &'a Session, graph: &'a mut Graph, name: impl Into<String>) -> Self {
+    pub fn new(session: &'a Session, graph: &'g mut Graph, name: impl Into<String>) -> Self {
         Self { session, graph, name: name.into(), feeds: Vec::new(), options: ModelOptions::new() }
     }
 

@@ -121,7 +121,7 @@ impl Driver for SavedModel {
         }
         Ok(match variables {
             Some(bundle) => Box::new(bundle.with_signatures(model.signatures())),
-            None => Box::new(Listing::of_model(self.name(), dir, model.signatures())),
+            None => Box::new(Listing::of_model(self.name(), &model)?),
         })
     }
 }

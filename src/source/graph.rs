@@ -11,8 +11,9 @@ use serde_json::{Map, Value};
 
 use super::driver::Driver;
 use super::outline::{OuterValue, Outline, read_range};
+use super::saved_model::SavedModel;
 use super::strings::StoredStrings;
-use super::{Container, TensorInfo, TensorReader, live};
+use super::{Container, TensorInfo, TensorReader, bundle, live};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::graph_def::{self, Argument, Node, Signature};
@@ -266,25 +267,33 @@ pub(crate) struct Listing {
     format: &'static str,
     path: PathBuf,
     signatures: Vec<Signature>,
-    /// Why nothing is computed.
-    why: Option<String>,
+    /// Why it has no tensors.
+    why: String,
 }
 
 impl Listing {
     fn of_graph(file: GraphFile, why: &Error) -> Self {
         let outputs = file.outputs.iter().map(|name| Argument::of_graph(format!("{name}:0"), None, None)).collect();
         let signatures = vec![Signature::of_graph(file.inputs, outputs)];
-        Self { format: GraphDef.name(), path: file.path, signatures, why: Some(why.to_string()) }
+        Self { format: GraphDef.name(), path: file.path, signatures, why: why.to_string() }
     }
 
     /// A SavedModel without variables.
-    pub(crate) fn of_model(format: &'static str, path: &Path, signatures: &[Signature]) -> Self {
-        Self { format, path: path.to_owned(), signatures: signatures.to_vec(), why: None }
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for one without signatures too: most of it is missing.
+    pub(crate) fn of_model(format: &'static str, model: &SavedModel) -> Result<Self> {
+        let index = bundle::index_path(&model.prefix());
+        let missing = format!("the SavedModel {} has no {}", model.dir.display(), index.display());
+        if model.signatures().is_empty() {
+            return Err(Error::NotFound { what: "variables", detail: missing });
+        }
+        let why = format!("{missing}; --signature computes what it can");
+        Ok(Self { format, path: model.dir.clone(), signatures: model.signatures().to_vec(), why })
     }
 
     fn nothing(&self) -> Error {
-        let detail = self.why.clone().unwrap_or_else(|| "it has no variables; --signature computes what it can".into());
-        Error::Unsupported { what: format!("converting {}", self.path.display()), detail }
+        Error::Unsupported { what: format!("converting {}", self.path.display()), detail: self.why.clone() }
     }
 }
 

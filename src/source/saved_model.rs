@@ -75,8 +75,13 @@ impl SavedModel {
 
     /// The prefix of its variables, if it has any.
     pub(crate) fn variables(&self) -> Option<PathBuf> {
-        let prefix = self.dir.join("variables").join("variables");
+        let prefix = self.prefix();
         bundle::index_path(&prefix).is_file().then_some(prefix)
+    }
+
+    /// Where its variables would be.
+    pub(crate) fn prefix(&self) -> PathBuf {
+        self.dir.join("variables").join("variables")
     }
 
     /// The graph for use, else the first one.

@@ -12,8 +12,6 @@
 //! process, beside that of a session that computes it and does nothing with it. Medians of interleaved rounds.
 #![allow(missing_docs, clippy::print_stdout, reason = "a table for people")]
 
-#[path = "../ram_limits/cgroup.rs"]
-mod cgroup;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -22,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cgroup::{Cgroups, Watched};
+use support::cgroup::{self, Cgroups, Watched};
 
 struct Bench {
     python: PathBuf,

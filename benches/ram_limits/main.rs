@@ -19,7 +19,6 @@
 
 #[path = "../../tests/support/bundle.rs"]
 mod bundle;
-mod cgroup;
 mod chart;
 #[path = "../support/mod.rs"]
 mod support;
@@ -29,8 +28,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bundle::{BundleWriter, Layout, Pattern};
-use cgroup::{Cgroups, Watched};
 use serde_json::{Value, json};
+use support::cgroup::{self, Cgroups, Watched};
 use ways::{Task, Way};
 
 /// A row of the table: a way of converting, a size, a limit, and whether the source is in the page cache.

@@ -1,6 +1,8 @@
 //! What benches share.
 #![allow(unreachable_pub, missing_docs, dead_code, reason = "not part of the crate; each bench uses another part")]
 
+pub mod cgroup;
+
 use std::time::Duration;
 
 /// The middle one.

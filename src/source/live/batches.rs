@@ -38,12 +38,13 @@ impl Model {
             let is_joined = output.shape.as_ref().is_none_or(|shape| !shape.is_empty());
             parts.push(Part { output, target, is_joined });
         }
-        let (format, path, files, options) = (self.format, self.path.clone(), self.files.clone(), self.options.clone());
+        let (format, path, options) = (self.format, self.path.clone(), self.options.clone());
+        let files = self.files.iter().cloned().chain(feeds.iter().map(|feed| feed.path().to_owned())).collect();
         let facts = Map::from_iter([("rows of the input".to_owned(), json!(rows)), ("rows at a time".to_owned(), json!(batch))]);
         let (model, feeds) = (Arc::new(self), Arc::new(feeds));
         let own = parts.clone();
         let start = move |_: &_| Arc::clone(&model).infer(Arc::clone(&feeds), &own, rows, batch);
-        Ok(container(format, &path, &parts, start, &options).with_facts(facts, Vec::new()).with_files(files))
+        Ok(container(format, &path, &parts, start, &options).with_facts(facts, Vec::new()).with_files(files, nbytes))
     }
 
     /// Runs the batches one after the other.

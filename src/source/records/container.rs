@@ -29,6 +29,7 @@ pub(crate) struct RecordContainer {
     warnings: Vec<String>,
     /// What it is read from beside the inputs of its sets.
     files: Vec<PathBuf>,
+    held_bytes: u64,
     /// What is known of each set: of its first records, then of all.
     surveys: Mutex<Vec<Option<Arc<Survey>>>>,
     /// The features that have been found, in the order in which they were.
@@ -51,6 +52,7 @@ impl RecordContainer {
             facts: Map::new(),
             warnings: Vec::new(),
             files: Vec::new(),
+            held_bytes: 0,
             surveys,
             known: Mutex::new(known),
         }
@@ -61,9 +63,9 @@ impl RecordContainer {
         Self { facts, warnings, ..self }
     }
 
-    /// The same, read from these files, too.
-    pub(crate) fn with_files(self, files: Vec<PathBuf>) -> Self {
-        Self { files, ..self }
+    /// The same, read from these files, too, for which it holds so many bytes.
+    pub(crate) fn with_files(self, files: Vec<PathBuf>, held_bytes: u64) -> Self {
+        Self { files, held_bytes, ..self }
     }
 
     /// The path that it was opened by.
@@ -275,7 +277,7 @@ impl Container for RecordContainer {
         const FEATURE_BYTES: u64 = 256;
         const FILE_BYTES: u64 = 256;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
-        known * FEATURE_BYTES + self.files().len() as u64 * FILE_BYTES
+        known * FEATURE_BYTES + self.files().len() as u64 * FILE_BYTES + self.held_bytes
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -36,7 +36,7 @@ impl ModelOptions {
         self
     }
 
-    /// Only these outputs are computed, by the names that the signature gives them or by their tensors (`logits:0`); of a graph any
+    /// Only these outputs are wanted, by the names that the signature gives them or by their tensors (`logits:0`); of a graph any
     /// tensor is one. Without this, all of a signature are, and of a graph the outputs of nodes that no other node takes.
     #[must_use]
     pub fn output(mut self, name: impl Into<String>) -> Self {
@@ -62,6 +62,6 @@ impl ModelOptions {
 
     /// Whether a SavedModel is to be run, not only read.
     pub(crate) fn wants_model(&self) -> bool {
-        self.signature.is_some() || !self.feeds.is_empty() || self.batch.is_some()
+        self.signature.is_some() || !self.feeds.is_empty() || !self.outputs.is_empty() || self.batch.is_some()
     }
 }

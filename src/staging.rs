@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -477,6 +477,35 @@ fn temporary_name(target: &Path) -> PathBuf {
     let random = std::hash::RandomState::new().hash_one(std::process::id());
     let name = [&temporary_prefix(target), format!("{random:016x}").as_bytes(), SUFFIX].concat();
     parent_of(target).join(OsString::from_vec(name))
+}
+
+/// A folder for what is needed for a while only. It is removed with this; one that a kill left is removed when the next is made
+/// beside it.
+#[derive(Debug)]
+pub(crate) struct ScratchDir {
+    _lock: File,
+    name: TemporaryName,
+}
+
+impl ScratchDir {
+    /// Makes one in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn create_in(dir: &Path) -> Result<Self> {
+        let place = dir.join(INSIDE);
+        sweep(&place);
+        let name = temporary_name(&place);
+        fs::DirBuilder::new().mode(0o700).create(&name).map_err(Error::io("create a directory in", dir))?;
+        let name = TemporaryName::new(name);
+        let file = File::open(name.path()).map_err(Error::io("open", name.path()))?;
+        lock(&file);
+        Ok(Self { _lock: file, name })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.name.path()
+    }
 }
 
 /// Holds on to `file` so that no sweep takes it. File systems without locks are not swept either.

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use mmconvert::live::tensorflow::{
-    BFloat16, DataType, Graph, Operation, QInt8, QInt16, QInt32, QUInt8, QUInt16, Session, SessionOptions, Tensor, TensorType,
+    BFloat16, DataType, Graph, Operation, QInt8, QInt16, QInt32, QUInt8, QUInt16, Session, SessionOptions, SessionRunArgs, Tensor,
+    TensorType,
 };
 use mmconvert::live::{LiveTensor, SessionOutput, load};
 use mmconvert::{Budget, Dtype, Error, Layout, MmapArray, Rows, Strings};
@@ -36,9 +37,11 @@ fn main() {
         Err(error) => println!("SKIPPED: tests of a running TensorFlow: {error}"),
     }
     assert!(loaded.is_ok() || library.is_none(), "MMCONVERT_TENSORFLOW names a library that cannot be loaded");
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 11] = [
         ("tensors_of_every_type", tensors_of_every_type),
         ("strings_of_any_bytes", strings_of_any_bytes),
+        ("no_strings", no_strings),
+        ("a_variable_that_is_written_to", a_variable_that_is_written_to),
         ("outputs_of_a_session", outputs_of_a_session),
         ("every_run_is_one_evaluation", every_run_is_one_evaluation),
         ("a_value_that_cannot_be_cut", a_value_that_cannot_be_cut),
@@ -160,6 +163,44 @@ fn strings_of_any_bytes() -> Outcome {
     drop(live);
     let left: Vec<_> = std::fs::read_dir(dir.path())?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?;
     check(left.len() == 3, format!("{left:?}"))
+}
+
+fn no_strings() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let tensor = Tensor::<String>::new(&[0, 3]);
+    let live = LiveTensor::of_tensor_in(&tensor, dir.path())?;
+    check(live.spec()?.shape() == [0, 3], live.spec()?.to_string())?;
+    live.converter()?.write(dir.path().join("none.npy"))?;
+    Ok(())
+}
+
+fn a_variable_that_is_written_to() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let mut graph = Graph::new();
+    let mut variable = graph.new_operation("VariableV2", "variable")?;
+    variable.set_attr_type("dtype", DataType::Float)?;
+    variable.set_attr_value_proto("shape", &[7 << 3 | 2, 4, 2 << 3 | 2, 2, 1 << 3, 100])?;
+    let variable = variable.finish()?;
+    let start = constant(&mut graph, "start", Tensor::<f32>::new(&[100]).with_values(&[1.0; 100])?)?;
+    let assign = node(&mut graph, "Assign", "assign", &[&variable, &start])?;
+    let add = node(&mut graph, "AssignAdd", "add", &[&variable, &start])?;
+    node(&mut graph, "Identity", "read", &[&variable])?;
+    let session = session(&graph)?;
+    let run = |operation: &Operation| {
+        let mut args = SessionRunArgs::new();
+        args.add_target(operation);
+        session.run(&mut args)
+    };
+    run(&assign)?;
+    let both = SessionOutput::new(&session, &mut graph, "variable").and("read:0").compute_all()?;
+    run(&add)?;
+    for (at, live) in both.iter().enumerate() {
+        let done = live.converter()?.run(dir.path().join(format!("{at}.npy")))?;
+        check(done.array.view::<f32>()?.iter().all(|&value| value == 1.0), "a value changed after it was computed")?;
+    }
+    let now = SessionOutput::new(&session, &mut graph, "variable").compute()?;
+    let done = now.converter()?.run(dir.path().join("now.npy"))?;
+    check(done.array.view::<f32>()?.iter().all(|&value| value == 2.0), "not the present value")
 }
 
 fn outputs_of_a_session() -> Outcome {

@@ -355,6 +355,27 @@ class Computed(unittest.TestCase):
             wanted = {str(part): together([np.asarray(element[part].numpy()) for element in elements]) for part in range(len(elements[0]))}
             self.convert(path, wanted=wanted)
 
+    def test_elements_of_any_length(self):
+        # Nobody joins what is no batch without being told to.
+        dataset = tf.data.Dataset.range(1, 20).map(lambda number: (tf.range(number), number))
+        path = self.write("dataset.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
+        rows = [np.arange(number) for number in range(1, 20)]
+        self.refused(6, path, "0", says="expected as in the first")
+        out = self.path("flat.npy")
+        run("convert", path, "0", "-o", out, "--flatten", *LIBRARY)
+        self.check(out, np.concatenate(rows))
+        out = self.path("o.npy")
+        run("convert", path, "0", "-o", out, "--ragged", "offsets", *LIBRARY)
+        self.check(self.path("o.values.npy"), np.concatenate(rows))
+        self.check(self.path("o.offsets.npy"), np.cumsum([0] + [len(row) for row in rows]))
+        # Windows of one length are rows; what was a batch and is taken apart is none.
+        windows = tf.data.Dataset.range(20).window(5).flat_map(lambda window: window.batch(5))
+        path = self.write("windows.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=windows._variant_tensor).numpy())
+        self.convert(path, wanted={"0": np.arange(20).reshape(4, 5)})
+        single = tf.data.Dataset.range(20).batch(7).unbatch().map(lambda number: tf.fill([tf.cast(2 + 0 * number, tf.int32)], number))
+        path = self.write("single.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=single._variant_tensor).numpy())
+        self.convert(path, wanted={"0": np.arange(20).repeat(2).reshape(20, 2)})
+
     def test_data_sets_of_variants(self):
         dataset = tf.data.Dataset.range(9).map(lambda i: (i, tf.RaggedTensor.from_row_lengths(tf.range(i), [i])))
         path = self.write("dataset.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
@@ -377,6 +398,16 @@ class Computed(unittest.TestCase):
         self.refused(1, path, "checked", "--feed", f"x={self.save(bad)}", says=["checked", "a NaN"])
         self.refused(1, path, "checked", "--feed", f"x={self.save(bad)}", "--batch", 10, says=["rows 30 to 40", "checked", "a NaN"])
         self.refused(1, path, "checked", says=["computing checked:0", "x"])
+        # A batch of a fixed size fits the rows, or nothing is begun.
+        fixed = tf.Graph()
+        with fixed.as_default():
+            tf.identity(tf1.placeholder(tf.float32, [8, 3], name="x"), name="same")
+        fixed = self.write("fixed.pb", fixed.as_graph_def().SerializeToString())
+        self.refused(2, fixed, "same", "--feed", f"x={self.save(good)}", "--batch", 8, says="8 rows at a time")
+        self.refused(2, fixed, "same", "--feed", f"x={self.save(good[:48])}", "--batch", 16, says="16 rows at a time")
+        run("convert", fixed, "same", "--feed", f"x={self.save(good[:48])}", "--batch", 8, "-o", self.path("same.npy"), *LIBRARY)
+        self.check(self.path("same.npy"), good[:48])
+        os.remove(self.path("same.npy"))
         self.refused(2, path, "checked", "--feed", f"y={self.save(good)}", says="no input \"y\"")
         self.refused(2, path, "nothing", "--feed", feed, says="no tensor \"nothing\"")
         self.refused(2, path, "checked", "--feed", f"x={self.save(good.astype(np.float64))}", says=["<f8", "float32"])
@@ -390,6 +421,21 @@ class Computed(unittest.TestCase):
         model = os.path.join(DATA, "savedmodel/half_plus_two")
         self.refused(2, model, "--signature", "nothing", says=["no signature", "serving_default"])
         self.refused(2, model, "--feed", f"z={self.save(good)}", says="it has x")
+
+    def test_names_that_are_tensors_of_others(self):
+        # A signature may call one tensor by another's name; names win.
+        path = self.path("model")
+        with tf.Graph().as_default(), tf1.Session() as session:
+            a, b = (tf1.placeholder(tf.float32, [None], name=name) for name in "ab")
+            c, d = tf.add(a, 10.0, name="c"), tf.add(b, 20.0, name="d")
+            signature = tf1.saved_model.predict_signature_def({"a": b, "b": a}, {"c": d, "d": c})
+            builder = tf1.saved_model.Builder(path)
+            builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+            builder.save()
+        one, two = np.float32([1, 2, 3]), np.float32([4, 5, 6])
+        feeds = [f"--feed=a={self.save(one)}", f"--feed=b={self.save(two)}"]
+        self.convert(path, *feeds, wanted={"c": one + 20, "d": two + 10})
+        self.convert(path, *feeds, "--batch", 2, wanted={"c": one + 20, "d": two + 10})
 
     def test_hostile_graphs(self):
         graph = tf.Graph()

@@ -123,10 +123,13 @@ impl Item {
             (Self::Text(text), _) if text.in_tensors => {
                 let mut count = 0;
                 each_value(stored, |value, base| {
-                    count += TensorProto::parse(value, base)?.spec.elements();
+                    let spec = TensorProto::parse(value, base)?.spec;
+                    // Rows may have no strings at all.
+                    let rows = spec.elements().checked_div(text.per_item);
+                    count += rows.unwrap_or_else(|| spec.shape().first().copied().unwrap_or(0));
                     Ok(())
                 })?;
-                Ok(count / text.per_item.max(1))
+                Ok(count)
             }
             _ => {
                 let mut count = 0;
@@ -291,7 +294,7 @@ impl Item {
         out: &mut Vec<u8>,
         units: &mut Vec<u64>,
     ) -> Result<u64, Problem> {
-        let (mut strings, mut bytes) = (0, 0);
+        let (mut strings, mut bytes) = (0u64, 0);
         let width = item_bytes / memory_len(text.per_item.max(1));
         self.each_string(stored, |string| -> Result<(), Problem> {
             strings += 1;
@@ -307,7 +310,11 @@ impl Item {
             }
             Ok(())
         })?;
-        Ok(if text.form == TextForm::Bytes { bytes } else { strings / text.per_item.max(1) })
+        match strings.checked_div(text.per_item) {
+            _ if text.form == TextForm::Bytes => Ok(bytes),
+            Some(items) => Ok(items),
+            None => Ok(self.count(stored)?),
+        }
     }
 
     /// Calls `each` with every value; returns their number.

@@ -151,6 +151,7 @@ fn entry<'a>(field: &Field<'a>, what: &'static str) -> Result<Entry<'a>, ParseEr
         let part = part?;
         match (part.number, part.value) {
             (1, _) => key = text(&part, what)?,
+            (2, Value::Bytes(..)) if value.is_some() => return Err(ParseError::new(part.offset, what, "an entry of a map has two values")),
             (2, Value::Bytes(bytes, at)) => value = Some((bytes, at)),
             _ => {}
         }
@@ -158,52 +159,82 @@ fn entry<'a>(field: &Field<'a>, what: &'static str) -> Result<Entry<'a>, ParseEr
     Ok((key, value))
 }
 
-/// Checks an `AttrValue`, or the list in one: their fields have the same numbers, but for functions.
+/// Checks an `AttrValue`; returns how many bytes the constants in it say they have.
 fn check_attr(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
-    let mut claimed = 0u64;
+    let (mut claimed, mut seen) = (0u64, [false; 11]);
     for field in fields {
         let field = field?;
-        if depth > MAX_DEPTH {
-            return Err(ParseError::new(field.offset, ATTR, format!("attributes nest deeper than {MAX_DEPTH}")));
+        // Messages that come twice would be merged to something that nobody has looked at.
+        if matches!(field.number, 1 | 7 | 8 | 10) && std::mem::replace(&mut seen[field.number as usize], true) {
+            return Err(ParseError::new(field.offset, ATTR, format!("field {} comes twice", field.number)));
         }
         claimed = claimed.saturating_add(match field.number {
-            1 => check_attr(field.message(ATTR)?, depth + 1)?,
+            1 => check_list(field.message(ATTR)?, deeper(depth, &field)?)?,
             7 => check_shape(&field)?,
-            8 => check_tensor(&field)?,
-            9 | 10 if matches!(field.value, Value::Bytes(..)) => {
-                let Value::Bytes(bytes, at) = field.value else { continue };
-                // A string, the name of a placeholder, is number 9 outside of lists, a function inside.
-                if field.number == 9 && depth == 0 { 0 } else { check_function_name(Fields::new(bytes, at, ATTR), depth + 1)? }
-            }
+            8 => check_tensor(&field, deeper(depth, &field)?)?,
+            10 => check_function_name(field.message(ATTR)?, deeper(depth, &field)?)?,
             _ => 0,
         });
     }
     Ok(claimed)
 }
 
+/// Checks the list in an `AttrValue`, in which functions are field 9.
+fn check_list(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
+    fields.into_iter().try_fold(0u64, |claimed, field| {
+        let field = field?;
+        Ok(claimed.saturating_add(match field.number {
+            7 => check_shape(&field)?,
+            8 => check_tensor(&field, deeper(depth, &field)?)?,
+            9 => check_function_name(field.message(ATTR)?, deeper(depth, &field)?)?,
+            _ => 0,
+        }))
+    })
+}
+
+/// One level more, as long as there may be one.
+fn deeper(depth: usize, field: &Field<'_>) -> Result<usize, ParseError> {
+    if depth == MAX_DEPTH {
+        return Err(ParseError::new(field.offset, ATTR, format!("attributes nest deeper than {MAX_DEPTH}")));
+    }
+    Ok(depth + 1)
+}
+
 /// Checks a `NameAttrList`.
 fn check_function_name(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
-    let mut claimed = 0u64;
-    for field in fields {
+    fields.into_iter().try_fold(0u64, |claimed, field| {
         let field = field?;
-        if field.number == 2
-            && let (_, Some((value, at))) = entry(&field, ATTR)?
-        {
-            claimed = claimed.saturating_add(check_attr(Fields::new(value, at, ATTR), depth + 1)?);
-        }
+        let checked = if field.number == 2 { check_entry(&field, depth)? } else { 0 };
+        Ok(claimed.saturating_add(checked))
+    })
+}
+
+/// Checks an entry of a map of attributes.
+fn check_entry(field: &Field<'_>, depth: usize) -> Result<u64, ParseError> {
+    match entry(field, ATTR)? {
+        (_, Some((value, at))) => check_attr(Fields::new(value, at, ATTR), deeper(depth, field)?),
+        (_, None) => Ok(0),
     }
-    Ok(claimed)
 }
 
 fn check_shape(field: &Field<'_>) -> Result<u64, ParseError> {
+    let mut elements = 1u64;
     for part in field.message(ATTR)? {
         let part = part?;
         if part.number == 2 {
             for size in part.message(ATTR)? {
                 let size = size?;
-                if size.number == 1 && size.int64(ATTR)? < -1 {
-                    let detail = format!("a shape has an axis of {}, expected at least 0, or -1 for an unknown one", size.int64(ATTR)?);
-                    return Err(ParseError::new(size.offset, ATTR, detail));
+                if size.number == 1 {
+                    let axis = size.int64(ATTR)?;
+                    let refused = |why: &str| ParseError::new(size.offset, ATTR, format!("a shape has an axis of {axis}, {why}"));
+                    if axis < -1 {
+                        return Err(refused("expected at least 0, or -1 for an unknown one"));
+                    }
+                    let length = u64::try_from(axis).unwrap_or(1).max(1);
+                    elements = elements
+                        .checked_mul(length)
+                        .filter(|&elements| i64::try_from(elements).is_ok())
+                        .ok_or_else(|| refused("and more than 2^63 elements"))?;
                 }
             }
         }
@@ -211,15 +242,35 @@ fn check_shape(field: &Field<'_>) -> Result<u64, ParseError> {
     parse_shape_with_unknown(field.message(ATTR)?).map(|_| 0)
 }
 
-fn check_tensor(field: &Field<'_>) -> Result<u64, ParseError> {
+fn check_tensor(field: &Field<'_>, depth: usize) -> Result<u64, ParseError> {
     let Value::Bytes(bytes, at) = field.value else {
         return Err(ParseError::new(field.offset, ATTR, "a tensor is no message"));
     };
     let dtype = Fields::new(bytes, at, ATTR).filter_map(Result::ok).filter(|field| field.number == 1).last();
     let dtype = dtype.and_then(|dtype| dtype.varint(ATTR).ok()).and_then(Dtype::from_code);
-    // An attribute may have an empty tensor, which is none; handles have values of their own kinds.
-    if bytes.is_empty() || matches!(dtype, Some(Dtype::Resource | Dtype::Variant)) {
+    // An attribute may have an empty tensor, which is none.
+    if bytes.is_empty() {
         return Ok(0);
+    }
+    // Handles have values of their own kinds; variants have tensors in them.
+    if let Some(Dtype::Resource | Dtype::Variant) = dtype {
+        let mut claimed = 0u64;
+        for part in Fields::new(bytes, at, ATTR) {
+            let part = part?;
+            match part.number {
+                2 => claimed = claimed.saturating_add(check_shape(&part)?),
+                15 => {
+                    for inner in part.message(ATTR)? {
+                        let inner = inner?;
+                        if inner.number == 3 {
+                            claimed = claimed.saturating_add(check_tensor(&inner, deeper(depth, &inner)?)?);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        return Ok(claimed);
     }
     let tensor = TensorProto::parse(bytes, at)?;
     tensor.check_values()?;
@@ -241,12 +292,31 @@ pub(crate) fn check_library(bytes: &[u8], base: usize) -> Result<u64, ParseError
             let part = part?;
             match (part.number, part.value) {
                 (3, Value::Bytes(node, at)) => claimed = claimed.saturating_add(Node::parse(node, at)?.check()?),
-                (5, Value::Bytes(..)) => {
-                    if let (_, Some((value, at))) = entry(&part, FUNCTION)? {
-                        claimed = claimed.saturating_add(check_attr(Fields::new(value, at, ATTR), 0)?);
+                (5, Value::Bytes(..)) => claimed = claimed.saturating_add(check_entry(&part, 0)?),
+                // The arguments: a map of numbers to maps of attributes.
+                (7, Value::Bytes(..)) => {
+                    for argument in part.message(FUNCTION)?.filter(|field| field.as_ref().map_or(true, |field| field.number == 2)) {
+                        for attr in argument?.message(FUNCTION)? {
+                            claimed = claimed.saturating_add(check_entry(&attr?, 0)?);
+                        }
                     }
                 }
+                (1, Value::Bytes(..)) => claimed = claimed.saturating_add(check_op(part.message(FUNCTION)?)?),
                 _ => {}
+            }
+        }
+    }
+    Ok(claimed)
+}
+
+/// Checks an `OpDef`: its attributes have values by default, and values that are allowed.
+fn check_op(fields: Fields<'_>) -> Result<u64, ParseError> {
+    let mut claimed = 0u64;
+    for attr in fields.filter(|field| field.as_ref().map_or(true, |field| field.number == 4)) {
+        for part in attr?.message(FUNCTION)? {
+            let part = part?;
+            if matches!(part.number, 3 | 7) {
+                claimed = claimed.saturating_add(check_attr(part.message(FUNCTION)?, 0)?);
             }
         }
     }
@@ -328,9 +398,11 @@ impl Argument {
         }
     }
 
-    /// Whether it has this name, or is this tensor, the first of its node without a number.
-    pub(crate) fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.tensor == name || self.tensor.strip_suffix(":0").is_some_and(|node| node == name)
+    /// Which of `arguments` has this name, else is this tensor, or the first one of this node.
+    pub(crate) fn find(arguments: &[Self], name: &str) -> Option<usize> {
+        let named = arguments.iter().position(|argument| argument.name == name);
+        let is_tensor = |argument: &Self| argument.tensor == name || argument.tensor.strip_suffix(":0") == Some(name);
+        named.or_else(|| arguments.iter().position(is_tensor))
     }
 
     fn parse(field: &Field<'_>) -> Result<Self, ParseError> {

@@ -1,7 +1,7 @@
 //! Graphs: a file with a `GraphDef`, frozen or of a tf.data data set. What they hold is looked through here; computing it takes a
 //! running TensorFlow.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -15,10 +15,11 @@ use super::saved_model::SavedModel;
 use super::strings::StoredStrings;
 use super::{Container, TensorInfo, TensorReader, bundle, live};
 use crate::dtype::Dtype;
-use crate::error::{Error, Result};
+use crate::error::{Error, ParseError, Result};
 use crate::format::graph_def::{self, Argument, Node, Signature};
+use crate::format::varint;
 use crate::options::Options;
-use crate::paths::is_file;
+use crate::paths::{Stamp, is_file};
 use crate::spec::memory_len;
 
 const WHAT: &str = "graph";
@@ -50,7 +51,10 @@ impl Driver for GraphDef {
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         match Graph::open(path, options)? {
             Graph::Frozen(file) => open_frozen(file, options),
-            Graph::Dataset(file) => live::open_dataset(&file, options),
+            Graph::Dataset(file) => match live::check_loaded() {
+                Ok(()) => live::open_dataset(&file, options),
+                Err(why) => Ok(Box::new(Listing::of_dataset(&file, &why)?)),
+            },
         }
     }
 }
@@ -91,13 +95,14 @@ fn looks_like_one(path: &Path) -> Result<bool> {
 
 /// Whether bytes start with field 1, a name, and field 2, the name of an operation.
 fn is_node(front: &[u8]) -> bool {
-    let text = |tag: u8, bytes: &[u8], is_part: fn(&u8) -> bool| -> Option<usize> {
-        let [own, len, rest @ ..] = bytes else { return None };
-        let len = usize::from(*len);
-        (*own == tag && (1..0x80).contains(&len) && rest.len() >= len && rest[..len].iter().all(is_part)).then_some(2 + len)
+    let text = |tag: u8, bytes: &[u8], is_part: fn(char) -> bool| -> Option<usize> {
+        let (len, read) = varint::read_u64(bytes.strip_prefix(&[tag])?, 0, WHAT).ok()?;
+        let start = 1 + read;
+        let text = std::str::from_utf8(bytes.get(start..start.checked_add(usize::try_from(len).ok()?)?)?).ok()?;
+        (!text.is_empty() && text.chars().all(is_part)).then_some(start + text.len())
     };
-    let Some(name) = text(0x0a, front, u8::is_ascii_graphic) else { return false };
-    text(0x12, &front[name..], |c| c.is_ascii_alphanumeric() || b"_>.".contains(c)).is_some()
+    let Some(name) = text(0x0a, front, |c| !c.is_control() && !c.is_whitespace()) else { return false };
+    text(0x12, &front[name..], |c| c.is_ascii_alphanumeric() || "_>.".contains(c)).is_some()
 }
 
 /// Checks the nodes and functions of a graph one by one and hands out its nodes. `claimed` grows by the bytes that its constants say
@@ -115,7 +120,7 @@ pub(crate) fn check_graph(
         let OuterValue::Bytes(range) = &field.value else { continue };
         let base = memory_len(range.start);
         let path = outline.path();
-        let in_file = |error: crate::error::ParseError| error.in_file(path);
+        let in_file = |error: ParseError| error.in_file(path);
         match field.number {
             1 => {
                 let bytes = outline.read(range, most)?;
@@ -150,6 +155,7 @@ pub(crate) struct GraphFile {
     inputs: Vec<Argument>,
     /// The nodes whose outputs no other node takes.
     outputs: Vec<String>,
+    stamp: Stamp,
 }
 
 /// The graph of a data set, as `tf.raw_ops.DatasetToGraphV2` writes it.
@@ -163,19 +169,27 @@ pub(crate) struct DatasetGraph {
     shapes: Vec<u8>,
     /// The nodes that a graph of ours cannot have.
     returns: Vec<Range<u64>>,
+    /// Whether elements are batches of others.
+    are_batches: bool,
+    stamp: Stamp,
 }
 
 impl Graph {
     fn open(path: &Path, options: &Options) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
+        let stamp = Stamp::of(&file).map_err(Error::io("look at", path))?;
         let most = options.budget().as_bytes();
         let (mut inputs, mut names, mut taken, mut returns) = (Vec::new(), Vec::new(), HashSet::new(), Vec::new());
         let mut returned = None;
-        // The attributes of nodes that may be data sets.
-        let mut datasets = Vec::new();
+        // Nodes that may be data sets: their operations, what they take first, and what they say of elements.
+        let mut datasets: HashMap<String, DatasetNode> = HashMap::new();
         check_graph(&mut Outline::of_file(&file, path, WHAT)?, most, &mut 0, |node, range| {
+            // Only what it takes that nobody has taken before costs anything.
             for input in node.inputs.iter().filter(|input| !input.starts_with('^')) {
-                taken.insert(input.split(':').next().unwrap_or_default().to_owned());
+                let input = input.split(':').next().unwrap_or_default();
+                if !taken.contains(input) {
+                    taken.insert(input.to_owned());
+                }
             }
             if node.op == RETURN {
                 returns.push(range);
@@ -189,20 +203,49 @@ impl Graph {
             }
             let types = node.attr("output_types").or_else(|| node.attr("Toutput_types"));
             if let (Some(types), Some(shapes)) = (types, node.attr("output_shapes")) {
-                datasets.push((node.name.to_owned(), types.to_vec(), shapes.to_vec()));
+                let input = node.inputs.first().map_or("", |input| input.split(':').next().unwrap_or_default());
+                let (op, input) = (node.op.to_owned(), input.to_owned());
+                datasets.insert(node.name.to_owned(), DatasetNode { op, input, types: types.to_vec(), shapes: shapes.to_vec() });
             }
         })?;
         let Some(output) = returned else {
             names.retain(|name| !taken.contains(name));
-            return Ok(Self::Frozen(GraphFile { path: path.to_owned(), inputs, outputs: names }));
+            return Ok(Self::Frozen(GraphFile { path: path.to_owned(), stamp, inputs, outputs: names }));
         };
-        let node = output.split(':').next().unwrap_or_default();
-        let Some((_, types, shapes)) = datasets.into_iter().find(|(name, ..)| name == node) else {
-            let detail = format!("its node {node:?} does not say what elements are like (output_types, output_shapes)");
+        let name = output.split(':').next().unwrap_or_default();
+        let are_batches = are_batches(&datasets, name);
+        let Some(DatasetNode { types, shapes, .. }) = datasets.remove(name) else {
+            let detail = format!("its node {name:?} does not say what elements are like (output_types, output_shapes)");
             return Err(Error::malformed(path, "data set", detail));
         };
-        Ok(Self::Dataset(DatasetGraph { path: path.to_owned(), output, types, shapes, returns }))
+        Ok(Self::Dataset(DatasetGraph { path: path.to_owned(), stamp, output, types, shapes, are_batches, returns }))
     }
+}
+
+/// A node that may be a data set.
+struct DatasetNode {
+    op: String,
+    input: String,
+    types: Vec<u8>,
+    shapes: Vec<u8>,
+}
+
+/// Whether the elements of the data set `name` are batches: on the way to where they come from, each node's first input, something
+/// makes batches before anything takes elements apart.
+fn are_batches(nodes: &HashMap<String, DatasetNode>, name: &str) -> bool {
+    const TAKE_APART: &[&str] = &["Unbatch", "FlatMap", "Interleave", "Window", "GroupBy"];
+    let mut name = name;
+    for _ in 0..nodes.len() {
+        let Some(node) = nodes.get(name) else { return false };
+        if TAKE_APART.iter().any(|other| node.op.contains(other)) {
+            return false;
+        }
+        if node.op.to_ascii_lowercase().contains("batch") {
+            return true;
+        }
+        name = &node.input;
+    }
+    false
 }
 
 impl GraphFile {
@@ -223,14 +266,17 @@ impl GraphFile {
     /// # Errors
     /// [`Error::Limit`], [`Error::Io`].
     pub(crate) fn read(&self, options: &Options) -> Result<Vec<u8>> {
-        read_file(&self.path, options)
+        read_file(&self.path, &self.stamp, options)
     }
 }
 
-fn read_file(path: &Path, options: &Options) -> Result<Vec<u8>> {
+/// Reads what has been looked through, and nothing else.
+fn read_file(path: &Path, stamp: &Stamp, options: &Options) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("read", path))?.len();
-    read_range(&file, path, &(0..len), options.budget().as_bytes())
+    let bytes = read_range(&file, path, &(0..len), options.budget().as_bytes())?;
+    stamp.check(&file, path)?;
+    Ok(bytes)
 }
 
 impl DatasetGraph {
@@ -243,9 +289,30 @@ impl DatasetGraph {
         &self.output
     }
 
+    /// The components of an element, by their numbers.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub(crate) fn components(&self) -> Result<Vec<Argument>> {
+        let in_file = |error: ParseError| error.in_file(&self.path);
+        let types = graph_def::attr_types(&self.types).map_err(in_file)?;
+        let shapes = graph_def::attr_shapes(&self.shapes).map_err(in_file)?;
+        if types.len() != shapes.len() || types.is_empty() {
+            let detail = format!("{} dtypes and {} shapes of components", types.len(), shapes.len());
+            return Err(Error::malformed(&self.path, "data set", detail));
+        }
+        let component = |(index, (code, shape)): (usize, (u64, _))| Argument::of_graph(index.to_string(), Dtype::from_code(code), shape);
+        Ok(types.into_iter().zip(shapes).enumerate().map(component).collect())
+    }
+
     /// Dtypes and shapes of the components of an element: an `AttrValue` each.
     pub(crate) fn element(&self) -> (&[u8], &[u8]) {
         (&self.types, &self.shapes)
+    }
+
+    /// Whether elements are batches of others, the last of which may be shorter.
+    pub(crate) fn are_batches(&self) -> bool {
+        self.are_batches
     }
 
     /// The graph without the nodes that return something, which only functions have.
@@ -253,11 +320,15 @@ impl DatasetGraph {
     /// # Errors
     /// [`Error::Limit`], [`Error::Io`].
     pub(crate) fn read(&self, options: &Options) -> Result<Vec<u8>> {
-        let mut bytes = read_file(&self.path, options)?;
-        for range in self.returns.iter().rev() {
-            bytes.drain(memory_len(range.start)..memory_len(range.end).min(bytes.len()));
+        let bytes = read_file(&self.path, &self.stamp, options)?;
+        let mut kept = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        for range in &self.returns {
+            kept.extend_from_slice(bytes.get(at..memory_len(range.start)).unwrap_or_default());
+            at = memory_len(range.end);
         }
-        Ok(bytes)
+        kept.extend_from_slice(bytes.get(at..).unwrap_or_default());
+        Ok(kept)
     }
 }
 
@@ -276,6 +347,11 @@ impl Listing {
         let outputs = file.outputs.iter().map(|name| Argument::of_graph(format!("{name}:0"), None, None)).collect();
         let signatures = vec![Signature::of_graph(file.inputs, outputs)];
         Self { format: GraphDef.name(), path: file.path, signatures, why: why.to_string() }
+    }
+
+    fn of_dataset(file: &DatasetGraph, why: &Error) -> Result<Self> {
+        let signatures = vec![Signature::of_graph(Vec::new(), file.components()?)];
+        Ok(Self { format: GraphDef.name(), path: file.path.clone(), signatures, why: why.to_string() })
     }
 
     /// A SavedModel without variables.

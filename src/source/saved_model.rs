@@ -141,7 +141,7 @@ impl MetaGraph {
             match field.number {
                 1 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    graph.tags = graph_def::tags(&bytes, base).map_err(|error| error.in_file(path))?;
+                    graph.tags.append(&mut graph_def::tags(&bytes, base).map_err(|error| error.in_file(path))?);
                 }
                 2 => graph.graphs.push(range),
                 5 => {

@@ -1,7 +1,7 @@
 //! The command line, as `mmconvert --help` shows it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -80,6 +80,13 @@ pub(crate) struct SourceArgs {
     /// video, graph-def.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
+}
+
+impl SourceArgs {
+    /// Its path and its format.
+    pub(crate) fn named(&self) -> (&Path, Option<&str>) {
+        (&self.path, self.format.as_deref())
+    }
 }
 
 #[derive(Debug, ClapArgs)]

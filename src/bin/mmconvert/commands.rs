@@ -48,34 +48,32 @@ fn load_tensorflow(library: Option<&Path>, common: &Common) -> Result<()> {
 }
 
 #[cfg(not(feature = "tensorflow"))]
+#[expect(clippy::unnecessary_wraps, reason = "as in other builds")]
 fn load_tensorflow(_: Option<&Path>, _: &Common) -> Result<()> {
-    let detail = "this build of mmconvert lacks the feature `tensorflow`".into();
-    Err(Error::Unsupported { what: "computing without TensorFlow".into(), detail })
+    Ok(())
 }
 
-/// The choices for what TensorFlow computes. What it cannot cut it writes to `scratch`.
-fn model<'a>(args: &'a Model, names: impl IntoIterator<Item = &'a OsString>, scratch: Option<&Path>) -> ModelOptions {
-    const DEFAULT_SIGNATURE: &str = "serving_default";
+/// The choices for what TensorFlow computes, of which `names` are wanted. What it cannot cut it writes to `scratch`.
+fn model(args: &Model, source: (&Path, Option<&str>), names: &[OsString], scratch: Option<&Path>) -> Result<ModelOptions> {
     let mut model = ModelOptions::new();
     for feed in &args.feed {
         model = model.feed(&feed.input, &feed.path);
     }
-    // A pattern is for all of them.
-    let outputs: Vec<_> = names.into_iter().chain(&args.outputs).map(|name| name.to_string_lossy()).collect();
-    if !outputs.iter().any(|name| name.contains('*')) {
-        model = outputs.into_iter().fold(model, ModelOptions::output);
-    }
     if let Some(batch) = args.batch {
         model = model.batch(batch);
     }
-    let signature = args.signature.clone().or_else(|| (!args.outputs.is_empty()).then(|| DEFAULT_SIGNATURE.to_owned()));
-    if let Some(signature) = signature {
+    if let Some(signature) = &args.signature {
         model = model.signature(signature);
     }
-    match scratch {
-        Some(scratch) => model.scratch(scratch),
-        None => model,
+    if let Some(scratch) = scratch {
+        model = model.scratch(scratch);
     }
+    let with = |model: ModelOptions, names: &[OsString]| names.iter().fold(model, |model, name| model.output(name.to_string_lossy()));
+    model = with(model, &args.outputs);
+    // Names alone make nobody run a model: those of variables are meant. A pattern is for all there are.
+    let is_computed = Source::needs_tensorflow(source.0, source.1, &Options::new().model(model.clone()))?;
+    let has_pattern = names.iter().any(|name| name.as_bytes().contains(&b'*'));
+    Ok(if is_computed && !has_pattern { with(model, names) } else { model })
 }
 
 /// The directory that an output will be in, or the nearest one above it that is there.
@@ -161,7 +159,7 @@ fn with_form(options: Options, form: &Form) -> Options {
 
 /// `mmconvert ls`.
 pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
-    let options = Options::new().records(records(&args.records)).model(model(&args.model, &args.names, None));
+    let options = Options::new().records(records(&args.records)).model(model(&args.model, args.source.named(), &args.names, None)?);
     let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, true)?;
     // What is not known before is looked for first.
     let is_empty = source.is_empty()?;
@@ -213,7 +211,7 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
 
 /// `mmconvert info`.
 pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
-    let options = options(&args.resources, &args.records).model(model(&args.model, &args.name, None));
+    let options = options(&args.resources, &args.records).model(model(&args.model, args.source.named(), args.name.as_slice(), None)?);
     let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, args.name.is_none())?;
     let mut facts = render::source_facts(&source);
     if let Some(name) = &args.name {
@@ -284,7 +282,8 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let started = Instant::now();
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let options = options(&args.resources, &args.records).model(model(&args.model, &args.names, nearest_directory(&args.out)));
+    let options =
+        options(&args.resources, &args.records).model(model(&args.model, args.source.named(), &args.names, nearest_directory(&args.out))?);
     let options = with_form(options, &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
     let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, false)?;
     let names: Vec<&[u8]> = [bytes(&args.names), bytes(&args.model.outputs)].concat();
@@ -456,7 +455,7 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         wanted = wanted.skipped_with(mmconvert::manifest_files(&args.out)?.into_iter().map(|entry| entry.name));
     }
     let options = options(&args.resources, &args.records).records(wanted).strings(args.strings).cancel(cancel);
-    let options = options.model(model(&args.model, &args.name, nearest_directory(&args.out)));
+    let options = options.model(model(&args.model, (&args.against, args.format.as_deref()), args.name.as_slice(), None)?);
     let source = open(&args.against, args.format.as_deref(), &options, &args.model, common, false)?;
     warn(&source, common);
     let mut results = Vec::new();

@@ -27,6 +27,11 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
     let Scan { rows, complete, whole } = wanted.clone();
     let memory_bytes = options.budget().as_bytes() / 4;
     let reading = Reading::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, options);
+    let reading = match set.first_look {
+        // Where each of them costs something, not one more is made.
+        1 if !complete => Reading { batch_bytes: 1, ..reading },
+        _ => reading,
+    };
     let reading = if complete {
         Reading { rows, ..reading }
     } else {

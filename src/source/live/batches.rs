@@ -19,10 +19,13 @@ impl Model {
     /// [`Error::BadRequest`] for inputs that cannot be cut alike, [`Error::Limit`] for batches that are too large.
     pub(super) fn batches(self, feeds: Vec<ArrayFeed>, batch: u64) -> Result<RecordContainer> {
         let rows = rows_of(&feeds)?;
+        if self.signature.outputs.is_empty() {
+            return Err(Error::Unsupported { what: format!("computing {}", self.path.display()), detail: "it has no outputs".into() });
+        }
         if batch == 0 {
             return Err(Error::bad_request("a batch has at least one row"));
         }
-        let nbytes = feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.nbytes(batch.min(rows))));
+        let nbytes = feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.held_bytes(batch.min(rows))));
         self.check_input(nbytes, &format!(", {batch} rows at a time"))?;
         let mut parts = Vec::new();
         for output in &self.signature.outputs {
@@ -69,7 +72,7 @@ impl Model {
             }
             let action = || format!("computing rows {} to {} of {}", range.start, range.end, self.path.display());
             at = range.end;
-            fetches.run(&self.session, args, action)
+            fetches.run(&self.session, args, false, action)
         }))
     }
 }

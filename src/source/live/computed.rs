@@ -18,10 +18,13 @@ use crate::source::strings::StoredStrings;
 use crate::source::{Container, Name, TensorInfo, TensorReader};
 use crate::spec::TensorSpec;
 
+/// Values, each with the number of its output.
+type Values = Vec<(usize, Value<Arc<Session>>)>;
+
 /// What a model computes of all of its input at once.
 pub(super) struct Computed {
-    /// What was computed, with the number of the output.
-    values: OnceLock<Vec<(usize, Value<Arc<Session>>)>>,
+    /// What was computed, or why it was not.
+    values: OnceLock<Result<Values>>,
     feeds: Vec<ArrayFeed>,
     model: Model,
 }
@@ -41,20 +44,21 @@ impl Computed {
         &self.model.signature.outputs
     }
 
-    /// The value of an output. All there are computed together, once.
+    /// The value of an output. All there are are computed together, once, also where that fails.
     fn value(&self, index: usize) -> Result<&Value<Arc<Session>>> {
-        if self.values.get().is_none() {
-            let values = self.compute()?;
-            // Somebody else may have been faster; theirs is as good.
-            let _ = self.values.set(values);
-        }
-        let value = self.values.get().into_iter().flatten().find(|(own, _)| *own == index);
+        let values = self.values.get_or_init(|| self.compute()).as_ref().map_err(again)?;
+        let value = values.iter().find(|(own, _)| *own == index);
         let missing = || Error::Unsupported { what: self.outputs()[index].name.clone(), detail: "it cannot be computed".into() };
         value.map(|(_, value)| value).ok_or_else(missing)
     }
 
-    fn compute(&self) -> Result<Vec<(usize, Value<Arc<Session>>)>> {
-        let nbytes = self.feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.nbytes(feed.rows().unwrap_or(1))));
+    /// The value of an output, if it has been computed.
+    fn computed(&self, index: usize) -> Option<&Value<Arc<Session>>> {
+        self.values.get()?.as_ref().ok()?.iter().find(|(own, _)| *own == index).map(|(_, value)| value)
+    }
+
+    fn compute(&self) -> Result<Values> {
+        let nbytes = self.feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.held_bytes(feed.rows().unwrap_or(1))));
         self.model.check_input(nbytes, " at once; --batch ROWS takes it in parts")?;
         let mut graph = self.model.graph();
         let (mut indices, mut targets) = (Vec::new(), Vec::new());
@@ -85,10 +89,9 @@ impl Container for Computed {
     fn info(&self, index: usize) -> Result<TensorInfo> {
         let output = &self.outputs()[index];
         let alias = output.alias();
-        let computed = self.values.get().into_iter().flatten().find(|(own, _)| *own == index);
-        let spec = match computed {
-            Some((_, Value::Held(held))) => Some(held.spec().clone()),
-            Some((_, Value::Spilled(spill))) => Some(spill.container().info(0)?.spec),
+        let spec = match self.computed(index) {
+            Some(Value::Held(held)) => Some(held.spec().clone()),
+            Some(Value::Spilled(spill)) => Some(spill.container().info(0)?.spec),
             None => None,
         };
         if let Some(spec) = spec {
@@ -121,7 +124,7 @@ impl Container for Computed {
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
-        Ok(self.outputs().iter().position(|output| output.is_called(name)))
+        Ok(Argument::find(self.outputs(), name))
     }
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
@@ -161,6 +164,20 @@ impl Container for Computed {
 
     fn signatures(&self) -> &[Signature] {
         std::slice::from_ref(&self.model.signature)
+    }
+}
+
+/// The same error once more, for whoever asks for another output of the same run.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Unsupported { what, detail } => Error::Unsupported { what: what.clone(), detail: detail.clone() },
+        Error::Limit { what, asked, allowed } => Error::Limit { what: what.clone(), asked: *asked, allowed: *allowed },
+        Error::BadRequest { detail } => Error::BadRequest { detail: detail.clone() },
+        Error::Malformed { path, what, offset, detail } => {
+            Error::Malformed { path: path.clone(), what: what.clone(), offset: *offset, detail: detail.clone() }
+        }
+        Error::TensorFlow { action, detail } => Error::TensorFlow { action: action.clone(), detail: detail.clone() },
+        other => Error::TensorFlow { action: "computing the outputs".into(), detail: other.to_string() },
     }
 }
 

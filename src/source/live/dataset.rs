@@ -8,9 +8,7 @@ use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, Session, SessionRunA
 use super::elements::{Fetches, Part, Step, container};
 use super::library::check_loaded;
 use super::session::{Builder, Target, attempt, options as session_options};
-use crate::dtype::Dtype;
-use crate::error::{Error, ParseError, Result};
-use crate::format::graph_def::{Argument, attr_shapes, attr_types};
+use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::source::Container;
 use crate::source::graph::DatasetGraph;
@@ -39,7 +37,7 @@ pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<
         Ok(Box::new(move || {
             let mut args = SessionRunArgs::new();
             args.add_target(&next);
-            let found = fetches.run(&session, args, || format!("computing element {element} of {}", name.display()));
+            let found = fetches.run(&session, args, true, || format!("computing element {element} of {}", name.display()));
             element += 1;
             found
         }))
@@ -99,21 +97,16 @@ fn iterate(graph: &Graph, make: &Operation, path: &Path) -> Result<Session> {
 
 /// The components of an element.
 fn parts(dataset: &DatasetGraph, next: &Operation) -> Result<Vec<Part>> {
-    let in_file = |error: ParseError| error.in_file(dataset.path());
-    let (types, shapes) = dataset.element();
-    let types = attr_types(types).map_err(in_file)?;
-    let shapes = attr_shapes(shapes).map_err(in_file)?;
-    if types.len() != shapes.len() || types.is_empty() || types.len() != next.num_outputs() {
-        let detail = format!("{} dtypes and {} shapes of components", types.len(), shapes.len());
-        return Err(Error::malformed(dataset.path(), "data set", detail));
-    }
-    let mut parts = Vec::with_capacity(types.len());
-    for ((index, code), shape) in (0..).zip(types).zip(shapes) {
-        let output = Argument::of_graph(index.to_string(), Dtype::from_code(code), shape);
-        // Elements that are batches, of which the last may be shorter, are put together along their first axis.
-        let is_joined = matches!(output.shape.as_deref(), Some([None, ..]));
+    let mut parts = Vec::new();
+    for (index, output) in (0..).zip(dataset.components()?) {
+        // Of batches the last may be shorter: they are put together.
+        let is_joined = dataset.are_batches() && matches!(output.shape.as_deref(), Some([None, ..]));
         let target = Target { name: format!("component {index}"), operation: next.clone(), index };
         parts.push(Part { output, target: Some(target), is_joined });
+    }
+    if parts.len() != next.num_outputs() {
+        let detail = format!("{} components, its iterator has {}", parts.len(), next.num_outputs());
+        return Err(Error::malformed(dataset.path(), "data set", detail));
     }
     Ok(parts)
 }

@@ -87,7 +87,7 @@ impl Fetches {
         parts.iter().map(fetch).collect::<Result<_>>().map(Self)
     }
 
-    /// Computes an element; `None` where the session says that there are no more.
+    /// Computes an element; `None` where there are no more, which only a data set that `ends` can say.
     ///
     /// # Errors
     /// [`Error::TensorFlow`].
@@ -95,12 +95,13 @@ impl Fetches {
         &self,
         session: &Session,
         mut args: SessionRunArgs<'_>,
+        ends: bool,
         action: impl FnOnce() -> String,
     ) -> Result<Option<Vec<Component>>> {
         let tokens: Vec<_> = self.0.iter().map(|fetch| fetch.as_ref().and_then(|fetch| fetch.request(&mut args))).collect();
         let is_there = attempt(action, || match session.run(&mut args) {
-            // What `IteratorGetNext` says, and only that.
-            Err(status) if status.code() == Code::OutOfRange && status.to_string().contains("End of sequence") => Ok(false),
+            // Functions in a data set can be out of range, too; this is what its end says.
+            Err(status) if ends && status.code() == Code::OutOfRange && status.to_string().contains("End of sequence") => Ok(false),
             done => done.map(|()| true),
         })?;
         if !is_there {

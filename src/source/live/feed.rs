@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::graph_def::Argument;
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::os::{self, Calls, Cold};
-use crate::spec::{ShapeText, memory_len};
+use crate::spec::{MAX_NDIM, ShapeText, memory_len};
 
 /// A tensor, and where it goes in.
 struct Fed<'a, T: TensorType> {
@@ -32,10 +32,42 @@ impl<T: TensorType> Feed for Fed<'_, T> {
     }
 }
 
+/// No strings at all, which the crate cannot make of its own tensors.
+struct NoStrings {
+    target: Target,
+    tensor: Tensor<String>,
+}
+
+impl NoStrings {
+    /// # Errors
+    /// [`Error::TensorFlow`].
+    fn new(target: Target, shape: &[u64]) -> Result<Self> {
+        let tensor = attempt(|| format!("making a tensor for {}", target.name), || constant(&wire::tensor(Dtype::String, shape)))?;
+        Ok(Self { target, tensor })
+    }
+}
+
+impl Feed for NoStrings {
+    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
+        args.add_feed(&self.target.operation, self.target.index, &self.tensor);
+    }
+}
+
+/// A tensor of somebody else's, to be fed.
+///
+/// # Errors
+/// [`Error::TensorFlow`].
+pub(super) fn lend<'a, T: TensorType>(target: Target, tensor: &'a Tensor<T>) -> Result<Box<dyn Feed + 'a>> {
+    if T::data_type() == DataType::String && tensor.dims().contains(&0) {
+        return Ok(Box::new(NoStrings::new(target, tensor.dims())?));
+    }
+    Ok(Box::new(Lent { target, tensor }))
+}
+
 /// A tensor of somebody else's, and where it goes in.
-pub(super) struct Lent<'a, T: TensorType> {
-    pub(super) target: Target,
-    pub(super) tensor: &'a Tensor<T>,
+struct Lent<'a, T: TensorType> {
+    target: Target,
+    tensor: &'a Tensor<T>,
 }
 
 impl<T: TensorType> Feed for Lent<'_, T> {
@@ -92,6 +124,9 @@ impl ArrayFeed {
         if header.fortran_order {
             return Err(refused("the array is in Fortran order, in which rows are not side by side: numpy.ascontiguousarray".into()));
         }
+        if header.shape.len() > MAX_NDIM {
+            return Err(refused(format!("the array has {} dimensions, at most {MAX_NDIM} are fed", header.shape.len())));
+        }
         let array = Self { target, path: path.to_owned(), file, cold, calls, dtype, descr, data_start, shape: header.shape };
         let (elements, nbytes) = array.bytes_of(&array.shape)?;
         if len - data_start < nbytes {
@@ -99,9 +134,9 @@ impl ArrayFeed {
             return Err(Error::malformed_at(path, ".npy data", data_start, detail));
         }
         if let Some(expected) = &input.shape {
-            let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| {
-                let own = if at == 0 { batch.map_or(own, |batch| batch.min(own)) } else { own };
-                expected.is_none_or(|expected| expected == own)
+            let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| match (expected, batch) {
+                (Some(expected), Some(batch)) if at == 0 => own == 0 || expected == batch && own.is_multiple_of(batch),
+                (expected, _) => expected.is_none_or(|expected| expected == own),
             };
             if expected.len() != array.shape.len() || !array.shape.iter().zip(expected).enumerate().all(axis_fits) {
                 let axes: Vec<String> = expected.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
@@ -127,6 +162,17 @@ impl ArrayFeed {
         let mut shape = self.shape.clone();
         shape.iter_mut().take(1).for_each(|axis| *axis = rows);
         self.bytes_of(&shape).map_or(u64::MAX, |(_, nbytes)| nbytes)
+    }
+
+    /// Bytes that so many rows take in memory when they are fed: strings are messages first, then tensors of `tstring`s.
+    pub(super) fn held_bytes(&self, rows: u64) -> u64 {
+        const STRING_BYTES: u64 = 24 + 2 * 6;
+        let stored = self.nbytes(rows);
+        if self.dtype != Dtype::String {
+            return stored;
+        }
+        let elements = self.shape.iter().skip(1).fold(rows, |product, &axis| product.saturating_mul(axis));
+        elements.saturating_mul(STRING_BYTES).saturating_add(stored.saturating_mul(4))
     }
 
     fn itemsize(&self) -> u64 {

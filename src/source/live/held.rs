@@ -80,7 +80,10 @@ where
             }
             Some(dtype) if way_to_bytes(dtype) == Way::None => Plan::Spill(Spilling::new(&mut builder, target, options)?),
             Some(dtype) => attempt(names, || {
-                let value = target.output();
+                let mut value = target.output();
+                if target.is_of_variable()? {
+                    value = builder.of("DeepCopy", &[value])?.into();
+                }
                 let handle = builder.of("GetSessionHandle", std::slice::from_ref(&value))?;
                 let shape = builder.node("Shape", |node| {
                     node.add_input(value);

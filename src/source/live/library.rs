@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::session::attempt;
 use crate::error::{Error, Result};
+use crate::staging::ScratchDir;
 
 /// Where the `tensorflow` crate looks for the library.
 const DIR: &str = "TENSORFLOW_DIR";
@@ -33,14 +34,17 @@ static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
 /// `TENSORFLOW_DIR`, the system's library path, and the package `tensorflow` of the `python3` on the `PATH`. Unless `logs` are
 /// wanted, or the environment says how much, TensorFlow writes nothing to standard error, nor does anybody while it is loaded.
 ///
-/// A program that has loaded the library through the `tensorflow` crate need not call this.
+/// A program that has loaded the library through the `tensorflow` crate says so with [`assume_loaded`] instead. Once one is loaded,
+/// asking for another changes nothing.
 ///
 /// # Errors
-/// [`Error::Unsupported`] where there is none, or it cannot be loaded.
+/// [`Error::Unsupported`] where there is none, or it cannot be loaded; [`Error::TensorFlow`] where it is no such library;
+/// [`Error::Io`].
 ///
 /// # Safety
-/// It changes environment variables of the process for a moment: no other thread may read or write the environment meanwhile
-/// except through [`mod@std::env`]; C libraries do, for time zones, names of hosts and the like.
+/// It sets `TENSORFLOW_DIR` while it works, and for good `TF_CPP_MIN_LOG_LEVEL`: no other thread may read or write the environment
+/// meanwhile except through [`mod@std::env`]; C libraries do, for time zones, names of hosts and the like. And nothing that was made
+/// through the `tensorflow` crate may be there: the crate would go on with the functions of another library.
 #[expect(unsafe_code, reason = "the obligations of changing the environment are the caller's")]
 pub unsafe fn load(library: Option<&Path>, logs: bool) -> Result<PathBuf> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,14 +53,14 @@ pub unsafe fn load(library: Option<&Path>, logs: bool) -> Result<PathBuf> {
     }
     let path = find(library)?;
     let refused = |why: String| Error::Unsupported { what: format!("the TensorFlow library {}", path.display()), detail: why };
-    let links = Links::new(&path).map_err(|error| refused(format!("links to it cannot be made: {error}")))?;
+    let links = links(&path)?;
     let before = env::var_os(DIR);
     // SAFETY: the caller vouches that no other thread looks at the environment but through the standard library, which locks it.
     unsafe {
         if !logs && env::var_os(LOG_LEVEL).is_none() {
             env::set_var(LOG_LEVEL, "3");
         }
-        env::set_var(DIR, links.0.path());
+        env::set_var(DIR, links.path());
     }
     let silence = (!logs).then(Silence::begin);
     let result = ::tensorflow::library::load();
@@ -75,17 +79,18 @@ pub unsafe fn load(library: Option<&Path>, logs: bool) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Sees to it that a library is loaded: by [`load`], or where the environment says where one is.
+/// Says that the program has loaded the library through the `tensorflow` crate. Where that is not so, what follows are errors.
+pub fn assume_loaded() {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+}
+
+/// Fails unless [`load`] or [`assume_loaded`] has been called.
 ///
 /// # Errors
 /// [`Error::Unsupported`].
 pub(crate) fn check_loaded() -> Result<()> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if loaded.is_none() {
-        ::tensorflow::library::load().map_err(|_| missing("no library has been loaded"))?;
-        *loaded = Some(PathBuf::new());
-    }
-    Ok(())
+    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    loaded.as_ref().map(|_| ()).ok_or_else(|| missing("no TensorFlow library has been loaded"))
 }
 
 fn missing(why: &str) -> Error {
@@ -159,19 +164,16 @@ impl Drop for Silence {
 }
 
 /// A private folder with links by the names under which the library is looked for.
-struct Links(tempfile::TempDir);
-
-impl Links {
-    fn new(library: &Path) -> std::io::Result<Self> {
-        let library = fs::canonicalize(library)?;
-        let dir = tempfile::tempdir()?;
-        symlink(&library, dir.path().join(format!("{}tensorflow{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX)))?;
-        for name in FRAMEWORK {
-            let framework = library.with_file_name(name);
-            if framework.is_file() {
-                symlink(framework, dir.path().join(name))?;
-            }
+fn links(library: &Path) -> Result<ScratchDir> {
+    let library = fs::canonicalize(library).map_err(Error::io("find", library))?;
+    let dir = ScratchDir::create_in(&env::temp_dir())?;
+    let link = |to: &Path, name: &str| symlink(to, dir.path().join(name)).map_err(Error::io("make a link in", dir.path()));
+    link(&library, &format!("{}tensorflow{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX))?;
+    for name in FRAMEWORK {
+        let framework = library.with_file_name(name);
+        if framework.is_file() {
+            link(&framework, name)?;
         }
-        Ok(Self(dir))
     }
+    Ok(dir)
 }

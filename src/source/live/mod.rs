@@ -26,6 +26,6 @@ mod wire;
 
 pub(crate) use dataset::open_dataset;
 pub(crate) use library::check_loaded;
-pub use library::load;
+pub use library::{assume_loaded, load};
 pub(crate) use model::{open_graph, open_signature};
 pub use output::{LiveTensor, SessionOutput};

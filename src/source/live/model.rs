@@ -114,7 +114,7 @@ impl Model {
     fn choose_outputs(&mut self) -> Result<()> {
         let mut chosen: Vec<Argument> = Vec::new();
         for name in &self.options.model.outputs {
-            let listed = self.signature.outputs.iter().find(|output| output.is_called(name)).cloned();
+            let listed = Argument::find(&self.signature.outputs, name).map(|at| self.signature.outputs[at].clone());
             let output = if let Some(output) = listed {
                 output
             } else {
@@ -160,7 +160,7 @@ impl Model {
         let mut feeds = Vec::new();
         for (name, path) in &self.wanted().feeds {
             let inputs = &self.signature.inputs;
-            let of_input = inputs.iter().find(|input| input.is_called(name));
+            let of_input = Argument::find(inputs, name).map(|at| &inputs[at]);
             let tensor = of_input.map_or(name, |input| &input.tensor);
             let mut graph = self.graph();
             let Some(target) = Target::find(&graph, tensor)? else {

@@ -5,19 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::tensorflow::{Graph, Session, Tensor, TensorType};
-use tempfile::TempDir;
 
-use super::feed::Lent;
+use super::feed::lend;
 use super::held::{Value, compute};
-use super::session::{Builder, Feed, Target, attempt, options};
+use super::session::{Builder, Feed, Target, attempt, options as session_options};
 use super::spill::Spill;
 use crate::convert::Converter;
 use crate::error::{Error, Result};
 use crate::model_options::ModelOptions;
 use crate::source::{Source, TensorReader};
 use crate::spec::TensorSpec;
+use crate::staging::ScratchDir;
 
 /// What an output is to be computed of, in a session of the caller's.
+///
+/// The library is loaded by [`load`](super::load), or by the program through the `tensorflow` crate. Each output that is computed adds
+/// some ten nodes to the graph, which stay; what changes from run to run is fed.
 ///
 /// ```no_run
 /// use mmconvert::live::{SessionOutput, tensorflow::{Graph, Session, SessionOptions, Tensor}};
@@ -36,14 +39,14 @@ use crate::spec::TensorSpec;
 pub struct SessionOutput<'a, 'g> {
     session: &'a Session,
     graph: &'g mut Graph,
-    name: String,
+    names: Vec<String>,
     feeds: Vec<Box<dyn Feed + 'a>>,
     options: ModelOptions,
 }
 
 impl fmt::Debug for SessionOutput<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionOutput").field("name", &self.name).field("feeds", &self.feeds.len()).finish_non_exhaustive()
+        f.debug_struct("SessionOutput").field("names", &self.names).field("feeds", &self.feeds.len()).finish_non_exhaustive()
     }
 }
 
@@ -52,16 +55,16 @@ impl<'a, 'g> SessionOutput<'a, 'g> {
     /// whose names start with `mmconvert/` are added to it.
     #[must_use]
     pub fn new(session: &'a Session, graph: &'g mut Graph, name: impl Into<String>) -> Self {
-        Self { session, graph, name: name.into(), feeds: Vec::new(), options: ModelOptions::new() }
+        Self { session, graph, names: vec![name.into()], feeds: Vec::new(), options: ModelOptions::new() }
     }
 
     /// The tensor for a placeholder, `x:0` or `x`.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where the graph has none of that name.
+    /// [`Error::BadRequest`] where the graph has none of that name, [`Error::TensorFlow`].
     pub fn feed<T: TensorType>(mut self, name: &str, tensor: &'a Tensor<T>) -> Result<Self> {
         let target = find(self.graph, name)?;
-        self.feeds.push(Box::new(Lent { target, tensor }));
+        self.feeds.push(lend(target, tensor)?);
         Ok(self)
     }
 
@@ -72,15 +75,30 @@ impl<'a, 'g> SessionOutput<'a, 'g> {
         self
     }
 
+    /// Another output of the same run: see [`compute_all`](Self::compute_all).
+    #[must_use]
+    pub fn and(mut self, name: impl Into<String>) -> Self {
+        self.names.push(name.into());
+        self
+    }
+
     /// Computes it, in one run of the session. The value stays where it is, on a GPU for example, until it is dropped.
     ///
     /// # Errors
     /// [`Error::BadRequest`] where the graph has no such output, [`Error::TensorFlow`] with what TensorFlow says,
-    /// [`Error::Unsupported`] for resources and variants.
+    /// [`Error::Unsupported`] for resources and variants, [`Error::Io`] where what cannot be cut cannot be written.
     pub fn compute(self) -> Result<LiveTensor<'a>> {
-        let target = find(self.graph, &self.name)?;
-        let values = compute(&self.session, self.graph, &[target], &[], &self.feeds, &self.options)?;
-        LiveTensor::of(values, &self.name)
+        self.compute_all()?.into_iter().next().ok_or_else(|| Error::bad_request("there is no output"))
+    }
+
+    /// Computes all of the outputs in one run of the session, in the order in which they were named.
+    ///
+    /// # Errors
+    /// As [`compute`](Self::compute).
+    pub fn compute_all(self) -> Result<Vec<LiveTensor<'a>>> {
+        let targets = self.names.iter().map(|name| find(self.graph, name)).collect::<Result<Vec<_>>>()?;
+        let values = compute(&self.session, self.graph, &targets, &[], &self.feeds, &self.options)?;
+        Ok(values.into_iter().zip(&self.names).map(|(value, name)| LiveTensor::of(value, name)).collect())
     }
 }
 
@@ -97,23 +115,22 @@ pub struct LiveTensor<'a> {
 #[derive(Debug)]
 enum Live<'a> {
     Held(Box<dyn TensorReader + 'a>),
-    Spilled { source: Source, _dir: TempDir },
+    Spilled { source: Source, _dir: ScratchDir },
 }
 
 impl<'a> LiveTensor<'a> {
-    fn of<S>(values: Vec<Value<S>>, name: &str) -> Result<Self>
+    fn of<S>(value: Value<S>, name: &str) -> Self
     where
         S: std::ops::Deref<Target = Session> + Send + Sync + 'a,
     {
-        let value = match values.into_iter().next() {
-            Some(Value::Held(held)) => Live::Held(held),
-            Some(Value::Spilled(spill)) => {
+        let value = match value {
+            Value::Held(held) => Live::Held(held),
+            Value::Spilled(spill) => {
                 let Spill { bundle, dir } = *spill;
                 Live::Spilled { source: Source { path: name.into(), container: Box::new(bundle) }, _dir: dir }
             }
-            None => return Err(Error::bad_request(format!("{name} was not computed"))),
         };
-        Ok(Self { value })
+        Self { value }
     }
 
     /// A tensor in memory. Of numbers nothing is copied; strings are written to a private folder in the system's directory for
@@ -122,19 +139,32 @@ impl<'a> LiveTensor<'a> {
     /// # Errors
     /// [`Error::TensorFlow`], [`Error::Io`].
     pub fn of_tensor<T: TensorType>(tensor: &'a Tensor<T>) -> Result<Self> {
+        Self::with_scratch(tensor, &ModelOptions::new())
+    }
+
+    /// As [`of_tensor`](Self::of_tensor), with a private folder in `scratch`.
+    ///
+    /// # Errors
+    /// As [`of_tensor`](Self::of_tensor).
+    pub fn of_tensor_in<T: TensorType>(tensor: &'a Tensor<T>, scratch: impl AsRef<Path>) -> Result<Self> {
+        Self::with_scratch(tensor, &ModelOptions::new().scratch(scratch))
+    }
+
+    fn with_scratch<T: TensorType>(tensor: &'a Tensor<T>, options: &ModelOptions) -> Result<Self> {
         const NAME: &str = "tensor";
         let mut graph = Graph::new();
         let (session, operation) = attempt(
             || "making a session for a tensor".into(),
             || {
                 let input = Builder::new(&mut graph).placeholder(T::data_type())?;
-                Ok((Session::new(&options()?, &graph)?, input))
+                Ok((Session::new(&session_options()?, &graph)?, input))
             },
         )?;
         let target = Target { name: NAME.into(), operation, index: 0 };
-        let feeds: [Box<dyn Feed + '_>; 1] = [Box::new(Lent { target: target.clone(), tensor })];
-        let values = compute(&Arc::new(session), &mut graph, &[target], &[], &feeds, &ModelOptions::new())?;
-        Self::of(values, NAME)
+        let feeds = [lend(target.clone(), tensor)?];
+        let values = compute(&Arc::new(session), &mut graph, &[target], &[], &feeds, options)?;
+        let value = values.into_iter().next().ok_or_else(|| Error::bad_request("nothing was computed"))?;
+        Ok(Self::of(value, NAME))
     }
 
     /// Dtype and shape.

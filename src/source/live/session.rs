@@ -58,6 +58,27 @@ impl Target {
         Output { operation: self.operation.clone(), index: self.index }
     }
 
+    /// Whether its value lies in the memory of a TensorFlow 1 variable, which others may write to after it was computed.
+    pub(super) fn is_of_variable(&self) -> Outcome<bool> {
+        /// What hands on the memory of its input.
+        const HAND_ON: &[&str] =
+            &["Identity", "RefIdentity", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient", "CheckNumerics"];
+        const VARIABLES: &[&str] = &["Variable", "VariableV2", "TemporaryVariable", "Assign", "AssignAdd", "AssignSub"];
+        const MOST: usize = 1000;
+        let mut node = self.operation.clone();
+        for _ in 0..MOST {
+            let kind = node.op_type()?;
+            if VARIABLES.contains(&&kind[..]) || kind.starts_with("Scatter") {
+                return Ok(true);
+            }
+            if !HAND_ON.contains(&&kind[..]) || node.num_inputs() == 0 {
+                return Ok(false);
+            }
+            node = node.input(0).0;
+        }
+        Ok(true)
+    }
+
     /// What TensorFlow knows of it before it is computed: its dtype and its shape.
     ///
     /// # Errors

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use ::tensorflow::{Operation, SessionRunArgs, Tensor};
-use tempfile::TempDir;
 
 use super::session::{Builder, Target, attempt, text};
 use crate::budget::Limits;
@@ -11,13 +10,14 @@ use crate::error::{Error, Result};
 use crate::model_options::ModelOptions;
 use crate::source::Container;
 use crate::source::bundle::Bundle;
+use crate::staging::ScratchDir;
 
 /// The name of the tensor in its checkpoint.
 const NAME: &str = "tensor";
 
 /// A tensor that is to be written.
 pub(super) struct Spilling {
-    dir: TempDir,
+    dir: ScratchDir,
     save: Operation,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Spilling {
 #[derive(Debug)]
 pub(super) struct Spill {
     pub(super) bundle: Bundle,
-    pub(super) dir: TempDir,
+    pub(super) dir: ScratchDir,
 }
 
 impl Spilling {
@@ -34,8 +34,7 @@ impl Spilling {
     /// # Errors
     /// [`Error::Io`] when there can be no folder, [`Error::TensorFlow`].
     pub(super) fn new(builder: &mut Builder<'_>, target: &Target, options: &ModelOptions) -> Result<Self> {
-        let parent = options.scratch.clone().unwrap_or_else(std::env::temp_dir);
-        let dir = tempfile::Builder::new().prefix(".mmconvert-").tempdir_in(&parent).map_err(Error::io("make a folder in", &parent))?;
+        let dir = ScratchDir::create_in(&options.scratch.clone().unwrap_or_else(std::env::temp_dir))?;
         let prefix = Self::prefix(&dir)?;
         let save = attempt(
             || format!("preparing to write {}", target.name),
@@ -56,7 +55,7 @@ impl Spilling {
         Ok(Self { dir, save })
     }
 
-    fn prefix(dir: &TempDir) -> Result<String> {
+    fn prefix(dir: &ScratchDir) -> Result<String> {
         let prefix: PathBuf = dir.path().join(NAME);
         let refused =
             |prefix: PathBuf| Error::bad_request(format!("{}: a folder for temporary files has to have a name in UTF-8", prefix.display()));

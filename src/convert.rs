@@ -17,7 +17,7 @@ use crate::mmap;
 use crate::options::{Layout, Options, Progress, Strings};
 use crate::rows::Rows;
 use crate::source::{Source, Tensor, TensorReader, Verified};
-use crate::staging::{StagedFile, publish_all};
+use crate::staging::{StagedFile, check_target, publish_all};
 use crate::view::MmapArray;
 
 /// What a conversion did.
@@ -311,6 +311,10 @@ impl<'a> Converter<'a> {
         let options = self.options.settled();
         if let Some(pass) = self.pass(&options)? {
             return self.execute_pass(&pass, path, &options, started, view);
+        }
+        // Before something is computed for it.
+        if options.strings != Strings::Offsets {
+            check_target(path, options.existing())?;
         }
         self.with_jobs(&options, |jobs| {
             let mut staged = Vec::with_capacity(jobs.len());

@@ -77,5 +77,6 @@ pub use rows::Rows;
 pub use source::live;
 pub use source::{Name, Source, Tensor, TensorInfo, Verified};
 pub use spec::{ShapeText, TensorSpec};
+pub use staging::abandon;
 pub use view::MmapArray;
 pub use writer::{ArrayBuilder, ArrayWriter};

@@ -53,11 +53,24 @@ pub(crate) struct StagedFile {
 #[derive(Debug)]
 struct TemporaryName(Option<PathBuf>);
 
+/// The hidden names that there are now.
+static HIDDEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
 impl Drop for TemporaryName {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
             remove(path);
+            Self::forget(path);
         }
+    }
+}
+
+/// Removes what outputs that are not complete have in the file system, for a program that ends at once: everything that unwinding or
+/// dropping would remove. What is still being worked on fails.
+pub fn abandon() {
+    let hidden = std::mem::take(&mut *HIDDEN.lock().unwrap_or_else(PoisonError::into_inner));
+    for path in hidden {
+        remove(&path);
     }
 }
 
@@ -72,7 +85,12 @@ fn remove(path: &Path) {
 
 impl TemporaryName {
     fn new(path: PathBuf) -> Self {
+        HIDDEN.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
         Self(Some(path))
+    }
+
+    fn forget(path: &Path) {
+        HIDDEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != path);
     }
 
     fn path(&self) -> &Path {
@@ -81,7 +99,9 @@ impl TemporaryName {
 
     /// The name belongs to somebody else now.
     fn keep(mut self) {
-        self.0 = None;
+        if let Some(path) = self.0.take() {
+            Self::forget(&path);
+        }
     }
 }
 
@@ -260,7 +280,7 @@ fn rename(from: &Path, to: &Path, existing: Existing, calls: Calls) -> io::Resul
 }
 
 /// Resolves links and refuses what must not or cannot be replaced.
-fn check_target(target: &Path, existing: Existing) -> Result<PathBuf> {
+pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf> {
     if target.file_name().is_none() {
         return Err(Error::bad_request(format!("{} is no name for a file", target.display())));
     }

@@ -305,6 +305,50 @@ class Computed(unittest.TestCase):
             ],
         )
 
+    def test_models_that_begin_and_remember(self):
+        vocabulary = self.write("words.txt", b"zero\none\ntwo\n")
+
+        class Model(tf.Module):
+            def __init__(self):
+                self.runs = tf.Variable(0)
+                words = tf.lookup.TextFileInitializer(vocabulary, tf.string, 0, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER)
+                self.table = tf.lookup.StaticHashTable(words, -1)
+
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="words")])
+            def serve(self, words):
+                found = self.table.lookup(words)
+                small = tf.cast(tf.cast(found, tf.float32), tf.dtypes.experimental.float8_e4m3fn)
+                runs = self.runs.assign_add(1)
+                return {"found": found, "small": small, "runs": tf.fill(tf.shape(found), runs), "text": tf.strings.as_string(found * 10)}
+
+        model, path = Model(), self.path("model")
+        tf.saved_model.save(model, path, signatures=model.serve)
+        os.remove(vocabulary)
+        words = RNG.choice(np.array([b"zero", b"one", b"two", b"three"]), below(100, 20))
+        found = np.array([{b"zero": 0, b"one": 1, b"two": 2}.get(word, -1) for word in words])
+        feed, batch = f"--feed=words={self.save(words)}", below(30, 1)
+        wanted = {
+            "found": found,
+            "small": found.astype(tf.dtypes.experimental.float8_e4m3fn.as_numpy_dtype),
+            "text": np.array([str(number * 10) for number in found], "S"),
+        }
+        self.convert(path, feed, wanted={**wanted, "runs": np.ones(len(words), np.int32)})
+        # Every batch once, also where strings have to be looked at before they are converted.
+        self.convert(path, feed, "--batch", batch, wanted={**wanted, "runs": (np.arange(len(words)) // batch + 1).astype(np.int32)})
+        self.refused(2, path, "--output", "found", says="the input words (string) is missing")
+        self.refused(2, path, "--output", "found", feed, feed, says="fed twice")
+
+    def test_no_rows(self):
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.identity(tf1.placeholder(tf.float32, [None, 3], name="x"), name="same")
+        path = self.write("graph.pb", graph.as_graph_def().SerializeToString())
+        nothing = np.zeros((0, 3), np.float32)
+        self.convert(path, f"--feed=x={self.save(nothing)}", "--batch", 5, wanted={"same:0": nothing})
+        dataset = tf.data.Dataset.range(9).filter(lambda number: number < 0).map(lambda number: (number, tf.fill([3, 2], 1.5))).batch(4)
+        path = self.write("dataset.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
+        self.convert(path, wanted={"0": np.zeros(0, np.int64), "1": np.zeros((0, 3, 2), np.float32)})
+
     def test_real_models(self):
         self.refused(1, os.path.join(DATA, "savedmodel/two_shards"), "--signature", "serving_default", says="TRTEngineOp")
         for name in ["half_plus_two", "half_plus_two_tf2", "regression"]:
@@ -450,6 +494,20 @@ class Computed(unittest.TestCase):
         tensor.float_val.append(1)
         tensor.tensor_shape.dim[0].size = 1 << 40
         self.refused(4, self.write("splat.pb", definition.SerializeToString()), says="constants")
+        endless = tf.Graph()
+        with endless.as_default():
+
+            @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+            def function(x):
+                return x + 1
+
+            function(tf.constant(1.0))
+        definition = endless.as_graph_def()
+        call = definition.library.function[0].node_def.add(name="again", op=definition.library.function[0].signature.name)
+        call.input.append("x")
+        self.refused(3, self.write("endless.pb", definition.SerializeToString()), says="calls itself")
+        definition = graph.as_graph_def()
+        tensor = definition.node[0].attr["value"].tensor
         tensor.dtype = 77
         self.refused(3, self.write("dtype.pb", definition.SerializeToString()), says="dtype 77")
 
@@ -491,6 +549,13 @@ class Computed(unittest.TestCase):
             tf.linalg.matmul(x, tf.random.normal([100, 30000]), name="y")
         path = self.write("graph.pb", graph.as_graph_def().SerializeToString())
         feed = f"--feed=x={self.save(np.zeros((20000, 100), np.float32))}"
+        # A run of TensorFlow's that never ends is not waited for.
+        dataset = tf.data.Dataset.range(10**12).filter(lambda number: number < 0)
+        endless = self.write("endless.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
+        before = sorted(os.listdir(self.dir))
+        code = run("convert", endless, "-o", self.path("y/"), *LIBRARY, kill=(3, signal.SIGTERM), expect=None)
+        self.assertEqual(code, 143)
+        self.assertEqual(sorted(os.listdir(self.dir)), before)
         for number in [signal.SIGINT, signal.SIGKILL]:
             before = sorted(os.listdir(self.dir))
             run("convert", path, "y", feed, "--batch", 100, "-o", self.path("y.npy"), *LIBRARY, kill=(2, number), expect=None)

@@ -55,7 +55,9 @@ fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, name: &str
     }
     let of_tensors = |stats: &Stats| stats.tensor.as_ref().is_some_and(|tensor| tensor.value.dtype() == Dtype::String);
     let is_tensor = feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Tensor);
-    let tensor = if of_tensors(stats) { BytesAs::Strings { in_tensors: true } } else { BytesAs::Tensor };
+    let are_strings =
+        of_tensors(stats) || stats.tensor.is_none() && is_tensor && feature.declared.as_ref().is_some_and(|d| d.dtype == Dtype::String);
+    let tensor = if are_strings { BytesAs::Strings { in_tensors: true } } else { BytesAs::Tensor };
     if is_tensor {
         return Some(tensor);
     }
@@ -367,7 +369,7 @@ impl Resolver<'_> {
     }
 
     fn tensor(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
-        let Some(tensor) = &stats.tensor else { return Err(self.refused(name, "its values are no serialized tensors")) };
+        let Some(tensor) = &stats.tensor else { return self.no_tensors(feature, name) };
         let by_rows = self.wanted().ragged_of(name).is_some() || self.wanted().flatten || is_flat(feature);
         if let Some(rest) = if by_rows { self.rest(stats, name)? } else { None } {
             let spec = Self::spec(name, tensor.value.dtype(), rest)?;
@@ -383,6 +385,19 @@ impl Resolver<'_> {
         }
         let first = stats.counts.as_ref().map_or(1, |counts| counts.value);
         Ok(Shaped { item: Item::Tensor, spec: tensor.value.clone(), is_row: first == 1, first, most: stats.most })
+    }
+
+    /// What tensors would be of which there is none: as somebody says.
+    fn no_tensors(&self, feature: &Feature, name: &str) -> Result<Shaped> {
+        let Some(declared) = feature.declared.as_ref().filter(|declared| self.survey.records == 0 && declared.encoding == Encoding::Tensor)
+        else {
+            return Err(self.refused(name, "its values are no serialized tensors"));
+        };
+        let shape: Option<Vec<u64>> = declared.shape.iter().copied().collect();
+        let shape = shape.ok_or_else(|| self.refused(name, "there are no elements, and nothing else says how long all of its axes are"))?;
+        let spec = Self::spec(name, declared.dtype, shape)?;
+        let item = if declared.flat { Item::TensorRows } else { Item::Tensor };
+        Ok(Shaped { item, spec, is_row: !declared.flat, first: 0, most: 0 })
     }
 
     /// The shape of a row of the tensors that are values; `None` for those without axes.

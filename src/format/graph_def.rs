@@ -3,6 +3,8 @@
 //! Source: `tensorflow/core/framework/graph.proto`, `node_def.proto`, `attr_value.proto`, `function.proto`, and
 //! `tensorflow/core/protobuf/meta_graph.proto`.
 
+use std::collections::{HashMap, HashSet};
+
 use super::bundle::parse_shape_with_unknown;
 use super::proto::{Field, Fields, Value};
 use super::tensor_proto::TensorProto;
@@ -55,6 +57,9 @@ impl<'a> Node<'a> {
         if !is_text(node.name) || !is_text(node.op) {
             return Err(ParseError::new(base, NODE, format!("name {:?} and op {:?}, expected text", node.name, node.op)));
         }
+        if node.op == "Abort" {
+            return Err(ParseError::new(base, NODE, format!("{:?} is an operation that ends the process", node.name)));
+        }
         Ok(node)
     }
 
@@ -72,6 +77,38 @@ impl<'a> Node<'a> {
     pub(crate) fn placeholder(&self) -> (Option<Dtype>, Option<Vec<Option<u64>>>) {
         let dtype = self.attr("dtype").and_then(attr_type).and_then(Dtype::from_code);
         (dtype, self.attr("shape").and_then(attr_shape))
+    }
+
+    /// The functions that its attributes name.
+    fn functions(&self) -> Result<Vec<&'a str>, ParseError> {
+        let mut names = Vec::new();
+        let mut add = |function: &Field<'a>| -> Result<(), ParseError> {
+            for part in function.message(ATTR)? {
+                let part = part?;
+                if part.number == 1 {
+                    names.push(text(&part, ATTR)?);
+                }
+            }
+            Ok(())
+        };
+        for (_, value, _) in &self.attrs {
+            for field in value.clone() {
+                let field = field?;
+                match field.number {
+                    10 => add(&field)?,
+                    1 => {
+                        for item in field.message(ATTR)? {
+                            let item = item?;
+                            if item.number == 9 {
+                                add(&item)?;
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(names)
     }
 
     /// Checks what is in its attributes; returns how many bytes its constants say they have.
@@ -283,15 +320,23 @@ fn check_tensor(field: &Field<'_>, depth: usize) -> Result<u64, ParseError> {
 /// As [`Node::check`].
 pub(crate) fn check_library(bytes: &[u8], base: usize) -> Result<u64, ParseError> {
     let mut claimed = 0u64;
+    // What functions call, by their names.
+    let mut calls: HashMap<&str, Vec<&str>> = HashMap::new();
     for function in Fields::new(bytes, base, FUNCTION) {
         let function = function?;
         if function.number != 1 {
             continue;
         }
+        let (mut name, mut called) = ("", Vec::new());
         for part in function.message(FUNCTION)? {
             let part = part?;
             match (part.number, part.value) {
-                (3, Value::Bytes(node, at)) => claimed = claimed.saturating_add(Node::parse(node, at)?.check()?),
+                (3, Value::Bytes(node, at)) => {
+                    let node = Node::parse(node, at)?;
+                    claimed = claimed.saturating_add(node.check()?);
+                    called.push(node.op);
+                    called.extend(node.functions()?);
+                }
                 (5, Value::Bytes(..)) => claimed = claimed.saturating_add(check_entry(&part, 0)?),
                 // The arguments: a map of numbers to maps of attributes.
                 (7, Value::Bytes(..)) => {
@@ -301,12 +346,52 @@ pub(crate) fn check_library(bytes: &[u8], base: usize) -> Result<u64, ParseError
                         }
                     }
                 }
-                (1, Value::Bytes(..)) => claimed = claimed.saturating_add(check_op(part.message(FUNCTION)?)?),
+                (1, Value::Bytes(..)) => {
+                    for field in part.message(FUNCTION)? {
+                        let field = field?;
+                        if field.number == 1 {
+                            name = text(&field, FUNCTION)?;
+                        }
+                    }
+                    claimed = claimed.saturating_add(check_op(part.message(FUNCTION)?)?);
+                }
                 _ => {}
             }
         }
+        calls.insert(name, called);
     }
-    Ok(claimed)
+    match circle(&calls) {
+        // TensorFlow would put such a function into itself until the stack ends.
+        Some(name) => Err(ParseError::new(base, FUNCTION, format!("the function {name:?} calls itself"))),
+        None => Ok(claimed),
+    }
+}
+
+/// A function that calls itself, directly or by others.
+fn circle<'a>(calls: &HashMap<&'a str, Vec<&'a str>>) -> Option<&'a str> {
+    let mut ended: HashSet<&str> = HashSet::new();
+    for &start in calls.keys() {
+        // Functions that are being gone through, each with how far.
+        let mut path: Vec<(&str, usize)> = vec![(start, 0)];
+        let mut is_open: HashSet<&str> = HashSet::from([start]);
+        while let Some((name, at)) = path.last_mut() {
+            let Some(&next) = calls.get(name).and_then(|called| called.get(*at)) else {
+                is_open.remove(name);
+                ended.insert(name);
+                path.pop();
+                continue;
+            };
+            *at += 1;
+            if is_open.contains(next) {
+                return Some(next);
+            }
+            if calls.contains_key(next) && !ended.contains(next) {
+                is_open.insert(next);
+                path.push((next, 0));
+            }
+        }
+    }
+    None
 }
 
 /// Checks an `OpDef`: its attributes have values by default, and values that are allowed.
@@ -436,4 +521,88 @@ pub(crate) fn tags(bytes: &[u8], base: usize) -> Result<Vec<String>, ParseError>
         }
     }
     Ok(tags)
+}
+
+/// The nodes that restore variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Saver {
+    /// The tensor that is the prefix of the variables' files.
+    pub(crate) filename: String,
+    /// The node that restores.
+    pub(crate) restore: String,
+}
+
+/// Parses a `SaverDef` (`tensorflow/core/protobuf/saver.proto`); `None` for one that restores nothing.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn saver(bytes: &[u8], base: usize) -> Result<Option<Saver>, ParseError> {
+    const WHAT: &str = "saver";
+    let mut saver = Saver { filename: String::new(), restore: String::new() };
+    for field in Fields::new(bytes, base, WHAT) {
+        let field = field?;
+        match field.number {
+            1 => text(&field, WHAT)?.clone_into(&mut saver.filename),
+            3 => text(&field, WHAT)?.clone_into(&mut saver.restore),
+            _ => {}
+        }
+    }
+    Ok(Some(saver).filter(|saver| !saver.filename.is_empty() && !saver.restore.is_empty()))
+}
+
+/// Parses an entry of the map of collections of a `MetaGraphDef`: its name, and the nodes if it is one of nodes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn collection(bytes: &[u8], base: usize) -> Result<(String, Vec<String>), ParseError> {
+    const WHAT: &str = "collection";
+    let (mut name, mut nodes) = (String::new(), Vec::new());
+    for field in Fields::new(bytes, base, WHAT) {
+        let field = field?;
+        match field.number {
+            1 => text(&field, WHAT)?.clone_into(&mut name),
+            2 => {
+                for list in field.message(WHAT)?.filter(|list| list.as_ref().map_or(true, |list| list.number == 1)) {
+                    for value in list?.message(WHAT)? {
+                        let value = value?;
+                        if value.number == 1 {
+                            nodes.push(text(&value, WHAT)?.to_owned());
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((name, nodes))
+}
+
+/// Parses an `AssetFileDef`: the tensor that is told the path, and the name of the file.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn asset(bytes: &[u8], base: usize) -> Result<(String, String), ParseError> {
+    const WHAT: &str = "asset";
+    let (mut tensor, mut name) = (String::new(), String::new());
+    for field in Fields::new(bytes, base, WHAT) {
+        let field = field?;
+        match field.number {
+            1 => {
+                for part in field.message(WHAT)? {
+                    let part = part?;
+                    if part.number == 1 {
+                        text(&part, WHAT)?.clone_into(&mut tensor);
+                    }
+                }
+            }
+            2 => text(&field, WHAT)?.clone_into(&mut name),
+            _ => {}
+        }
+    }
+    // It names a file in its folder, and none elsewhere.
+    let is_inside = std::path::Path::new(&name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    if !is_inside || name.contains('\0') {
+        return Err(ParseError::new(base, WHAT, format!("{name:?} is no file in the folder of assets")));
+    }
+    Ok((tensor, name))
 }

@@ -117,7 +117,7 @@ impl Driver for SavedModel {
         let model = saved_model::SavedModel::open(dir)?;
         let variables = model.variables().map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default())).transpose()?;
         if options.model.wants_model() {
-            return open_signature(&model, variables.as_ref(), options);
+            return open_signature(model, variables.as_ref(), options);
         }
         Ok(match variables {
             Some(bundle) => Box::new(bundle.with_signatures(model.signatures())),
@@ -127,11 +127,12 @@ impl Driver for SavedModel {
 }
 
 /// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
-fn open_signature(model: &saved_model::SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
-    let signature = model.signature(options.model.signature.as_deref())?;
+fn open_signature(model: saved_model::SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
+    model.signature(options.model.signature.as_deref())?;
     model.check_graph(options.budget().as_bytes())?;
     variables.map(Bundle::check_all).transpose()?;
-    live::open_signature(model, signature, model.files(variables), options)
+    let files = model.files(variables);
+    live::open_signature(model, files, options)
 }
 
 /// A V2 checkpoint: its prefix, its `.index`, one of its shards, or a directory that holds it.

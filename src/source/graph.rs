@@ -62,7 +62,7 @@ impl Driver for GraphDef {
 /// Without a library it is told what stands in the file.
 fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
     match live::check_loaded() {
-        Ok(()) => live::open_graph(&file, options),
+        Ok(()) => live::open_graph(file, options),
         Err(why) => Ok(Box::new(Listing::of_graph(file, &why))),
     }
 }

@@ -6,7 +6,6 @@ use super::Container;
 use super::graph::{DatasetGraph, GraphFile};
 use super::saved_model::SavedModel;
 use crate::error::{Error, Result};
-use crate::format::graph_def::Signature;
 use crate::options::Options;
 
 /// # Errors
@@ -15,7 +14,7 @@ pub(crate) fn check_loaded() -> Result<()> {
     Err(missing())
 }
 
-pub(crate) fn open_graph(_: &GraphFile, _: &Options) -> Result<Box<dyn Container>> {
+pub(crate) fn open_graph(_: GraphFile, _: &Options) -> Result<Box<dyn Container>> {
     Err(missing())
 }
 
@@ -23,7 +22,7 @@ pub(crate) fn open_dataset(_: &DatasetGraph, _: &Options) -> Result<Box<dyn Cont
     Err(missing())
 }
 
-pub(crate) fn open_signature(_: &SavedModel, _: &Signature, _: Vec<PathBuf>, _: &Options) -> Result<Box<dyn Container>> {
+pub(crate) fn open_signature(_: SavedModel, _: Vec<PathBuf>, _: &Options) -> Result<Box<dyn Container>> {
     Err(missing())
 }
 

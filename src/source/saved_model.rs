@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::bundle;
 use super::graph::check_graph;
-use super::outline::{Outer, OuterValue, Outline};
+use super::outline::{Outer, OuterValue, Outline, read_range};
 use crate::error::{Error, Result};
-use crate::format::graph_def::{self, Signature};
+use crate::format::graph_def::{self, Saver, Signature};
+use crate::options::Options;
+use crate::paths::Stamp;
 use crate::spec::memory_len;
 
 /// The file that makes a directory a SavedModel.
@@ -21,6 +23,8 @@ const SERVE: &str = "serve";
 /// The signature that is taken where none is named.
 const DEFAULT_SIGNATURE: &str = "serving_default";
 const WHAT: &str = "SavedModel message";
+/// The signature that has the node to be run before a model is used.
+const INIT_OP: &str = "__saved_model_init_op";
 /// A signature is names and shapes.
 const MOST_SIGNATURE: u64 = 16 << 20;
 
@@ -28,7 +32,8 @@ const MOST_SIGNATURE: u64 = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct SavedModel {
     pub(crate) dir: PathBuf,
-    pb: PathBuf,
+    pub(crate) pb: PathBuf,
+    stamp: Stamp,
     graphs: Vec<MetaGraph>,
 }
 
@@ -39,6 +44,17 @@ struct MetaGraph {
     signatures: Vec<Signature>,
     /// Where its `GraphDef` lies.
     graphs: Vec<Range<u64>>,
+    startup: Startup,
+}
+
+/// What makes a graph ready to be used.
+#[derive(Debug, Default)]
+pub(crate) struct Startup {
+    pub(crate) saver: Option<Saver>,
+    /// The node that is run once, after variables have been restored.
+    pub(crate) init: Option<String>,
+    /// Tensors that are fed the paths of files in `assets`, and the names of these.
+    pub(crate) assets: Vec<(String, String)>,
 }
 
 impl SavedModel {
@@ -70,7 +86,8 @@ impl SavedModel {
             let len = file.metadata().map_or(0, |metadata| metadata.len());
             return Err(Error::malformed(&pb, WHAT, format!("no graph in {len} bytes")));
         }
-        Ok(Self { dir: dir.to_owned(), pb, graphs })
+        let stamp = Stamp::of(&file).map_err(Error::io("look at", &pb))?;
+        Ok(Self { dir: dir.to_owned(), pb, stamp, graphs })
     }
 
     /// The prefix of its variables, if it has any.
@@ -89,9 +106,26 @@ impl SavedModel {
         self.graphs.iter().find(|graph| graph.tags.iter().any(|tag| tag == SERVE)).unwrap_or(&self.graphs[0])
     }
 
-    /// The tags by which its graph is found.
-    pub(crate) fn tags(&self) -> &[String] {
-        &self.graph().tags
+    /// What makes its graph ready to be used.
+    pub(crate) fn startup(&self) -> &Startup {
+        &self.graph().startup
+    }
+
+    /// Its graph, as a `GraphDef`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for one that is larger than the memory, [`Error::Malformed`] if the file was written to since it was opened,
+    /// [`Error::Io`].
+    pub(crate) fn read_graph(&self, options: &Options) -> Result<Vec<u8>> {
+        let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
+        let mut graph = Vec::new();
+        // What comes in parts is merged, and a message is merged by what follows it.
+        for range in &self.graph().graphs {
+            let part = read_range(&file, &self.pb, range, options.budget().as_bytes())?;
+            if graph.is_empty() { graph = part } else { graph.extend_from_slice(&part) }
+        }
+        self.stamp.check(&file, &self.pb)?;
+        Ok(graph)
     }
 
     pub(crate) fn signatures(&self) -> &[Signature] {
@@ -135,6 +169,7 @@ impl MetaGraph {
     fn read(file: &File, path: &Path, range: Range<u64>) -> Result<Self> {
         let mut outline = Outline::new(file, path, WHAT, range);
         let mut graph = Self::default();
+        let (mut main_op, mut legacy) = (None, None);
         while let Some(field) = outline.next_field()? {
             let OuterValue::Bytes(range) = field.value else { continue };
             let base = memory_len(range.start);
@@ -144,17 +179,38 @@ impl MetaGraph {
                     graph.tags.append(&mut graph_def::tags(&bytes, base).map_err(|error| error.in_file(path))?);
                 }
                 2 => graph.graphs.push(range),
+                3 => {
+                    let bytes = outline.read(&range, MOST_SIGNATURE)?;
+                    graph.startup.saver = graph_def::saver(&bytes, base).map_err(|error| error.in_file(path))?;
+                }
+                4 => {
+                    // Collections of TensorFlow 1 may be long, and only these matter.
+                    let bytes = outline.read(&range, MOST_SIGNATURE)?;
+                    let (name, nodes) = graph_def::collection(&bytes, base).map_err(|error| error.in_file(path))?;
+                    match &name[..] {
+                        "saved_model_main_op" => main_op = nodes.into_iter().next(),
+                        "legacy_init_op" => legacy = nodes.into_iter().next(),
+                        _ => {}
+                    }
+                }
                 5 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
                     let signature = Signature::parse(&bytes, base).map_err(|error| error.in_file(path))?;
-                    // TensorFlow's own, which only makes variables.
-                    if signature.name != "__saved_model_init_op" {
+                    // TensorFlow's own, which makes a model ready.
+                    if signature.name == INIT_OP {
+                        graph.startup.init = signature.outputs.into_iter().next().map(|output| output.tensor);
+                    } else {
                         graph.signatures.push(signature);
                     }
+                }
+                6 => {
+                    let bytes = outline.read(&range, MOST_SIGNATURE)?;
+                    graph.startup.assets.push(graph_def::asset(&bytes, base).map_err(|error| error.in_file(path))?);
                 }
                 _ => {}
             }
         }
+        graph.startup.init = graph.startup.init.or(main_op).or(legacy);
         graph.signatures.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(graph)
     }

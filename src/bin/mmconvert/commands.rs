@@ -17,7 +17,8 @@ use crate::render::{self, Stdout, note};
 use crate::{Outcome, progress, signals};
 
 /// Opens a source. One that TensorFlow computes gets it; where it `is_listed` only, it is told as far as that goes without.
-fn open(path: &Path, format: Option<&str>, options: &Options, model: &Model, common: &Common, is_listed: bool) -> Result<Source> {
+fn open(source: (&Path, Option<&str>), options: &Options, model: &Model, common: &Common, is_listed: bool) -> Result<Source> {
+    let (path, format) = source;
     let is_needed = Source::needs_tensorflow(path, format, options)?;
     let missing = if is_needed { load_tensorflow(model.tensorflow.as_deref(), common).err() } else { None };
     let source = match (Source::open_with(path, format, options), missing) {
@@ -44,6 +45,7 @@ fn load_tensorflow(library: Option<&Path>, common: &Common) -> Result<()> {
     if common.verbose {
         note(&format!("TensorFlow: {}", path.display()));
     }
+    signals::end_while_computing();
     Ok(())
 }
 
@@ -70,10 +72,9 @@ fn model(args: &Model, source: (&Path, Option<&str>), names: &[OsString], scratc
     }
     let with = |model: ModelOptions, names: &[OsString]| names.iter().fold(model, |model, name| model.output(name.to_string_lossy()));
     model = with(model, &args.outputs);
-    // Names alone make nobody run a model: those of variables are meant. A pattern is for all there are.
+    // Names alone make nobody run a model: those of variables are meant.
     let is_computed = Source::needs_tensorflow(source.0, source.1, &Options::new().model(model.clone()))?;
-    let has_pattern = names.iter().any(|name| name.as_bytes().contains(&b'*'));
-    Ok(if is_computed && !has_pattern { with(model, names) } else { model })
+    Ok(if is_computed { with(model, names) } else { model })
 }
 
 /// The directory that an output will be in, or the nearest one above it that is there.
@@ -160,7 +161,7 @@ fn with_form(options: Options, form: &Form) -> Options {
 /// `mmconvert ls`.
 pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
     let options = Options::new().records(records(&args.records)).model(model(&args.model, args.source.named(), &args.names, None)?);
-    let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, true)?;
+    let source = open(args.source.named(), &options, &args.model, common, true)?;
     // What is not known before is looked for first.
     let is_empty = source.is_empty()?;
     // All tensors are listed one by one, so that a million of them take no memory beyond the index.
@@ -212,7 +213,7 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
 /// `mmconvert info`.
 pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
     let options = options(&args.resources, &args.records).model(model(&args.model, args.source.named(), args.name.as_slice(), None)?);
-    let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, args.name.is_none())?;
+    let source = open(args.source.named(), &options, &args.model, common, args.name.is_none())?;
     let mut facts = render::source_facts(&source);
     if let Some(name) = &args.name {
         tensor_info(&source.tensor(name.as_bytes())?, &options, &mut facts)?;
@@ -285,7 +286,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let options =
         options(&args.resources, &args.records).model(model(&args.model, args.source.named(), &args.names, nearest_directory(&args.out))?);
     let options = with_form(options, &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
-    let source = open(&args.source.path, args.source.format.as_deref(), &options, &args.model, common, false)?;
+    let source = open(args.source.named(), &options, &args.model, common, false)?;
     let names: Vec<&[u8]> = [bytes(&args.names), bytes(&args.model.outputs)].concat();
     let tensors = source.select(&names)?;
     warn(&source, common);
@@ -456,7 +457,7 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     }
     let options = options(&args.resources, &args.records).records(wanted).strings(args.strings).cancel(cancel);
     let options = options.model(model(&args.model, (&args.against, args.format.as_deref()), args.name.as_slice(), None)?);
-    let source = open(&args.against, args.format.as_deref(), &options, &args.model, common, false)?;
+    let source = open((&args.against, args.format.as_deref()), &options, &args.model, common, false)?;
     warn(&source, common);
     let mut results = Vec::new();
     let mut different = false;

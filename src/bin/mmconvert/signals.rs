@@ -3,10 +3,15 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#[cfg(feature = "tensorflow")]
+use std::time::{Duration, Instant};
 
 use mmconvert::{CancelToken, Error, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
+
+#[cfg(feature = "tensorflow")]
+use crate::{args::ColorMode, render};
 
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
@@ -22,6 +27,30 @@ pub(crate) fn cancel_on_signals(token: &CancelToken) -> Result<()> {
         flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
     };
     register().map_err(|source| Error::Io { action: "handle signals for", path: "mmconvert".into(), source })
+}
+
+/// Ends the program where a signal has come and TensorFlow goes on computing: nothing can stop that.
+#[cfg(feature = "tensorflow")]
+#[expect(unsafe_code, reason = "an end without the destructors of what is still running")]
+pub(crate) fn end_while_computing() {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const LOOK_UP: Duration = Duration::from_millis(100);
+    std::thread::spawn(|| {
+        let mut began: Option<Instant> = None;
+        loop {
+            std::thread::sleep(LOOK_UP);
+            match received().filter(|_| mmconvert::live::is_computing()) {
+                None => began = None,
+                Some(signal) if began.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
+                    mmconvert::abandon();
+                    render::error(&Error::Cancelled, ColorMode::Never);
+                    // SAFETY: nothing of ours runs any more; what outputs had in the file system has been removed.
+                    unsafe { libc::_exit(128 + i32::from(signal)) };
+                }
+                Some(_) => {}
+            }
+        }
+    });
 }
 
 /// The number of the signal that came.

@@ -24,7 +24,7 @@ use crate::plan::{MAX_BEHIND_BUFFERS, Memory, Resources, Shares};
 use crate::rows::Rows;
 use crate::sink::{NpySink, PrivateFile};
 use crate::source::Verified;
-use crate::source::records::{Feature, Key, Locator, RecordContainer, RecordSet, Survey};
+use crate::source::records::{Feature, Framing, Key, Locator, RecordContainer, RecordSet, Survey};
 use crate::spec::memory_len;
 
 pub(crate) use array::RecordArray;
@@ -102,6 +102,11 @@ impl<'a> Pass<'a> {
             return Err(Error::Unsupported { what: "Fortran order for records".into(), detail: detail.into() }.into());
         }
         let records = container.set(set);
+        let is_joined = |feature: &Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
+        if rows.is_some() && records.framing == Framing::Length && features.iter().any(is_joined) {
+            let detail = "--rows would count batches, and not the rows that they are put together of: convert all, or cut the input";
+            return Err(Error::bad_request(detail).into());
+        }
         let (rows, expected) = Self::select(container, set, rows)?;
         let is_looked_at = records.can_be_read_again() && !records.is_known();
         let look = |complete| -> Result<Arc<Survey>> {

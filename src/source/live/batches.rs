@@ -1,12 +1,14 @@
 //! Inference in batches: rows of the input go in, outputs are put together along axis 0.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ::tensorflow::SessionRunArgs;
+use ::tensorflow::{Graph, Session, SessionRunArgs};
 use serde_json::{Map, json};
 
 use super::elements::{Fetches, Part, Step, container};
 use super::feed::ArrayFeed;
+use super::loading::Loaded;
 use super::model::Model;
 use super::session::{Builder, Target};
 use crate::error::{Error, Result};
@@ -45,23 +47,40 @@ impl Model {
         let files = self.files.iter().cloned().chain(feeds.iter().map(|feed| feed.path().to_owned())).collect();
         let facts = Map::from_iter([("rows of the input".to_owned(), json!(rows)), ("rows at a time".to_owned(), json!(batch))]);
         let (model, feeds) = (Arc::new(self), Arc::new(feeds));
-        let own = parts.clone();
-        let start = move |_: &_| Arc::clone(&model).infer(Arc::clone(&feeds), &own, rows, batch);
+        let (own, is_used) = (parts.clone(), AtomicBool::new(false));
+        let start = move |_: &_| -> Result<Step> {
+            // Variables that a run changed are as they were before.
+            if is_used.swap(true, Ordering::Relaxed) {
+                let Loaded { mut graph, session } = (model.load)()?;
+                return model.infer(&mut graph, Arc::new(session), Arc::clone(&feeds), &own, rows, batch);
+            }
+            model.infer(&mut model.graph(), Arc::clone(&model.session), Arc::clone(&feeds), &own, rows, batch)
+        };
         Ok(container(format, &path, &parts, start, &options).with_facts(facts, Vec::new()).with_files(files, nbytes))
     }
 
-    /// Runs the batches one after the other.
-    fn infer(self: Arc<Self>, feeds: Arc<Vec<ArrayFeed>>, parts: &[Part], rows: u64, batch: u64) -> Result<Step> {
-        let mut graph = self.graph();
-        let others = self.other_nodes(&mut graph)?;
-        let fetches = Fetches::new(&mut Builder::new(&mut graph), parts, self.wanted())?;
-        drop(graph);
-        let mut at = 0;
+    /// Runs the batches one after the other, one of no rows where there are none.
+    fn infer(
+        &self,
+        graph: &mut Graph,
+        session: Arc<Session>,
+        feeds: Arc<Vec<ArrayFeed>>,
+        parts: &[Part],
+        rows: u64,
+        batch: u64,
+    ) -> Result<Step> {
+        let others = self.other_nodes(graph)?;
+        let mut parts = parts.to_vec();
+        for part in &mut parts {
+            part.target = Target::find(graph, &part.output.tensor)?;
+        }
+        let fetches = Fetches::new(&mut Builder::new(graph), &parts, self.wanted())?;
+        let path = self.path.clone();
+        let mut next = Some(0u64);
         Ok(Box::new(move || {
-            if at == rows {
-                return Ok(None);
-            }
+            let Some(at) = next else { return Ok(None) };
             let range = at..rows.min(at.saturating_add(batch));
+            next = Some(range.end).filter(|&end| end < rows);
             let fed = feeds.iter().map(|feed| feed.rows_of(&range)).collect::<Result<Vec<_>>>()?;
             let mut args = SessionRunArgs::new();
             for feed in &fed {
@@ -70,9 +89,8 @@ impl Model {
             for other in &others {
                 args.add_target(other);
             }
-            let action = || format!("computing rows {} to {} of {}", range.start, range.end, self.path.display());
-            at = range.end;
-            fetches.run(&self.session, args, false, action)
+            let action = || format!("computing rows {} to {} of {}", range.start, range.end, path.display());
+            fetches.run(&session, args, false, action)
         }))
     }
 }

@@ -19,6 +19,10 @@ use crate::source::graph::DatasetGraph;
 /// [`Error::Malformed`] where the graph is none of a data set, [`Error::TensorFlow`].
 pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
     check_loaded()?;
+    if options.model.signature.is_some() || !options.model.feeds.is_empty() || options.model.batch.is_some() {
+        let detail = format!("{} is a data set, which has no signature, no inputs and batches of its own", dataset.path().display());
+        return Err(Error::bad_request(detail));
+    }
     let path = dataset.path().to_owned();
     let def = dataset.read(options)?;
     let mut graph = Graph::new();

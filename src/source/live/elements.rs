@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::tensorflow::{Code, DataType, FetchToken, Operation, Session, SessionRunArgs, Tensor};
 
@@ -59,7 +60,15 @@ pub(super) fn container(
     start: impl Fn(&CancelToken) -> Result<Step> + Send + Sync + 'static,
     options: &Options,
 ) -> RecordContainer {
-    let start = move |cancel: &CancelToken| -> Result<Box<dyn Read + Send>> { Ok(Box::new(Elements::new(start(cancel)?, cancel))) };
+    let begun: Begun = Arc::default();
+    let start = move |cancel: &CancelToken| -> Result<Box<dyn Read + Send>> {
+        let kept = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (step, first) = match kept {
+            Some((step, first)) => (step, first),
+            None => (start(cancel)?, Vec::new()),
+        };
+        Ok(Box::new(Elements::new(step, first, &begun, cancel)))
+    };
     let set = RecordSet {
         group: parts.len(),
         features: parts.iter().enumerate().map(|(number, part)| part.feature(number)).collect(),
@@ -126,10 +135,10 @@ enum Fetch {
 }
 
 /// A component of an element: a serialized tensor in two parts. Empty for what is no plain tensor.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Component {
     front: Vec<u8>,
-    content: Option<Tensor<u8>>,
+    content: Option<Arc<Tensor<u8>>>,
 }
 
 impl Fetch {
@@ -183,9 +192,9 @@ impl Fetch {
                     let detail = format!("elements of {dtype} came with shape {:?}", content.dims());
                     return Err(Error::TensorFlow { action: format!("fetching {name}"), detail });
                 }
-                Ok(Component { front: wire::before_content(*dtype, &shape, bytes_of(&content).len()), content: Some(content) })
+                Ok(Component { front: wire::before_content(*dtype, &shape, bytes_of(&content).len()), content: Some(Arc::new(content)) })
             }
-            Self::Proto { .. } => Ok(Component { front: Vec::new(), content: Some(fetched(args)?) }),
+            Self::Proto { .. } => Ok(Component { front: Vec::new(), content: Some(Arc::new(fetched(args)?)) }),
             Self::Spill { dtype, spilling } => {
                 let bundle = spilling.bundle()?;
                 let reader = bundle.reader(0)?;
@@ -205,17 +214,37 @@ impl Fetch {
 pub(super) type Step = Box<dyn FnMut() -> Result<Option<Vec<Component>>> + Send>;
 
 /// Elements as bytes: before each component the length of what follows, as 64 bits.
+///
+/// Whoever only wanted to see the first element leaves it, and what comes behind it, to the next reader: nothing is computed twice
+/// for that, and what has been computed may have changed variables.
 struct Elements {
-    step: Step,
+    step: Option<Step>,
+    /// How many elements have been made.
+    made: u64,
+    /// The first one.
+    first: Vec<Component>,
     waiting: VecDeque<Component>,
-    /// How much of the first one has been read, its length included.
+    /// How much of the first one waiting has been read, its length included.
     at: usize,
+    begun: Begun,
     cancel: CancelToken,
 }
 
+/// What a reader that has seen one element at most left to the next: how it goes on, and that element.
+type Begun = Arc<Mutex<Option<(Step, Vec<Component>)>>>;
+
+impl Drop for Elements {
+    fn drop(&mut self) {
+        if let Some(step) = self.step.take().filter(|_| self.made <= 1) {
+            *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, std::mem::take(&mut self.first)));
+        }
+    }
+}
+
 impl Elements {
-    fn new(step: Step, cancel: &CancelToken) -> Self {
-        Self { step, waiting: VecDeque::new(), at: 0, cancel: cancel.clone() }
+    fn new(step: Step, first: Vec<Component>, begun: &Begun, cancel: &CancelToken) -> Self {
+        let made = u64::from(!first.is_empty());
+        Self { step: Some(step), made, waiting: first.clone().into(), first, at: 0, begun: Arc::clone(begun), cancel: cancel.clone() }
     }
 }
 
@@ -223,7 +252,7 @@ impl Read for Elements {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(first) = self.waiting.front() {
-                let content = first.content.as_ref().map_or(&[][..], bytes_of);
+                let content = first.content.as_deref().map_or(&[][..], bytes_of);
                 let len = (first.front.len() as u64 + content.len() as u64).to_le_bytes();
                 let mut skip = self.at;
                 for part in [&len[..], &first.front, content] {
@@ -246,10 +275,18 @@ impl Read for Elements {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             // What goes wrong has been said as one of our own errors.
-            match (self.step)().map_err(io::Error::other)? {
-                Some(components) => self.waiting.extend(components),
-                None => return Ok(0),
-            }
+            let Some(step) = &mut self.step else { return Ok(0) };
+            let made = match step() {
+                Ok(made) => made,
+                Err(error) => {
+                    self.step = None;
+                    return Err(io::Error::other(error));
+                }
+            };
+            let Some(components) = made else { return Ok(0) };
+            self.made += 1;
+            self.first = if self.made == 1 { components.clone() } else { Vec::new() };
+            self.waiting.extend(components);
         }
     }
 }

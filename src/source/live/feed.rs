@@ -148,6 +148,10 @@ impl ArrayFeed {
         Ok(array)
     }
 
+    pub(super) fn is_for(&self, target: &Target) -> bool {
+        self.target.name == target.name
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -4,24 +4,32 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, SavedModelBundle, Session};
+use ::tensorflow::{Graph, Operation, Session};
 
 use super::computed::Computed;
 use super::feed::ArrayFeed;
 use super::library::check_loaded;
-use super::session::{Builder, Target, attempt, options as session_options};
+use super::loading::Loaded;
+use super::session::{Builder, Target, attempt};
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::graph_def::{Argument, Signature};
 use crate::model_options::ModelOptions;
 use crate::options::Options;
 use crate::source::Container;
 use crate::source::graph::GraphFile;
+use crate::source::name::glob_matches;
 use crate::source::saved_model::SavedModel;
+
+/// Loads a graph or a model.
+type Load = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 
 /// A graph in memory, and a session for it.
 pub(super) struct Model {
     graph: Mutex<Graph>,
     pub(super) session: Arc<Session>,
+    /// Makes both once more: what is computed a second time starts with the same variables as the first time.
+    pub(super) load: Load,
     pub(super) format: &'static str,
     pub(super) path: PathBuf,
     pub(super) files: Vec<PathBuf>,
@@ -42,18 +50,15 @@ impl fmt::Debug for Model {
 ///
 /// # Errors
 /// Those of TensorFlow, and of arrays that are to be fed.
-pub(crate) fn open_graph(file: &GraphFile, options: &Options) -> Result<Box<dyn Container>> {
+pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
     check_loaded()?;
-    let mut graph = Graph::new();
-    let def = file.read(options)?;
-    let session = attempt(
-        || format!("loading the graph {}", file.path().display()),
-        || {
-            graph.import_graph_def(&def, &ImportGraphDefOptions::new())?;
-            Session::new(&session_options()?, &graph)
-        },
-    )?;
-    drop(def);
+    if options.model.signature.is_some() {
+        return Err(Error::bad_request(format!("{} is a graph, which has no signatures", file.path().display())));
+    }
+    let file = Arc::new(file);
+    let (again, own) = (Arc::clone(&file), options.clone());
+    let load = move || Loaded::graph(&again.read(&own)?, again.path());
+    let Loaded { mut graph, session } = load()?;
     let mut outputs = Vec::new();
     for name in file.outputs() {
         let Some(target) = Target::find(&graph, name)? else { continue };
@@ -67,6 +72,7 @@ pub(crate) fn open_graph(file: &GraphFile, options: &Options) -> Result<Box<dyn 
     Model {
         graph: Mutex::new(graph),
         session: Arc::new(session),
+        load: Box::new(load),
         format: "graph-def",
         path,
         files,
@@ -81,22 +87,25 @@ pub(crate) fn open_graph(file: &GraphFile, options: &Options) -> Result<Box<dyn 
 ///
 /// # Errors
 /// Those of TensorFlow, and of arrays that are to be fed.
-pub(crate) fn open_signature(
-    model: &SavedModel,
-    signature: &Signature,
-    files: Vec<PathBuf>,
-    options: &Options,
-) -> Result<Box<dyn Container>> {
+pub(crate) fn open_signature(model: SavedModel, files: Vec<PathBuf>, options: &Options) -> Result<Box<dyn Container>> {
     check_loaded()?;
-    let mut graph = Graph::new();
-    let loaded = attempt(
-        || format!("loading {}", model.dir.display()),
-        || SavedModelBundle::load(&session_options()?, model.tags(), &mut graph, &model.dir),
-    )?;
-    let session = Arc::new(loaded.session);
-    let (signature, path) = (signature.clone(), model.dir.clone());
-    Model { graph: Mutex::new(graph), session, format: "saved-model", path, files, signature, others: Vec::new(), options: options.clone() }
-        .open()
+    let signature = model.signature(options.model.signature.as_deref())?.clone();
+    let own = options.clone();
+    let path = model.dir.clone();
+    let load = move || Loaded::model(&model, &own);
+    let Loaded { graph, session } = load()?;
+    Model {
+        graph: Mutex::new(graph),
+        session: Arc::new(session),
+        load: Box::new(load),
+        format: "saved-model",
+        path,
+        files,
+        signature,
+        others: Vec::new(),
+        options: options.clone(),
+    }
+    .open()
 }
 
 impl Model {
@@ -114,6 +123,13 @@ impl Model {
     fn choose_outputs(&mut self) -> Result<()> {
         let mut chosen: Vec<Argument> = Vec::new();
         for name in &self.options.model.outputs {
+            if name.contains('*') {
+                let matches = |output: &&Argument| glob_matches(name.as_bytes(), output.name.as_bytes());
+                let matching = self.signature.outputs.iter().filter(matches).filter(|output| !chosen.contains(output));
+                let matching: Vec<Argument> = matching.cloned().collect();
+                chosen.extend(matching);
+                continue;
+            }
             let listed = Argument::find(&self.signature.outputs, name).map(|at| self.signature.outputs[at].clone());
             let output = if let Some(output) = listed {
                 output
@@ -136,6 +152,7 @@ impl Model {
     }
 
     /// Nodes that compute the outputs that are not wanted.
+    /// In this graph, which may be one that was loaded again.
     pub(super) fn other_nodes(&self, graph: &mut Graph) -> Result<Vec<Operation>> {
         let mut nodes = Vec::new();
         for other in &self.others {
@@ -168,7 +185,19 @@ impl Model {
                 return Err(Error::bad_request(format!("{} has no input {name:?}; it has {}", self.path.display(), names.join(", "))));
             };
             let input = of_input.map_or_else(|| target.known(&mut graph), |input| Ok(input.clone()))?;
+            if feeds.iter().any(|feed: &ArrayFeed| feed.is_for(&target)) {
+                return Err(Error::bad_request(format!("the input {name:?} is fed twice")));
+            }
             feeds.push(ArrayFeed::open(path, target, &input, self.wanted().batch, self.options.calls())?);
+        }
+        // A signature takes all of its inputs, but those that have a value anyway.
+        for input in self.signature.inputs.iter().filter(|_| !self.signature.name.is_empty()) {
+            let Some(target) = Target::find(&self.graph(), &input.tensor)? else { continue };
+            let is_required = attempt(|| format!("looking at {}", input.tensor), || Ok(target.operation.op_type()?))? == "Placeholder";
+            if is_required && !feeds.iter().any(|feed| feed.is_for(&target)) {
+                let (dtype, name) = (input.dtype.map_or("?", Dtype::name), &input.name);
+                return Err(Error::bad_request(format!("the input {name} ({dtype}) is missing: --feed {name}=ARRAY.npy")));
+            }
         }
         Ok(feeds)
     }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ::tensorflow::{DataType, Graph, Operation, OperationDescription, Output, SessionOptions, SessionRunArgs, Shape, Status, Tensor};
+use ::tensorflow::{Code, DataType, Graph, Operation, OperationDescription, Output, SessionOptions, SessionRunArgs, Shape, Status, Tensor};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -17,8 +17,14 @@ pub(super) type Outcome<T> = std::result::Result<T, Status>;
 /// # Errors
 /// [`Error::TensorFlow`] with what was being done and what TensorFlow says.
 pub(super) fn attempt<T>(action: impl FnOnce() -> String, work: impl FnOnce() -> Outcome<T>) -> Result<T> {
+    let _inside = Inside::enter();
     let detail = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => return Ok(value),
+        // It writes for us what cannot be cut.
+        Ok(Err(status)) if status.code() == Code::ResourceExhausted && status.to_string().contains("No space left on device") => {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(Error::Io { action: "let TensorFlow write what it cannot cut to", path: "its folder".into(), source });
+        }
         Ok(Err(status)) => status.to_string(),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
@@ -26,6 +32,31 @@ pub(super) fn attempt<T>(action: impl FnOnce() -> String, work: impl FnOnce() ->
         }
     };
     Err(Error::TensorFlow { action: action(), detail })
+}
+
+/// How many threads are inside TensorFlow.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether TensorFlow is at work. What it does is not ended by a [`CancelToken`](crate::CancelToken) before it returns, which can take
+/// any time: a program that is told to end need not wait for that.
+#[must_use]
+pub fn is_computing() -> bool {
+    INSIDE.load(Ordering::Relaxed) > 0
+}
+
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        INSIDE.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// An output of a node, and what it is called.
@@ -52,6 +83,15 @@ impl Target {
         let operation = attempt(|| format!("looking for {name}"), || Ok(graph.operation_by_name(node)?))?;
         let has = |operation: &Operation| usize::try_from(index).is_ok_and(|index| index < operation.num_outputs());
         Ok(operation.filter(has).map(|operation| Self { name: format!("{node}:{index}"), operation, index }))
+    }
+
+    /// The node of this name, whatever outputs it has.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`].
+    pub(super) fn of_node(graph: &Graph, name: &str) -> Result<Option<Self>> {
+        let operation = attempt(|| format!("looking for {name}"), || Ok(graph.operation_by_name(name)?))?;
+        Ok(operation.map(|operation| Self { name: name.to_owned(), operation, index: 0 }))
     }
 
     pub(super) fn output(&self) -> Output {

@@ -84,7 +84,7 @@ fn main() {
     let python = std::env::var_os("PYTHON").map_or_else(|| "python3".into(), PathBuf::from);
     let dir = PathBuf::from(std::env::var_os("DIR").unwrap_or_else(|| "target/live".into()));
     std::fs::create_dir_all(&dir).expect("a place to work");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/live/python.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/live/beside.py");
     let library = Command::new(&python)
         .args(["-c", "import importlib.util as u; print(u.find_spec('tensorflow').submodule_search_locations[0], end='')"])
         .output()

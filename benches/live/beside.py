@@ -1,9 +1,9 @@
 """The Python side of the benchmark of a running TensorFlow, and the inputs of both sides.
 
-    python python.py make DIR            models `dense`, `conv` and `table`, the graph `computed.pb`, inputs of MIB (4096) MiB
-    python python.py infer MODEL ARRAY OUTPUT OUT    a loop over batches of 64 into `open_memmap`
-    python python.py variable MODEL OUT              a variable of the model, with `np.save`
-    python python.py compute GRAPH TENSOR            computes a tensor and leaves it where it is
+    python beside.py make DIR            models `dense`, `conv` and `table`, the graph `computed.pb`, inputs of MIB (4096) MiB
+    python beside.py infer MODEL ARRAY OUTPUT OUT    a loop over batches of 64 into `open_memmap`
+    python beside.py variable MODEL OUT              a variable of the model, with `np.save`
+    python beside.py compute GRAPH TENSOR            computes a tensor and leaves it where it is
 
 What was wanted is on the disk at the end. Seconds after the imports are printed, and the most memory, in MiB.
 """

@@ -251,7 +251,7 @@ fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, V
     if tensor.info().unsupported.is_none() {
         match Converter::new(tensor)?.options(options.clone()).estimate(tensor.source().path()) {
             // What a conversion needs to be told, or cannot do, is a fact too.
-            Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. })) => {
+            Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. } | Error::TensorFlow { .. })) => {
                 facts.insert("conversion".into(), json!(error.to_string()));
             }
             estimates => {

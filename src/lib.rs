@@ -67,7 +67,7 @@ pub use dtype::{Dtype, Element};
 pub use element::{Float4E2M1Fn, Float8E4M3B11Fnuz, Float8E4M3Fn, Float8E4M3Fnuz, Float8E5M2, Float8E5M2Fnuz, Int2, Int4, UInt2, UInt4};
 pub use error::{Error, Result};
 pub use export::{Export, Exported, ManifestFile, Skipped, export, manifest_files};
-pub use format::graph_def::{Argument, Signature};
+pub use format::meta_graph::{Argument, Signature};
 pub use method::Method;
 pub use model_options::ModelOptions;
 pub use ndarray;

@@ -18,7 +18,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
 use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
 use crate::format::crc;
-use crate::format::graph_def::Signature;
+use crate::format::meta_graph::Signature;
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
 use crate::os::Calls;

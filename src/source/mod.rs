@@ -40,7 +40,7 @@ use crate::columns::FeatureInfo;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::graph_def::Signature;
+use crate::format::meta_graph::Signature;
 use crate::options::Options;
 use crate::os::Calls;
 use crate::spec::TensorSpec;

@@ -8,7 +8,7 @@ use super::bundle;
 use super::graph::check_graph;
 use super::outline::{Outer, OuterValue, Outline, read_range};
 use crate::error::{Error, Result};
-use crate::format::graph_def::{self, Saver, Signature};
+use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
 use crate::paths::Stamp;
 use crate::spec::memory_len;
@@ -176,17 +176,17 @@ impl MetaGraph {
             match field.number {
                 1 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    graph.tags.append(&mut graph_def::tags(&bytes, base).map_err(|error| error.in_file(path))?);
+                    graph.tags.append(&mut meta_graph::tags(&bytes, base).map_err(|error| error.in_file(path))?);
                 }
                 2 => graph.graphs.push(range),
                 3 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    graph.startup.saver = graph_def::saver(&bytes, base).map_err(|error| error.in_file(path))?;
+                    graph.startup.saver = meta_graph::saver(&bytes, base).map_err(|error| error.in_file(path))?;
                 }
                 4 => {
                     // Collections of TensorFlow 1 may be long, and only these matter.
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    let (name, nodes) = graph_def::collection(&bytes, base).map_err(|error| error.in_file(path))?;
+                    let (name, nodes) = meta_graph::collection(&bytes, base).map_err(|error| error.in_file(path))?;
                     match &name[..] {
                         "saved_model_main_op" => main_op = nodes.into_iter().next(),
                         "legacy_init_op" => legacy = nodes.into_iter().next(),
@@ -205,7 +205,7 @@ impl MetaGraph {
                 }
                 6 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    graph.startup.assets.push(graph_def::asset(&bytes, base).map_err(|error| error.in_file(path))?);
+                    graph.startup.assets.push(meta_graph::asset(&bytes, base).map_err(|error| error.in_file(path))?);
                 }
                 _ => {}
             }

@@ -13,7 +13,7 @@ use super::model::Model;
 use super::session::{Target, attempt, can_be_fetched};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::graph_def::{Argument, Signature};
+use crate::format::meta_graph::{Argument, Signature};
 use crate::source::strings::StoredStrings;
 use crate::source::{Container, Name, TensorInfo, TensorReader};
 use crate::spec::TensorSpec;

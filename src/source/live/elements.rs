@@ -13,7 +13,7 @@ use super::wire;
 use crate::cancel::CancelToken;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::graph_def::Argument;
+use crate::format::meta_graph::Argument;
 use crate::model_options::ModelOptions;
 use crate::options::Options;
 use crate::os::Calls;

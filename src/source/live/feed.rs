@@ -14,7 +14,7 @@ use super::wire;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::graph_def::Argument;
+use crate::format::meta_graph::Argument;
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::os::{self, Calls, Cold};
 use crate::spec::{MAX_NDIM, ShapeText, memory_len};

@@ -13,7 +13,7 @@ use super::loading::Loaded;
 use super::session::{Builder, Target, attempt};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::graph_def::{Argument, Signature};
+use crate::format::meta_graph::{Argument, Signature};
 use crate::model_options::ModelOptions;
 use crate::options::Options;
 use crate::source::Container;

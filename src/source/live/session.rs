@@ -7,7 +7,8 @@ use ::tensorflow::{Code, DataType, Graph, Operation, OperationDescription, Outpu
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::graph_def::{self, Argument};
+use crate::format::graph_def;
+use crate::format::meta_graph::Argument;
 
 /// What the `tensorflow` crate returns.
 pub(super) type Outcome<T> = std::result::Result<T, Status>;

@@ -1,0 +1,210 @@
+//! What a `MetaGraphDef` says of its graph: signatures, tags, and what makes it ready to be used.
+//!
+//! Source: `tensorflow/core/protobuf/meta_graph.proto`, `saver.proto`.
+
+use super::bundle::parse_shape_with_unknown;
+use super::graph_def::{entry, referred, text};
+use super::proto::{Field, Fields};
+use crate::dtype::Dtype;
+use crate::error::ParseError;
+
+const SIGNATURE: &str = "signature";
+
+/// A tensor that goes into a graph or comes out of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Argument {
+    /// Its name in the signature, or in the graph.
+    pub name: String,
+    /// The tensor in the graph: `StatefulPartitionedCall:0`. Empty for what is no plain tensor.
+    pub tensor: String,
+    /// The dtype, where it is known without TensorFlow.
+    pub dtype: Option<Dtype>,
+    /// The shape with `None` for lengths that are not known; `None` where not even the number of axes is.
+    pub shape: Option<Vec<Option<u64>>>,
+}
+
+/// What can be computed: a signature of a SavedModel, or all of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Signature {
+    /// The name; empty for a graph, which has none.
+    pub name: String,
+    /// What goes in, by name.
+    pub inputs: Vec<Argument>,
+    /// What comes out, by name.
+    pub outputs: Vec<Argument>,
+}
+
+impl Signature {
+    /// The signature of a graph: its placeholders, and the outputs of nodes that no other node takes.
+    pub(crate) fn of_graph(inputs: Vec<Argument>, outputs: Vec<Argument>) -> Self {
+        Self { name: String::new(), inputs, outputs }
+    }
+
+    /// Parses an entry of the map of signatures of a `MetaGraphDef`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(bytes: &[u8], base: usize) -> Result<Self, ParseError> {
+        let mut signature = Self::of_graph(Vec::new(), Vec::new());
+        for field in Fields::new(bytes, base, SIGNATURE) {
+            let field = field?;
+            match field.number {
+                1 => text(&field, SIGNATURE)?.clone_into(&mut signature.name),
+                2 => {
+                    for part in field.message(SIGNATURE)? {
+                        let part = part?;
+                        match part.number {
+                            1 => signature.inputs.push(Argument::parse(&part)?),
+                            2 => signature.outputs.push(Argument::parse(&part)?),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        signature.inputs.sort_by(|a, b| a.name.cmp(&b.name));
+        signature.outputs.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(signature)
+    }
+}
+
+impl Argument {
+    /// A tensor of a graph, which is its own name.
+    pub(crate) fn of_graph(tensor: String, dtype: Option<Dtype>, shape: Option<Vec<Option<u64>>>) -> Self {
+        Self { name: tensor.clone(), tensor, dtype, shape }
+    }
+
+    /// What it is called beside its name: in a signature by its tensor, in a graph by its node.
+    pub(crate) fn alias(&self) -> Option<String> {
+        match self.tensor.strip_suffix(":0") {
+            Some(node) if self.tensor == self.name => Some(node.to_owned()),
+            _ => Some(self.tensor.clone()).filter(|tensor| *tensor != self.name && !tensor.is_empty()),
+        }
+    }
+
+    /// Which of `arguments` has this name, else is this tensor, or the first one of this node.
+    pub(crate) fn find(arguments: &[Self], name: &str) -> Option<usize> {
+        let named = arguments.iter().position(|argument| argument.name == name);
+        let is_tensor = |argument: &Self| argument.tensor == name || argument.tensor.strip_suffix(":0") == Some(name);
+        named.or_else(|| arguments.iter().position(is_tensor))
+    }
+
+    fn parse(field: &Field<'_>) -> Result<Self, ParseError> {
+        let (name, value) = entry(field, SIGNATURE)?;
+        let mut argument = Self { name: name.to_owned(), tensor: String::new(), dtype: None, shape: Some(Vec::new()) };
+        let Some((value, at)) = value else { return Ok(argument) };
+        for part in Fields::new(value, at, SIGNATURE) {
+            let part = part?;
+            match part.number {
+                1 => text(&part, SIGNATURE)?.clone_into(&mut argument.tensor),
+                2 => argument.dtype = Dtype::from_code(referred(part.varint(SIGNATURE)?)),
+                3 => argument.shape = parse_shape_with_unknown(part.message(SIGNATURE)?)?,
+                _ => {}
+            }
+        }
+        Ok(argument)
+    }
+}
+
+/// The tags of a `MetaInfoDef`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn tags(bytes: &[u8], base: usize) -> Result<Vec<String>, ParseError> {
+    const WHAT: &str = "description of a graph";
+    let mut tags = Vec::new();
+    for field in Fields::new(bytes, base, WHAT) {
+        let field = field?;
+        if field.number == 4 {
+            tags.push(text(&field, WHAT)?.to_owned());
+        }
+    }
+    Ok(tags)
+}
+
+/// The nodes that restore variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Saver {
+    /// The tensor that is the prefix of the variables' files.
+    pub(crate) filename: String,
+    /// The node that restores.
+    pub(crate) restore: String,
+}
+
+/// Parses a `SaverDef` (`tensorflow/core/protobuf/saver.proto`); `None` for one that restores nothing.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn saver(bytes: &[u8], base: usize) -> Result<Option<Saver>, ParseError> {
+    const WHAT: &str = "saver";
+    let mut saver = Saver { filename: String::new(), restore: String::new() };
+    for field in Fields::new(bytes, base, WHAT) {
+        let field = field?;
+        match field.number {
+            1 => text(&field, WHAT)?.clone_into(&mut saver.filename),
+            3 => text(&field, WHAT)?.clone_into(&mut saver.restore),
+            _ => {}
+        }
+    }
+    Ok(Some(saver).filter(|saver| !saver.filename.is_empty() && !saver.restore.is_empty()))
+}
+
+/// Parses an entry of the map of collections of a `MetaGraphDef`: its name, and the nodes if it is one of nodes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn collection(bytes: &[u8], base: usize) -> Result<(String, Vec<String>), ParseError> {
+    const WHAT: &str = "collection";
+    let (mut name, mut nodes) = (String::new(), Vec::new());
+    for field in Fields::new(bytes, base, WHAT) {
+        let field = field?;
+        match field.number {
+            1 => text(&field, WHAT)?.clone_into(&mut name),
+            2 => {
+                for list in field.message(WHAT)?.filter(|list| list.as_ref().map_or(true, |list| list.number == 1)) {
+                    for value in list?.message(WHAT)? {
+                        let value = value?;
+                        if value.number == 1 {
+                            nodes.push(text(&value, WHAT)?.to_owned());
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((name, nodes))
+}
+
+/// Parses an `AssetFileDef`: the tensor that is told the path, and the name of the file.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn asset(bytes: &[u8], base: usize) -> Result<(String, String), ParseError> {
+    const WHAT: &str = "asset";
+    let (mut tensor, mut name) = (String::new(), String::new());
+    for field in Fields::new(bytes, base, WHAT) {
+        let field = field?;
+        match field.number {
+            1 => {
+                for part in field.message(WHAT)? {
+                    let part = part?;
+                    if part.number == 1 {
+                        text(&part, WHAT)?.clone_into(&mut tensor);
+                    }
+                }
+            }
+            2 => text(&field, WHAT)?.clone_into(&mut name),
+            _ => {}
+        }
+    }
+    // It names a file in its folder, and none elsewhere.
+    let is_inside = std::path::Path::new(&name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    if !is_inside || name.contains('\0') {
+        return Err(ParseError::new(base, WHAT, format!("{name:?} is no file in the folder of assets")));
+    }
+    Ok((tensor, name))
+}

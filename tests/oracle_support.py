@@ -47,12 +47,24 @@ def one_of(choices):
     return choices[below(len(choices) - 1)]
 
 
+def cpu_seconds(process):
+    """How long a process has worked, on all cores together."""
+    with open(f"/proc/{process.pid}/stat") as stat:
+        user, system = stat.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def run(*args, expect=0, prefix=(), output=False, kill=None, **more):
-    """Runs mmconvert; gives what it says, what it writes (`output`), or its exit code where any is expected."""
+    """Runs mmconvert; gives what it says, what it writes (`output`), or its exit code where any is expected.
+
+    With `kill`, seconds and a signal, it gets that once it has worked for so long, which it must not have ended before.
+    """
     command = [MMCONVERT, *map(str, args), *prefix]
     if kill:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more)
-        time.sleep(kill[0])
+        while process.poll() is None and cpu_seconds(process) < kill[0]:
+            time.sleep(0.01)
+        assert process.poll() is None, f"seed {SEED}, {args}: it ended before it was to be killed"
         process.send_signal(kill[1])
         return process.wait()
     done = subprocess.run(command, capture_output=True, **more)

@@ -553,12 +553,12 @@ class Computed(unittest.TestCase):
         dataset = tf.data.Dataset.range(10**12).filter(lambda number: number < 0)
         endless = self.write("endless.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
         before = sorted(os.listdir(self.dir))
-        code = run("convert", endless, "-o", self.path("y/"), *LIBRARY, kill=(3, signal.SIGTERM), expect=None)
+        code = run("convert", endless, "-o", self.path("y/"), *LIBRARY, kill=(1.5, signal.SIGTERM), expect=None)
         self.assertEqual(code, 143)
         self.assertEqual(sorted(os.listdir(self.dir)), before)
         for number in [signal.SIGINT, signal.SIGKILL]:
             before = sorted(os.listdir(self.dir))
-            run("convert", path, "y", feed, "--batch", 100, "-o", self.path("y.npy"), *LIBRARY, kill=(2, number), expect=None)
+            run("convert", path, "y", feed, "--batch", 100, "-o", self.path("y.npy"), *LIBRARY, kill=(1, number), expect=None)
             self.assertEqual(sorted(os.listdir(self.dir)), before)
 
 

@@ -67,20 +67,9 @@ pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn C
         }
     }
     let signature = Signature::of_graph(file.inputs().to_vec(), outputs);
-    let files = vec![file.path().to_owned()];
     let path = file.path().to_owned();
-    Model {
-        graph: Mutex::new(graph),
-        session: Arc::new(session),
-        load: Box::new(load),
-        format: "graph-def",
-        path,
-        files,
-        signature,
-        others: Vec::new(),
-        options: options.clone(),
-    }
-    .open()
+    let files = vec![path.clone()];
+    Model::new("graph-def", path, files, signature, Loaded { graph, session }, Box::new(load), options).open()
 }
 
 /// The outputs of a signature of a SavedModel.
@@ -93,22 +82,24 @@ pub(crate) fn open_signature(model: SavedModel, files: Vec<PathBuf>, options: &O
     let own = options.clone();
     let path = model.dir.clone();
     let load = move || Loaded::model(&model, &own);
-    let Loaded { graph, session } = load()?;
-    Model {
-        graph: Mutex::new(graph),
-        session: Arc::new(session),
-        load: Box::new(load),
-        format: "saved-model",
-        path,
-        files,
-        signature,
-        others: Vec::new(),
-        options: options.clone(),
-    }
-    .open()
+    let loaded = load()?;
+    Model::new("saved-model", path, files, signature, loaded, Box::new(load), options).open()
 }
 
 impl Model {
+    fn new(
+        format: &'static str,
+        path: PathBuf,
+        files: Vec<PathBuf>,
+        signature: Signature,
+        Loaded { graph, session }: Loaded,
+        load: Load,
+        options: &Options,
+    ) -> Self {
+        let (graph, session) = (Mutex::new(graph), Arc::new(session));
+        Self { graph, session, load, format, path, files, signature, others: Vec::new(), options: options.clone() }
+    }
+
     fn open(mut self) -> Result<Box<dyn Container>> {
         self.choose_outputs()?;
         let feeds = self.feeds()?;
@@ -151,8 +142,7 @@ impl Model {
         Ok(())
     }
 
-    /// Nodes that compute the outputs that are not wanted.
-    /// In this graph, which may be one that was loaded again.
+    /// Nodes that compute the outputs that are not wanted, added to `graph`, which may be one that was loaded again.
     pub(super) fn other_nodes(&self, graph: &mut Graph) -> Result<Vec<Operation>> {
         let mut nodes = Vec::new();
         for other in &self.others {

@@ -262,3 +262,20 @@ pub(super) trait Feed {
 pub(super) fn bytes_of(tensor: &Tensor<u8>) -> &[u8] {
     if tensor.dims().contains(&0) { &[] } else { tensor }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let panics = || -> Outcome<()> { panic!("on the way to {}", "TensorFlow") };
+        match attempt(|| "computing x:0".into(), panics) {
+            Err(Error::TensorFlow { action, detail }) => {
+                assert_eq!((&action[..], &detail[..]), ("computing x:0", "panic: on the way to TensorFlow"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(!is_computing());
+    }
+}

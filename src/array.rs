@@ -15,7 +15,7 @@ use crate::format::npy::Header;
 use crate::options::{Layout, Options, Strings as StringMode};
 use crate::rows::Rows;
 use crate::source::strings::{Offsets, Padded, Strings, Text, Values};
-use crate::source::{Tensor, TensorReader};
+use crate::source::{Reversed, Tensor, TensorReader};
 use crate::spec::TensorSpec;
 
 /// An array in the making: where its elements come from, and what becomes of them.
@@ -25,14 +25,27 @@ pub(crate) struct Array<'a> {
     pub(crate) reader: Box<dyn TensorReader + 'a>,
     /// The tensor's dtype, which is not the reader's where the reader makes bytes of strings.
     pub(crate) source_dtype: Dtype,
-    /// Whether the reader's last axis is an element of the array.
-    pub(crate) is_text: bool,
+    /// What an element of the array is, where it is the reader's last axis.
+    pub(crate) item: Option<Item>,
+    /// Whether the reader's axes are the array's the other way round: the source is in Fortran order.
+    pub(crate) is_reversed: bool,
     /// The tensor's name, for messages.
     pub(crate) name: Option<String>,
     /// What is read of the source, where that is not the elements that the reader has.
     pub(crate) read_bytes: Option<u64>,
     /// Whether the reader has only the rows that are wanted.
     pub(crate) is_selected: bool,
+}
+
+/// An element that several of the reader's make up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// Bytes of text, padded.
+    Bytes,
+    /// Code points of text, padded.
+    CodePoints,
+    /// What the source says it is, in NumPy's words.
+    Stored(String),
 }
 
 /// Which of the arrays of a tensor it is.
@@ -92,24 +105,32 @@ impl fmt::Display for Part {
 }
 
 impl<'a> Array<'a> {
-    /// The array of what `reader` reads.
-    pub(crate) fn of_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
-        Self {
-            part: Part::Whole,
-            source_dtype: reader.spec().dtype(),
-            reader,
-            is_text: false,
-            name: None,
-            read_bytes: None,
-            is_selected: false,
-        }
+    /// The array of `rows` of what `reader` reads.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for rows of a scalar.
+    pub(crate) fn of_reader(reader: Box<dyn TensorReader + 'a>, rows: Option<Rows>) -> Result<Self> {
+        let spec = reader.spec();
+        let source_dtype = spec.dtype();
+        // With one axis both orders are the same.
+        let is_reversed = reader.layout() == Layout::F && spec.shape().len() > 1;
+        let selected = spec.select(rows)?;
+        let reader = if is_reversed { Box::new(Reversed::new(reader, selected)?) } else { reader };
+        let (part, item, name, read_bytes) = (Part::Whole, None, None, None);
+        Ok(Self { part, source_dtype, reader, item, is_reversed, name, read_bytes, is_selected: is_reversed })
     }
 
     /// The arrays of a tensor; of strings those of `rows`, of which the lengths are read.
     pub(crate) fn of_tensor(tensor: &Tensor<'a>, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
         let name = Some(tensor.info().name.to_string());
         if tensor.info().spec.dtype() != Dtype::String {
-            return Ok(vec![Self { name, ..Self::of_reader(tensor.reader()?) }]);
+            let array = Self::of_reader(tensor.reader()?, rows)?;
+            let item = tensor.info().item.clone().map(Item::Stored);
+            if let (Some(Item::Stored(descr)), Some(dtype)) = (&item, options.cast) {
+                let detail = "its elements are no numbers".into();
+                return Err(Error::Unsupported { what: format!("a cast from {descr} to {dtype}"), detail });
+            }
+            return Ok(vec![Self { name, item, ..array }]);
         }
         if let Some(dtype) = options.cast {
             let detail = "strings are no numbers".into();
@@ -121,40 +142,40 @@ impl<'a> Array<'a> {
         let range = spec.select(rows)?;
         let strings = Arc::new(Strings::open(stored, &range, options.verify, &options.cancel)?);
         let read_bytes = |part| if part == Part::Offsets { strings.lengths_bytes() } else { strings.stored_bytes() };
-        let array = |part, reader, is_text| Self {
+        let array = |part, reader, item| Self {
             part,
             reader,
             source_dtype: Dtype::String,
-            is_text,
+            item,
+            is_reversed: false,
             name: name.clone(),
             read_bytes: Some(read_bytes(part)),
             is_selected: true,
         };
         Ok(match options.strings {
-            StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), true)],
+            StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), Some(Item::Bytes))],
             StringMode::Utf8 => {
-                vec![array(Part::Whole, Box::new(Text::new(Arc::clone(&strings), &options.cancel, options.calls())?), true)]
+                vec![array(
+                    Part::Whole,
+                    Box::new(Text::new(Arc::clone(&strings), &options.cancel, options.calls())?),
+                    Some(Item::CodePoints),
+                )]
             }
             StringMode::Offsets => vec![
-                array(Part::Values, Box::new(Values::new(Arc::clone(&strings))?), false),
-                array(Part::Offsets, Box::new(Offsets::new(Arc::clone(&strings))?), false),
+                array(Part::Values, Box::new(Values::new(Arc::clone(&strings))?), None),
+                array(Part::Offsets, Box::new(Offsets::new(Arc::clone(&strings))?), None),
             ],
         })
-    }
-
-    /// What its elements are called where they are strings: bytes or code points.
-    fn text_kind(&self) -> char {
-        if self.reader.spec().dtype() == Dtype::UInt8 { 'S' } else { 'U' }
     }
 
     /// The header for the selected rows of the reader, of this shape.
     pub(crate) fn header(&self, dtype: Dtype, shape: &[u64], options: &Options) -> Result<Header> {
         let descr = dtype.descr_in(options.byte_order)?;
-        let header = match shape.split_last() {
-            Some((width, shape)) if self.is_text => {
-                let order = if self.text_kind() == 'S' { "|" } else { &descr[..1] };
-                Header::new(&format!("{order}{}{width}", self.text_kind()), shape)
-            }
+        let header = match (&self.item, shape.split_last()) {
+            (Some(Item::Bytes), Some((width, shape))) => Header::new(&format!("|S{width}"), shape),
+            (Some(Item::CodePoints), Some((width, shape))) => Header::new(&format!("{}U{width}", &descr[..1]), shape),
+            (Some(Item::Stored(descr)), Some((_, shape))) => Header::new(descr, shape),
+            _ if self.is_reversed => Header::new(&descr, &shape.iter().rev().copied().collect::<Vec<_>>()),
             _ => Header::new(&descr, shape),
         };
         Ok(if options.layout == Layout::F { header.fortran_ordered() } else { header })

@@ -102,7 +102,7 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
         return Ok(Comparison::Different(difference));
     }
     let first = First::new(memory_len(job.spec.itemsize()));
-    let verified = if job.header.fortran_order {
+    let verified = if job.is_turned() {
         job.for_each_turned(options, |turned, found| {
             let mut rest = &mut found[..];
             for run in turned.places() {
@@ -125,7 +125,7 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
         Some((position, expected, found)) => {
             // Of a string, the byte or the character that differs is told by what it is.
             let width = job.spec.elements() / job.header.shape.iter().product::<u64>().max(1);
-            let index = unravel(position / width.max(1), &job.header.shape);
+            let index = if width > 1 { unravel(position / width, &job.header.shape) } else { job.index_of(position) };
             Comparison::Different(Difference::Element { index, expected, found })
         }
     })
@@ -277,7 +277,8 @@ impl<'a> ArrayFile<'a> {
 
     fn differs_from(&self, job: &Job<'_>) -> Option<Difference> {
         let (expected, found) = (&job.header, &self.header);
-        if Descr::parse(&found.descr) != Descr::parse(&expected.descr) {
+        let parsed = (Descr::parse(&expected.descr), Descr::parse(&found.descr));
+        if parsed.0 != parsed.1 || parsed.0.is_none() && expected.descr != found.descr {
             let (descr, found) = (expected.descr.clone(), found.descr.clone());
             return Some(Difference::Dtype { expected: job.dtype(), descr, found });
         }

@@ -85,7 +85,7 @@ enum Input<'a> {
     /// A tensor. What its arrays are may depend on the options.
     Tensor(Tensor<'a>),
     /// What a reader of somebody's own reads.
-    Array(Array<'a>),
+    Reader(Box<dyn TensorReader + 'a>),
 }
 
 impl<'a> Converter<'a> {
@@ -101,7 +101,7 @@ impl<'a> Converter<'a> {
     /// A conversion of what `reader` reads.
     #[must_use]
     pub fn from_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
-        Self { input: Input::Array(Array::of_reader(reader)), rows: None, options: Options::default() }
+        Self { input: Input::Reader(reader), rows: None, options: Options::default() }
     }
 
     /// Converts only these rows of axis 0: `10..20`, or [`Rows`] with Python's rules for negative ends.
@@ -226,7 +226,7 @@ impl<'a> Converter<'a> {
     fn source(&self) -> Option<&'a Source> {
         match &self.input {
             Input::Tensor(tensor) => Some(tensor.source()),
-            Input::Array(_) => None,
+            Input::Reader(_) => None,
         }
     }
 
@@ -240,13 +240,9 @@ impl<'a> Converter<'a> {
     }
 
     fn with_jobs<T>(&self, options: &Options, work: impl FnOnce(&[Job<'_>]) -> Result<T>) -> Result<T> {
-        let of_tensor;
         let arrays = match &self.input {
-            Input::Tensor(tensor) => {
-                of_tensor = Array::of_tensor(tensor, self.rows, options)?;
-                &of_tensor[..]
-            }
-            Input::Array(array) => std::slice::from_ref(array),
+            Input::Tensor(tensor) => Array::of_tensor(tensor, self.rows, options)?,
+            Input::Reader(reader) => vec![Array::of_reader(Box::new(&**reader), self.rows)?],
         };
         let heap_bytes = self.source().map_or(0, Source::heap_bytes);
         let jobs = arrays.iter().map(|array| Job::new(array, self.rows, heap_bytes, options));

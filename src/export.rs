@@ -304,7 +304,7 @@ fn plan_all<'a>(
             for array in arrays {
                 let job = Job::new(&array, rows, heap_bytes, options)?;
                 job.check_memory(options)?;
-                let (nbytes, is_turned) = (job.spec.nbytes(), job.header.fortran_order);
+                let (nbytes, is_turned) = (job.spec.nbytes(), job.is_turned());
                 let copied = match &trial {
                     // A batch writes them whole.
                     _ if batch.takes(nbytes, is_turned) => nbytes,

@@ -1,6 +1,6 @@
-//! CRC32C and the mask that `LevelDB` and TensorFlow put over stored values.
+//! CRC32C with the mask that `LevelDB` and TensorFlow put over stored values, and the CRC-32 of ZIP archives.
 //!
-//! Castagnoli polynomial, reflected. Source of the mask: `tensorflow/core/lib/hash/crc32c.h`.
+//! Both reflected; the polynomials are Castagnoli's and that of IEEE 802.3. Source of the mask: `tensorflow/core/lib/hash/crc32c.h`.
 
 use std::sync::OnceLock;
 
@@ -9,6 +9,11 @@ const MASK_DELTA: u32 = 0xa282_ead8;
 /// The checksum that a stored, masked value stands for.
 pub(crate) fn unmask(masked: u32) -> u32 {
     masked.wrapping_sub(MASK_DELTA).rotate_left(15)
+}
+
+/// The masked value to store for a checksum.
+pub(crate) fn mask(crc: u32) -> u32 {
+    crc.rotate_right(15).wrapping_add(MASK_DELTA)
 }
 
 /// CRC32C of `bytes`.
@@ -26,28 +31,73 @@ pub(crate) fn combine(first: u32, second: u32, second_len: u64) -> u32 {
     shift(first, second_len) ^ second
 }
 
-/// CRC32C of `len` zero bytes.
-pub(crate) fn zeros(len: u64) -> u32 {
-    !shift(!0, len)
+/// What a CRC32C in front of `len` more bytes contributes to the CRC32C of all.
+pub(crate) fn shift(crc: u32, len: u64) -> u32 {
+    Kind::Crc32c.shift(crc, len)
 }
 
-/// What a CRC in front of `len` more bytes contributes to the CRC of all.
-///
-/// That is linear over its bits: a matrix for every power of two is kept, and each one that is in `len` applied. Source of the
-/// method: `crc32_combine` of zlib, which works the matrices out anew each time.
-pub(crate) fn shift(crc: u32, len: u64) -> u32 {
-    static POWERS: OnceLock<Vec<[u32; 32]>> = OnceLock::new();
-    let powers = POWERS.get_or_init(|| {
-        // One zero byte, told from its effect on each bit of the register.
-        let mut matrix = std::array::from_fn(|bit| !crc32c::crc32c_append(!(1 << bit), &[0]));
-        let mut powers = Vec::with_capacity(64);
-        for _ in 0..64 {
-            powers.push(matrix);
-            matrix = std::array::from_fn(|bit| apply(&matrix, matrix[bit]));
+/// Which checksum it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Crc32c,
+    /// Of ZIP archives.
+    Crc32,
+}
+
+impl Kind {
+    /// What messages call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Crc32c => "CRC32C",
+            Self::Crc32 => "CRC-32",
         }
-        powers
-    });
-    powers.iter().enumerate().filter(|(power, _)| len >> power & 1 == 1).fold(crc, |crc, (_, matrix)| apply(matrix, crc))
+    }
+
+    /// The checksum of `bytes`.
+    pub(crate) fn of(self, bytes: &[u8]) -> u32 {
+        self.append(0, bytes)
+    }
+
+    /// The checksum of `bytes` behind others whose checksum is `crc`.
+    pub(crate) fn append(self, crc: u32, bytes: &[u8]) -> u32 {
+        match self {
+            Self::Crc32c => crc32c::crc32c_append(crc, bytes),
+            Self::Crc32 => {
+                let mut hasher = crc32fast::Hasher::new_with_initial(crc);
+                hasher.update(bytes);
+                hasher.finalize()
+            }
+        }
+    }
+
+    /// The checksum of `len` zero bytes.
+    pub(crate) fn zeros(self, len: u64) -> u32 {
+        !self.shift(!0, len)
+    }
+
+    /// The checksum of what lies behind `len` bytes less, where `first` is that of the front and `whole` of both.
+    pub(crate) fn behind(self, first: u32, whole: u32, len: u64) -> u32 {
+        whole ^ self.shift(first, len)
+    }
+
+    /// What a CRC in front of `len` more bytes contributes to the CRC of all.
+    ///
+    /// That is linear over its bits: a matrix for every power of two is kept, and each one that is in `len` applied. Source of the
+    /// method: `crc32_combine` of zlib, which works the matrices out anew each time.
+    pub(crate) fn shift(self, crc: u32, len: u64) -> u32 {
+        static POWERS: [OnceLock<Vec<[u32; 32]>>; 2] = [OnceLock::new(), OnceLock::new()];
+        let powers = POWERS[usize::from(self == Self::Crc32)].get_or_init(|| {
+            // One zero byte, told from its effect on each bit of the register.
+            let mut matrix = std::array::from_fn(|bit| !self.append(!(1 << bit), &[0]));
+            let mut powers = Vec::with_capacity(64);
+            for _ in 0..64 {
+                powers.push(matrix);
+                matrix = std::array::from_fn(|bit| apply(&matrix, matrix[bit]));
+            }
+            powers
+        });
+        powers.iter().enumerate().filter(|(power, _)| len >> power & 1 == 1).fold(crc, |crc, (_, matrix)| apply(matrix, crc))
+    }
 }
 
 /// The product of a matrix, given by its columns, and a vector of bits.
@@ -66,6 +116,7 @@ mod tests {
 
     #[test]
     fn zeros_have_the_checksum_of_zeros() {
+        let zeros = |len| Kind::Crc32c.zeros(len);
         for len in [0, 1, 2, 3, 4095, 4096, 100_001] {
             assert_eq!(zeros(len), crc32c(&vec![0; len as usize]), "{len}");
         }
@@ -78,6 +129,7 @@ mod tests {
     #[test]
     fn the_reference_value_and_the_mask_of_nothing() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(Kind::Crc32.of(b"123456789"), 0xcbf4_3926);
         assert_eq!(unmask(0xa282_ead8), 0);
         assert_eq!(unmask(0x7189_5b73), crc32c(&[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40, 0, 0, 0x40, 0x40]));
     }
@@ -89,6 +141,10 @@ mod tests {
             let (a, b) = bytes.split_at(cut);
             assert_eq!(combine(crc32c(a), crc32c(b), b.len() as u64), crc32c(&bytes));
             assert_eq!(append(crc32c(a), b), crc32c(&bytes));
+            for kind in [Kind::Crc32c, Kind::Crc32] {
+                assert_eq!(kind.append(kind.of(a), b), kind.of(&bytes));
+                assert_eq!(kind.behind(kind.of(a), kind.of(&bytes), b.len() as u64), kind.of(b));
+            }
         }
     }
 }

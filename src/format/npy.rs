@@ -65,6 +65,123 @@ impl Descr {
     }
 }
 
+/// Bytes before the text of a header.
+fn prefix_len(version: u8) -> usize {
+    if version == 1 { PREFIX_LEN } else { PREFIX_LEN + 2 }
+}
+
+/// How deep descriptors of records nest.
+const MOST_NESTED: usize = 16;
+
+/// What a descriptor says of the elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Elements {
+    /// TensorFlow has them too.
+    Plain(Dtype, ByteOrder),
+    /// It does not: so many bytes each.
+    Items(u64),
+    /// They are pickled objects.
+    Objects,
+}
+
+impl Elements {
+    /// What the descriptor `text` says; `None` where it is none that is known here.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        if let Some((dtype, order)) = Descr::parse(text).and_then(|descr| Some((descr.dtype()?, descr.order))) {
+            return Some(Self::Plain(dtype, order));
+        }
+        let mut descr = DescrParser(text);
+        match descr.itemsize(0) {
+            _ if descr.has_objects(text) => Some(Self::Objects),
+            Some(bytes) if descr.0.trim().is_empty() && bytes > 0 => Some(Self::Items(bytes)),
+            _ => None,
+        }
+    }
+}
+
+/// Goes through a descriptor of text, dates or records: `|S7`, `[('a', '<i4'), ('b', '>f8', (2, 3))]`. What is left comes next.
+struct DescrParser<'a>(&'a str);
+
+impl<'a> DescrParser<'a> {
+    fn accept(&mut self, token: char) -> bool {
+        let rest = self.0.trim_start();
+        rest.strip_prefix(token).inspect(|rest| self.0 = rest).is_some()
+    }
+
+    fn string(&mut self) -> Option<&'a str> {
+        let rest = self.0.trim_start();
+        let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+        let (text, rest) = rest[1..].split_once(quote)?;
+        self.0 = rest;
+        Some(text)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let rest = self.0.trim_start();
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let value = rest[..digits].parse().ok()?;
+        self.0 = &rest[digits..];
+        Some(value)
+    }
+
+    /// Whether any element is a pickled object.
+    fn has_objects(&self, text: &str) -> bool {
+        let is_object = |part: &str| matches!(part.trim_start_matches(['<', '>', '|', '=']), "O" | "O4" | "O8");
+        is_object(text) || text.split(['\'', '"']).any(is_object)
+    }
+
+    /// Bytes of an element.
+    fn itemsize(&mut self, depth: usize) -> Option<u64> {
+        if !self.0.trim_start().starts_with('[') {
+            let text = if depth == 0 { std::mem::take(&mut self.0) } else { self.string()? };
+            return plain_itemsize(text);
+        }
+        if depth == MOST_NESTED || !self.accept('[') {
+            return None;
+        }
+        let mut total = 0u64;
+        while !self.accept(']') {
+            if !self.accept('(') {
+                return None;
+            }
+            // The name, or a title and a name.
+            if self.accept('(') {
+                self.string()?;
+                let _ = self.accept(',') && self.string().is_some() && self.accept(')');
+            } else {
+                self.string()?;
+            }
+            let mut bytes = self.accept(',').then(|| self.itemsize(depth + 1))??;
+            if self.accept(',') && self.accept('(') {
+                while !self.accept(')') {
+                    bytes = bytes.checked_mul(self.number()?)?;
+                    self.accept(',');
+                }
+                self.accept(',');
+            }
+            total = total.checked_add(bytes)?;
+            if !self.accept(')') {
+                return None;
+            }
+            self.accept(',');
+        }
+        Some(total)
+    }
+}
+
+/// Bytes of an element that is no record.
+fn plain_itemsize(text: &str) -> Option<u64> {
+    let rest = text.strip_prefix(['<', '>', '|', '=']).unwrap_or(text);
+    let kind = rest.chars().next().filter(|kind| "fiubcVSUMm".contains(*kind))?;
+    let (digits, unit) = rest[1..].split_at(rest[1..].find('[').unwrap_or(rest.len() - 1));
+    let is_date = matches!(kind, 'M' | 'm');
+    if !unit.is_empty() && !(is_date && unit.ends_with(']')) {
+        return None;
+    }
+    let size: u64 = digits.parse().ok()?;
+    if kind == 'U' { size.checked_mul(4) } else { Some(size) }
+}
+
 /// A header's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -82,14 +199,18 @@ impl Header {
     /// The same for an array in Fortran order: axis 0 varies fastest. An array that is in both orders counts as C-ordered, as
     /// in NumPy.
     pub(crate) fn fortran_ordered(self) -> Self {
-        let is_both = self.shape.contains(&0) || self.shape.iter().filter(|&&dim| dim > 1).count() < 2;
-        Self { fortran_order: !is_both, ..self }
+        Self { fortran_order: self.orders_differ(), ..self }
+    }
+
+    /// Whether elements lie otherwise in Fortran order than in C order.
+    pub(crate) fn orders_differ(&self) -> bool {
+        !self.shape.contains(&0) && self.shape.iter().filter(|&&dim| dim > 1).count() > 1
     }
 
     /// The dict as NumPy writes it, without padding.
     fn text(&self) -> String {
         let mut text =
-            format!("{{'descr': '{}', 'fortran_order': {}, 'shape': (", self.descr, if self.fortran_order { "True" } else { "False" });
+            format!("{{'descr': {}, 'fortran_order': {}, 'shape': (", self.descr_text(), if self.fortran_order { "True" } else { "False" });
         for (i, dim) in self.shape.iter().enumerate() {
             text += &format!("{}{dim}", if i == 0 { "" } else { ", " });
         }
@@ -101,6 +222,11 @@ impl Header {
         text
     }
 
+    /// The descriptor as a literal: a string, or a list where it is of records.
+    fn descr_text(&self) -> String {
+        if self.descr.starts_with('[') { self.descr.clone() } else { format!("'{}'", self.descr) }
+    }
+
     /// Where data start unless something else is asked for: at [`DATA_ALIGN`]; without elements where `numpy.save` has
     /// them, because NumPy before 2.4 cannot map an empty array at a page's start.
     pub(crate) fn data_start(&self) -> u64 {
@@ -110,22 +236,33 @@ impl Header {
 
     /// The offsets at which data can start: behind the text, and not further than `numpy.load` reads a header.
     pub(crate) fn data_starts(&self) -> std::ops::Range<u64> {
-        let shortest = PREFIX_LEN + self.text().len() + 1;
-        shortest as u64..(PREFIX_LEN + MAX_TEXT_LEN + 1) as u64
+        let (version, text) = self.encoded_text();
+        let prefix = prefix_len(version);
+        (prefix + text.len() + 1) as u64..(prefix + MAX_TEXT_LEN + 1) as u64
+    }
+
+    /// The version that NumPy takes for the text, and its bytes: Latin-1 where that has all characters, else UTF-8.
+    fn encoded_text(&self) -> (u8, Vec<u8>) {
+        let text = self.text();
+        let latin: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+        latin.map_or_else(|| (3, text.into_bytes()), |latin| (1, latin))
     }
 
     /// The header's bytes, padded so that data start at `data_start`, which must be one of
     /// [`data_starts`](Self::data_starts).
     pub(crate) fn encode(&self, data_start: u64) -> Vec<u8> {
-        let text = self.text();
-        let len = memory_len(data_start).max(PREFIX_LEN + text.len() + 1);
+        let (version, text) = self.encoded_text();
+        let prefix = prefix_len(version);
+        let len = memory_len(data_start).max(prefix + text.len() + 1);
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(MAGIC);
-        bytes.extend([1, 0]);
-        // 64 dimensions of 20 digits have some 1,500 characters, and padding ends where `numpy.load` stops reading.
-        let text_len = u16::try_from(len - PREFIX_LEN).expect("arrays with more than 64 dimensions are refused");
+        bytes.extend([version, 0]);
+        // 64 dimensions of 20 digits have some 1,500 characters, a descriptor was read from a header that had at most
+        // `MAX_TEXT_LEN`, and padding ends where `numpy.load` stops reading.
+        let text_len = u16::try_from(len - prefix).unwrap_or(u16::MAX);
         bytes.extend(text_len.to_le_bytes());
-        bytes.extend_from_slice(text.as_bytes());
+        bytes.resize(prefix, 0);
+        bytes.extend_from_slice(&text);
         bytes.resize(len - 1, b' ');
         bytes.push(b'\n');
         bytes
@@ -150,7 +287,13 @@ impl Header {
         let text = bytes
             .get(start..start + len)
             .ok_or_else(|| ParseError::new(8, WHAT, format!("text of {len} bytes, {} bytes are there", bytes.len() - start)))?;
-        let mut parser = Parser { text, pos: 0, base: start };
+        // Python's Latin-1 has a character for every byte.
+        let text = match bytes[6] {
+            3 => String::from_utf8(text.to_vec())
+                .map_err(|error| ParseError::new(start + error.utf8_error().valid_up_to(), WHAT, "the text of version 3 is no UTF-8"))?,
+            _ => text.iter().copied().map(char::from).collect(),
+        };
+        let mut parser = Parser { text: text.as_bytes(), pos: 0, base: start };
         Ok((parser.header()?, (start + len) as u64))
     }
 }
@@ -347,6 +490,40 @@ mod tests {
         assert_eq!(dtype("<i1"), Some(Dtype::Int8));
         for text in ["<V2", "|V1", "|S3", "|O", "", "<f16", "<M8[ns]", "<", "\u{e9}4", "<f"] {
             assert_eq!(dtype(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn elements_that_tensorflow_does_not_have_are_so_many_bytes() {
+        for (text, bytes) in [
+            ("|S7", Some(7)),
+            ("<U4", Some(16)),
+            ("<M8[ns]", Some(8)),
+            ("<f16", Some(16)),
+            ("|V3", Some(3)),
+            ("[('a', '<i4'), ('b', '>f8'), ('s', '|S3')]", Some(15)),
+            ("[('c', '<i8', (2, 3)), (('title', 'n'), [('x', '<u2', (2,))])]", Some(52)),
+            ("[]", None),
+            ("|S0", None),
+            ("<q9", None),
+            ("[('a', '<i4'", None),
+            ("[('a', '<i4', (4611686018427387904, 4))]", None),
+        ] {
+            assert_eq!(Elements::of(text), bytes.map(Elements::Items), "{text}");
+        }
+        for text in ["|O", "O", "[('a', '|O')]", "[('a', [('b', 'O8')])]"] {
+            assert_eq!(Elements::of(text), Some(Elements::Objects), "{text}");
+        }
+        assert_eq!(Elements::of(&"[('a', ".repeat(100)), None);
+    }
+
+    #[test]
+    fn records_keep_their_descriptor() {
+        for (descr, version) in [("[('a', '<i4'), ('b', '>f8')]", 1), ("[('\u{e9}', '<i4')]", 1), ("[('\u{96ea}', '<i4')]", 3)] {
+            let header = Header::new(descr, &[2]);
+            let bytes = header.encode(header.data_start());
+            assert_eq!(bytes[6], version);
+            assert_eq!(Header::parse(&bytes), Ok((header, DATA_ALIGN as u64)));
         }
     }
 

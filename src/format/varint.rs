@@ -20,6 +20,15 @@ pub(crate) fn read_u64(bytes: &[u8], at: usize, what: &'static str) -> Result<(u
     Err(ParseError::new(at, what, format!("varint is cut after {} bytes", bytes.len())))
 }
 
+/// Writes one.
+pub(crate) fn push(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push((value & 0x7f | 0x80).to_le_bytes()[0]);
+        value >>= 7;
+    }
+    bytes.push(value.to_le_bytes()[0]);
+}
+
 /// Reads one varint of at most 32 bits.
 pub(crate) fn read_u32(bytes: &[u8], at: usize, what: &'static str) -> Result<(u32, usize), ParseError> {
     let (value, len) = read_u64(bytes, at, what)?;

@@ -41,6 +41,8 @@ pub(crate) struct Job<'a> {
     rows: Range<u64>,
     /// What the output says of itself.
     pub(crate) header: Header,
+    /// Whether elements are read in one order and written in the other.
+    is_turned: bool,
     heap_bytes: u64,
     decoder: Decoder,
 }
@@ -78,21 +80,22 @@ impl<'a> Job<'a> {
             let what = format!("a tensor of {} dimensions", header.shape.len());
             return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
         }
-        if header.fortran_order && options.method == Some(Method::Map) {
-            return Err(Error::bad_request("an array in Fortran order cannot be written by method map"));
+        let is_turned = array.is_reversed != header.fortran_order && header.orders_differ();
+        if is_turned && options.method == Some(Method::Map) {
+            return Err(Error::bad_request("an array whose order of elements changes cannot be written by method map"));
         }
-        if header.fortran_order && array.is_text {
-            let detail = "strings are written in C order".into();
-            return Err(Error::Unsupported { what: "a Fortran-ordered array of strings".into(), detail });
+        if array.item.is_some() && is_turned {
+            let detail = "strings and records are written in the order in which they are read".into();
+            return Err(Error::Unsupported { what: "another order of such elements".into(), detail });
         }
         let heap_bytes = heap_bytes.saturating_add(reader.heap_bytes());
-        Ok(Self { array, reader, whole, spec, rows, header, heap_bytes, decoder })
+        Ok(Self { array, reader, whole, spec, rows, header, is_turned, heap_bytes, decoder })
     }
 
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
     pub(crate) fn check_memory(&self, options: &Options) -> Result<()> {
-        if self.header.fortran_order { self.tile_plan(options, false).map(|_| ()) } else { self.plan(Memory::Buffers, options).map(|_| ()) }
+        if self.is_turned { self.tile_plan(options, false).map(|_| ()) } else { self.plan(Memory::Buffers, options).map(|_| ()) }
     }
 
     fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
@@ -119,7 +122,7 @@ impl<'a> Job<'a> {
             _ => options.method.unwrap_or(Method::Portable),
         };
         let is_shared = method == Method::Clone;
-        let (slices, slice_bytes, shares) = if self.header.fortran_order {
+        let (slices, slice_bytes, shares) = if self.is_turned {
             let plan = self.tile_plan(options, false)?;
             (memory_len(plan.count()), plan.tile_bytes(), plan.shares)
         } else {
@@ -151,7 +154,7 @@ impl<'a> Job<'a> {
     pub(crate) fn read_whole(&self, out: &mut [u8], spare: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
         let lent = &mut Lent::new(&plan.shares, ledger.as_ref(), options);
-        if self.header.fortran_order {
+        if self.is_turned {
             let read = &mut spare[..out.len()];
             self.read(self.elements(), read, lent)?;
             Tile::whole(self.spec.shape()).reverse_axes(read, 0, out, self.spec.itemsize());
@@ -177,13 +180,27 @@ impl<'a> Job<'a> {
             let next = elements.start + count as u64;
             self.reader.read(elements.start..next, raw, &mut lent.context)?;
             self.decoder.decode(raw, out).map_err(|at| {
-                let index = unravel(elements.start - self.elements().start + at as u64, self.spec.shape());
+                let index = self.index_of(elements.start - self.elements().start + at as u64);
                 let detail = self.decoder.explain(&raw[at * stored..][..stored], &out[at * written..][..written]);
                 Error::Lossy { what: self.array.name.clone().unwrap_or_else(|| "the tensor".into()), index, detail }
             })?;
             elements.start = next;
         }
         Ok(())
+    }
+
+    /// Whether elements are read in one order and written in the other.
+    pub(crate) fn is_turned(&self) -> bool {
+        self.is_turned
+    }
+
+    /// The index in the array of the element at a position among those that are read.
+    pub(crate) fn index_of(&self, position: u64) -> Vec<u64> {
+        let mut index = unravel(position, self.spec.shape());
+        if self.array.is_reversed {
+            index.reverse();
+        }
+        index
     }
 
     /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
@@ -204,7 +221,7 @@ impl<'a> Job<'a> {
                 return Ok(outcome);
             }
         }
-        if self.header.fortran_order {
+        if self.is_turned {
             return self.turn_into(file, target, options);
         }
         self.copy_into(file, target, Method::to_copy(file, options.method)?, options)
@@ -220,7 +237,7 @@ impl<'a> Job<'a> {
 
     /// How the output could share the blocks of the source; `None` unless that is wanted and fits.
     fn sharing(&self, file: &PrivateFile, options: &Options) -> Result<Option<(StoredRun, Sharing)>> {
-        let is_as_stored = self.decoder.is_copy() && !self.header.fortran_order;
+        let is_as_stored = self.decoder.is_copy() && !self.is_turned;
         if options.method.is_some_and(|method| method != Method::Clone) || !is_as_stored || self.spec.nbytes() == 0 {
             return Ok(None);
         }
@@ -304,7 +321,7 @@ impl<'a> Job<'a> {
 
     /// Elements of the output that are not in holes.
     fn data_elements(&self, options: &Options) -> Result<u64> {
-        if self.header.fortran_order {
+        if self.is_turned {
             return Ok(self.spec.elements());
         }
         self.runs(options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))
@@ -374,7 +391,7 @@ impl<'a> Job<'a> {
 
     /// The dtype of the array's elements.
     pub(crate) fn dtype(&self) -> Dtype {
-        if self.array.is_text { self.array.source_dtype } else { self.spec.dtype() }
+        if self.array.item.is_some() { self.array.source_dtype } else { self.spec.dtype() }
     }
 
     pub(crate) fn report(&self, outcome: &Outcome, started: Instant) -> Report {

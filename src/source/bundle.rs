@@ -10,8 +10,8 @@ use super::aliases::{Aliases, value_key};
 use super::index::Index;
 use super::pieces::{Piece, PieceBox, PieceReader, Tiling};
 use super::shards::ShardSet;
-use super::strings::{StoredStrings, Strings};
-use super::{Container, Name, Region, TensorInfo, TensorReader};
+use super::strings::{StoredStrings, StringBytes, Strings};
+use super::{Checksum, Container, Name, Region, TensorInfo, TensorReader};
 use crate::budget::Limits;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
@@ -182,7 +182,7 @@ impl Bundle {
             let detail = format!("{} bytes at offset {} of {}, which has {len} bytes", entry.size, entry.offset, path.display());
             return Err(self.malformed(key, detail));
         }
-        Ok(Region { path, offset: entry.offset, nbytes: entry.size, crc32c: crc::unmask(entry.masked_crc) })
+        Ok(Region { path, offset: entry.offset, nbytes: entry.size, checksum: Checksum::Crc32c(crc::unmask(entry.masked_crc)) })
     }
 
     /// Where the bytes of tensor `i` lie: one piece, or the pieces that tile it.
@@ -257,8 +257,7 @@ impl Bundle {
         let key = self.index.key(i);
         let (entry, spec) = self.checked_entry(i)?;
         Ok(StoredStrings {
-            shards: &self.shards,
-            shard: entry.shard_id,
+            bytes: StringBytes::Shard(&self.shards, entry.shard_id),
             big_endian: self.header.big_endian,
             name: Name::new(key).to_string(),
             region: self.region(key, &entry)?,
@@ -321,7 +320,7 @@ impl Container for Bundle {
         // Only a name that leads back here is worth showing.
         let alias = self.aliases().ok().flatten().and_then(|aliases| aliases.of_key(key));
         let alias = alias.filter(|alias| self.position(alias.as_bytes()).or_else(|| self.find_alias(alias.as_bytes())) == Some(index));
-        Ok(TensorInfo { name: Name::new(key), alias, spec, unsupported, unknown_axes: Vec::new(), has_rank: true, feature: None })
+        Ok(TensorInfo { alias, unsupported, ..TensorInfo::new(Name::new(key), spec) })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
@@ -398,7 +397,7 @@ impl Container for Bundle {
                     "path": region.path.to_string_lossy(),
                     "offset": region.offset,
                     "nbytes": region.nbytes,
-                    "crc32c": format!("{:#010x}", region.crc32c),
+                    "crc32c": format!("{:#010x}", region.checksum.value()),
                 })
             })
             .collect();

@@ -5,17 +5,43 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::bundle::{Bundle, Place};
+use super::bundle::{self, Bundle, Place};
+use super::checkpoint::TensorBundle;
+use super::driver::Driver;
 use super::strings::StoredStrings;
 use super::{Container, Name, ReadContext, Region, TensorInfo, TensorReader};
+use crate::budget::Limits;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::spec::{ShapeText, TensorSpec, memory_len};
+
+/// The components of what `Dataset.cache` wrote, which is a bundle. Only on request: its keys can be asked for as well.
+pub(crate) struct TfDataCache;
+
+impl Driver for TfDataCache {
+    fn name(&self) -> &'static str {
+        "tf-data-cache"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        TensorBundle.resolve(path)
+    }
+
+    fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
+        let bundle = Bundle::open(prefix, TensorBundle.name(), &Limits::default())?;
+        let Some(components) = Cache::components(&bundle) else {
+            let detail = format!("the keys of {} are not numbers of elements and components", bundle::index_path(prefix).display());
+            return Err(Error::Unsupported { what: "a bundle as a tf.data cache".into(), detail });
+        };
+        Ok(Box::new(Cache::new(bundle, components, true)?))
+    }
+}
 
 /// A bundle that is a cache: its tensors by key, and each component of all elements as one array.
 #[derive(Debug)]
@@ -83,7 +109,7 @@ impl Container for Cache {
         let unsupported = is_text.then(|| "strings of a cache are read element by element, by their keys".to_owned());
         let unsupported = unsupported.or(self.bundle.info(component)?.unsupported);
         let name = Name::new(component.to_string());
-        Ok(TensorInfo { name, alias: None, spec, unsupported, unknown_axes: Vec::new(), has_rank: true, feature: None })
+        Ok(TensorInfo { unsupported, ..TensorInfo::new(name, spec) })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

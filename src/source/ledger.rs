@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::crc;
+use crate::format::crc::Kind;
 
-/// A run of stored bytes under one CRC32C.
+/// A run of stored bytes under one checksum.
 #[derive(Debug, Clone)]
 pub struct Region {
     /// The file.
@@ -15,8 +15,33 @@ pub struct Region {
     pub offset: u64,
     /// Its length.
     pub nbytes: u64,
-    /// Its CRC32C, as the format stores it but unmasked.
-    pub crc32c: u32,
+    /// What the format says of it.
+    pub checksum: Checksum,
+}
+
+/// A stored checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Checksum {
+    /// CRC32C, unmasked.
+    Crc32c(u32),
+    /// The CRC-32 of ZIP archives.
+    Crc32(u32),
+}
+
+impl Checksum {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Crc32c(_) => Kind::Crc32c,
+            Self::Crc32(_) => Kind::Crc32,
+        }
+    }
+
+    pub(crate) fn value(self) -> u32 {
+        match self {
+            Self::Crc32c(value) | Self::Crc32(value) => value,
+        }
+    }
 }
 
 /// How much of what was written is vouched for by stored checksums.
@@ -61,20 +86,22 @@ impl<'a> Ledger<'a> {
 
     /// Notes bytes of a region; every byte is to be noted at most once, in any order.
     pub(crate) fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
-        self.record_crc(region, offset, bytes.len() as u64, crc::crc32c(bytes));
+        self.record_crc(region, offset, bytes.len() as u64, |kind| kind.of(bytes));
     }
 
     /// As [`record`](Self::record), for `len` zeros.
     pub(crate) fn record_zeros(&self, region: usize, offset: u64, len: u64) {
-        self.record_crc(region, offset, len, crc::zeros(len));
+        self.record_crc(region, offset, len, |kind| kind.zeros(len));
     }
 
-    fn record_crc(&self, region: usize, offset: u64, len: u64, crc: u32) {
+    fn record_crc(&self, region: usize, offset: u64, len: u64, crc: impl FnOnce(Kind) -> u32) {
         let (Some(progress), Some(whole)) = (self.progress.get(region), self.regions.get(region)) else { return };
+        let kind = whole.checksum.kind();
+        let crc = crc(kind);
         let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.len = progress.len.saturating_add(len);
         match whole.nbytes.checked_sub(offset).and_then(|rest| rest.checked_sub(len)) {
-            Some(behind) => progress.crc ^= crc::shift(crc, behind),
+            Some(behind) => progress.crc ^= kind.shift(crc, behind),
             // More than there is: that must not pass for anything.
             None => progress.len = u64::MAX,
         }
@@ -96,8 +123,9 @@ impl<'a> Ledger<'a> {
                 return Err(Error::malformed_at(&region.path, "tensor data", region.offset, detail));
             }
             whole += 1;
-            if actual != region.crc32c {
-                let detail = format!("CRC32C of {} bytes is {actual:#010x}, the index says {:#010x}", region.nbytes, region.crc32c);
+            let (name, expected) = (region.checksum.kind().name(), region.checksum.value());
+            if actual != expected {
+                let detail = format!("{name} of {} bytes is {actual:#010x}, the source says {expected:#010x}", region.nbytes);
                 return Err(Error::malformed_at(&region.path, "tensor data", region.offset, detail));
             }
         }
@@ -115,7 +143,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn region(bytes: &[u8]) -> Region {
-        Region { path: Path::new("t.data").into(), offset: 0, nbytes: bytes.len() as u64, crc32c: crc::crc32c(bytes) }
+        Region {
+            path: Path::new("t.data").into(),
+            offset: 0,
+            nbytes: bytes.len() as u64,
+            checksum: Checksum::Crc32c(Kind::Crc32c.of(bytes)),
+        }
     }
 
     proptest! {
@@ -166,7 +199,7 @@ mod tests {
     fn nothing_has_a_checksum_too() {
         let mut regions = [region(&[])];
         assert_eq!(Ledger::new(&regions).verify().unwrap(), Verified::Full);
-        regions[0].crc32c = 1;
+        regions[0].checksum = Checksum::Crc32(1);
         assert!(Ledger::new(&regions).verify().is_err());
     }
 }

@@ -3,6 +3,7 @@
 mod aliases;
 mod bundle;
 mod cache;
+mod checkpoint;
 mod driver;
 pub(crate) mod graph;
 mod index;
@@ -18,8 +19,10 @@ mod outline;
 mod pieces;
 mod raw_stream;
 pub(crate) mod records;
+mod reversed;
 pub(crate) mod saved_model;
 mod shards;
+mod stored;
 pub(crate) mod strings;
 mod tf_data;
 mod tfds;
@@ -41,20 +44,35 @@ use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
-use crate::options::Options;
+use crate::options::{Layout, Options};
 use crate::os::Calls;
 use crate::spec::TensorSpec;
 
+use driver::Driver;
 pub use driver::formats;
 pub(crate) use ledger::Ledger;
-pub use ledger::{Region, Verified};
+pub use ledger::{Checksum, Region, Verified};
 pub use name::Name;
 use records::RecordContainer;
+pub(crate) use reversed::Reversed;
 use strings::StoredStrings;
+
+/// Every format, the more specific first. A format is its file, its module above and its line here.
+static FORMATS: &[&dyn Driver] = &[
+    &saved_model::SavedModelDir,
+    &tf_data::TfData,
+    &tfds::Tfds,
+    &checkpoint::TensorBundle,
+    &cache::TfDataCache,
+    &raw_stream::RawStream,
+    &video::Video,
+    &tfrecord::TfRecord,
+    &graph::GraphDef,
+];
 
 /// Elements of one tensor, in any order, from any thread.
 ///
-/// Positions are flat: element `i` is the `i`-th in C order. Rows of axis 0 are runs of
+/// Positions are flat: element `i` is the `i`-th in the order of [`layout`](Self::layout). In C order rows of axis 0 are runs of
 /// [`TensorSpec::row_elements`] of them, so a run of rows, one row and a part of a huge row are read alike.
 pub trait TensorReader: fmt::Debug + Send + Sync {
     /// The tensor's dtype and shape.
@@ -65,6 +83,11 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
         ByteOrder::Little
     }
 
+    /// The order in which flat positions count elements: C order, or Fortran order where the source is like that.
+    fn layout(&self) -> Layout {
+        Layout::C
+    }
+
     /// Fills `out`, which holds exactly `elements`, or fails. Never a short read.
     ///
     /// Checksums of what was read go to the context, not over the bytes after decoding.
@@ -72,6 +95,21 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::Io`] when reading fails, [`Error::Malformed`] when the file ends early, [`Error::Cancelled`].
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()>;
+
+    /// The lengths of the boxes that elements are stored in, where it takes all of a box to read any part of it: compressed chunks.
+    /// One length for each axis; boxes start at multiples of them.
+    fn chunks(&self) -> Option<&[u64]> {
+        None
+    }
+
+    /// Fills `out`, which holds exactly the box of `shape` that starts at index `start`, in C order. Only where there are
+    /// [`chunks`](Self::chunks); then each chunk is decoded once for each call that needs any of it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_box(&self, _start: &[u64], _shape: &[u64], _out: &mut [u8], _context: &mut ReadContext<'_>) -> Result<()> {
+        Err(Error::Unsupported { what: "reading a box".into(), detail: "the elements are not stored in chunks".into() })
+    }
 
     /// The stored checksums and the bytes each one covers; empty when the format has none.
     fn regions(&self) -> &[Region] {
@@ -123,8 +161,20 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
         (**self).byte_order()
     }
 
+    fn layout(&self) -> Layout {
+        (**self).layout()
+    }
+
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         (**self).read(elements, out, context)
+    }
+
+    fn chunks(&self) -> Option<&[u64]> {
+        (**self).chunks()
+    }
+
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        (**self).read_box(start, shape, out, context)
     }
 
     fn regions(&self) -> &[Region] {
@@ -268,8 +318,14 @@ pub struct TensorInfo {
     pub name: Name,
     /// A friendlier name, where an object graph gives one; it is accepted wherever a name is.
     pub alias: Option<String>,
-    /// Dtype and shape.
+    /// Dtype and shape. Of elements that TensorFlow has no dtype for ([`item`](Self::item)) it is their bytes, along an axis of its own at
+    /// the end.
     pub spec: TensorSpec,
+    /// NumPy's descriptor of elements that TensorFlow has no dtype for: padded text, dates, records (`|S7`, `<M8[ns]`). They are copied
+    /// as they are.
+    pub item: Option<String>,
+    /// What of its source it is, where that has several kinds of tensors: `variables`, `constants`.
+    pub group: Option<&'static str>,
     /// Why this version cannot convert it, if it cannot.
     pub unsupported: Option<String>,
     /// The axes of the shape whose length is not known before the source has been read, or differs; their length there is 0.
@@ -281,11 +337,33 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
+    /// A tensor of which everything is known.
+    pub(crate) fn new(name: Name, spec: TensorSpec) -> Self {
+        Self {
+            name,
+            alias: None,
+            spec,
+            item: None,
+            group: None,
+            unsupported: None,
+            unknown_axes: Vec::new(),
+            has_rank: true,
+            feature: None,
+        }
+    }
+
+    /// The shape of the array: without the axis of the bytes of [`item`](Self::item).
+    #[must_use]
+    pub fn shape(&self) -> &[u64] {
+        let shape = self.spec.shape();
+        if self.item.is_some() { &shape[..shape.len().saturating_sub(1)] } else { shape }
+    }
+
     /// The shape, with `None` for lengths that are not known.
     #[must_use]
     pub fn axes(&self) -> Vec<Option<u64>> {
         let known = |(axis, &length): (usize, &u64)| (!self.unknown_axes.contains(&axis)).then_some(length);
-        self.spec.shape().iter().enumerate().map(known).collect()
+        self.shape().iter().enumerate().map(known).collect()
     }
 }
 

@@ -4,13 +4,16 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::bundle;
-use super::graph::check_graph;
+use super::bundle::{self, Bundle};
+use super::driver::Driver;
+use super::graph::{Listing, check_graph};
 use super::outline::{Outer, OuterValue, Outline, read_range};
+use super::{Container, live};
+use crate::budget::Limits;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
-use crate::paths::Stamp;
+use crate::paths::{Stamp, is_file, parent_of};
 use crate::spec::memory_len;
 
 /// The file that makes a directory a SavedModel.
@@ -27,6 +30,52 @@ const WHAT: &str = "SavedModel message";
 const INIT_OP: &str = "__saved_model_init_op";
 /// A signature is names and shapes.
 const MOST_SIGNATURE: u64 = 16 << 20;
+
+/// A SavedModel directory, or the `saved_model.pb` in it.
+pub(crate) struct SavedModelDir;
+
+impl Driver for SavedModelDir {
+    fn name(&self) -> &'static str {
+        "saved-model"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if path.file_name().is_some_and(|name| name == PB) && is_file(path)? {
+            return Ok(Some(parent_of(path).to_owned()));
+        }
+        for name in [PB].iter().chain(OTHER_FORMS.iter().map(|(name, _)| name)) {
+            if is_file(&path.join(name))? {
+                return Ok(Some(path.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn needs_tensorflow(&self, options: &Options) -> bool {
+        options.model.wants_model()
+    }
+
+    fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let model = SavedModel::open(dir)?;
+        let variables = model.variables().map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default())).transpose()?;
+        if options.model.wants_model() {
+            return open_signature(model, variables.as_ref(), options);
+        }
+        Ok(match variables {
+            Some(bundle) => Box::new(bundle.with_signatures(model.signatures())),
+            None => Box::new(Listing::of_model(self.name(), &model)?),
+        })
+    }
+}
+
+/// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
+fn open_signature(model: SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
+    model.signature(options.model.signature.as_deref())?;
+    model.check_graph(options.budget().as_bytes())?;
+    variables.map(Bundle::check_all).transpose()?;
+    let files = model.files(variables);
+    live::open_signature(model, files, options)
+}
 
 /// What stands in the `saved_model.pb` of a directory.
 #[derive(Debug)]
@@ -146,9 +195,8 @@ impl SavedModel {
     }
 
     /// The files that it is read from.
-    pub(crate) fn files(&self, variables: Option<&bundle::Bundle>) -> Vec<PathBuf> {
-        use super::Container as _;
-        std::iter::once(self.pb.clone()).chain(variables.map(bundle::Bundle::files).unwrap_or_default()).collect()
+    pub(crate) fn files(&self, variables: Option<&Bundle>) -> Vec<PathBuf> {
+        std::iter::once(self.pb.clone()).chain(variables.map(Bundle::files).unwrap_or_default()).collect()
     }
 
     /// Checks all of what is in its graph; `most` is the memory that there is for a node, and that constants may claim.

@@ -95,15 +95,7 @@ impl Container for Computed {
             None => None,
         };
         if let Some(spec) = spec {
-            return Ok(TensorInfo {
-                name: Name::new(output.name.as_bytes()),
-                alias,
-                spec,
-                unsupported: None,
-                unknown_axes: Vec::new(),
-                has_rank: true,
-                feature: None,
-            });
+            return Ok(TensorInfo { alias, ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) });
         }
         let dtype = output.dtype.unwrap_or(Dtype::Variant);
         let unsupported = (!can_be_fetched(dtype)).then(|| format!("it is a {dtype}, which has no plain values"));
@@ -111,15 +103,8 @@ impl Container for Computed {
         let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
             .map_err(|detail| Error::malformed(&self.model.path, format!("shape of {}", output.name), detail))?;
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
-        Ok(TensorInfo {
-            name: Name::new(output.name.as_bytes()),
-            alias,
-            spec,
-            unsupported,
-            unknown_axes,
-            has_rank: output.shape.is_some(),
-            feature: None,
-        })
+        let has_rank = output.shape.is_some();
+        Ok(TensorInfo { alias, unsupported, unknown_axes, has_rank, ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

@@ -220,13 +220,11 @@ impl Container for RecordContainer {
         let facts = stats.map(|(survey, stats)| crate::columns::describe(&feature, stats, survey));
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
         Ok(TensorInfo {
-            name: Name::new(name),
             alias: feature.alias,
-            spec,
             unsupported: feature.unsupported,
             unknown_axes,
-            has_rank: true,
             feature: facts,
+            ..TensorInfo::new(Name::new(name), spec)
         })
     }
 

@@ -57,7 +57,7 @@ impl Scan {
             return Err(stored.malformed(0, format!("{elements} strings in {size} bytes, which need a byte each and {CRC_BYTES} more")));
         }
         let mut lengths = Lengths::new(stored, Mark { element: 0, length_at: 0, data_at: 0 }, elements, Calls::Native);
-        let mut checksum = Checksum::new(stored.big_endian);
+        let mut checksum = LengthsCrc::new(stored.big_endian);
         let (mut step, mut marks, mut longest) = (FIRST_STEP, Vec::new(), 0);
         let mut selected_data = 0..0;
         loop {
@@ -177,18 +177,18 @@ impl<'a> Lengths<'a> {
 }
 
 /// The checksum of lengths as integers.
-struct Checksum {
+pub(super) struct LengthsCrc {
     big_endian: bool,
     crc: u32,
     waiting: Vec<u8>,
 }
 
-impl Checksum {
-    fn new(big_endian: bool) -> Self {
+impl LengthsCrc {
+    pub(super) fn new(big_endian: bool) -> Self {
         Self { big_endian, crc: 0, waiting: Vec::with_capacity(CHUNK) }
     }
 
-    fn add(&mut self, length: u64) {
+    pub(super) fn add(&mut self, length: u64) {
         if self.waiting.len() + 8 > CHUNK {
             self.flush();
         }
@@ -219,7 +219,7 @@ impl Checksum {
         self.waiting.clear();
     }
 
-    fn finish(mut self) -> u32 {
+    pub(super) fn finish(mut self) -> u32 {
         self.flush();
         self.crc
     }
@@ -230,8 +230,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::source::Checksum;
     use crate::source::Region;
     use crate::source::shards::ShardSet;
+    use crate::source::strings::StringBytes;
     use proptest::prelude::*;
 
     fn varint(mut value: u64) -> Vec<u8> {
@@ -250,7 +252,7 @@ mod tests {
         #[test]
         fn any_element_is_found_from_the_marks(lengths in prop::collection::vec(prop_oneof![0u64..3, 0u64..400], 0..120), picks in any::<[prop::sample::Index; 2]>()) {
             let mut bytes = vec![0; 7];
-            let mut crc = Checksum::new(false);
+            let mut crc = LengthsCrc::new(false);
             for &length in &lengths {
                 bytes.extend(varint(length));
                 crc.add(length);
@@ -261,9 +263,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("s.data-00000-of-00001"), &bytes).unwrap();
             let shards = ShardSet::new(dir.path().join("s"), 1);
-            let region = Region { path: Path::new("s").into(), offset: 7, nbytes: bytes.len() as u64 - 7, crc32c: 0 };
+            let region = Region { path: Path::new("s").into(), offset: 7, nbytes: bytes.len() as u64 - 7, checksum: Checksum::Crc32c(0) };
             let shape = vec![lengths.len() as u64];
-            let stored = StoredStrings { shards: &shards, shard: 0, big_endian: false, name: "t".into(), shape, region };
+            let stored = StoredStrings { bytes: StringBytes::Shard(&shards, 0), big_endian: false, name: "t".into(), shape, region };
             let mut ends = picks.map(|pick| pick.index(lengths.len() + 1) as u64);
             ends.sort_unstable();
             let scan = Scan::new(&stored, &(ends[0]..ends[1]), true, &CancelToken::new()).unwrap();

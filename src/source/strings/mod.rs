@@ -7,23 +7,27 @@ mod offsets;
 mod padded;
 mod text;
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::shards::ShardSet;
-use super::{Ledger, ReadContext, Region};
+use super::{Checksum, Ledger, Name, ReadContext, Region};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::format::crc;
+use crate::format::{crc, varint};
 use crate::os::Calls;
 use crate::paths::Stamp;
 use crate::spec::{even_part, memory_len, unravel};
 
-use lengths::{Lengths, Scan};
+use lengths::{Lengths, LengthsCrc, Scan};
 pub(crate) use offsets::{Offsets, Values};
 pub(crate) use padded::Padded;
 pub(crate) use text::Text;
+
+/// The most memory for strings that are put into this form.
+const MOST_HELD: u64 = 64 << 20;
 
 /// The strings of one tensor as they are stored.
 ///
@@ -33,14 +37,53 @@ pub(crate) use text::Text;
 /// `WriteStringTensor` in `tensorflow/core/util/tensor_bundle/tensor_bundle.cc`.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredStrings<'a> {
-    pub(crate) shards: &'a ShardSet,
-    pub(crate) shard: u32,
+    pub(crate) bytes: StringBytes<'a>,
     pub(crate) big_endian: bool,
     /// The tensor's name, for messages.
     pub(crate) name: String,
     pub(crate) shape: Vec<u64>,
     /// All that is stored of the tensor, and its checksum.
     pub(crate) region: Region,
+}
+
+/// Where they are stored.
+#[derive(Debug, Clone)]
+pub(crate) enum StringBytes<'a> {
+    /// In a shard of a checkpoint.
+    Shard(&'a ShardSet, u32),
+    /// In memory, where a format that stores each on its own was gone through.
+    Held(Arc<[u8]>),
+}
+
+impl StoredStrings<'static> {
+    /// Strings that another format has, put into this form. `path` is where they come from.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for more than fit the memory that there is for it.
+    pub(crate) fn held(
+        path: &Arc<Path>,
+        name: &Name,
+        shape: &[u64],
+        collect: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+    ) -> Result<Self> {
+        let (mut lengths, mut data, mut checksum) = (Vec::new(), Vec::new(), LengthsCrc::new(false));
+        collect(&mut |string| {
+            if (lengths.len() + data.len() + string.len()) as u64 > MOST_HELD {
+                let what = format!("memory for the strings of {name} in {}", path.display());
+                return Err(Error::Limit { what, asked: (data.len() + string.len()) as u64, allowed: Some(MOST_HELD) });
+            }
+            varint::push(&mut lengths, string.len() as u64);
+            checksum.add(string.len() as u64);
+            data.extend_from_slice(string);
+            Ok(())
+        })?;
+        lengths.extend(crc::mask(checksum.finish()).to_le_bytes());
+        lengths.append(&mut data);
+        let checksum = Checksum::Crc32c(crc::crc32c(&lengths));
+        let region = Region { path: Arc::clone(path), offset: 0, nbytes: lengths.len() as u64, checksum };
+        let bytes = StringBytes::Held(lengths.into());
+        Ok(Self { bytes, big_endian: false, name: name.to_string(), shape: shape.to_vec(), region })
+    }
 }
 
 impl StoredStrings<'_> {
@@ -50,11 +93,27 @@ impl StoredStrings<'_> {
 
     /// Gives up the memory of what was read of a file that was not in it before.
     fn forget(&self, stored: Range<u64>, calls: Calls) {
-        self.shards.forget(self.shard, &(self.region.offset + stored.start..self.region.offset + stored.end), calls);
+        if let StringBytes::Shard(shards, shard) = &self.bytes {
+            shards.forget(*shard, &(self.region.offset + stored.start..self.region.offset + stored.end), calls);
+        }
     }
 
     fn read(&self, at: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
-        self.shards.read(self.shard, self.region.offset + at, buf, calls)
+        match &self.bytes {
+            StringBytes::Shard(shards, shard) => shards.read(*shard, self.region.offset + at, buf, calls),
+            StringBytes::Held(bytes) => {
+                buf.copy_from_slice(&bytes[memory_len(at)..memory_len(at) + buf.len()]);
+                Ok(())
+            }
+        }
+    }
+
+    /// The file, if they are in one.
+    fn file(&self) -> Result<Option<Arc<File>>> {
+        match &self.bytes {
+            StringBytes::Shard(shards, shard) => Ok(Some(shards.open(*shard)?.file)),
+            StringBytes::Held(_) => Ok(None),
+        }
     }
 }
 
@@ -70,7 +129,7 @@ pub(crate) struct Strings<'a> {
     /// Where the bytes of all elements lie, with the checksum that they have to have.
     data: [Region; 1],
     /// The file as it was when the lengths were gone over; they are read again.
-    stamp: Stamp,
+    stamp: Option<Stamp>,
     verify: bool,
     cancel: CancelToken,
 }
@@ -81,7 +140,7 @@ impl<'a> Strings<'a> {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Io`], [`Error::Cancelled`].
     pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, cancel: &CancelToken) -> Result<Self> {
-        let stamp = Stamp::of(&stored.shards.open(stored.shard)?.file).map_err(Error::io("look at", &stored.region.path))?;
+        let stamp = stored.file()?.map(|file| Stamp::of(&file)).transpose().map_err(Error::io("look at", &stored.region.path))?;
         let mut shape = stored.shape.clone();
         let row: u64 = shape.iter().skip(1).product();
         if let Some(axis) = shape.first_mut() {
@@ -92,8 +151,9 @@ impl<'a> Strings<'a> {
         let region = &stored.region;
         let nbytes = region.nbytes - scan.data_start;
         // The checksum of a whole is a linear function of those of its parts.
-        let crc32c = region.crc32c ^ crc::combine(scan.crc_before_data, 0, nbytes);
-        let data = [Region { path: Arc::clone(&region.path), offset: region.offset + scan.data_start, nbytes, crc32c }];
+        let kind = region.checksum.kind();
+        let checksum = Checksum::Crc32c(kind.behind(scan.crc_before_data, region.checksum.value(), nbytes));
+        let data = [Region { path: Arc::clone(&region.path), offset: region.offset + scan.data_start, nbytes, checksum }];
         Ok(Self { stored, scan, selected, shape, data, stamp, verify, cancel: cancel.clone() })
     }
 
@@ -126,6 +186,14 @@ impl<'a> Strings<'a> {
         &self.data[0].path
     }
 
+    /// What the source vouches for: nothing where its form is ours.
+    fn regions(&self) -> &[Region] {
+        match self.stored.bytes {
+            StringBytes::Shard(..) => &self.data,
+            StringBytes::Held(_) => &[],
+        }
+    }
+
     /// The lengths of the selected elements, from the one at `element` of them on.
     fn lengths_from(&self, element: u64, calls: Calls) -> Result<Lengths<'_>> {
         self.check_unchanged()?;
@@ -146,7 +214,10 @@ impl<'a> Strings<'a> {
 
     /// Fails if the file was written to since it was opened.
     fn check_unchanged(&self) -> Result<()> {
-        self.stamp.check(&self.stored.shards.open(self.stored.shard)?.file, self.path())
+        match (&self.stamp, self.stored.file()?) {
+            (Some(stamp), Some(file)) => stamp.check(&file, self.path()),
+            _ => Ok(()),
+        }
     }
 
     /// The error for an element that the array cannot hold. If it is like that because the file is corrupt, it is the error for
@@ -185,6 +256,7 @@ impl<'a> Strings<'a> {
     }
 
     fn heap_bytes(&self) -> u64 {
-        self.scan.heap_bytes()
+        let held = if let StringBytes::Held(bytes) = &self.stored.bytes { bytes.len() as u64 } else { 0 };
+        self.scan.heap_bytes() + held
     }
 }

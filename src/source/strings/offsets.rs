@@ -8,7 +8,7 @@ use byteorder::{ByteOrder as _, LittleEndian};
 use super::Strings;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::source::{ReadContext, Region, StoredRun, TensorReader};
+use crate::source::{Checksum, ReadContext, Region, StoredRun, TensorReader};
 use crate::spec::TensorSpec;
 
 /// The bytes of all elements one after the other, as they are stored: `uint8`.
@@ -35,12 +35,12 @@ impl TensorReader for Values<'_> {
     }
 
     fn regions(&self) -> &[Region] {
-        &self.strings.data
+        self.strings.regions()
     }
 
     fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {
         let Strings { stored, scan, data: [region], .. } = &*self.strings;
-        let file = stored.shards.open(stored.shard)?.file;
+        let Some(file) = stored.file()? else { return Ok(None) };
         let start = scan.selected_data.start;
         let run = 0..self.spec.elements();
         // Behind other elements the run does not start where the region does.
@@ -49,7 +49,7 @@ impl TensorReader for Values<'_> {
     }
 
     fn fills_by_system_calls(&self) -> bool {
-        true
+        !self.strings.regions().is_empty()
     }
 
     fn check_unchanged(&self) -> Result<()> {
@@ -74,7 +74,7 @@ impl<'a> Offsets<'a> {
     pub(crate) fn new(strings: Arc<Strings<'a>>) -> Result<Self> {
         let elements: u64 = strings.shape().iter().product();
         let spec = TensorSpec::new(Dtype::Int64, vec![elements + 1]).map_err(Error::bad_request)?;
-        let verified = [Region { nbytes: 0, crc32c: 0, ..strings.data[0].clone() }];
+        let verified = [Region { nbytes: 0, checksum: Checksum::Crc32c(0), ..strings.data[0].clone() }];
         Ok(Self { strings, spec, verified })
     }
 }
@@ -96,7 +96,7 @@ impl TensorReader for Offsets<'_> {
     }
 
     fn regions(&self) -> &[Region] {
-        &self.verified
+        if self.strings.regions().is_empty() { &[] } else { &self.verified }
     }
 
     fn check_unchanged(&self) -> Result<()> {

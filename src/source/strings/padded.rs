@@ -84,7 +84,7 @@ impl TensorReader for Padded<'_> {
     }
 
     fn regions(&self) -> &[Region] {
-        &self.strings.data
+        self.strings.regions()
     }
 
     fn check_unchanged(&self) -> Result<()> {

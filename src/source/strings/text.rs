@@ -162,7 +162,7 @@ impl TensorReader for Text<'_> {
     }
 
     fn regions(&self) -> &[Region] {
-        &self.strings.data
+        self.strings.regions()
     }
 
     fn check_unchanged(&self) -> Result<()> {

@@ -1,0 +1,119 @@
+//! How a path leads to a V2 checkpoint: by its prefix, its `.index`, one of its shards, or a directory that holds it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::Container;
+use super::bundle::{self, Bundle};
+use super::cache::Cache;
+use super::driver::Driver;
+use crate::budget::Limits;
+use crate::error::{Error, Result};
+use crate::format::checkpoint_state;
+use crate::options::Options;
+use crate::paths::{Found, is_file, list, look_at, read_small};
+
+/// A V2 checkpoint: its prefix, its `.index`, one of its shards, or a directory that holds it.
+pub(crate) struct TensorBundle;
+
+impl Driver for TensorBundle {
+    fn name(&self) -> &'static str {
+        "tensor-bundle"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if is_file(&bundle::index_path(path))? {
+            return Ok(Some(path.to_owned()));
+        }
+        let bytes = path.as_os_str().as_bytes();
+        match look_at(path)? {
+            Found::File => match (bytes.strip_suffix(b".index"), shard_prefix(bytes)) {
+                (Some(prefix), _) => Ok(Some(to_path(prefix))),
+                (None, Some(prefix)) => Ok(Some(to_path(prefix)).filter(|prefix| bundle::index_path(prefix).is_file())),
+                (None, None) => Ok(None),
+            },
+            Found::Directory => resolve_directory(path),
+            Found::Nothing | Found::Other => Ok(None),
+        }
+    }
+
+    fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
+        let bundle = Bundle::open(prefix, self.name(), &Limits::default())?;
+        Ok(match Cache::components(&bundle) {
+            Some(components) => Box::new(Cache::new(bundle, components, false)?),
+            None => Box::new(bundle),
+        })
+    }
+}
+
+pub(super) fn to_path(bytes: &[u8]) -> PathBuf {
+    OsString::from_vec(bytes.to_vec()).into()
+}
+
+/// `P` of `P.data-00001-of-00004`.
+pub(super) fn shard_prefix(bytes: &[u8]) -> Option<&[u8]> {
+    const MARK: &[u8] = b".data-";
+    let at = bytes.windows(MARK.len()).rposition(|window| window == MARK)?;
+    let numbers = &bytes[at + MARK.len()..];
+    (numbers.windows(4).any(|w| w == b"-of-") && numbers.iter().all(|b| b.is_ascii_digit() || b"-of".contains(b))).then(|| &bytes[..at])
+}
+
+/// The checkpoint that a directory stands for: the newest of its state file, else the only one there.
+fn resolve_directory(dir: &Path) -> Result<Option<PathBuf>> {
+    let state = dir.join("checkpoint");
+    if is_file(&state)? {
+        return newest(dir, &state).map(Some);
+    }
+    let mut prefixes = prefixes_in(dir);
+    Ok(if prefixes.len() == 1 { prefixes.pop() } else { None })
+}
+
+/// The prefix that the state file names last.
+fn newest(dir: &Path, state: &Path) -> Result<PathBuf> {
+    let text = read_small(state)?;
+    let latest = to_path(&checkpoint_state::parse_latest(&text).map_err(|e| e.in_file(state))?);
+    // A relative path counts from the directory; an absolute one is where it was written, often somewhere else.
+    let named = dir.join(&latest);
+    let beside = latest.file_name().map(|name| dir.join(name));
+    let mut tried = vec![named];
+    tried.extend(beside.filter(|path| *path != tried[0]));
+    if let Some(found) = tried.iter().find(|prefix| bundle::index_path(prefix).is_file()) {
+        return Ok(found.clone());
+    }
+    let tried: Vec<String> = tried.iter().map(|path| bundle::index_path(path).display().to_string()).collect();
+    let detail = format!("{} names {}, but there is no {}{}", state.display(), latest.display(), tried.join(" and no "), instead(dir));
+    Err(Error::NotFound { what: "checkpoint", detail })
+}
+
+/// Every `P` with a `P.index` in `dir`, sorted.
+fn prefixes_in(dir: &Path) -> Vec<PathBuf> {
+    names_in(dir).iter().filter_map(|name| Some(dir.join(to_path(name.as_bytes().strip_suffix(b".index")?)))).collect()
+}
+
+/// What could have been meant instead of something in `dir`.
+pub(super) fn instead(dir: &Path) -> String {
+    const SHOWN: usize = 5;
+    let mut prefixes: Vec<String> = prefixes_in(dir).iter().map(|path| path.display().to_string()).collect();
+    let more = if prefixes.len() > SHOWN { ", …" } else { "" };
+    prefixes.truncate(SHOWN);
+    if prefixes.is_empty() { String::new() } else { format!("; checkpoints there: {}{more}", prefixes.join(", ")) }
+}
+
+/// The names in a directory, sorted; none if it cannot be listed.
+pub(super) fn names_in(dir: &Path) -> Vec<OsString> {
+    list(dir).unwrap_or_default().iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_lead_back_to_their_prefix() {
+        assert_eq!(shard_prefix(b"d/model.ckpt-10.data-00000-of-00001"), Some(&b"d/model.ckpt-10"[..]));
+        assert_eq!(shard_prefix(b"a.data-1.data-00002-of-00003"), Some(&b"a.data-1"[..]));
+        assert_eq!(shard_prefix(b"a.data-x-of-y"), None);
+        assert_eq!(shard_prefix(b"a.index"), None);
+    }
+}

@@ -12,7 +12,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::job::{Job, Output, Pass, RecordArray};
+use crate::job::{Job, Pass, RecordArray, RecordOutput};
 use crate::options::{Layout, Options, Strings};
 use crate::os::{self, Cold};
 use crate::paths::{Found, look_at};
@@ -102,23 +102,23 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
         return Ok(Comparison::Different(difference));
     }
     let first = First::new(memory_len(job.spec.itemsize()));
-    let verified = if job.is_turned() {
-        job.for_each_turned(options, |turned, found| {
-            let mut rest = &mut found[..];
-            for run in turned.places() {
-                let (now, later) = rest.split_at_mut(memory_len(run.end - run.start));
-                file.read(run.start, now, options)?;
-                rest = later;
-            }
-            first.look(turned.bytes, found, |at| turned.position(at));
-            Ok(())
-        })?
-    } else {
-        job.for_each_decoded((&file.file, file.data_offset), options, |bytes, expected, found| {
+    let placed = job.for_each_placed(options, |placed, found| {
+        let mut rest = &mut found[..];
+        for run in placed.places() {
+            let (now, later) = rest.split_at_mut(memory_len(run.end - run.start));
+            file.read(run.start, now, options)?;
+            rest = later;
+        }
+        first.look(placed.bytes, found, |at| placed.position(at));
+        Ok(())
+    })?;
+    let verified = match placed {
+        Some(verified) => verified,
+        None => job.for_each_decoded((&file.file, file.data_offset), options, |bytes, expected, found| {
             file.read(bytes.start, found, options)?;
             first.look(expected, found, |at| bytes.start / job.spec.itemsize() + at);
             Ok(())
-        })?
+        })?,
     };
     Ok(match first.found.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => Comparison::Equal(verified),
@@ -180,7 +180,8 @@ fn compare_records(
         Ok(())
     };
     let ignore = |_: u64, _: &[u8]| Ok(());
-    let outputs: Vec<Output<'_>> = (0..pass.arrays.len()).map(|index| Output::Check(if index == at { &check } else { &ignore })).collect();
+    let outputs: Vec<RecordOutput<'_>> =
+        (0..pass.arrays.len()).map(|index| RecordOutput::Check(if index == at { &check } else { &ignore })).collect();
     let done = pass.run(&outputs, options).map_err(|failure| failure.error)?;
     if done.rows[at] != found {
         return shape(array.header(done.rows[at], options)?.shape);

@@ -24,6 +24,7 @@ struct Readme;
 
 mod array;
 mod batch;
+mod boxes;
 mod budget;
 mod cancel;
 mod columns;

@@ -164,7 +164,7 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    fn new(shape: Vec<u64>, start: Vec<u64>, len: Vec<u64>) -> Self {
+    pub(crate) fn new(shape: Vec<u64>, start: Vec<u64>, len: Vec<u64>) -> Self {
         // Axes that are whole, at the end, and the one before them.
         let whole = shape.iter().zip(&len).rev().take_while(|(dim, len)| dim == len).count();
         let outer = shape.len().saturating_sub(whole + 1);
@@ -182,6 +182,11 @@ impl Runs {
             let start = self.start_of(index) + inside;
             (len > 0).then(|| start..start + len)
         })
+    }
+
+    /// The flat position of element `at` of the box.
+    pub(crate) fn position(&self, at: u64) -> u64 {
+        self.start_of(at / self.run) + at % self.run
     }
 
     /// The flat position at which a run starts.

@@ -10,6 +10,7 @@ pub(crate) mod npy;
 pub(crate) mod object_graph;
 pub(crate) mod ordered_code;
 pub(crate) mod proto;
+pub(crate) mod safetensors;
 pub(crate) mod snapshot;
 pub(crate) mod table;
 pub(crate) mod tensor_proto;

@@ -1,19 +1,17 @@
-//! Arrays in Fortran order: read, turned around and written tile by tile.
+//! Arrays whose order of elements changes, from C to Fortran or back: read, turned around and written tile by tile.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
-use super::{Job, Lent, Meter, Outcome};
+use super::placed::Placed;
+use super::{Job, Lent, Meter, Outcome, Output};
 use crate::error::Result;
-use crate::method::Method;
 use crate::options::Options;
 use crate::plan::Memory;
 use crate::pool::Workers;
-use crate::sink::{NpySink, PrivateFile};
 use crate::source::{Ledger, Verified};
 use crate::spec::memory_len;
-use crate::tiles::{Runs, Tile, TilePlan};
+use crate::tiles::{Tile, TilePlan};
 
 /// Shorter reads go through the page cache, one page after the other.
 const SHORT_BYTES: u64 = 64 << 10;
@@ -23,32 +21,7 @@ enum Part<'a, R> {
     /// Fill memory with the elements of these runs of the source.
     Read(R, &'a mut [u8]),
     /// Write what has been turned around.
-    Write(Turned<'a>),
-}
-
-/// A part of a tile whose axes have been reversed.
-pub(crate) struct Turned<'a> {
-    plan: &'a TilePlan,
-    tile: &'a Tile,
-    /// Where the elements of the tile lie in the output.
-    places: &'a Runs,
-    /// Which of them these are.
-    part: Range<u64>,
-    /// The elements, one run after the other.
-    pub(crate) bytes: &'a [u8],
-}
-
-impl Turned<'_> {
-    /// Where the runs lie in the output, in bytes from the start of its data.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
-        let itemsize = self.plan.itemsize();
-        self.places.of(self.part.clone()).map(move |run| run.start * itemsize..run.end * itemsize)
-    }
-
-    /// The place of element `at` of these in C order.
-    pub(crate) fn position(&self, at: u64) -> u64 {
-        self.plan.position(self.tile, self.part.start + at)
-    }
+    Write(Placed<'a>),
 }
 
 impl Job<'_> {
@@ -58,11 +31,10 @@ impl Job<'_> {
         TilePlan::new(&self.spec, &self.resources(Memory::Buffers, options), needs_spare)
     }
 
-    /// As `copy_into`, for an array in Fortran order.
-    pub(super) fn turn_into(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
-        let method = Method::to_copy(file, options.method)?;
+    /// As `copy_into`, for an array whose order of elements changes.
+    pub(super) fn turn_into(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
         let plan = self.tile_plan(options, false)?;
-        let sink = NpySink::new(Arc::clone(file), target, method, plan.shares.window_bytes);
+        let (method, sink) = (output.method, output.sink(plan.shares.window_bytes));
         sink.reserve(self.spec.nbytes())?;
         let meter = Meter::new(&plan.shares, options);
         let verified = self.for_each_part(&plan, options, 0, |turned, _| {
@@ -75,10 +47,10 @@ impl Job<'_> {
     }
 
     /// Calls `check` with every part of the array, in any order, and memory of the same length.
-    pub(crate) fn for_each_turned(
+    pub(super) fn for_each_turned(
         &self,
         options: &Options,
-        check: impl Fn(&Turned<'_>, &mut [u8]) -> Result<()> + Sync,
+        check: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let plan = self.tile_plan(options, true)?;
         let meter = Meter::new(&plan.shares, options);
@@ -95,7 +67,7 @@ impl Job<'_> {
         plan: &TilePlan,
         options: &Options,
         spare: u64,
-        work: impl Fn(&Turned<'_>, &mut [u8]) -> Result<()> + Sync,
+        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let itemsize = self.spec.itemsize();
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
@@ -109,10 +81,13 @@ impl Job<'_> {
             // One tile is written while the one behind it is read.
             let places = (ready.as_ref().map(|tile| plan.in_output(tile)), next.as_ref().map(|tile| plan.in_source(tile)));
             let mut writes = Vec::new();
-            if let (Some(tile), Some(places)) = (&ready, &places.0) {
+            let written = ready.as_ref();
+            let position = |at: u64| written.map_or(at, |tile| plan.position(tile, at));
+            if let (Some(tile), Some(places)) = (written, &places.0) {
                 let step = plan.part(places);
                 let bytes = turned[..memory_len(tile.elements() * itemsize)].chunks(memory_len(step * itemsize));
-                writes.extend(tile.parts(step).zip(bytes).map(|(part, bytes)| Part::Write(Turned { plan, tile, places, part, bytes })));
+                let placed = |(part, bytes)| Part::Write(Placed { places, part, itemsize, bytes, position: &position });
+                writes.extend(tile.parts(step).zip(bytes).map(placed));
             }
             let mut to_read = Vec::new();
             if let (Some(tile), Some(places)) = (&next, &places.1) {

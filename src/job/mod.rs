@@ -1,6 +1,8 @@
 //! Source, plan, decode and sink joined: what is done to make one array, by whatever method.
 
+mod boxed;
 mod fortran;
+mod placed;
 mod records;
 
 use std::fs::File;
@@ -28,7 +30,9 @@ use crate::source::{Ledger, ReadContext, StoredRun, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
 use crate::tiles::Tile;
 
-pub(crate) use records::{Failure, Output, Pass, RecordArray, Scan, scan};
+use placed::Placed;
+
+pub(crate) use records::{Failure, Output as RecordOutput, Pass, RecordArray, Scan, scan};
 
 /// One array, ready to be made: everything that can be refused without an output has been.
 pub(crate) struct Job<'a> {
@@ -54,6 +58,26 @@ pub(crate) struct Outcome {
     pub(crate) peak_memory: u64,
 }
 
+/// Where an array goes.
+pub(crate) struct Output<'b> {
+    pub(crate) file: &'b Arc<PrivateFile>,
+    /// What messages call it.
+    pub(crate) target: &'b Path,
+    pub(crate) method: Method,
+    /// Where its data start in a file that holds others as well; else all of the file is its.
+    pub(crate) start: Option<u64>,
+}
+
+impl Output<'_> {
+    fn sink(&self, window_bytes: u64) -> NpySink {
+        let sink = NpySink::new(Arc::clone(self.file), self.target, self.method, window_bytes);
+        match self.start {
+            Some(start) => sink.part(start),
+            None => sink,
+        }
+    }
+}
+
 /// What a worker has to itself.
 struct Lent<'a> {
     context: ReadContext<'a>,
@@ -72,7 +96,10 @@ impl<'a> Job<'a> {
         let source = reader.spec();
         let rows = source.select(rows.filter(|_| !array.is_selected))?;
         let dtype = options.cast.unwrap_or(source.dtype());
-        let decoder = Decoder::new((source.dtype(), reader.byte_order()), (dtype, options.byte_order), options.strict)?;
+        // As bytes they are left alone.
+        let as_is = source.dtype() == Dtype::Bool && dtype == Dtype::Bool && reader.keeps_odd_bools();
+        let [stored, written] = if as_is { [Dtype::UInt8; 2] } else { [source.dtype(), dtype] };
+        let decoder = Decoder::new((stored, reader.byte_order()), (written, options.byte_order), options.strict)?;
         let whole = source.with_dtype(dtype).map_err(Error::bad_request)?;
         let spec = whole.with_rows(&rows);
         let header = array.header(dtype, spec.shape(), options)?;
@@ -95,7 +122,13 @@ impl<'a> Job<'a> {
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
     pub(crate) fn check_memory(&self, options: &Options) -> Result<()> {
-        if self.is_turned { self.tile_plan(options, false).map(|_| ()) } else { self.plan(Memory::Buffers, options).map(|_| ()) }
+        if self.is_turned {
+            return self.tile_plan(options, false).map(drop);
+        }
+        match self.box_plan(options, false)? {
+            Some(_) => Ok(()),
+            None => self.plan(Memory::Buffers, options).map(drop),
+        }
     }
 
     fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
@@ -125,6 +158,8 @@ impl<'a> Job<'a> {
         let (slices, slice_bytes, shares) = if self.is_turned {
             let plan = self.tile_plan(options, false)?;
             (memory_len(plan.count()), plan.tile_bytes(), plan.shares)
+        } else if let Some(plan) = self.box_plan(options, false)? {
+            (memory_len(plan.count()), plan.box_bytes(), plan.shares)
         } else {
             let plan = self.plan(method.memory(), options)?;
             (plan.slices(), plan.slice_bytes().min(plan.shares.total_bytes), plan.shares)
@@ -179,11 +214,8 @@ impl<'a> Job<'a> {
             let raw = &mut lent.raw[..count * stored];
             let next = elements.start + count as u64;
             self.reader.read(elements.start..next, raw, &mut lent.context)?;
-            self.decoder.decode(raw, out).map_err(|at| {
-                let index = self.index_of(elements.start - self.elements().start + at as u64);
-                let detail = self.decoder.explain(&raw[at * stored..][..stored], &out[at * written..][..written]);
-                Error::Lossy { what: self.array.name.clone().unwrap_or_else(|| "the tensor".into()), index, detail }
-            })?;
+            let first = elements.start - self.elements().start;
+            self.decoder.decode(raw, out).map_err(|at| self.lossy(at, first + at as u64, raw, out))?;
             elements.start = next;
         }
         Ok(())
@@ -201,6 +233,29 @@ impl<'a> Job<'a> {
             index.reverse();
         }
         index
+    }
+
+    /// The error for element `at` of `raw`, which did not keep its value; its position is among those that are read.
+    fn lossy(&self, at: usize, position: u64, raw: &[u8], out: &[u8]) -> Error {
+        let (stored, written) = (memory_len(self.reader.spec().itemsize()), memory_len(self.spec.itemsize()));
+        let detail = self.decoder.explain(&raw[at * stored..][..stored], &out[at * written..][..written]);
+        Error::Lossy { what: self.array.name.clone().unwrap_or_else(|| "the tensor".into()), index: self.index_of(position), detail }
+    }
+
+    /// Calls `check` with every part of an array that is not made slice by slice, in any order, and memory of the same length; `None` for
+    /// one that is.
+    pub(crate) fn for_each_placed(
+        &self,
+        options: &Options,
+        check: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Option<Verified>> {
+        if self.is_turned {
+            return self.for_each_turned(options, check).map(Some);
+        }
+        match self.box_plan(options, true)? {
+            Some(plan) => self.for_each_boxed(&plan, options, check).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
@@ -221,10 +276,19 @@ impl<'a> Job<'a> {
                 return Ok(outcome);
             }
         }
+        let method = Method::to_copy(file, options.method)?;
+        self.fill_output(&Output { file, target, method, start: None }, options)
+    }
+
+    /// As [`fill`](Self::fill), wherever the output is; blocks of the source are not shared.
+    pub(crate) fn fill_output(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
         if self.is_turned {
-            return self.turn_into(file, target, options);
+            return self.turn_into(output, options);
         }
-        self.copy_into(file, target, Method::to_copy(file, options.method)?, options)
+        match self.box_plan(options, false)? {
+            Some(plan) => self.place_boxes(output.sink(plan.shares.window_bytes), output.method, &plan, options),
+            None => self.copy_into(output, options),
+        }
     }
 
     /// Whether an output in the place of `file`, which is empty and stays so, would share the blocks of the source.
@@ -279,9 +343,10 @@ impl<'a> Job<'a> {
         Ok(outcome(self.verified(Some(&ledger))?))
     }
 
-    fn copy_into(&self, file: &Arc<PrivateFile>, target: &Path, method: Method, options: &Options) -> Result<Outcome> {
+    fn copy_into(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
+        let method = output.method;
         let plan = self.plan(method.memory(), options)?;
-        let sink = Arc::new(NpySink::new(Arc::clone(file), target, method, plan.shares.window_bytes));
+        let sink = Arc::new(output.sink(plan.shares.window_bytes));
         self.reserve(&sink, &plan, options)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
         let by_kernel = self.reader.fills_by_system_calls() && self.decoder.is_copy();

@@ -35,6 +35,8 @@ pub(crate) struct NpySink {
     method: Method,
     /// Where data start in the file.
     data_start: u64,
+    /// Whether the file holds other arrays as well; its length and its header are then not this array's to write.
+    is_part: bool,
     /// Up to which byte the file has blocks.
     reserved: Mutex<u64>,
     behind: WriteBehind,
@@ -44,7 +46,12 @@ impl NpySink {
     /// An array in `file`, of which at most `window_bytes` are dirty at any time. No space is taken yet.
     pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
         let behind = WriteBehind::new(window_bytes);
-        Self { file, path: path.to_owned(), method, data_start: DATA_ALIGN as u64, reserved: Mutex::new(0), behind }
+        Self { file, path: path.to_owned(), method, data_start: DATA_ALIGN as u64, is_part: false, reserved: Mutex::new(0), behind }
+    }
+
+    /// The same for an array that is one of several in a file, from byte `start` on. The file has its full length already.
+    pub(crate) fn part(self, start: u64) -> Self {
+        Self { data_start: start, is_part: true, reserved: Mutex::new(start), ..self }
     }
 
     /// An array whose data are in `file` already.
@@ -78,8 +85,10 @@ impl NpySink {
     /// As [`reserve`](Self::reserve).
     pub(crate) fn reserve_parts(&self, nbytes: u64, parts: impl Iterator<Item = Result<Range<u64>>>) -> Result<()> {
         let end = self.position(nbytes)?;
-        self.file.file().set_len(end).map_err(|e| self.write_error("resize", end)(e))?;
-        self.take_blocks(0..self.data_start)?;
+        if !self.is_part {
+            self.file.file().set_len(end).map_err(|e| self.write_error("resize", end)(e))?;
+            self.take_blocks(0..self.data_start)?;
+        }
         for part in parts {
             let part = part?;
             self.take_blocks(self.data_start + part.start..self.data_start + part.end)?;
@@ -267,7 +276,8 @@ impl NpySink {
         Ok(())
     }
 
-    /// Writes the header, gives the file its exact length and syncs it to the disk. No window may be left.
+    /// Writes the header, gives the file its exact length and syncs it to the disk; of one of several arrays only the data are synced.
+    /// No window may be left.
     ///
     /// After an error here nothing is known about what the disk holds: the file must not get its name.
     ///
@@ -280,8 +290,11 @@ impl NpySink {
     }
 
     fn finish_alone(&self, header: &Header, nbytes: u64) -> Result<()> {
-        let data_start = if nbytes == 0 { header.data_start() } else { self.data_start };
         let file = self.file.file();
+        if self.is_part {
+            return file.sync_data().map_err(|e| self.write_error("sync", nbytes)(e));
+        }
+        let data_start = if nbytes == 0 { header.data_start() } else { self.data_start };
         file.set_len(data_start + nbytes).map_err(|e| self.write_error("resize", data_start)(e))?;
         self.file.write_at(&header.encode(data_start), 0).map_err(|e| self.write_error("write", data_start)(e))?;
         file.sync_all().map_err(|e| self.write_error("sync", nbytes)(e))

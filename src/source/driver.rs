@@ -74,6 +74,20 @@ pub(crate) fn open(path: &Path, format: Option<&str>, options: &Options) -> Resu
     Err(unrecognised(path)?)
 }
 
+/// Whether the file at a path starts with these bytes.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
+    let mut front = vec![0; magic.len()];
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    match file.read_exact_at(&mut front, 0) {
+        Ok(()) => Ok(front == magic),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
 /// Says of a path that no format takes what is missing and what was found.
 fn unrecognised(path: &Path) -> Result<Error> {
     let not_found = |detail| Ok(Error::NotFound { what: "source", detail });

@@ -1,13 +1,16 @@
 //! Where bytes come from: files with named tensors, and readers that fill a slice of one.
 
 mod aliases;
+mod archive;
 mod bundle;
 mod cache;
 mod checkpoint;
 mod driver;
 pub(crate) mod graph;
 mod index;
+mod inflated;
 mod ledger;
+mod listed;
 #[cfg(feature = "tensorflow")]
 pub mod live;
 #[cfg(not(feature = "tensorflow"))]
@@ -15,11 +18,14 @@ pub mod live;
 mod live;
 pub mod memory;
 mod name;
+mod npy;
+mod npz;
 mod outline;
 mod pieces;
 mod raw_stream;
 pub(crate) mod records;
 mod reversed;
+mod safetensors;
 pub(crate) mod saved_model;
 mod shards;
 mod stored;
@@ -64,6 +70,9 @@ static FORMATS: &[&dyn Driver] = &[
     &tfds::Tfds,
     &checkpoint::TensorBundle,
     &cache::TfDataCache,
+    &npy::Npy,
+    &npz::Npz,
+    &safetensors::SafeTensors,
     &raw_stream::RawStream,
     &video::Video,
     &tfrecord::TfRecord,
@@ -86,6 +95,11 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     /// The order in which flat positions count elements: C order, or Fortran order where the source is like that.
     fn layout(&self) -> Layout {
         Layout::C
+    }
+
+    /// Whether bytes of a `bool` other than 0 and 1 are kept as they are, as NumPy does with arrays of its own. Otherwise they become 1.
+    fn keeps_odd_bools(&self) -> bool {
+        false
     }
 
     /// Fills `out`, which holds exactly `elements`, or fails. Never a short read.
@@ -163,6 +177,10 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
 
     fn layout(&self) -> Layout {
         (**self).layout()
+    }
+
+    fn keeps_odd_bools(&self) -> bool {
+        (**self).keeps_odd_bools()
     }
 
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {

@@ -62,6 +62,10 @@ impl TensorReader for Reversed<'_> {
         self.reader.byte_order()
     }
 
+    fn keeps_odd_bools(&self) -> bool {
+        self.reader.keeps_odd_bools()
+    }
+
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         if self.is_whole() {
             return self.reader.read(elements, out, context);

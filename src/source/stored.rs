@@ -133,6 +133,8 @@ fn remember(file: File) -> Arc<Opened> {
 pub(crate) enum Check {
     /// Nothing is asked of them.
     Nothing,
+    /// The same, and bools that are neither 0 nor 1 are kept.
+    OddBools,
     /// Zeros and ones.
     Bools,
     /// Only these bits of every byte count; the others are cut off.
@@ -214,6 +216,10 @@ impl TensorReader for StoredArray {
         self.layout
     }
 
+    fn keeps_odd_bools(&self) -> bool {
+        self.check == Check::OddBools
+    }
+
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         let mut at = self.place(&elements).start;
         let chunk = even_part(out.len(), context.chunk_bytes());
@@ -222,7 +228,7 @@ impl TensorReader for StoredArray {
             self.file.read(at, chunk, context.calls)?;
             context.record(0, at - self.offset, chunk);
             match self.check {
-                Check::Nothing => {}
+                Check::Nothing | Check::OddBools => {}
                 Check::Bools => {
                     if let Some(odd) = chunk.iter().position(|&byte| byte > 1) {
                         let detail = format!("a bool is {}, expected 0 or 1", chunk[odd]);
@@ -262,6 +268,6 @@ impl TensorReader for StoredArray {
     }
 
     fn fills_by_system_calls(&self) -> bool {
-        self.check == Check::Nothing
+        matches!(self.check, Check::Nothing | Check::OddBools)
     }
 }

@@ -1,0 +1,186 @@
+//! Elements in a deflated stream: there is one way through it, and whoever reads takes its turn.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::stored::StoredFile;
+use super::{ReadContext, Region, TensorReader};
+use crate::decode::ByteOrder;
+use crate::error::{Error, Result};
+use crate::options::Layout;
+use crate::os::Calls;
+use crate::spec::{TensorSpec, memory_len};
+
+const WHAT: &str = "deflated data";
+/// Packed bytes that are read at once.
+const CHUNK: usize = 256 << 10;
+/// How long a read waits for those before it, which other workers are about to make. If nobody comes they are passed over.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// A place in the unpacked stream, and what it takes to go on from there.
+struct Stream {
+    inflater: Decompress,
+    /// Bytes of the packed stream that were read.
+    taken: u64,
+    buffer: Vec<u8>,
+    /// Which of them come next.
+    ready: Range<usize>,
+    /// Unpacked bytes that were handed out.
+    at: u64,
+}
+
+impl Stream {
+    fn new() -> Self {
+        Self { inflater: Decompress::new(false), taken: 0, buffer: vec![0; CHUNK], ready: 0..0, at: 0 }
+    }
+
+    /// Fills `out` with the next bytes of the stream that is packed in `packed` of `file`.
+    fn fill(&mut self, file: &StoredFile, packed: &Range<u64>, out: &mut [u8], calls: Calls) -> Result<()> {
+        let mut filled = 0;
+        while filled < out.len() {
+            if self.ready.is_empty() {
+                let len = memory_len((packed.end - packed.start - self.taken).min(CHUNK as u64));
+                file.read(packed.start + self.taken, &mut self.buffer[..len], calls)?;
+                self.taken += len as u64;
+                self.ready = 0..len;
+            }
+            let before = (self.inflater.total_in(), self.inflater.total_out());
+            let input = &self.buffer[self.ready.clone()];
+            let at = packed.start + before.0;
+            let malformed = |detail: String| Error::malformed_at(file.path(), WHAT, at, detail);
+            let status = self.inflater.decompress(input, &mut out[filled..], FlushDecompress::None);
+            let status = status.map_err(|error| malformed(error.to_string()))?;
+            let consumed = memory_len(self.inflater.total_in() - before.0);
+            let made = memory_len(self.inflater.total_out() - before.1);
+            self.ready.start += consumed;
+            filled += made;
+            self.at += made as u64;
+            let is_over = status == Status::StreamEnd || (consumed == 0 && made == 0);
+            if is_over && filled < out.len() {
+                return Err(malformed(format!("the stream ends after {} bytes, {} more are expected", self.at, out.len() - filled)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first `most` bytes of what is packed in a range of a file.
+///
+/// # Errors
+/// [`Error::Malformed`], [`Error::Io`].
+pub(super) fn inflate_front(file: &StoredFile, packed: &Range<u64>, most: usize) -> Result<Vec<u8>> {
+    let mut front = vec![0; most];
+    Stream::new().fill(file, packed, &mut front, Calls::Native)?;
+    Ok(front)
+}
+
+/// An array in a deflated stream.
+///
+/// Slices that are asked for in order, by any number of workers, are unpacked one after the other while others are on their way to
+/// the disk. What was passed already is unpacked from the start again.
+pub(super) struct Inflated {
+    file: Arc<StoredFile>,
+    packed: Range<u64>,
+    /// Unpacked bytes before the elements.
+    start: u64,
+    spec: TensorSpec,
+    order: (ByteOrder, Layout),
+    regions: Vec<Region>,
+    stream: Mutex<Stream>,
+    moved: Condvar,
+}
+
+impl fmt::Debug for Inflated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inflated").field("file", &self.file).field("packed", &self.packed).field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+impl Inflated {
+    /// The elements that start `start` bytes into what is packed in `packed` of `file`.
+    pub(super) fn new(
+        file: &Arc<StoredFile>,
+        packed: Range<u64>,
+        start: u64,
+        spec: TensorSpec,
+        order: (ByteOrder, Layout),
+        region: Option<Region>,
+    ) -> Self {
+        let (stream, moved) = (Mutex::new(Stream::new()), Condvar::new());
+        Self { file: Arc::clone(file), packed, start, spec, order, regions: region.into_iter().collect(), stream, moved }
+    }
+
+    /// Unpacks `out` from byte `at` of the stream on.
+    fn unpack(&self, at: u64, out: &mut [u8], context: &ReadContext<'_>) -> Result<()> {
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        while stream.at != at {
+            context.check_cancelled()?;
+            if stream.at > at {
+                *stream = Stream::new();
+            }
+            let before = stream.at;
+            // The very first bytes are the header's, for which nobody else comes.
+            if before >= self.start {
+                let waited = self.moved.wait_timeout_while(stream, PATIENCE, |stream| stream.at == before);
+                stream = waited.unwrap_or_else(PoisonError::into_inner).0;
+                if stream.at != before {
+                    continue;
+                }
+            }
+            let target = if before < self.start { self.start.min(at) } else { at };
+            let mut passed = vec![0; memory_len((target - before).min(CHUNK as u64))];
+            while stream.at < target {
+                context.check_cancelled()?;
+                let len = memory_len((target - stream.at).min(passed.len() as u64));
+                stream.fill(&self.file, &self.packed, &mut passed[..len], context.calls)?;
+            }
+        }
+        let filled = stream.fill(&self.file, &self.packed, out, context.calls);
+        drop(stream);
+        self.moved.notify_all();
+        filled
+    }
+}
+
+impl TensorReader for Inflated {
+    fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.order.0
+    }
+
+    fn layout(&self) -> Layout {
+        self.order.1
+    }
+
+    fn keeps_odd_bools(&self) -> bool {
+        true
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        context.check_cancelled()?;
+        let at = elements.start * self.spec.itemsize();
+        self.unpack(self.start + at, out, context)?;
+        context.record(0, at, out);
+        Ok(())
+    }
+
+    fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.file.check_unchanged()
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        // What is packed, what is passed over, and the window and tables of the inflater.
+        3 * CHUNK as u64
+    }
+}

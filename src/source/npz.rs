@@ -1,0 +1,141 @@
+//! `.npz` archives: a `.npy` in each member, stored or deflated.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::archive::{self, Member, Packing};
+use super::driver::{Driver, starts_with};
+use super::inflated::{Inflated, inflate_front};
+use super::ledger::{Checksum, Region};
+use super::listed::{Listed, Place};
+use super::npy::{EXTENSION, InFile, MAGIC, MOST_HEADER, NpyArray};
+use super::stored::StoredFile;
+use super::{Container, Name, TensorInfo, TensorReader};
+use crate::error::{Error, Result};
+use crate::format::npy::Header;
+use crate::options::Options;
+use crate::os::Calls;
+use crate::paths::is_file;
+use crate::spec::memory_len;
+
+/// An archive of arrays.
+pub(crate) struct Npz;
+
+impl Driver for Npz {
+    fn name(&self) -> &'static str {
+        "npz"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if !is_file(path)? || !archive::MAGICS.iter().any(|magic| starts_with(path, magic).is_ok_and(|is_one| is_one)) {
+            return Ok(None);
+        }
+        let is_named = path.extension().is_some_and(|extension| extension == self.name());
+        let is_one = is_named || archive::members(&StoredFile::open(path)?)?.iter().any(|member| is_array(&member.name));
+        Ok(is_one.then(|| path.to_owned()))
+    }
+
+    fn takes_any_file(&self) -> bool {
+        true
+    }
+
+    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path)?;
+        let (mut tensors, mut warnings) = (Vec::new(), Vec::new());
+        for member in archive::members(&file)? {
+            match packed_array(&file, member)? {
+                Ok(tensor) => tensors.push(tensor),
+                Err(other) => warnings.push(format!("the member {} is no array", Name::new(other))),
+            }
+        }
+        Ok(Box::new(Listed::new(self.name(), vec![path.to_owned()], tensors, Map::new()).with_warnings(warnings)))
+    }
+}
+
+fn is_array(name: &[u8]) -> bool {
+    name.ends_with(EXTENSION.as_bytes())
+}
+
+/// The array in a member, or the name of a member that has none.
+fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(TensorInfo, PackedArray), Vec<u8>>> {
+    let what = || format!("member {}", Name::new(member.name.clone()));
+    let malformed = |detail: String| Error::malformed_at(file.path(), what(), member.offset, detail);
+    let most = member.size.min(MOST_HEADER);
+    let front = match &member.packing {
+        Err(why) => return Err(Error::Unsupported { what: format!("{} of {}", what(), file.path().display()), detail: why.clone() }),
+        Ok(Packing::Stored) => {
+            let mut front = vec![0; memory_len(most)];
+            file.read(member.offset, &mut front, Calls::Native)?;
+            front
+        }
+        Ok(Packing::Deflated) => inflate_front(file, &packed(&member), memory_len(most))?,
+    };
+    if !front.starts_with(MAGIC) && !is_array(&member.name) {
+        return Ok(Err(member.name));
+    }
+    let (header, start) = Header::parse(&front).map_err(|error| malformed(format!("{} at its byte {}", error.detail, error.offset)))?;
+    let array = NpyArray::new(&header).map_err(malformed)?;
+    let have = member.size.saturating_sub(start);
+    if array.info(Name::new([])).unsupported.is_none() && have < array.spec.nbytes() {
+        return Err(malformed(format!("{have} bytes of data, {} has {}", array.spec, array.spec.nbytes())));
+    }
+    // As `numpy.load` calls them.
+    let name = Name::new(member.name.strip_suffix(EXTENSION.as_bytes()).unwrap_or(&member.name));
+    let alias = String::from_utf8(member.name.clone()).ok().filter(|alias| alias.as_bytes() != name.as_bytes());
+    let info = TensorInfo { alias, ..array.info(name) };
+    // The checksum of a member is a linear function of those of its parts. It covers the header, and what is behind the elements.
+    let kind = member.checksum.kind();
+    let region = Region {
+        path: Arc::clone(file.path()),
+        offset: member.offset,
+        nbytes: array.spec.nbytes(),
+        checksum: Checksum::Crc32(kind.behind(kind.of(&front[..memory_len(start)]), member.checksum.value(), have)),
+    };
+    let region = (have == array.spec.nbytes()).then_some(region);
+    Ok(Ok((info, PackedArray { file: Arc::clone(file), member, start, array, region })))
+}
+
+fn packed(member: &Member) -> Range<u64> {
+    member.offset..member.offset + member.packed
+}
+
+/// An array in an archive.
+#[derive(Debug)]
+struct PackedArray {
+    file: Arc<StoredFile>,
+    member: Member,
+    /// Where the elements start in the member, unpacked.
+    start: u64,
+    array: NpyArray,
+    /// What the archive says of the elements.
+    region: Option<Region>,
+}
+
+impl Place for PackedArray {
+    fn reader<'a>(&'a self, _: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>> {
+        let NpyArray { spec, order, layout, .. } = &self.array;
+        if self.member.packing == Ok(Packing::Deflated) {
+            let packed = packed(&self.member);
+            return Ok(Box::new(Inflated::new(&self.file, packed, self.start, spec.clone(), (*order, *layout), self.region.clone())));
+        }
+        let in_file = InFile { file: Arc::clone(&self.file), offset: self.member.offset + self.start, array: self.array.clone() };
+        let stored = in_file.stored()?;
+        Ok(Box::new(match &self.region {
+            Some(region) => stored.in_region(region.clone()),
+            None => stored,
+        }))
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let mut facts = self.array.facts();
+        let packing = if self.member.packing == Ok(Packing::Stored) { "none" } else { "deflate" };
+        facts.insert("compression".into(), json!(packing));
+        facts.insert("offset".into(), json!(self.member.offset));
+        facts.insert("stored_bytes".into(), json!(self.member.packed));
+        facts.insert("crc32".into(), json!(format!("{:#010x}", self.member.checksum.value())));
+        facts
+    }
+}

@@ -1,10 +1,11 @@
 //! An array on disk against its source, element by element.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::array::{Array, Part};
 use crate::decode::ByteOrder;
@@ -88,12 +89,23 @@ impl fmt::Display for Difference {
 /// [`Error::Malformed`] when either side is broken or the source does not match its checksums,
 /// [`Error::Unsupported`] for a cast that makes no sense, [`Error::Limit`], [`Error::Cancelled`], [`Error::Io`].
 pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
-    let path = path.as_ref();
-    let file = ArrayFile::open(path)?;
+    compare_file(&ArrayFile::open(path.as_ref())?, tensor, rows, options)
+}
+
+/// As [`compare`], for `packed`, a tensor of another source whose bytes lie side by side: of a safetensors file that
+/// [`pack`](crate::pack) made.
+///
+/// # Errors
+/// As [`compare`], and [`Error::Unsupported`] where `packed` is stored otherwise.
+pub fn compare_packed(packed: &Tensor<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
+    compare_file(&ArrayFile::of_tensor(packed)?, tensor, rows, options)
+}
+
+fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     let (options, part) = file.choices(tensor, options);
     let options = &options;
     if let Some(records) = tensor.source().records() {
-        return compare_records(&file, records, tensor, rows, options);
+        return compare_records(file, records, tensor, rows, options);
     }
     let arrays = Array::of_tensor(tensor, rows, options)?;
     let array = arrays.iter().find(|array| array.part == part).ok_or_else(|| Error::bad_request("there is no array to compare with"))?;
@@ -228,8 +240,8 @@ impl First {
 
 /// A `.npy` that is read, not mapped: it may be anybody's.
 struct ArrayFile<'a> {
-    path: &'a Path,
-    file: File,
+    path: Cow<'a, Path>,
+    file: Arc<File>,
     header: Header,
     data_offset: u64,
     data_len: u64,
@@ -248,12 +260,22 @@ impl<'a> ArrayFile<'a> {
         let mut front = vec![0; memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;
         let (header, data_offset) = Header::parse(&front).map_err(|e| e.in_file(path))?;
+        let (path, file) = (Cow::Borrowed(path), Arc::new(file));
         Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default() })
+    }
+
+    /// The tensor of another source, where it lies.
+    fn of_tensor(tensor: &Tensor<'_>) -> Result<Self> {
+        let run = tensor.in_place()?;
+        let spec = &tensor.info().spec;
+        let header = Header::new(&spec.dtype().descr_in(ByteOrder::NATIVE)?, spec.shape());
+        let path = Cow::Owned(run.path.to_path_buf());
+        Ok(Self { path, file: run.file, header, data_offset: run.offset, data_len: spec.nbytes(), cold: Cold::default() })
     }
 
     /// Reads bytes of the elements, from `at` on.
     fn read(&self, at: u64, buf: &mut [u8], options: &Options) -> Result<()> {
-        os::read_exact_at(&self.file, buf, self.data_offset + at, options.calls(), &self.cold).map_err(Error::io("read", self.path))
+        os::read_exact_at(&self.file, buf, self.data_offset + at, options.calls(), &self.cold).map_err(Error::io("read", &self.path))
     }
 
     /// How a tensor has to be converted to become an array with this header, as far as that can be told from it.

@@ -268,7 +268,7 @@ fn convert_one(output: &Output<'_>, path: &Path, batch: &Batch<'_>, staged: &Sta
     Ok(job.report(&outcome?, started))
 }
 
-fn nothing_to_convert(source: &Source, skipped: &[Skipped]) -> Error {
+pub(crate) fn nothing_to_convert(source: &Source, skipped: &[Skipped]) -> Error {
     let detail = match skipped.first() {
         Some(first) => format!("none of {} tensors can be converted: {}: {}", skipped.len(), first.name, first.reason),
         None => "there are no tensors".to_owned(),
@@ -372,7 +372,7 @@ fn check_distinct(outputs: &[Output<'_>]) -> Result<()> {
 }
 
 /// The caller's progress, counted over all tensors.
-fn with_offset(options: &Options, done: u64, total_bytes: u64) -> Options {
+pub(crate) fn with_offset(options: &Options, done: u64, total_bytes: u64) -> Options {
     let Some(report) = options.progress.clone() else {
         return options.clone();
     };

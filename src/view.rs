@@ -11,9 +11,34 @@ use crate::dtype::{Dtype, Element};
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::mmap;
+use crate::options::Layout;
+use crate::source::{Source, StoredRun};
 use crate::spec::{TensorSpec, memory_len};
 
-/// A `.npy` array, mapped for reading. Nothing is copied: pages come from the file when they are looked at.
+/// Maps a tensor where it lies, without converting it: in a shard of a checkpoint, a `.npy`, a safetensors file, a contiguous HDF5
+/// dataset. [`Tensor::in_place`] tells beforehand whether that can be done.
+///
+/// # Errors
+/// [`Error::NoSuchTensor`]; [`Error::Unsupported`] where the bytes are not contiguous, not in this machine's byte order or not aligned,
+/// with which of these it is; and as [`Tensor::reader`].
+///
+/// # Safety
+/// As [`MmapArray::open`]: nobody shortens the source's file or writes to it while the array lives.
+#[expect(unsafe_code, reason = "the obligations of mapping somebody's file are the caller's")]
+pub unsafe fn view(source: &Source, name: impl AsRef<[u8]>) -> Result<MmapArray> {
+    let tensor = source.tensor(name)?;
+    let StoredRun { file, path, offset, .. } = tensor.in_place()?;
+    let info = tensor.info();
+    // SAFETY: the caller vouches that nobody shortens or writes the file.
+    let map = unsafe { mmap::map_foreign(&file) }.map_err(Error::io("map", &path))?;
+    let descr = match (&info.item, info.spec.dtype().descr()) {
+        (Some(item), _) => item.clone(),
+        (None, descr) => descr.unwrap_or_default().to_owned(),
+    };
+    MmapArray::over(map, &path, offset, info.spec.clone(), descr, tensor.reader()?.layout())
+}
+
+/// A `.npy` array, or a tensor where it lies, mapped for reading. Nothing is copied: pages come from the file when they are looked at.
 ///
 /// Another process that shortens the file while it is mapped makes reads behind its new end fail with `SIGBUS`, and
 /// one that writes to it changes what the views show. Conversions only ever replace a whole file under its name, which
@@ -89,6 +114,17 @@ impl MmapArray {
             // Strings in Fortran order have one axis only, and are in both.
             fortran_order: header.fortran_order && text.is_none(),
         })
+    }
+
+    /// Elements of this machine's byte order from `offset` of a mapped file on.
+    fn over(map: Mmap, path: &Path, offset: u64, spec: TensorSpec, descr: String, layout: Layout) -> Result<Self> {
+        let end = offset.checked_add(spec.nbytes());
+        if end.is_none_or(|end| end > map.len() as u64) {
+            let detail = format!("{spec} has {} bytes, the file ends after {}", spec.nbytes(), map.len());
+            return Err(Error::malformed_at(path, "tensor data", offset, detail));
+        }
+        let (byte_order, fortran_order) = (ByteOrder::NATIVE, layout == Layout::F);
+        Ok(Self { map, path: path.to_owned(), data_offset: memory_len(offset), spec, descr, byte_order, fortran_order })
     }
 
     /// The file.

@@ -131,7 +131,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
+    pub(crate) fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
         Plan::new(&self.whole, &self.rows, memory, &self.resources(memory, options))
     }
 

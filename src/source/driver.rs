@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{instead, names_in, shard_prefix, to_path};
+use super::records::FileSet;
 use super::{Container, FORMATS, bundle};
 use crate::error::{Error, Result};
 use crate::format::table::FOOTER_LEN;
@@ -17,6 +18,10 @@ pub(crate) trait Driver: Sync {
     fn name(&self) -> &'static str;
     /// What to hand to [`open`](Self::open) if `path` is of this format, judged by what lies there.
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>>;
+    /// Whether a pattern of files is one source of this format; elsewhere each file is one.
+    fn reads_patterns(&self) -> bool {
+        false
+    }
     /// Whether a file that does not look like it can be opened, to say why it is none.
     fn takes_any_file(&self) -> bool {
         false
@@ -37,9 +42,66 @@ pub fn formats() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().map(|driver| driver.name())
 }
 
+/// The formats that may be meant: the one with this name, or all.
+fn candidates(format: Option<&str>) -> impl Iterator<Item = &'static dyn Driver> {
+    FORMATS.iter().copied().filter(move |driver| format.is_none_or(|name| name == driver.name()))
+}
+
+/// Whether something that can be opened lies at `path`, judged by its content.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn is_source(path: &Path, format: Option<&str>) -> Result<bool> {
+    for driver in candidates(format) {
+        if driver.resolve(path)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The sources that `path` stands for: itself, or the files that it is a pattern of, where these are sources each. They come in the order of
+/// the numbers in their names.
+///
+/// # Errors
+/// [`Error::NotFound`] for a pattern that matches nothing, [`Error::Io`].
+pub fn expand(path: &Path, format: Option<&str>) -> Result<Vec<PathBuf>> {
+    let alone = || Ok(vec![path.to_owned()]);
+    let is_pattern = path.to_string_lossy().contains(['*', '?', '[']);
+    if !is_pattern || look_at(path)? != Found::Nothing {
+        return alone();
+    }
+    let Some(mut set) = FileSet::expand(path)? else { return alone() };
+    let Some(first) = set.files.first() else { return alone() };
+    for driver in candidates(format) {
+        if driver.resolve(first)?.is_some() {
+            if driver.reads_patterns() {
+                break;
+            }
+            set.files.sort_by_cached_key(|file| natural_key(file));
+            return Ok(set.files);
+        }
+    }
+    alone()
+}
+
+/// Orders names with the numbers in them as numbers.
+fn natural_key(path: &Path) -> Vec<(Vec<u8>, u128)> {
+    let mut rest = path.as_os_str().as_bytes();
+    let mut key = Vec::new();
+    while !rest.is_empty() {
+        let (text, others) = rest.split_at(rest.iter().position(u8::is_ascii_digit).unwrap_or(rest.len()));
+        let (digits, others) = others.split_at(others.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(others.len()));
+        let number = digits.iter().fold(0u128, |number, digit| number.saturating_mul(10).saturating_add(u128::from(digit - b'0')));
+        key.push((text.to_vec(), number));
+        rest = others;
+    }
+    key
+}
+
 /// Whether opening `path` takes a running TensorFlow.
 pub(crate) fn needs_tensorflow(path: &Path, format: Option<&str>, options: &Options) -> Result<bool> {
-    for driver in FORMATS.iter().filter(|driver| format.is_none_or(|name| name == driver.name())) {
+    for driver in candidates(format) {
         if driver.resolve(path)?.is_some() {
             return Ok(driver.needs_tensorflow(options));
         }
@@ -49,7 +111,7 @@ pub(crate) fn needs_tensorflow(path: &Path, format: Option<&str>, options: &Opti
 
 /// Opens `path` as `format`, or as the first format that recognises it.
 pub(crate) fn open(path: &Path, format: Option<&str>, options: &Options) -> Result<Box<dyn Container>> {
-    let candidates: Vec<&&dyn Driver> = FORMATS.iter().filter(|driver| format.is_none_or(|name| name == driver.name())).collect();
+    let candidates: Vec<&dyn Driver> = candidates(format).collect();
     if candidates.is_empty() {
         let known: Vec<_> = formats().collect();
         return Err(Error::bad_request(format!("there is no format {:?}, only {}", format.unwrap_or_default(), known.join(", "))));
@@ -153,5 +215,17 @@ fn guess(path: &Path) -> &'static str {
         Ok(_) if front.starts_with(b"PK\x03\x04") => "a zip archive (.npz or .keras)",
         Ok(_) if front.starts_with(&[0x1f, 0x8b]) => "a gzip file",
         Ok(_) => "in no format known here",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_names_are_numbers() {
+        let mut names = ["part-10.npy", "part-9.npy", "part-1.npy", "a2-3", "a2-20", "a10-1"];
+        names.sort_by_cached_key(|name| natural_key(Path::new(name)));
+        assert_eq!(names, ["a2-3", "a2-20", "a10-1", "part-1.npy", "part-9.npy", "part-10.npy"]);
     }
 }

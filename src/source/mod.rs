@@ -5,6 +5,7 @@ mod archive;
 mod bundle;
 mod cache;
 mod checkpoint;
+mod concat;
 mod driver;
 pub(crate) mod graph;
 mod index;
@@ -33,6 +34,7 @@ pub(crate) mod strings;
 mod tf_data;
 mod tfds;
 mod tfrecord;
+mod together;
 mod video;
 
 use std::fmt;
@@ -55,12 +57,13 @@ use crate::os::Calls;
 use crate::spec::TensorSpec;
 
 use driver::Driver;
-pub use driver::formats;
+pub use driver::{expand, formats, is_source};
 pub(crate) use ledger::Ledger;
 pub use ledger::{Checksum, Region, Verified};
 pub use name::Name;
 use records::RecordContainer;
 pub(crate) use reversed::Reversed;
+pub(crate) use stored::{StoredArray, StoredFile};
 use strings::StoredStrings;
 
 /// Every format, the more specific first. A format is its file, its module above and its line here.
@@ -248,11 +251,13 @@ pub struct ReadContext<'a> {
     ledger: Option<&'a Ledger<'a>>,
     cancel: &'a CancelToken,
     calls: Calls,
+    /// What the numbers of regions count from.
+    first_region: usize,
 }
 
 impl<'a> ReadContext<'a> {
     pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, cancel: &'a CancelToken, calls: Calls) -> Self {
-        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls }
+        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls, first_region: 0 }
     }
 
     /// The largest single read from storage, in bytes.
@@ -272,8 +277,17 @@ impl<'a> ReadContext<'a> {
     /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].
     pub fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
         if let Some(ledger) = self.ledger {
-            ledger.record(region, offset, bytes);
+            ledger.record(self.first_region + region, offset, bytes);
         }
+    }
+
+    /// Lets a part read whose regions are numbered from `first` on.
+    fn with_regions_from<T>(&mut self, first: usize, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.first_region;
+        self.first_region += first;
+        let result = read(self);
+        self.first_region = before;
+        result
     }
 
     /// The worker's own memory, taken for one call; hand it back with [`return_scratch`](Self::return_scratch).
@@ -433,6 +447,26 @@ impl Source {
         Ok(Self { path: path.to_owned(), container })
     }
 
+    /// Several sources as one: the tensors of the first, each continued along axis 0 by those of the same name in the others. Where
+    /// every source has only one tensor, its name does not matter.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] without sources and for sources of records; [`Error::Unsupported`] for tensors that do not fit together:
+    /// dtypes and all axes but the first have to be the same; [`Error::NoSuchTensor`] for one that a source lacks.
+    pub fn concat(parts: Vec<Self>) -> Result<Self> {
+        let path = parts.first().map(|part| part.path.clone()).unwrap_or_default();
+        Ok(Self { path, container: Box::new(concat::Concat::new(parts)?) })
+    }
+
+    /// Several sources as one that has the tensors of all. A name that several have gets that of its source in front: `model/bias`.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for sources of records, and where two tensors would still have one name.
+    pub fn together(parts: Vec<Self>) -> Result<Self> {
+        let path = parts.first().map(|part| part.path.clone()).unwrap_or_default();
+        Ok(Self { path, container: Box::new(together::Together::new(parts)?) })
+    }
+
     /// The path the source was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -574,6 +608,12 @@ impl Source {
         self.container.warnings()
     }
 
+    /// Whether the tensors are columns of records, all of which are made in one pass.
+    #[must_use]
+    pub fn is_of_records(&self) -> bool {
+        self.records().is_some()
+    }
+
     /// The records that the tensors are columns of, if that is what they are.
     pub(crate) fn records(&self) -> Option<&RecordContainer> {
         self.container.records()
@@ -630,6 +670,33 @@ impl<'a> Tensor<'a> {
             return Err(Error::Unsupported { what: format!("a reader of {}", self.info.name), detail });
         }
         self.source.container.reader(self.index)
+    }
+
+    /// Where all of its elements lie side by side in a file, as this machine has them in memory: [`view`](crate::view) shows them there.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with what stands in the way: their order, their place, or how they are stored; and as
+    /// [`reader`](Self::reader).
+    pub fn in_place(&self) -> Result<StoredRun> {
+        let reader = self.reader()?;
+        let spec = reader.spec();
+        let refused = |detail: String| {
+            Err(Error::Unsupported { what: format!("a view of {} of {} in place", self.info.name, self.source.path.display()), detail })
+        };
+        let Some(run) = reader.stored_run(0)? else {
+            return refused("its bytes are not stored as they are, side by side: they are packed, decoded or in pieces".into());
+        };
+        if run.elements != (0..spec.elements()) {
+            return refused(format!("it is stored in pieces, the first of which has {} elements", run.elements.end));
+        }
+        let component = spec.dtype().component_size();
+        if component > 1 && reader.byte_order() != ByteOrder::NATIVE {
+            return refused(format!("its bytes are {}-endian, this machine's are not", reader.byte_order()));
+        }
+        if !run.offset.is_multiple_of(component) {
+            return refused(format!("it starts at byte {}, which is not aligned to {component}", run.offset));
+        }
+        Ok(run)
     }
 
     /// Where the tensor's strings lie.

@@ -22,6 +22,10 @@ impl Driver for TfRecord {
         "tfrecord"
     }
 
+    fn reads_patterns(&self) -> bool {
+        true
+    }
+
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
         let Some(set) = FileSet::expand(path)? else { return Ok(None) };
         // The first one that has anything in it says what they are.

@@ -37,7 +37,7 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Common {
     /// Say nothing but errors.
     #[arg(short, long, global = true)]
@@ -72,13 +72,13 @@ pub(crate) enum ColorMode {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SourceArgs {
-    /// A checkpoint prefix, its .index, a directory with a checkpoint state file, a SavedModel directory; a file of records, a
-    /// pattern or base@N for several; a folder that tf.data or TFDS wrote; a video; a graph; - for frames on standard input.
+    /// A checkpoint prefix, its .index, a directory with a checkpoint state file, a SavedModel directory; an HDF5 or Keras file, an
+    /// .npy, .npz or safetensors file; a file of records, a pattern or base@N for several; a folder that tf.data or TFDS wrote; a
+    /// video; a graph; a serialized tensor; - for frames on standard input.
     #[arg(value_name = "SRC")]
     pub(crate) path: PathBuf,
-    /// Take SRC for this format whatever it looks like: tensor-bundle, saved-model, tfrecord, tfds, tf-data, tf-data-cache, raw,
-    /// video, graph-def.
-    #[arg(long, value_name = "FORMAT")]
+    /// Take SRC for this format whatever it looks like.
+    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(mmconvert::source::formats()))]
     pub(crate) format: Option<String>,
 }
 
@@ -145,12 +145,15 @@ pub(crate) struct Resources {
 pub(crate) struct Convert {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// Tensors by name, alias or glob; without any, all of them.
-    #[arg(value_name = "NAME|GLOB")]
+    /// Tensors by name, alias or glob; without any, all of them. Further sources come before names.
+    #[arg(value_name = "SRC|NAME|GLOB")]
     pub(crate) names: Vec<OsString>,
-    /// The .npy file for one tensor, or a directory for several (or when it ends in / or is one).
+    /// The .npy file for one tensor, or a directory for several (or when it ends in / or is one), or a .safetensors file for any number.
     #[arg(short, long, value_name = "OUT")]
     pub(crate) out: PathBuf,
+    /// Join tensors of the same name, or the only ones there are, along axis 0 over all sources.
+    #[arg(long)]
+    pub(crate) concat: bool,
     /// Only this range of axis 0, as in Python: 10:20, :-1.
     #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
     pub(crate) rows: Option<Rows>,
@@ -304,15 +307,18 @@ pub(crate) struct Form {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Verify {
-    /// A .npy file, or a directory that convert made.
+    /// A .npy file, or a directory or a .safetensors file that convert made.
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
-    /// What it was converted from.
-    #[arg(long, value_name = "SRC")]
-    pub(crate) against: PathBuf,
+    /// What it was converted from; several times for several sources.
+    #[arg(long, value_name = "SRC", required = true)]
+    pub(crate) against: Vec<PathBuf>,
     /// Take SRC for this format whatever it looks like.
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(mmconvert::source::formats()))]
     pub(crate) format: Option<String>,
+    /// The sources were joined along axis 0.
+    #[arg(long)]
+    pub(crate) concat: bool,
     /// The tensor; not needed where the source has only one, or OUT is a directory.
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<OsString>,

@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::CommandFactory;
+use mmconvert::source::{expand, is_source};
 use mmconvert::{
-    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, ModelOptions, Options, Part, RecordOptions, Report, Result,
-    ShapeText, Source, Tensor, compare, export,
+    CancelToken, Comparison, Converter, Dtype, Error, Estimate, HumanBytes, ModelOptions, Name, Options, Part, RecordOptions, Report,
+    Result, Rows, ShapeText, Skipped, Source, Tensor, compare, compare_packed, export, pack,
 };
 use serde_json::{Map, Value, json};
 
 use crate::args::{Args, Common, Convert, Form, Info, Ls, Model, Records, Resources, Verify};
 use crate::render::{self, Stdout, note};
 use crate::{Outcome, progress, signals};
+
+/// The format of one file for many tensors, and its extension.
+const SAFETENSORS: &str = "safetensors";
 
 /// Opens a source. One that TensorFlow computes gets it; where it `is_listed` only, it is told as far as that goes without.
 fn open(source: (&Path, Option<&str>), options: &Options, model: &Model, common: &Common, is_listed: bool) -> Result<Source> {
@@ -35,6 +39,58 @@ fn open(source: (&Path, Option<&str>), options: &Options, model: &Model, common:
         note(&format!("{}: {}", source.path().display(), source.format()));
     }
     Ok(source)
+}
+
+/// Opens sources as one.
+fn open_all(paths: &[PathBuf], how: &Several<'_>, options: &Options, model: &Model, common: &Common) -> Result<Source> {
+    let parts = paths.iter().map(|path| open((path, how.format), options, model, common, how.is_listed)).collect::<Result<_>>()?;
+    as_one(parts, how)
+}
+
+/// Several sources as one: joined, or side by side.
+fn as_one(mut parts: Vec<Source>, how: &Several<'_>) -> Result<Source> {
+    match parts.pop() {
+        Some(only) if parts.is_empty() && !how.concat => Ok(only),
+        last => {
+            parts.extend(last);
+            if how.concat { Source::concat(parts) } else { Source::together(parts) }
+        }
+    }
+}
+
+/// How several sources are opened.
+#[derive(Clone, Copy)]
+struct Several<'a> {
+    format: Option<&'a str>,
+    concat: bool,
+    is_listed: bool,
+}
+
+/// Takes what follows the first source apart: more sources come first, then names. What is the name of a tensor of the first source is one.
+fn sources(args: &Convert, options: &Options, common: &Common) -> Result<(Vec<PathBuf>, Vec<OsString>)> {
+    let format = args.source.format.as_deref();
+    let mut paths = expand(&args.source.path, format)?;
+    let mut names = &args.names[..];
+    let mut first = None;
+    while let [next, rest @ ..] = names {
+        let path = Path::new(next);
+        let more = expand(path, format)?;
+        if more.len() == 1 && !(path.exists() && is_source(path, format)?) {
+            break;
+        }
+        let (path, is_several) = (&paths[0], paths.len() > 1);
+        if !is_several && first.is_none() {
+            first = Some(open((path, format), options, &args.model, &Common { verbose: false, ..common.clone() }, true)?);
+        }
+        // A second name of a tensor is not worth as much as a file that is there.
+        if first.as_ref().is_some_and(|first| first.tensor(next.as_bytes()).is_ok_and(|own| own.info().name.as_bytes() == next.as_bytes()))
+        {
+            break;
+        }
+        paths.extend(more);
+        names = rest;
+    }
+    Ok((paths, names.to_vec()))
 }
 
 #[cfg(feature = "tensorflow")]
@@ -258,6 +314,10 @@ fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, V
                 for estimate in estimates? {
                     facts.insert("conversion".into(), estimate_json(&estimate));
                 }
+                if tensor.info().spec.dtype() != Dtype::String && !tensor.source().is_of_records() {
+                    let in_place = tensor.in_place().map_or_else(|error| format!("no: {error}"), |_| "yes".to_owned());
+                    facts.insert("view_in_place".into(), json!(in_place));
+                }
             }
         }
     }
@@ -283,80 +343,104 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let started = Instant::now();
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let options =
-        options(&args.resources, &args.records).model(model(&args.model, args.source.named(), &args.names, nearest_directory(&args.out))?);
-    let options = with_form(options, &args.form).verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
-    let source = open(args.source.named(), &options, &args.model, common, false)?;
-    let names: Vec<&[u8]> = [bytes(&args.names), bytes(&args.model.outputs)].concat();
-    let tensors = source.select(&names)?;
-    warn(&source, common);
-    check_names(&args.records, &tensors)?;
-    if tensors.is_empty() {
-        return Err(Error::Unsupported { what: format!("converting {}", source.path().display()), detail: "it holds no tensors".into() });
-    }
-    let single = match tensors.as_slice() {
-        [one] if !args.out.is_dir() && !args.out.as_os_str().as_bytes().ends_with(b"/") => Some(one),
-        _ => None,
+    let options = with_form(options(&args.resources, &args.records), &args.form);
+    let options = options.verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
+    let (paths, names) = sources(args, &options, common)?;
+    let format = args.source.format.as_deref();
+    let options = options.model(model(&args.model, (&paths[0], format), &names, nearest_directory(&args.out))?);
+    let how = Several { format, concat: args.concat, is_listed: false };
+    // Records are gone through source by source, each into a directory of its own.
+    let parts = paths.iter().map(|path| open((path, format), &options, &args.model, common, false)).collect::<Result<Vec<_>>>()?;
+    let apart = parts.len() > 1 && !args.concat && parts.iter().any(Source::is_of_records);
+    let each: Vec<(Source, PathBuf)> = if apart {
+        let stem = |source: &Source| args.out.join(source.path().file_stem().unwrap_or(source.path().as_os_str()));
+        parts.into_iter().map(|source| (stem(&source), source)).map(|(out, source)| (source, out)).collect()
+    } else {
+        vec![(as_one(parts, &how)?, args.out.clone())]
     };
-    if args.dry_run {
-        return dry_run(args, &tensors, single.is_some(), &options);
+    if apart && is_packed(&args.out) {
+        return Err(Error::BadRequest {
+            detail: "of several sources with records each becomes a directory: convert them one by one".into(),
+        });
     }
-    let (options, bar) = progress::attach(options, common);
-    let clear = || bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
-
-    if let Some(tensor) = single {
-        let mut converter = Converter::new(tensor)?.options(options);
-        if let Some(rows) = args.rows {
-            converter = converter.rows(rows);
+    if apart && !args.dry_run {
+        let failed = |source| Error::Io { action: "create", path: args.out.clone(), source };
+        std::fs::create_dir_all(&args.out).map_err(failed)?;
+    }
+    let wanted: Vec<&[u8]> = [bytes(&names), bytes(&args.model.outputs)].concat();
+    let (options, bar) = if args.dry_run { (options, None) } else { progress::attach(options, common) };
+    let mut all = Done::default();
+    for (source, out) in &each {
+        let tensors = source.select(&wanted)?;
+        warn(source, common);
+        check_names(&args.records, &tensors)?;
+        if tensors.is_empty() {
+            return Err(Error::Unsupported {
+                what: format!("converting {}", source.path().display()),
+                detail: "it holds no tensors".into(),
+            });
         }
-        let result = converter.write_parts(&args.out);
-        clear();
-        let reports = result?;
-        tell_lost(reports.first().map(|(_, report)| report), common);
-        if args.json {
-            let name = &tensor.info().name;
-            let outputs: Vec<Value> = reports.iter().map(|(path, report)| render::output_json(name, path, report)).collect();
-            let seconds = started.elapsed().as_secs_f64();
-            let written = reports.iter().map(|(_, report)| report.nbytes).sum();
-            let peak = reports.iter().map(|(_, report)| report.peak_memory).max().unwrap_or(0);
-            render::json_object(&render::outputs_json(
-                &outputs,
-                &[],
-                seconds,
-                written,
-                peak,
-                reports.first().map_or(&[], |(_, report)| &report.lost[..]),
-            ))?;
-        } else if !common.quiet {
-            for (path, report) in &reports {
-                render::converted(tensor, path, report);
+        let single = match tensors.as_slice() {
+            [one] if !apart && !is_packed(out) && !out.is_dir() && !out.as_os_str().as_bytes().ends_with(b"/") => Some(one),
+            _ => None,
+        };
+        if args.dry_run {
+            all.is_incomplete |= matches!(dry_run(args, &tensors, single.is_some(), &options)?, Outcome::Skipped);
+            continue;
+        }
+        let done = convert_one(source, &tensors, single, out, args.rows, &options);
+        bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
+        let done = done?;
+        tell_lost(done.outputs.first().map(|(_, _, report)| report), common);
+        if !args.json && !common.quiet {
+            match single {
+                Some(tensor) => done.outputs.iter().for_each(|(_, path, report)| render::converted(tensor, path, report)),
+                None => render::exported(out, &done.outputs, &done.skipped, started.elapsed().as_secs_f64()),
             }
         }
-        return Ok(Outcome::Done);
+        all.is_incomplete |= !done.skipped.is_empty();
+        all.outputs.extend(done.outputs);
+        all.skipped.extend(done.skipped);
     }
+    if args.json && !args.dry_run {
+        let outputs: Vec<Value> = all.outputs.iter().map(|(name, path, report)| render::output_json(name, path, report)).collect();
+        let written = all.outputs.iter().map(|(_, _, report)| report.nbytes).sum();
+        let peak = all.outputs.iter().map(|(_, _, report)| report.peak_memory).max().unwrap_or(0);
+        let lost: Vec<String> = all.outputs.first().map_or(Vec::new(), |(_, _, report)| report.lost.clone());
+        render::json_object(&render::outputs_json(&outputs, &all.skipped, started.elapsed().as_secs_f64(), written, peak, &lost))?;
+    }
+    Ok(if all.is_incomplete && !args.skip_unsupported { Outcome::Skipped } else { Outcome::Done })
+}
 
-    let result = export(&source, &tensors, args.rows, &args.out, &options);
-    clear();
-    let done = result?;
-    tell_lost(done.outputs.first().map(|output| &output.report), common);
-    let seconds = started.elapsed().as_secs_f64();
-    if args.json {
-        let outputs: Vec<Value> =
-            done.outputs.iter().map(|output| render::output_json(&output.name, &output.path, &output.report)).collect();
-        let written = done.outputs.iter().map(|output| output.report.nbytes).sum();
-        let peak = done.outputs.iter().map(|output| output.report.peak_memory).max().unwrap_or(0);
-        render::json_object(&render::outputs_json(
-            &outputs,
-            &done.skipped,
-            seconds,
-            written,
-            peak,
-            done.outputs.first().map_or(&[], |output| &output.report.lost[..]),
-        ))?;
-    } else if !common.quiet {
-        render::exported(&args.out, &done, seconds);
+/// What was converted, and what was not.
+#[derive(Default)]
+struct Done {
+    outputs: Vec<(Name, PathBuf, Report)>,
+    skipped: Vec<Skipped>,
+    is_incomplete: bool,
+}
+
+/// Converts tensors of one source: a `single` one into a file of its own, others into a directory or a file for all.
+fn convert_one(
+    source: &Source,
+    tensors: &[Tensor<'_>],
+    single: Option<&Tensor<'_>>,
+    out: &Path,
+    rows: Option<Rows>,
+    options: &Options,
+) -> Result<Done> {
+    if let Some(tensor) = single {
+        let mut converter = Converter::new(tensor)?.options(options.clone());
+        if let Some(rows) = rows {
+            converter = converter.rows(rows);
+        }
+        let name = &tensor.info().name;
+        let outputs = converter.write_parts(out)?.into_iter().map(|(path, report)| (name.clone(), path, report)).collect();
+        return Ok(Done { outputs, ..Done::default() });
     }
-    Ok(if done.skipped.is_empty() || args.skip_unsupported { Outcome::Done } else { Outcome::Skipped })
+    let done = if is_packed(out) { pack(source, tensors, rows, out, options)? } else { export(source, tensors, rows, out, options)? };
+    let outputs = done.outputs.into_iter().map(|output| (output.name, output.path, output.report)).collect();
+    Ok(Done { outputs, skipped: done.skipped, is_incomplete: false })
 }
 
 /// Says what of the source was given up.
@@ -456,14 +540,27 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         wanted = wanted.skipped_with(mmconvert::manifest_files(&args.out)?.into_iter().map(|entry| entry.name));
     }
     let options = options(&args.resources, &args.records).records(wanted).strings(args.strings).cancel(cancel);
-    let options = options.model(model(&args.model, (&args.against, args.format.as_deref()), args.name.as_slice(), None)?);
-    let source = open((&args.against, args.format.as_deref()), &options, &args.model, common, false)?;
+    let format = args.format.as_deref();
+    let mut against = Vec::new();
+    for path in &args.against {
+        against.extend(expand(path, format)?);
+    }
+    let options = options.model(model(&args.model, (&against[0], format), args.name.as_slice(), None)?);
+    let how = Several { format, concat: args.concat, is_listed: false };
+    let source = open_all(&against, &how, &options, &args.model, common)?;
     warn(&source, common);
     let mut results = Vec::new();
     let mut different = false;
-    for (path, tensor, cast) in pairs(args, &source)? {
+    let packed = if is_packed(&args.out) { Some(Source::open_as(&args.out, Some(SAFETENSORS))?) } else { None };
+    for (array, tensor, cast) in pairs(args, &source, packed.as_ref())? {
         let options = cast.or(args.dtype).map_or_else(|| options.clone(), |dtype| options.clone().cast(dtype));
-        let comparison = compare(&path, &tensor, args.rows, &options)?;
+        let (path, comparison) = match array {
+            Made::File(path) => {
+                let comparison = compare(&path, &tensor, args.rows, &options)?;
+                (path, comparison)
+            }
+            Made::Packed(packed) => (args.out.clone(), compare_packed(&packed, &tensor, args.rows, &options)?),
+        };
         let name = &tensor.info().name;
         let (equal, text) = match &comparison {
             Comparison::Equal(verified) => (true, format!("equal; source: {}", render::verified(*verified))),
@@ -482,8 +579,33 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     Ok(if different { Outcome::Different } else { Outcome::Done })
 }
 
+/// What `convert` made of a tensor.
+enum Made<'a> {
+    File(PathBuf),
+    /// A tensor of a safetensors file.
+    Packed(Tensor<'a>),
+}
+
+/// Whether a path is that of a safetensors file.
+fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == SAFETENSORS)
+}
+
 /// The arrays to check, each with its tensor and the dtype it was cast to.
-fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'a>, Option<Dtype>)>> {
+fn pairs<'a>(args: &Verify, source: &'a Source, packed: Option<&'a Source>) -> Result<Vec<(Made<'a>, Tensor<'a>, Option<Dtype>)>> {
+    if let Some(packed) = packed {
+        let wanted = args.name.as_deref().map(|name| source.tensor(name.as_bytes())).transpose()?;
+        let mut pairs = Vec::new();
+        for own in packed.tensors() {
+            let own = own?;
+            let tensor = source.tensor(own.info().name.as_bytes())?;
+            if wanted.as_ref().is_none_or(|wanted| wanted.info().name == tensor.info().name) {
+                let cast = Some(own.info().spec.dtype()).filter(|dtype| *dtype != tensor.info().spec.dtype());
+                pairs.push((Made::Packed(own), tensor, cast));
+            }
+        }
+        return Ok(pairs);
+    }
     if args.out.is_dir() {
         let wanted = args.name.as_deref().map(|name| source.tensor(name.as_bytes())).transpose()?;
         let wanted = wanted.map(|tensor| tensor.info().name.clone());
@@ -492,7 +614,7 @@ fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'
         for entry in files {
             let tensor = source.tensor(entry.name.as_bytes())?;
             if wanted.as_ref().is_none_or(|wanted| *wanted == tensor.info().name) {
-                pairs.push((args.out.join(entry.file), tensor, entry.cast));
+                pairs.push((Made::File(args.out.join(entry.file)), tensor, entry.cast));
             }
         }
         return Ok(pairs);
@@ -504,9 +626,9 @@ fn pairs<'a>(args: &Verify, source: &'a Source) -> Result<Vec<(PathBuf, Tensor<'
     // Strings as offsets are two files beside the name that they were converted to.
     let parts = [Part::Values, Part::Offsets].map(|part| part.path(&args.out));
     if !args.out.exists() && parts.iter().all(|path| path.exists()) {
-        return Ok(parts.map(|path| (path, tensor.clone(), None)).into());
+        return Ok(parts.map(|path| (Made::File(path), tensor.clone(), None)).into());
     }
-    Ok(vec![(args.out.clone(), tensor, None)])
+    Ok(vec![(Made::File(args.out.clone()), tensor, None)])
 }
 
 /// The only tensor of a source that can be converted.

@@ -2,9 +2,10 @@
 
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use mmconvert::{
-    Argument, Dtype, Error, Export, HumanBytes, Name, Report, Result, ShapeText, Signature, Skipped, Source, Tensor, TensorInfo, Verified,
+    Argument, Dtype, Error, HumanBytes, Name, Report, Result, ShapeText, Signature, Skipped, Source, Tensor, TensorInfo, Verified,
 };
 use serde_json::{Map, Value, json};
 
@@ -78,10 +79,10 @@ pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
     let mut listed = json!({
         "name": info.name.to_json(),
         "alias": info.alias,
-        "dtype": spec.dtype().name(),
+        "dtype": info.item.as_deref().unwrap_or(spec.dtype().name()),
         "shape": info.has_rank.then(|| info.axes()),
         "nbytes": spec.dtype().itemsize().filter(|_| is_known).map(|_| spec.nbytes()),
-        "descr": spec.dtype().descr(),
+        "descr": info.item.as_deref().or(spec.dtype().descr()),
         "convertible": info.unsupported.is_none(),
         "reason": info.unsupported,
     });
@@ -120,7 +121,7 @@ fn axes_text(axes: &[Option<u64>]) -> String {
 fn shape_text(info: &TensorInfo) -> String {
     match info.has_rank {
         false => "[…]".to_owned(),
-        true if info.unknown_axes.is_empty() => ShapeText(info.spec.shape()).to_string(),
+        true if info.unknown_axes.is_empty() => ShapeText(info.shape()).to_string(),
         true => axes_text(&info.axes()),
     }
 }
@@ -133,9 +134,10 @@ pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
         "-".into()
     };
     let alias = info.alias.as_ref().map(|alias| format!("  ({})", Name::new(alias.as_bytes()))).unwrap_or_default();
-    let dtype = match info.spec.dtype().descr() {
-        Some(descr) => format!("{} {descr}", info.spec.dtype()),
-        None => info.spec.dtype().to_string(),
+    let dtype = match (&info.item, info.spec.dtype().descr()) {
+        (Some(item), _) => item.clone(),
+        (None, Some(descr)) => format!("{} {descr}", info.spec.dtype()),
+        (None, None) => info.spec.dtype().to_string(),
     };
     let feature = feature_text(info);
     format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}{feature}", info.name.to_string(), shape_text(info))
@@ -223,7 +225,7 @@ pub(crate) fn source_facts(source: &Source) -> Map<String, Value> {
 }
 
 /// What `convert --json` says of one output.
-pub(crate) fn output_json(name: &Name, path: &std::path::Path, report: &Report) -> Value {
+pub(crate) fn output_json(name: &Name, path: &Path, report: &Report) -> Value {
     json!({
         "name": name.to_json(),
         "part": report.part,
@@ -260,7 +262,7 @@ pub(crate) fn outputs_json(
 }
 
 /// The line about one finished array.
-pub(crate) fn converted(tensor: &Tensor<'_>, path: &std::path::Path, report: &Report) {
+pub(crate) fn converted(tensor: &Tensor<'_>, path: &Path, report: &Report) {
     note(&format!(
         "{} -> {}: {} {}, {} in {:.2} s ({}), {}",
         tensor.info().name,
@@ -290,16 +292,16 @@ fn lost_dtype(report: &Report) {
 }
 
 /// The lines about a finished directory.
-pub(crate) fn exported(dir: &std::path::Path, export: &Export, seconds: f64) {
-    let bytes: u64 = export.outputs.iter().map(|output| output.report.nbytes).sum();
-    let checked = export.outputs.iter().filter(|output| output.report.verified == Verified::Full).count();
+pub(crate) fn exported(out: &Path, outputs: &[(Name, PathBuf, Report)], skipped: &[Skipped], seconds: f64) {
+    let bytes: u64 = outputs.iter().map(|(_, _, report)| report.nbytes).sum();
+    let checked = outputs.iter().filter(|(_, _, report)| report.verified == Verified::Full).count();
     note(&format!(
         "{} arrays -> {}: {} in {seconds:.2} s, {checked} with all checksums verified",
-        export.outputs.len(),
-        dir.display(),
+        outputs.len(),
+        out.display(),
         HumanBytes(bytes),
     ));
-    for skipped in &export.skipped {
+    for skipped in skipped {
         note(&format!("skipped {}: {}", skipped.name, skipped.reason));
     }
 }

@@ -1,0 +1,247 @@
+//! Several sources as one whose tensors are joined along axis 0.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use super::strings::StoredStrings;
+use super::{Container, ReadContext, Region, Source, StoredRun, Tensor, TensorInfo, TensorReader};
+use crate::decode::ByteOrder;
+use crate::error::{Error, Result};
+use crate::options::Layout;
+use crate::spec::{ShapeText, TensorSpec, memory_len};
+
+/// The tensors of the first source, each continued by those of the same name in the others; where every source has one tensor only,
+/// its name does not matter.
+#[derive(Debug)]
+pub(super) struct Concat {
+    parts: Vec<Source>,
+    /// For each tensor its number in every part.
+    tensors: Vec<(TensorInfo, Vec<usize>)>,
+}
+
+impl Concat {
+    /// # Errors
+    /// [`Error::BadRequest`] without sources, for records and for scalars; [`Error::Unsupported`] for tensors that do not fit together;
+    /// [`Error::NoSuchTensor`].
+    pub(super) fn new(parts: Vec<Source>) -> Result<Self> {
+        let first = parts.first().ok_or_else(|| Error::bad_request("there is nothing to join"))?;
+        if let Some(records) = parts.iter().find(|part| part.records().is_some()) {
+            let detail = format!("{} is of records: files of records are one source by a pattern or base@N", records.path().display());
+            return Err(Error::BadRequest { detail });
+        }
+        let mut single = true;
+        for part in &parts {
+            single &= part.len()? == 1;
+        }
+        let mut tensors = Vec::new();
+        for tensor in first.tensors() {
+            let tensor = tensor?;
+            let mut info = tensor.info().clone();
+            let mut numbers = Vec::with_capacity(parts.len());
+            let mut rows = 0u64;
+            for part in &parts {
+                let own = if single { part.at(0)? } else { part.tensor(info.name.as_bytes())? };
+                info.unsupported = info.unsupported.take().or_else(|| own.info().unsupported.clone());
+                check_fits(&tensor, &own)?;
+                rows = rows.checked_add(own.info().spec.rows()).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?;
+                numbers.push(own.index());
+            }
+            let mut shape = info.spec.shape().to_vec();
+            if let Some(axis) = shape.first_mut() {
+                *axis = rows;
+            }
+            info.spec = TensorSpec::new(info.spec.dtype(), shape).map_err(Error::bad_request)?;
+            tensors.push((info, numbers));
+        }
+        Ok(Self { parts, tensors })
+    }
+}
+
+/// Whether one tensor can continue another.
+fn check_fits(first: &Tensor<'_>, other: &Tensor<'_>) -> Result<()> {
+    let (one, next) = (first.info(), other.info());
+    let refused = |detail: String| {
+        let what =
+            format!("joining {} of {} to {} of {}", next.name, other.source().path().display(), one.name, first.source().path().display());
+        Err(Error::Unsupported { what, detail })
+    };
+    if one.shape().is_empty() || next.shape().is_empty() {
+        return refused("a scalar has no axis 0".into());
+    }
+    if one.spec.dtype() != next.spec.dtype() || one.item != next.item {
+        let kind = |info: &TensorInfo| info.item.clone().unwrap_or_else(|| info.spec.dtype().to_string());
+        return refused(format!("it is of {}, the first of {}", kind(next), kind(one)));
+    }
+    if one.spec.shape()[1..] != next.spec.shape()[1..] {
+        return refused(format!(
+            "its shape is {}, the first's is {}: only axis 0 may differ",
+            ShapeText(next.shape()),
+            ShapeText(one.shape())
+        ));
+    }
+    Ok(())
+}
+
+impl Container for Concat {
+    fn format(&self) -> &'static str {
+        self.parts[0].format()
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(self.tensors.len())
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        Ok(self.tensors[index].0.clone())
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        Ok(self.tensors.iter().position(|(info, _)| info.name.as_bytes() == name))
+    }
+
+    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
+        self.tensors.iter().position(|(info, _)| info.alias.as_ref().is_some_and(|own| own.as_bytes() == alias))
+    }
+
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        let (info, numbers) = &self.tensors[index];
+        let (mut links, mut regions, mut first) = (Vec::with_capacity(numbers.len()), Vec::new(), 0);
+        for (part, &number) in self.parts.iter().zip(numbers) {
+            let reader = part.at(number)?.reader()?;
+            if reader.layout() == Layout::F && reader.spec().shape().len() > 1 {
+                let what = format!("joining {}", part.path().display());
+                return Err(Error::Unsupported { what, detail: "it is in Fortran order: convert it to C order before".into() });
+            }
+            let elements = first..first + reader.spec().elements();
+            first = elements.end;
+            let first_region = regions.len();
+            regions.extend_from_slice(reader.regions());
+            links.push(Link { elements, reader, first_region });
+        }
+        let order = links.first().map_or(ByteOrder::Little, |link| link.reader.byte_order());
+        if let Some(at) = links.iter().position(|link| link.reader.byte_order() != order) {
+            let what = format!("joining {}", self.parts[at].path().display());
+            return Err(Error::Unsupported { what, detail: format!("it is not {order}-endian as the first one is: convert it before") });
+        }
+        Ok(Box::new(Chain { spec: info.spec.clone(), order, links, regions }))
+    }
+
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
+        let what = format!("joining {}", self.tensors[index].0.name);
+        Err(Error::Unsupported { what, detail: "strings are converted source by source".into() })
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.parts.iter().map(Source::heap_bytes).fold(0, u64::saturating_add)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.parts.iter().flat_map(|part| part.container.files()).collect()
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let paths: Vec<_> = self.parts.iter().map(|part| part.path().to_string_lossy()).collect();
+        Map::from_iter([("joined".to_owned(), json!(paths))])
+    }
+
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
+        let rows: Result<Vec<u64>> =
+            self.parts.iter().zip(&self.tensors[index].1).map(|(part, &number)| Ok(part.at(number)?.info().spec.rows())).collect();
+        Ok(Map::from_iter([("joined_rows".to_owned(), json!(rows?))]))
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.parts.iter().flat_map(Source::warnings).collect()
+    }
+}
+
+/// One part of a tensor that has been joined.
+#[derive(Debug)]
+struct Link<'a> {
+    /// Which of the joined elements it has.
+    elements: Range<u64>,
+    reader: Box<dyn TensorReader + 'a>,
+    /// The number of its first region among those of all.
+    first_region: usize,
+}
+
+/// Parts one behind the other.
+#[derive(Debug)]
+struct Chain<'a> {
+    spec: TensorSpec,
+    order: ByteOrder,
+    links: Vec<Link<'a>>,
+    regions: Vec<Region>,
+}
+
+impl Chain<'_> {
+    /// The parts that have any of `elements`, each with which of its own these are.
+    fn of(&self, elements: Range<u64>) -> impl Iterator<Item = (&Link<'_>, Range<u64>)> {
+        let from = self.links.partition_point(|link| link.elements.end <= elements.start);
+        self.links[from..].iter().take_while(move |link| link.elements.start < elements.end).filter_map(move |link| {
+            let own = elements.start.max(link.elements.start)..elements.end.min(link.elements.end);
+            (!own.is_empty()).then(|| (link, own.start - link.elements.start..own.end - link.elements.start))
+        })
+    }
+}
+
+impl TensorReader for Chain<'_> {
+    fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.order
+    }
+
+    fn keeps_odd_bools(&self) -> bool {
+        self.links.iter().all(|link| link.reader.keeps_odd_bools())
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let mut rest = out;
+        for (link, own) in self.of(elements) {
+            let (now, later) = rest.split_at_mut(memory_len((own.end - own.start) * self.spec.itemsize()));
+            context.with_regions_from(link.first_region, |context| link.reader.read(own, now, context))?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
+        let Some((link, own)) = self.of(element..element + 1).next() else { return Ok(None) };
+        Ok(link.reader.stored_run(own.start)?.map(|run| StoredRun {
+            elements: run.elements.start + link.elements.start..run.elements.end + link.elements.start,
+            region: run.region.map(|region| region + link.first_region),
+            ..run
+        }))
+    }
+
+    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.of(elements).for_each(|(link, own)| link.reader.fetch(own, context));
+    }
+
+    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.of(elements).for_each(|(link, own)| link.reader.forget(own, context));
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.links.iter().try_for_each(|link| link.reader.check_unchanged())
+    }
+
+    fn fills_by_system_calls(&self) -> bool {
+        self.links.iter().all(|link| link.reader.fills_by_system_calls())
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        let own = self.links.len() * size_of::<Link<'_>>() + self.regions.len() * size_of::<Region>();
+        let regions = super::Ledger::heap_bytes(self.regions.len());
+        self.links.iter().map(|link| link.reader.heap_bytes()).fold(own as u64 + regions, u64::saturating_add)
+    }
+}

@@ -53,8 +53,10 @@ fn candidates(format: Option<&str>) -> impl Iterator<Item = &'static dyn Driver>
 /// [`Error::Io`].
 pub fn is_source(path: &Path, format: Option<&str>) -> Result<bool> {
     for driver in candidates(format) {
-        if driver.resolve(path)?.is_some() {
-            return Ok(true);
+        match driver.resolve(path) {
+            // What is no path, or leads nowhere, is none.
+            Err(Error::BadRequest { .. } | Error::NotFound { .. }) | Ok(None) => {}
+            found => return found.map(|found| found.is_some()),
         }
     }
     Ok(false)
@@ -71,7 +73,11 @@ pub fn expand(path: &Path, format: Option<&str>) -> Result<Vec<PathBuf>> {
     if !is_pattern || look_at(path)? != Found::Nothing {
         return alone();
     }
-    let Some(mut set) = FileSet::expand(path)? else { return alone() };
+    let mut set = match FileSet::expand(path) {
+        // What is no pattern may still be a name.
+        Err(Error::BadRequest { .. }) | Ok(None) => return alone(),
+        set => set?.unwrap_or_default(),
+    };
     let Some(first) = set.files.first() else { return alone() };
     for driver in candidates(format) {
         if driver.resolve(first)?.is_some() {

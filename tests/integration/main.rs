@@ -7,8 +7,10 @@ mod bundle;
 #[path = "../support/records.rs"]
 mod record_files;
 
+mod arrays;
 mod casts;
 mod cli;
+mod contract;
 mod faults;
 mod fixtures;
 mod forms;

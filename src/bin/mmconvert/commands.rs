@@ -73,18 +73,24 @@ fn sources(args: &Convert, options: &Options, common: &Common) -> Result<(Vec<Pa
     let mut names = &args.names[..];
     let mut first = None;
     while let [next, rest @ ..] = names {
+        // What cannot be a source is a name, and nothing has to be opened for it.
         let path = Path::new(next);
-        let more = expand(path, format)?;
-        if more.len() == 1 && !(path.exists() && is_source(path, format)?) {
+        let more = match expand(path, format) {
+            Err(Error::NotFound { .. }) => break,
+            more => more?,
+        };
+        if more == [path] && !is_source(path, format)? {
             break;
         }
-        let (path, is_several) = (&paths[0], paths.len() > 1);
-        if !is_several && first.is_none() {
-            first = Some(open((path, format), options, &args.model, &Common { verbose: false, ..common.clone() }, true)?);
+        if first.is_none() {
+            first = Some(open((&paths[0], format), options, &args.model, &Common { verbose: false, ..common.clone() }, true)?);
         }
-        // A second name of a tensor is not worth as much as a file that is there.
-        if first.as_ref().is_some_and(|first| first.tensor(next.as_bytes()).is_ok_and(|own| own.info().name.as_bytes() == next.as_bytes()))
-        {
+        let is_name = |first: &Source| match first.tensor(next.as_bytes()) {
+            // A second name of a tensor is not worth as much as a file that is there.
+            Ok(tensor) => tensor.info().name.as_bytes() == next.as_bytes(),
+            Err(_) => first.select(&[next.as_bytes()]).is_ok(),
+        };
+        if first.as_ref().is_some_and(is_name) {
             break;
         }
         paths.extend(more);

@@ -15,7 +15,7 @@ const DIGITS: usize = 5;
 const MOST_SHARDS: u64 = 1_000_000;
 
 /// The files that a pattern stands for, in their order, and the shards that are missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileSet {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) missing: Vec<PathBuf>,

@@ -1,0 +1,238 @@
+//! What every format of tensors keeps, whatever it is: a line for each.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use mmconvert::{Budget, ByteOrder, CancelToken, Comparison, Converter, Error, Layout, Options, Source, Tensor, compare, export, pack};
+
+use crate::support::{data, names_in, npy};
+
+/// Formats, each with a source that has tensors of more than one row.
+const SAMPLES: &[(&str, &str)] = &[
+    ("tensor-bundle", "generated/six_shards"),
+    ("saved-model", "savedmodel/half_plus_two"),
+    ("npy", "npy/generated/f4_be_f.npy"),
+    ("npz", "npy/generated/deflated.npz"),
+    ("safetensors", "safetensors/all.safetensors"),
+];
+
+/// What is gone through record by record keeps other laws: `records.rs`, `graphs.rs`.
+const OTHERS: &[&str] = &["tf-data", "tfds", "tf-data-cache", "raw", "video", "tfrecord", "graph-def"];
+
+/// Tensors of the sample that are arrays of numbers.
+fn with_arrays(path: &str, check: impl Fn(&Source, &[Tensor<'_>])) {
+    let source = Source::open(data(path)).unwrap();
+    let tensors: Vec<Tensor<'_>> = source.tensors().map(Result::unwrap).filter(|tensor| tensor.reader().is_ok()).collect();
+    assert!(!tensors.is_empty(), "{path}");
+    check(&source, &tensors);
+}
+
+fn convert(tensor: &Tensor<'_>, options: Options) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.npy");
+    Converter::new(tensor).unwrap().options(options).write(&path).unwrap();
+    npy(&path).1
+}
+
+#[test]
+fn every_format_has_its_line() {
+    let all: BTreeSet<&str> = mmconvert::source::formats().collect();
+    let listed: BTreeSet<&str> = SAMPLES.iter().map(|(format, _)| *format).chain(OTHERS.iter().copied()).collect();
+    assert_eq!(all, listed);
+}
+
+#[test]
+fn a_source_is_recognised_and_its_tensors_are_found_by_their_names() {
+    for (format, path) in SAMPLES {
+        let source = Source::open(data(path)).unwrap();
+        assert_eq!(source.format(), *format);
+        assert_eq!(Source::open_as(data(path), Some(format)).unwrap().len().unwrap(), source.len().unwrap());
+        for tensor in source.tensors().map(Result::unwrap) {
+            let info = tensor.info();
+            assert_eq!(source.tensor(info.name.as_bytes()).unwrap().info().spec, info.spec, "{format}: {}", info.name);
+            if let Some(alias) = &info.alias {
+                assert_eq!(source.tensor(alias).unwrap().info().name, info.name, "{format}: {alias}");
+            }
+            tensor.facts().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_source_of_a_format_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, bytes) in [&b""[..], b"x", &[0; 100], &[0xff; 5000]].into_iter().enumerate() {
+        let path = dir.path().join(format!("f{i}"));
+        fs::write(&path, bytes).unwrap();
+        for (format, _) in SAMPLES {
+            let error = Source::open_as(&path, Some(format)).unwrap_err();
+            assert!(error.to_string().contains(&format!("f{i}")), "{format}: {error}");
+        }
+    }
+}
+
+#[test]
+fn rows_are_those_of_the_whole_whatever_the_memory_and_the_threads() {
+    for (format, path) in SAMPLES {
+        with_arrays(path, |_, tensors| {
+            for tensor in tensors {
+                let spec = tensor.reader().unwrap().spec().clone();
+                let whole = convert(tensor, Options::new());
+                assert_eq!(whole.len() as u64, spec.nbytes(), "{format}");
+                let small = convert(tensor, Options::new().memory(Budget::mib(20)).threads(1).method(mmconvert::Method::Portable));
+                assert_eq!(small, whole, "{format}: {}", tensor.info().name);
+                if spec.shape().is_empty() {
+                    continue;
+                }
+                let dir = tempfile::tempdir().unwrap();
+                let mut parts = Vec::new();
+                let rows = spec.rows();
+                for (i, part) in [0..rows / 3, rows / 3..rows / 2, rows / 2..rows].into_iter().enumerate() {
+                    let out = dir.path().join(format!("{i}.npy"));
+                    Converter::new(tensor).unwrap().rows(part.clone()).write(&out).unwrap();
+                    assert!(is_equal(&compare(&out, tensor, Some(part.into()), &Options::new()).unwrap()), "{format}");
+                    parts.extend(npy(&out).1);
+                }
+                assert_eq!(parts, whole, "{format}: {}", tensor.info().name);
+            }
+        });
+    }
+}
+
+fn is_equal(comparison: &Comparison) -> bool {
+    matches!(comparison, Comparison::Equal(_))
+}
+
+#[test]
+fn other_orders_hold_the_same_elements() {
+    for (format, path) in SAMPLES {
+        with_arrays(path, |_, tensors| {
+            for tensor in tensors.iter().filter(|tensor| tensor.info().item.is_none()) {
+                let dir = tempfile::tempdir().unwrap();
+                for (layout, order) in [(Layout::F, ByteOrder::Little), (Layout::C, ByteOrder::Big), (Layout::F, ByteOrder::Big)] {
+                    let out = dir.path().join("a.npy");
+                    let options = Options::new().layout(layout).byte_order(order).overwrite(true);
+                    match Converter::new(tensor).unwrap().options(options).write(&out) {
+                        Ok(_) => assert!(is_equal(&compare(&out, tensor, None, &Options::new()).unwrap()), "{format}"),
+                        Err(error) => assert!(error.to_string().contains("V2"), "{format}: {error}"),
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_changed_byte_of_an_output_is_found() {
+    for (format, path) in SAMPLES {
+        with_arrays(path, |_, tensors| {
+            let Some(tensor) = tensors.iter().find(|tensor| tensor.info().spec.nbytes() > 0) else { return };
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("a.npy");
+            Converter::new(tensor).unwrap().write(&out).unwrap();
+            let mut bytes = fs::read(&out).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(&out, bytes).unwrap();
+            assert!(!is_equal(&compare(&out, tensor, None, &Options::new()).unwrap()), "{format}");
+        });
+    }
+}
+
+#[test]
+fn a_view_in_place_shows_what_a_conversion_writes() {
+    for (format, path) in SAMPLES {
+        with_arrays(path, |source, tensors| {
+            for tensor in tensors {
+                let name = tensor.info().name.as_bytes();
+                // SAFETY: nobody writes to the data of these tests.
+                #[expect(unsafe_code, reason = "the interface is unsafe")]
+                match unsafe { mmconvert::view(source, name) } {
+                    Ok(view) => {
+                        assert!(tensor.in_place().is_ok());
+                        let layout = tensor.reader().unwrap().layout();
+                        assert_eq!(view.as_bytes(), convert(tensor, Options::new().layout(layout)), "{format}: {}", tensor.info().name);
+                    }
+                    Err(error) => assert!(tensor.in_place().is_err() && error.to_string().contains("in place"), "{format}: {error}"),
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn an_export_and_a_pack_have_all_tensors_or_are_not_there() {
+    for (format, path) in SAMPLES {
+        with_arrays(path, |source, tensors| {
+            let dir = tempfile::tempdir().unwrap();
+            let (out, packed) = (dir.path().join("out"), dir.path().join("all.safetensors"));
+            let done = export(source, tensors, None, &out, &Options::new()).unwrap();
+            assert_eq!(done.outputs.len(), tensors.len(), "{format}");
+            let both = pack(source, tensors, None, &packed, &Options::new()).unwrap();
+            let again = Source::open(&packed).unwrap();
+            assert_eq!(again.len().unwrap(), both.outputs.len(), "{format}");
+            for output in &both.outputs {
+                let from = done.outputs.iter().find(|other| other.name == output.name).unwrap();
+                let tensor = again.tensor(output.name.to_json()).unwrap();
+                assert_eq!((tensor.info().spec.dtype(), tensor.info().spec.shape()), (from.report.dtype, &from.report.shape[..]));
+                assert_eq!(convert(&tensor, Options::new()), npy(&from.path).1, "{format}: {}", output.name);
+            }
+            let cancelled = CancelToken::new();
+            cancelled.cancel();
+            let options = Options::new().cancel(cancelled).overwrite(true);
+            assert!(matches!(pack(source, tensors, None, dir.path().join("no.safetensors"), &options), Err(Error::Cancelled)));
+            assert!(matches!(export(source, tensors, None, dir.path().join("no"), &options), Err(Error::Cancelled)));
+            assert_eq!(names_in(dir.path()), ["all.safetensors", "out"], "{format}");
+        });
+    }
+}
+
+/// Copies what a source consists of, with its main file changed.
+fn damaged(path: &Path, dir: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Option<std::path::PathBuf> {
+    if !path.is_file() {
+        return None;
+    }
+    let copy = dir.join(path.file_name()?);
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(&copy, bytes).unwrap();
+    Some(copy)
+}
+
+/// Converts all that there is of a file.
+fn convert_all(path: &Path, format: &str, out: &Path) -> Result<(), Error> {
+    let source = Source::open_as(path, Some(format))?;
+    let tensors = source.tensors().collect::<Result<Vec<_>, _>>()?;
+    export(&source, &tensors, None, out, &Options::new().memory(Budget::mib(64))).map(drop)
+}
+
+#[test]
+fn a_file_that_is_cut_anywhere_is_an_error_that_names_it() {
+    for (format, path) in SAMPLES {
+        let dir = tempfile::tempdir().unwrap();
+        let len = fs::metadata(data(path)).map_or(0, |metadata| if metadata.is_file() { metadata.len() } else { 0 }) as usize;
+        for part in 0..40 {
+            let Some(copy) = damaged(&data(path), dir.path(), |bytes| bytes.truncate(len * part / 40)) else { continue };
+            let out = dir.path().join("out");
+            let error = convert_all(&copy, format, &out).unwrap_err();
+            assert!(error.to_string().contains(copy.file_name().unwrap().to_str().unwrap()), "{format}: {error}");
+            assert!(!out.exists());
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_of_a_source_is_an_error_or_a_conversion() {
+    for (format, path) in SAMPLES {
+        let dir = tempfile::tempdir().unwrap();
+        let len = fs::metadata(data(path)).map_or(0, |metadata| metadata.len()) as usize;
+        for i in 0..200usize {
+            // The front, where the structure is, and all over.
+            let at = if i % 2 == 0 { i * 3 % len.max(1) } else { i.wrapping_mul(2_654_435_761) % len.max(1) };
+            let Some(copy) = damaged(&data(path), dir.path(), |bytes| bytes[at] ^= 1 << (i % 8)) else { continue };
+            let out = dir.path().join(format!("out{i}"));
+            let result = convert_all(&copy, format, &out);
+            assert_eq!(result.is_ok(), out.exists(), "{format}, byte {at}: {result:?}");
+        }
+    }
+}

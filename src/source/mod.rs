@@ -8,6 +8,7 @@ mod checkpoint;
 mod concat;
 mod driver;
 pub(crate) mod graph;
+mod hdf5;
 mod index;
 mod inflated;
 mod ledger;
@@ -74,6 +75,7 @@ static FORMATS: &[&dyn Driver] = &[
     &checkpoint::TensorBundle,
     &cache::TfDataCache,
     &npy::Npy,
+    &hdf5::Hdf5,
     &npz::Npz,
     &safetensors::SafeTensors,
     &raw_stream::RawStream,

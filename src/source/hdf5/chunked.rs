@@ -1,0 +1,329 @@
+//! Datasets in chunks: which chunk lies where, and their elements put together.
+
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use super::filters::{Step, undo};
+use crate::decode::ByteOrder;
+use crate::error::{Error, Result};
+use crate::source::{ReadContext, StoredFile, TensorReader};
+use crate::spec::{TensorSpec, memory_len, unravel};
+
+const WHAT: &str = "HDF5 chunk";
+/// HDF5 itself keeps one of this size at most in its cache by default, and none has 4 GiB.
+const MOST_CHUNK: u64 = 256 << 20;
+/// The most memory for chunks that are being decoded, unless one takes more.
+const MOST_SCRATCH: u64 = 64 << 20;
+/// More workers than this never decode at once.
+const MOST_WORKERS: u64 = 8;
+/// Decoded chunks that are kept for short reads which follow each other.
+const MOST_KEPT: u64 = 16 << 20;
+
+/// Where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoredChunk {
+    /// Its number in the grid of chunks, in C order.
+    pub(super) number: u64,
+    /// Where its bytes start in the file.
+    pub(super) address: u64,
+    pub(super) nbytes: u64,
+    /// Filters that were left out.
+    pub(super) mask: u32,
+}
+
+/// What chunks of a dataset have in common.
+#[derive(Debug)]
+pub(super) struct ChunkedLayout {
+    pub(super) spec: TensorSpec,
+    pub(super) order: ByteOrder,
+    /// The lengths of a chunk.
+    pub(super) chunk: Vec<u64>,
+    pub(super) steps: Vec<Step>,
+    /// An element that was never written, as it would be stored.
+    pub(super) fill: Vec<u8>,
+}
+
+/// Reads a dataset in chunks.
+#[derive(Debug)]
+pub(super) struct Chunked {
+    file: Arc<StoredFile>,
+    layout: ChunkedLayout,
+    /// By number.
+    chunks: Vec<StoredChunk>,
+    /// Chunks along each axis.
+    grid: Vec<u64>,
+    chunk_bytes: usize,
+    scratch: Pool,
+    kept: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
+}
+
+/// Memory that decoding takes, for so many workers at a time.
+#[derive(Debug)]
+struct Pool {
+    free: Mutex<Vec<Scratch>>,
+    returned: Condvar,
+    bytes: u64,
+}
+
+/// A chunk as it is stored, between two filters, and decoded.
+#[derive(Debug, Default)]
+struct Scratch {
+    stored: Vec<u8>,
+    spare: Vec<u8>,
+    decoded: Vec<u8>,
+}
+
+impl Pool {
+    fn new(each: u64) -> Self {
+        let workers = (MOST_SCRATCH / each.max(1)).clamp(1, MOST_WORKERS);
+        let free = (0..workers).map(|_| Scratch::default()).collect();
+        Self { free: Mutex::new(free), returned: Condvar::new(), bytes: workers.saturating_mul(each) }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Scratch) -> T) -> T {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = loop {
+            if let Some(scratch) = free.pop() {
+                break scratch;
+            }
+            free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(free);
+        let result = work(&mut scratch);
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        self.returned.notify_one();
+        result
+    }
+}
+
+/// Chunks along each axis of a shape.
+pub(super) fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
+    shape.iter().zip(chunk).map(|(dim, len)| dim.div_ceil((*len).max(1))).collect()
+}
+
+impl Chunked {
+    /// # Errors
+    /// [`Error::Malformed`] for chunks that are not in the file or stored twice, [`Error::Limit`] for one that is too large.
+    pub(super) fn new(file: &Arc<StoredFile>, layout: ChunkedLayout, mut chunks: Vec<StoredChunk>) -> Result<Self> {
+        let chunk_bytes = layout.chunk.iter().try_fold(layout.spec.itemsize(), |bytes, &len| bytes.checked_mul(len));
+        let Some(chunk_bytes) = chunk_bytes.filter(|&bytes| bytes <= MOST_CHUNK) else {
+            let (what, asked) = (format!("memory for a chunk of {}", file.path().display()), chunk_bytes.unwrap_or(u64::MAX));
+            return Err(Error::Limit { what, asked, allowed: Some(MOST_CHUNK) });
+        };
+        chunks.sort_by_key(|chunk| chunk.number);
+        let mut longest = 0;
+        for (i, chunk) in chunks.iter().enumerate() {
+            let malformed = |detail| Err(Error::malformed_at(file.path(), WHAT, chunk.address, detail));
+            if i > 0 && chunks[i - 1].number == chunk.number {
+                return malformed(format!("chunk {} of the grid is stored twice", chunk.number));
+            }
+            if chunk.address.checked_add(chunk.nbytes).is_none_or(|end| end > file.len()) {
+                return malformed(format!("{} bytes, the file has {}", chunk.nbytes, file.len().saturating_sub(chunk.address)));
+            }
+            // Filters make what they cannot pack hardly longer.
+            if chunk.nbytes > chunk_bytes.saturating_mul(2).saturating_add(1 << 16) {
+                return malformed(format!("{} bytes for a chunk of {chunk_bytes}", chunk.nbytes));
+            }
+            if layout.steps.is_empty() && chunk.nbytes != chunk_bytes {
+                return malformed(format!("{} bytes, expected {chunk_bytes}", chunk.nbytes));
+            }
+            longest = longest.max(chunk.nbytes);
+        }
+        let grid = grid(layout.spec.shape(), &layout.chunk);
+        let scratch = Pool::new(longest + 2 * chunk_bytes);
+        Ok(Self { file: Arc::clone(file), layout, chunks, grid, chunk_bytes: memory_len(chunk_bytes), scratch, kept: Mutex::default() })
+    }
+
+    fn find(&self, number: u64) -> Option<&StoredChunk> {
+        self.chunks.binary_search_by_key(&number, |chunk| chunk.number).ok().map(|at| &self.chunks[at])
+    }
+
+    /// Decodes a chunk into `out`, which is as long as it is.
+    fn decode(
+        &self,
+        chunk: &StoredChunk,
+        stored: &mut Vec<u8>,
+        spare: &mut Vec<u8>,
+        out: &mut [u8],
+        context: &ReadContext<'_>,
+    ) -> Result<()> {
+        context.check_cancelled()?;
+        if self.layout.steps.is_empty() {
+            return self.file.read(chunk.address, out, context.calls);
+        }
+        stored.resize(memory_len(chunk.nbytes), 0);
+        self.file.read(chunk.address, stored, context.calls)?;
+        undo(&self.layout.steps, chunk.mask, stored, spare, out)
+            .map_err(|detail| Error::malformed_at(self.file.path(), WHAT, chunk.address, detail))
+    }
+
+    /// A decoded chunk that is kept for the next read.
+    fn kept(&self, chunk: &StoredChunk, context: &ReadContext<'_>) -> Result<Arc<Vec<u8>>> {
+        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, decoded)) = lock().iter().find(|(number, _)| *number == chunk.number) {
+            return Ok(Arc::clone(decoded));
+        }
+        let mut decoded = vec![0; self.chunk_bytes];
+        self.scratch.with(|Scratch { stored, spare, .. }| self.decode(chunk, stored, spare, &mut decoded, context))?;
+        let decoded = Arc::new(decoded);
+        let mut kept = lock();
+        if kept.len() as u64 >= self.most_kept() {
+            kept.remove(0);
+        }
+        kept.push((chunk.number, Arc::clone(&decoded)));
+        Ok(decoded)
+    }
+
+    /// How many decoded chunks are kept.
+    fn most_kept(&self) -> u64 {
+        (MOST_KEPT / (self.chunk_bytes as u64).max(1)).clamp(1, 1024)
+    }
+
+    /// Fills a box from the chunks that it touches.
+    fn fill_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], keep: bool, context: &ReadContext<'_>) -> Result<()> {
+        if shape.contains(&0) {
+            return Ok(());
+        }
+        let chunk = &self.layout.chunk;
+        let first: Vec<u64> = start.iter().zip(chunk).map(|(at, len)| at / len).collect();
+        let counts: Vec<u64> = (0..start.len()).map(|axis| (start[axis] + shape[axis] - 1) / chunk[axis] - first[axis] + 1).collect();
+        for index in 0..counts.iter().product() {
+            let place: Vec<u64> = unravel(index, &counts).iter().zip(&first).map(|(step, first)| first + step).collect();
+            let number = place.iter().zip(&self.grid).fold(0, |number, (at, count)| number * count + at);
+            // The part of the box that lies in this chunk, from the corners of both.
+            let low: Vec<u64> = (0..place.len()).map(|axis| start[axis].max(place[axis] * chunk[axis])).collect();
+            let len: Vec<u64> =
+                (0..place.len()).map(|axis| (start[axis] + shape[axis]).min((place[axis] + 1) * chunk[axis]) - low[axis]).collect();
+            let in_box: Vec<u64> = low.iter().zip(start).map(|(low, start)| low - start).collect();
+            let in_chunk: Vec<u64> = (0..place.len()).map(|axis| low[axis] - place[axis] * chunk[axis]).collect();
+            let overlap = Overlap { len: &len, to: (shape, &in_box), from: (chunk, &in_chunk), itemsize: self.layout.spec.itemsize() };
+            match self.find(number) {
+                None => overlap.fill(&self.layout.fill, out),
+                Some(chunk) if keep => overlap.copy(&self.kept(chunk, context)?, out),
+                Some(chunk) => self.scratch.with(|Scratch { stored, spare, decoded }| {
+                    // A chunk that lies in the box in one run is decoded there.
+                    if let Some(range) = overlap.whole_run(self.chunk_bytes) {
+                        return self.decode(chunk, stored, spare, &mut out[range], context);
+                    }
+                    decoded.resize(self.chunk_bytes, 0);
+                    self.decode(chunk, stored, spare, decoded, context)?;
+                    overlap.copy(decoded, out);
+                    Ok(())
+                })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A box of elements in two arrays.
+struct Overlap<'a> {
+    len: &'a [u64],
+    /// The shape of the array it is copied to, and where it starts in it.
+    to: (&'a [u64], &'a [u64]),
+    from: (&'a [u64], &'a [u64]),
+    itemsize: u64,
+}
+
+impl Overlap<'_> {
+    /// How many axes, from the front, are gone through; the others lie side by side in both arrays.
+    fn outer(&self) -> usize {
+        let is_whole = |axis: usize| self.len[axis] == self.to.0[axis] && self.len[axis] == self.from.0[axis];
+        let whole = (0..self.len.len()).rev().take_while(|&axis| is_whole(axis)).count();
+        self.len.len().saturating_sub(whole + 1)
+    }
+
+    /// Where runs start in both arrays, and how long they are, in bytes.
+    fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+        let outer = self.outer();
+        let run: u64 = self.len[outer..].iter().product();
+        let at = |(shape, start): (&[u64], &[u64]), index: &[u64]| {
+            let position = (0..shape.len()).fold(0, |position, axis| position * shape[axis] + start[axis] + index.get(axis).unwrap_or(&0));
+            memory_len(position * self.itemsize)
+        };
+        (0..self.len[..outer].iter().product()).map(move |number| {
+            let index = unravel(number, &self.len[..outer]);
+            (at(self.to, &index), at(self.from, &index), memory_len(run * self.itemsize))
+        })
+    }
+
+    /// Where all of the chunk lies in the array it is copied to, if that is one run.
+    fn whole_run(&self, chunk_bytes: usize) -> Option<Range<usize>> {
+        let (to, from, len) = self.runs().next()?;
+        (from == 0 && len == chunk_bytes).then(|| to..to + len)
+    }
+
+    fn copy(&self, from: &[u8], to: &mut [u8]) {
+        for (target, source, len) in self.runs() {
+            to[target..target + len].copy_from_slice(&from[source..source + len]);
+        }
+    }
+
+    fn fill(&self, element: &[u8], to: &mut [u8]) {
+        for (target, _, len) in self.runs() {
+            fill(element, &mut to[target..target + len]);
+        }
+    }
+}
+
+/// Fills `out` with the same element over and over.
+pub(super) fn fill(element: &[u8], out: &mut [u8]) {
+    if element.iter().all(|&byte| byte == 0) {
+        return out.fill(0);
+    }
+    out.chunks_mut(element.len()).for_each(|place| place.copy_from_slice(&element[..place.len()]));
+}
+
+impl TensorReader for Chunked {
+    fn spec(&self) -> &TensorSpec {
+        &self.layout.spec
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.layout.order
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        // A run of elements is a few boxes: to the end of a row, whole rows, and the front of one, for each axis.
+        let shape = self.layout.spec.shape();
+        let (mut at, mut rest) = (elements.start, out);
+        while at < elements.end {
+            let mut taken = vec![1; shape.len()];
+            let mut count = 1;
+            let mut inner: u64 = shape.iter().product();
+            for axis in 0..shape.len() {
+                inner /= shape[axis];
+                if at.is_multiple_of(inner) && elements.end - at >= inner {
+                    taken[axis + 1..].copy_from_slice(&shape[axis + 1..]);
+                    taken[axis] = ((elements.end - at) / inner).min(shape[axis] - at / inner % shape[axis]);
+                    count = taken[axis] * inner;
+                    break;
+                }
+            }
+            let (now, later) = rest.split_at_mut(memory_len(count * self.layout.spec.itemsize()));
+            self.fill_box(&unravel(at, shape), &taken, now, true, context)?;
+            at += count;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn chunks(&self) -> Option<&[u64]> {
+        Some(&self.layout.chunk)
+    }
+
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        self.fill_box(start, shape, out, false, context)
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.file.check_unchanged()
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        let table = (self.chunks.capacity() * size_of::<StoredChunk>()) as u64;
+        // What is kept, and what readers of it still hold when it has gone.
+        let kept = (self.most_kept() + 1) * self.chunk_bytes as u64;
+        table.saturating_add(self.scratch.bytes).saturating_add(kept)
+    }
+}

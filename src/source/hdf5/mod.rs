@@ -1,0 +1,433 @@
+//! HDF5 files, which Keras writes its weights to: datasets by their paths, in one run or in chunks.
+//!
+//! The crate `hdf5-pure` finds out where bytes lie; they are read and unpacked here. Nothing is followed out of the file.
+
+mod chunked;
+mod filters;
+mod header;
+mod types;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hdf5_pure::{Dataset, File, FormatError, Group, Layout as H5Layout};
+use serde_json::{Map, Value, json};
+
+use super::driver::Driver;
+use super::listed::{Listed, Place};
+use super::memory::Filled;
+use super::stored::{Check, StoredArray, StoredFile};
+use super::strings::StoredStrings;
+use super::{Container, Name, TensorInfo, TensorReader};
+use crate::decode::ByteOrder;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::os::Calls;
+use crate::paths::is_file;
+use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
+
+use chunked::{Chunked, ChunkedLayout, StoredChunk, grid};
+use filters::Step;
+use header::{Message, fill_value, foreign_links, messages};
+use types::{Elements, elements};
+
+const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
+const WHAT: &str = "HDF5 file";
+/// A superblock may lie behind a block of the user's, at a power of two from here on.
+const FIRST_BLOCK: u64 = 512;
+/// Groups nest no deeper.
+const MOST_DEPTH: usize = 100;
+/// No file has more objects.
+const MOST_OBJECTS: usize = 1_000_000;
+/// The most memory for the strings of a dataset, as far as they are read at once.
+const MOST_STRINGS: u64 = 64 << 20;
+/// The name of what has the variables of a layer.
+const VARS: &str = "vars";
+
+/// An HDF5 file.
+pub(crate) struct Hdf5;
+
+impl Driver for Hdf5 {
+    fn name(&self) -> &'static str {
+        "hdf5"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if !is_file(path)? {
+            return Ok(None);
+        }
+        let file = StoredFile::open(path)?;
+        Ok(superblock(&file, 0..file.len()).is_some().then(|| path.to_owned()))
+    }
+
+    fn takes_any_file(&self) -> bool {
+        true
+    }
+
+    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path)?;
+        let range = 0..file.len();
+        Ok(Box::new(open_range(self.name(), &file, range)?))
+    }
+}
+
+/// Where the superblock of the HDF5 file in a range of a file lies, from its start.
+fn superblock(file: &StoredFile, range: Range<u64>) -> Option<u64> {
+    let len = range.end - range.start;
+    let blocks = std::iter::successors(Some(FIRST_BLOCK), |at| at.checked_mul(2));
+    std::iter::once(0).chain(blocks).take_while(|at| at + MAGIC.len() as u64 <= len).find(|at| {
+        let mut front = [0; MAGIC.len()];
+        file.read(range.start + at, &mut front, Calls::Native).is_ok() && front == MAGIC
+    })
+}
+
+/// The datasets of the HDF5 file in a range of a file.
+///
+/// # Errors
+/// [`Error::Malformed`]; [`Error::Unsupported`] for a link to another file; [`Error::Io`].
+pub(super) fn open_range(format: &'static str, file: &Arc<StoredFile>, range: Range<u64>) -> Result<Listed<Located>> {
+    let (tensors, facts) = datasets(file, range)?;
+    Ok(Listed::new(format, vec![file.path().to_path_buf()], tensors, facts))
+}
+
+/// The same as a list, and facts about the file.
+pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<(Vec<(TensorInfo, Located)>, Map<String, Value>)> {
+    let start = range.start;
+    if superblock(file, range.clone()).is_none() {
+        return Err(Error::malformed_at(file.path(), WHAT, start, "no HDF5 signature at 0, 512, 1024, …"));
+    }
+    let place = header::Place::new(file, range);
+    let opened = File::from_source(place.clone()).map_err(|error| failed(file, &error))?;
+    let walker = Walker { file, place, opened };
+    let mut found = BTreeMap::new();
+    walker.walk(&mut found)?;
+    let super_block = walker.opened.superblock();
+    let mut facts = Map::new();
+    facts.insert("superblock".into(), json!(super_block.version));
+    facts.insert("datasets".into(), json!(found.len()));
+    if let Ok(attributes) = walker.opened.root().attrs() {
+        let text = |name: &str| attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+        for name in ["keras_version", "backend"] {
+            facts.extend(text(name).map(|text| (name.to_owned(), json!(text))));
+        }
+    }
+    let mut tensors: Vec<(TensorInfo, Located)> = found.into_values().collect();
+    name_layers(&mut tensors);
+    Ok((tensors, facts))
+}
+
+/// What `hdf5-pure` says, with the file.
+fn failed(file: &StoredFile, error: &hdf5_pure::Error) -> Error {
+    match error {
+        hdf5_pure::Error::Format(FormatError::UnsupportedExternalStorage) => {
+            Error::Unsupported { what: format!("external storage in {}", file.path().display()), detail: error.to_string() }
+        }
+        error => Error::malformed(file.path(), WHAT, error.to_string()),
+    }
+}
+
+/// The order of paths: parts that are numbers as numbers.
+type PathKey = Vec<(u64, String)>;
+
+fn path_key(path: &str) -> PathKey {
+    path.split('/').map(|part| (part.parse().map_or(u64::MAX, |number: u64| number), part.to_owned())).collect()
+}
+
+type Found = BTreeMap<PathKey, (TensorInfo, Located)>;
+
+struct Walker<'a> {
+    file: &'a Arc<StoredFile>,
+    place: header::Place,
+    opened: File,
+}
+
+impl Walker<'_> {
+    /// Visits every object once, however many links lead to it.
+    fn walk(&self, found: &mut Found) -> Result<()> {
+        let failed = |error: hdf5_pure::Error| failed(self.file, &error);
+        let (mut seen, mut objects) = (HashSet::new(), 0);
+        let mut open: Vec<(String, Group, usize, Option<String>)> = vec![(String::new(), self.opened.root(), 0, None)];
+        while let Some((path, group, depth, _)) = open.pop() {
+            // The first place that is read for a group's attributes is its header.
+            let (attributes, asked) = self.place.watch(|| group.attrs());
+            if let Some(&address) = asked.first() {
+                if !seen.insert(address) {
+                    continue;
+                }
+                self.check_links(&path, address)?;
+            }
+            let title = attributes.ok().and_then(|all| all.get("name").and_then(|name| name.as_str()).map(str::to_owned));
+            for (name, dataset) in group.iter_datasets().map_err(failed)? {
+                objects += 1;
+                let path = format!("{path}/{name}");
+                let tensor = self.dataset(&path, &dataset, title.as_deref().filter(|_| path.ends_with(&format!("{VARS}/{name}"))))?;
+                if let Some(tensor) = tensor {
+                    found.insert(path_key(&path), tensor);
+                }
+            }
+            for (name, group) in group.iter_groups().map_err(failed)? {
+                objects += 1;
+                if depth == MOST_DEPTH || objects > MOST_OBJECTS {
+                    let detail = format!("more than {MOST_OBJECTS} objects, or groups that nest deeper than {MOST_DEPTH} at {path}/{name}");
+                    return Err(Error::malformed(self.file.path(), WHAT, detail));
+                }
+                open.push((format!("{path}/{name}"), group, depth + 1, None));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses links to other files: what they lead to is not this file's to say.
+    fn check_links(&self, path: &str, address: u64) -> Result<()> {
+        let messages = messages(&self.place, address).unwrap_or_default();
+        let external = foreign_links(&messages).find(|(_, is_external)| *is_external);
+        match external {
+            Some((name, _)) => {
+                let detail = format!("{path}/{name} leads to another file, and no link is followed out of a file");
+                Err(Error::Unsupported { what: format!("an external link in {}", self.file.path().display()), detail })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The messages of a dataset's header, found by what is read to open it.
+    fn header(&self, path: &str) -> Vec<Message> {
+        let (_, asked) = self.place.watch(|| self.opened.dataset(path).map(drop));
+        let has_layout = |messages: &Vec<Message>| messages.iter().any(|message| message.kind == Message::LAYOUT);
+        asked.iter().rev().find_map(|&address| messages(&self.place, address).filter(has_layout)).unwrap_or_default()
+    }
+
+    fn dataset(&self, path: &str, dataset: &Dataset, layer: Option<&str>) -> Result<Option<(TensorInfo, Located)>> {
+        let malformed = |detail: String| Error::malformed(self.file.path(), format!("HDF5 dataset {path}"), detail);
+        let failed = |error: hdf5_pure::Error| malformed(error.to_string());
+        let shape = dataset.shape().map_err(failed)?;
+        let datatype = dataset.datatype().map_err(failed)?;
+        let attributes = dataset.attrs().unwrap_or_default();
+        let elements = elements(&datatype, attributes.get("dtype").and_then(|name| name.as_str()));
+        let name = Name::new(path.as_bytes());
+        let unsupported = |reason: String| {
+            let spec = TensorSpec::new(Dtype::Variant, shape.clone()).map_err(malformed)?;
+            Ok((TensorInfo { unsupported: Some(reason), ..TensorInfo::new(name.clone(), spec) }, Located::nowhere(self.file)))
+        };
+        let (dtype, order, more, item) = match elements {
+            Elements::Unsupported(reason) => return unsupported(reason).map(Some),
+            Elements::Plain(dtype, order, axes) => (dtype, order, axes, None),
+            Elements::Items(descr, bytes) => (Dtype::UInt8, ByteOrder::Little, vec![bytes], Some(descr)),
+            Elements::Strings => (Dtype::String, ByteOrder::Little, Vec::new(), None),
+        };
+        let full: Vec<u64> = shape.iter().chain(&more).copied().collect();
+        if full.len() - usize::from(item.is_some()) > MAX_NDIM {
+            return unsupported(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", full.len())).map(Some);
+        }
+        let spec = TensorSpec::new(dtype, full).map_err(malformed)?;
+        // A dataset whose elements lie in other files refuses to be read, also where nothing is asked of it.
+        let header = self.header(path);
+        if header.iter().any(|message| message.kind == Message::EXTERNAL_FILES) {
+            return unsupported("its elements are in other files (external storage), which are not read".into()).map(Some);
+        }
+        let layer = layer.zip(path.rsplit('/').next()).map(|(layer, number)| format!("{layer}/{number}"));
+        let info = TensorInfo { item, alias: layer, ..TensorInfo::new(name.clone(), spec.clone()) };
+        let itemsize = u64::from(datatype.type_size());
+        let located = |stored| Located { file: Arc::clone(self.file), order, stored };
+        if dtype == Dtype::String {
+            return Ok(Some((info, located(Stored::Strings(Box::new(self.opened.clone()), path.to_owned())))));
+        }
+        let fill = fill_value(&header)
+            .filter(|value| value.len() as u64 == itemsize)
+            .unwrap_or_else(|| vec![0; memory_len(itemsize.min(1 << 16))]);
+        let stored = match dataset.layout().map_err(failed)? {
+            H5Layout::Compact { size } => {
+                if size != spec.nbytes() {
+                    return Err(malformed(format!("{size} bytes in its header, {spec} has {}", spec.nbytes())));
+                }
+                Stored::Compact(dataset.read_raw().map_err(failed)?)
+            }
+            H5Layout::Contiguous { address: None, .. } => Stored::Unwritten(fill),
+            H5Layout::Contiguous { address: Some(address), size } => {
+                if size != spec.nbytes() {
+                    return Err(malformed(format!("{size} bytes, {spec} has {}", spec.nbytes())));
+                }
+                Stored::Contiguous(address.saturating_add(self.place.start()))
+            }
+            H5Layout::Chunked { chunk_shape, .. } => {
+                let steps = match Step::of_pipeline(&dataset.filter_pipeline(), memory_len(itemsize)) {
+                    Ok(steps) => steps,
+                    Err(reason) => return unsupported(reason).map(Some),
+                };
+                if chunk_shape.len() != shape.len() || chunk_shape.contains(&0) {
+                    return Err(malformed(format!("chunks of shape {chunk_shape:?}, the dataset has shape {shape:?}")));
+                }
+                let chunk: Vec<u64> = chunk_shape.iter().chain(&more).copied().collect();
+                Stored::Chunked(Box::new(ChunkedDataset { opened: self.opened.clone(), start: self.place.start(), chunk, steps, fill }))
+            }
+            H5Layout::Virtual => return unsupported("it is a virtual dataset, put together from others".into()).map(Some),
+            _ => return unsupported("its layout is not known".into()).map(Some),
+        };
+        Ok(Some((info, located(stored))))
+    }
+}
+
+/// Gives variables the names of their layers as aliases, where these are unique; and all of them their paths without the first slash.
+fn name_layers(tensors: &mut [(TensorInfo, Located)]) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for alias in tensors.iter().filter_map(|(info, _)| info.alias.clone()) {
+        *counts.entry(alias).or_default() += 1;
+    }
+    for (info, _) in tensors {
+        let plain = info.name.to_json().trim_start_matches('/').to_owned();
+        info.alias = info.alias.take().filter(|alias| counts.get(alias) == Some(&1)).or(Some(plain));
+    }
+}
+
+/// Where a dataset lies.
+#[derive(Debug)]
+pub(super) struct Located {
+    file: Arc<StoredFile>,
+    order: ByteOrder,
+    stored: Stored,
+}
+
+/// How it is stored.
+enum Stored {
+    /// Nothing of it can be read.
+    Nowhere,
+    Compact(Vec<u8>),
+    /// Never written: all elements are this one.
+    Unwritten(Vec<u8>),
+    /// In one run, from here in the file.
+    Contiguous(u64),
+    Chunked(Box<ChunkedDataset>),
+    /// Text of any length, at this path.
+    Strings(Box<File>, String),
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Stored {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Nowhere => "none",
+            Self::Compact(_) => "compact",
+            Self::Unwritten(_) => "not written",
+            Self::Contiguous(_) => "contiguous",
+            Self::Chunked(_) => "chunked",
+            Self::Strings(..) => "variable-length",
+        }
+    }
+}
+
+/// A dataset in chunks, whose places are looked up when it is read.
+struct ChunkedDataset {
+    opened: File,
+    /// Where in the file the HDF5 file starts.
+    start: u64,
+    chunk: Vec<u64>,
+    steps: Vec<Step>,
+    fill: Vec<u8>,
+}
+
+impl Located {
+    fn nowhere(file: &Arc<StoredFile>) -> Self {
+        Self { file: Arc::clone(file), order: ByteOrder::Little, stored: Stored::Nowhere }
+    }
+
+    fn chunks(&self, info: &TensorInfo, dataset: &ChunkedDataset) -> Result<Chunked> {
+        let malformed = |detail: String| Error::malformed(self.file.path(), format!("HDF5 dataset {}", info.name), detail);
+        let path = info.name.to_json();
+        let found = dataset.opened.dataset(&path).and_then(|dataset| dataset.chunks()).map_err(|error| malformed(error.to_string()))?;
+        let counts = grid(info.spec.shape(), &dataset.chunk);
+        let mut chunks = Vec::with_capacity(found.len());
+        for chunk in found {
+            let inside = |(axis, &at): (usize, &u64)| {
+                let step = at / dataset.chunk[axis];
+                (at.is_multiple_of(dataset.chunk[axis]) && step < counts[axis]).then_some(step)
+            };
+            let place: Option<Vec<u64>> =
+                if chunk.offset.len() <= counts.len() { chunk.offset.iter().enumerate().map(inside).collect() } else { None };
+            let Some(mut place) = place else {
+                return Err(malformed(format!("a chunk at {:?}, which is no corner of the grid", chunk.offset)));
+            };
+            // Axes of the datatype are in one chunk.
+            place.resize(counts.len(), 0);
+            let number = place.iter().zip(&counts).try_fold(0u64, |number, (at, count)| number.checked_mul(*count)?.checked_add(*at));
+            let number = number.ok_or_else(|| malformed("its grid has 2^64 chunks or more".into()))?;
+            let address = chunk.address.saturating_add(dataset.start);
+            chunks.push(StoredChunk { number, address, nbytes: chunk.storage_size, mask: chunk.filter_mask });
+        }
+        let layout = ChunkedLayout {
+            spec: info.spec.clone(),
+            order: self.order,
+            chunk: dataset.chunk.clone(),
+            steps: dataset.steps.clone(),
+            fill: dataset.fill.clone(),
+        };
+        Chunked::new(&self.file, layout, chunks)
+    }
+}
+
+impl Place for Located {
+    fn reader<'a>(&'a self, info: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>> {
+        let spec = info.spec.clone();
+        Ok(match &self.stored {
+            Stored::Contiguous(offset) => {
+                let check = if spec.dtype() == Dtype::Bool { Check::OddBools } else { Check::Nothing };
+                Box::new(StoredArray::new(&self.file, *offset, spec, WHAT)?.byte_ordered(self.order).checked(check))
+            }
+            Stored::Chunked(dataset) => Box::new(self.chunks(info, dataset)?),
+            Stored::Compact(bytes) => Box::new(Filled::new(spec, self.order, bytes)),
+            Stored::Unwritten(element) => Box::new(Filled::new(spec, self.order, element)),
+            Stored::Strings(..) | Stored::Nowhere => {
+                return Err(Error::Unsupported {
+                    what: format!("reading {}", info.name),
+                    detail: "it has no elements of one length".into(),
+                });
+            }
+        })
+    }
+
+    fn strings<'a>(&'a self, info: &TensorInfo) -> Result<StoredStrings<'a>> {
+        let Stored::Strings(opened, path) = &self.stored else {
+            return Err(Error::Unsupported { what: format!("strings of {}", info.name), detail: "it has none".into() });
+        };
+        let malformed = |detail: String| Error::malformed(self.file.path(), format!("HDF5 dataset {path}"), detail);
+        let dataset = opened.dataset(path).map_err(|error| malformed(error.to_string()))?;
+        let size = dataset.vlen_string_payload_size().map_err(|error| malformed(error.to_string()))?;
+        // Each takes 16 bytes in the dataset, and an allocation.
+        let asked = size.saturating_add(info.spec.elements().saturating_mul(64));
+        if asked > 2 * MOST_STRINGS {
+            let what = format!("memory for the strings of {path} in {}", self.file.path().display());
+            return Err(Error::Limit { what, asked, allowed: Some(2 * MOST_STRINGS) });
+        }
+        let strings = dataset.read_string().map_err(|error| malformed(error.to_string()))?;
+        if strings.len() as u64 != info.spec.elements() {
+            return Err(malformed(format!("{} strings, expected {}", strings.len(), info.spec.elements())));
+        }
+        StoredStrings::held(self.file.path(), &info.name, info.spec.shape(), |each| {
+            strings.iter().try_for_each(|text| each(text.as_bytes()))
+        })
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let mut facts = Map::new();
+        facts.insert("layout".into(), json!(self.stored.name()));
+        match &self.stored {
+            Stored::Contiguous(offset) => {
+                facts.insert("offset".into(), json!(offset));
+            }
+            Stored::Chunked(dataset) => {
+                facts.insert("chunks".into(), json!(dataset.chunk));
+                facts.insert("filters".into(), json!(dataset.steps.iter().map(|step| step.name()).collect::<Vec<_>>()));
+            }
+            _ => {}
+        }
+        facts.insert("byte_order".into(), json!(self.order.to_string()));
+        facts
+    }
+}

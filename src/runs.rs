@@ -53,7 +53,7 @@ pub(crate) enum Part {
 
 impl<'a> DataRuns<'a> {
     pub(crate) fn new(reader: &'a dyn TensorReader, elements: Range<u64>, sparse: bool, cancel: &'a CancelToken) -> Self {
-        Self { reader, cancel, left: elements, sparse, array: None }
+        Self { reader, cancel, left: elements, sparse: sparse && reader.has_stored_runs(), array: None }
     }
 
     /// The same, for elements that are to be compared with those of an array.
@@ -215,6 +215,10 @@ mod tests {
 
         fn read(&self, _: Range<u64>, _: &mut [u8], _: &mut ReadContext<'_>) -> Result<()> {
             Ok(())
+        }
+
+        fn has_stored_runs(&self) -> bool {
+            true
         }
 
         fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {

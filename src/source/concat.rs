@@ -214,6 +214,10 @@ impl TensorReader for Chain<'_> {
         &self.regions
     }
 
+    fn has_stored_runs(&self) -> bool {
+        self.links.iter().any(|link| link.reader.has_stored_runs())
+    }
+
     fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
         let Some((link, own)) = self.of(element..element + 1).next() else { return Ok(None) };
         Ok(link.reader.stored_run(own.start)?.map(|run| StoredRun {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::strings::StoredStrings;
-use super::{Container, TensorInfo, TensorReader};
+use super::{Container, Name, TensorInfo, TensorReader};
 use crate::error::{Error, Result};
 
 /// Where a tensor lies, in the words of its format.
@@ -47,6 +47,16 @@ impl<P: Place> Listed<P> {
             }
         }
         Self { format, tensors, by_name, by_alias, files, facts, warnings: Vec::new() }
+    }
+
+    /// The same with other names that are accepted and not shown.
+    pub(crate) fn also_found_by(mut self, others: Vec<(String, Name)>) -> Self {
+        for (other, name) in others {
+            if let Some(&index) = self.by_name.get(name.as_bytes()) {
+                self.by_alias.entry(other.into_bytes()).or_insert(index);
+            }
+        }
+        self
     }
 
     pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Self {

@@ -11,6 +11,7 @@ pub(crate) mod graph;
 mod hdf5;
 mod index;
 mod inflated;
+mod keras;
 mod ledger;
 mod listed;
 #[cfg(feature = "tensorflow")]
@@ -76,6 +77,7 @@ static FORMATS: &[&dyn Driver] = &[
     &cache::TfDataCache,
     &npy::Npy,
     &hdf5::Hdf5,
+    &keras::Keras,
     &npz::Npz,
     &safetensors::SafeTensors,
     &raw_stream::RawStream,
@@ -144,6 +146,11 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Whether [`stored_run`](Self::stored_run) may say anything: whether it is worth the time to look for holes.
+    fn has_stored_runs(&self) -> bool {
+        false
+    }
+
     /// Tells that these elements are read soon, before or after many others: what can be fetched meanwhile need not be waited for.
     fn fetch(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
 
@@ -206,6 +213,10 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
 
     fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
         (**self).stored_run(element)
+    }
+
+    fn has_stored_runs(&self) -> bool {
+        (**self).has_stored_runs()
     }
 
     fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {

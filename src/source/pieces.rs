@@ -272,6 +272,10 @@ impl TensorReader for PieceReader<'_> {
         &self.regions
     }
 
+    fn has_stored_runs(&self) -> bool {
+        true
+    }
+
     fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
         let at = self.pieces.partition_point(|piece| piece.reach <= element);
         let Some(placed) = self.pieces.get(at) else { return Ok(None) };

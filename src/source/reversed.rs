@@ -99,6 +99,10 @@ impl TensorReader for Reversed<'_> {
         if self.is_whole() { self.reader.regions() } else { &[] }
     }
 
+    fn has_stored_runs(&self) -> bool {
+        self.is_whole() && self.reader.has_stored_runs()
+    }
+
     fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
         if self.is_whole() { self.reader.stored_run(element) } else { Ok(None) }
     }

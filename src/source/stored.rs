@@ -246,6 +246,10 @@ impl TensorReader for StoredArray {
         &self.regions
     }
 
+    fn has_stored_runs(&self) -> bool {
+        true
+    }
+
     fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {
         if matches!(self.check, Check::LowBits(_)) {
             return Ok(None);

@@ -184,6 +184,15 @@ pub(super) fn fill_value(messages: &[Message]) -> Option<Vec<u8>> {
     body.get(4..4 + size).filter(|value| !value.is_empty()).map(<[u8]>::to_vec)
 }
 
+/// Where the elements of a dataset lie whose layout message is of version 1 or 2, which `hdf5-pure` does not read, if they lie in one
+/// run (IV.A.2.i).
+pub(super) fn old_contiguous(messages: &[Message]) -> Option<u64> {
+    const CONTIGUOUS: u8 = 1;
+    let body = &messages.iter().find(|message| message.kind == Message::LAYOUT)?.body;
+    let is_one = matches!(body.first()?, 1 | 2) && *body.get(2)? == CONTIGUOUS;
+    number(body, 8, 8).filter(|_| is_one)
+}
+
 /// Links that lead elsewhere: their names, and whether to another file.
 pub(super) fn foreign_links(messages: &[Message]) -> impl Iterator<Item = (String, bool)> + '_ {
     messages.iter().filter(|message| message.kind == Message::LINK).filter_map(|Message { body, .. }| {

@@ -7,7 +7,7 @@ mod filters;
 mod header;
 mod types;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 
 use chunked::{Chunked, ChunkedLayout, StoredChunk, grid};
 use filters::Step;
-use header::{Message, fill_value, foreign_links, messages};
+use header::{Message, fill_value, foreign_links, messages, old_contiguous};
 use types::{Elements, elements};
 
 const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -89,12 +89,20 @@ fn superblock(file: &StoredFile, range: Range<u64>) -> Option<u64> {
 /// # Errors
 /// [`Error::Malformed`]; [`Error::Unsupported`] for a link to another file; [`Error::Io`].
 pub(super) fn open_range(format: &'static str, file: &Arc<StoredFile>, range: Range<u64>) -> Result<Listed<Located>> {
-    let (tensors, facts) = datasets(file, range)?;
-    Ok(Listed::new(format, vec![file.path().to_path_buf()], tensors, facts))
+    let Datasets { tensors, others, facts } = datasets(file, range)?;
+    Ok(Listed::new(format, vec![file.path().to_path_buf()], tensors, facts).also_found_by(others))
 }
 
-/// The same as a list, and facts about the file.
-pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<(Vec<(TensorInfo, Located)>, Map<String, Value>)> {
+/// The datasets of a file.
+pub(super) struct Datasets {
+    pub(super) tensors: Vec<(TensorInfo, Located)>,
+    /// Other names, with those that they lead to.
+    pub(super) others: Vec<(String, Name)>,
+    facts: Map<String, Value>,
+}
+
+/// The same as a list.
+pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Datasets> {
     let start = range.start;
     if superblock(file, range.clone()).is_none() {
         return Err(Error::malformed_at(file.path(), WHAT, start, "no HDF5 signature at 0, 512, 1024, …"));
@@ -114,9 +122,16 @@ pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<(Vec
             facts.extend(text(name).map(|text| (name.to_owned(), json!(text))));
         }
     }
-    let mut tensors: Vec<(TensorInfo, Located)> = found.into_values().collect();
+    let (mut tensors, mut others) = (Vec::with_capacity(found.len()), Vec::new());
+    for (info, located, paths) in found.into_values() {
+        // The first slash is left out by most.
+        let plain = info.name.to_json().trim_start_matches('/').to_owned();
+        let linked = paths.iter().flat_map(|path| [path.clone(), path.trim_start_matches('/').to_owned()]);
+        others.extend(std::iter::once(plain).chain(linked).map(|other| (other, info.name.clone())));
+        tensors.push((info, located));
+    }
     name_layers(&mut tensors);
-    Ok((tensors, facts))
+    Ok(Datasets { tensors, others, facts })
 }
 
 /// What `hdf5-pure` says, with the file.
@@ -136,7 +151,8 @@ fn path_key(path: &str) -> PathKey {
     path.split('/').map(|part| (part.parse().map_or(u64::MAX, |number: u64| number), part.to_owned())).collect()
 }
 
-type Found = BTreeMap<PathKey, (TensorInfo, Located)>;
+/// Datasets with the other paths that lead to them.
+type Found = BTreeMap<PathKey, (TensorInfo, Located, Vec<String>)>;
 
 struct Walker<'a> {
     file: &'a Arc<StoredFile>,
@@ -148,9 +164,9 @@ impl Walker<'_> {
     /// Visits every object once, however many links lead to it.
     fn walk(&self, found: &mut Found) -> Result<()> {
         let failed = |error: hdf5_pure::Error| failed(self.file, &error);
-        let (mut seen, mut objects) = (HashSet::new(), 0);
-        let mut open: Vec<(String, Group, usize, Option<String>)> = vec![(String::new(), self.opened.root(), 0, None)];
-        while let Some((path, group, depth, _)) = open.pop() {
+        let (mut seen, mut objects, mut by_header) = (HashSet::new(), 0, HashMap::new());
+        let mut open: Vec<(String, Group, usize)> = vec![(String::new(), self.opened.root(), 0)];
+        while let Some((path, group, depth)) = open.pop() {
             // The first place that is read for a group's attributes is its header.
             let (attributes, asked) = self.place.watch(|| group.attrs());
             if let Some(&address) = asked.first() {
@@ -163,18 +179,32 @@ impl Walker<'_> {
             for (name, dataset) in group.iter_datasets().map_err(failed)? {
                 objects += 1;
                 let path = format!("{path}/{name}");
-                let tensor = self.dataset(&path, &dataset, title.as_deref().filter(|_| path.ends_with(&format!("{VARS}/{name}"))))?;
-                if let Some(tensor) = tensor {
-                    found.insert(path_key(&path), tensor);
+                let (address, header) = self.header(&path);
+                // A dataset that several links lead to is listed by the first, and found by all.
+                if let Some(known) = address.and_then(|address| by_header.get(&address)) {
+                    let known: &PathKey = known;
+                    if let Some((_, _, others)) = found.get_mut(known) {
+                        others.push(path);
+                    }
+                    continue;
                 }
+                let layer = title.as_deref().filter(|_| path.ends_with(&format!("/{VARS}/{name}")));
+                let (info, located) = self.dataset(&path, &dataset, &header, layer)?;
+                let key = path_key(&path);
+                if let Some(address) = address {
+                    by_header.insert(address, key.clone());
+                }
+                found.insert(key, (info, located, Vec::new()));
             }
-            for (name, group) in group.iter_groups().map_err(failed)? {
+            let mut groups: Vec<(String, Group)> = group.iter_groups().map_err(failed)?.collect();
+            groups.sort_by(|a, b| b.0.cmp(&a.0));
+            for (name, group) in groups {
                 objects += 1;
                 if depth == MOST_DEPTH || objects > MOST_OBJECTS {
                     let detail = format!("more than {MOST_OBJECTS} objects, or groups that nest deeper than {MOST_DEPTH} at {path}/{name}");
                     return Err(Error::malformed(self.file.path(), WHAT, detail));
                 }
-                open.push((format!("{path}/{name}"), group, depth + 1, None));
+                open.push((format!("{path}/{name}"), group, depth + 1));
             }
         }
         Ok(())
@@ -194,13 +224,14 @@ impl Walker<'_> {
     }
 
     /// The messages of a dataset's header, found by what is read to open it.
-    fn header(&self, path: &str) -> Vec<Message> {
+    fn header(&self, path: &str) -> (Option<u64>, Vec<Message>) {
         let (_, asked) = self.place.watch(|| self.opened.dataset(path).map(drop));
         let has_layout = |messages: &Vec<Message>| messages.iter().any(|message| message.kind == Message::LAYOUT);
-        asked.iter().rev().find_map(|&address| messages(&self.place, address).filter(has_layout)).unwrap_or_default()
+        let found = asked.iter().rev().find_map(|&address| Some((Some(address), messages(&self.place, address).filter(has_layout)?)));
+        found.unwrap_or_default()
     }
 
-    fn dataset(&self, path: &str, dataset: &Dataset, layer: Option<&str>) -> Result<Option<(TensorInfo, Located)>> {
+    fn dataset(&self, path: &str, dataset: &Dataset, header: &[Message], layer: Option<&str>) -> Result<(TensorInfo, Located)> {
         let malformed = |detail: String| Error::malformed(self.file.path(), format!("HDF5 dataset {path}"), detail);
         let failed = |error: hdf5_pure::Error| malformed(error.to_string());
         let shape = dataset.shape().map_err(failed)?;
@@ -213,32 +244,33 @@ impl Walker<'_> {
             Ok((TensorInfo { unsupported: Some(reason), ..TensorInfo::new(name.clone(), spec) }, Located::nowhere(self.file)))
         };
         let (dtype, order, more, item) = match elements {
-            Elements::Unsupported(reason) => return unsupported(reason).map(Some),
+            Elements::Unsupported(reason) => return unsupported(reason),
             Elements::Plain(dtype, order, axes) => (dtype, order, axes, None),
             Elements::Items(descr, bytes) => (Dtype::UInt8, ByteOrder::Little, vec![bytes], Some(descr)),
             Elements::Strings => (Dtype::String, ByteOrder::Little, Vec::new(), None),
         };
         let full: Vec<u64> = shape.iter().chain(&more).copied().collect();
         if full.len() - usize::from(item.is_some()) > MAX_NDIM {
-            return unsupported(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", full.len())).map(Some);
+            return unsupported(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", full.len()));
         }
         let spec = TensorSpec::new(dtype, full).map_err(malformed)?;
-        // A dataset whose elements lie in other files refuses to be read, also where nothing is asked of it.
-        let header = self.header(path);
         if header.iter().any(|message| message.kind == Message::EXTERNAL_FILES) {
-            return unsupported("its elements are in other files (external storage), which are not read".into()).map(Some);
+            return unsupported("its elements are in other files (external storage), which are not read".into());
         }
         let layer = layer.zip(path.rsplit('/').next()).map(|(layer, number)| format!("{layer}/{number}"));
         let info = TensorInfo { item, alias: layer, ..TensorInfo::new(name.clone(), spec.clone()) };
         let itemsize = u64::from(datatype.type_size());
         let located = |stored| Located { file: Arc::clone(self.file), order, stored };
         if dtype == Dtype::String {
-            return Ok(Some((info, located(Stored::Strings(Box::new(self.opened.clone()), path.to_owned())))));
+            return Ok((info, located(Stored::Strings(Box::new(self.opened.clone()), path.to_owned()))));
         }
-        let fill = fill_value(&header)
-            .filter(|value| value.len() as u64 == itemsize)
-            .unwrap_or_else(|| vec![0; memory_len(itemsize.min(1 << 16))]);
-        let stored = match dataset.layout().map_err(failed)? {
+        let fill =
+            fill_value(header).filter(|value| value.len() as u64 == itemsize).unwrap_or_else(|| vec![0; memory_len(itemsize.min(1 << 16))]);
+        let layout = match (dataset.layout(), old_contiguous(header)) {
+            (Err(_), Some(address)) => H5Layout::Contiguous { address: Some(address).filter(|&at| at != u64::MAX), size: spec.nbytes() },
+            (layout, _) => layout.map_err(failed)?,
+        };
+        let stored = match layout {
             H5Layout::Compact { size } => {
                 if size != spec.nbytes() {
                     return Err(malformed(format!("{size} bytes in its header, {spec} has {}", spec.nbytes())));
@@ -255,7 +287,7 @@ impl Walker<'_> {
             H5Layout::Chunked { chunk_shape, .. } => {
                 let steps = match Step::of_pipeline(&dataset.filter_pipeline(), memory_len(itemsize)) {
                     Ok(steps) => steps,
-                    Err(reason) => return unsupported(reason).map(Some),
+                    Err(reason) => return unsupported(reason),
                 };
                 if chunk_shape.len() != shape.len() || chunk_shape.contains(&0) {
                     return Err(malformed(format!("chunks of shape {chunk_shape:?}, the dataset has shape {shape:?}")));
@@ -263,22 +295,21 @@ impl Walker<'_> {
                 let chunk: Vec<u64> = chunk_shape.iter().chain(&more).copied().collect();
                 Stored::Chunked(Box::new(ChunkedDataset { opened: self.opened.clone(), start: self.place.start(), chunk, steps, fill }))
             }
-            H5Layout::Virtual => return unsupported("it is a virtual dataset, put together from others".into()).map(Some),
-            _ => return unsupported("its layout is not known".into()).map(Some),
+            H5Layout::Virtual => return unsupported("it is a virtual dataset, put together from others".into()),
+            _ => return unsupported("its layout is not known".into()),
         };
-        Ok(Some((info, located(stored))))
+        Ok((info, located(stored)))
     }
 }
 
-/// Gives variables the names of their layers as aliases, where these are unique; and all of them their paths without the first slash.
+/// Leaves variables the names of their layers as aliases where these are unique.
 fn name_layers(tensors: &mut [(TensorInfo, Located)]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for alias in tensors.iter().filter_map(|(info, _)| info.alias.clone()) {
         *counts.entry(alias).or_default() += 1;
     }
     for (info, _) in tensors {
-        let plain = info.name.to_json().trim_start_matches('/').to_owned();
-        info.alias = info.alias.take().filter(|alias| counts.get(alias) == Some(&1)).or(Some(plain));
+        info.alias = info.alias.take().filter(|alias| counts.get(alias) == Some(&1));
     }
 }
 

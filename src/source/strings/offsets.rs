@@ -38,6 +38,10 @@ impl TensorReader for Values<'_> {
         self.strings.regions()
     }
 
+    fn has_stored_runs(&self) -> bool {
+        true
+    }
+
     fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {
         let Strings { stored, scan, data: [region], .. } = &*self.strings;
         let Some(file) = stored.file()? else { return Ok(None) };

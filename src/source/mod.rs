@@ -24,9 +24,11 @@ pub(crate) mod saved_model;
 mod shards;
 mod stored;
 pub(crate) mod strings;
+mod tensor_proto;
 mod tf_data;
 mod tfds;
 mod tfrecord;
+mod values;
 mod video;
 
 use std::fmt;
@@ -64,6 +66,7 @@ static FORMATS: &[&dyn Driver] = &[
     &tfds::Tfds,
     &checkpoint::TensorBundle,
     &cache::TfDataCache,
+    &tensor_proto::TensorProto,
     &raw_stream::RawStream,
     &video::Video,
     &tfrecord::TfRecord,

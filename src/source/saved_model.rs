@@ -124,7 +124,7 @@ impl SavedModel {
         let mut graphs = Vec::new();
         while let Some(field) = outline.next_field()? {
             match field {
-                Outer { number: 1, value: OuterValue::Varint(version), offset } if version != 1 => {
+                Outer { number: 1, value: OuterValue::Varint(version), offset, .. } if version != 1 => {
                     return Err(outline.malformed(offset, format!("schema version is {version}, expected 1")));
                 }
                 Outer { number: 2, value: OuterValue::Bytes(range), .. } => graphs.push(MetaGraph::read(&file, &pb, range)?),

@@ -67,6 +67,12 @@ impl StoredStrings<'static> {
         collect: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
     ) -> Result<Self> {
         let (mut lengths, mut data, mut checksum) = (Vec::new(), Vec::new(), LengthsCrc::new(false));
+        // Each takes a byte at least.
+        let count: u64 = shape.iter().product();
+        if count > MOST_HELD {
+            let what = format!("memory for the strings of {name} in {}", path.display());
+            return Err(Error::Limit { what, asked: count, allowed: Some(MOST_HELD) });
+        }
         collect(&mut |string| {
             if (lengths.len() + data.len() + string.len()) as u64 > MOST_HELD {
                 let what = format!("memory for the strings of {name} in {}", path.display());

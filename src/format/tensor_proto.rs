@@ -143,9 +143,11 @@ impl<'a> TensorProto<'a> {
             return Ok(());
         }
         let mut filled = 0;
+        let mut unused = most_values(0);
         self.values(|element, at| {
             if filled + itemsize > out.len() {
-                return Err(too_many(at, self.spec.elements()));
+                let is_unused = out.is_empty() && std::mem::take(&mut unused) > 0;
+                return if is_unused { Ok(()) } else { Err(too_many(at, self.spec.elements())) };
             }
             out[filled..filled + itemsize].copy_from_slice(&element[..itemsize]);
             filled += itemsize;
@@ -174,7 +176,7 @@ impl<'a> TensorProto<'a> {
                 let mut values = 0;
                 self.values(|_, at| {
                     values += 1;
-                    if values > self.spec.elements() { Err(too_many(at, self.spec.elements())) } else { Ok(()) }
+                    if values > most_values(self.spec.elements()) { Err(too_many(at, self.spec.elements())) } else { Ok(()) }
                 })
             }
         }
@@ -222,11 +224,13 @@ impl<'a> TensorProto<'a> {
         for field in Fields::new(self.bytes, self.base, WHAT) {
             let field = field?;
             if field.number == STRINGS {
-                if found == count {
+                if found == most_values(count) {
                     return Err(too_many(field.offset, count));
                 }
                 last = field.bytes(WHAT)?;
-                each(last)?;
+                if count > 0 {
+                    each(last)?;
+                }
                 found += 1;
             }
         }
@@ -266,6 +270,11 @@ fn check_bools(content: &[u8], at: usize) -> Result<(), ParseError> {
         Some(odd) => Err(ParseError::new(at + odd, WHAT, format!("a bool is {}, expected 0 or 1", content[odd]))),
         None => Ok(()),
     }
+}
+
+/// The most values that a tensor may have. One without elements may have the value that would fill it: `make_tensor_proto` writes it.
+pub(crate) fn most_values(elements: u64) -> u64 {
+    elements.max(1)
 }
 
 pub(crate) fn too_many(at: usize, elements: u64) -> ParseError {
@@ -484,6 +493,9 @@ mod tests {
     fn the_last_value_is_repeated_and_none_means_zeros() {
         let head = b"\x08\x03\x12\x04\x12\x02\x08\x04";
         let with = |values: &[u8]| fill(&[&head[..], values].concat());
+        // make_tensor_proto(1.1, shape=[2, 0])
+        assert_eq!(fill(&[8, 3, 0x12, 2, 0x12, 0, 0x3a, 1, 5]).unwrap().1, [0; 0]);
+        assert!(fill(&[8, 3, 0x12, 2, 0x12, 0, 0x3a, 2, 5, 5]).is_err());
         assert_eq!(with(&[]).unwrap().1, [0; 16]);
         assert_eq!(with(&[0x3a, 2, 5, 7]).unwrap().1, [5, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0]);
         assert_eq!(with(&[0x38, 5, 0x38, 7, 0x3a, 2, 1, 2]).unwrap().1[12], 2);

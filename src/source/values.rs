@@ -16,7 +16,7 @@ use crate::error::{Error, ParseError, Result};
 use crate::format::bundle::parse_shape;
 use crate::format::proto::Fields;
 use crate::format::tensor_proto::{
-    CONTENT, Elements, Filled, Form, STRINGS, TYPED, WHAT, check_content, content_strings, spec_of, too_many, value_field, wrong_wire,
+    CONTENT, Elements, Filled, Form, STRINGS, TYPED, WHAT, check_content, content_strings, most_values, spec_of, too_many, value_field, wrong_wire,
 };
 use crate::spec::{TensorSpec, memory_len};
 
@@ -130,6 +130,8 @@ impl Proto {
         let spec = known.map_or_else(|| spec_of(code, shape, base).map_err(in_file), Ok)?;
         match &content {
             Some(content) => check_content(&spec, content.end - content.start, memory_len(content.start)).map_err(in_file)?,
+            // Handles and variants have values of their own kinds, which no array holds.
+            None if value_field(spec.dtype()).is_none() => {}
             None => filled.check(spec.dtype(), base).map_err(in_file)?,
         }
         let packed = value_field(spec.dtype()).and_then(|number| match &mut runs[number as usize] {
@@ -222,15 +224,18 @@ impl Proto {
                     return read.map_err(|error| failed.unwrap_or_else(|| error.in_file(path)));
                 }
                 let (mut found, mut last) = (0, Vec::new());
+                let most = if rule == Rule::Exact { count } else { most_values(count) };
                 while let Some(field) = outline.next_field()? {
                     match &field.value {
                         _ if field.number != u64::from(STRINGS) => {}
-                        OuterValue::Bytes(_) if found == count => {
+                        OuterValue::Bytes(_) if found == most => {
                             return Err(too_many(memory_len(field.offset), count).in_file(path));
                         }
                         OuterValue::Bytes(at) => {
                             last = outline.read(at, MOST_STRINGS)?;
-                            each(&last)?;
+                            if count > 0 {
+                                each(&last)?;
+                            }
                             found += 1;
                         }
                         _ => return Err(wrong_wire(STRINGS, memory_len(field.offset)).in_file(path)),
@@ -359,11 +364,12 @@ impl Values {
     fn scan(medium: &Medium, file: &dyn ReadAt, proto: &Proto, number: u32, rule: Rule) -> Result<(Self, bool)> {
         let (path, spec) = (medium.path(), &proto.spec);
         let elements = spec.elements();
+        let most = if rule == Rule::Exact { elements } else { most_values(elements) };
         let start = Mark { element: 0, run: 0..0, field_at: proto.range.start };
         let mut cursor = Cursor::new(file, path, proto.range.end, number, spec.dtype(), start.clone());
         let (mut step, mut marks, mut last, mut is_plain) = (FIRST_STEP, vec![start], [0; 16], true);
         cursor.walk(|mark, (at, bits), element| {
-            if mark.element == elements {
+            if mark.element == most {
                 return Err(too_many(memory_len(at), elements).in_file(path));
             }
             is_plain &= bits <= 1;

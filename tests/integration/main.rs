@@ -16,6 +16,7 @@ mod graphs;
 mod hostile;
 mod laws;
 mod methods;
+mod protos;
 mod records;
 mod sources;
 mod support;

@@ -31,6 +31,15 @@ pub(crate) fn combine(first: u32, second: u32, second_len: u64) -> u32 {
     shift(first, second_len) ^ second
 }
 
+/// What contributes `crc` to the CRC32C of all, in front of `len` more bytes: the inverse of [`shift`].
+///
+/// The polynomial is (x + 1) times a primitive one of degree 31, so that as many shifts as the prime 2^31 - 1, by bytes as by bits, change
+/// nothing.
+pub(crate) fn unshift(crc: u32, len: u64) -> u32 {
+    const ORDER: u64 = (1 << 31) - 1;
+    shift(crc, ORDER - len % ORDER)
+}
+
 /// What a CRC32C in front of `len` more bytes contributes to the CRC32C of all.
 pub(crate) fn shift(crc: u32, len: u64) -> u32 {
     Kind::Crc32c.shift(crc, len)
@@ -132,6 +141,20 @@ mod tests {
         assert_eq!(Kind::Crc32.of(b"123456789"), 0xcbf4_3926);
         assert_eq!(unmask(0xa282_ead8), 0);
         assert_eq!(unmask(0x7189_5b73), crc32c(&[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40, 0, 0, 0x40, 0x40]));
+    }
+
+    #[test]
+    fn shifting_back_is_the_inverse() {
+        for len in [0, 1, 5, 4096, (1 << 31) - 2, (1 << 31) - 1, 1 << 31, (1 << 40) + 7] {
+            // A map of bits that is linear is the identity if it is on each of them.
+            for bit in 0..32 {
+                assert_eq!(unshift(shift(1 << bit, len), len), 1 << bit, "{len}");
+                assert_eq!(shift(1 << bit, (1 << 31) - 1), 1 << bit);
+            }
+        }
+        let bytes: Vec<u8> = (0..999u32).map(|i| (i * 31 % 251) as u8).collect();
+        let (front, back) = bytes.split_at(600);
+        assert_eq!(unshift(crc32c(&bytes) ^ crc32c(back), 399), crc32c(front));
     }
 
     #[test]

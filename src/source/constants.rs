@@ -330,7 +330,8 @@ impl Constants {
         let mut list = survey.constants;
         let mut by_name: Vec<usize> = (0..list.len()).collect();
         by_name.sort_by(|&a, &b| list[a].name.cmp(&list[b].name).then(a.cmp(&b)));
-        let mut again: Vec<usize> = by_name.windows(2).filter(|pair| list[pair[0]].name == list[pair[1]].name).map(|pair| pair[1]).collect();
+        let mut again: Vec<usize> =
+            by_name.windows(2).filter(|pair| list[pair[0]].name == list[pair[1]].name).map(|pair| pair[1]).collect();
         let mut warnings = Vec::new();
         if let Some(&first) = again.first() {
             let (count, name) = (again.len(), &list[first].name);

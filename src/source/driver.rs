@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{instead, names_in, shard_prefix, to_path};
 use super::{Container, FORMATS, bundle};
 use crate::error::{Error, Result};
-use crate::format::table::FOOTER_LEN;
 use crate::options::Options;
 use crate::paths::{Found, is_file, list, look_at, parent_of};
 
@@ -135,20 +134,12 @@ fn missing_in(dir: &Path) -> String {
 
 /// What a file seems to be.
 fn guess(path: &Path) -> &'static str {
-    const TABLE_MAGIC: [u8; 8] = [0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb];
     let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
     let mut front = [0; 16];
-    let read = File::open(path).and_then(|file| {
-        let len = file.metadata()?.len();
-        let n = file.read_at(&mut front, 0)?;
-        let mut tail = [0; 8];
-        let has_tail = len >= FOOTER_LEN as u64 && file.read_exact_at(&mut tail, len - 8).is_ok();
-        Ok((n, has_tail && tail == TABLE_MAGIC))
-    });
+    let read = File::open(path).and_then(|file| file.read_at(&mut front, 0));
     match read {
         Err(_) => "not readable as a file",
-        Ok((0, _)) => "an empty file",
-        Ok((_, true)) => "a table, perhaps a TensorFlow V1 checkpoint",
+        Ok(0) => "an empty file",
         Ok(_) if front.starts_with(b"\x93NUMPY") => "a .npy array already",
         Ok(_) if front.starts_with(b"\x89HDF\r\n\x1a\n") => "an HDF5 file",
         Ok(_) if front.starts_with(b"PK\x03\x04") => "a zip archive (.npz or .keras)",

@@ -29,6 +29,7 @@ mod tensor_proto;
 mod tf_data;
 mod tfds;
 mod tfrecord;
+mod v1;
 mod values;
 mod video;
 
@@ -68,6 +69,7 @@ static FORMATS: &[&dyn Driver] = &[
     &checkpoint::TensorBundle,
     &cache::TfDataCache,
     &tensor_proto::TensorProto,
+    &v1::V1Checkpoint,
     &raw_stream::RawStream,
     &video::Video,
     &tfrecord::TfRecord,
@@ -234,11 +236,13 @@ pub struct ReadContext<'a> {
     ledger: Option<&'a Ledger<'a>>,
     cancel: &'a CancelToken,
     calls: Calls,
+    /// Regions of readers before the one that is at work, where a tensor has several.
+    first_region: usize,
 }
 
 impl<'a> ReadContext<'a> {
     pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, cancel: &'a CancelToken, calls: Calls) -> Self {
-        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls }
+        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls, first_region: 0 }
     }
 
     /// The largest single read from storage, in bytes.
@@ -258,8 +262,16 @@ impl<'a> ReadContext<'a> {
     /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].
     pub fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
         if let Some(ledger) = self.ledger {
-            ledger.record(region, offset, bytes);
+            ledger.record(self.first_region + region, offset, bytes);
         }
+    }
+
+    /// Lets one of several readers work, whose regions start with number `first` of those of all.
+    fn for_part<T>(&mut self, first: usize, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.first_region, first);
+        let result = read(self);
+        self.first_region = before;
+        result
     }
 
     /// The worker's own memory, taken for one call; hand it back with [`return_scratch`](Self::return_scratch).

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use super::outline::{OuterValue, Outline, ReadAt};
 use super::stored::{Check, StoredArray, StoredFile};
 use super::strings::StoredStrings;
-use super::{Name, ReadContext, TensorReader};
+use super::{Name, ReadContext, Region, TensorReader};
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
 use crate::format::bundle::parse_shape;
 use crate::format::proto::Fields;
 use crate::format::tensor_proto::{
-    CONTENT, Elements, Filled, Form, STRINGS, TYPED, WHAT, check_content, content_strings, most_values, spec_of, too_many, value_field, wrong_wire,
+    CONTENT, Elements, Filled, Form, STRINGS, TYPED, WHAT, check_content, content_strings, most_values, spec_of, too_many, value_field,
+    wrong_wire,
 };
 use crate::spec::{TensorSpec, memory_len};
 
@@ -175,6 +176,19 @@ impl Proto {
     /// # Errors
     /// [`Error::Malformed`] for values that do not fit, [`Error::Io`].
     pub(crate) fn reader(&self, medium: &Medium, rule: Rule) -> Result<Box<dyn TensorReader>> {
+        self.reader_in(medium, rule, |_| Ok(None))
+    }
+
+    /// The same, where elements that lie as they are may have a checksum, which `region` tells.
+    ///
+    /// # Errors
+    /// As there, and those of `region`.
+    pub(crate) fn reader_in(
+        &self,
+        medium: &Medium,
+        rule: Rule,
+        region: impl FnOnce(&Range<u64>) -> Result<Option<Region>>,
+    ) -> Result<Box<dyn TensorReader>> {
         let dtype = self.spec.dtype();
         let Some(number) = value_field(dtype) else {
             let detail = format!("{dtype} has no elements of a fixed size");
@@ -186,16 +200,31 @@ impl Proto {
         }
         if let (Medium::File(file), Some(at)) = (medium, self.in_place()) {
             let check = if self.content.is_some() { Check::of_tensor_content(dtype) } else { Check::Nothing };
-            return Ok(Box::new(StoredArray::new(file, at.start, self.spec.clone(), WHAT)?.checked(check)));
+            return self.in_file(file, at, check, region);
         }
         let (values, is_plain) = medium.with(|file| Values::scan(medium, file, self, number, rule))?;
         // Truth values in a byte each are elements.
         if let (Medium::File(file), Some(packed), true) = (medium, &self.packed, dtype == Dtype::Bool && is_plain)
             && packed.end - packed.start == self.spec.elements()
         {
-            return Ok(Box::new(StoredArray::new(file, packed.start, self.spec.clone(), WHAT)?.checked(Check::Bools)));
+            return self.in_file(file, packed, Check::Bools, region);
         }
         Ok(Box::new(values))
+    }
+
+    /// A reader of elements as they are.
+    fn in_file(
+        &self,
+        file: &Arc<StoredFile>,
+        at: &Range<u64>,
+        check: Check,
+        region: impl FnOnce(&Range<u64>) -> Result<Option<Region>>,
+    ) -> Result<Box<dyn TensorReader>> {
+        let array = StoredArray::new(file, at.start, self.spec.clone(), WHAT)?.checked(check);
+        Ok(Box::new(match region(at)? {
+            Some(region) => array.in_region(region),
+            None => array,
+        }))
     }
 
     /// Its strings, in our form.

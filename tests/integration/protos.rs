@@ -114,6 +114,31 @@ fn models_have_variables_and_constants() {
 }
 
 #[test]
+fn checkpoints_of_the_first_version_equal_what_tensorflow_reads() {
+    let counts = all_cases("v1-checkpoint", |source, case| {
+        assert_eq!(source.facts()["snappy_blocks"], 0);
+        let tensors: Vec<_> = source.tensors().map(Result::unwrap).collect();
+        check_tensors(source, &tensors, &tensors_of(case))
+    });
+    assert_eq!(counts, [7, 252, 15]);
+    // In parts, and by rows.
+    let source = Source::open(data("protos/v1/partitioned.ckpt")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["part", "ints", "bools", "cplx"] {
+        let tensor = source.tensor(name).unwrap();
+        let (whole, some) = (dir.path().join("whole.npy"), dir.path().join("some.npy"));
+        Converter::new(&tensor).unwrap().overwrite(true).write(&whole).unwrap();
+        Converter::new(&tensor).unwrap().overwrite(true).rows(rows(3, 6)).write(&some).unwrap();
+        let row = tensor.info().spec.row_bytes() as usize;
+        assert_eq!(npy(&some).1, npy(&whole).1[3 * row..6 * row], "{name}");
+        assert!(tensor.facts().unwrap()["pieces"].as_array().unwrap().len() > 1);
+    }
+    // All that is read of floats has a checksum.
+    let report = Converter::new(&source.tensor("part").unwrap()).unwrap().write(dir.path().join("part.npy")).unwrap();
+    assert_eq!(report.verified, Verified::Full);
+}
+
+#[test]
 fn hostile_messages_have_the_outcome_wanted() {
     let mut outcomes = [0; 2];
     for case in json("protos/hostile/expected.json")["cases"].as_array().unwrap() {
@@ -124,7 +149,8 @@ fn hostile_messages_have_the_outcome_wanted() {
         let out_dir = out.join("");
         for format in [&[][..], &["--format".as_ref(), kind.as_ref()]] {
             let started = Instant::now();
-            let args = ["convert".as_ref(), path.as_os_str(), "--strings=offsets".as_ref(), "-f".as_ref(), "-o".as_ref(), out_dir.as_os_str()];
+            let args =
+                ["convert".as_ref(), path.as_os_str(), "--strings=offsets".as_ref(), "-f".as_ref(), "-o".as_ref(), out_dir.as_os_str()];
             let run = mmconvert(args.iter().chain(format));
             let what = format!("{} ({}): {}", path.display(), case["what"], stderr(&run));
             assert!(code(&run) < 64 && started.elapsed().as_secs() < 10, "{what}");
@@ -314,7 +340,8 @@ fn groups_are_listed_one_after_the_other() {
     assert_eq!(lines[0], "variables:");
     assert_eq!(lines.iter().filter(|line| line.ends_with(':')).collect::<Vec<_>>(), [&"variables:", &"constants:"]);
     let dir = tempfile::tempdir().unwrap();
-    let run = mmconvert(["convert".as_ref(), data("savedmodel/half_plus_two").as_os_str(), "-o".as_ref(), dir.path().join("o/").as_os_str()]);
+    let run =
+        mmconvert(["convert".as_ref(), data("savedmodel/half_plus_two").as_os_str(), "-o".as_ref(), dir.path().join("o/").as_os_str()]);
     assert_eq!(code(&run), 0, "{}", stderr(&run));
     let constants = lines.iter().position(|line| *line == "constants:").unwrap();
     assert_eq!(names_in(&dir.path().join("o")).len(), constants, "the variables and a manifest");
@@ -323,7 +350,8 @@ fn groups_are_listed_one_after_the_other() {
 #[test]
 fn text_and_chunks_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, bytes, expected) in [("g.pbtxt", &b"# x\n"[..], "text form"), ("g", b"node {\n}\n", "text form"), ("g.cpb", b"r\x00\x00", "chunks")]
+    for (name, bytes, expected) in
+        [("g.pbtxt", &b"# x\n"[..], "text form"), ("g", b"node {\n}\n", "text form"), ("g.cpb", b"r\x00\x00", "chunks")]
     {
         let error = Source::open(write(dir.path(), name, bytes)).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains(expected), "{error}");

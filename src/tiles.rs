@@ -96,11 +96,6 @@ impl TilePlan {
         if run <= most { most / run * run } else { run.div_ceil(run.div_ceil(most)).next_multiple_of(PAGE_BYTES) }
     }
 
-    /// Bytes of an element.
-    pub(crate) fn itemsize(&self) -> u64 {
-        self.itemsize
-    }
-
     /// The number of tiles.
     pub(crate) fn count(&self) -> u64 {
         self.shape.iter().zip(&self.extents).map(|(dim, extent)| dim.div_ceil(*extent)).product()

@@ -79,7 +79,8 @@ impl BundleHeader {
     }
 }
 
-fn parse_version(fields: Fields<'_>) -> Result<i64, ParseError> {
+/// Reads a `VersionDef` and refuses what this reader is too old for; returns the producer.
+pub(crate) fn parse_version(fields: Fields<'_>) -> Result<i64, ParseError> {
     const WHAT: &str = "bundle version";
     let refuse =
         |offset, detail: String| Err(ParseError::new(offset, WHAT, format!("{detail}, this reader is version {CONSUMER_VERSION}")));
@@ -213,7 +214,8 @@ pub(crate) fn parse_shape_with_unknown(fields: Fields<'_>) -> Result<Option<Vec<
     Ok(Some(shape))
 }
 
-fn parse_slice(fields: Fields<'_>) -> Result<Vec<Extent>, ParseError> {
+/// Reads a `TensorSliceProto`.
+pub(crate) fn parse_slice(fields: Fields<'_>) -> Result<Vec<Extent>, ParseError> {
     const WHAT: &str = "tensor slice";
     let mut extents = Vec::new();
     for field in fields {

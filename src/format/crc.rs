@@ -26,9 +26,13 @@ pub(crate) fn append(crc: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, bytes)
 }
 
-/// CRC32C of a concatenation, from the CRCs of both halves and the length of the second.
-pub(crate) fn combine(first: u32, second: u32, second_len: u64) -> u32 {
-    shift(first, second_len) ^ second
+/// What contributes `crc` to the CRC32C of all, in front of `len` more bytes: the inverse of [`shift`].
+///
+/// The polynomial is (x + 1) times a primitive one of degree 31, so that as many shifts as the prime 2^31 - 1, by bytes as by bits, change
+/// nothing.
+pub(crate) fn unshift(crc: u32, len: u64) -> u32 {
+    const ORDER: u64 = (1 << 31) - 1;
+    shift(crc, ORDER - len % ORDER)
 }
 
 /// What a CRC32C in front of `len` more bytes contributes to the CRC32C of all.
@@ -135,11 +139,24 @@ mod tests {
     }
 
     #[test]
+    fn shifting_back_is_the_inverse() {
+        for len in [0, 1, 5, 4096, (1 << 31) - 2, (1 << 31) - 1, 1 << 31, (1 << 40) + 7] {
+            // A map of bits that is linear is the identity if it is on each of them.
+            for bit in 0..32 {
+                assert_eq!(unshift(shift(1 << bit, len), len), 1 << bit, "{len}");
+                assert_eq!(shift(1 << bit, (1 << 31) - 1), 1 << bit);
+            }
+        }
+        let bytes: Vec<u8> = (0..999u32).map(|i| (i * 31 % 251) as u8).collect();
+        let (front, back) = bytes.split_at(600);
+        assert_eq!(unshift(crc32c(&bytes) ^ crc32c(back), 399), crc32c(front));
+    }
+
+    #[test]
     fn combining_parts_gives_the_whole() {
         let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7 % 251) as u8).collect();
         for cut in [0, 1, 7, 500, 999, 1000] {
             let (a, b) = bytes.split_at(cut);
-            assert_eq!(combine(crc32c(a), crc32c(b), b.len() as u64), crc32c(&bytes));
             assert_eq!(append(crc32c(a), b), crc32c(&bytes));
             for kind in [Kind::Crc32c, Kind::Crc32] {
                 assert_eq!(kind.append(kind.of(a), b), kind.of(&bytes));

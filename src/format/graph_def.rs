@@ -18,6 +18,9 @@ const MAX_DEPTH: usize = 100;
 /// Dtypes of references are those of what they refer to, and this.
 const REFERENCE: u64 = 100;
 
+/// Operations whose value the outside provides.
+pub(crate) const PLACEHOLDERS: [&str; 3] = ["Placeholder", "PlaceholderV2", "PlaceholderWithDefault"];
+
 /// A node of a graph.
 #[derive(Debug, Clone)]
 pub(crate) struct Node<'a> {
@@ -68,7 +71,7 @@ impl<'a> Node<'a> {
 
     /// Whether the outside provides its value.
     pub(crate) fn is_placeholder(&self) -> bool {
-        matches!(self.op, "Placeholder" | "PlaceholderV2" | "PlaceholderWithDefault")
+        PLACEHOLDERS.contains(&self.op)
     }
 
     /// The dtype and the shape that a placeholder says it has.
@@ -153,7 +156,8 @@ pub(crate) fn attr_shapes(attr: &[u8]) -> Result<Vec<Option<Vec<Option<u64>>>>, 
     list_of(attr)?.into_iter().filter(|field| field.number == 7).map(|field| parse_shape_with_unknown(field.message(ATTR)?)).collect()
 }
 
-fn attr_shape(attr: &[u8]) -> Option<Vec<Option<u64>>> {
+/// The shape in an `AttrValue` of one.
+pub(crate) fn attr_shape(attr: &[u8]) -> Option<Vec<Option<u64>>> {
     parse_shape_with_unknown(last_of(attr, 7)?.message(ATTR).ok()?).ok()?
 }
 

@@ -12,9 +12,9 @@ use crate::error::ParseError;
 pub(crate) const FOOTER_LEN: usize = 48;
 /// Bytes behind every block: its type and its checksum.
 pub(crate) const TRAILER_LEN: usize = 5;
-const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
-const STORED: u8 = 0;
-const SNAPPY: u8 = 1;
+pub(crate) const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
+pub(crate) const STORED: u8 = 0;
+pub(crate) const SNAPPY: u8 = 1;
 /// Snappy's densest element gives 64 bytes for 3.
 const SNAPPY_MAX_EXPANSION: usize = 22;
 
@@ -79,9 +79,16 @@ pub(crate) fn parse_block(mut stored: Vec<u8>) -> Result<Block, ParseError> {
     }
 }
 
+const SNAPPY_BLOCK: &str = "snappy block";
+
+/// How many bytes a snappy block says that it expands to.
+pub(crate) fn expanded_len(stored: &[u8]) -> Result<usize, ParseError> {
+    snap::raw::decompress_len(stored).map_err(|e| ParseError::new(0, SNAPPY_BLOCK, e.to_string()))
+}
+
 fn decompress(stored: &[u8]) -> Result<Vec<u8>, ParseError> {
-    const WHAT: &str = "snappy block";
-    let claimed = snap::raw::decompress_len(stored).map_err(|e| ParseError::new(0, WHAT, e.to_string()))?;
+    const WHAT: &str = SNAPPY_BLOCK;
+    let claimed = expanded_len(stored)?;
     let possible = stored.len().saturating_mul(SNAPPY_MAX_EXPANSION);
     if claimed > possible {
         let detail = format!("says it expands to {claimed} bytes, {} bytes can hold at most {possible}", stored.len());

@@ -12,13 +12,54 @@ use crate::dtype::Dtype;
 use crate::error::ParseError;
 use crate::spec::TensorSpec;
 
-const WHAT: &str = "TensorProto";
+/// What messages call it.
+pub(crate) const WHAT: &str = "TensorProto";
 /// No tensor of strings that repeats one has more elements.
 const MOST_REPEATED_STRINGS: u64 = 1 << 20;
-const CONTENT: u32 = 4;
-const STRINGS: u32 = 8;
+pub(crate) const CONTENT: u32 = 4;
+pub(crate) const STRINGS: u32 = 8;
 /// The fields that hold values one by one.
-const TYPED: [u32; 14] = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18];
+pub(crate) const TYPED: std::ops::RangeInclusive<u32> = 5..=18;
+
+/// Which fields of values there are: bit `n` stands for field `n`.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Filled(u32);
+
+impl Filled {
+    pub(crate) fn add(&mut self, number: u32) {
+        self.0 |= 1u32.checked_shl(number).unwrap_or(0);
+    }
+
+    /// Fails if there are values that are not those of `dtype`.
+    pub(crate) fn check(self, dtype: Dtype, base: usize) -> Result<(), ParseError> {
+        let own = value_field(dtype);
+        match TYPED.into_iter().find(|&number| self.0 >> number & 1 == 1 && Some(number) != own) {
+            None => Ok(()),
+            Some(number) => {
+                let own = own.map_or_else(|| "has none".to_owned(), |own| format!("has them in {own}"));
+                Err(ParseError::new(base, WHAT, format!("there are values in field {number}, {dtype} {own}")))
+            }
+        }
+    }
+}
+
+/// Dtype and shape as a message has them, which starts at `base`; `code` is the dtype and where it stands.
+pub(crate) fn spec_of(code: (u64, usize), shape: Vec<u64>, base: usize) -> Result<TensorSpec, ParseError> {
+    let dtype = Dtype::from_code(code.0)
+        .ok_or_else(|| ParseError::new(code.1, WHAT, format!("dtype {} does not exist in stored tensors", code.0)))?;
+    TensorSpec::new(dtype, shape).map_err(|detail| ParseError::new(base, WHAT, detail))
+}
+
+/// Fails if `len` raw bytes, which start at `at`, are not those of `spec`.
+pub(crate) fn check_content(spec: &TensorSpec, len: u64, at: usize) -> Result<(), ParseError> {
+    match spec.dtype().itemsize() {
+        Some(itemsize) if len != spec.nbytes() => {
+            let detail = format!("tensor_content has {len} bytes, {} elements of {itemsize} expected", spec.elements());
+            Err(ParseError::new(at, WHAT, detail))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// A tensor as it was serialized. Its values are where they were.
 #[derive(Debug, Clone)]
@@ -34,7 +75,7 @@ impl<'a> TensorProto<'a> {
     /// length.
     pub(crate) fn parse(bytes: &'a [u8], base: usize) -> Result<Self, ParseError> {
         let (mut code, mut shape, mut content) = ((0, base), Vec::new(), None);
-        let mut filled = [false; 32];
+        let mut filled = Filled::default();
         for field in Fields::new(bytes, base, WHAT) {
             let field = field?;
             match field.number {
@@ -48,14 +89,15 @@ impl<'a> TensorProto<'a> {
                 }
                 number if TYPED.contains(&number) => {
                     // An empty packed field is none.
-                    filled[number as usize] |= !matches!(field.value, Value::Bytes([], _)) || number == STRINGS;
+                    if !matches!(field.value, Value::Bytes([], _)) || number == STRINGS {
+                        filled.add(number);
+                    }
                 }
                 _ => {}
             }
         }
-        let dtype = Dtype::from_code(code.0)
-            .ok_or_else(|| ParseError::new(code.1, WHAT, format!("dtype {} does not exist in stored tensors", code.0)))?;
-        let spec = TensorSpec::new(dtype, shape).map_err(|detail| ParseError::new(base, WHAT, detail))?;
+        let spec = spec_of(code, shape, base)?;
+        let dtype = spec.dtype();
         // A few bytes stand for any number of repeated strings, each of which is handed out.
         if dtype == Dtype::String && spec.elements() > (bytes.len() as u64).max(MOST_REPEATED_STRINGS) {
             return Err(ParseError::new(
@@ -64,18 +106,11 @@ impl<'a> TensorProto<'a> {
                 format!("{} strings in {} bytes, at most {MOST_REPEATED_STRINGS} are repeated", spec.elements(), bytes.len()),
             ));
         }
-        let proto = Self { spec, bytes, base, content };
-        if let Some((content, at)) = content {
-            if let Some(itemsize) = dtype.itemsize().filter(|_| content.len() as u64 != proto.spec.nbytes()) {
-                let detail =
-                    format!("tensor_content has {} bytes, {} elements of {itemsize} expected", content.len(), proto.spec.elements());
-                return Err(ParseError::new(at, WHAT, detail));
-            }
-        } else if let Some(number) = TYPED.into_iter().find(|&number| filled[number as usize] && Some(number) != value_field(dtype)) {
-            let own = value_field(dtype).map_or_else(|| "has none".to_owned(), |own| format!("has them in {own}"));
-            return Err(ParseError::new(base, WHAT, format!("there are values in field {number}, {dtype} {own}")));
+        match content {
+            Some((content, at)) => check_content(&spec, content.len() as u64, at)?,
+            None => filled.check(dtype, base)?,
         }
-        Ok(proto)
+        Ok(Self { spec, bytes, base, content })
     }
 
     /// Whether bytes are as `tf.io.serialize_tensor` writes them: with a shape, and without fields that tensors do not have. Much else
@@ -108,12 +143,12 @@ impl<'a> TensorProto<'a> {
             return Ok(());
         }
         let mut filled = 0;
-        let mut element = [0; 16];
-        self.values(|value, at| {
+        let mut unused = most_values(0);
+        self.values(|element, at| {
             if filled + itemsize > out.len() {
-                return Err(too_many(at, self.spec.elements()));
+                let is_unused = out.is_empty() && std::mem::take(&mut unused) > 0;
+                return if is_unused { Ok(()) } else { Err(too_many(at, self.spec.elements())) };
             }
-            pack(dtype, value, &mut element, at)?;
             out[filled..filled + itemsize].copy_from_slice(&element[..itemsize]);
             filled += itemsize;
             Ok(())
@@ -139,52 +174,42 @@ impl<'a> TensorProto<'a> {
             Some((content, at)) if dtype == Dtype::Bool => check_bools(content, at),
             Some(_) => Ok(()),
             None => {
-                let (mut values, mut element) = (0, [0; 16]);
-                self.values(|value, at| {
+                let mut values = 0;
+                self.values(|_, at| {
                     values += 1;
-                    if values > self.spec.elements() {
-                        return Err(too_many(at, self.spec.elements()));
-                    }
-                    pack(dtype, value, &mut element, at)
+                    if values > most_values(self.spec.elements()) { Err(too_many(at, self.spec.elements())) } else { Ok(()) }
                 })
             }
         }
     }
 
-    /// Calls `each` with the bits of every value; a complex one comes as two.
-    fn values(&self, mut each: impl FnMut([u64; 2], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
+    /// Calls `each` with every element that is there.
+    fn values(&self, mut each: impl FnMut(&[u8; 16], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
         let Some(number) = value_field(self.spec.dtype()) else { return Ok(()) };
-        let mut real: Option<u64> = None;
-        let is_complex = matches!(number, 9 | 12);
-        let mut push = |bits: u64, at: usize| match (is_complex, real.take()) {
-            (false, _) => each([bits, 0], at),
-            (true, Some(real)) => each([real, bits], at),
-            (true, None) => {
-                real = Some(bits);
-                Ok(())
-            }
-        };
+        let form = Form::of(number);
+        let mut elements = Elements::new(self.spec.dtype());
         for field in Fields::new(self.bytes, self.base, WHAT) {
             let field = field?;
             if field.number != number {
                 continue;
             }
-            match (field.value, number) {
-                (Value::Bytes(packed, at), 5 | 9) => chunks(packed, 4, at)?.try_for_each(|c| push(LittleEndian::read_u32(c).into(), at))?,
-                (Value::Bytes(packed, at), 6 | 12) => chunks(packed, 8, at)?.try_for_each(|c| push(LittleEndian::read_u64(c), at))?,
-                (Value::Bytes(bytes, at), 18) => bytes.iter().try_for_each(|&byte| push(byte.into(), at))?,
+            match (field.value, form) {
                 (Value::Bytes(packed, at), _) => {
+                    form.check_run(packed.len() as u64, at)?;
                     let mut pos = 0;
                     while pos < packed.len() {
-                        let (value, len) = varint::read_u64(&packed[pos..], at + pos, WHAT)?;
-                        push(value, at + pos)?;
+                        let (bits, len) = form.first(&packed[pos..], at + pos)?;
+                        elements.push(bits, at + pos)?.map_or(Ok(()), |element| each(element, at + pos))?;
                         pos += len;
                     }
                 }
-                (Value::Fixed32(bits), 5 | 9) => push(bits.into(), field.offset)?,
-                (Value::Fixed64(bits), 6 | 12) => push(bits, field.offset)?,
-                (Value::Varint(value), 7 | 10 | 11 | 13 | 16 | 17) => push(value, field.offset)?,
-                _ => return Err(ParseError::new(field.offset, WHAT, format!("field {number} has another wire type than its values"))),
+                (Value::Fixed32(bits), Form::Four) => {
+                    elements.push(bits.into(), field.offset)?.map_or(Ok(()), |element| each(element, field.offset))?;
+                }
+                (Value::Fixed64(bits), Form::Eight) | (Value::Varint(bits), Form::Varint) => {
+                    elements.push(bits, field.offset)?.map_or(Ok(()), |element| each(element, field.offset))?;
+                }
+                _ => return Err(wrong_wire(number, field.offset)),
             }
         }
         Ok(())
@@ -194,40 +219,51 @@ impl<'a> TensorProto<'a> {
     pub(crate) fn strings(&self, mut each: impl FnMut(&'a [u8]) -> Result<(), ParseError>) -> Result<(), ParseError> {
         let count = self.spec.elements();
         if let Some((content, at)) = self.content {
-            // The lengths of all, then the bytes of all.
-            let (mut lengths, mut data) = (0, 0);
-            for _ in 0..count {
-                lengths += varint::read_u64(&content[lengths..], at + lengths, WHAT)?.1;
-            }
-            let (mut pos, all) = (0, &content[lengths..]);
-            for _ in 0..count {
-                let (len, read) = varint::read_u64(&content[pos..], at + pos, WHAT)?;
-                pos += read;
-                let end = usize::try_from(len).ok().and_then(|len| len.checked_add(data)).filter(|&end| end <= all.len());
-                let end =
-                    end.ok_or_else(|| ParseError::new(at + pos, WHAT, format!("a string of {len} bytes, {} are left", all.len() - data)))?;
-                each(&all[data..end])?;
-                data = end;
-            }
-            if data != all.len() {
-                return Err(ParseError::new(at + lengths + data, WHAT, format!("{} bytes behind the last string", all.len() - data)));
-            }
-            return Ok(());
+            return content_strings(content, at, count, each);
         }
         let (mut found, mut last) = (0, &[][..]);
         for field in Fields::new(self.bytes, self.base, WHAT) {
             let field = field?;
             if field.number == STRINGS {
-                if found == count {
+                if found == most_values(count) {
                     return Err(too_many(field.offset, count));
                 }
                 last = field.bytes(WHAT)?;
-                each(last)?;
+                if count > 0 {
+                    each(last)?;
+                }
                 found += 1;
             }
         }
         (found..count).try_for_each(|_| each(last))
     }
+}
+
+/// Calls `each` with every one of `count` strings that stand in raw bytes, which start at `at`: the lengths of all, then the bytes of
+/// all.
+pub(crate) fn content_strings<'a>(
+    content: &'a [u8],
+    at: usize,
+    count: u64,
+    mut each: impl FnMut(&'a [u8]) -> Result<(), ParseError>,
+) -> Result<(), ParseError> {
+    let (mut lengths, mut data) = (0, 0);
+    for _ in 0..count {
+        lengths += varint::read_u64(&content[lengths..], at + lengths, WHAT)?.1;
+    }
+    let (mut pos, all) = (0, &content[lengths..]);
+    for _ in 0..count {
+        let (len, read) = varint::read_u64(&content[pos..], at + pos, WHAT)?;
+        pos += read;
+        let end = usize::try_from(len).ok().and_then(|len| len.checked_add(data)).filter(|&end| end <= all.len());
+        let end = end.ok_or_else(|| ParseError::new(at + pos, WHAT, format!("a string of {len} bytes, {} are left", all.len() - data)))?;
+        each(&all[data..end])?;
+        data = end;
+    }
+    if data != all.len() {
+        return Err(ParseError::new(at + lengths + data, WHAT, format!("{} bytes behind the last string", all.len() - data)));
+    }
+    Ok(())
 }
 
 fn check_bools(content: &[u8], at: usize) -> Result<(), ParseError> {
@@ -237,12 +273,17 @@ fn check_bools(content: &[u8], at: usize) -> Result<(), ParseError> {
     }
 }
 
-fn too_many(at: usize, elements: u64) -> ParseError {
+/// The most values that a tensor may have. One without elements may have the value that would fill it: `make_tensor_proto` writes it.
+pub(crate) fn most_values(elements: u64) -> u64 {
+    elements.max(1)
+}
+
+pub(crate) fn too_many(at: usize, elements: u64) -> ParseError {
     ParseError::new(at, WHAT, format!("more values than its {elements} elements"))
 }
 
 /// The field that holds values of a dtype one by one.
-fn value_field(dtype: Dtype) -> Option<u32> {
+pub(crate) fn value_field(dtype: Dtype) -> Option<u32> {
     Some(match dtype {
         Dtype::Float32 => 5,
         Dtype::Float64 => 6,
@@ -260,11 +301,98 @@ fn value_field(dtype: Dtype) -> Option<u32> {
     })
 }
 
-fn chunks(packed: &[u8], size: usize, at: usize) -> Result<std::slice::ChunksExact<'_, u8>, ParseError> {
-    if packed.len().is_multiple_of(size) {
-        return Ok(packed.chunks_exact(size));
+/// The error for values in another wire type than their field has.
+pub(crate) fn wrong_wire(number: u32, at: usize) -> ParseError {
+    ParseError::new(at, WHAT, format!("field {number} has another wire type than its values"))
+}
+
+/// How a field has its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Four bytes each.
+    Four,
+    /// Eight bytes each.
+    Eight,
+    /// The bytes of a string.
+    Byte,
+    Varint,
+}
+
+impl Form {
+    /// The form of a field.
+    pub(crate) fn of(field: u32) -> Self {
+        match field {
+            5 | 9 => Self::Four,
+            6 | 12 => Self::Eight,
+            18 => Self::Byte,
+            _ => Self::Varint,
+        }
     }
-    Err(ParseError::new(at, WHAT, format!("{} bytes of packed values, expected a multiple of {size}", packed.len())))
+
+    /// Bytes of a value, where all have the same.
+    pub(crate) fn size(self) -> Option<usize> {
+        match self {
+            Self::Four => Some(4),
+            Self::Eight => Some(8),
+            Self::Byte => Some(1),
+            Self::Varint => None,
+        }
+    }
+
+    /// Fails for a number of packed bytes, which start at `at`, that values cannot have.
+    pub(crate) fn check_run(self, len: u64, at: usize) -> Result<(), ParseError> {
+        match self.size() {
+            Some(size) if !len.is_multiple_of(size as u64) => {
+                Err(ParseError::new(at, WHAT, format!("{len} bytes of packed values, expected a multiple of {size}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The bits of the value in front of `packed`, and its length.
+    pub(crate) fn first(self, packed: &[u8], at: usize) -> Result<(u64, usize), ParseError> {
+        let cut = || ParseError::new(at, WHAT, format!("a value is cut after {} bytes", packed.len()));
+        match self {
+            Self::Four => packed.get(..4).map(|bytes| (LittleEndian::read_u32(bytes).into(), 4)).ok_or_else(cut),
+            Self::Eight => packed.get(..8).map(|bytes| (LittleEndian::read_u64(bytes), 8)).ok_or_else(cut),
+            Self::Byte => packed.first().map(|&byte| (byte.into(), 1)).ok_or_else(cut),
+            Self::Varint => varint::read_u64(packed, at, WHAT),
+        }
+    }
+}
+
+/// Makes elements of values: a complex one of two. A lone real part at the end is dropped, as TensorFlow does.
+#[derive(Debug, Clone)]
+pub(crate) struct Elements {
+    dtype: Dtype,
+    is_complex: bool,
+    real: Option<u64>,
+    element: [u8; 16],
+}
+
+impl Elements {
+    pub(crate) fn new(dtype: Dtype) -> Self {
+        Self { dtype, is_complex: matches!(dtype, Dtype::Complex64 | Dtype::Complex128), real: None, element: [0; 16] }
+    }
+
+    /// Whether the next value starts an element.
+    pub(crate) fn is_between(&self) -> bool {
+        self.real.is_none()
+    }
+
+    /// The little-endian element that the value `bits` ends, if it ends one.
+    pub(crate) fn push(&mut self, bits: u64, at: usize) -> Result<Option<&[u8; 16]>, ParseError> {
+        let value = match (self.is_complex, self.real.take()) {
+            (false, _) => [bits, 0],
+            (true, Some(real)) => [real, bits],
+            (true, None) => {
+                self.real = Some(bits);
+                return Ok(None);
+            }
+        };
+        pack(self.dtype, value, &mut self.element, at)?;
+        Ok(Some(&self.element))
+    }
 }
 
 /// The bits of a value as an element of `dtype`.
@@ -365,6 +493,9 @@ mod tests {
     fn the_last_value_is_repeated_and_none_means_zeros() {
         let head = b"\x08\x03\x12\x04\x12\x02\x08\x04";
         let with = |values: &[u8]| fill(&[&head[..], values].concat());
+        // make_tensor_proto(1.1, shape=[2, 0])
+        assert_eq!(fill(&[8, 3, 0x12, 2, 0x12, 0, 0x3a, 1, 5]).unwrap().1, [0; 0]);
+        assert!(fill(&[8, 3, 0x12, 2, 0x12, 0, 0x3a, 2, 5, 5]).is_err());
         assert_eq!(with(&[]).unwrap().1, [0; 16]);
         assert_eq!(with(&[0x3a, 2, 5, 7]).unwrap().1, [5, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0]);
         assert_eq!(with(&[0x38, 5, 0x38, 7, 0x3a, 2, 1, 2]).unwrap().1[12], 2);

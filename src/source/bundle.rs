@@ -229,27 +229,7 @@ impl Bundle {
     }
 
     fn piece_box(&self, key: &[u8], shape: &[u64], extents: &[Extent]) -> Result<PieceBox> {
-        if extents.len() != shape.len() {
-            return Err(self.malformed(key, format!("a piece has {} axes, the tensor {}", extents.len(), shape.len())));
-        }
-        let mut extent = PieceBox { start: Vec::with_capacity(shape.len()), shape: Vec::with_capacity(shape.len()) };
-        for (axis, (part, &dim)) in extents.iter().zip(shape).enumerate() {
-            let inside = match *part {
-                Extent { start: 0, length: None } => Some((0, dim)),
-                Extent { start, length: Some(length) } => u64::try_from(start)
-                    .ok()
-                    .zip(u64::try_from(length).ok())
-                    .filter(|&(start, length)| length > 0 && start.checked_add(length).is_some_and(|end| end <= dim)),
-                Extent { length: None, .. } => None,
-            };
-            let (start, length) = inside.ok_or_else(|| {
-                let length = part.length.map_or("all".to_owned(), |length| length.to_string());
-                self.malformed(key, format!("a piece starts at {} with length {length} on axis {axis}, which has length {dim}", part.start))
-            })?;
-            extent.start.push(start);
-            extent.shape.push(length);
-        }
-        Ok(extent)
+        PieceBox::of_extents(extents, shape).map_err(|detail| self.malformed(key, detail))
     }
 
     /// Where the strings of tensor `i` lie.
@@ -290,7 +270,8 @@ impl Bundle {
     }
 }
 
-fn extents_text(extent: &PieceBox) -> String {
+/// A box for people: `[0:2, 3:9]`.
+pub(super) fn extents_text(extent: &PieceBox) -> String {
     let parts: Vec<String> = extent.start.iter().zip(&extent.shape).map(|(start, len)| format!("{start}:{}", start + len)).collect();
     format!("[{}]", parts.join(", "))
 }

@@ -8,6 +8,7 @@ use super::Container;
 use super::bundle::{self, Bundle};
 use super::cache::Cache;
 use super::driver::Driver;
+use super::v1;
 use crate::budget::Limits;
 use crate::error::{Error, Result};
 use crate::format::checkpoint_state;
@@ -63,14 +64,28 @@ pub(super) fn shard_prefix(bytes: &[u8]) -> Option<&[u8]> {
 fn resolve_directory(dir: &Path) -> Result<Option<PathBuf>> {
     let state = dir.join("checkpoint");
     if is_file(&state)? {
-        return newest(dir, &state).map(Some);
+        return Ok(match newest(dir, &state)? {
+            Newest::Bundle(prefix) => Some(prefix),
+            Newest::V1(_) => None,
+        });
     }
     let mut prefixes = prefixes_in(dir);
     Ok(if prefixes.len() == 1 { prefixes.pop() } else { None })
 }
 
-/// The prefix that the state file names last.
-fn newest(dir: &Path, state: &Path) -> Result<PathBuf> {
+/// What a state file names last.
+pub(super) enum Newest {
+    /// The prefix of one that has an index.
+    Bundle(PathBuf),
+    /// A file of the first version, or the pattern for several.
+    V1(PathBuf),
+}
+
+/// The checkpoint that the state file names last.
+///
+/// # Errors
+/// [`Error::NotFound`] if it is not there, [`Error::Malformed`], [`Error::Io`].
+pub(super) fn newest(dir: &Path, state: &Path) -> Result<Newest> {
     let text = read_small(state)?;
     let latest = to_path(&checkpoint_state::parse_latest(&text).map_err(|e| e.in_file(state))?);
     // A relative path counts from the directory; an absolute one is where it was written, often somewhere else.
@@ -79,7 +94,10 @@ fn newest(dir: &Path, state: &Path) -> Result<PathBuf> {
     let mut tried = vec![named];
     tried.extend(beside.filter(|path| *path != tried[0]));
     if let Some(found) = tried.iter().find(|prefix| bundle::index_path(prefix).is_file()) {
-        return Ok(found.clone());
+        return Ok(Newest::Bundle(found.clone()));
+    }
+    if let Some(found) = tried.iter().find(|path| v1::files(path).is_ok_and(|files| files.is_some())) {
+        return Ok(Newest::V1(found.clone()));
     }
     let tried: Vec<String> = tried.iter().map(|path| bundle::index_path(path).display().to_string()).collect();
     let detail = format!("{} names {}, but there is no {}{}", state.display(), latest.display(), tried.join(" and no "), instead(dir));

@@ -9,7 +9,6 @@ use super::checkpoint::{instead, names_in, shard_prefix, to_path};
 use super::records::FileSet;
 use super::{Container, FORMATS, bundle};
 use crate::error::{Error, Result};
-use crate::format::table::FOOTER_LEN;
 use crate::options::Options;
 use crate::paths::{Found, is_file, list, look_at, parent_of};
 
@@ -31,7 +30,11 @@ pub(crate) trait Driver: Sync {
         Ok(None)
     }
     /// Whether opening with these choices takes a running TensorFlow.
-    fn needs_tensorflow(&self, _options: &Options) -> bool {
+    fn needs_tensorflow(&self, _resolved: &Path, _options: &Options) -> bool {
+        false
+    }
+    /// Whether `names` are not those of its tensors, but of what it takes a running TensorFlow to compute.
+    fn are_outputs(&self, _resolved: &Path, _names: &[&[u8]]) -> bool {
         false
     }
     fn open(&self, resolved: &Path, options: &Options) -> Result<Box<dyn Container>>;
@@ -108,8 +111,18 @@ fn natural_key(path: &Path) -> Vec<(Vec<u8>, u128)> {
 /// Whether opening `path` takes a running TensorFlow.
 pub(crate) fn needs_tensorflow(path: &Path, format: Option<&str>, options: &Options) -> Result<bool> {
     for driver in candidates(format) {
-        if driver.resolve(path)?.is_some() {
-            return Ok(driver.needs_tensorflow(options));
+        if let Some(resolved) = driver.resolve(path)? {
+            return Ok(driver.needs_tensorflow(&resolved, options));
+        }
+    }
+    Ok(false)
+}
+
+/// Whether `names` are of what is to be computed.
+pub(crate) fn are_outputs(path: &Path, format: Option<&str>, names: &[&[u8]]) -> Result<bool> {
+    for driver in candidates(format) {
+        if let Some(resolved) = driver.resolve(path)? {
+            return Ok(driver.are_outputs(&resolved, names));
         }
     }
     Ok(false)
@@ -203,23 +216,18 @@ fn missing_in(dir: &Path) -> String {
 
 /// What a file seems to be.
 fn guess(path: &Path) -> &'static str {
-    const TABLE_MAGIC: [u8; 8] = [0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb];
+    let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
     let mut front = [0; 16];
-    let read = File::open(path).and_then(|file| {
-        let len = file.metadata()?.len();
-        let n = file.read_at(&mut front, 0)?;
-        let mut tail = [0; 8];
-        let has_tail = len >= FOOTER_LEN as u64 && file.read_exact_at(&mut tail, len - 8).is_ok();
-        Ok((n, has_tail && tail == TABLE_MAGIC))
-    });
+    let read = File::open(path).and_then(|file| file.read_at(&mut front, 0));
     match read {
         Err(_) => "not readable as a file",
-        Ok((0, _)) => "an empty file",
-        Ok((_, true)) => "a table, perhaps a TensorFlow V1 checkpoint",
+        Ok(0) => "an empty file",
         Ok(_) if front.starts_with(b"\x93NUMPY") => "a .npy array already",
         Ok(_) if front.starts_with(b"\x89HDF\r\n\x1a\n") => "an HDF5 file",
         Ok(_) if front.starts_with(b"PK\x03\x04") => "a zip archive (.npz or .keras)",
         Ok(_) if front.starts_with(&[0x1f, 0x8b]) => "a gzip file",
+        Ok(_) if front.starts_with(b"node {") || has_extension("pbtxt") => "a graph in text form (.pbtxt), which is not read",
+        Ok(_) if has_extension("cpb") => "a message in chunks (.cpb), which is not read",
         Ok(_) => "in no format known here",
     }
 }

@@ -1,5 +1,5 @@
-//! Graphs: a file with a `GraphDef`, frozen or of a tf.data data set. What they hold is looked through here; computing it takes a
-//! running TensorFlow.
+//! Graphs: a file with a `GraphDef`, frozen or of a tf.data data set. Its constants are its tensors; computing it takes a running
+//! TensorFlow.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::constants::{Constants, RETURN, Survey, WHAT};
 use super::driver::Driver;
 use super::outline::{OuterValue, Outline, read_range};
 use super::saved_model::SavedModel;
@@ -23,9 +24,6 @@ use crate::options::Options;
 use crate::paths::{Stamp, is_file};
 use crate::spec::memory_len;
 
-const WHAT: &str = "graph";
-/// What `DatasetToGraphV2` ends a graph with.
-const RETURN: &str = "_Retval";
 /// What is looked at to tell a graph.
 const FRONT: u64 = 4096;
 
@@ -45,11 +43,26 @@ impl Driver for GraphDef {
         true
     }
 
-    fn needs_tensorflow(&self, _: &Options) -> bool {
-        true
+    fn needs_tensorflow(&self, path: &Path, options: &Options) -> bool {
+        // What is wrong with it is said when it is opened.
+        options.model.wants_model() || survey(path).is_ok_and(|survey| survey.is_dataset())
+    }
+
+    fn are_outputs(&self, path: &Path, names: &[&[u8]]) -> bool {
+        !names.is_empty() && survey(path).is_ok_and(|survey| !survey.has_all(names))
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        if !options.model.wants_model() {
+            let mut survey = survey(path)?;
+            if !survey.is_dataset() {
+                let signature = survey.signature();
+                if survey.has_constants() {
+                    return Ok(Box::new(Constants::new(self.name(), path, survey, vec![signature])?));
+                }
+                return Ok(Box::new(Listing::without_constants(path, signature)));
+            }
+        }
         match Graph::open(path, options)? {
             Graph::Frozen(file) => open_frozen(file, options),
             Graph::Dataset(file) => match live::check_loaded() {
@@ -58,6 +71,11 @@ impl Driver for GraphDef {
             },
         }
     }
+}
+
+/// What is in the graph of a file.
+fn survey(path: &Path) -> Result<Survey> {
+    Survey::of_file(&File::open(path).map_err(Error::io("open", path))?, path)
 }
 
 /// Without a library it is told what stands in the file.
@@ -348,6 +366,12 @@ impl Listing {
         let outputs = file.outputs.iter().map(|name| Argument::of_graph(format!("{name}:0"), None, None)).collect();
         let signatures = vec![Signature::of_graph(file.inputs, outputs)];
         Self { format: GraphDef.name(), path: file.path, signatures, why: why.to_string() }
+    }
+
+    /// A graph that is not to be computed, and holds nothing.
+    fn without_constants(path: &Path, signature: Signature) -> Self {
+        let why = "it has no constants; --output computes what it can".to_owned();
+        Self { format: GraphDef.name(), path: path.to_owned(), signatures: vec![signature], why }
     }
 
     fn of_dataset(file: &DatasetGraph, why: &Error) -> Result<Self> {

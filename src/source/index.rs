@@ -139,7 +139,8 @@ impl Index {
     }
 }
 
-fn read_block(file: &File, path: &Path, handle: BlockHandle, body_len: u64) -> Result<Block> {
+/// Reads and checks a block, which has to end before `body_len`.
+pub(super) fn read_block(file: &File, path: &Path, handle: BlockHandle, body_len: u64) -> Result<Block> {
     if handle.end_within(body_len).is_none() {
         let detail = format!("block of {} bytes does not end within the {body_len} bytes before the footer", handle.size);
         return Err(Error::malformed_at(path, "table block", handle.offset, detail));

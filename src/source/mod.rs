@@ -6,6 +6,7 @@ mod bundle;
 mod cache;
 mod checkpoint;
 mod concat;
+mod constants;
 mod driver;
 pub(crate) mod graph;
 mod hdf5;
@@ -33,10 +34,13 @@ pub(crate) mod saved_model;
 mod shards;
 mod stored;
 pub(crate) mod strings;
+mod tensor_proto;
 mod tf_data;
 mod tfds;
 mod tfrecord;
 mod together;
+mod v1;
+mod values;
 mod video;
 
 use std::fmt;
@@ -80,6 +84,8 @@ static FORMATS: &[&dyn Driver] = &[
     &keras::Keras,
     &npz::Npz,
     &safetensors::SafeTensors,
+    &tensor_proto::TensorProto,
+    &v1::V1Checkpoint,
     &raw_stream::RawStream,
     &video::Video,
     &tfrecord::TfRecord,
@@ -321,6 +327,10 @@ pub(crate) trait Container: fmt::Debug + Send + Sync {
     fn format(&self) -> &'static str;
     /// How many tensors there are. Where nobody says so, all of the source is read for it.
     fn len(&self) -> Result<usize>;
+    /// How many of the first tensors are meant where nobody names any.
+    fn default_selection(&self) -> Result<usize> {
+        self.len()
+    }
     /// What is known of tensor `index` without reading its data.
     fn info(&self, index: usize) -> Result<TensorInfo>;
     /// The tensor with exactly this name.
@@ -430,8 +440,8 @@ pub struct Source {
 
 impl Source {
     /// Opens what `path` names: a checkpoint prefix, its `.index` file, a directory with a `checkpoint` state file, a SavedModel
-    /// directory, a file of records or a pattern for several, a folder that tf.data wrote, a video. The format is found from the
-    /// content.
+    /// directory, a frozen graph, a serialized tensor, a file of records or a pattern for several, a folder that tf.data wrote, a video.
+    /// The format is found from the content.
     ///
     /// # Errors
     /// [`Error::NotFound`] says what is missing and what was found; [`Error::Unsupported`] names a format this version
@@ -554,7 +564,8 @@ impl Source {
         Error::NoSuchTensor { path: self.path.clone(), name: Name::new(name).to_string(), nearest }
     }
 
-    /// The tensors that `patterns` select, each once, in the order of the source; all of them for no pattern.
+    /// The tensors that `patterns` select, each once, in the order of the source; all of them for no pattern, but of a SavedModel with
+    /// variables only these.
     ///
     /// A pattern is a name, an alias, or a glob in which `*` matches any run of characters, `/` included. An exact
     /// name wins over a pattern.
@@ -563,7 +574,7 @@ impl Source {
     /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
     pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Vec<Tensor<'_>>> {
         if patterns.is_empty() {
-            return self.tensors().collect();
+            return (0..self.container.default_selection()?).map(|index| self.at(index)).collect();
         }
         let mut chosen = std::collections::BTreeSet::new();
         let mut globs = Vec::new();
@@ -613,6 +624,15 @@ impl Source {
     /// [`Error::Io`] when looking at `path` fails.
     pub fn needs_tensorflow(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<bool> {
         driver::needs_tensorflow(path.as_ref(), format, options)
+    }
+
+    /// Whether `names` are not those of tensors in a graph, but of what it computes: outputs of its nodes, such as `y:0`, for
+    /// [`ModelOptions::output`](crate::ModelOptions::output).
+    ///
+    /// # Errors
+    /// As [`needs_tensorflow`](Self::needs_tensorflow).
+    pub fn are_outputs(path: impl AsRef<Path>, format: Option<&str>, names: &[&[u8]]) -> Result<bool> {
+        driver::are_outputs(path.as_ref(), format, names)
     }
 
     /// What is odd about the files but does not stand in the way, one sentence each.

@@ -9,6 +9,7 @@ use super::shards::ShardSet;
 use super::{Ledger, ReadContext, Region, StoredRun, TensorReader};
 use crate::decode::ByteOrder;
 use crate::error::Result;
+use crate::format::bundle::Extent;
 use crate::spec::{TensorSpec, even_part, memory_len};
 
 /// Runs of at least this many bytes are read in place; shorter ones together, and then put where they belong.
@@ -27,6 +28,34 @@ impl PieceBox {
     /// The box that is the whole tensor.
     pub(crate) fn whole(shape: &[u64]) -> Self {
         Self { start: vec![0; shape.len()], shape: shape.to_vec() }
+    }
+
+    /// The box that a slice is of a tensor of `shape`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn of_extents(extents: &[Extent], shape: &[u64]) -> Result<Self, String> {
+        if extents.len() != shape.len() {
+            return Err(format!("a piece has {} axes, the tensor {}", extents.len(), shape.len()));
+        }
+        let mut extent = Self { start: Vec::with_capacity(shape.len()), shape: Vec::with_capacity(shape.len()) };
+        for (axis, (part, &dim)) in extents.iter().zip(shape).enumerate() {
+            let inside = match *part {
+                Extent { start: 0, length: None } => Some((0, dim)),
+                Extent { start, length: Some(length) } => u64::try_from(start)
+                    .ok()
+                    .zip(u64::try_from(length).ok())
+                    .filter(|&(start, length)| length > 0 && start.checked_add(length).is_some_and(|end| end <= dim)),
+                Extent { length: None, .. } => None,
+            };
+            let (start, length) = inside.ok_or_else(|| {
+                let length = part.length.map_or("all".to_owned(), |length| length.to_string());
+                format!("a piece starts at {} with length {length} on axis {axis}, which has length {dim}", part.start)
+            })?;
+            extent.start.push(start);
+            extent.shape.push(length);
+        }
+        Ok(extent)
     }
 
     pub(crate) fn elements(&self) -> u64 {
@@ -131,10 +160,19 @@ pub(crate) struct Piece {
     pub(crate) offset: u64,
 }
 
+/// Where pieces are read from.
+#[derive(Debug)]
+enum Parts<'a> {
+    /// As they are, from shards.
+    Shards(&'a ShardSet),
+    /// Each by a reader of its own, of which the shards of pieces are the numbers; with the number of its first region.
+    Readers(Vec<(Box<dyn TensorReader + 'a>, usize)>),
+}
+
 /// Reads a tensor from its pieces.
 #[derive(Debug)]
 pub(crate) struct PieceReader<'a> {
-    shards: &'a ShardSet,
+    parts: Parts<'a>,
     spec: TensorSpec,
     order: ByteOrder,
     /// In the order of their first elements.
@@ -157,6 +195,22 @@ struct Placed {
 impl<'a> PieceReader<'a> {
     /// A reader over `pieces`, which tile the tensor; `regions[i]` describes the bytes of `pieces[i]`.
     pub(crate) fn new(shards: &'a ShardSet, spec: TensorSpec, order: ByteOrder, pieces: Vec<Piece>, regions: Vec<Region>) -> Self {
+        Self::placed(Parts::Shards(shards), spec, order, pieces, regions)
+    }
+
+    /// A reader over boxes that tile the tensor, each with its own reader, which are little-endian.
+    pub(crate) fn of_readers(spec: TensorSpec, parts: Vec<(PieceBox, Box<dyn TensorReader + 'a>)>) -> Self {
+        let (mut pieces, mut readers, mut regions) = (Vec::new(), Vec::new(), Vec::new());
+        for (shard, (extent, reader)) in (0..).zip(parts) {
+            pieces.push(Piece { extent, shard, offset: 0 });
+            let first = regions.len();
+            regions.extend_from_slice(reader.regions());
+            readers.push((reader, first));
+        }
+        Self::placed(Parts::Readers(readers), spec, ByteOrder::Little, pieces, regions)
+    }
+
+    fn placed(parts: Parts<'a>, spec: TensorSpec, order: ByteOrder, pieces: Vec<Piece>, regions: Vec<Region>) -> Self {
         let shape = spec.shape();
         let mut placed: Vec<Placed> = pieces
             .into_iter()
@@ -178,7 +232,11 @@ impl<'a> PieceReader<'a> {
             let run = placed.piece.extent.run_elements(shape);
             run == placed.piece.extent.elements() || run * spec.itemsize() >= DIRECT_RUN_BYTES
         });
-        Self { shards, spec, order, pieces: placed, regions, in_place }
+        let fill = match &parts {
+            Parts::Shards(_) => true,
+            Parts::Readers(readers) => readers.iter().all(|(reader, _)| reader.fills_by_system_calls()),
+        };
+        Self { parts, spec, order, pieces: placed, regions, in_place: in_place && fill }
     }
 
     /// Where the parts of `elements` lie that are in pieces stored side by side.
@@ -192,13 +250,29 @@ impl<'a> PieceReader<'a> {
         })
     }
 
+    /// The reader of a piece, if pieces have some.
+    fn part(&self, shard: u32) -> Option<&(Box<dyn TensorReader + 'a>, usize)> {
+        match &self.parts {
+            Parts::Readers(readers) => readers.get(shard as usize),
+            Parts::Shards(_) => None,
+        }
+    }
+
     /// Reads elements `local` of a piece from storage into `buf`, chunk by chunk, each with its checksum.
-    fn read_piece(&self, placed: &Placed, local: u64, buf: &mut [u8], context: &ReadContext<'_>) -> Result<()> {
+    fn read_piece(&self, placed: &Placed, local: u64, buf: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let shards = match &self.parts {
+            Parts::Shards(shards) => shards,
+            Parts::Readers(readers) => {
+                let (reader, first) = &readers[placed.piece.shard as usize];
+                let elements = local..local + buf.len() as u64 / self.spec.itemsize();
+                return context.with_regions_from(*first, |context| reader.read(elements, buf, context));
+            }
+        };
         let mut at = local * self.spec.itemsize();
         let chunk = even_part(buf.len(), context.chunk_bytes());
         for chunk in buf.chunks_mut(chunk) {
             context.check_cancelled()?;
-            self.shards.read(placed.piece.shard, placed.piece.offset + at, chunk, context.calls)?;
+            shards.read(placed.piece.shard, placed.piece.offset + at, chunk, context.calls)?;
             context.record(placed.region, at, chunk);
             at += chunk.len() as u64;
         }
@@ -284,17 +358,37 @@ impl TensorReader for PieceReader<'_> {
         if !lies_side_by_side || !elements.contains(&element) {
             return Ok(None);
         }
-        let file = self.shards.open(placed.piece.shard)?.file;
+        let Parts::Shards(shards) = &self.parts else { return Ok(None) };
+        let file = shards.open(placed.piece.shard)?.file;
         let path = Arc::clone(&self.regions[placed.region].path);
         Ok(Some(StoredRun { elements, file, path, offset: placed.piece.offset, region: Some(placed.region) }))
     }
 
     fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        self.stored(elements).for_each(|(shard, range)| self.shards.fetch(shard, &range, context.calls));
+        let itemsize = self.spec.itemsize();
+        self.stored(elements).for_each(|(shard, range)| match &self.parts {
+            Parts::Shards(shards) => shards.fetch(shard, &range, context.calls),
+            Parts::Readers(_) => {
+                self.part(shard).iter().for_each(|(reader, _)| reader.fetch(range.start / itemsize..range.end / itemsize, context));
+            }
+        });
     }
 
     fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        self.stored(elements).for_each(|(shard, range)| self.shards.forget(shard, &range, context.calls));
+        let itemsize = self.spec.itemsize();
+        self.stored(elements).for_each(|(shard, range)| match &self.parts {
+            Parts::Shards(shards) => shards.forget(shard, &range, context.calls),
+            Parts::Readers(_) => {
+                self.part(shard).iter().for_each(|(reader, _)| reader.forget(range.start / itemsize..range.end / itemsize, context));
+            }
+        });
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        match &self.parts {
+            Parts::Shards(_) => Ok(()),
+            Parts::Readers(readers) => readers.iter().try_for_each(|(reader, _)| reader.check_unchanged()),
+        }
     }
 
     fn fills_by_system_calls(&self) -> bool {
@@ -304,7 +398,11 @@ impl TensorReader for PieceReader<'_> {
     fn heap_bytes(&self) -> u64 {
         let axes = 2 * self.spec.shape().len() * size_of::<u64>();
         let piece = size_of::<Placed>() + size_of::<Region>() + axes;
-        (self.pieces.len() * piece) as u64 + Ledger::heap_bytes(self.regions.len())
+        let readers = match &self.parts {
+            Parts::Shards(_) => 0,
+            Parts::Readers(readers) => readers.iter().map(|(reader, _)| reader.heap_bytes()).sum(),
+        };
+        readers + (self.pieces.len() * piece) as u64 + Ledger::heap_bytes(self.regions.len())
     }
 }
 

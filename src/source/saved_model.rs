@@ -1,14 +1,19 @@
-//! SavedModel directories: the variables are a bundle under `variables/`, graphs and signatures stand in `saved_model.pb`.
+//! SavedModel directories: the variables are a bundle under `variables/`, graphs with constants and signatures stand in
+//! `saved_model.pb`.
 
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use super::bundle::{self, Bundle};
+use super::constants::{Constants, Survey, WHAT as GRAPH};
 use super::driver::Driver;
 use super::graph::{Listing, check_graph};
 use super::outline::{Outer, OuterValue, Outline, read_range};
-use super::{Container, live};
+use super::strings::StoredStrings;
+use super::{Container, TensorInfo, TensorReader, live};
 use crate::budget::Limits;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
@@ -51,7 +56,7 @@ impl Driver for SavedModelDir {
         Ok(None)
     }
 
-    fn needs_tensorflow(&self, options: &Options) -> bool {
+    fn needs_tensorflow(&self, _: &Path, options: &Options) -> bool {
         options.model.wants_model()
     }
 
@@ -61,9 +66,17 @@ impl Driver for SavedModelDir {
         if options.model.wants_model() {
             return open_signature(model, variables.as_ref(), options);
         }
-        Ok(match variables {
-            Some(bundle) => Box::new(bundle.with_signatures(model.signatures())),
-            None => Box::new(Listing::of_model(self.name(), &model)?),
+        let mut survey = model.survey()?;
+        if let Some(bundle) = &variables {
+            survey.leave_out(|name| bundle.find(name).is_ok_and(|found| found.is_some()));
+        }
+        Ok(match (variables, survey.has_constants()) {
+            (Some(bundle), false) => Box::new(bundle.with_signatures(model.signatures())),
+            (None, false) => Box::new(Listing::of_model(self.name(), &model)?),
+            (variables, true) => {
+                let signatures = model.signatures().to_vec();
+                Box::new(Grouped { variables, constants: Constants::new(self.name(), &model.pb, survey, signatures)? })
+            }
         })
     }
 }
@@ -124,7 +137,7 @@ impl SavedModel {
         let mut graphs = Vec::new();
         while let Some(field) = outline.next_field()? {
             match field {
-                Outer { number: 1, value: OuterValue::Varint(version), offset } if version != 1 => {
+                Outer { number: 1, value: OuterValue::Varint(version), offset, .. } if version != 1 => {
                     return Err(outline.malformed(offset, format!("schema version is {version}, expected 1")));
                 }
                 Outer { number: 2, value: OuterValue::Bytes(range), .. } => graphs.push(MetaGraph::read(&file, &pb, range)?),
@@ -137,6 +150,28 @@ impl SavedModel {
         }
         let stamp = Stamp::of(&file).map_err(Error::io("look at", &pb))?;
         Ok(Self { dir: dir.to_owned(), pb, stamp, graphs })
+    }
+
+    /// The constants of its graph; those of its other graphs that are not in it have the tags of theirs in front.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
+    fn survey(&self) -> Result<Survey> {
+        let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
+        let look = |graph: &MetaGraph| -> Result<Survey> {
+            let mut survey = Survey::default();
+            for range in &graph.graphs {
+                survey.graph(&mut Outline::new(&file, &self.pb, GRAPH, range.clone()))?;
+            }
+            Ok(survey)
+        };
+        let own = self.graph();
+        let mut survey = look(own)?;
+        for other in self.graphs.iter().filter(|graph| !std::ptr::eq(*graph, own)) {
+            survey.add_others(look(other)?, other.tags.join(",").as_bytes());
+        }
+        self.stamp.check(&file, &self.pb)?;
+        Ok(survey)
     }
 
     /// The prefix of its variables, if it has any.
@@ -207,7 +242,7 @@ impl SavedModel {
         let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
         let mut claimed = 0u64;
         for range in &self.graph().graphs {
-            check_graph(&mut Outline::new(&file, &self.pb, "graph", range.clone()), most, &mut claimed, |_, _| ())?;
+            check_graph(&mut Outline::new(&file, &self.pb, GRAPH, range.clone()), most, &mut claimed, |_, _| ())?;
         }
         Ok(())
     }
@@ -261,5 +296,101 @@ impl MetaGraph {
         graph.startup.init = graph.startup.init.or(main_op).or(legacy);
         graph.signatures.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(graph)
+    }
+}
+
+/// Variables, if there are any, and constants behind them.
+#[derive(Debug)]
+struct Grouped {
+    variables: Option<Bundle>,
+    constants: Constants,
+}
+
+/// A tensor of one of both.
+type Part<'a> = (&'a dyn Container, usize);
+
+impl Grouped {
+    /// How many of the first tensors are variables.
+    fn variables(&self) -> Result<usize> {
+        self.variables.as_ref().map_or(Ok(0), Container::len)
+    }
+
+    fn part(&self, index: usize) -> Result<Part<'_>> {
+        let variables = self.variables()?;
+        Ok(match &self.variables {
+            Some(bundle) if index < variables => (bundle, index),
+            _ => (&self.constants, index - variables),
+        })
+    }
+}
+
+impl Container for Grouped {
+    fn format(&self) -> &'static str {
+        self.constants.format()
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(self.variables()? + self.constants.len()?)
+    }
+
+    fn default_selection(&self) -> Result<usize> {
+        match self.variables()? {
+            0 => self.len(),
+            variables => Ok(variables),
+        }
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        let (part, at) = self.part(index)?;
+        let info = part.info(at)?;
+        Ok(TensorInfo { group: info.group.or(Some("variables")), ..info })
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        match self.variables.as_ref().map(|bundle| bundle.find(name)).transpose()?.flatten() {
+            Some(index) => Ok(Some(index)),
+            None => Ok(self.constants.find(name)?.zip(Some(self.variables()?)).map(|(at, variables)| variables + at)),
+        }
+    }
+
+    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
+        self.variables.as_ref()?.find_alias(alias)
+    }
+
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        let (part, at) = self.part(index)?;
+        part.reader(at)
+    }
+
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
+        let (part, at) = self.part(index)?;
+        part.strings(at)
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.variables.as_ref().map_or(0, Container::heap_bytes) + self.constants.heap_bytes()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        [self.constants.files(), self.variables.as_ref().map(Container::files).unwrap_or_default()].concat()
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let mut facts = self.variables.as_ref().map(Container::facts).unwrap_or_default();
+        facts.extend(self.constants.facts());
+        facts
+    }
+
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
+        let (part, at) = self.part(index)?;
+        part.tensor_facts(at)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        [self.variables.as_ref().map(Container::warnings).unwrap_or_default(), self.constants.warnings()].concat()
+    }
+
+    fn signatures(&self) -> &[Signature] {
+        self.constants.signatures()
     }
 }

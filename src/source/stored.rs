@@ -137,8 +137,6 @@ pub(crate) enum Check {
     OddBools,
     /// Zeros and ones.
     Bools,
-    /// Only these bits of every byte count; the others are cut off.
-    LowBits(u8),
 }
 
 impl Check {
@@ -146,8 +144,6 @@ impl Check {
     pub(crate) fn of_tensor_content(dtype: Dtype) -> Self {
         match dtype {
             Dtype::Bool => Self::Bools,
-            Dtype::Int4 | Dtype::UInt4 => Self::LowBits(0x0f),
-            Dtype::Int2 | Dtype::UInt2 => Self::LowBits(0x03),
             _ => Self::Nothing,
         }
     }
@@ -235,7 +231,6 @@ impl TensorReader for StoredArray {
                         return Err(Error::malformed_at(self.file.path(), "tensor data", at + odd as u64, detail));
                     }
                 }
-                Check::LowBits(bits) => chunk.iter_mut().for_each(|byte| *byte &= bits),
             }
             at += chunk.len() as u64;
         }
@@ -251,9 +246,6 @@ impl TensorReader for StoredArray {
     }
 
     fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {
-        if matches!(self.check, Check::LowBits(_)) {
-            return Ok(None);
-        }
         let (file, path) = (Arc::clone(&self.file.opened()?.file), Arc::clone(self.file.path()));
         let region = (!self.regions.is_empty()).then_some(0);
         Ok(Some(StoredRun { elements: 0..self.spec.elements(), file, path, offset: self.offset, region }))
@@ -272,6 +264,6 @@ impl TensorReader for StoredArray {
     }
 
     fn fills_by_system_calls(&self) -> bool {
-        matches!(self.check, Check::Nothing | Check::OddBools)
+        self.check != Check::Bools
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mmconvert::{Dtype, Error, Source};
+use mmconvert::{Dtype, Error, ModelOptions, Options, Source};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -91,7 +91,9 @@ fn open(bytes: &[u8]) -> Result<Source, Error> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("graph.pb");
     std::fs::write(&path, bytes).unwrap();
-    Source::open_as(path, Some("graph-def"))
+    // It is to be computed, whatever it is.
+    let wanted = Options::new().model(ModelOptions::new().output("c:0"));
+    Source::open_with(path, Some("graph-def"), &wanted)
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod graphs;
 mod hostile;
 mod laws;
 mod methods;
+mod protos;
 mod records;
 mod sources;
 mod support;

@@ -97,9 +97,13 @@ fn other_forms_of_saved_models_are_named() {
     fs::write(dir.path().join("saved_model.pb"), [0x08, 0x01, 0x12, 0x00]).unwrap();
     let text = message(dir.path());
     assert!(text.contains("variables.index"), "{text}");
-    for (bytes, why) in
-        [(&[0x08, 0x02][..], "schema version is 2"), (&[0x12, 0x05, 1], "are left"), (&[], "no graph"), (&[0x0b], "wire type")]
-    {
+    for (bytes, why) in [
+        (&[0x08, 0x02][..], "schema version is 2"),
+        (&[0x12, 0x05, 1], "are left"),
+        (&[], "no graph"),
+        (&[0x0b], "not closed"),
+        (&[0x0f], "wire type"),
+    ] {
         fs::write(dir.path().join("saved_model.pb"), bytes).unwrap();
         assert!(message(dir.path()).contains(why), "{}", message(dir.path()));
     }

@@ -1,5 +1,6 @@
 //! One function a command.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -134,8 +135,9 @@ fn model(args: &Model, source: (&Path, Option<&str>), names: &[OsString], scratc
     }
     let with = |model: ModelOptions, names: &[OsString]| names.iter().fold(model, |model, name| model.output(name.to_string_lossy()));
     model = with(model, &args.outputs);
-    // Names alone make nobody run a model: those of variables are meant.
-    let is_computed = Source::needs_tensorflow(source.0, source.1, &Options::new().model(model.clone()))?;
+    // Names alone make nobody run anything, as long as they are those of variables or constants.
+    let is_computed = Source::needs_tensorflow(source.0, source.1, &Options::new().model(model.clone()))?
+        || Source::are_outputs(source.0, source.1, &bytes(names))?;
     Ok(if is_computed { with(model, names) } else { model })
 }
 
@@ -256,11 +258,19 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
         const MEASURED: usize = 1000;
         const WIDEST: usize = 64;
         let mut width = 0;
+        let groups = tensors().map(|tensor| Ok(tensor?.info().group)).collect::<Result<BTreeSet<_>>>()?;
+        let has_groups = groups.len() > 1;
         for tensor in tensors().take(MEASURED) {
             width = width.max(tensor?.info().name.to_string().chars().count()).min(WIDEST);
         }
+        let mut group = None;
         for tensor in tensors() {
-            out.line(render::tensor_line(tensor?.info(), width))?;
+            let tensor = tensor?;
+            if tensor.info().group != group && has_groups {
+                group = tensor.info().group;
+                out.line(render::group_line(group))?;
+            }
+            out.line(render::tensor_line(tensor.info(), width))?;
         }
         if args.names.is_empty() {
             for signature in source.signatures() {
@@ -640,8 +650,7 @@ fn pairs<'a>(args: &Verify, source: &'a Source, packed: Option<&'a Source>) -> R
 /// The only tensor of a source that can be converted.
 fn only_tensor<'a>(source: &'a Source, output: &Path) -> Result<Tensor<'a>> {
     let mut found = None;
-    for tensor in source.tensors() {
-        let tensor = tensor?;
+    for tensor in source.select::<&[u8]>(&[])? {
         if tensor.info().unsupported.is_none() && found.replace(tensor).is_some() {
             let detail = format!(
                 "{} holds {} tensors: name the one that {} was made from",

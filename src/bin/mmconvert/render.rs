@@ -86,6 +86,9 @@ pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
         "convertible": info.unsupported.is_none(),
         "reason": info.unsupported,
     });
+    if let Some(group) = info.group {
+        listed["group"] = json!(group);
+    }
     if let Some(feature) = &info.feature {
         listed["kind"] = json!(feature.kind);
         listed["lengths"] = json!(feature.lengths);
@@ -124,6 +127,11 @@ fn shape_text(info: &TensorInfo) -> String {
         true if info.unknown_axes.is_empty() => ShapeText(info.shape()).to_string(),
         true => axes_text(&info.axes()),
     }
+}
+
+/// The line of `ls` in front of the tensors of a group. It has one word only, unlike those of tensors.
+pub(crate) fn group_line(group: Option<&str>) -> String {
+    format!("{}:", group.unwrap_or("others"))
 }
 
 /// One line of `ls`.

@@ -67,6 +67,12 @@ impl StoredStrings<'static> {
         collect: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
     ) -> Result<Self> {
         let (mut lengths, mut data, mut checksum) = (Vec::new(), Vec::new(), LengthsCrc::new(false));
+        // Each takes a byte at least.
+        let count: u64 = shape.iter().product();
+        if count > MOST_HELD {
+            let what = format!("memory for the strings of {name} in {}", path.display());
+            return Err(Error::Limit { what, asked: count, allowed: Some(MOST_HELD) });
+        }
         collect(&mut |string| {
             if (lengths.len() + data.len() + string.len()) as u64 > MOST_HELD {
                 let what = format!("memory for the strings of {name} in {}", path.display());
@@ -77,9 +83,11 @@ impl StoredStrings<'static> {
             data.extend_from_slice(string);
             Ok(())
         })?;
-        lengths.extend(crc::mask(checksum.finish()).to_le_bytes());
+        let sum = checksum.finish();
+        let stored = crc::mask(sum).to_le_bytes();
+        let checksum = Checksum::Crc32c(crc::append(crc::append(sum, &stored), &data));
+        lengths.extend(stored);
         lengths.append(&mut data);
-        let checksum = Checksum::Crc32c(crc::crc32c(&lengths));
         let region = Region { path: Arc::clone(path), offset: 0, nbytes: lengths.len() as u64, checksum };
         let bytes = StringBytes::Held(lengths.into());
         Ok(Self { bytes, big_endian: false, name: name.to_string(), shape: shape.to_vec(), region })

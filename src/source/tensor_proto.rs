@@ -1,0 +1,171 @@
+//! A file with one serialized `TensorProto`: what `tf.io.serialize_tensor` gives.
+
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::driver::Driver;
+use super::outline::{OuterValue, Outline};
+use super::stored::StoredFile;
+use super::strings::StoredStrings;
+use super::values::{Medium, Proto, Rule};
+use super::{Container, Name, TensorInfo, TensorReader};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::tensor_proto::{CONTENT, TYPED, WHAT};
+use crate::options::Options;
+use crate::paths::is_file;
+use crate::spec::{MAX_NDIM, TensorSpec};
+
+/// A serialized tensor.
+pub(crate) struct TensorProto;
+
+impl Driver for TensorProto {
+    fn name(&self) -> &'static str {
+        "tensor-proto"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if !is_file(path)? {
+            return Ok(None);
+        }
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let mut outline = Outline::of_file(&file, path, WHAT)?;
+        // What cannot be read is told by whoever reads it.
+        Ok(is_likely(&mut outline).unwrap_or(false).then(|| path.to_owned()))
+    }
+
+    fn takes_any_file(&self) -> bool {
+        true
+    }
+
+    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path)?;
+        let len = file.len();
+        let medium = Medium::File(file);
+        let proto = Proto::look_at(&medium, &(0..len), None)?;
+        let name = path.file_stem().unwrap_or(path.as_os_str());
+        Ok(Box::new(Single { name: Name::new(name.as_bytes()), medium, proto }))
+    }
+}
+
+/// Whether a message starts with the dtype and the shape of a tensor, and has no fields that tensors do not have. What is broken behind
+/// these is a broken tensor.
+fn is_likely(outline: &mut Outline<'_>) -> Result<bool> {
+    match outline.next_field()?.map(|field| (field.number, field.value)) {
+        Some((1, OuterValue::Varint(code))) if Dtype::from_code(code).is_some() => {}
+        _ => return Ok(false),
+    }
+    let Some((2, OuterValue::Bytes(shape))) = outline.next_field()?.map(|field| (field.number, field.value)) else { return Ok(false) };
+    if !outline.within(&shape, is_shape)? {
+        return Ok(false);
+    }
+    while let Ok(Some(field)) = outline.next_field() {
+        let is_known = u32::try_from(field.number).is_ok_and(|number| (1..=CONTENT).contains(&number) || TYPED.contains(&number));
+        if !is_known {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a message is a `TensorShapeProto`: axes, each a number that may have a name.
+fn is_shape(outline: &mut Outline<'_>) -> Result<bool> {
+    while let Some(field) = outline.next_field()? {
+        let is_axis = match field.value {
+            OuterValue::Bytes(axis) if field.number == 2 => outline.within(&axis, |axis| {
+                while let Some(part) = axis.next_field()? {
+                    if !matches!((part.number, part.value), (1, OuterValue::Varint(_)) | (2, OuterValue::Bytes(_))) {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            })?,
+            OuterValue::Varint(_) => field.number == 3,
+            _ => false,
+        };
+        if !is_axis {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Why no array can hold a tensor like that, if none can.
+pub(super) fn unsupported(spec: &TensorSpec) -> Option<String> {
+    if spec.dtype() != Dtype::String && spec.dtype().descr().is_none() {
+        Some(format!("dtype {} has no fixed-size elements", spec.dtype()))
+    } else if spec.shape().len() > MAX_NDIM {
+        Some(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", spec.shape().len()))
+    } else {
+        None
+    }
+}
+
+/// Where a message lies and how it has its values.
+pub(super) fn proto_facts(proto: &Proto) -> Map<String, Value> {
+    let mut facts = Map::new();
+    facts.insert("encoding".into(), json!(proto.encoding()));
+    let place = proto.in_place().unwrap_or(proto.range());
+    facts.insert("offset".into(), json!(place.start));
+    facts.insert("stored_bytes".into(), json!(place.end - place.start));
+    facts
+}
+
+/// The tensor of a file.
+#[derive(Debug)]
+struct Single {
+    name: Name,
+    medium: Medium,
+    proto: Proto,
+}
+
+impl Container for Single {
+    fn format(&self) -> &'static str {
+        TensorProto.name()
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(1)
+    }
+
+    fn info(&self, _: usize) -> Result<TensorInfo> {
+        let spec = self.proto.spec.clone();
+        Ok(TensorInfo { unsupported: unsupported(&spec), ..TensorInfo::new(self.name.clone(), spec) })
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        Ok((name == self.name.as_bytes()).then_some(0))
+    }
+
+    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
+        (self.medium.path().file_name().map(OsStrExt::as_bytes) == Some(alias)).then_some(0)
+    }
+
+    fn reader(&self, _: usize) -> Result<Box<dyn TensorReader + '_>> {
+        Ok(self.proto.reader(&self.medium, Rule::Repeat)?)
+    }
+
+    fn strings(&self, _: usize) -> Result<StoredStrings<'_>> {
+        self.proto.strings(&self.medium, &self.name, Rule::Repeat)
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.name.as_bytes().len()) as u64
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![Arc::clone(self.medium.path()).to_path_buf()]
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        Map::new()
+    }
+
+    fn tensor_facts(&self, _: usize) -> Result<Map<String, Value>> {
+        Ok(proto_facts(&self.proto))
+    }
+}

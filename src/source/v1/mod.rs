@@ -1,0 +1,406 @@
+//! Checkpoints of TensorFlow's first version: one table, or several, with names, shapes and values.
+//!
+//! The table of contents is read when one is opened; values are found in the tables and read where they lie, unless they are varints
+//! or in a block that has to be unpacked. Source: `tensorflow/core/util/tensor_slice_reader.cc`.
+
+mod slices;
+mod table;
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::bundle::extents_text;
+use super::checkpoint::{Newest, names_in, newest, to_path};
+use super::driver::Driver;
+use super::outline::Outline;
+use super::pieces::{PieceBox, PieceReader, Tiling};
+use super::strings::StoredStrings;
+use super::tensor_proto::unsupported;
+use super::values::{Medium, Proto, Rule};
+use super::{Container, Name, TensorInfo, TensorReader};
+use crate::budget::Limits;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::bundle::Extent;
+use crate::format::ordered_code::piece_key;
+use crate::options::Options;
+use crate::paths::{Found, is_file, look_at, parent_of};
+use crate::spec::TensorSpec;
+
+use table::{Contents, Table};
+
+/// A checkpoint of the first version.
+pub(crate) struct V1Checkpoint;
+
+impl Driver for V1Checkpoint {
+    fn name(&self) -> &'static str {
+        "v1-checkpoint"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if look_at(path)? == Found::Directory {
+            let state = path.join("checkpoint");
+            if !is_file(&state)? {
+                return Ok(None);
+            }
+            return Ok(match newest(path, &state)? {
+                Newest::V1(path) => Some(path),
+                Newest::Bundle(_) => None,
+            });
+        }
+        Ok(files(path)?.map(|_| path.to_owned()))
+    }
+
+    fn reads_patterns(&self) -> bool {
+        true
+    }
+
+    fn takes_any_file(&self) -> bool {
+        true
+    }
+
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let files = files(path)?.unwrap_or_else(|| vec![path.to_owned()]);
+        Ok(Box::new(Checkpoint::open(&files, options)?))
+    }
+}
+
+/// The number of files in the name of one of several, or in a pattern for them: 4 of `P-00001-of-00004` and `P-?????-of-00004`; and `P`.
+fn shard_of(name: &[u8]) -> Option<(&[u8], usize)> {
+    const OF: &[u8] = b"-of-";
+    const DIGITS: usize = 5;
+    let (front, count) = name.split_at(name.len().checked_sub(DIGITS)?);
+    let front = front.strip_suffix(OF)?;
+    let (prefix, number) = front.split_at(front.len().checked_sub(DIGITS + 1)?);
+    let number = number.strip_prefix(b"-")?;
+    let is_number = number.iter().all(u8::is_ascii_digit) || number == b"?????";
+    let count = std::str::from_utf8(count).ok().filter(|_| is_number)?.parse().ok()?;
+    Some((prefix, count))
+}
+
+/// The files of the checkpoint that `path` names: one, or all of which it is one, or that it is the prefix of or a pattern for.
+///
+/// # Errors
+/// [`Error::NotFound`] if some are missing, [`Error::Io`].
+pub(super) fn files(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let (dir, name) = (parent_of(path), path.file_name().unwrap_or_default().as_bytes());
+    let (prefix, count) = match (look_at(path)?, shard_of(name)) {
+        (Found::File, shard) => {
+            if !table::ends_like_one(path)? {
+                return Ok(None);
+            }
+            let Some(shard) = shard else { return Ok(Some(vec![path.to_owned()])) };
+            shard
+        }
+        (Found::Nothing, Some(shard)) => shard,
+        (Found::Nothing, None) => {
+            let names = names_in(dir);
+            let found = names.iter().find_map(|other| shard_of(other.as_bytes()).filter(|(prefix, _)| *prefix == name));
+            let Some((_, count)) = found else { return Ok(None) };
+            (name, count)
+        }
+        _ => return Ok(None),
+    };
+    // No more than there are in the directory are named.
+    let there = names_in(dir).iter().filter(|other| shard_of(other.as_bytes()) == Some((prefix, count))).count();
+    let shard = |number: usize| dir.join(to_path(&[prefix, format!("-{number:05}-of-{count:05}").as_bytes()].concat()));
+    let first = shard(0);
+    if there == 0 || (is_file(&first)? && !table::ends_like_one(&first)?) {
+        return Ok(None);
+    }
+    if let Some(missing) = (0..count).map(shard).find(|path| !path.is_file()) {
+        let detail = format!("{} is missing, {there} of {count} files are there", missing.display());
+        return Err(Error::NotFound { what: "shard", detail });
+    }
+    Ok(Some((0..count).map(shard).collect()))
+}
+
+/// A slice of a tensor, and the table that it is in.
+#[derive(Debug)]
+struct Slice {
+    table: usize,
+    extents: Vec<Extent>,
+}
+
+/// A tensor of the table of contents.
+#[derive(Debug)]
+struct Entry {
+    name: Name,
+    spec: TensorSpec,
+    slices: Vec<Slice>,
+}
+
+/// What was found of a slice.
+struct Located<'a> {
+    table: &'a Table,
+    block: usize,
+    medium: Medium,
+    proto: Proto,
+}
+
+#[derive(Debug)]
+struct Checkpoint {
+    tables: Vec<Table>,
+    /// By name.
+    entries: Vec<Entry>,
+    held: u64,
+}
+
+impl Checkpoint {
+    fn open(files: &[PathBuf], options: &Options) -> Result<Self> {
+        let mut tables = Vec::with_capacity(files.len());
+        let mut entries: BTreeMap<Vec<u8>, (TensorSpec, Vec<Slice>)> = BTreeMap::new();
+        let (mut held, most) = (0u64, Limits::default().index_bytes);
+        for path in files {
+            let table = Table::open(path, options.verify)?;
+            let number = tables.len();
+            let Some((block, (medium, range))) = table.find(b"")? else {
+                let detail = "there is no table of contents: the first key is not empty";
+                return Err(Error::malformed(path, slices::WHAT, detail));
+            };
+            table.check(block)?;
+            let is_there = medium.with(|file| {
+                let mut outline = Outline::new(file, path, slices::WHAT, range.clone());
+                slices::table_of_contents(&mut outline, |listed| {
+                    let axes: usize = listed.slices.iter().map(Vec::len).sum();
+                    held += (listed.name.len() + 8 * listed.spec.shape().len() + size_of::<Entry>()) as u64;
+                    held += (listed.slices.len() * size_of::<Slice>() + axes * size_of::<Extent>()) as u64;
+                    if held > most {
+                        let what = format!("memory for the names in {}", path.display());
+                        return Err(Error::Limit { what, asked: held, allowed: Some(most) });
+                    }
+                    let slices = listed.slices.into_iter().map(|extents| Slice { table: number, extents });
+                    match entries.get_mut(&listed.name) {
+                        None => {
+                            entries.insert(listed.name, (listed.spec, slices.collect()));
+                        }
+                        Some((spec, known)) if *spec == listed.spec => known.extend(slices),
+                        Some((spec, _)) => {
+                            let detail = format!("{:?} is {}, and {spec} before", Name::new(listed.name).to_string(), listed.spec);
+                            return Err(Error::malformed(path, slices::WHAT, detail));
+                        }
+                    }
+                    Ok(())
+                })
+            })?;
+            if !is_there {
+                let at = range.start;
+                let detail = "the first record has no table of contents; this may be the index of a V2 checkpoint: name its prefix";
+                return Err(Error::malformed_at(path, slices::WHAT, at, detail));
+            }
+            tables.push(table);
+        }
+        let entries = entries.into_iter().map(|(name, (spec, slices))| Entry { name: Name::new(name), spec, slices }).collect();
+        Ok(Self { tables, entries, held })
+    }
+
+    fn malformed(&self, entry: &Entry, slice: Option<&Slice>, detail: impl Into<String>) -> Error {
+        let table = slice.map_or(0, |slice| slice.table);
+        Error::malformed(self.tables[table].path(), format!("slices of {:?}", entry.name.to_string()), detail)
+    }
+
+    /// The boxes of a tensor's slices, which have to tile it.
+    fn boxes(&self, entry: &Entry) -> Result<Vec<PieceBox>> {
+        let shape = entry.spec.shape();
+        let mut tiling = Tiling::default();
+        let mut boxes = Vec::with_capacity(entry.slices.len());
+        for slice in &entry.slices {
+            let extent = PieceBox::of_extents(&slice.extents, shape).map_err(|detail| self.malformed(entry, Some(slice), detail))?;
+            tiling.add(&extent);
+            boxes.push(extent);
+        }
+        if boxes.is_empty() || !tiling.is_exact(shape) {
+            let detail =
+                format!("{} slices do not cover the {} elements of {} exactly once", boxes.len(), entry.spec.elements(), entry.spec);
+            return Err(self.malformed(entry, entry.slices.first(), detail));
+        }
+        Ok(boxes)
+    }
+
+    /// Finds the values of a slice, which is the box `extent`.
+    fn look(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<Located<'_>> {
+        let table = &self.tables[slice.table];
+        let key = piece_key(entry.name.as_bytes(), &slice.extents);
+        let Some((block, (medium, record))): Option<(usize, Contents)> = table.find(&key)? else {
+            let detail = format!("{} is listed but has no record: there is no key {}", extents_text(extent), Name::new(key));
+            return Err(self.malformed(entry, Some(slice), detail));
+        };
+        let spec =
+            TensorSpec::new(entry.spec.dtype(), extent.shape.clone()).map_err(|detail| self.malformed(entry, Some(slice), detail))?;
+        let values = medium.with(|file| {
+            let mut outline = Outline::new(file, medium.path(), slices::WHAT, record);
+            slices::values(&mut outline, entry.name.as_bytes(), &slice.extents)
+        })?;
+        let proto = Proto::look_at(&medium, &values, Some(spec))?;
+        Ok(Located { table, block, medium, proto })
+    }
+
+    fn slice_reader(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<Box<dyn TensorReader>> {
+        let Located { table, block, medium, proto } = self.look(entry, slice, extent)?;
+        if proto.in_place().is_none() {
+            // Values are gone over once: what they are in is right before.
+            table.check(block)?;
+        }
+        proto.reader_in(&medium, Rule::Exact, |payload| table.region(block, payload))
+    }
+}
+
+impl Container for Checkpoint {
+    fn format(&self) -> &'static str {
+        V1Checkpoint.name()
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(self.entries.len())
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        let Entry { name, spec, slices } = &self.entries[index];
+        let unsupported = if spec.dtype() == Dtype::String && slices.len() > 1 {
+            Some("its strings are stored in slices".to_owned())
+        } else {
+            unsupported(spec)
+        };
+        Ok(TensorInfo { unsupported, ..TensorInfo::new(name.clone(), spec.clone()) })
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        Ok(self.entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name)).ok())
+    }
+
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        let entry = &self.entries[index];
+        let boxes = self.boxes(entry)?;
+        if let ([extent], [slice]) = (&boxes[..], &entry.slices[..]) {
+            return Ok(self.slice_reader(entry, slice, extent)?);
+        }
+        let mut parts: Vec<(PieceBox, Box<dyn TensorReader>)> = Vec::with_capacity(boxes.len());
+        for (extent, slice) in boxes.into_iter().zip(&entry.slices) {
+            let reader = self.slice_reader(entry, slice, &extent)?;
+            parts.push((extent, reader));
+        }
+        Ok(Box::new(PieceReader::of_readers(entry.spec.clone(), parts)))
+    }
+
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
+        let entry = &self.entries[index];
+        let boxes = self.boxes(entry)?;
+        let ([extent], [slice]) = (&boxes[..], &entry.slices[..]) else {
+            return Err(self.malformed(entry, None, "its strings are stored in slices"));
+        };
+        let Located { table, block, medium, proto } = self.look(entry, slice, extent)?;
+        table.check(block)?;
+        proto.strings(&medium, &entry.name, Rule::Exact)
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.held + self.tables.iter().map(Table::heap_bytes).sum::<u64>()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.tables.iter().map(|table| table.path().to_owned()).collect()
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let mut facts = Map::new();
+        let files: Vec<Value> =
+            self.tables.iter().map(|table| json!({"path": table.path().to_string_lossy(), "bytes": table.file.len()})).collect();
+        facts.insert("num_shards".into(), json!(files.len()));
+        facts.insert("shards".into(), json!(files));
+        facts.insert("blocks".into(), json!(self.tables.iter().map(Table::blocks).sum::<usize>()));
+        facts.insert("snappy_blocks".into(), json!(self.tables.iter().map(Table::snappy_blocks).sum::<usize>()));
+        facts.insert("checksums".into(), json!("crc32c"));
+        facts
+    }
+
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
+        let entry = &self.entries[index];
+        let mut listed = Vec::new();
+        for (slice, extent) in entry.slices.iter().zip(self.boxes(entry)?) {
+            let Located { table, proto, .. } = self.look(entry, slice, &extent)?;
+            let mut facts = super::tensor_proto::proto_facts(&proto);
+            facts.insert("start".into(), json!(extent.start));
+            facts.insert("shape".into(), json!(extent.shape));
+            facts.insert("path".into(), json!(table.path().to_string_lossy()));
+            listed.push(Value::Object(facts));
+        }
+        Ok(Map::from_iter([("pieces".to_owned(), json!(listed))]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::CancelToken;
+    use crate::os::Calls;
+    use crate::source::{Ledger, ReadContext};
+    use crate::spec::memory_len;
+
+    fn data(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/protos/v1").join(name)
+    }
+
+    /// The bytes of all tensors, checked as a conversion checks them; those of strings in our form.
+    fn read_all(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+        let checkpoint = Checkpoint::open(&[path.to_owned()], &Options::default())?;
+        let cancel = CancelToken::new();
+        let mut all = Vec::new();
+        for index in 0..checkpoint.len()? {
+            let info = checkpoint.info(index)?;
+            let bytes = if info.spec.dtype() == Dtype::String {
+                format!("{:?}", checkpoint.strings(index)?.bytes).into_bytes()
+            } else {
+                let reader = checkpoint.reader(index)?;
+                let ledger = Ledger::new(reader.regions());
+                let mut out = vec![0; memory_len(info.spec.nbytes())];
+                reader.read(0..info.spec.elements(), &mut out, &mut ReadContext::new(64, Some(&ledger), &cancel, Calls::Native))?;
+                ledger.verify()?;
+                reader.check_unchanged()?;
+                out
+            };
+            all.push((format!("{} {}", info.name, info.spec), bytes));
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn a_changed_byte_is_found_or_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, step) in [("partitioned.ckpt", 1), ("dtypes.ckpt", 997)] {
+            let path = dir.path().join(name);
+            let bytes = std::fs::read(data(name)).unwrap();
+            let wanted = read_all(&data(name)).unwrap();
+            for at in (0..bytes.len()).step_by(step) {
+                let mut bad = bytes.clone();
+                bad[at] ^= 1 << (at % 8);
+                std::fs::write(&path, &bad).unwrap();
+                if let Ok(found) = read_all(&path) {
+                    assert!(found == wanted, "byte {at} of {name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_shards_lead_to_their_prefix() {
+        assert_eq!(shard_of(b"m.ckpt-1-00002-of-00004"), Some((&b"m.ckpt-1"[..], 4)));
+        assert_eq!(shard_of(b"m-?????-of-00012"), Some((&b"m"[..], 12)));
+        for name in [&b"m"[..], b"m-00001", b"m-0000x-of-00004", b"-of-00004", b"m.data-00000-of-000001"] {
+            assert_eq!(shard_of(name), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_of_this_kind_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/generated/dtypes.index");
+        let error = V1Checkpoint.open(&index, &Options::default()).unwrap_err().to_string();
+        assert!(error.contains("V2"), "{error}");
+        let missing = dir.path().join("s-00000-of-00002");
+        std::fs::copy(data("dtypes.ckpt"), &missing).unwrap();
+        assert!(matches!(files(&missing), Err(Error::NotFound { .. })));
+    }
+}

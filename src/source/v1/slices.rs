@@ -1,0 +1,114 @@
+//! The messages in a V1 checkpoint: a table of contents, and a record for each slice.
+//!
+//! Source: `tensorflow/core/util/saved_tensor_slice.proto`, `tensor_slice_reader.cc`.
+
+use std::ops::Range;
+
+use crate::dtype::Dtype;
+use crate::error::{ParseError, Result};
+use crate::format::bundle::{Extent, parse_shape, parse_slice, parse_version};
+use crate::format::proto::Fields;
+use crate::source::outline::{OuterValue, Outline};
+use crate::spec::{TensorSpec, memory_len};
+
+pub(super) const WHAT: &str = "saved tensor slices";
+/// A name, a shape or a slice.
+const MOST_SMALL: u64 = 64 << 10;
+
+/// A tensor as the table of contents lists it.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) name: Vec<u8>,
+    pub(super) spec: TensorSpec,
+    pub(super) slices: Vec<Vec<Extent>>,
+}
+
+/// Hands out the tensors of the table of contents in the record that `outline` is in front of; `false` if there is none.
+///
+/// # Errors
+/// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io), those of `each`.
+pub(super) fn table_of_contents(outline: &mut Outline<'_>, mut each: impl FnMut(Listed) -> Result<()>) -> Result<bool> {
+    let mut is_there = false;
+    while let Some(field) = outline.next_field()? {
+        let (1, OuterValue::Bytes(meta)) = (field.number, &field.value) else { continue };
+        is_there = true;
+        outline.within(meta, |meta| {
+            while let Some(part) = meta.next_field()? {
+                match (part.number, &part.value) {
+                    (1, OuterValue::Bytes(tensor)) => each(meta.within(tensor, listed)?)?,
+                    (2, OuterValue::Bytes(version)) => {
+                        small(meta, version, parse_version)?;
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(is_there)
+}
+
+/// Reads a small message and parses it.
+fn small<T>(outline: &mut Outline<'_>, at: &Range<u64>, parse: impl FnOnce(Fields<'_>) -> Result<T, ParseError>) -> Result<T> {
+    let path = outline.path();
+    let bytes = outline.read(at, MOST_SMALL)?;
+    parse(Fields::new(&bytes, memory_len(at.start), WHAT)).map_err(|error| error.in_file(path))
+}
+
+/// Reads a `SavedSliceMeta`.
+fn listed(outline: &mut Outline<'_>) -> Result<Listed> {
+    let start = outline.rest().start;
+    let (mut name, mut shape, mut code, mut slices) = (Vec::new(), Vec::new(), 0, Vec::new());
+    while let Some(field) = outline.next_field()? {
+        match (field.number, &field.value) {
+            (1, OuterValue::Bytes(at)) => name = outline.read(at, MOST_SMALL)?,
+            (2, OuterValue::Bytes(at)) => small(outline, at, |fields| parse_shape(fields, &mut shape))?,
+            (3, OuterValue::Varint(value)) => code = *value,
+            (4, OuterValue::Bytes(at)) => slices.push(small(outline, at, parse_slice)?),
+            (1..=4, _) => return Err(outline.malformed(field.offset, format!("field {} has another wire type", field.number))),
+            _ => {}
+        }
+    }
+    let dtype = Dtype::from_code(code).ok_or_else(|| outline.malformed(start, format!("dtype {code} does not exist in stored tensors")))?;
+    let spec = TensorSpec::new(dtype, shape).map_err(|detail| outline.malformed(start, detail))?;
+    Ok(Listed { name, spec, slices })
+}
+
+/// Where the values lie in the record that `outline` is in front of, which has to be that of the slice `extents` of the tensor `name`.
+///
+/// # Errors
+/// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io).
+pub(super) fn values(outline: &mut Outline<'_>, name: &[u8], extents: &[Extent]) -> Result<Range<u64>> {
+    let start = outline.rest().start;
+    let mut found = None;
+    while let Some(field) = outline.next_field()? {
+        let (2, OuterValue::Bytes(data)) = (field.number, &field.value) else { continue };
+        if found.is_some() {
+            return Err(outline.malformed(field.offset, "a record has two slices"));
+        }
+        found = Some(outline.within(data, saved_slice)?);
+    }
+    let Some((own_name, own_extents, Some(values))) = found else { return Err(outline.malformed(start, "a record has no data")) };
+    if own_name != name || own_extents != extents {
+        let own = String::from_utf8_lossy(&own_name);
+        return Err(outline.malformed(start, format!("the record is of another slice than its key says, of {own:?}")));
+    }
+    Ok(values)
+}
+
+/// The name and the slice that a `SavedSlice` says it is of, and where its `TensorProto` lies.
+type Saved = (Vec<u8>, Vec<Extent>, Option<Range<u64>>);
+
+fn saved_slice(outline: &mut Outline<'_>) -> Result<Saved> {
+    let (mut name, mut extents, mut values) = (Vec::new(), Vec::new(), None);
+    while let Some(field) = outline.next_field()? {
+        match (field.number, &field.value) {
+            (1, OuterValue::Bytes(at)) => name = outline.read(at, MOST_SMALL)?,
+            (2, OuterValue::Bytes(at)) => extents = small(outline, at, parse_slice)?,
+            (3, OuterValue::Bytes(_)) if values.is_some() => return Err(outline.malformed(field.offset, "a slice has two tensors")),
+            (3, OuterValue::Bytes(at)) => values = Some(at.clone()),
+            _ => {}
+        }
+    }
+    Ok((name, extents, values))
+}

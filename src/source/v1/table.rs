@@ -1,0 +1,282 @@
+//! A table whose values are tensors: entries are found where they lie, blocks of any size are not read for it.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use byteorder::{ByteOrder as _, LittleEndian};
+
+use crate::error::{Error, ParseError, Result};
+use crate::format::crc;
+use crate::format::table::{self, BlockHandle, FOOTER_LEN, SNAPPY, STORED, TRAILER_LEN};
+use crate::format::varint;
+use crate::os::Calls;
+use crate::source::index::read_block;
+use crate::source::outline::Outline;
+use crate::source::stored::StoredFile;
+use crate::source::values::Medium;
+use crate::source::{Checksum, Region};
+use crate::spec::memory_len;
+
+const WHAT: &str = "table block";
+/// The most bytes of an index of blocks, and of a block that has to be unpacked.
+const MOST_UNPACKED: u64 = 64 << 20;
+/// Blocks up to this length are checked as a whole before anything of them is used.
+const SMALL: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+/// Keys are names with a few numbers.
+const MOST_KEY: u64 = 64 << 10;
+/// Three lengths in front of an entry.
+const ENTRY_HEAD: u64 = 15;
+const CHUNK: u64 = 256 << 10;
+
+/// One block.
+#[derive(Debug)]
+struct Block {
+    /// No key in it is greater, and all in the next one are.
+    separator: Vec<u8>,
+    handle: BlockHandle,
+    is_snappy: bool,
+    /// Whether its checksum has been found to be right.
+    is_checked: AtomicBool,
+}
+
+/// Contents of a block: where they are, and where in it.
+pub(super) type Contents = (Medium, Range<u64>);
+
+/// An opened table, whose blocks have been listed.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) file: Arc<StoredFile>,
+    blocks: Vec<Block>,
+    verify: bool,
+    /// The block that was unpacked last.
+    unpacked: Mutex<Option<(usize, Arc<Vec<u8>>)>>,
+}
+
+/// Whether a file ends like a table.
+pub(super) fn ends_like_one(path: &Path) -> Result<bool> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let len = file.metadata().map_err(Error::io("look at", path))?.len();
+    let Some(at) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(false) };
+    let mut footer = [0; FOOTER_LEN];
+    file.read_exact_at(&mut footer, at).map_err(Error::io("read", path))?;
+    Ok(LittleEndian::read_u64(&footer[FOOTER_LEN - 8..]) == table::MAGIC)
+}
+
+impl Table {
+    /// Reads the index of blocks.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
+    pub(super) fn open(path: &Path, verify: bool) -> Result<Self> {
+        let file = StoredFile::open(path)?;
+        let Some(body_len) = file.len().checked_sub(FOOTER_LEN as u64) else {
+            return Err(Error::malformed(path, "table", format!("{} bytes, a table has at least {FOOTER_LEN}", file.len())));
+        };
+        let mut footer = [0; FOOTER_LEN];
+        file.read(body_len, &mut footer, Calls::Native)?;
+        let handle = table::parse_footer(&footer).map_err(|error| error.shifted(body_len).in_file(path))?;
+        check_size(path, handle.size)?;
+        let opened = file.opened()?;
+        let root = read_block(&opened.file, path, handle, body_len)?;
+        let mut blocks = Vec::new();
+        table::for_each_entry(&root.contents, |separator, value, at| {
+            let handle = BlockHandle::parse(value, at, "block handle")?.0;
+            blocks.push(Block { separator: separator.to_vec(), handle, is_snappy: false, is_checked: AtomicBool::new(false) });
+            Ok(())
+        })
+        .map_err(|error| error.shifted(handle.offset).in_file(path))?;
+        for block in &mut blocks {
+            let Some(end) = block.handle.end_within(body_len) else {
+                let detail = format!("block of {} bytes does not end within the {body_len} bytes before the footer", block.handle.size);
+                return Err(Error::malformed_at(path, WHAT, block.handle.offset, detail));
+            };
+            let at = end - TRAILER_LEN as u64;
+            let mut kind = [0];
+            file.read(at, &mut kind, Calls::Native)?;
+            block.is_snappy = match kind[0] {
+                STORED => false,
+                SNAPPY => true,
+                kind => {
+                    let detail = format!("compression type is {kind}, expected 0 (stored) or 1 (snappy)");
+                    return Err(Error::malformed_at(path, WHAT, at, detail));
+                }
+            };
+        }
+        Ok(Self { file, blocks, verify, unpacked: Mutex::new(None) })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(super) fn snappy_blocks(&self) -> usize {
+        self.blocks.iter().filter(|block| block.is_snappy).count()
+    }
+
+    pub(super) fn heap_bytes(&self) -> u64 {
+        let unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocks: usize = self.blocks.iter().map(|block| size_of::<Block>() + block.separator.capacity()).sum();
+        (blocks + unpacked.as_ref().map_or(0, |(_, bytes)| bytes.len())) as u64
+    }
+
+    /// The contents of a block. Only one that has to be unpacked is read.
+    fn contents(&self, number: usize) -> Result<Contents> {
+        let Block { handle, is_snappy, .. } = &self.blocks[number];
+        if !is_snappy {
+            return Ok((Medium::File(Arc::clone(&self.file)), handle.offset..handle.offset + handle.size));
+        }
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = match &*unpacked {
+            Some((own, bytes)) if *own == number => Arc::clone(bytes),
+            _ => {
+                let path = self.path();
+                let in_file = |error: ParseError| error.shifted(handle.offset).in_file(path);
+                check_size(path, handle.size)?;
+                let mut stored = vec![0; memory_len(handle.size) + TRAILER_LEN];
+                self.file.read(handle.offset, &mut stored, Calls::Native)?;
+                let len = table::expanded_len(&stored[..memory_len(handle.size)]).map_err(in_file)?;
+                check_size(path, len as u64)?;
+                let bytes = Arc::new(table::parse_block(stored).map_err(in_file)?.contents);
+                *unpacked = Some((number, Arc::clone(&bytes)));
+                bytes
+            }
+        };
+        let len = bytes.len() as u64;
+        Ok((Medium::Held(Arc::clone(self.file.path()), bytes), 0..len))
+    }
+
+    /// Fails if the checksum of a block is not right. What was unpacked has been checked.
+    pub(super) fn check(&self, number: usize) -> Result<()> {
+        let Block { handle, is_snappy, is_checked, .. } = &self.blocks[number];
+        if !self.verify || *is_snappy || is_checked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // The checksum is over the contents and the type.
+        let end = handle.offset + handle.size + 1;
+        let (actual, expected) = (self.crc_of(handle.offset..end)?, self.stored_crc(number)?);
+        if actual != expected {
+            let detail = format!("CRC32C of a block of {} bytes is {actual:#010x}, the file says {expected:#010x}", handle.size);
+            return Err(Error::malformed_at(self.path(), WHAT, handle.offset, detail));
+        }
+        is_checked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn stored_crc(&self, number: usize) -> Result<u32> {
+        let handle = self.blocks[number].handle;
+        let mut stored = [0; 4];
+        self.file.read(handle.offset + handle.size + 1, &mut stored, Calls::Native)?;
+        Ok(crc::unmask(LittleEndian::read_u32(&stored)))
+    }
+
+    fn crc_of(&self, range: Range<u64>) -> Result<u32> {
+        let mut buffer = vec![0; memory_len((range.end - range.start).min(CHUNK))];
+        let (mut at, mut sum) = (range.start, 0);
+        while at < range.end {
+            let part = &mut buffer[..memory_len((range.end - at).min(CHUNK))];
+            self.file.read(at, part, Calls::Native)?;
+            sum = crc::append(sum, part);
+            at += part.len() as u64;
+        }
+        Ok(sum)
+    }
+
+    /// What the checksum of `payload`, which lies in a block, has to be. Of a small block all is checked; of another one what lies around
+    /// it is taken off its checksum, which is linear.
+    pub(super) fn region(&self, number: usize, payload: &Range<u64>) -> Result<Option<Region>> {
+        if !self.verify {
+            return Ok(None);
+        }
+        let handle = self.blocks[number].handle;
+        let nbytes = payload.end - payload.start;
+        let value = if handle.size <= SMALL {
+            self.check(number)?;
+            self.crc_of(payload.clone())?
+        } else {
+            let end = handle.offset + handle.size + 1;
+            let behind = self.crc_of(payload.end..end)?;
+            let front = crc::unshift(self.stored_crc(number)? ^ behind, end - payload.end);
+            crc::Kind::Crc32c.behind(self.crc_of(handle.offset..payload.start)?, front, nbytes)
+        };
+        let path = Arc::clone(self.file.path());
+        Ok(Some(Region { path, offset: payload.start, nbytes, checksum: Checksum::Crc32c(value) }))
+    }
+
+    /// The number of the block that `key` is in, if it is anywhere, and where its value lies.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
+    pub(super) fn find(&self, key: &[u8]) -> Result<Option<(usize, Contents)>> {
+        let number = self.blocks.partition_point(|block| &block.separator[..] < key);
+        if number == self.blocks.len() {
+            return Ok(None);
+        }
+        // What is short is known to be right before it is followed.
+        if self.blocks[number].handle.size <= SMALL {
+            self.check(number)?;
+        }
+        let (medium, range) = self.contents(number)?;
+        let value = medium.with(|file| find_entry(&mut Outline::new(file, medium.path(), WHAT, range.clone()), range, key))?;
+        Ok(value.map(|value| (number, (medium, value))))
+    }
+}
+
+fn check_size(path: &Path, asked: u64) -> Result<()> {
+    if asked > MOST_UNPACKED {
+        return Err(Error::Limit { what: format!("memory for a block of {}", path.display()), asked, allowed: Some(MOST_UNPACKED) });
+    }
+    Ok(())
+}
+
+/// Where the value of `key` lies in the contents of a block.
+fn find_entry(outline: &mut Outline<'_>, contents: Range<u64>, wanted: &[u8]) -> Result<Option<Range<u64>>> {
+    let count_at = contents.end.checked_sub(4).filter(|&at| at >= contents.start);
+    let Some(count_at) = count_at else {
+        return Err(outline.malformed(contents.start, format!("{} bytes, expected at least 4", contents.end - contents.start)));
+    };
+    let restarts = u64::from(LittleEndian::read_u32(outline.window(count_at, contents.end, 4)?));
+    let end = count_at.checked_sub(4 * restarts).filter(|&end| restarts > 0 && end >= contents.start);
+    let Some(end) = end else {
+        let detail = format!("{restarts} restart points in {} bytes", contents.end - contents.start);
+        return Err(outline.malformed(count_at, detail));
+    };
+    let (mut key, mut at) = (Vec::new(), contents.start);
+    while at < end {
+        let start = at;
+        let mut numbers = [0u64; 3];
+        let head = outline.window(at, end, ENTRY_HEAD)?;
+        let mut used = 0;
+        let parsed = numbers.iter_mut().try_for_each(|number| {
+            let (value, len) = varint::read_u32(&head[used..], used, WHAT)?;
+            (*number, used) = (value.into(), used + len);
+            Ok(())
+        });
+        parsed.map_err(|error: ParseError| outline.malformed(start, error.detail))?;
+        let [shared, unshared, value_len] = numbers;
+        at += used as u64;
+        if shared > key.len() as u64 || unshared + value_len > end - at || shared + unshared > MOST_KEY {
+            let detail =
+                format!("entry shares {shared} bytes, has {unshared} of a key and {value_len} of a value, {} bytes left", end - at);
+            return Err(outline.malformed(start, detail));
+        }
+        key.truncate(memory_len(shared));
+        key.extend_from_slice(&outline.window(at, at + unshared, unshared)?[..memory_len(unshared)]);
+        at += unshared;
+        if key == wanted {
+            return Ok(Some(at..at + value_len));
+        }
+        if &key[..] > wanted {
+            return Ok(None);
+        }
+        at += value_len;
+    }
+    Ok(None)
+}

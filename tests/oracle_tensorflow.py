@@ -144,6 +144,8 @@ class Computed(unittest.TestCase):
         with tf1.Session(graph=graph) as session:
             wanted = {name: np.asarray(session.run(name)) for name in shapes}
         self.convert(path, wanted=wanted)
+        # The same from the file, which takes no TensorFlow.
+        self.convert(path, wanted={name.removesuffix(":0"): array for name, array in wanted.items()})
         for dtype in DTYPES:
             if not can_slice(dtype):
                 uncut.add(dtype.name)
@@ -162,13 +164,13 @@ class Computed(unittest.TestCase):
         with tf1.Session(graph=graph) as session:
             x, s = session.run(["x:0", "s:0"])
         out = self.path("f.npy")
-        run("convert", path, "x", "-o", out, "--layout", "F", "--dtype", "float64", "--byte-order", "big", *LIBRARY)
+        run("convert", path, "x:0", "-o", out, "--layout", "F", "--dtype", "float64", "--byte-order", "big", *LIBRARY)
         with np.errstate(invalid="ignore"):
             wanted = np.asfortranarray(x.astype(">f8"))
         np.testing.assert_array_equal(np.load(out), wanted)
         self.assertTrue(np.isfortran(np.load(out)))
-        run("verify", out, "x", "--against", path, "--dtype", "float64", *LIBRARY)
-        run("convert", path, "s", "-o", self.path("s.npy"), "--strings", "offsets", *LIBRARY)
+        run("verify", out, "x:0", "--against", path, "--dtype", "float64", *LIBRARY)
+        run("convert", path, "s:0", "-o", self.path("s.npy"), "--strings", "offsets", *LIBRARY)
         joined, offsets = np.load(self.path("s.values.npy")).tobytes(), np.load(self.path("s.offsets.npy"))
         self.assertEqual([joined[a:b] for a, b in zip(offsets, offsets[1:])], list(s.ravel()))
 
@@ -486,14 +488,16 @@ class Computed(unittest.TestCase):
         add_constant(graph, "c", tf.float32, (4,))
         definition = graph.as_graph_def()
         tensor = definition.node[0].attr["value"].tensor
-        tensor.tensor_shape.dim[0].size = -3
-        self.refused(3, self.write("negative.pb", definition.SerializeToString()), says=["negative.pb", "-3"])
-        tensor.tensor_shape.dim[0].size = 5
-        self.refused(3, self.write("short.pb", definition.SerializeToString()), says=["short.pb", "16 bytes"])
+        # As a file with constants, and as what is to be computed.
+        for how in [[], ["c:0"]]:
+            tensor.tensor_shape.dim[0].size = -3
+            self.refused(3, self.write("negative.pb", definition.SerializeToString()), *how, says=["negative.pb", "-3"])
+            tensor.tensor_shape.dim[0].size = 5
+            self.refused(3, self.write("short.pb", definition.SerializeToString()), *how, says=["short.pb", "16 bytes"])
         tensor.tensor_content = b""
         tensor.float_val.append(1)
         tensor.tensor_shape.dim[0].size = 1 << 40
-        self.refused(4, self.write("splat.pb", definition.SerializeToString()), says="constants")
+        self.refused(4, self.write("splat.pb", definition.SerializeToString()), "c:0", says="constants")
         endless = tf.Graph()
         with endless.as_default():
 
@@ -505,11 +509,12 @@ class Computed(unittest.TestCase):
         definition = endless.as_graph_def()
         call = definition.library.function[0].node_def.add(name="again", op=definition.library.function[0].signature.name)
         call.input.append("x")
-        self.refused(3, self.write("endless.pb", definition.SerializeToString()), says="calls itself")
+        self.refused(3, self.write("endless.pb", definition.SerializeToString()), "Const:0", says="calls itself")
         definition = graph.as_graph_def()
         tensor = definition.node[0].attr["value"].tensor
         tensor.dtype = 77
-        self.refused(3, self.write("dtype.pb", definition.SerializeToString()), says="dtype 77")
+        for how in [[], ["c:0"]]:
+            self.refused(3, self.write("dtype.pb", definition.SerializeToString()), *how, says="dtype 77")
 
     def test_damaged_graphs(self):
         graph = os.path.join(DATA, "graph/multi_add.pb")
@@ -519,7 +524,7 @@ class Computed(unittest.TestCase):
             for _ in range(below(3, 1)):
                 damaged[below(len(damaged) - 1)] = below(255)
             path = self.write("damaged.pb", bytes(damaged[: one_of([len(damaged), below(len(damaged))])]))
-            code = run("convert", path, "-o", self.path("damaged"), *LIBRARY, expect=None)
+            code = run("convert", path, "x:0", "y:0", "-o", self.path("damaged"), *LIBRARY, expect=None)
             self.assertIn(code, [0, 1, 2, 3, 4, 6], f"seed {SEED}")
             if code not in (0, 6):
                 self.assertFalse(os.path.exists(self.path("damaged")))

@@ -87,11 +87,9 @@ impl<'a> TensorProto<'a> {
                     };
                     content = Some((bytes, at)).filter(|(bytes, _)| !bytes.is_empty());
                 }
-                number if TYPED.contains(&number) => {
-                    // An empty packed field is none.
-                    if !matches!(field.value, Value::Bytes([], _)) || number == STRINGS {
-                        filled.add(number);
-                    }
+                // An empty packed field is none.
+                number if TYPED.contains(&number) && (number == STRINGS || !matches!(field.value, Value::Bytes([], _))) => {
+                    filled.add(number);
                 }
                 _ => {}
             }

@@ -179,7 +179,7 @@ impl Survey {
             Some(function) => [function, b"/", name].concat(),
             None => name.to_vec(),
         };
-        self.held += (name.len() + spec.shape().len() * size_of::<u64>() + size_of::<Constant>()) as u64;
+        self.held += (name.len() + size_of_val(spec.shape()) + size_of::<Constant>()) as u64;
         self.constants.push(Constant { name: Name::new(name), spec, tensor });
     }
 
@@ -204,8 +204,9 @@ impl Survey {
                 break;
             }
             let own = constant.name.as_bytes();
-            let is_meant = |name: &[u8]| name == own || name == constant.name.to_string().as_bytes();
-            missing.retain(|name| !is_meant(name) && !(name.contains(&b'*') && glob_matches(name, own)));
+            let shown = constant.name.to_string();
+            let is_meant = |name: &[u8]| name == own || name == shown.as_bytes() || (name.contains(&b'*') && glob_matches(name, own));
+            missing.retain(|name| !is_meant(name));
         }
         missing.is_empty()
     }
@@ -352,13 +353,11 @@ impl Constants {
 
     fn proto(&self, index: usize) -> Result<Proto> {
         let constant = &self.list[index];
-        match &constant.tensor {
-            Some(range) => Proto::look_at(&self.medium, range, None).map_err(|error| error_in(error, constant.name.as_bytes())),
-            None => {
-                let what = format!("tensor {} of {}", constant.name, self.medium.path().display());
-                Err(Error::Unsupported { what, detail: ELSEWHERE.into() })
-            }
+        if let Some(range) = &constant.tensor {
+            return Proto::look_at(&self.medium, range, None).map_err(|error| error_in(error, constant.name.as_bytes()));
         }
+        let what = format!("tensor {} of {}", constant.name, self.medium.path().display());
+        Err(Error::Unsupported { what, detail: ELSEWHERE.into() })
     }
 }
 
@@ -387,7 +386,7 @@ impl Container for Constants {
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
         let name = self.list[index].name.as_bytes();
-        Ok(self.proto(index)?.reader(&self.medium, Rule::Repeat).map_err(|error| error_in(error, name))?)
+        self.proto(index)?.reader(&self.medium, Rule::Repeat).map_err(|error| error_in(error, name))
     }
 
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {

@@ -146,7 +146,7 @@ impl Container for Single {
     }
 
     fn reader(&self, _: usize) -> Result<Box<dyn TensorReader + '_>> {
-        Ok(self.proto.reader(&self.medium, Rule::Repeat)?)
+        self.proto.reader(&self.medium, Rule::Repeat)
     }
 
     fn strings(&self, _: usize) -> Result<StoredStrings<'_>> {

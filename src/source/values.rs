@@ -576,7 +576,7 @@ mod tests {
             Form::Varint => {
                 let value = match dtype {
                     Dtype::Int8 => i64::from(seed as i8).cast_unsigned(),
-                    Dtype::Int4 => (seed as i64 % 8).cast_unsigned(),
+                    Dtype::Int4 => (seed.cast_signed() % 8).cast_unsigned(),
                     Dtype::Float16 => seed & 0xffff,
                     Dtype::Bool => seed % 4,
                     _ => seed,

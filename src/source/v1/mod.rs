@@ -275,7 +275,7 @@ impl Container for Checkpoint {
         let entry = &self.entries[index];
         let boxes = self.boxes(entry)?;
         if let ([extent], [slice]) = (&boxes[..], &entry.slices[..]) {
-            return Ok(self.slice_reader(entry, slice, extent)?);
+            return self.slice_reader(entry, slice, extent);
         }
         let mut parts: Vec<(PieceBox, Box<dyn TensorReader>)> = Vec::with_capacity(boxes.len());
         for (extent, slice) in boxes.into_iter().zip(&entry.slices) {

@@ -346,7 +346,8 @@ fn plan_all<'a>(
     }
     match staged.free_bytes() {
         Some(free) if free < needed => {
-            Err(Error::Limit { what: format!("disk space for {}", dir.display()), asked: needed, allowed: Some(free) })
+            let what = format!("disk space for {}, which {} becomes", dir.display(), source.path().display());
+            Err(Error::Limit { what, asked: needed, allowed: Some(free) })
         }
         _ => Ok(planned),
     }

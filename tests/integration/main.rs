@@ -15,6 +15,7 @@ mod faults;
 mod fixtures;
 mod forms;
 mod graphs;
+mod hdf5;
 mod hostile;
 mod laws;
 mod methods;

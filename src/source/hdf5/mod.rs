@@ -38,6 +38,8 @@ const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 const WHAT: &str = "HDF5 file";
 /// A superblock may lie behind a block of the user's, at a power of two from here on.
 const FIRST_BLOCK: u64 = 512;
+/// How far a superblock is looked for to recognise a file.
+const LONGEST_FRONT: u64 = 16 << 10;
 /// Groups nest no deeper.
 const MOST_DEPTH: usize = 100;
 /// No file has more objects.
@@ -60,7 +62,8 @@ impl Driver for Hdf5 {
             return Ok(None);
         }
         let file = StoredFile::open(path)?;
-        Ok(superblock(&file, 0..file.len()).is_some().then(|| path.to_owned()))
+        // Blocks of the user's are short; to look for a superblock all over a large file would take a read for each power of two.
+        Ok(superblock(&file, 0..file.len().min(LONGEST_FRONT)).is_some().then(|| path.to_owned()))
     }
 
     fn takes_any_file(&self) -> bool {
@@ -109,6 +112,15 @@ pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Data
     }
     let place = header::Place::new(file, range);
     let opened = File::from_source(place.clone()).map_err(|error| failed(file, &error))?;
+    let (said, have) = (opened.superblock().eof_address, hdf5_pure::Source::len(&place));
+    if said > have {
+        return Err(Error::malformed_at(
+            file.path(),
+            WHAT,
+            start,
+            format!("its superblock says {said} bytes, {have} are there: it was cut"),
+        ));
+    }
     let walker = Walker { file, place, opened };
     let mut found = BTreeMap::new();
     walker.walk(&mut found)?;

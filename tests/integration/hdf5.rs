@@ -1,0 +1,148 @@
+//! HDF5 and Keras files: every dataset equals what h5py reads; rows are those of the whole; hostile files end as they should.
+
+use std::fs;
+
+use mmconvert::{Budget, Converter, Error, Layout, Options, Source, Tensor};
+
+use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_of, stderr};
+
+fn convert(tensor: &Tensor<'_>, options: Options) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.npy");
+    Converter::new(tensor).unwrap().options(options).write(&path).unwrap();
+    npy(&path).1
+}
+
+#[test]
+fn datasets_equal_what_h5py_reads() {
+    let mut equal = [0; 2];
+    for (folder, at) in [("keras", 0), ("keras-h5", 1)] {
+        for case in json(&format!("{folder}/expected.json"))["cases"].as_array().unwrap() {
+            let path = data(folder).join(case["path"].as_str().unwrap());
+            let source = Source::open(&path).unwrap();
+            let expected = match &case["expected"]["members"]["model.weights.h5"]["tensors"] {
+                serde_json::Value::Null => &case["expected"]["tensors"],
+                member => member,
+            };
+            let expected = expected.as_array().unwrap();
+            assert_eq!(source.len().unwrap(), expected.len(), "{}", path.display());
+            for expected in expected {
+                let name = expected["name"].as_str().unwrap();
+                let what = format!("{}: {name}", path.display());
+                let tensor = source.tensor(name).unwrap();
+                assert_eq!(tensor.info().shape(), shape_of(expected), "{what}");
+                assert_eq!(tensor.info().spec.dtype().name(), expected["dtype"].as_str().unwrap(), "{what}");
+                assert_eq!(sha256(&convert(&tensor, Options::new())), expected["sha256"].as_str().unwrap(), "{what}");
+                let facts = tensor.facts().unwrap();
+                assert_eq!(facts.get("chunks").unwrap_or(&serde_json::Value::Null), &expected["chunks"], "{what}");
+                // Most leave out the first slash.
+                assert_eq!(source.tensor(&name[1..]).unwrap().info().name, tensor.info().name);
+                equal[at] += 1;
+            }
+        }
+    }
+    assert_eq!(equal, [134, 200], "all datasets of all cases are looked at");
+}
+
+#[test]
+fn chunks_are_put_together_in_every_order_and_part() {
+    let source = Source::open(data("keras/dk_layouts.h5")).unwrap();
+    for name in ["chunked", "gzip", "gzip_shuffle_fletcher", "lzf", "partly_written"] {
+        let tensor = source.tensor(format!("deep/er/dk/{name}")).unwrap();
+        let spec = tensor.info().spec.clone();
+        let whole = convert(&tensor, Options::new());
+        for options in [
+            Options::new().threads(1).memory(Budget::mib(40)),
+            Options::new().method(mmconvert::Method::Map),
+            Options::new().method(mmconvert::Method::Portable).in_flight(1),
+        ] {
+            assert_eq!(convert(&tensor, options), whole, "{name}");
+        }
+        // Fortran order, turned back by hand.
+        let turned = convert(&tensor, Options::new().layout(Layout::F));
+        let (rows, columns, item) = (spec.shape()[0] as usize, spec.shape()[1] as usize, spec.itemsize() as usize);
+        let back: Vec<u8> = (0..rows * columns)
+            .flat_map(|at| {
+                let place = (at % columns * rows + at / columns) * item;
+                turned[place..place + item].to_vec()
+            })
+            .collect();
+        assert_eq!(back, whole, "{name}");
+        for part in [0..1, 3..17, 30..37, 36..37, 5..5] {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("a.npy");
+            Converter::new(&tensor).unwrap().rows(part.clone()).write(&out).unwrap();
+            let row = spec.row_bytes();
+            assert_eq!(npy(&out).1, whole[(part.start * row) as usize..(part.end * row) as usize], "{name} {part:?}");
+        }
+    }
+}
+
+#[test]
+fn hostile_files_have_the_outcome_wanted() {
+    for (name, wanted) in [("shape_bomb.h5", 4), ("external_link.h5", 6), ("hard_link_cycle.h5", 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, out) = (data("hostile-h5").join(name), dir.path().join("out/"));
+        let run = mmconvert(["convert".as_ref(), path.as_os_str(), "-o".as_ref(), out.as_os_str()]);
+        assert_eq!(code(&run), wanted, "{name}: {}", stderr(&run));
+        assert!(wanted == 0 || stderr(&run).contains(name), "{}", stderr(&run));
+        assert_eq!(names_in(dir.path()).is_empty(), wanted != 0);
+    }
+}
+
+#[test]
+fn a_packed_chunk_that_is_damaged_is_an_error_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = fs::read(data("keras/dk_layouts.h5")).unwrap();
+    let path = dir.path().join("x.h5");
+    let mut found = 0;
+    // Only Fletcher's checksum covers every bit; what it covers is found by changing it.
+    let source = Source::open(data("keras/dk_layouts.h5")).unwrap();
+    let good = convert(&source.tensor("/deep/er/dk/gzip_shuffle_fletcher").unwrap(), Options::new());
+    for at in (0..bytes.len()).step_by(97) {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x10;
+        fs::write(&path, bad).unwrap();
+        let result = Source::open(&path).and_then(|source| {
+            let tensor = source.tensor("/deep/er/dk/gzip_shuffle_fletcher")?;
+            Converter::new(&tensor)?.options(Options::new().overwrite(true)).write(dir.path().join("a.npy"))
+        });
+        match result {
+            Ok(_) => {}
+            Err(Error::Malformed { what, offset, .. }) if what == "HDF5 chunk" => {
+                assert!(offset.is_some());
+                found += 1;
+                continue;
+            }
+            Err(_) => continue,
+        }
+        if npy(&dir.path().join("a.npy")).1 != good {
+            // Metadata have no checksums in old files: the shape, the fill value, another object.
+            assert!(at < 40_000, "byte {at}");
+        }
+    }
+    assert!(found > 0);
+}
+
+#[test]
+fn a_cut_file_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = fs::read(data("keras/dk.weights.h5")).unwrap();
+    for part in 0..20 {
+        let path = dir.path().join("x.h5");
+        fs::write(&path, &bytes[..bytes.len() * part / 20]).unwrap();
+        assert!(matches!(Source::open_as(&path, Some("hdf5")), Err(Error::Malformed { .. })), "{part}/20");
+    }
+}
+
+#[test]
+fn variables_are_in_the_order_of_their_numbers_and_known_by_their_layers() {
+    let source = Source::open(data("keras/dk.weights.h5")).unwrap();
+    let names: Vec<String> = source.tensors().map(|tensor| tensor.unwrap().info().name.to_json()).collect();
+    let numbers: Vec<u64> =
+        names.iter().filter_map(|name| name.strip_prefix("/optimizer/vars/")).map(|number| number.parse().unwrap()).collect();
+    assert!(numbers.len() > 10 && numbers.is_sorted(), "{names:?}");
+    let alias = source.tensors().map(Result::unwrap).find_map(|tensor| Some((tensor.info().alias.clone()?, tensor.info().name.clone())));
+    let (alias, name) = alias.unwrap();
+    assert_eq!(source.tensor(&alias).unwrap().info().name, name);
+}

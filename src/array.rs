@@ -130,7 +130,7 @@ impl<'a> Array<'a> {
                 let detail = "its elements are no numbers".into();
                 return Err(Error::Unsupported { what: format!("a cast from {descr} to {dtype}"), detail });
             }
-            return Ok(vec![Self { name, item, ..array }]);
+            return Ok(vec![Self { item, name, ..array }]);
         }
         if let Some(dtype) = options.cast {
             let detail = "strings are no numbers".into();

@@ -83,7 +83,7 @@ pub struct Converter<'a> {
 #[derive(Debug)]
 enum Input<'a> {
     /// A tensor. What its arrays are may depend on the options.
-    Tensor(Tensor<'a>),
+    Tensor(Box<Tensor<'a>>),
     /// What a reader of somebody's own reads.
     Reader(Box<dyn TensorReader + 'a>),
 }
@@ -95,7 +95,7 @@ impl<'a> Converter<'a> {
     /// [`Error::Unsupported`] for a dtype that an array cannot have.
     pub fn new(tensor: &Tensor<'a>) -> Result<Self> {
         tensor.check_supported()?;
-        Ok(Self { input: Input::Tensor(tensor.clone()), rows: None, options: Options::default() })
+        Ok(Self { input: Input::Tensor(Box::new(tensor.clone())), rows: None, options: Options::default() })
     }
 
     /// A conversion of what `reader` reads.

@@ -92,7 +92,7 @@ impl Elements {
         }
         let mut descr = DescrParser(text);
         match descr.itemsize(0) {
-            _ if descr.has_objects(text) => Some(Self::Objects),
+            _ if DescrParser::has_objects(text) => Some(Self::Objects),
             Some(bytes) if descr.0.trim().is_empty() && bytes > 0 => Some(Self::Items(bytes)),
             _ => None,
         }
@@ -125,7 +125,7 @@ impl<'a> DescrParser<'a> {
     }
 
     /// Whether any element is a pickled object.
-    fn has_objects(&self, text: &str) -> bool {
+    fn has_objects(text: &str) -> bool {
         let is_object = |part: &str| matches!(part.trim_start_matches(['<', '>', '|', '=']), "O" | "O4" | "O8");
         is_object(text) || text.split(['\'', '"']).any(is_object)
     }
@@ -175,7 +175,8 @@ fn plain_itemsize(text: &str) -> Option<u64> {
     let kind = rest.chars().next().filter(|kind| "fiubcVSUMm".contains(*kind))?;
     let (digits, unit) = rest[1..].split_at(rest[1..].find('[').unwrap_or(rest.len() - 1));
     let is_date = matches!(kind, 'M' | 'm');
-    if !unit.is_empty() && !(is_date && unit.ends_with(']')) {
+    let has_unit = is_date && unit.ends_with(']');
+    if !unit.is_empty() && !has_unit {
         return None;
     }
     let size: u64 = digits.parse().ok()?;

@@ -81,9 +81,9 @@ impl Job<'_> {
                 let places = plan.places(&chunk_box);
                 self.read_box(&chunk_box, &|at| places.position(at), bytes, lent)?;
                 let position = |at| places.position(at);
-                let placed = Placed { places: &places, part: 0..chunk_box.elements(), itemsize, bytes, position: &position };
+                let part_of_output = Placed { places: &places, part: 0..chunk_box.elements(), itemsize, bytes, position: &position };
                 let len = spare.len().min(len);
-                work(&placed, &mut spare[..len])
+                work(&part_of_output, &mut spare[..len])
             },
         )?;
         self.verified(ledger.as_ref())

@@ -86,8 +86,8 @@ impl Job<'_> {
             if let (Some(tile), Some(places)) = (written, &places.0) {
                 let step = plan.part(places);
                 let bytes = turned[..memory_len(tile.elements() * itemsize)].chunks(memory_len(step * itemsize));
-                let placed = |(part, bytes)| Part::Write(Placed { places, part, itemsize, bytes, position: &position });
-                writes.extend(tile.parts(step).zip(bytes).map(placed));
+                let write = |(part, bytes)| Part::Write(Placed { places, part, itemsize, bytes, position: &position });
+                writes.extend(tile.parts(step).zip(bytes).map(write));
             }
             let mut to_read = Vec::new();
             if let (Some(tile), Some(places)) = (&next, &places.1) {

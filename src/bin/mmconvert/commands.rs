@@ -599,7 +599,7 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
 enum Made<'a> {
     File(PathBuf),
     /// A tensor of a safetensors file.
-    Packed(Tensor<'a>),
+    Packed(Box<Tensor<'a>>),
 }
 
 /// Whether a path is that of a safetensors file.
@@ -617,7 +617,7 @@ fn pairs<'a>(args: &Verify, source: &'a Source, packed: Option<&'a Source>) -> R
             let tensor = source.tensor(own.info().name.as_bytes())?;
             if wanted.as_ref().is_none_or(|wanted| wanted.info().name == tensor.info().name) {
                 let cast = Some(own.info().spec.dtype()).filter(|dtype| *dtype != tensor.info().spec.dtype());
-                pairs.push((Made::Packed(own), tensor, cast));
+                pairs.push((Made::Packed(Box::new(own)), tensor, cast));
             }
         }
         return Ok(pairs);

@@ -276,7 +276,7 @@ impl Walker<'_> {
         if dtype == Dtype::String {
             return Ok((info, located(Stored::Strings(Box::new(self.opened.clone()), path.to_owned()))));
         }
-        let fill =
+        let element =
             fill_value(header).filter(|value| value.len() as u64 == itemsize).unwrap_or_else(|| vec![0; memory_len(itemsize.min(1 << 16))]);
         let layout = match (dataset.layout(), old_contiguous(header)) {
             (Err(_), Some(address)) => H5Layout::Contiguous { address: Some(address).filter(|&at| at != u64::MAX), size: spec.nbytes() },
@@ -289,7 +289,7 @@ impl Walker<'_> {
                 }
                 Stored::Compact(dataset.read_raw().map_err(failed)?)
             }
-            H5Layout::Contiguous { address: None, .. } => Stored::Unwritten(fill),
+            H5Layout::Contiguous { address: None, .. } => Stored::Unwritten(element),
             H5Layout::Contiguous { address: Some(address), size } => {
                 if size != spec.nbytes() {
                     return Err(malformed(format!("{size} bytes, {spec} has {}", spec.nbytes())));
@@ -305,7 +305,13 @@ impl Walker<'_> {
                     return Err(malformed(format!("chunks of shape {chunk_shape:?}, the dataset has shape {shape:?}")));
                 }
                 let chunk: Vec<u64> = chunk_shape.iter().chain(&more).copied().collect();
-                Stored::Chunked(Box::new(ChunkedDataset { opened: self.opened.clone(), start: self.place.start(), chunk, steps, fill }))
+                Stored::Chunked(Box::new(ChunkedDataset {
+                    opened: self.opened.clone(),
+                    start: self.place.start(),
+                    chunk,
+                    steps,
+                    fill: element,
+                }))
             }
             H5Layout::Virtual => return unsupported("it is a virtual dataset, put together from others".into()),
             _ => return unsupported("its layout is not known".into()),

@@ -69,7 +69,7 @@ fn plain(datatype: &Datatype) -> Option<(Dtype, ByteOrder)> {
     let order = |order: &DatatypeByteOrder| match order {
         DatatypeByteOrder::LittleEndian => Some(ByteOrder::Little),
         DatatypeByteOrder::BigEndian => Some(ByteOrder::Big),
-        _ => None,
+        DatatypeByteOrder::Vax => None,
     };
     let integer = |size: u32, signed: bool| {
         Some(match (size, signed) {
@@ -142,7 +142,7 @@ fn compound(size: u32, members: &[hdf5_pure::CompoundMember]) -> Elements {
             _ => break,
         };
         let is_plain_name = !member.name.chars().any(|c| matches!(c, '\'' | '\\' | '"') || c.is_control());
-        if u64::from(member.byte_offset) != next || !is_plain_name {
+        if member.byte_offset != next || !is_plain_name {
             break;
         }
         next += bytes;

@@ -1,0 +1,142 @@
+"""h5py, Keras, NumPy and the safetensors package as judges, on files that are new at every run.
+
+    python tests/oracle_files.py MMCONVERT [SEED]
+
+Every dataset of HDF5 files of random shapes, chunks, filters and types, every array of archives, every variable of a Keras model and
+every tensor of a safetensors file has to be what its own library reads, whole and in rows.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import unittest
+
+import h5py
+import ml_dtypes
+import numpy as np
+from oracle_support import RNG, SEED, below, one_of, run  # before TensorFlow, which is to be quiet
+
+import keras  # isort: skip
+import safetensors.numpy  # isort: skip
+
+TYPES = ["<f4", ">f4", "<f8", ">f8", "<f2", ">f2", "|i1", "|u1", "<i2", ">i2", "<i4", "<i8", ">u4", "<u8", "|b1", "<c8", "<c16", "|S5"]
+
+
+def numbers(dtype, shape):
+    """Random values of a dtype that NumPy has."""
+    dtype = np.dtype(dtype)
+    if dtype == bool:
+        return RNG.integers(0, 2, shape).astype(bool)
+    if dtype.kind == "S":
+        return RNG.integers(97, 123, (*shape, dtype.itemsize), dtype=np.uint8).view(dtype).reshape(shape)
+    # Few different bytes, so that filters find something to do.
+    return RNG.integers(0, 7, (*shape, dtype.itemsize), dtype=np.uint8).view(dtype).reshape(shape)
+
+
+def exported(folder, source, *args):
+    """The arrays that mmconvert makes of a source, by name."""
+    out = os.path.join(folder, "out")
+    run("convert", source, *args, "-o", out, "-f", "-q")
+    with open(os.path.join(out, "manifest.json")) as file:
+        return {entry["name"]: np.load(os.path.join(out, entry["file"])) for entry in json.load(file)["tensors"]}
+
+
+def same(found, expected):
+    little = expected.dtype.newbyteorder("<")
+    return found.shape == expected.shape and found.tobytes() == expected.astype(little).tobytes()
+
+
+class Files(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def test_datasets_of_hdf5(self):
+        for round in range(12):
+            path = self.path(f"{round}.h5")
+            with h5py.File(path, "w", libver=one_of(["earliest", "v108", "latest"]), userblock_size=one_of([0, 0, 512, 2048])) as file:
+                for i in range(below(12, 1)):
+                    shape = tuple(below(40) for _ in range(below(4)))
+                    dtype = one_of(TYPES)
+                    options = {}
+                    if shape and 0 not in shape and below(3):
+                        options["chunks"] = tuple(below(length, 1) for length in shape)
+                        options["compression"] = one_of([None, "gzip", "lzf"])
+                        options["shuffle"] = bool(below(1))
+                        options["fletcher32"] = bool(below(1))
+                        if dtype not in ("|S5", "|b1", "<c8", "<c16"):
+                            options["fillvalue"] = one_of([0, 3])
+                    group = file.require_group(one_of(["a", "a/b", "c"]))
+                    dataset = group.create_dataset(f"d{i}", shape, dtype, **options)
+                    if below(4):
+                        rows = below(shape[0]) if shape else 0
+                        part, size = (slice(rows), (rows, *shape[1:])) if shape else ((), ())
+                        dataset[part] = numbers(dtype, size)
+            expected = {}
+            with h5py.File(path) as file:
+
+                def visit(name, item):
+                    if isinstance(item, h5py.Dataset):
+                        expected[f"/{name}"] = np.asarray(item[()], item.dtype)
+
+                file.visititems(visit)
+            found = exported(self.folder.name, path)
+            self.assertEqual(set(found), set(expected))
+            for name, array in expected.items():
+                self.assertTrue(same(found[name], np.asarray(array)), (round, name))
+            sliced = [name for name, array in expected.items() if np.ndim(array) and len(array) > 2]
+            if sliced:
+                for name, array in exported(self.folder.name, path, *sliced, "--rows", "1:-1").items():
+                    self.assertTrue(same(array, expected[name][1:-1]), (round, name))
+
+    def test_arrays_of_archives(self):
+        for round, save in enumerate([np.savez, np.savez_compressed] * 3):
+            arrays = {f"a{i}": numbers(one_of(TYPES), tuple(below(30) for _ in range(below(4)))) for i in range(below(9, 1))}
+            arrays = {name: np.asfortranarray(a) if below(1) and a.dtype.kind != "S" else a for name, a in arrays.items()}
+            path = self.path(f"{round}.npz")
+            save(path, **arrays)
+            found = exported(self.folder.name, path)
+            self.assertEqual(set(found), set(arrays))
+            for name, array in arrays.items():
+                self.assertTrue(same(found[name], array), (round, name, array.dtype))
+
+    def test_joined_arrays(self):
+        tail = tuple(below(9, 1) for _ in range(below(2)))
+        parts = [numbers("<f4", (below(50), *tail)) for _ in range(12)]
+        for i, part in enumerate(parts):
+            np.save(self.path(f"part-{i}.npy"), part)
+        run("convert", self.path("part-*.npy"), "--concat", "-o", self.path("all.npy"), "-q")
+        self.assertTrue(same(np.load(self.path("all.npy")), np.concatenate(parts)))
+
+    def test_variables_of_keras(self):
+        for policy in ["float32", "bfloat16", "float16"]:
+            model = keras.Sequential([keras.Input((below(9, 1),)), keras.layers.Dense(below(9, 1), dtype=policy), keras.layers.Dense(3, dtype=policy)])
+            variables = [np.asarray(keras.ops.convert_to_numpy(v)).tobytes() for layer in model.layers for v in layer.weights]
+            for name, save in [("m.keras", model.save), ("m.weights.h5", model.save_weights)]:
+                save(self.path(name))
+                found = exported(self.folder.name, self.path(name), "*/vars/*")
+                stored = [array.tobytes() for path, array in sorted(found.items()) if path.startswith("/layers/")]
+                self.assertEqual(sorted(stored), sorted(variables), (policy, name))
+
+    def test_safetensors_both_ways(self):
+        # The package for NumPy writes float8 and does not read it.
+        types = [t for t in TYPES if not t.startswith(">") and t not in ("|S5", "<c16")] + [ml_dtypes.bfloat16]
+        arrays = {f"layer/{i}": numbers(one_of(types), tuple(below(20) for _ in range(below(4)))) for i in range(20)}
+        safetensors.numpy.save_file(arrays, self.path("a.safetensors"))
+        found = exported(self.folder.name, self.path("a.safetensors"))
+        run("convert", self.path("a.safetensors"), "-o", self.path("b.safetensors"), "-q")
+        again = safetensors.numpy.load_file(self.path("b.safetensors"))
+        self.assertEqual(set(found), set(arrays))
+        self.assertEqual(set(again), set(arrays))
+        for name, array in arrays.items():
+            self.assertTrue(same(found[name], array), (name, array.dtype))
+            self.assertEqual((again[name].dtype, again[name].shape, again[name].tobytes()), (array.dtype, array.shape, array.tobytes()), name)
+
+
+if __name__ == "__main__":
+    print(f"seed {SEED}")
+    unittest.main(argv=sys.argv[:1], verbosity=2)

@@ -13,6 +13,7 @@ mod hdf5;
 mod index;
 mod inflated;
 mod keras;
+mod keras_shards;
 mod ledger;
 mod listed;
 #[cfg(feature = "tensorflow")]
@@ -82,6 +83,7 @@ static FORMATS: &[&dyn Driver] = &[
     &npy::Npy,
     &hdf5::Hdf5,
     &keras::Keras,
+    &keras_shards::KerasShards,
     &npz::Npz,
     &safetensors::SafeTensors,
     &tensor_proto::TensorProto,

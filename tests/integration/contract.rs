@@ -17,6 +17,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("graph-def", "protos/graph/lstm.pb"),
     ("hdf5", "keras/dk_layouts.h5"),
     ("keras", "keras/dk_model.keras"),
+    ("keras-shards", "keras-shards/m.weights.json"),
     ("npy", "npy/generated/f4_be_f.npy"),
     ("npz", "npy/generated/deflated.npz"),
     ("safetensors", "safetensors/all.safetensors"),

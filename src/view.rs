@@ -16,11 +16,11 @@ use crate::source::{Source, StoredRun};
 use crate::spec::{TensorSpec, memory_len};
 
 /// Maps a tensor where it lies, without converting it: in a shard of a checkpoint, a `.npy`, a safetensors file, a contiguous HDF5
-/// dataset. [`Tensor::in_place`] tells beforehand whether that can be done.
+/// dataset. [`Tensor::in_place`](crate::Tensor::in_place) tells beforehand whether that can be done.
 ///
 /// # Errors
 /// [`Error::NoSuchTensor`]; [`Error::Unsupported`] where the bytes are not contiguous, not in this machine's byte order or not aligned,
-/// with which of these it is; and as [`Tensor::reader`].
+/// with which of these it is; and as [`Tensor::reader`](crate::Tensor::reader).
 ///
 /// # Safety
 /// As [`MmapArray::open`]: nobody shortens the source's file or writes to it while the array lives.

@@ -36,7 +36,7 @@ impl Concat {
             single &= part.len()? == 1;
         }
         let mut tensors = Vec::new();
-        for tensor in first.tensors() {
+        for tensor in first.tensors().take(first.container.default_selection()?) {
             let tensor = tensor?;
             let mut info = tensor.info().clone();
             let mut numbers = Vec::with_capacity(parts.len());

@@ -15,6 +15,8 @@ pub(super) struct Together {
     parts: Vec<Source>,
     /// The part and the number in it.
     tensors: Vec<(Name, usize, usize)>,
+    /// How many of them are meant where none is named.
+    meant: usize,
     by_name: HashMap<Vec<u8>, usize>,
 }
 
@@ -26,14 +28,19 @@ impl Together {
             return Err(Error::bad_request(format!("{} is of records, which are converted on their own", records.path().display())));
         }
         let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
-        let mut found = Vec::new();
+        // Those that are meant without being named come first.
+        let (mut found, mut others) = (Vec::new(), Vec::new());
         for (at, part) in parts.iter().enumerate() {
+            let meant = part.container.default_selection()?;
             for tensor in part.tensors() {
                 let tensor = tensor?;
                 *counts.entry(tensor.info().name.as_bytes().to_vec()).or_default() += 1;
-                found.push((tensor.info().name.clone(), at, tensor.index()));
+                let place = (tensor.info().name.clone(), at, tensor.index());
+                if tensor.index() < meant { found.push(place) } else { others.push(place) }
             }
         }
+        let meant = found.len();
+        found.append(&mut others);
         let mut by_name = HashMap::with_capacity(found.len());
         let mut tensors = Vec::with_capacity(found.len());
         for (name, at, number) in found {
@@ -52,7 +59,7 @@ impl Together {
             }
             tensors.push((own, at, number));
         }
-        Ok(Self { parts, tensors, by_name })
+        Ok(Self { parts, tensors, meant, by_name })
     }
 
     fn part(&self, index: usize) -> (&Source, usize) {
@@ -69,6 +76,10 @@ impl Container for Together {
 
     fn len(&self) -> Result<usize> {
         Ok(self.tensors.len())
+    }
+
+    fn default_selection(&self) -> Result<usize> {
+        Ok(self.meant)
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {

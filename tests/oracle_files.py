@@ -37,7 +37,7 @@ def numbers(dtype, shape):
 def exported(folder, source, *args):
     """The arrays that mmconvert makes of a source, by name."""
     out = os.path.join(folder, "out")
-    run("convert", source, *args, "-o", out, "-f", "-q")
+    run("convert", source, *args, "-o", f"{out}/", "-f", "-q")
     with open(os.path.join(out, "manifest.json")) as file:
         return {entry["name"]: np.load(os.path.join(out, entry["file"])) for entry in json.load(file)["tensors"]}
 
@@ -116,7 +116,8 @@ class Files(unittest.TestCase):
         for policy in ["float32", "bfloat16", "float16"]:
             model = keras.Sequential([keras.Input((below(9, 1),)), keras.layers.Dense(below(9, 1), dtype=policy), keras.layers.Dense(3, dtype=policy)])
             variables = [np.asarray(keras.ops.convert_to_numpy(v)).tobytes() for layer in model.layers for v in layer.weights]
-            for name, save in [("m.keras", model.save), ("m.weights.h5", model.save_weights)]:
+            sharded = lambda path: model.save_weights(path, max_shard_size=4e-7)  # noqa: E731
+            for name, save in [("m.keras", model.save), ("m.weights.h5", model.save_weights), ("m.weights.json", sharded)]:
                 save(self.path(name))
                 found = exported(self.folder.name, self.path(name), "*/vars/*")
                 stored = [array.tobytes() for path, array in sorted(found.items()) if path.startswith("/layers/")]

@@ -105,7 +105,7 @@ pub(super) fn messages(place: &Place, address: u64) -> Option<Vec<Message>> {
 fn messages_of_1(place: &Place, address: u64, front: &[u8]) -> Option<Vec<Message>> {
     (front[0] == 1 && front[1] == 0).then_some(())?;
     let mut blocks = vec![(address.checked_add(16)?, number(front, 8, 4)?)];
-    let (mut messages, mut next, mut total) = (Vec::new(), 0, 0u64);
+    let (mut messages, mut next, mut total, mut count) = (Vec::new(), 0, 0u64, 0);
     while let Some(&(at, len)) = blocks.get(next) {
         next += 1;
         total = total.checked_add(len).filter(|&total| total <= MOST_BYTES && next <= MOST_BLOCKS)?;
@@ -117,9 +117,11 @@ fn messages_of_1(place: &Place, address: u64, front: &[u8]) -> Option<Vec<Messag
             let body = bytes.get(pos + 8..pos + 8 + size)?;
             push(&mut messages, &mut blocks, kind, body);
             pos += 8 + size;
+            count += 1;
         }
     }
-    Some(messages)
+    // Bytes that only look like a header have another number of messages than they say.
+    (Some(count) == number(front, 2, 2)).then_some(messages)
 }
 
 /// Version 2: `OHDR`, and `OCHK` before each block that continues it; a checksum ends each.

@@ -52,6 +52,12 @@ impl Place {
     }
 }
 
+/// The error for what lies behind the end.
+fn beyond(offset: u64, len: usize, available: u64) -> FormatError {
+    let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    FormatError::UnexpectedEof { expected: number(offset.saturating_add(len as u64)), available: number(available) }
+}
+
 impl Source for Place {
     fn len(&self) -> u64 {
         self.range.end - self.range.start
@@ -65,11 +71,7 @@ impl Source for Place {
         drop(asked);
         let available = self.len();
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > available) {
-            let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-            return Err(FormatError::UnexpectedEof {
-                expected: number(offset.saturating_add(buf.len() as u64)),
-                available: number(available),
-            });
+            return Err(beyond(offset, buf.len(), available));
         }
         self.file.read(self.range.start + offset, buf, Calls::Native).map_err(|error| FormatError::Source(error.to_string()))
     }

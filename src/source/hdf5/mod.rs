@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hdf5_pure::{Dataset, File, FormatError, Group, Layout as H5Layout};
+use hdf5_pure::{ChunkIndex, Dataset, File, FormatError, Group, Layout as H5Layout};
 use serde_json::{Map, Value, json};
 
 use super::driver::Driver;
@@ -175,7 +175,6 @@ struct Walker<'a> {
 impl Walker<'_> {
     /// Visits every object once, however many links lead to it.
     fn walk(&self, found: &mut Found) -> Result<()> {
-        let failed = |error: hdf5_pure::Error| failed(self.file, &error);
         let (mut seen, mut objects, mut by_header) = (HashSet::new(), 0, HashMap::new());
         let mut open: Vec<(String, Group, usize)> = vec![(String::new(), self.opened.root(), 0)];
         while let Some((path, group, depth)) = open.pop() {
@@ -187,6 +186,14 @@ impl Walker<'_> {
                 }
                 self.check_links(&path, address)?;
             }
+            let failed = |error: hdf5_pure::Error| match error {
+                // Soft links in groups of the old form have no header, and their group cannot be listed.
+                hdf5_pure::Error::Format(FormatError::UnexpectedEof { expected: usize::MAX, .. }) => {
+                    let what = format!("a soft link in {}", self.file.path().display());
+                    Error::Unsupported { what, detail: format!("the group {path}/ has one, and no link is followed") }
+                }
+                error => failed(self.file, &error),
+            };
             let title = attributes.ok().and_then(|all| all.get("name").and_then(|name| name.as_str()).map(str::to_owned));
             for (name, dataset) in group.iter_datasets().map_err(failed)? {
                 objects += 1;
@@ -295,6 +302,9 @@ impl Walker<'_> {
                     return Err(malformed(format!("{size} bytes, {spec} has {}", spec.nbytes())));
                 }
                 Stored::Contiguous(address.saturating_add(self.place.start()))
+            }
+            H5Layout::Chunked { index: ChunkIndex::BTreeV2, .. } => {
+                return unsupported("its chunks are indexed by a B-tree of version 2, which is not read".into());
             }
             H5Layout::Chunked { chunk_shape, .. } => {
                 let steps = match Step::of_pipeline(&dataset.filter_pipeline(), memory_len(itemsize)) {

@@ -73,7 +73,7 @@ pub(crate) use reversed::Reversed;
 pub(crate) use stored::{StoredArray, StoredFile};
 use strings::StoredStrings;
 
-/// Every format, the more specific first. A format is its file, its module above and its line here.
+/// Every format, the surer ones first: a record is told by a checksum, JSON by its brackets. A format is its file, its module above and its line here.
 static FORMATS: &[&dyn Driver] = &[
     &saved_model::SavedModelDir,
     &tf_data::TfData,
@@ -85,12 +85,12 @@ static FORMATS: &[&dyn Driver] = &[
     &keras::Keras,
     &keras_shards::KerasShards,
     &npz::Npz,
-    &safetensors::SafeTensors,
-    &tensor_proto::TensorProto,
     &v1::V1Checkpoint,
     &raw_stream::RawStream,
     &video::Video,
     &tfrecord::TfRecord,
+    &safetensors::SafeTensors,
+    &tensor_proto::TensorProto,
     &graph::GraphDef,
 ];
 

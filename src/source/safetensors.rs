@@ -34,11 +34,13 @@ impl Driver for SafeTensors {
             return Ok(None);
         }
         let file = StoredFile::open(path)?;
-        let mut front = [0; PREFIX_LEN + 1];
-        let is_one = file.len() > PREFIX_LEN as u64 && file.read(0, &mut front, Calls::Native).is_ok() && {
+        let mut front = [0; PREFIX_LEN + 2];
+        let is_one = file.len() >= front.len() as u64 && file.read(0, &mut front, Calls::Native).is_ok() && {
             let len = prefix(&front);
             let fits = len > 1 && len <= file.len() - PREFIX_LEN as u64;
-            front[PREFIX_LEN] == b'{' && (fits || path.extension().is_some_and(|extension| extension == self.name()))
+            let [.., open, next] = front;
+            let is_object = open == b'{' && matches!(next, b'"' | b'}' | b' ' | b'\n' | b'\r' | b'\t');
+            is_object && (fits || path.extension().is_some_and(|extension| extension == self.name()))
         };
         Ok(is_one.then(|| path.to_owned()))
     }

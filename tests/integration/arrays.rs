@@ -296,3 +296,23 @@ fn records_become_safetensors_too() {
     }
     assert_eq!(names_in(dir.path()), ["a.npy", "npy", "r.safetensors"], "nothing is left of what was made on the way");
 }
+
+#[test]
+fn a_record_whose_checksum_looks_like_json_is_a_record() {
+    let dir = tempfile::tempdir().unwrap();
+    // The first length whose masked checksum starts with the two bytes that JSON may start with.
+    let masked = |len: u64| crc32c(&len.to_le_bytes()).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
+    let len = (2u64..10_000_000).find(|&len| masked(len)[..2] == *b"{\"").unwrap();
+    let payload = vec![7u8; len as usize];
+    let sum = crc32c(&payload).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
+    let path = dir.path().join("records");
+    fs::write(&path, [&len.to_le_bytes()[..], &masked(len), &payload, &sum].concat()).unwrap();
+    assert_eq!(Source::open(&path).unwrap().format(), "tfrecord");
+}
+
+/// CRC32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes
+        .iter()
+        .fold(!0u32, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & 0u32.wrapping_sub(crc & 1))))
+}

@@ -125,7 +125,7 @@ fn safetensors_that_overlap_or_hide_something_are_refused() {
         let error = Source::open(&path).unwrap_err();
         assert!(matches!(error, Error::Malformed { .. }) && error.to_string().contains(why), "{why}: {error}");
     }
-    fs::write(dir.path().join("x.safetensors"), [&u64::MAX.to_le_bytes()[..], b"{"].concat()).unwrap();
+    fs::write(dir.path().join("x.safetensors"), [&u64::MAX.to_le_bytes()[..], b"{\""].concat()).unwrap();
     assert!(matches!(Source::open(dir.path().join("x.safetensors")), Err(Error::Malformed { .. })));
 }
 

@@ -114,7 +114,11 @@ impl Batches for Dealt {
         let (mut bytes, mut frames) = (self.pool.buffer(), Vec::new());
         let parts = self.group - 1;
         let mut first = None;
-        while !self.is_over && self.seen < self.rows.end && bytes.len() < self.batch_bytes && frames.len() < self.most_records * parts {
+        while !self.is_over
+            && self.seen < self.rows.end
+            && bytes.len() < self.batch_bytes
+            && frames.len() < self.most_records.saturating_mul(parts)
+        {
             let Some((number, index)) = self.next.pop_first() else {
                 self.is_over = true;
                 break;

@@ -80,7 +80,20 @@ fn chunks_are_put_together_in_every_order_and_part() {
 
 #[test]
 fn hostile_files_have_the_outcome_wanted() {
-    for (name, wanted) in [("shape_bomb.h5", 4), ("external_link.h5", 6), ("hard_link_cycle.h5", 0)] {
+    for (name, wanted) in [
+        ("shape_bomb.h5", 4),
+        ("external_link.h5", 6),
+        ("hard_link_cycle.h5", 0),
+        // Behind a block of the user's addresses count from its end.
+        ("userblock_fill.h5", 0),
+        ("userblock_efl.h5", 6),
+        ("userblock_link.h5", 6),
+        ("dense_external.h5", 6),
+        ("dense_soft.h5", 6),
+        ("vlen_bomb.h5", 4),
+        ("vlen_bytes.h5", 6),
+        ("null.h5", 6),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let (path, out) = (data("hostile-h5").join(name), dir.path().join("out/"));
         let run = mmconvert(["convert".as_ref(), path.as_os_str(), "-o".as_ref(), out.as_os_str()]);
@@ -88,6 +101,14 @@ fn hostile_files_have_the_outcome_wanted() {
         assert!(wanted == 0 || stderr(&run).contains(name), "{}", stderr(&run));
         assert_eq!(names_in(dir.path()).is_empty(), wanted != 0);
     }
+}
+
+#[test]
+fn what_was_never_written_is_the_fill_value_behind_a_block_of_the_users_too() {
+    let source = Source::open(data("hostile-h5/userblock_fill.h5")).unwrap();
+    // As h5py reads it.
+    let expected = "09df00a2c9f5e964bb81f824fa33e1ca46e8fa26d8dc478ba59be4361c69a0c7";
+    assert_eq!(sha256(&convert(&source.tensor("/d").unwrap(), Options::new())), expected);
 }
 
 #[test]

@@ -23,12 +23,19 @@ const V2_BLOCK: &[u8] = b"OCHK";
 pub(super) struct Place {
     file: Arc<StoredFile>,
     range: Range<u64>,
+    /// What addresses in the file count from.
+    base: u64,
     asked: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Place {
     pub(super) fn new(file: &Arc<StoredFile>, range: Range<u64>) -> Self {
-        Self { file: Arc::clone(file), range, asked: Arc::default() }
+        Self { file: Arc::clone(file), range, base: 0, asked: Arc::default() }
+    }
+
+    /// The same for a file whose superblock says that addresses count from `base`: there is a block of the user's before it.
+    pub(super) fn based(self, base: u64) -> Self {
+        Self { base, ..self }
     }
 
     /// Where in the file the HDF5 file starts.
@@ -85,6 +92,8 @@ pub(super) struct Message {
 }
 
 impl Message {
+    const DATASPACE: u16 = 1;
+    const LINK_INFO: u16 = 2;
     pub(super) const FILL_VALUE_OLD: u16 = 4;
     pub(super) const FILL_VALUE: u16 = 5;
     pub(super) const LINK: u16 = 6;
@@ -117,7 +126,7 @@ fn messages_of_1(place: &Place, address: u64, front: &[u8]) -> Option<Vec<Messag
             let kind = LittleEndian::read_u16(&bytes[pos..]);
             let size = usize::from(LittleEndian::read_u16(&bytes[pos + 2..]));
             let body = bytes.get(pos + 8..pos + 8 + size)?;
-            push(&mut messages, &mut blocks, kind, body);
+            push(&mut messages, &mut blocks, (kind, bytes[pos + 4]), body, place.base)?;
             pos += 8 + size;
             count += 1;
         }
@@ -150,22 +159,51 @@ fn messages_of_2(place: &Place, address: u64) -> Option<Vec<Message>> {
         while pos + header <= bytes.len() {
             let kind = u16::from(bytes[pos]);
             let size = usize::from(LittleEndian::read_u16(&bytes[pos + 1..]));
-            let Some(body) = bytes.get(pos + header..pos + header + size) else { break };
-            push(&mut messages, &mut blocks, kind, body);
+            let body = bytes.get(pos + header..pos + header + size)?;
+            push(&mut messages, &mut blocks, (kind, bytes[pos + 3]), body, place.base)?;
             pos += header + size;
         }
     }
     Some(messages)
 }
 
-/// Keeps a message, or goes on where it says.
-fn push(messages: &mut Vec<Message>, blocks: &mut Vec<(u64, u64)>, kind: u16, body: &[u8]) {
+/// Keeps a message, or goes on where it says. `None` for one that matters and is stored elsewhere, shared with other objects.
+fn push(messages: &mut Vec<Message>, blocks: &mut Vec<(u64, u64)>, (kind, flags): (u16, u8), body: &[u8], base: u64) -> Option<()> {
     const CONTINUATION: u16 = 0x10;
+    const SHARED: u8 = 2;
     if kind == CONTINUATION {
-        blocks.extend(number(body, 0, 8).zip(number(body, 8, 8)));
-    } else {
-        messages.push(Message { kind, body: body.to_vec() });
+        blocks.push((number(body, 0, 8)?.checked_add(base)?, number(body, 8, 8)?));
+        return Some(());
     }
+    let matters = matches!(kind, Message::DATASPACE | Message::FILL_VALUE_OLD | Message::FILL_VALUE | Message::EXTERNAL_FILES);
+    if flags & SHARED != 0 && matters {
+        return None;
+    }
+    messages.push(Message { kind, body: body.to_vec() });
+    Some(())
+}
+
+/// Whether a dataset has no elements, not even one (IV.A.2.b).
+pub(super) fn is_null(messages: &[Message]) -> bool {
+    const NULL: u8 = 2;
+    messages.iter().any(|Message { kind, body }| *kind == Message::DATASPACE && body.first() == Some(&2) && body.get(3) == Some(&NULL))
+}
+
+/// How many links a group has that keeps them in dense storage: as its index by name says (IV.A.2.c, III.A.2). `None` for a group that does
+/// not; an error, in words, where it cannot be told.
+pub(super) fn dense_links(place: &Place, messages: &[Message]) -> Result<Option<u64>, String> {
+    const UNDEFINED: u64 = u64::MAX;
+    const MAGIC: &[u8] = b"BTHD";
+    const TOTAL_AT: usize = 26;
+    let Some(Message { body, .. }) = messages.iter().find(|message| message.kind == Message::LINK_INFO) else { return Ok(None) };
+    let at = 2 + if body.get(1).is_some_and(|flags| flags & 1 != 0) { 8 } else { 0 };
+    if number(body, at, 8) == Some(UNDEFINED) {
+        return Ok(None);
+    }
+    let address = number(body, at + 8, 8).and_then(|address| address.checked_add(place.base));
+    let index = address.and_then(|address| place.bytes(address, TOTAL_AT + 8)).filter(|index| index.starts_with(MAGIC));
+    let total = index.and_then(|index| number(&index, TOTAL_AT, 8));
+    total.map(Some).ok_or_else(|| "the index of its links cannot be read".to_owned())
 }
 
 /// The fill value in a header's messages; `None` where there is none, or it is not written.

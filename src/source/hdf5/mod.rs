@@ -31,7 +31,7 @@ use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 
 use chunked::{Chunked, ChunkedLayout, StoredChunk, grid};
 use filters::Step;
-use header::{Message, fill_value, foreign_links, messages, old_contiguous};
+use header::{Message, dense_links, fill_value, foreign_links, is_null, messages, old_contiguous};
 use types::{Elements, elements};
 
 const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -121,7 +121,8 @@ pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Data
             format!("its superblock says {said} bytes, {have} are there: it was cut"),
         ));
     }
-    let walker = Walker { file, place, opened };
+    let base = opened.superblock().base_address.get();
+    let walker = Walker { file, place: place.based(base), opened };
     let mut found = BTreeMap::new();
     walker.walk(&mut found)?;
     let super_block = walker.opened.superblock();
@@ -180,12 +181,13 @@ impl Walker<'_> {
         while let Some((path, group, depth)) = open.pop() {
             // The first place that is read for a group's attributes is its header.
             let (attributes, asked) = self.place.watch(|| group.attrs());
-            if let Some(&address) = asked.first() {
-                if !seen.insert(address) {
-                    continue;
-                }
-                self.check_links(&path, address)?;
+            let unknown = || Error::malformed(self.file.path(), WHAT, format!("the header of the group {path}/ cannot be read"));
+            let &address = asked.first().ok_or_else(unknown)?;
+            if !seen.insert(address) {
+                continue;
             }
+            let header = messages(&self.place, address).ok_or_else(unknown)?;
+            self.check_links(&path, &header)?;
             let failed = |error: hdf5_pure::Error| match error {
                 // Soft links in groups of the old form have no header, and their group cannot be listed.
                 hdf5_pure::Error::Format(FormatError::UnexpectedEof { expected: usize::MAX, .. }) => {
@@ -195,8 +197,21 @@ impl Walker<'_> {
                 error => failed(self.file, &error),
             };
             let title = attributes.ok().and_then(|all| all.get("name").and_then(|name| name.as_str()).map(str::to_owned));
-            for (name, dataset) in group.iter_datasets().map_err(failed)? {
+            let mut datasets: Vec<(String, Dataset)> = group.iter_datasets().map_err(failed)?.collect();
+            datasets.sort_by_cached_key(|(name, _)| path_key(name));
+            let mut groups: Vec<(String, Group)> = group.iter_groups().map_err(failed)?.collect();
+            let listed = datasets.len() + groups.len() + group.named_datatypes().map_err(failed)?.len();
+            let links = dense_links(&self.place, &header)
+                .map_err(|detail| Error::malformed(self.file.path(), format!("HDF5 group {path}/"), detail))?;
+            if let Some(links) = links.filter(|&links| links != listed as u64) {
+                let detail = format!("{path}/ has {links} links, of which {listed} lead to objects of this file, and no other is followed");
+                return Err(Error::Unsupported { what: format!("a soft or external link in {}", self.file.path().display()), detail });
+            }
+            for (name, dataset) in datasets {
                 objects += 1;
+                if objects > MOST_OBJECTS {
+                    return Err(Error::malformed(self.file.path(), WHAT, format!("more than {MOST_OBJECTS} objects, at {path}/{name}")));
+                }
                 let path = format!("{path}/{name}");
                 let (address, header) = self.header(&path);
                 // A dataset that several links lead to is listed by the first, and found by all.
@@ -215,7 +230,6 @@ impl Walker<'_> {
                 }
                 found.insert(key, (info, located, Vec::new()));
             }
-            let mut groups: Vec<(String, Group)> = group.iter_groups().map_err(failed)?.collect();
             groups.sort_by(|a, b| b.0.cmp(&a.0));
             for (name, group) in groups {
                 objects += 1;
@@ -230,9 +244,8 @@ impl Walker<'_> {
     }
 
     /// Refuses links to other files: what they lead to is not this file's to say.
-    fn check_links(&self, path: &str, address: u64) -> Result<()> {
-        let messages = messages(&self.place, address).unwrap_or_default();
-        let external = foreign_links(&messages).find(|(_, is_external)| *is_external);
+    fn check_links(&self, path: &str, header: &[Message]) -> Result<()> {
+        let external = foreign_links(header).find(|(_, is_external)| *is_external);
         match external {
             Some((name, _)) => {
                 let detail = format!("{path}/{name} leads to another file, and no link is followed out of a file");
@@ -273,6 +286,13 @@ impl Walker<'_> {
             return unsupported(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", full.len()));
         }
         let spec = TensorSpec::new(dtype, full).map_err(malformed)?;
+        // What is not known of it could be that its elements are elsewhere, or what those are that were never written.
+        if header.is_empty() {
+            return unsupported("its header is in a form that is not read".into());
+        }
+        if is_null(header) {
+            return unsupported("it has no elements, not even one (a null dataspace)".into());
+        }
         if header.iter().any(|message| message.kind == Message::EXTERNAL_FILES) {
             return unsupported("its elements are in other files (external storage), which are not read".into());
         }
@@ -457,14 +477,24 @@ impl Place for Located {
         };
         let malformed = |detail: String| Error::malformed(self.file.path(), format!("HDF5 dataset {path}"), detail);
         let dataset = opened.dataset(path).map_err(|error| malformed(error.to_string()))?;
-        let size = dataset.vlen_string_payload_size().map_err(|error| malformed(error.to_string()))?;
-        // Each takes 16 bytes in the dataset, and an allocation.
-        let asked = size.saturating_add(info.spec.elements().saturating_mul(64));
-        if asked > 2 * MOST_STRINGS {
+        let limit = |asked: u64| {
             let what = format!("memory for the strings of {path} in {}", self.file.path().display());
-            return Err(Error::Limit { what, asked, allowed: Some(2 * MOST_STRINGS) });
+            Error::Limit { what, asked, allowed: Some(MOST_STRINGS) }
+        };
+        // Each takes 16 bytes in the dataset, and an allocation; that is counted before anything is read.
+        let asked = info.spec.elements().saturating_mul(80);
+        if asked > MOST_STRINGS {
+            return Err(limit(asked));
+        }
+        let size = dataset.vlen_string_payload_size().map_err(|error| malformed(error.to_string()))?;
+        if size > MOST_STRINGS {
+            return Err(limit(size));
         }
         let strings = dataset.read_string().map_err(|error| malformed(error.to_string()))?;
+        if let Some(at) = strings.iter().position(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
+            let what = format!("strings of {path} in {}", self.file.path().display());
+            return Err(Error::Unsupported { what, detail: format!("element {at} is not UTF-8, and would not be kept as it is") });
+        }
         if strings.len() as u64 != info.spec.elements() {
             return Err(malformed(format!("{} strings, expected {}", strings.len(), info.spec.elements())));
         }

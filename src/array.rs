@@ -152,7 +152,7 @@ impl<'a> Array<'a> {
             read_bytes: Some(read_bytes(part)),
             is_selected: true,
         };
-        Ok(match options.strings {
+        Ok(match options.strings.get().unwrap_or_default() {
             StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), Some(Item::Bytes))],
             StringMode::Utf8 => {
                 vec![array(

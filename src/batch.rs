@@ -98,7 +98,7 @@ impl<'a> Batch<'a> {
                     let done_bytes = done.fetch_add(report.nbytes, Ordering::Relaxed) + report.nbytes;
                     if let Some(tell) = &options.progress {
                         let memory_limit = self.plan.shares.budget.as_bytes();
-                        tell(&Progress { done_bytes, total_bytes: done_bytes, memory_bytes: report.peak_memory, memory_limit });
+                        tell(&Progress { done_bytes, total_bytes: None, memory_bytes: report.peak_memory, memory_limit });
                     }
                 }
                 *reports[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(report);

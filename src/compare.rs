@@ -18,8 +18,7 @@ use crate::options::{Layout, Options, Strings};
 use crate::os::{self, Cold};
 use crate::paths::{Found, look_at};
 use crate::rows::Rows;
-use crate::source::records::RecordContainer;
-use crate::source::{Tensor, Verified};
+use crate::source::{RecordColumn, Tensor, Verified};
 use crate::spec::{ShapeText, memory_len, unravel};
 
 /// What a comparison found.
@@ -104,8 +103,8 @@ pub fn compare_packed(packed: &Tensor<'_>, tensor: &Tensor<'_>, rows: Option<Row
 fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     let (options, part) = file.choices(tensor, options);
     let options = &options;
-    if let Some(records) = tensor.source().records() {
-        return compare_records(file, records, tensor, rows, options);
+    if let Some(column) = tensor.column() {
+        return compare_records(file, column, tensor, rows, options);
     }
     let arrays = Array::of_tensor(tensor, rows, options)?;
     let array = arrays.iter().find(|array| array.part == part).ok_or_else(|| Error::bad_request("there is no array to compare with"))?;
@@ -146,24 +145,26 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, o
 /// The same for a feature of records, which are gone through once.
 fn compare_records(
     file: &ArrayFile<'_>,
-    records: &RecordContainer,
+    RecordColumn { records, set, feature }: RecordColumn<'_>,
     tensor: &Tensor<'_>,
     rows: Option<Rows>,
     options: &Options,
 ) -> Result<Comparison> {
-    let (set, feature) = records.feature(tensor.index());
     let mut features = vec![feature];
     if options.records.skips() {
-        for other in &options.records.skipped_with {
-            let (other_set, other) = records.feature(tensor.source().tensor(other)?.index());
-            if other_set == set && other.key != features[0].key {
-                features.push(other);
+        for other in options.records.others_skipped() {
+            let Some(other) = tensor.source().tensor(other)?.column() else { continue };
+            if std::ptr::eq(other.records, records) && other.set == set && other.feature.key != features[0].key {
+                features.push(other.feature);
             }
         }
     }
+    // What the name says tells what was chosen, whether it was for this feature only or for all.
+    let is_part = |part: Part| file.path.to_string_lossy().ends_with(&format!("{}{}", part.suffix(), file_name::EXTENSION));
+    let options = &options.clone().records(options.records.for_one([Part::Values, Part::Offsets].into_iter().any(is_part)));
     let pass = Pass::plan(records, set, &features, rows, tensor.source().heap_bytes(), options).map_err(|failure| failure.error)?;
     // Of several arrays the name tells which it is.
-    let is_offsets = file.path.to_string_lossy().ends_with(&format!("{}{}", Part::Offsets.suffix(), file_name::EXTENSION));
+    let is_offsets = is_part(Part::Offsets);
     let is_it = |array: &RecordArray| array.column == 0 && (array.part == Part::Offsets) == is_offsets;
     let at = pass.arrays.iter().position(is_it).unwrap_or(0);
     let array = &pass.arrays[at];
@@ -284,7 +285,7 @@ impl<'a> ArrayFile<'a> {
         let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
         let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
         let options = options.clone().byte_order(order).layout(layout);
-        if tensor.source().records().is_some() && !descr.is_some_and(Descr::is_text) {
+        if tensor.is_of_records() && !descr.is_some_and(Descr::is_text) {
             return (options, Part::Whole);
         }
         if tensor.info().spec.dtype() != Dtype::String {

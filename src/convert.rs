@@ -1,5 +1,6 @@
 //! The library call: one tensor into one `.npy`, with its choices and its report.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::array::{Array, Part};
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
-use crate::columns::Ragged;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -15,8 +15,10 @@ use crate::job::{Job, Pass};
 use crate::method::Method;
 use crate::mmap;
 use crate::options::{Layout, Options, Progress, Strings};
+use crate::plan::Memory;
 use crate::rows::Rows;
-use crate::source::{Source, Tensor, TensorReader, Verified};
+use crate::sink::PrivateFile;
+use crate::source::{RecordColumn, Source, Tensor, TensorReader, Verified};
 use crate::staging::{StagedFile, check_target, publish_all};
 use crate::view::MmapArray;
 
@@ -30,6 +32,8 @@ pub struct Report {
     pub dtype: Dtype,
     /// The tensor's dtype.
     pub source_dtype: Dtype,
+    /// NumPy's descriptor of elements that TensorFlow has no dtype for, which `dtype` has as bytes: see [`TensorInfo::item`](crate::TensorInfo::item).
+    pub item: Option<String>,
     /// What the header says of the elements.
     pub descr: String,
     /// Whether the array is in Fortran order.
@@ -217,10 +221,56 @@ impl<'a> Converter<'a> {
     /// [`Error::Unsupported`] when the cast or the method that was asked for cannot be had.
     pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
         let options = self.options.settled();
+        // What has to be computed for it is not.
+        if let Input::Tensor(tensor) = &self.input
+            && tensor.is_made()
+        {
+            return self.estimate_made(tensor, output.as_ref(), &options).map(|estimate| vec![estimate]);
+        }
         if let Some(pass) = self.pass(&options)? {
             return pass.estimate(output.as_ref(), &options);
         }
         self.with_jobs(&options, |jobs| jobs.iter().map(|job| job.estimate(output.as_ref(), &options)).collect())
+    }
+
+    /// What can be said of a tensor that is computed or decoded, without doing that.
+    fn estimate_made(&self, tensor: &Tensor<'_>, output: &Path, options: &Options) -> Result<Estimate> {
+        let info = tensor.info();
+        let is_text = info.spec.dtype() == Dtype::String;
+        if let (true, Some(dtype)) = (is_text, options.cast) {
+            return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
+        }
+        let mut axes = info.axes();
+        if let (Some(rows), Some(first)) = (tensor.claimed_rows(), axes.first_mut()) {
+            *first = Some(rows);
+        }
+        if let (Some(rows), Some(Some(first))) = (self.rows, axes.first_mut()) {
+            let range = rows.resolve(*first);
+            *first = range.end - range.start;
+        }
+        let dtype = options.cast.unwrap_or(info.spec.dtype());
+        let descr = if is_text { "|S?".to_owned() } else { dtype.descr_in(options.byte_order)? };
+        let known: Option<Vec<u64>> = axes.iter().copied().collect();
+        let elements = known.and_then(|axes| axes.iter().try_fold(1u64, |product, &axis| product.checked_mul(axis)));
+        let nbytes = elements.filter(|_| info.has_rank && !is_text).and_then(|elements| elements.checked_mul(dtype.itemsize()?));
+        note_choices(tensor, options);
+        Ok(Estimate {
+            part: Part::Whole,
+            dtype,
+            item: None,
+            descr,
+            shape: axes.iter().map(|axis| axis.unwrap_or(0)).collect(),
+            axes,
+            is_counted: nbytes.is_some(),
+            nbytes: nbytes.unwrap_or(0),
+            read_bytes: tensor.source().stored_bytes(),
+            write_bytes: nbytes.unwrap_or(0),
+            slices: 0,
+            slice_bytes: 0,
+            threads: options.thread_count(Memory::Buffers),
+            memory_bytes: options.budget().as_bytes(),
+            method: nearest_method(output, options),
+        })
     }
 
     fn source(&self) -> Option<&'a Source> {
@@ -233,8 +283,8 @@ impl<'a> Converter<'a> {
     /// The pass over records that makes the arrays, if the tensor is a feature of records.
     fn pass(&self, options: &Options) -> Result<Option<Pass<'a>>> {
         let Input::Tensor(tensor) = &self.input else { return Ok(None) };
-        let Some(records) = tensor.source().records() else { return Ok(None) };
-        let (set, feature) = records.feature(tensor.index());
+        let Some(RecordColumn { records, set, feature }) = tensor.column() else { return Ok(None) };
+        let options = &options.clone().records(options.records.for_one(true));
         let pass = Pass::plan(records, set, &[feature], self.rows, tensor.source().heap_bytes(), options);
         pass.map(Some).map_err(|failure| failure.error)
     }
@@ -258,11 +308,11 @@ impl<'a> Converter<'a> {
     /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::BadRequest`] when `path` is a file of the source, or
     /// when strings become two arrays; [`Error::Cancelled`]; [`Error::Io`].
     pub fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
-        self.check_one_array("run")?;
-        let (array, report) = only(self.execute(path.as_ref(), |staged, element| {
+        let view = |staged: &StagedFile, element| {
             let map = mmap::map_finished(staged.file()).map_err(Error::io("map", staged.target()))?;
             MmapArray::new(map, staged.target(), Some(element))
-        })?)?;
+        };
+        let (array, report) = only(self.execute(path.as_ref(), Some("run"), view)?)?;
         Ok(Converted { array, report })
     }
 
@@ -271,8 +321,7 @@ impl<'a> Converter<'a> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn write(self, path: impl AsRef<Path>) -> Result<Report> {
-        self.check_one_array("write")?;
-        only(self.execute(path.as_ref(), |_, _| Ok(()))?).map(|((), report)| report)
+        only(self.execute(path.as_ref(), Some("write"), |_, _| Ok(()))?).map(|((), report)| report)
     }
 
     /// As [`write`](Self::write), for strings as offsets too: they become two arrays, whose paths are `path` with `.values` and
@@ -282,37 +331,57 @@ impl<'a> Converter<'a> {
     /// As [`run`](Self::run).
     pub fn write_parts(self, path: impl AsRef<Path>) -> Result<Vec<(PathBuf, Report)>> {
         let path = path.as_ref();
-        let reports = self.execute(path, |_, _| Ok(()))?;
+        let reports = self.execute(path, None, |_, _| Ok(()))?;
         Ok(reports.into_iter().map(|((), report)| (report.part.path(path), report)).collect())
     }
 
-    fn check_one_array(&self, method: &str) -> Result<()> {
-        match &self.input {
-            Input::Tensor(tensor) if tensor.info().spec.dtype() == Dtype::String && self.options.strings == Strings::Offsets => {
-                Err(Error::bad_request(format!("strings as offsets become two arrays: use write_parts, not {method}")))
-            }
-            Input::Tensor(tensor)
-                if tensor.source().records().is_some()
-                    && self.options.records.ragged_of(&tensor.info().name.to_json()) == Some(&Ragged::Offsets) =>
-            {
-                Err(Error::bad_request(format!("lists as offsets become two arrays: use write_parts, not {method}")))
-            }
-            _ => Ok(()),
+    /// Writes the array, header first, to `out`, front to back. Checksums are compared at the end: bytes are out by then, so an error means that
+    /// what came out is to be thrown away.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`Error::BadRequest`] for what has no length before it has been read, for two arrays and for an order of
+    /// elements that is not the source's.
+    pub fn stream(self, out: &mut (dyn Write + Send)) -> Result<Report> {
+        let started = Instant::now();
+        // One worker hands out rows in their order.
+        let options = self.options.settled().threads(1);
+        if let Some(pass) = self.pass(&options)? {
+            options.check_applied()?;
+            return pass.stream(out, started, &options);
         }
+        self.with_jobs(&options, |jobs| {
+            options.check_applied()?;
+            let [job] = jobs else {
+                return Err(Error::bad_request("values and offsets are two arrays, and a stream has one: write them to files"));
+            };
+            job.check_memory(&options)?;
+            Ok(job.report(&job.stream(out, &options)?, started))
+        })
     }
 
     /// What can still fail once a file is complete happens in `view`, before any file gets its name.
-    fn execute<V>(self, path: &Path, view: impl Fn(&StagedFile, Dtype) -> Result<V>) -> Result<Vec<(V, Report)>> {
+    /// A `method` for one array is told in an error where there are two.
+    fn execute<V>(self, path: &Path, method: Option<&str>, view: impl Fn(&StagedFile, Dtype) -> Result<V>) -> Result<Vec<(V, Report)>> {
+        let check_one = |arrays: usize| match method {
+            Some(method) if arrays > 1 => {
+                Err(Error::bad_request(format!("values and offsets become two arrays: use write_parts, not {method}")))
+            }
+            _ => Ok(()),
+        };
         let started = Instant::now();
         let options = self.options.settled();
         if let Some(pass) = self.pass(&options)? {
+            check_one(pass.arrays.len())?;
+            options.check_applied()?;
             return self.execute_pass(&pass, path, &options, started, view);
         }
         // Before something is computed for it.
-        if options.strings != Strings::Offsets {
+        if options.strings.peek() != Some(Strings::Offsets) {
             check_target(path, options.existing())?;
         }
         self.with_jobs(&options, |jobs| {
+            check_one(jobs.len())?;
+            options.check_applied()?;
             let mut staged = Vec::with_capacity(jobs.len());
             for job in jobs {
                 // What the memory does not allow is refused before there is an output.
@@ -365,6 +434,26 @@ impl<'a> Converter<'a> {
     }
 }
 
+/// Notes the choices that would be made use of if the tensor were computed.
+fn note_choices(tensor: &Tensor<'_>, options: &Options) {
+    if tensor.info().spec.dtype() == Dtype::String {
+        options.strings.note();
+    }
+    if let Some(RecordColumn { feature, .. }) = tensor.column() {
+        let name = String::from_utf8_lossy(&feature.name);
+        let called = feature.called(&name);
+        options.records.note_lists(called);
+        let _ = options.records.shape_of(called, false);
+    }
+}
+
+/// How an output would be written, as far as that can be tried.
+fn nearest_method(output: &Path, options: &Options) -> Method {
+    let tried = crate::job::nearest_directory(output).and_then(|dir| PrivateFile::unnamed(dir, options.calls()).ok());
+    let method = tried.and_then(|file| Method::to_copy(&file, options.method).ok());
+    method.or(options.method).unwrap_or(Method::Portable)
+}
+
 fn only<T>(mut items: Vec<T>) -> Result<T> {
     items.pop().ok_or_else(|| Error::bad_request("there is no array"))
 }
@@ -377,10 +466,16 @@ pub struct Estimate {
     pub part: Part,
     /// The dtype of the output's elements.
     pub dtype: Dtype,
+    /// NumPy's descriptor of elements that TensorFlow has no dtype for.
+    pub item: Option<String>,
     /// What the output's header would say of them.
     pub descr: String,
-    /// The output's shape.
+    /// The output's shape; lengths that are not known yet are 0.
     pub shape: Vec<u64>,
+    /// The output's shape, with `None` for lengths that are not known before all has been read.
+    pub axes: Vec<Option<u64>>,
+    /// Whether all is known: otherwise [`nbytes`](Self::nbytes) and [`write_bytes`](Self::write_bytes) are of what is.
+    pub is_counted: bool,
     /// Bytes of the output's elements.
     pub nbytes: u64,
     /// Bytes to read from the source: its holes, and what is shared and not verified, need not be.

@@ -1,14 +1,9 @@
 //! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
-use std::io::{BufWriter, Write};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
 
 use crate::array::{Array, Part};
 use crate::batch::Batch;
@@ -18,15 +13,12 @@ use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
 use crate::job::{Failure, Job, Pass};
+use crate::manifest::{self, MANIFEST};
 use crate::options::{Options, Progress};
-use crate::paths::is_file;
 use crate::rows::Rows;
 use crate::source::records::{Feature, RecordContainer};
-use crate::source::{Name, Source, Tensor};
+use crate::source::{Name, RecordColumn, Source, Tensor};
 use crate::staging::StagedDir;
-
-/// The file that maps names to files.
-const MANIFEST: &str = "manifest.json";
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
 const OUTPUT_HEAP_BYTES: usize = 512;
@@ -69,22 +61,58 @@ pub struct Skipped {
 /// [`Options::overwrite`] chosen: when everything is complete, files get their names in it one by one, `manifest.json` last,
 /// and whatever else is in it is left alone. Tensors that an array cannot hold as it was asked for are skipped and listed:
 /// handles, casts and byte orders that do not exist, strings that would lose something. A value that a cast would change is an
-/// error, where values must not ([`Options::strict`]).
+/// error, where values must not ([`Options::strict`]). Columns of records are made in one pass over each set of records.
 ///
 /// # Errors
 /// As [`Converter::run`](crate::Converter::run); [`Error::Unsupported`] when there is nothing to convert.
 pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let dir = dir.as_ref();
     let options = &options.settled();
-    if let Some(records) = source.records() {
-        return export_records(source, records, tensors, rows, dir, options);
-    }
     let staged = StagedDir::create(dir, options.existing(), options.calls())?;
+    let (columns, others): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = tensors.iter().partition(|tensor| tensor.is_of_records());
+    let options = &options.clone().records(options.records.for_one(columns.len() == 1));
     let heap_bytes = source.heap_bytes().saturating_add((tensors.len() * OUTPUT_HEAP_BYTES) as u64);
     // The small ones together, then each of the others with all workers on it.
     let batch = Batch::new(&staged, dir, rows, heap_bytes, options)?;
-    let Planned { outputs: planned, mut skipped, total_bytes } = plan_all(source, tensors, &batch, &staged, options)?;
+    let Planned { outputs: planned, mut skipped, total_bytes } = plan_all(source, &others, &batch, &staged, options)?;
+    let mut files: HashSet<String> = planned.iter().map(|output| output.file.clone()).collect();
+    let mut passes = Vec::new();
+    for set in Set::of(&columns) {
+        passes.extend(RecordPass::plan(source, set, (rows, heap_bytes), (dir, &staged), &mut files, &mut skipped, options)?);
+    }
+    if planned.is_empty() && passes.is_empty() {
+        return Err(nothing_to_convert(source, &skipped));
+    }
+    options.check_applied()?;
 
+    let total_bytes = passes.is_empty().then_some(total_bytes);
+    let is_one_pass = planned.is_empty() && passes.len() == 1;
+    let mut outputs = convert_planned(&planned, &batch, (dir, &staged), total_bytes, &mut skipped, options)?;
+    for pass in passes {
+        // Of several passes nobody knows what all of them together make.
+        let done = outputs.iter().map(|output| output.report.nbytes).sum();
+        let options = if is_one_pass { options } else { &with_offset(options, done, None) };
+        outputs.extend(pass.convert(source, (rows, heap_bytes), (dir, &staged), &mut files, &mut skipped, options)?);
+    }
+    if outputs.is_empty() {
+        return Err(nothing_to_convert(source, &skipped));
+    }
+    manifest::write(source, &outputs, &skipped, (rows, options), dir, &staged)?;
+    batch.sync()?;
+    options.cancel.check()?;
+    staged.publish()?;
+    Ok(Export { outputs, skipped })
+}
+
+/// Makes the arrays of tensors that are no columns of records.
+fn convert_planned(
+    planned: &[Output<'_>],
+    batch: &Batch<'_>,
+    (dir, staged): (&Path, &StagedDir),
+    total_bytes: Option<u64>,
+    skipped: &mut Vec<Skipped>,
+    options: &Options,
+) -> Result<Vec<Exported>> {
     let small: Vec<usize> = (0..planned.len()).filter(|&i| batch.takes(planned[i].nbytes, planned[i].is_turned)).collect();
     let mut reports: Vec<Option<Result<Report, String>>> = planned.iter().map(|_| None).collect();
     let mut done_bytes = 0;
@@ -100,7 +128,7 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
             report
         } else {
             let options = &with_offset(options, done_bytes, total_bytes);
-            output.or_left_out(convert_one(output, &path, &batch, &staged, options))?
+            output.or_left_out(convert_one(output, &path, batch, staged, options))?
         };
         done_bytes += output.nbytes;
         match report {
@@ -108,89 +136,115 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
             Err(reason) => skipped.push(Skipped { name: output.name().clone(), reason }),
         }
     }
-    if outputs.is_empty() {
-        return Err(nothing_to_convert(source, &skipped));
-    }
-    write_manifest(source, &outputs, &skipped, dir, &staged)?;
-    batch.sync()?;
-    options.cancel.check()?;
-    staged.publish()?;
-    Ok(Export { outputs, skipped })
+    Ok(outputs)
 }
 
-/// The same for features of records: one pass over each set of them, for all features that are wanted.
-fn export_records(
-    source: &Source,
-    records: &RecordContainer,
-    tensors: &[Tensor<'_>],
-    rows: Option<Rows>,
-    dir: &Path,
-    options: &Options,
-) -> Result<Export> {
-    let staged = StagedDir::create(dir, options.existing(), options.calls())?;
-    let mut sets: BTreeMap<usize, Vec<(&Name, Feature)>> = BTreeMap::new();
-    for tensor in tensors {
-        let (set, feature) = records.feature(tensor.index());
-        sets.entry(set).or_default().push((&tensor.info().name, feature));
+/// Columns of one set of records.
+struct Set<'a> {
+    records: &'a RecordContainer,
+    number: usize,
+    features: Vec<(Name, Feature)>,
+}
+
+impl<'a> Set<'a> {
+    /// The columns by the records that they are of, in their order.
+    fn of(tensors: &[&Tensor<'a>]) -> Vec<Self> {
+        let mut sets: Vec<Self> = Vec::new();
+        for tensor in tensors {
+            let Some(RecordColumn { records, set: number, feature }) = tensor.column() else { continue };
+            let column = (tensor.info().name.clone(), feature);
+            match sets.iter_mut().find(|set| std::ptr::eq(set.records, records) && set.number == number) {
+                Some(set) => set.features.push(column),
+                None => sets.push(Self { records, number, features: vec![column] }),
+            }
+        }
+        sets
     }
-    let (mut outputs, mut skipped) = (Vec::new(), Vec::new());
-    for (set, mut features) in sets {
-        // A feature that turns out to be no array is left out, and the others are made without it.
-        while !features.is_empty() {
-            match export_pass(source, records, set, &features, rows, dir, &staged, options) {
-                Ok(done) => {
-                    outputs.extend(done);
-                    break;
+}
+
+/// A pass over a set of records, and the files that it makes.
+struct RecordPass<'a> {
+    set: Set<'a>,
+    pass: Pass<'a>,
+    /// The name of the tensor, the file and its path, for each array.
+    named: Vec<(Name, String, PathBuf)>,
+}
+
+/// Rows that are wanted, and heap bytes that others hold.
+type Wanted = (Option<Rows>, u64);
+/// The directory, and it in the making.
+type Place<'b> = (&'b Path, &'b StagedDir);
+
+impl<'a> RecordPass<'a> {
+    /// Plans a pass for the columns of a set. What cannot be an array is left out; nothing if that is all of them.
+    fn plan(
+        source: &Source,
+        mut set: Set<'a>,
+        (rows, heap_bytes): Wanted,
+        (dir, staged): Place<'_>,
+        files: &mut HashSet<String>,
+        skipped: &mut Vec<Skipped>,
+        options: &Options,
+    ) -> Result<Option<Self>> {
+        while !set.features.is_empty() {
+            let features: Vec<Feature> = set.features.iter().map(|(_, feature)| feature.clone()).collect();
+            let pass = match Pass::plan(set.records, set.number, &features, rows, heap_bytes, options) {
+                Ok(pass) => pass,
+                Err(failure) => {
+                    set.leave_out(failure, skipped, options)?;
+                    continue;
                 }
-                Err(Failure { column: Some(column), error: error @ (Error::Unsupported { .. } | Error::Lossy { .. }) })
-                    if !options.strict =>
-                {
-                    let (name, _) = features.remove(column);
-                    skipped.push(Skipped { name: name.clone(), reason: error.to_string() });
+            };
+            let mut named = Vec::with_capacity(pass.arrays.len());
+            for array in &pass.arrays {
+                let name = set.features[array.column].0.clone();
+                let file = array.part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned();
+                if !files.insert(file.clone()) {
+                    return Err(Error::bad_request(format!("two arrays would become {file}: convert them into two directories")));
                 }
-                Err(failure) => return Err(failure.error),
+                let path = dir.join(&file);
+                if staged.is_there() {
+                    staged.check_replaceable(&file)?;
+                    source.check_not_own(&path)?;
+                }
+                named.push((name, file, path));
+            }
+            return Ok(Some(Self { set, pass, named }));
+        }
+        Ok(None)
+    }
+
+    /// Makes the arrays. A column that turns out to be no array is left out, and the others are made without it.
+    fn convert(
+        mut self,
+        source: &Source,
+        wanted: Wanted,
+        place: Place<'_>,
+        files: &mut HashSet<String>,
+        skipped: &mut Vec<Skipped>,
+        options: &Options,
+    ) -> Result<Vec<Exported>> {
+        loop {
+            let failure = match self.run(place.1, options) {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            for (_, file, _) in &self.named {
+                // What was not made has no file.
+                let _ = place.1.remove_file(file);
+                files.remove(file);
+            }
+            self.set.leave_out(failure, skipped, options)?;
+            match Self::plan(source, self.set, wanted, place, files, skipped, options)? {
+                Some(next) => self = next,
+                None => return Ok(Vec::new()),
             }
         }
     }
-    if outputs.is_empty() {
-        return Err(nothing_to_convert(source, &skipped));
-    }
-    write_manifest(source, &outputs, &skipped, dir, &staged)?;
-    options.cancel.check()?;
-    staged.publish()?;
-    Ok(Export { outputs, skipped })
-}
 
-#[expect(clippy::too_many_arguments, reason = "what is exported, from where, and to where")]
-fn export_pass(
-    source: &Source,
-    records: &RecordContainer,
-    set: usize,
-    features: &[(&Name, Feature)],
-    rows: Option<Rows>,
-    dir: &Path,
-    staged: &StagedDir,
-    options: &Options,
-) -> Result<Vec<Exported>, Failure> {
-    let started = Instant::now();
-    let wanted: Vec<Feature> = features.iter().map(|(_, feature)| feature.clone()).collect();
-    let pass = Pass::plan(records, set, &wanted, rows, source.heap_bytes(), options)?;
-    let mut named = Vec::with_capacity(pass.arrays.len());
-    let mut files = HashSet::new();
-    for array in &pass.arrays {
-        let name = features[array.column].0;
-        let file = array.part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned();
-        if !files.insert(file.clone()) {
-            return Err(Error::bad_request(format!("two arrays would become {file}: convert them into two directories")).into());
-        }
-        let path = dir.join(&file);
-        if staged.is_there() {
-            staged.check_replaceable(&file)?;
-            source.check_not_own(&path)?;
-        }
-        named.push((name, file, path));
-    }
-    let made = || -> Result<Vec<Exported>, Failure> {
+    fn run(&self, staged: &StagedDir, options: &Options) -> Result<Vec<Exported>, Failure> {
+        let started = Instant::now();
+        let (pass, named) = (&self.pass, &self.named);
         let files: Vec<_> =
             named.iter().map(|(_, file, path)| Ok((Arc::new(staged.create_file(file)?), path.as_path()))).collect::<Result<_>>()?;
         let outputs = pass.outputs(&files, options)?;
@@ -201,13 +255,21 @@ fn export_pass(
             Ok(Exported { name: named[at].0.clone(), path: named[at].2.clone(), report })
         };
         Ok(outcomes.iter().enumerate().map(exported).collect::<Result<_>>()?)
-    };
-    made().inspect_err(|_| {
-        for (_, file, _) in &named {
-            // What was not made has no file.
-            let _ = staged.remove_file(file);
+    }
+}
+
+impl Set<'_> {
+    /// Leaves out the column that a pass failed over, if it is because of one.
+    fn leave_out(&mut self, failure: Failure, skipped: &mut Vec<Skipped>, options: &Options) -> Result<()> {
+        match failure {
+            Failure { column: Some(column), error: error @ (Error::Unsupported { .. } | Error::Lossy { .. }) } if !options.strict => {
+                let (name, _) = self.features.remove(column);
+                skipped.push(Skipped { name, reason: error.to_string() });
+                Ok(())
+            }
+            Failure { error, .. } => Err(error),
         }
-    })
+    }
 }
 
 /// One file of an export.
@@ -287,7 +349,7 @@ struct Planned<'a> {
 /// Refuses all that can be refused before the first byte is written.
 fn plan_all<'a>(
     source: &Source,
-    tensors: &'a [Tensor<'a>],
+    tensors: &[&'a Tensor<'a>],
     batch: &Batch<'_>,
     staged: &StagedDir,
     options: &Options,
@@ -296,7 +358,7 @@ fn plan_all<'a>(
     let mut planned = Planned { outputs: Vec::new(), skipped: Vec::new(), total_bytes: 0 };
     let mut needed = 0u64;
     let trial = staged.unnamed_file().ok();
-    for tensor in tensors {
+    for &tensor in tensors {
         options.cancel.check()?;
         let name = &tensor.info().name;
         let before = planned.outputs.len();
@@ -337,9 +399,6 @@ fn plan_all<'a>(
             }
         }
     }
-    if planned.outputs.is_empty() {
-        return Err(nothing_to_convert(source, &planned.skipped));
-    }
     check_distinct(&planned.outputs)?;
     if staged.is_there() {
         staged.check_replaceable(MANIFEST)?;
@@ -372,109 +431,10 @@ fn check_distinct(outputs: &[Output<'_>]) -> Result<()> {
     }
 }
 
-/// The caller's progress, counted over all tensors.
-pub(crate) fn with_offset(options: &Options, done: u64, total_bytes: u64) -> Options {
+/// The caller's progress, counted over all tensors, which have so many bytes if that is known.
+pub(crate) fn with_offset(options: &Options, done: u64, total_bytes: Option<u64>) -> Options {
     let Some(report) = options.progress.clone() else {
         return options.clone();
     };
     options.clone().progress(move |p| report(&Progress { done_bytes: done + p.done_bytes, total_bytes, ..*p }))
-}
-
-/// The outputs as the manifest lists them, made one by one.
-struct Listed<'a>(&'a [Exported]);
-
-impl Serialize for Listed<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|output| {
-            json!({
-                "name": output.name.to_json(),
-                "file": output.path.file_name().map(|file| file.to_string_lossy()),
-                "part": output.report.part,
-                "dtype": output.report.dtype.name(),
-                "source_dtype": output.report.source_dtype.name(),
-                "descr": output.report.descr,
-                "fortran_order": output.report.fortran_order,
-                "shape": output.report.shape,
-                "nbytes": output.report.nbytes,
-            })
-        }))
-    }
-}
-
-#[derive(Serialize)]
-struct WrittenManifest<'a> {
-    source: &'a str,
-    format: &'a str,
-    tensors: Listed<'a>,
-    skipped: Vec<Value>,
-}
-
-fn write_manifest(source: &Source, outputs: &[Exported], skipped: &[Skipped], dir: &Path, staged: &StagedDir) -> Result<()> {
-    let manifest = WrittenManifest {
-        source: &source.path().to_string_lossy(),
-        format: source.format(),
-        tensors: Listed(outputs),
-        skipped: skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect(),
-    };
-    let file = staged.create_file(MANIFEST)?;
-    let mut out = BufWriter::new(file.file());
-    let written = serde_json::to_writer_pretty(&mut out, &manifest).map_err(std::io::Error::from);
-    let written = written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).and_then(|()| file.file().sync_all());
-    written.map_err(Error::io("write", &dir.join(MANIFEST)))
-}
-
-/// One array that a manifest lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ManifestFile {
-    /// The tensor's name.
-    pub name: String,
-    /// The array's file in the directory.
-    pub file: String,
-    /// The dtype of the array's elements, where that is not the tensor's because of a cast.
-    pub cast: Option<Dtype>,
-}
-
-/// The arrays that the manifest in `dir` lists.
-///
-/// # Errors
-/// [`Error::NotFound`] when there is no manifest, [`Error::Malformed`] when it is not one that [`export`] wrote.
-pub fn manifest_files(dir: impl AsRef<Path>) -> Result<Vec<ManifestFile>> {
-    let path = dir.as_ref().join(MANIFEST);
-    if !is_file(&path)? {
-        let detail = format!("{} has none, so it is no directory that an export made", dir.as_ref().display());
-        return Err(Error::NotFound { what: MANIFEST, detail });
-    }
-    let file = fs::File::open(&path).map_err(Error::io("open", &path))?;
-    let manifest: Manifest =
-        serde_json::from_reader(std::io::BufReader::new(file)).map_err(|e| Error::malformed(&path, "manifest", e.to_string()))?;
-    let checked = |entry: ManifestEntry| {
-        let ManifestEntry { name, file, dtype, source_dtype } = entry;
-        if file.contains('/') || !file.ends_with(file_name::EXTENSION) {
-            return Err(Error::malformed(&path, "manifest", format!("{file:?} is not the name of an array in the directory")));
-        }
-        let is_cast = source_dtype.is_some_and(|source| source != dtype && source != Dtype::String.name());
-        let cast = if is_cast {
-            let known = Dtype::from_name(&dtype).ok_or_else(|| Error::malformed(&path, "manifest", format!("there is no dtype {dtype:?}")));
-            Some(known?)
-        } else {
-            None
-        };
-        Ok(ManifestFile { name, file, cast })
-    };
-    manifest.tensors.into_iter().map(checked).collect()
-}
-
-#[derive(serde::Deserialize)]
-struct Manifest {
-    tensors: Vec<ManifestEntry>,
-}
-
-#[derive(serde::Deserialize)]
-struct ManifestEntry {
-    name: String,
-    file: String,
-    #[serde(default)]
-    dtype: String,
-    source_dtype: Option<String>,
 }

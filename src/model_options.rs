@@ -2,16 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::used::{Unused, Used};
+
 /// What a graph or a model is to compute, and of what.
 ///
 /// Only sources that a running TensorFlow computes look at it: frozen graphs, and SavedModels where a signature is named.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct ModelOptions {
+    pub(crate) tag_set: Option<Vec<String>>,
+    pub(crate) tag_set_used: Used,
     pub(crate) signature: Option<String>,
     pub(crate) feeds: Vec<(String, PathBuf)>,
     pub(crate) outputs: Vec<String>,
     pub(crate) batch: Option<u64>,
     pub(crate) scratch: Option<PathBuf>,
+    pub(crate) used: Used,
 }
 
 impl ModelOptions {
@@ -19,6 +24,13 @@ impl ModelOptions {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The graph of a SavedModel that has exactly these tags. Without this it is the one tagged `serve`, or the only one.
+    #[must_use]
+    pub fn tag_set(mut self, tags: impl IntoIterator<Item = String>) -> Self {
+        self.tag_set = Some(tags.into_iter().collect());
+        self
     }
 
     /// The tensors of a SavedModel are the outputs of this signature, not its variables.
@@ -63,5 +75,34 @@ impl ModelOptions {
     /// Whether a SavedModel is to be run, not only read.
     pub(crate) fn wants_model(&self) -> bool {
         self.signature.is_some() || !self.feeds.is_empty() || !self.outputs.is_empty() || self.batch.is_some()
+    }
+
+    /// What was asked for if nothing made use of it, as the program spells it.
+    pub(crate) fn unused(&self) -> Vec<Unused> {
+        let asked = [
+            ("--signature", self.signature.is_some()),
+            ("--feed", !self.feeds.is_empty()),
+            ("--output", !self.outputs.is_empty()),
+            ("--batch", self.batch.is_some()),
+        ];
+        let is_unused = |(_, is_asked): &(&str, bool)| *is_asked && !self.used.is_noted();
+        let computed = "what TensorFlow computes: graphs, SavedModels and data sets";
+        let mut unused: Vec<Unused> = asked.into_iter().filter(is_unused).map(|(flag, _)| Unused::new(flag, None, computed)).collect();
+        if self.tag_set.is_some() && !self.tag_set_used.is_noted() {
+            unused.push(Unused::new("--tag-set", None, "SavedModels"));
+        }
+        unused
+    }
+
+    /// The same choices, and those of `other`, which win.
+    pub(crate) fn overridden_by(self, other: &Self) -> Self {
+        Self {
+            tag_set: other.tag_set.clone().or(self.tag_set),
+            signature: other.signature.clone().or(self.signature),
+            feeds: if other.feeds.is_empty() { self.feeds } else { other.feeds.clone() },
+            outputs: if other.outputs.is_empty() { self.outputs } else { other.outputs.clone() },
+            batch: other.batch.or(self.batch),
+            ..other.clone()
+        }
     }
 }

@@ -9,11 +9,13 @@ use crate::cancel::CancelToken;
 use crate::columns::RecordOptions;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
+use crate::error::Error;
 use crate::method::Method;
 use crate::model_options::ModelOptions;
 use crate::os::Calls;
 use crate::plan::Memory;
 use crate::staging::Existing;
+use crate::used::{Choice, Unused};
 
 /// Workers that only copy wait for the disk half of the time: so many, even on fewer cores,
 const LEAST_COPYING: usize = 4;
@@ -34,7 +36,9 @@ pub struct Options {
     pub(crate) strict: bool,
     pub(crate) byte_order: ByteOrder,
     pub(crate) layout: Layout,
-    pub(crate) strings: Strings,
+    pub(crate) strings: Choice<Strings>,
+    /// Whether a choice that nothing makes use of is an error.
+    pub(crate) must_apply: bool,
     pub(crate) records: RecordOptions,
     pub(crate) model: ModelOptions,
     pub(crate) method: Option<Method>,
@@ -56,7 +60,8 @@ impl Default for Options {
             strict: false,
             byte_order: ByteOrder::Little,
             layout: Layout::C,
-            strings: Strings::Pad,
+            strings: Choice::default(),
+            must_apply: false,
             records: RecordOptions::default(),
             model: ModelOptions::default(),
             method: None,
@@ -154,7 +159,7 @@ impl Options {
     /// What becomes of string tensors.
     #[must_use]
     pub fn strings(mut self, strings: Strings) -> Self {
-        self.strings = strings;
+        self.strings.set(strings);
         self
     }
 
@@ -193,11 +198,49 @@ impl Options {
         self
     }
 
+    /// Whether a choice that applies to nothing that is converted is [`Error::BadRequest`](crate::Error::BadRequest), before anything is
+    /// written: a shape where there are no lists, feeds where nothing is computed. Without this, choices that do not apply are let pass.
+    #[must_use]
+    pub fn must_apply(mut self, must_apply: bool) -> Self {
+        self.must_apply = must_apply;
+        self
+    }
+
+    /// Fails for a choice that nothing has made use of yet, where choices [must apply](Self::must_apply).
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`](crate::Error::BadRequest) with the choices, and what they are for.
+    pub fn check_applied(&self) -> crate::Result<()> {
+        if !self.must_apply {
+            return Ok(());
+        }
+        let mut unused = self.records.unused();
+        unused.extend(self.model.unused());
+        unused.extend(self.strings.unused("--strings", "tensors of strings"));
+        if self.strict && self.cast.is_none() {
+            unused.push(Unused::new("--strict", None, "casts (--dtype)"));
+        }
+        match &unused[..] {
+            [] => Ok(()),
+            [one] => Err(Error::bad_request(format!("{} has no effect on what is selected: it is for {}", one.flag, one.needs))),
+            several => {
+                let each: Vec<String> = several.iter().map(|one| format!("{} is for {}", one.flag, one.needs)).collect();
+                Err(Error::bad_request(format!("these choices have no effect on what is selected: {}", each.join("; "))))
+            }
+        }
+    }
+
     /// Called after every slice, from the threads that do the work.
     #[must_use]
     pub fn progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(report));
         self
+    }
+
+    /// What is to be computed by a running TensorFlow, as far as that has been chosen.
+    #[must_use]
+    pub fn chosen_model(&self) -> &ModelOptions {
+        &self.model
     }
 
     pub(crate) fn budget(&self) -> Budget {
@@ -265,6 +308,16 @@ pub enum Strings {
     Utf8,
 }
 
+impl fmt::Display for Strings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pad => "pad",
+            Self::Offsets => "offsets",
+            Self::Utf8 => "utf8",
+        })
+    }
+}
+
 impl FromStr for Strings {
     type Err = String;
 
@@ -284,8 +337,8 @@ impl FromStr for Strings {
 pub struct Progress {
     /// Bytes of the output that are filled.
     pub done_bytes: u64,
-    /// All bytes of the output; 0 where that is not known before the source has been read.
-    pub total_bytes: u64,
+    /// All bytes of the output; `None` where that is not known before the source has been read.
+    pub total_bytes: Option<u64>,
     /// Memory in use by the plan's account: buffers and output pages not on disk yet.
     pub memory_bytes: u64,
     /// The budget.

@@ -41,14 +41,15 @@ pub fn pack(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, path: i
     if options.layout == Layout::F || options.byte_order == ByteOrder::Big {
         return Err(Error::bad_request("safetensors are in C order and little-endian"));
     }
-    if source.records().is_some() {
-        return pack_records(source, tensors, rows, path, options);
-    }
     let heap_bytes = tensors.iter().map(|tensor| TENSOR_HEAP + 4 * tensor.info().name.as_bytes().len()).sum::<usize>() as u64;
     let heap_bytes = heap_bytes.saturating_add(source.heap_bytes());
-    let (mut planned, mut skipped) = (Vec::new(), Vec::new());
+    let (mut planned, mut skipped, mut columns) = (Vec::new(), Vec::new(), Vec::new());
     for tensor in tensors {
         options.cancel.check()?;
+        if tensor.is_of_records() {
+            columns.push(tensor.clone());
+            continue;
+        }
         let name = tensor.info().name.clone();
         let origin = Origin::Tensor(tensor, rows);
         match check(tensor, options).and_then(|()| origin.spec(heap_bytes, options)) {
@@ -61,27 +62,24 @@ pub fn pack(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, path: i
             Err(error) => return Err(error),
         }
     }
-    write_all(source, &planned, skipped, path, heap_bytes, options)
-}
-
-/// The same for features of records, whose number is known when they have been gone through: they become arrays in a private folder
-/// beside the output first.
-fn pack_records(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, path: &Path, options: &Options) -> Result<Export> {
+    if columns.is_empty() {
+        options.check_applied()?;
+        return write_all(source, &planned, skipped, path, heap_bytes, options);
+    }
+    // How many rows columns of records have is known when these have been gone through: they become arrays in a private folder beside the
+    // output first.
     check_target(path, options.existing())?;
     let scratch = ScratchDir::create_in(parent_of(path))?;
-    let Export { outputs, mut skipped } = export(source, tensors, rows, scratch.path().join("arrays"), options)?;
-    let heap_bytes = source.heap_bytes().saturating_add((outputs.len() * TENSOR_HEAP) as u64);
-    // What was asked for has been done to them.
-    let options = &Options { cast: None, strict: false, ..options.clone() };
-    let mut planned = Vec::with_capacity(outputs.len());
+    let Export { outputs, skipped: others } = export(source, &columns, rows, scratch.path().join("arrays"), options)?;
+    skipped.extend(others);
     for Exported { name, path, report } in outputs {
         if report.dtype == Dtype::String || name_of(report.dtype).is_none() {
             skipped.push(Skipped { name, reason: refused(report.dtype).to_string() });
             continue;
         }
         let title = format!("{}{}", name.to_json(), report.part.suffix());
-        let spec = TensorSpec::new(report.dtype, report.shape).map_err(Error::bad_request)?;
-        planned.push(Planned { name, title, origin: Origin::Made(path), spec });
+        let spec = TensorSpec::new(report.dtype, report.shape.clone()).map_err(Error::bad_request)?;
+        planned.push(Planned { name, title, origin: Origin::Made(path, Box::new(report)), spec });
     }
     write_all(source, &planned, skipped, path, heap_bytes, options)
 }
@@ -98,15 +96,15 @@ struct Planned<'a> {
 /// Where it comes from.
 enum Origin<'a> {
     Tensor(&'a Tensor<'a>, Option<Rows>),
-    /// An array that was made for it.
-    Made(PathBuf),
+    /// An array that was made for it, and what was done for that.
+    Made(PathBuf, Box<Report>),
 }
 
 impl<'a> Origin<'a> {
     fn rows(&self) -> Option<Rows> {
         match self {
             Self::Tensor(_, rows) => *rows,
-            Self::Made(_) => None,
+            Self::Made(..) => None,
         }
     }
 
@@ -117,7 +115,7 @@ impl<'a> Origin<'a> {
                 let array = Array::of_tensor(tensor, *rows, options)?.into_iter().find(|array| array.part == Part::Whole);
                 array.ok_or_else(|| Error::bad_request(format!("tensor {} is no array", tensor.info().name)))
             }
-            Self::Made(path) => Array::of_reader(Box::new(made_array(path, spec)?), None),
+            Self::Made(path, _) => Array::of_reader(Box::new(made_array(path, spec)?), None),
         }
     }
 
@@ -166,7 +164,7 @@ fn write_all(
     file.begin(&plan)?;
     let mut order: Vec<usize> = (0..planned.len()).collect();
     order.sort_by_key(|&i| plan.offsets[i]);
-    let total_bytes = planned.iter().map(|one| one.spec.nbytes()).sum();
+    let total_bytes = Some(planned.iter().map(|one| one.spec.nbytes()).sum());
     let (mut done_bytes, mut reports) = (0, Vec::new());
     reports.resize_with(planned.len(), || None);
     for i in order {
@@ -216,6 +214,9 @@ impl File<'_> {
 
     fn write(&mut self, planned: &Planned<'_>, start: u64, options: &Options) -> Result<Report> {
         let started = Instant::now();
+        // What was asked for has been done to what was made.
+        let done = Options { cast: None, strict: false, ..options.clone() };
+        let options = if matches!(planned.origin, Origin::Made(..)) { &done } else { options };
         let array = planned.origin.array(&planned.spec, options)?;
         let job = Job::new(&array, planned.origin.rows(), self.heap_bytes, options)?;
         let outcome = if job.spec.nbytes() <= SMALL {
@@ -224,7 +225,11 @@ impl File<'_> {
             let output = Output { file: self.staged.file(), target: self.staged.target(), method: self.method, start: Some(start) };
             job.fill_output(&output, options)?
         };
-        Ok(job.report(&outcome, started))
+        let report = job.report(&outcome, started);
+        Ok(match &planned.origin {
+            Origin::Tensor(..) => report,
+            Origin::Made(_, made) => Report { verified: made.verified, source_dtype: made.source_dtype, lost: made.lost.clone(), ..report },
+        })
     }
 
     fn write_small(&mut self, job: &Job<'_>, start: u64, options: &Options) -> Result<Outcome> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError};
 use crate::format::example::Kind;
@@ -15,6 +16,7 @@ use crate::source::records::{Encoding, Feature, Key, Look, Stats, Stored, Survey
 use crate::spec::{TensorSpec, memory_len};
 
 pub(crate) use items::{Item, Units, inflated_len};
+pub(crate) use options::{Called, For, Raw};
 pub use options::{Missing, Ragged, ReadAs, RecordOptions};
 pub(crate) use resolve::{Resolver, needs_survey};
 
@@ -56,6 +58,8 @@ pub(crate) struct Column {
     pub(crate) item: Item,
     /// An item, as little-endian elements.
     pub(crate) spec: TensorSpec,
+    /// The byte order of its elements, where that is not little-endian: of raw bytes.
+    pub(crate) order: ByteOrder,
     pub(crate) arrange: Arrange,
     /// The dtype that is reported.
     pub(crate) dtype: Dtype,
@@ -103,6 +107,7 @@ impl Column {
             index,
             item,
             spec,
+            order: ByteOrder::Little,
             arrange,
             dtype,
             is_text: false,

@@ -1,9 +1,12 @@
 //! The choices there are for records.
 
+use std::fmt;
 use std::str::FromStr;
 
+use crate::decode::ByteOrder;
 use crate::decode::image::Jpeg;
 use crate::dtype::Dtype;
+use crate::used::{Choice, Unused, Used};
 
 /// What bytes in a record are, where that is not to be told from their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,16 @@ pub enum ReadAs {
     Image,
     /// Serialized `TensorProto`s.
     Tensor,
+}
+
+impl fmt::Display for ReadAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::String => "string",
+            Self::Image => "image",
+            Self::Tensor => "tensor",
+        })
+    }
 }
 
 impl FromStr for ReadAs {
@@ -39,6 +52,16 @@ pub enum Ragged {
     /// Two arrays: all values one after the other, and where each record's start, with the end of the last (`int64`, one more
     /// than records).
     Offsets,
+}
+
+impl fmt::Display for Ragged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pad(None) => f.write_str("pad"),
+            Self::Pad(Some(value)) => write!(f, "pad:{value}"),
+            Self::Offsets => f.write_str("offsets"),
+        }
+    }
 }
 
 impl FromStr for Ragged {
@@ -67,39 +90,102 @@ pub enum Missing {
     Skip,
 }
 
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refuse => f.write_str("refuse"),
+            Self::Fill(value) => write!(f, "fill:{value}"),
+            Self::Skip => f.write_str("skip"),
+        }
+    }
+}
+
 impl FromStr for Missing {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "skip" => Ok(Self::Skip),
+            None if text == "refuse" => Ok(Self::Refuse),
             Some(("fill", value)) => Ok(Self::Fill(value.to_owned())),
             _ => Err(format!("{text:?} is no way for missing features, expected fill:VALUE or skip")),
         }
     }
 }
 
-/// Choices for sources of records: `TFRecord` files, tf.data files, streams of frames.
+/// Choices for sources of records: `TFRecord` files, tf.data files, streams of frames, videos.
 ///
-/// Those that take a name hold for that feature only; without one they hold for every feature that they make sense for.
+/// Those that take a name hold for that feature only, by the name that it is listed by or without the split or the source in front;
+/// without one they hold for every feature that they make sense for.
 #[derive(Debug, Clone, Default)]
 pub struct RecordOptions {
-    shapes: Vec<(Option<String>, Vec<i64>)>,
-    raw: Vec<(Option<String>, Dtype)>,
-    read_as: Vec<(Option<String>, ReadAs)>,
-    pub(crate) channels: Option<u8>,
-    pub(crate) jpeg: Jpeg,
-    ragged: Vec<(Option<String>, Ragged)>,
-    missing: Vec<(Option<String>, Missing)>,
-    pub(crate) skipped_with: Vec<String>,
-    pub(crate) flatten: bool,
-    pub(crate) salvage: bool,
+    pub(crate) shapes: Vec<For<Vec<i64>>>,
+    pub(crate) raw: Vec<For<Raw>>,
+    pub(crate) read_as: Vec<For<ReadAs>>,
+    pub(crate) ragged: Vec<For<Ragged>>,
+    pub(crate) missing: Vec<For<Missing>>,
+    pub(crate) channels: Choice<u8>,
+    pub(crate) jpeg: Choice<Jpeg>,
+    pub(crate) flatten: Choice<bool>,
+    pub(crate) salvage: Choice<bool>,
+    pub(crate) offset: Choice<u64>,
+    pub(crate) stream: Choice<usize>,
+    skipped_with: Vec<String>,
+    /// Whether only one feature is wanted, so that choices for all are for it.
+    is_for_one: bool,
 }
 
-/// The choice for `name`: the last of its own, else the last one for all.
-fn chosen<'a, T>(choices: &'a [(Option<String>, T)], name: &str) -> Option<&'a T> {
-    let last = |wanted: Option<&str>| choices.iter().rev().find(|(name, _)| name.as_deref() == wanted).map(|(_, value)| value);
-    last(Some(name)).or_else(|| last(None))
+/// A choice for one feature, or for all.
+#[derive(Debug, Clone)]
+pub(crate) struct For<T> {
+    pub(crate) feature: Option<String>,
+    pub(crate) value: T,
+    pub(crate) used: Used,
+}
+
+/// What raw bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Raw {
+    pub(crate) dtype: Dtype,
+    /// The order of their bytes, if it is said.
+    pub(crate) order: Option<ByteOrder>,
+}
+
+/// The names of a feature: its own, and the one that it is listed by, with its split and its source in front.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Called<'a> {
+    pub(crate) own: &'a str,
+    pub(crate) title: &'a str,
+}
+
+impl<'a> Called<'a> {
+    pub(crate) fn only(name: &'a str) -> Self {
+        Self { own: name, title: name }
+    }
+
+    fn is(self, name: &str) -> bool {
+        // As much as there is in front may be left out.
+        let is_end = self.title.strip_suffix(name).is_some_and(|front| front.is_empty() || front.ends_with('/'));
+        is_end && name.len() >= self.own.len() || name == self.own
+    }
+}
+
+/// The choice for a feature: the last of its own, else the last one for all.
+fn chosen<'a, T>(choices: &'a [For<T>], called: Called<'_>) -> Option<&'a For<T>> {
+    let own = choices.iter().rev().find(|choice| choice.feature.as_deref().is_some_and(|name| called.is(name)));
+    own.or_else(|| choices.iter().rev().find(|choice| choice.feature.is_none()))
+}
+
+/// The same, which is made use of.
+fn used<'a, T>(choices: &'a [For<T>], called: Called<'_>) -> Option<&'a T> {
+    chosen(choices, called).map(|choice| {
+        choice.used.note();
+        &choice.value
+    })
+}
+
+fn with<T>(choices: &mut Vec<For<T>>, feature: Option<&str>, value: T) {
+    choices.push(For { feature: feature.map(str::to_owned), value, used: Used::default() });
 }
 
 impl RecordOptions {
@@ -113,49 +199,71 @@ impl RecordOptions {
     /// bytes if there are any, else of every feature.
     #[must_use]
     pub fn shape(mut self, feature: Option<&str>, shape: &[i64]) -> Self {
-        self.shapes.push((feature.map(str::to_owned), shape.to_vec()));
+        with(&mut self.shapes, feature, shape.to_vec());
         self
     }
 
-    /// Bytes are little-endian elements of `dtype`.
+    /// Bytes are elements of `dtype`, in the byte order that outputs are to have ([`Options::byte_order`](crate::Options::byte_order)).
     #[must_use]
     pub fn raw(mut self, feature: Option<&str>, dtype: Dtype) -> Self {
-        self.raw.push((feature.map(str::to_owned), dtype));
+        with(&mut self.raw, feature, Raw { dtype, order: None });
+        self
+    }
+
+    /// Bytes are elements of `dtype` in this byte order, whatever that of outputs is.
+    #[must_use]
+    pub fn raw_in(mut self, feature: Option<&str>, dtype: Dtype, order: ByteOrder) -> Self {
+        with(&mut self.raw, feature, Raw { dtype, order: Some(order) });
+        self
+    }
+
+    /// Raw frames start so many bytes into a file or a stream: behind a header.
+    #[must_use]
+    pub fn offset(mut self, bytes: u64) -> Self {
+        self.offset.set(bytes);
         self
     }
 
     /// What bytes are, whatever they look like.
     #[must_use]
     pub fn read_as(mut self, feature: Option<&str>, read_as: ReadAs) -> Self {
-        self.read_as.push((feature.map(str::to_owned), read_as));
+        with(&mut self.read_as, feature, read_as);
         self
     }
 
-    /// The channels of images: 1, 3 or 4, and 2 of PNG; those of the file without.
+    /// The channels of images and of frames of videos: 1, 3 or 4, and 2 of PNG and videos; those of the file without.
     #[must_use]
     pub fn channels(mut self, channels: u8) -> Self {
-        self.channels = Some(channels);
+        self.channels.set(channels);
+        self
+    }
+
+    /// Only this video stream of a file with several, counted from 0.
+    #[must_use]
+    pub fn stream(mut self, stream: usize) -> Self {
+        self.stream.set(stream);
         self
     }
 
     /// Which JPEG decoder is used.
     #[must_use]
     pub fn jpeg(mut self, jpeg: Jpeg) -> Self {
-        self.jpeg = jpeg;
+        self.jpeg.set(jpeg);
         self
     }
 
-    /// What becomes of lists, whose lengths may differ; without, a difference is an error.
+    /// What becomes of lists whose lengths may differ; without, a difference is an error. Without a name it is for lists that are not
+    /// all of one length.
     #[must_use]
     pub fn ragged(mut self, feature: Option<&str>, ragged: Ragged) -> Self {
-        self.ragged.push((feature.map(str::to_owned), ragged));
+        with(&mut self.ragged, feature, ragged);
         self
     }
 
     /// What becomes of records without the feature.
     #[must_use]
     pub fn missing(mut self, feature: Option<&str>, missing: Missing) -> Self {
-        self.missing.push((feature.map(str::to_owned), missing));
+        with(&mut self.missing, feature, missing);
         self
     }
 
@@ -170,47 +278,128 @@ impl RecordOptions {
     /// One row for every step or value of a list, instead of one for every record.
     #[must_use]
     pub fn flatten(mut self, flatten: bool) -> Self {
-        self.flatten = flatten;
+        self.flatten.set_if(flatten);
         self
     }
 
     /// Whether whole records before a damage are converted; the report says what was lost.
     #[must_use]
     pub fn salvage(mut self, salvage: bool) -> Self {
-        self.salvage = salvage;
+        self.salvage.set_if(salvage);
         self
     }
 
-    /// The dtype of raw bytes of a feature.
-    pub(crate) fn raw_of(&self, name: &str) -> Option<Dtype> {
-        chosen(&self.raw, name).copied()
+    /// The same choices, and those of `other`, which win.
+    pub(crate) fn overridden_by(mut self, other: &Self) -> Self {
+        self.shapes.extend(other.shapes.iter().cloned());
+        self.raw.extend(other.raw.iter().cloned());
+        self.read_as.extend(other.read_as.iter().cloned());
+        self.ragged.extend(other.ragged.iter().cloned());
+        self.missing.extend(other.missing.iter().cloned());
+        self.channels.override_with(&other.channels);
+        self.jpeg.override_with(&other.jpeg);
+        self.flatten.override_with(&other.flatten);
+        self.salvage.override_with(&other.salvage);
+        self.offset.override_with(&other.offset);
+        self.stream.override_with(&other.stream);
+        self
     }
 
-    /// What becomes of lists of a feature.
-    pub(crate) fn ragged_of(&self, name: &str) -> Option<&Ragged> {
-        chosen(&self.ragged, name)
+    /// What raw bytes of a feature are, where that is asked without making anything of it.
+    pub(crate) fn has_raw(&self, called: Called<'_>) -> bool {
+        chosen(&self.raw, called).is_some()
     }
 
-    /// What becomes of records without a feature.
-    pub(crate) fn missing_of(&self, name: &str) -> &Missing {
-        chosen(&self.missing, name).unwrap_or(&Missing::Refuse)
+    /// What raw bytes of a feature are, which are read as that.
+    pub(crate) fn raw_of(&self, called: Called<'_>) -> Option<Raw> {
+        used(&self.raw, called).copied()
+    }
+
+    /// What becomes of lists of a feature, whatever that is. Choices for all features are for those whose lists differ, unless there is
+    /// only one feature.
+    pub(crate) fn ragged_of(&self, called: Called<'_>, differs: bool) -> Option<&Ragged> {
+        let is_meant = |choice: &&For<Ragged>| differs || self.is_for_one || choice.feature.is_some();
+        chosen(&self.ragged, called).filter(is_meant).map(|choice| &choice.value)
+    }
+
+    /// The same choices for one feature, or for several.
+    pub(crate) fn for_one(&self, is_for_one: bool) -> Self {
+        Self { is_for_one, ..self.clone() }
+    }
+
+    /// Notes that a feature has lists.
+    pub(crate) fn note_lists(&self, called: Called<'_>) {
+        used(&self.ragged, called);
+        self.flatten.note();
+    }
+
+    /// What becomes of records without a feature, which some may lack.
+    pub(crate) fn missing_of(&self, called: Called<'_>) -> &Missing {
+        used(&self.missing, called).unwrap_or(&Missing::Refuse)
     }
 
     /// Whether records may be left out.
     pub(crate) fn skips(&self) -> bool {
-        self.missing.iter().any(|(_, missing)| *missing == Missing::Skip)
+        self.missing.iter().any(|choice| choice.value == Missing::Skip)
     }
 
-    pub(crate) fn read_as_of(&self, name: &str) -> Option<ReadAs> {
-        chosen(&self.read_as, name).copied()
+    /// The other features that records were left out for.
+    pub(crate) fn others_skipped(&self) -> &[String] {
+        &self.skipped_with
+    }
+
+    pub(crate) fn read_as_of(&self, called: Called<'_>) -> Option<ReadAs> {
+        used(&self.read_as, called).copied()
     }
 
     /// The shape for a feature, which has raw bytes or not.
-    pub(crate) fn shape_of(&self, name: &str, is_raw: bool) -> Option<&[i64]> {
-        let is_for_raw = self.raw.iter().any(|(name, _)| name.is_none());
-        let own = self.shapes.iter().rev().find(|(feature, _)| feature.as_deref() == Some(name));
-        let general = || self.shapes.iter().rev().find(|(feature, _)| feature.is_none() && (is_raw || !is_for_raw));
-        own.or_else(general).map(|(_, shape)| &shape[..])
+    pub(crate) fn shape_of(&self, called: Called<'_>, is_raw: bool) -> Option<&[i64]> {
+        self.shape_choice(called, is_raw).map(|choice| {
+            choice.used.note();
+            &choice.value[..]
+        })
+    }
+
+    /// Whether the shape for a feature has an axis at its front that is as long as needed.
+    pub(crate) fn has_open_shape(&self, called: Called<'_>) -> bool {
+        self.shape_choice(called, self.has_raw(called)).is_some_and(|choice| choice.value.first() == Some(&-1))
+    }
+
+    fn shape_choice(&self, called: Called<'_>, is_raw: bool) -> Option<&For<Vec<i64>>> {
+        let is_for_raw = self.raw.iter().any(|choice| choice.feature.is_none());
+        chosen(&self.shapes, called).filter(|choice| choice.feature.is_some() || is_raw || !is_for_raw)
+    }
+
+    /// The shape for a feature, and whether it is its own; one for all features where it `fits`.
+    pub(crate) fn shape_if(&self, called: Called<'_>, fits: impl Fn(&[i64]) -> bool) -> Option<(&[i64], bool)> {
+        let choice = chosen(&self.shapes, called)?;
+        let is_own = choice.feature.is_some();
+        let is_for_raw = self.raw.iter().any(|choice| choice.feature.is_none());
+        let is_used = is_own || !is_for_raw && fits(&choice.value);
+        is_used.then(|| {
+            choice.used.note();
+            (&choice.value[..], is_own)
+        })
+    }
+
+    /// The choices that nothing has made use of, as the program spells them, each with what it is for.
+    pub(crate) fn unused(&self) -> Vec<Unused> {
+        fn of<T>(flag: &str, choices: &[For<T>], needs: &'static str) -> Vec<Unused> {
+            let unused = choices.iter().filter(|choice| !choice.used.is_noted());
+            unused.map(|choice| Unused::new(flag, choice.feature.as_deref(), needs)).collect()
+        }
+        let mut unused = of("--shape", &self.shapes, "lists of numbers, raw bytes or strings");
+        unused.extend(of("--raw", &self.raw, "bytes that are not said to be something else"));
+        unused.extend(of("--as", &self.read_as, "bytes that are not said to be something else"));
+        unused.extend(of("--ragged", &self.ragged, "lists in records"));
+        unused.extend(of("--missing", &self.missing, "features that records may lack"));
+        unused.extend(self.channels.unused("--channels", "images or videos"));
+        unused.extend(self.jpeg.unused("--jpeg", "JPEG images in records"));
+        unused.extend(self.flatten.unused("--flatten", "lists in records"));
+        unused.extend(self.salvage.unused("--salvage", "files that can be cut short: records, videos and .npy files"));
+        unused.extend(self.offset.unused("--offset", "raw frames (--raw)"));
+        unused.extend(self.stream.unused("--stream", "videos"));
+        unused
     }
 }
 
@@ -221,9 +410,34 @@ mod tests {
     #[test]
     fn a_choice_for_a_feature_wins_over_one_for_all() {
         let options = RecordOptions::new().shape(None, &[4]).shape(Some("b"), &[2, -1]).raw(None, Dtype::UInt8);
-        assert_eq!(options.shape_of("a", true), Some(&[4][..]));
-        assert_eq!(options.shape_of("b", false), Some(&[2, -1][..]));
-        assert_eq!(options.shape_of("a", false), None, "the shape is for what is raw");
+        assert_eq!(options.shape_of(Called::only("a"), true), Some(&[4][..]));
+        assert_eq!(options.shape_of(Called::only("b"), false), Some(&[2, -1][..]));
+        assert_eq!(options.shape_of(Called::only("a"), false), None, "the shape is for what is raw");
+    }
+
+    #[test]
+    fn a_feature_is_called_by_as_much_of_its_name_as_tells_it_apart() {
+        let called = Called { own: "steps/action", title: "a/train/steps/action" };
+        for (name, expected) in [
+            ("steps/action", true),
+            ("train/steps/action", true),
+            ("a/train/steps/action", true),
+            ("action", false),
+            ("rain/steps/action", false),
+            ("b/train/steps/action", false),
+        ] {
+            assert_eq!(called.is(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_choice_that_nothing_asked_for_is_told() {
+        let options = RecordOptions::new().shape(Some("a"), &[4]).ragged(None, Ragged::Offsets).flatten(false).salvage(true);
+        let flags = |options: &RecordOptions| options.unused().into_iter().map(|unused| unused.flag).collect::<Vec<_>>();
+        assert_eq!(flags(&options), ["--shape a=…", "--ragged", "--salvage"]);
+        options.clone().shape_of(Called::only("a"), false);
+        options.note_lists(Called::only("b"));
+        assert_eq!(flags(&options), ["--salvage"], "clones share what was used");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::items::{Item, Text, TextForm, Units};
-use super::{Arrange, Column, Missing, Ragged, ReadAs, RecordOptions, unsupported};
+use super::{Arrange, Called, Column, Missing, Ragged, ReadAs, RecordOptions, unsupported};
 use crate::decode::image::{FileKind, ImageChoices};
 use crate::decode::{ByteOrder, Cast};
 use crate::dtype::Dtype;
@@ -13,7 +13,7 @@ use crate::format::example::Kind;
 use crate::format::tensor_proto::{float_cast, int_fits};
 use crate::options::{Options, Strings};
 use crate::source::records::{Declared, Encoding, Feature, First, Items, Key, Look, Stats, Survey};
-use crate::spec::{ShapeText, TensorSpec};
+use crate::spec::{ShapeText, TensorSpec, memory_len};
 
 /// Makes columns.
 pub(crate) struct Resolver<'a> {
@@ -26,13 +26,16 @@ pub(crate) struct Resolver<'a> {
 /// Whether all records have to be looked at before the column can be made: for the longest of something.
 pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options) -> bool {
     let Some(stats) = first.features.get(&feature.key).filter(|stats| stats.present > 0 || feature.declared.is_some()) else { return true };
-    let wanted = &options.records;
-    let name = String::from_utf8_lossy(&feature.name);
-    if matches!(wanted.ragged_of(&name), Some(Ragged::Pad(_))) {
-        return true;
+    let (wanted, name) = (&options.records, String::from_utf8_lossy(&feature.name));
+    let called = feature.called(&name);
+    // Which lists differ is known when all have been seen.
+    match wanted.ragged_of(called, true) {
+        Some(Ragged::Pad(_)) => return true,
+        Some(Ragged::Offsets) if feature.declared.is_none() && wanted.ragged_of(called, false).is_none() => return true,
+        _ => {}
     }
-    match bytes_as(feature, stats, wanted, &name) {
-        Some(BytesAs::Strings { .. }) => options.strings != Strings::Offsets,
+    match bytes_as(feature, stats, wanted, called) {
+        Some(BytesAs::Strings { .. }) => options.strings.peek() != Some(Strings::Offsets),
         _ => false,
     }
 }
@@ -40,14 +43,21 @@ pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options)
 /// What bytes are taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BytesAs {
-    Raw { dtype: Dtype, is_zlib: bool },
+    /// The byte order is said, or that of outputs where raw bytes are asked for, else little.
+    Raw {
+        dtype: Dtype,
+        order: Option<ByteOrder>,
+        is_zlib: bool,
+    },
     Image,
     Tensor,
-    Strings { in_tensors: bool },
+    Strings {
+        in_tensors: bool,
+    },
 }
 
 /// What the bytes of a feature are taken for: as it is asked for, as somebody says, or as they look. `None` for numbers.
-fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, name: &str) -> Option<BytesAs> {
+fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, called: Called<'_>) -> Option<BytesAs> {
     let is_numbers = stats.kind.as_ref().is_some_and(|kind| kind.value != Kind::Bytes)
         || feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Values);
     if is_numbers {
@@ -61,10 +71,14 @@ fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, name: &str
     if is_tensor {
         return Some(tensor);
     }
-    if let Some(dtype) = wanted.raw_of(name) {
-        return Some(BytesAs::Raw { dtype, is_zlib: false });
+    // Frames are what whoever opened them says.
+    if let (Key::Part(_), Some(Declared { encoding: Encoding::Raw, dtype, order, .. })) = (&feature.key, &feature.declared) {
+        return Some(BytesAs::Raw { dtype: *dtype, order: Some(*order), is_zlib: false });
     }
-    if let Some(read_as) = wanted.read_as_of(name) {
+    if let Some(raw) = wanted.raw_of(called) {
+        return Some(BytesAs::Raw { dtype: raw.dtype, order: raw.order, is_zlib: false });
+    }
+    if let Some(read_as) = wanted.read_as_of(called) {
         return Some(match read_as {
             ReadAs::String => BytesAs::Strings { in_tensors: false },
             ReadAs::Image => BytesAs::Image,
@@ -73,8 +87,8 @@ fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, name: &str
     }
     if let Some(declared) = &feature.declared {
         return Some(match declared.encoding {
-            Encoding::Raw => BytesAs::Raw { dtype: declared.dtype, is_zlib: false },
-            Encoding::Zlib => BytesAs::Raw { dtype: declared.dtype, is_zlib: true },
+            Encoding::Raw => BytesAs::Raw { dtype: declared.dtype, order: Some(declared.order), is_zlib: false },
+            Encoding::Zlib => BytesAs::Raw { dtype: declared.dtype, order: Some(declared.order), is_zlib: true },
             Encoding::Image => BytesAs::Image,
             _ => BytesAs::Strings { in_tensors: false },
         });
@@ -99,67 +113,137 @@ struct Shaped {
     most: u64,
 }
 
+/// What is known of one feature, and what is asked for.
+struct One<'a> {
+    options: &'a Options,
+    survey: &'a Survey,
+    path: &'a Path,
+    feature: &'a Feature,
+    stats: &'a Stats,
+    name: String,
+}
+
 impl Resolver<'_> {
-    /// Whether records without the feature are left out.
-    fn skips(&self, name: &str) -> bool {
-        *self.wanted().missing_of(name) == Missing::Skip
-    }
-
-    fn refused(&self, name: &str, detail: impl std::fmt::Display) -> Error {
-        unsupported(name, format!("{}: {detail}", self.path.display()))
-    }
-
-    fn wanted(&self) -> &RecordOptions {
-        &self.options.records
-    }
-
     /// The column of `feature`, whose key is number `index` of those that are located.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for what no array can hold, with the first record that shows it; [`Error::BadRequest`] for
     /// choices that do not fit the feature.
     pub(crate) fn column(&self, feature: &Feature, index: usize) -> Result<Column> {
-        let name = String::from_utf8_lossy(&feature.name).into_owned();
-        if let Some(reason) = &feature.unsupported {
-            return Err(self.refused(&name, reason));
-        }
+        let Self { options, survey, path } = *self;
         let empty = Stats::default();
-        let stats = match self.survey.features.get(&feature.key) {
-            Some(stats) => stats,
-            None if feature.declared.is_some() || self.survey.records == 0 => &empty,
-            None => return Err(self.refused(&name, "no record has it")),
-        };
-        self.check_kind(&name, stats)?;
-        self.check_steps(feature, stats, &name)?;
-        if feature.declared.as_ref().is_some_and(|declared| declared.only_offsets) {
-            return Self::offsets(feature, name, index);
+        let found = survey.features.get(&feature.key);
+        let name = String::from_utf8_lossy(&feature.name).into_owned();
+        let one = One { options, survey, path, feature, stats: found.unwrap_or(&empty), name };
+        if let Some(reason) = &feature.unsupported {
+            return Err(one.refused(reason));
         }
-        let shaped = match bytes_as(feature, stats, self.wanted(), &name) {
-            None => self.numbers(feature, stats, &name)?,
-            Some(BytesAs::Raw { dtype, is_zlib }) => self.raw(feature, stats, &name, dtype, is_zlib)?,
-            Some(BytesAs::Image) => self.image(feature, stats, &name)?,
-            Some(BytesAs::Tensor) => self.tensor(feature, stats, &name)?,
-            Some(BytesAs::Strings { in_tensors }) => return self.strings(feature, stats, name, index, in_tensors),
-        };
-        let arrange = self.arrange(feature, stats, &name, &shaped)?;
-        let dtype = shaped.spec.dtype();
-        let missing = match self.wanted().missing_of(&name) {
-            Missing::Fill(value) => Some(element(dtype, value, &name)?),
-            Missing::Refuse | Missing::Skip => None,
-        };
-        let padding = match self.wanted().ragged_of(&name) {
-            Some(Ragged::Pad(Some(value))) => element(dtype, value, &name)?,
-            _ => vec![0; dtype.item_len()],
-        };
-        let skips = self.skips(&name);
-        Ok(Column { missing, padding, skips, ..Column::new(name, index, shaped.item, shaped.spec, arrange, dtype) })
+        if found.is_none() && feature.declared.is_none() && survey.records > 0 {
+            return Err(one.refused("no record has it"));
+        }
+        one.column(index)
     }
 
-    fn check_kind(&self, name: &str, stats: &Stats) -> Result<()> {
-        match &stats.kind {
+    /// The shape that another feature has for this one in the first record.
+    pub(crate) fn shape_beside(&self, feature: &Feature) -> Option<(Key, Arc<[i64]>)> {
+        let key = Key::Context(feature.declared.as_ref()?.shape_in.clone()?);
+        let found = self.survey.features.get(&key)?.ints.as_ref()?;
+        Some((key, found.value.as_slice().into()))
+    }
+}
+
+impl One<'_> {
+    /// Whether records without the feature are left out.
+    fn skips(&self) -> bool {
+        *self.missing() == Missing::Skip
+    }
+
+    fn refused(&self, detail: impl std::fmt::Display) -> Error {
+        unsupported(&self.name, format!("{}: {detail}", self.path.display()))
+    }
+
+    fn called(&self) -> Called<'_> {
+        self.feature.called(&self.name)
+    }
+
+    /// What becomes of records without the feature.
+    fn missing(&self) -> &Missing {
+        // No record lacks what it consists of.
+        if matches!(self.feature.key, Key::Part(_)) { &Missing::Refuse } else { self.wanted().missing_of(self.called()) }
+    }
+
+    /// What becomes of its lists, if they are not all of one length or it is asked for by name.
+    fn ragged(&self) -> Option<&Ragged> {
+        let differs = match &self.feature.declared {
+            Some(declared) if declared.flat => false,
+            Some(declared) => {
+                !declared.items.is_list() && declared.shape.contains(&None) || matches!(declared.items, Items::Any | Items::Nested)
+            }
+            None => {
+                let lengths = self.survey.lengths(self.stats);
+                lengths.start() != lengths.end()
+                    || self.stats.tensor.as_ref().is_some_and(|tensor| tensor.odd.is_some())
+                    || self.wanted().has_open_shape(self.called())
+            }
+        };
+        self.wanted().ragged_of(self.called(), differs)
+    }
+
+    /// Whether every item of the feature is a row.
+    fn is_flat(&self) -> bool {
+        self.feature.declared.as_ref().is_some_and(|declared| declared.flat)
+    }
+
+    fn flattens(&self) -> bool {
+        self.wanted().flatten.peek().is_some()
+    }
+
+    fn wanted(&self) -> &RecordOptions {
+        &self.options.records
+    }
+
+    fn column(&self, index: usize) -> Result<Column> {
+        self.check_kind()?;
+        self.check_steps()?;
+        if self.feature.declared.as_ref().is_some_and(|declared| declared.only_offsets) {
+            return self.offsets(index);
+        }
+        let mut order = ByteOrder::Little;
+        let shaped = match bytes_as(self.feature, self.stats, self.wanted(), self.called()) {
+            None => self.numbers()?,
+            Some(BytesAs::Raw { dtype, order: said, is_zlib }) => {
+                order = said.unwrap_or(self.options.byte_order);
+                self.raw(dtype, is_zlib)?
+            }
+            Some(BytesAs::Image) => self.image()?,
+            Some(BytesAs::Tensor) => self.tensor()?,
+            Some(BytesAs::Strings { in_tensors }) => return self.strings(index, in_tensors),
+        };
+        let arrange = self.arrange(&shaped)?;
+        let dtype = shaped.spec.dtype();
+        let ordered = |mut element: Vec<u8>| {
+            if order == ByteOrder::Big {
+                element.chunks_exact_mut(memory_len(dtype.component_size())).for_each(<[u8]>::reverse);
+            }
+            element
+        };
+        let missing = match self.missing() {
+            Missing::Fill(value) => Some(ordered(element(dtype, value, &self.name)?)),
+            Missing::Refuse | Missing::Skip => None,
+        };
+        let padding = match self.ragged() {
+            Some(Ragged::Pad(Some(value))) => ordered(element(dtype, value, &self.name)?),
+            _ => vec![0; dtype.item_len()],
+        };
+        let (name, skips) = (self.name.clone(), self.skips());
+        Ok(Column { missing, padding, skips, order, ..Column::new(name, index, shaped.item, shaped.spec, arrange, dtype) })
+    }
+
+    fn check_kind(&self) -> Result<()> {
+        match &self.stats.kind {
             Some(First { value, record, odd: Some((odd, other)) }) => {
                 let detail = format!("it is a {} in record {record} and a {} in record {odd}", value.name(), other.name());
-                Err(self.refused(name, detail))
+                Err(self.refused(detail))
             }
             _ => Ok(()),
         }
@@ -170,20 +254,26 @@ impl Resolver<'_> {
     }
 
     /// Refuses steps of several values of bytes, which would need an axis of their own.
-    fn check_steps(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<()> {
+    fn check_steps(&self) -> Result<()> {
+        let (feature, stats) = (self.feature, self.stats);
         let is_bytes = matches!(feature.key, Key::List(_)) && stats.kind.as_ref().is_some_and(|kind| kind.value == Kind::Bytes);
         let several =
             stats.per_step.as_ref().and_then(|values| if values.value == 1 { values.odd } else { Some((values.record, values.value)) });
-        match several.filter(|_| is_bytes && !self.wanted().flatten) {
-            Some((record, count)) => Err(self
-                .refused(name, format!("a step of record {record} has {count} values, expected one: --flatten makes a row of each value"))),
+        match several.filter(|_| is_bytes && !self.flattens()) {
+            Some((record, count)) => {
+                Err(self
+                    .refused(format!("a step of record {record} has {count} values, expected one: --flatten makes a row of each value")))
+            }
             None => Ok(()),
         }
     }
 
     /// The shape that is asked for or said, with `None` for the axis that is as long as needed.
-    fn shape(&self, feature: &Feature, name: &str, is_raw: bool) -> Result<Option<Vec<Option<u64>>>> {
-        if let Some(shape) = self.wanted().shape_of(name, is_raw) {
+    fn shape(&self, is_raw: bool) -> Result<Option<Vec<Option<u64>>>> {
+        let (feature, name) = (self.feature, &self.name);
+        // What a record consists of has the shape that whoever opened it says.
+        let is_open = !matches!(feature.key, Key::Part(_)) || feature.declared.is_none();
+        if let Some(shape) = self.wanted().shape_of(self.called(), is_raw).filter(|_| is_open) {
             let axis = |&axis: &i64| match axis {
                 -1 => Ok(None),
                 axis => {
@@ -198,34 +288,31 @@ impl Resolver<'_> {
         let Some(found) = found else { return Ok(Some(declared.shape.clone())) };
         if let Some((record, odd)) = &found.odd {
             let detail = format!("the tensor of record {record} has shape {odd:?}, that of record {} {:?}", found.record, found.value);
-            return Err(self.refused(name, detail));
+            return Err(self.refused(detail));
         }
         Ok(Some(found.value.iter().map(|&axis| u64::try_from(axis).ok()).collect()))
     }
 
-    /// The shape that another feature has for this one in the first record.
-    pub(crate) fn shape_beside(&self, feature: &Feature) -> Option<(Key, Arc<[i64]>)> {
-        let key = Key::Context(feature.declared.as_ref()?.shape_in.clone()?);
-        let found = self.survey.features.get(&key)?.ints.as_ref()?;
-        Some((key, found.value.as_slice().into()))
-    }
-
     /// The item of a shape with at most one unknown axis, where the first record has so many values, and whether it is a row.
-    fn shaped(&self, name: &str, shape: &[Option<u64>], values: u64) -> Result<(Vec<u64>, bool)> {
+    fn shaped(&self, shape: &[Option<u64>], values: u64) -> Result<(Vec<u64>, bool)> {
         let known = shape.iter().flatten().try_fold(1u64, |product, &axis| product.checked_mul(axis));
+        let name = &self.name;
         let known = known.ok_or_else(|| Error::bad_request(format!("feature {name:?}: a shape of more than 2^64 elements")))?;
         match shape.iter().filter(|axis| axis.is_none()).count() {
             0 => Ok((shape.iter().flatten().copied().collect(), true)),
             // As many rows as there are.
             1 if shape[0].is_none() => Ok((shape[1..].iter().flatten().copied().collect(), false)),
             1 if known > 0 && values.is_multiple_of(known) => Ok((shape.iter().map(|axis| axis.unwrap_or(values / known)).collect(), true)),
-            1 => Err(self
-                .refused(name, format!("{values} values in the first record do not make a shape with {known} elements in its known axes"))),
-            unknown => Err(self.refused(name, format!("{unknown} axes of unknown length: --shape says how long they are"))),
+            1 => {
+                Err(self
+                    .refused(format!("{values} values in the first record do not make a shape with {known} elements in its known axes")))
+            }
+            unknown => Err(self.refused(format!("{unknown} axes of unknown length: --shape says how long they are"))),
         }
     }
 
-    fn numbers(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
+    fn numbers(&self) -> Result<Shaped> {
+        let (feature, stats, name) = (self.feature, self.stats, &self.name[..]);
         let declared = feature.declared.as_ref();
         let found = stats.kind.as_ref().map(|kind| kind.value);
         let kind = found.unwrap_or_else(|| {
@@ -241,7 +328,7 @@ impl Resolver<'_> {
             match kind {
                 Kind::Floats => cast = Some(float_cast(dtype)?),
                 _ if dtype.is_signed_int().is_some() || dtype == Dtype::Bool => narrow = Some(dtype),
-                _ => return Err(self.refused(name, format!("it is said to be {dtype}, the records have a {}", kind.name()))),
+                _ => return Err(self.refused(format!("it is said to be {dtype}, the records have a {}", kind.name()))),
             }
         }
         let steps = matches!(feature.key, Key::List(_));
@@ -253,10 +340,10 @@ impl Resolver<'_> {
                 let detail = format!(
                     "a step of record {record} has {odd} values, {per_step} expected as in the first: lists in lists of different lengths make no array"
                 );
-                return Err(self.refused(name, detail));
+                return Err(self.refused(detail));
             }
-            let shape = match self.shape(feature, name, false)? {
-                Some(shape) => self.shaped(name, &shape, per_step)?.0,
+            let shape = match self.shape(false)? {
+                Some(shape) => self.shaped(&shape, per_step)?.0,
                 None => vec![per_step],
             };
             let spec = Self::spec(name, dtype, shape)?;
@@ -269,30 +356,31 @@ impl Resolver<'_> {
             }
             return Ok(Shaped { item: item(per_step), spec, is_row: false, first, most });
         }
-        let (shape, is_row) = match self.shape(feature, name, false)? {
-            Some(shape) if declared.is_some_and(|declared| declared.items.is_list()) => (self.shaped(name, &shape, first)?.0, false),
-            Some(shape) => self.shaped(name, &shape, first)?,
+        let (shape, is_row) = match self.shape(false)? {
+            Some(shape) if declared.is_some_and(|declared| declared.items.is_list()) => (self.shaped(&shape, first)?.0, false),
+            Some(shape) => self.shaped(&shape, first)?,
             None => (Vec::new(), false),
         };
         let spec = Self::spec(name, dtype, shape)?;
         let per_item = spec.elements();
         if per_item == 0 {
-            return Err(self.refused(name, format!("its items have shape {}, and no values", ShapeText(spec.shape()))));
+            return Err(self.refused(format!("its items have shape {}, and no values", ShapeText(spec.shape()))));
         }
         Ok(Shaped { item: item(per_item), spec, is_row, first: first / per_item, most: most / per_item })
     }
 
-    fn raw(&self, feature: &Feature, stats: &Stats, name: &str, dtype: Dtype, is_zlib: bool) -> Result<Shaped> {
+    fn raw(&self, dtype: Dtype, is_zlib: bool) -> Result<Shaped> {
+        let (stats, name) = (self.stats, &self.name[..]);
         let itemsize = dtype.itemsize().ok_or_else(|| Error::bad_request(format!("feature {name:?}: raw bytes cannot be of {dtype}")))?;
         let length = stats.lengths.as_ref().map_or(0, |length| length.value);
-        let shape = match self.shape(feature, name, true)? {
+        let shape = match self.shape(true)? {
             Some(shape) => shape,
             None if length.is_multiple_of(itemsize) => vec![Some(length / itemsize)],
-            None => return Err(self.refused(name, format!("{length} bytes in the first record are no whole number of {dtype}"))),
+            None => return Err(self.refused(format!("{length} bytes in the first record are no whole number of {dtype}"))),
         };
         let (first, most) = (stats.counts.as_ref().map_or(1, |counts| counts.value), stats.most);
-        if shape.first() == Some(&None) && self.wanted().ragged_of(name).is_some() {
-            let (shape, _) = self.shaped(name, &shape, length / itemsize)?;
+        if shape.first() == Some(&None) && self.ragged().is_some() {
+            let (shape, _) = self.shaped(&shape, length / itemsize)?;
             let spec = Self::spec(name, dtype, shape)?;
             let rows = |bytes: u64| bytes.checked_div(spec.nbytes()).unwrap_or(0);
             return Ok(Shaped {
@@ -308,26 +396,28 @@ impl Resolver<'_> {
         let values = length / itemsize;
         let shape = shape.iter().map(|axis| axis.unwrap_or(values.checked_div(known).unwrap_or(0))).collect();
         let spec = Self::spec(name, dtype, shape)?;
-        Ok(Shaped { item: Item::Raw { is_zlib }, spec, is_row: self.is_one(feature, stats), first, most })
+        Ok(Shaped { item: Item::Raw { is_zlib }, spec, is_row: self.is_one(), first, most })
     }
 
     /// Whether a record has one value, which is its row.
-    fn is_one(&self, feature: &Feature, stats: &Stats) -> bool {
+    fn is_one(&self) -> bool {
+        let (feature, stats) = (self.feature, self.stats);
         let is_list = match (&feature.declared, &feature.key) {
             (Some(Declared { items, .. }), _) => items.is_list(),
             (None, Key::List(_)) => true,
             (None, _) => {
-                self.wanted().flatten
+                self.flattens()
                     || stats.counts.as_ref().is_some_and(|counts| counts.value != 1 || counts.odd.is_some_and(|(_, odd)| odd > 1))
             }
         };
         !is_list
     }
 
-    fn image(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
+    fn image(&self) -> Result<Shaped> {
+        let (feature, stats, name) = (self.feature, self.stats, &self.name[..]);
         let dtype = feature.declared.as_ref().filter(|declared| declared.encoding == Encoding::Image).map(|declared| declared.dtype);
-        let channels = self.wanted().channels.or(Self::declared_channels(feature));
-        let choices = ImageChoices { channels, jpeg: self.wanted().jpeg, dtype };
+        let channels = self.wanted().channels.get().or(Self::declared_channels(feature));
+        let choices = ImageChoices { channels, jpeg: self.wanted().jpeg.peek().unwrap_or_default(), dtype };
         let Some(first) = &stats.form else {
             let detail = match stats.look.as_ref().map(|look| look.value) {
                 Some(Look::OtherImage(kind)) => {
@@ -336,9 +426,12 @@ impl Resolver<'_> {
                 Some(Look::Image) => "the first image cannot be read".to_owned(),
                 _ => "its values are no JPEG or PNG images".to_owned(),
             };
-            return Err(self.refused(name, detail));
+            return Err(self.refused(detail));
         };
         let is_jpeg = stats.file_kind.as_ref().is_some_and(|kind| kind.value == FileKind::Jpeg || kind.odd.is_some());
+        if is_jpeg {
+            self.wanted().jpeg.note();
+        }
         if is_jpeg && choices.channels == Some(2) {
             return Err(Error::bad_request(format!("feature {name:?}: a JPEG cannot have 2 channels, only 1, 3 or 4")));
         }
@@ -349,17 +442,11 @@ impl Resolver<'_> {
                  tf.image.resize or an image tool makes them equal before",
                 first.record
             );
-            return Err(self.refused(name, detail));
+            return Err(self.refused(detail));
         }
         let spec = Self::spec(name, form.dtype, vec![form.height, form.width, form.channels])?;
         let item = Item::Image { choices, form };
-        Ok(Shaped {
-            item,
-            spec,
-            is_row: self.is_one(feature, stats),
-            first: stats.counts.as_ref().map_or(1, |counts| counts.value),
-            most: stats.most,
-        })
+        Ok(Shaped { item, spec, is_row: self.is_one(), first: stats.counts.as_ref().map_or(1, |counts| counts.value), most: stats.most })
     }
 
     /// The channels that an image is said to have.
@@ -368,10 +455,11 @@ impl Resolver<'_> {
         (*declared.shape.last()?).and_then(|channels| u8::try_from(channels).ok())
     }
 
-    fn tensor(&self, feature: &Feature, stats: &Stats, name: &str) -> Result<Shaped> {
-        let Some(tensor) = &stats.tensor else { return self.no_tensors(feature, name) };
-        let by_rows = self.wanted().ragged_of(name).is_some() || self.wanted().flatten || is_flat(feature);
-        if let Some(rest) = if by_rows { self.rest(stats, name)? } else { None } {
+    fn tensor(&self) -> Result<Shaped> {
+        let (stats, name) = (self.stats, &self.name[..]);
+        let Some(tensor) = &stats.tensor else { return self.no_tensors() };
+        let by_rows = self.ragged().is_some() || self.flattens() || self.is_flat();
+        if let Some(rest) = if by_rows { self.rest()? } else { None } {
             let spec = Self::spec(name, tensor.value.dtype(), rest)?;
             let first = tensor.value.shape().first().copied().unwrap_or(1);
             return Ok(Shaped { item: Item::TensorRows, spec, is_row: false, first, most: stats.most_rows });
@@ -381,46 +469,47 @@ impl Resolver<'_> {
                 "the tensor of record {record} is {odd}, that of record {} {}: --ragged takes axes 0 of different lengths",
                 tensor.record, tensor.value
             );
-            return Err(self.refused(name, detail));
+            return Err(self.refused(detail));
         }
         let first = stats.counts.as_ref().map_or(1, |counts| counts.value);
         Ok(Shaped { item: Item::Tensor, spec: tensor.value.clone(), is_row: first == 1, first, most: stats.most })
     }
 
     /// What tensors would be of which there is none: as somebody says.
-    fn no_tensors(&self, feature: &Feature, name: &str) -> Result<Shaped> {
+    fn no_tensors(&self) -> Result<Shaped> {
+        let (feature, name) = (self.feature, &self.name[..]);
         let Some(declared) = feature.declared.as_ref().filter(|declared| self.survey.records == 0 && declared.encoding == Encoding::Tensor)
         else {
-            return Err(self.refused(name, "its values are no serialized tensors"));
+            return Err(self.refused("its values are no serialized tensors"));
         };
         let shape: Option<Vec<u64>> = declared.shape.iter().copied().collect();
-        let shape = shape.ok_or_else(|| self.refused(name, "there are no elements, and nothing else says how long all of its axes are"))?;
+        let shape = shape.ok_or_else(|| self.refused("there are no elements, and nothing else says how long all of its axes are"))?;
         let spec = Self::spec(name, declared.dtype, shape)?;
         let item = if declared.flat { Item::TensorRows } else { Item::Tensor };
         Ok(Shaped { item, spec, is_row: !declared.flat, first: 0, most: 0 })
     }
 
     /// The shape of a row of the tensors that are values; `None` for those without axes.
-    fn rest(&self, stats: &Stats, name: &str) -> Result<Option<Vec<u64>>> {
-        let Some(rest) = &stats.tensor_rest else { return Ok(None) };
+    fn rest(&self) -> Result<Option<Vec<u64>>> {
+        let Some(rest) = &self.stats.tensor_rest else { return Ok(None) };
         if let Some((record, odd)) = &rest.odd {
             let (odd, first) = (ShapeText(odd), ShapeText(&rest.value));
-            return Err(
-                self.refused(name, format!("rows of the tensor of record {record} have shape {odd}, {first} expected as in the first"))
-            );
+            return Err(self.refused(format!("rows of the tensor of record {record} have shape {odd}, {first} expected as in the first")));
         }
         Ok(Some(rest.value.clone()))
     }
 
-    fn arrange(&self, feature: &Feature, stats: &Stats, name: &str, shaped: &Shaped) -> Result<Arrange> {
+    fn arrange(&self, shaped: &Shaped) -> Result<Arrange> {
+        let (feature, name) = (self.feature, &self.name);
         if shaped.is_row {
             return Ok(Arrange::Single);
         }
+        self.wanted().note_lists(self.called());
         let declared = feature.declared.as_ref();
-        if self.wanted().flatten || declared.is_some_and(|declared| declared.flat && self.wanted().ragged_of(name).is_none()) {
+        if self.flattens() || declared.is_some_and(|declared| declared.flat && self.ragged().is_none()) {
             return Ok(Arrange::Flat);
         }
-        match self.wanted().ragged_of(name) {
+        match self.ragged() {
             Some(Ragged::Pad(_)) => return Ok(Arrange::Padded(shaped.most)),
             Some(Ragged::Offsets) => return Ok(Arrange::Offsets(Units::Records)),
             None => {}
@@ -430,18 +519,18 @@ impl Resolver<'_> {
                 "it has lists in lists: --flatten gives all values, --ragged offsets where those of each record start; \
                  {name}/ragged_row_lengths_0 tells how they are cut"
             );
-            return Err(self.refused(name, detail));
+            return Err(self.refused(detail));
         }
         if let Some(length) = declared.and_then(|declared| declared.items.length()) {
             return Ok(Arrange::Fixed(length));
         }
-        self.check_even(stats, name)?;
+        self.check_even()?;
         Ok(Arrange::Fixed(shaped.first))
     }
 
     /// Refuses lists of different lengths, as far as that is known by now.
-    fn check_even(&self, stats: &Stats, name: &str) -> Result<()> {
-        let Some(counts) = &stats.counts else { return Ok(()) };
+    fn check_even(&self) -> Result<()> {
+        let Some(counts) = &self.stats.counts else { return Ok(()) };
         if let Some((record, odd)) = counts.odd.filter(|_| self.survey.is_complete) {
             // Where one of them is empty, records lack the feature; that is something else.
             if odd > 0 && counts.value > 0 {
@@ -449,15 +538,16 @@ impl Resolver<'_> {
                     "record {record} has {odd} values, record {} has {}: --ragged pad or --ragged offsets takes them as they are",
                     counts.record, counts.value
                 );
-                return Err(self.refused(name, detail));
+                return Err(self.refused(detail));
             }
         }
         Ok(())
     }
 
     /// Where the items of each record start.
-    fn offsets(feature: &Feature, name: String, index: usize) -> Result<Column> {
-        let item = match feature.declared.as_ref().map(|declared| (declared.encoding, declared.dtype, &declared.shape)) {
+    fn offsets(&self, index: usize) -> Result<Column> {
+        let name = self.name.clone();
+        let item = match self.feature.declared.as_ref().map(|declared| (declared.encoding, declared.dtype, &declared.shape)) {
             Some((Encoding::Values, dtype, shape)) => {
                 let kind = if dtype.is_signed_int().is_some() || dtype == Dtype::Bool { Kind::Ints } else { Kind::Floats };
                 Item::Numbers { kind, per_item: shape.iter().flatten().product(), cast: None, narrow: None, steps: false }
@@ -468,7 +558,18 @@ impl Resolver<'_> {
         Ok(Column { only_offsets: true, ..Column::new(name, index, item, spec, Arrange::Offsets(Units::Records), Dtype::Int64) })
     }
 
-    fn strings(&self, feature: &Feature, stats: &Stats, name: String, index: usize, in_tensors: bool) -> Result<Column> {
+    /// The shape of a record's strings, of which the first has `count`, where one is asked for. One for all features is for those that it fits.
+    fn strings_shape(&self, count: u64) -> Result<Option<Vec<u64>>> {
+        let Some((shape, is_own)) = self.wanted().shape_if(self.called(), |shape| fitting(shape, count).is_some()) else { return Ok(None) };
+        match fitting(shape, count) {
+            Some(shape) => Ok(Some(shape)),
+            None if is_own => Err(self.refused(format!("the first record has {count} strings, which do not make the shape {shape:?}"))),
+            None => Ok(None),
+        }
+    }
+
+    fn strings(&self, index: usize, in_tensors: bool) -> Result<Column> {
+        let (feature, stats, name) = (self.feature, self.stats, self.name.clone());
         if let Some(dtype) = self.options.cast {
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
         }
@@ -485,17 +586,19 @@ impl Resolver<'_> {
             (Key::Part(_), None, None) => true,
             _ => false,
         };
+        let asked = self.strings_shape(first)?;
+        let is_single = is_single || asked.as_ref().is_some_and(Vec::is_empty);
         // Rows of several strings, where each row of a tensor is one.
         let mut row = Vec::new();
         if of_tensor.is_some_and(|spec| spec.shape().len() > 1) {
-            if self.wanted().ragged_of(&name).is_some() {
-                return Err(self.refused(&name, "tensors of strings with several axes are rows of one shape only, not --ragged"));
+            if self.ragged().is_some() {
+                return Err(self.refused("tensors of strings with several axes are rows of one shape only, not --ragged"));
             }
-            if self.wanted().flatten || is_flat(feature) {
-                row = self.rest(stats, &name)?.unwrap_or_default();
+            if self.flattens() || self.is_flat() {
+                row = self.rest()?.unwrap_or_default();
             }
         }
-        let form = match self.options.strings {
+        let form = match self.options.strings.get().unwrap_or_default() {
             Strings::Pad => TextForm::Padded,
             Strings::Utf8 => TextForm::Utf8,
             Strings::Offsets => TextForm::Bytes,
@@ -515,45 +618,49 @@ impl Resolver<'_> {
         };
         let item = Item::Text(Text { form, in_tensors, per_item: row.iter().product() });
         if form == TextForm::Bytes {
-            let is_free = self.wanted().flatten || is_flat(feature);
-            if !is_free && self.check_even(stats, &name).is_err() {
+            let is_free = self.flattens() || self.is_flat();
+            if !is_free && self.check_even().is_err() {
                 let detail =
                     "its records have different numbers of strings, which as offsets would make three arrays: --strings pad or --flatten";
-                return Err(self.refused(&name, detail));
+                return Err(self.refused(detail));
             }
             let units = Units::Values((!is_free).then_some(first));
             let spec = Self::spec(&name, Dtype::UInt8, Vec::new())?;
-            let skips = self.skips(&name);
+            let skips = self.skips();
             return Ok(Column { skips, ..Column::new(name, index, item, spec, Arrange::Offsets(units), Dtype::String) });
         }
         let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
         let spec = Self::spec(&name, element, [&row[..], &[width]].concat())?;
         let shaped = Shaped { item, spec, is_row: is_single, first, most: if in_tensors { stats.most_rows } else { stats.most } };
-        let arrange = self.arrange(feature, stats, &name, &shaped)?;
+        let arrange = self.arrange(&shaped)?;
         // Strings of several axes stand in a record one after the other.
         let axes = match (of_tensor, declared) {
+            _ if asked.is_some() => asked,
             (Some(spec), _) => Some(spec.shape().to_vec()),
             (None, Some(declared)) if !declared.items.is_list() => declared.shape.iter().copied().collect(),
             _ => None,
         };
         let fold = axes.filter(|axes| axes.len() > 1 && arrange == Arrange::Fixed(axes.iter().product())).unwrap_or_default();
-        let missing = match self.wanted().missing_of(&name) {
+        let missing = match self.missing() {
             Missing::Fill(value) => Some(text_element(value, form, width, &name)?),
             Missing::Refuse | Missing::Skip => None,
         };
-        let padding = match self.wanted().ragged_of(&name) {
+        let padding = match self.ragged() {
             Some(Ragged::Pad(Some(value))) => text_element(value, form, width, &name)?,
             _ => vec![0],
         };
-        let skips = self.skips(&name);
+        let skips = self.skips();
         let column = Column::new(name, index, shaped.item, shaped.spec, arrange, Dtype::String);
         Ok(Column { is_text: true, missing, padding, fold, skips, ..column })
     }
 }
 
-/// Whether every item of the feature is a row.
-fn is_flat(feature: &Feature) -> bool {
-    feature.declared.as_ref().is_some_and(|declared| declared.flat)
+/// The lengths of the axes of `count` items in a shape of which one axis may be as long as needed.
+fn fitting(shape: &[i64], count: u64) -> Option<Vec<u64>> {
+    let known = shape.iter().filter_map(|&axis| u64::try_from(axis).ok()).try_fold(1u64, u64::checked_mul)?;
+    let open = if shape.contains(&-1) { count.checked_div(known)? } else { 1 };
+    let axes: Vec<u64> = shape.iter().map(|&axis| u64::try_from(axis).unwrap_or(open)).collect();
+    (known.checked_mul(open) == Some(count)).then_some(axes)
 }
 
 /// The text as an element of an array of strings.

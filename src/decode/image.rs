@@ -31,6 +31,16 @@ pub enum Jpeg {
     TfAccurate,
 }
 
+impl fmt::Display for Jpeg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Builtin => "builtin",
+            Self::TfFast => "tf-fast",
+            Self::TfAccurate => "tf-accurate",
+        })
+    }
+}
+
 impl FromStr for Jpeg {
     type Err = String;
 
@@ -56,6 +66,7 @@ pub(crate) enum FileKind {
     Gif,
     Bmp,
     WebP,
+    Tiff,
 }
 
 impl FileKind {
@@ -68,6 +79,8 @@ impl FileKind {
             // The length of the file follows, and four bytes that are zero.
             [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => Some(Self::Bmp),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
+            // 43 is BigTIFF.
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Self::Tiff),
             _ => None,
         }
     }
@@ -81,6 +94,7 @@ impl fmt::Display for FileKind {
             Self::Gif => "GIF",
             Self::Bmp => "BMP",
             Self::WebP => "WebP",
+            Self::Tiff => "TIFF",
         })
     }
 }

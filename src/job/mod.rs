@@ -4,6 +4,7 @@ mod boxed;
 mod fortran;
 mod placed;
 mod records;
+pub(crate) mod stream;
 
 use std::fs::File;
 use std::ops::Range;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::array::{Array, Part};
+use crate::array::{Array, Item, Part};
 use crate::convert::{Estimate, Report};
 use crate::decode::Decoder;
 use crate::dtype::Dtype;
@@ -168,8 +169,11 @@ impl<'a> Job<'a> {
         Ok(Estimate {
             part: self.array.part,
             dtype: self.dtype(),
+            item: self.item(),
             descr: self.header.descr.clone(),
             shape: self.header.shape.clone(),
+            axes: self.header.shape.iter().copied().map(Some).collect(),
+            is_counted: true,
             nbytes: self.spec.nbytes(),
             read_bytes: if is_shared && !options.verify {
                 0
@@ -459,11 +463,20 @@ impl<'a> Job<'a> {
         if self.array.item.is_some() { self.array.source_dtype } else { self.spec.dtype() }
     }
 
+    /// What the source says its elements are, where that is no dtype of TensorFlow's.
+    fn item(&self) -> Option<String> {
+        match &self.array.item {
+            Some(Item::Stored(descr)) => Some(descr.clone()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn report(&self, outcome: &Outcome, started: Instant) -> Report {
         Report {
             part: self.array.part,
             dtype: self.dtype(),
             source_dtype: self.array.source_dtype,
+            item: self.item(),
             descr: self.header.descr.clone(),
             fortran_order: self.header.fortran_order,
             shape: self.header.shape.clone(),
@@ -488,11 +501,18 @@ struct Meter<'a> {
     options: &'a Options,
     done: AtomicU64,
     shares: &'a Shares,
+    /// All bytes there will be, if that is known.
+    total_bytes: Option<u64>,
 }
 
 impl<'a> Meter<'a> {
     fn new(shares: &'a Shares, options: &'a Options) -> Self {
-        Self { options, done: AtomicU64::new(0), shares }
+        Self { options, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes) }
+    }
+
+    /// The same for what will have so many bytes, or nobody knows how many.
+    fn of(self, total_bytes: Option<u64>) -> Self {
+        Self { total_bytes, ..self }
     }
 
     /// `bytes` more are done; beside the fixed memory `held` bytes are in use.
@@ -501,7 +521,7 @@ impl<'a> Meter<'a> {
         if let Some(report) = &self.options.progress {
             report(&Progress {
                 done_bytes,
-                total_bytes: self.shares.total_bytes,
+                total_bytes: self.total_bytes,
                 memory_bytes: self.shares.fixed_bytes + held,
                 memory_limit: self.shares.budget.as_bytes(),
             });
@@ -510,6 +530,6 @@ impl<'a> Meter<'a> {
 }
 
 /// The directory that an output will lie in, or would if those between it and this one were made.
-fn nearest_directory(output: &Path) -> Option<&Path> {
+pub(crate) fn nearest_directory(output: &Path) -> Option<&Path> {
     output.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).find(|dir| dir.is_dir())
 }

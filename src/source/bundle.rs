@@ -26,6 +26,8 @@ use crate::spec::{MAX_NDIM, TensorSpec};
 
 /// The key of the object graph in TF2 checkpoints.
 const OBJECT_GRAPH_KEY: &[u8] = b"_CHECKPOINTABLE_OBJECT_GRAPH";
+/// The key of the counter that `tf.train.Checkpoint.save` keeps in its files: `tensorflow/python/checkpoint/checkpoint.py`.
+const SAVE_COUNTER_KEY: &[u8] = b"save_counter/.ATTRIBUTES/VARIABLE_VALUE";
 
 /// A header may claim two thousand million shards: only the first are named one by one.
 const MOST_SHARDS_NAMED: u32 = 1000;
@@ -250,6 +252,11 @@ impl Bundle {
         self.aliases.get_or_init(|| self.read_aliases().map_err(|e| e.to_string())).as_ref().map(Option::as_ref).map_err(String::as_str)
     }
 
+    /// Whether a key is that of what TensorFlow adds to a checkpoint of objects for itself.
+    fn is_bookkeeping(&self, key: &[u8]) -> bool {
+        key == OBJECT_GRAPH_KEY || key == SAVE_COUNTER_KEY && self.index.find(OBJECT_GRAPH_KEY).is_some()
+    }
+
     fn read_aliases(&self) -> Result<Option<Aliases>> {
         let Some(i) = self.index.find(OBJECT_GRAPH_KEY) else {
             return Ok(None);
@@ -301,7 +308,12 @@ impl Container for Bundle {
         // Only a name that leads back here is worth showing.
         let alias = self.aliases().ok().flatten().and_then(|aliases| aliases.of_key(key));
         let alias = alias.filter(|alias| self.position(alias.as_bytes()).or_else(|| self.find_alias(alias.as_bytes())) == Some(index));
-        Ok(TensorInfo { alias, unsupported, ..TensorInfo::new(Name::new(key), spec) })
+        let bookkeeping = self.is_bookkeeping(key);
+        Ok(TensorInfo { alias, unsupported, bookkeeping, ..TensorInfo::new(Name::new(key), spec) })
+    }
+
+    fn is_meant(&self, index: usize) -> Result<bool> {
+        Ok(!self.is_bookkeeping(self.key(index)))
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

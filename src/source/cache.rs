@@ -99,17 +99,24 @@ impl Container for Cache {
     }
 
     fn len(&self) -> Result<usize> {
-        if self.only_components { Ok(self.components) } else { self.bundle.len() }
+        Ok(self.by_key() + self.components)
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
-        let Some(component) = self.component(index) else { return self.bundle.info(index) };
+        let Some(component) = self.component(index) else {
+            return Ok(TensorInfo { group: Some("elements"), ..self.bundle.info(index)? });
+        };
         let spec = self.stacked_spec(component)?;
         let is_text = spec.dtype() == Dtype::String;
         let unsupported = is_text.then(|| "strings of a cache are read element by element, by their keys".to_owned());
         let unsupported = unsupported.or(self.bundle.info(component)?.unsupported);
         let name = Name::new(component.to_string());
-        Ok(TensorInfo { unsupported, ..TensorInfo::new(name, spec) })
+        let group = (!self.only_components).then_some("components");
+        Ok(TensorInfo { unsupported, group, ..TensorInfo::new(name, spec) })
+    }
+
+    fn is_meant(&self, index: usize) -> Result<bool> {
+        Ok(self.component(index).is_some())
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

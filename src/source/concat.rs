@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::records::RecordContainer;
 use super::strings::StoredStrings;
 use super::{Container, ReadContext, Region, Source, StoredRun, Tensor, TensorInfo, TensorReader};
 use crate::decode::ByteOrder;
@@ -12,51 +13,101 @@ use crate::error::{Error, Result};
 use crate::options::Layout;
 use crate::spec::{ShapeText, TensorSpec, memory_len};
 
-/// The tensors of the first source, each continued by those of the same name in the others; where every source has one tensor only,
-/// its name does not matter.
+/// Joins sources: records to records, other tensors to those of the same name.
+///
+/// # Errors
+/// [`Error::BadRequest`] for fewer than two sources, and for records beside others; [`Error::Unsupported`] for records that do not
+/// continue each other.
+pub(super) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
+    if let [] | [_] = &parts[..] {
+        let only = parts.first().map(|part| format!(", and {} is one", part.path().display())).unwrap_or_default();
+        return Err(Error::bad_request(format!("it takes several sources to join them (--concat){only}")));
+    }
+    let warnings: Vec<String> = parts.iter().flat_map(|part| part.warnings.clone()).collect();
+    let records: Vec<Option<RecordContainer>> = parts.iter_mut().map(|part| part.container.take_records()).collect();
+    if records.iter().all(Option::is_none) {
+        return Ok(Box::new(Concat::new(parts)?));
+    }
+    match records.iter().position(Option::is_none) {
+        Some(other) => {
+            let (other, first) = (parts[other].path().display(), parts[usize::from(other == 0)].path().display());
+            Err(Error::bad_request(format!("{other} cannot be joined to {first}: only one of them is of records")))
+        }
+        None => Ok(Box::new(RecordContainer::join(records.into_iter().flatten().collect())?.with_more_warnings(warnings))),
+    }
+}
+
+/// The tensors of the first source, each continued by those of the same name in the others; where every source has only one that is
+/// meant, its name does not matter. What does not fit together is listed as that: other tensors may.
 #[derive(Debug)]
 pub(super) struct Concat {
     parts: Vec<Source>,
-    /// For each tensor its number in every part.
+    /// For each tensor its number in every part; none where they do not fit together.
     tensors: Vec<(TensorInfo, Vec<usize>)>,
 }
 
 impl Concat {
-    /// # Errors
-    /// [`Error::BadRequest`] without sources, for records and for scalars; [`Error::Unsupported`] for tensors that do not fit together;
-    /// [`Error::NoSuchTensor`].
-    pub(super) fn new(parts: Vec<Source>) -> Result<Self> {
-        let first = parts.first().ok_or_else(|| Error::bad_request("there is nothing to join"))?;
-        if let Some(records) = parts.iter().find(|part| part.records().is_some()) {
-            let detail = format!("{} is of records: files of records are one source by a pattern or base@N", records.path().display());
-            return Err(Error::BadRequest { detail });
-        }
-        let mut single = true;
-        for part in &parts {
-            single &= part.len()? == 1;
-        }
+    fn new(parts: Vec<Source>) -> Result<Self> {
+        let only: Vec<Option<usize>> = parts
+            .iter()
+            .map(|part| match &part.select::<&[u8]>(&[])?[..] {
+                [only] => Ok(Some(only.index())),
+                _ => Ok(None),
+            })
+            .collect::<Result<_>>()?;
+        let only: Option<Vec<usize>> = only.into_iter().collect();
         let mut tensors = Vec::new();
-        for tensor in first.tensors().take(first.container.default_selection()?) {
+        for tensor in parts[0].tensors() {
             let tensor = tensor?;
-            let mut info = tensor.info().clone();
-            let mut numbers = Vec::with_capacity(parts.len());
-            let mut rows = 0u64;
-            for part in &parts {
-                let own = if single { part.at(0)? } else { part.tensor(info.name.as_bytes())? };
-                info.unsupported = info.unsupported.take().or_else(|| own.info().unsupported.clone());
-                check_fits(&tensor, &own)?;
-                rows = rows.checked_add(own.info().spec.rows()).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?;
-                numbers.push(own.index());
-            }
-            let mut shape = info.spec.shape().to_vec();
-            if let Some(axis) = shape.first_mut() {
-                *axis = rows;
-            }
-            info.spec = TensorSpec::new(info.spec.dtype(), shape).map_err(Error::bad_request)?;
-            tensors.push((info, numbers));
+            let alone = only.as_ref().filter(|only| only[0] == tensor.index());
+            tensors.push(match joined(&parts, &tensor, alone) {
+                Ok(found) => found,
+                Err(Error::Unsupported { what, detail }) => {
+                    let reason = format!("{what} is not supported: {detail}");
+                    let info = TensorInfo { unsupported: Some(reason), ..tensor.info().clone() };
+                    (info, Vec::new())
+                }
+                Err(other) => return Err(other),
+            });
         }
         Ok(Self { parts, tensors })
     }
+}
+
+/// What `tensor` of the first part is together with those of the others, and their numbers.
+fn joined(parts: &[Source], tensor: &Tensor<'_>, alone: Option<&Vec<usize>>) -> Result<(TensorInfo, Vec<usize>)> {
+    let mut info = tensor.info().clone();
+    let mut numbers = Vec::with_capacity(parts.len());
+    let mut rows = 0u64;
+    for (at, part) in parts.iter().enumerate() {
+        let own = match alone {
+            Some(only) => part.at(only[at])?,
+            None => same_tensor(part, tensor)?,
+        };
+        info.unsupported = info.unsupported.take().or_else(|| own.info().unsupported.clone());
+        check_fits(tensor, &own)?;
+        rows = rows.checked_add(own.info().spec.rows()).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?;
+        numbers.push(own.index());
+    }
+    let mut shape = info.spec.shape().to_vec();
+    if let Some(axis) = shape.first_mut() {
+        *axis = rows;
+    }
+    info.spec = TensorSpec::new(info.spec.dtype(), shape).map_err(Error::bad_request)?;
+    Ok((info, numbers))
+}
+
+/// The tensor of `part` that `first` is continued by: that of the same name, else of the same alias.
+fn same_tensor<'a>(part: &'a Source, first: &Tensor<'_>) -> Result<Tensor<'a>> {
+    let info = first.info();
+    let names = [Some(info.name.as_bytes()), info.alias.as_deref().map(str::as_bytes)];
+    for name in names.into_iter().flatten() {
+        if let Some(index) = part.find(name)? {
+            return part.at(index);
+        }
+    }
+    let what = format!("joining {} of {}", info.name, first.source().path().display());
+    Err(Error::Unsupported { what, detail: format!("{} has no such tensor", part.path().display()) })
 }
 
 /// Whether one tensor can continue another.
@@ -95,6 +146,10 @@ impl Container for Concat {
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
         Ok(self.tensors[index].0.clone())
+    }
+
+    fn is_meant(&self, index: usize) -> Result<bool> {
+        self.parts[0].container.is_meant(index)
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::name::glob_matches;
 use super::outline::{OuterValue, Outline};
 use super::stored::StoredFile;
 use super::strings::StoredStrings;
@@ -20,6 +19,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::graph_def::{PLACEHOLDERS, attr_shape, attr_type};
 use crate::format::meta_graph::{Argument, Signature};
+use crate::glob::{Glob, is_pattern};
 use crate::spec::TensorSpec;
 
 /// What messages call a graph.
@@ -198,15 +198,19 @@ impl Survey {
 
     /// Whether every one of `names` is that of a constant, or a pattern for some.
     pub(super) fn has_all(&self, names: &[&[u8]]) -> bool {
-        let mut missing: HashSet<&[u8]> = names.iter().copied().collect();
+        // A pattern that is none matches nothing.
+        let glob = |name: &&[u8]| if is_pattern(name) { Glob::new(name).ok() } else { None };
+        let mut missing: Vec<(&[u8], Option<Glob>)> = names.iter().map(|name| (*name, glob(name))).collect();
         for constant in &self.constants {
             if missing.is_empty() {
                 break;
             }
             let own = constant.name.as_bytes();
             let shown = constant.name.to_string();
-            let is_meant = |name: &[u8]| name == own || name == shown.as_bytes() || (name.contains(&b'*') && glob_matches(name, own));
-            missing.retain(|name| !is_meant(name));
+            let is_meant = |name: &[u8], glob: &Option<Glob>| {
+                name == own || name == shown.as_bytes() || glob.as_ref().is_some_and(|glob| glob.matches(own))
+            };
+            missing.retain(|(name, glob)| !is_meant(name, glob));
         }
         missing.is_empty()
     }

@@ -1,24 +1,27 @@
 //! How a path leads to a format, and what is said where it leads to none.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{instead, names_in, shard_prefix, to_path};
-use super::records::FileSet;
-use super::{Container, FORMATS, bundle};
+use super::records::{FileSet, natural_key, shard_set};
+use super::{Container, FORMATS, Origin, Source, bundle};
 use crate::error::{Error, Result};
+use crate::glob::is_pattern;
 use crate::options::Options;
 use crate::paths::{Found, is_file, list, look_at, parent_of};
 
 /// One format: what it is called, whether a path is one, how it is opened.
 pub(crate) trait Driver: Sync {
     fn name(&self) -> &'static str;
-    /// What to hand to [`open`](Self::open) if `path` is of this format, judged by what lies there.
+    /// What to hand to [`open`](Self::open) if `path` is of this format, judged by what lies there. `path` is no pattern.
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>>;
-    /// Whether a pattern of files is one source of this format; elsewhere each file is one.
-    fn reads_patterns(&self) -> bool {
+    /// Whether several files are one source of this format; elsewhere each file is one.
+    fn joins_files(&self) -> bool {
         false
     }
     /// Whether a file that does not look like it can be opened, to say why it is none.
@@ -38,6 +41,10 @@ pub(crate) trait Driver: Sync {
         false
     }
     fn open(&self, resolved: &Path, options: &Options) -> Result<Box<dyn Container>>;
+    /// Opens several files as one source, which messages call `path`. Only where it [joins files](Self::joins_files).
+    fn open_files(&self, path: &Path, _files: FileSet, _options: &Options) -> Result<Box<dyn Container>> {
+        Err(Error::bad_request(format!("{}: each file of this format is a source of its own", path.display())))
+    }
 }
 
 /// The names of all formats, as [`Source::open_as`](super::Source::open_as) takes them.
@@ -45,114 +52,266 @@ pub fn formats() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().map(|driver| driver.name())
 }
 
-/// The formats that may be meant: the one with this name, or all.
-fn candidates(format: Option<&str>) -> impl Iterator<Item = &'static dyn Driver> {
-    FORMATS.iter().copied().filter(move |driver| format.is_none_or(|name| name == driver.name()))
+/// What a path leads to: a format, and what is to be opened. Found once, whatever is done with it then.
+#[derive(Clone)]
+pub struct Location {
+    /// The paths that it was given by.
+    given: Vec<PathBuf>,
+    /// The format that was asked for, if one was.
+    asked: Option<&'static str>,
+    driver: &'static dyn Driver,
+    place: Place,
+    /// What is missing and was let pass.
+    warnings: Vec<String>,
 }
 
-/// Whether something that can be opened lies at `path`, judged by its content.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn is_source(path: &Path, format: Option<&str>) -> Result<bool> {
-    for driver in candidates(format) {
-        match driver.resolve(path) {
-            // What is no path, or leads nowhere, is none.
-            Err(Error::BadRequest { .. } | Error::NotFound { .. }) | Ok(None) => {}
-            found => return found.map(|found| found.is_some()),
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    At(PathBuf),
+    /// Files that are one source.
+    Files(FileSet),
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Location").field("given", &self.given).field("format", &self.format()).field("place", &self.place).finish()
+    }
+}
+
+impl Location {
+    /// What `path` leads to. A file, a directory or a prefix that is there as it is written is that; only what is not there is a pattern,
+    /// or `base@N`. Of a pattern the files of records are one location, other files one each, in the order of the numbers in their names.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] says what is missing and what was found instead, [`Error::Unsupported`] names what is in no format that is
+    /// read, [`Error::BadRequest`] for a format that does not exist, [`Error::Io`].
+    pub fn find(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
+        let path = path.as_ref();
+        let formats = Candidates::new(format)?;
+        if let Some(found) = formats.judge(path, options)? {
+            return Ok(vec![Self::at(path, found, formats.asked)]);
+        }
+        if look_at(path)? != Found::Nothing {
+            return Err(unrecognised(path)?);
+        }
+        match FileSet::expand(path)? {
+            Some(set) => of_set(path, set, &formats, options),
+            None => Err(unrecognised(path)?),
         }
     }
-    Ok(false)
-}
 
-/// The sources that `path` stands for: itself, or the files that it is a pattern of, where these are sources each. They come in the order of
-/// the numbers in their names.
-///
-/// # Errors
-/// [`Error::NotFound`] for a pattern that matches nothing, [`Error::Io`].
-pub fn expand(path: &Path, format: Option<&str>) -> Result<Vec<PathBuf>> {
-    let alone = || Ok(vec![path.to_owned()]);
-    let is_pattern = path.to_string_lossy().contains(['*', '?', '[']);
-    if !is_pattern || look_at(path)? != Found::Nothing {
-        return alone();
+    fn at(path: &Path, (driver, resolved): (&'static dyn Driver, PathBuf), asked: Option<&'static str>) -> Self {
+        Self { given: vec![path.to_owned()], asked, driver, place: Place::At(resolved), warnings: Vec::new() }
     }
-    let mut set = match FileSet::expand(path) {
-        // What is no pattern may still be a name.
-        Err(Error::BadRequest { .. }) | Ok(None) => return alone(),
-        set => set?.unwrap_or_default(),
-    };
-    let Some(first) = set.files.first() else { return alone() };
-    for driver in candidates(format) {
-        if driver.resolve(first)?.is_some() {
-            if driver.reads_patterns() {
-                break;
+
+    /// Locations that were found one by one, with those put together that are one source: shards of one set of records, and files of one
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where a shard of a set is missing, unless that is to be [let pass](crate::RecordOptions::salvage).
+    pub fn group(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
+        let mut grouped: Vec<Self> = Vec::with_capacity(locations.len());
+        for location in locations {
+            // Several files of one checkpoint lead to the same place. The same path twice is meant twice.
+            let is_known = |other: &&mut Self| other.place == location.place && !other.given.contains(&location.given[0]);
+            if let Some(known) = grouped.iter_mut().find(is_known) {
+                known.given.extend(location.given);
+                continue;
             }
-            set.files.sort_by_cached_key(|file| natural_key(file));
-            return Ok(set.files);
+            let set = location.shard_set();
+            let of_set = |other: &&mut Self| set.is_some() && other.shard_set() == set;
+            match grouped.iter_mut().find(of_set) {
+                Some(first) if location.driver.joins_files() => first.given.extend(location.given),
+                _ => grouped.push(location),
+            }
+        }
+        for location in &mut grouped {
+            if location.given.len() > 1 && location.shard_set().is_some() && location.driver.joins_files() {
+                location.place = Place::Files(FileSet::of_files(location.given.clone())?);
+            }
+        }
+        check_sets(&mut grouped, options)?;
+        Ok(grouped)
+    }
+
+    /// The set of shards that a single file is of.
+    fn shard_set(&self) -> Option<(&'static str, (Vec<u8>, u64))> {
+        match &self.place {
+            Place::At(path) => Some((self.driver.name(), shard_set(path)?)),
+            Place::Files(_) => None,
         }
     }
-    alone()
+
+    /// The path that it was found by, or the first of several.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.given[0]
+    }
+
+    /// The format's name.
+    #[must_use]
+    pub fn format(&self) -> &'static str {
+        self.driver.name()
+    }
+
+    /// Whether [`open`](Self::open) with these choices takes a running TensorFlow: see [`live::load`](super::live::load).
+    #[must_use]
+    pub fn needs_tensorflow(&self, options: &Options) -> bool {
+        matches!(&self.place, Place::At(resolved) if self.driver.needs_tensorflow(resolved, options))
+    }
+
+    /// Whether `names` are not those of tensors in a graph, but of what it computes: outputs of its nodes, such as `y:0`, for
+    /// [`ModelOptions::output`](crate::ModelOptions::output).
+    #[must_use]
+    pub fn are_outputs(&self, names: &[&[u8]]) -> bool {
+        matches!(&self.place, Place::At(resolved) if self.driver.are_outputs(resolved, names))
+    }
+
+    /// Opens it, with the choices that opening and looking through a source take.
+    ///
+    /// # Errors
+    /// As [`Source::open_with`].
+    pub fn open(&self, options: &Options) -> Result<Source> {
+        let path = self.path();
+        let container = match &self.place {
+            Place::At(resolved) => self.driver.open(resolved, options)?,
+            Place::Files(set) => self.driver.open_files(path, set.clone(), options)?,
+        };
+        Ok(Source::new(path, container, Origin::of(&self.given, self.asked)).with_warnings(self.warnings.clone()))
+    }
 }
 
-/// Orders names with the numbers in them as numbers.
-fn natural_key(path: &Path) -> Vec<(Vec<u8>, u128)> {
-    let mut rest = path.as_os_str().as_bytes();
-    let mut key = Vec::new();
-    while !rest.is_empty() {
-        let (text, others) = rest.split_at(rest.iter().position(u8::is_ascii_digit).unwrap_or(rest.len()));
-        let (digits, others) = others.split_at(others.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(others.len()));
-        let number = digits.iter().fold(0u128, |number, digit| number.saturating_mul(10).saturating_add(u128::from(digit - b'0')));
-        key.push((text.to_vec(), number));
-        rest = others;
+/// Refuses sets of shards with holes, of files that are sources of their own, too.
+fn check_sets(locations: &mut [Location], options: &Options) -> Result<()> {
+    let mut sets: BTreeMap<(&'static str, (Vec<u8>, u64)), Vec<usize>> = BTreeMap::new();
+    for (at, location) in locations.iter_mut().enumerate() {
+        let set = location.shard_set();
+        match (&location.place, set) {
+            (Place::Files(files), _) => {
+                let checked = check_set(files, options)?;
+                location.warnings.extend(checked);
+            }
+            (Place::At(_), Some(set)) => sets.entry(set).or_default().push(at),
+            (Place::At(_), None) => {}
+        }
     }
-    key
+    for members in sets.into_values().filter(|members| members.len() > 1) {
+        let files = members.iter().flat_map(|&at| locations[at].given.clone()).collect();
+        let checked = check_set(&FileSet::of_files(files)?, options)?;
+        locations[members[0]].warnings.extend(checked);
+    }
+    Ok(())
 }
 
-/// Whether opening `path` takes a running TensorFlow.
-pub(crate) fn needs_tensorflow(path: &Path, format: Option<&str>, options: &Options) -> Result<bool> {
-    for driver in candidates(format) {
-        if let Some(resolved) = driver.resolve(path)? {
-            return Ok(driver.needs_tensorflow(&resolved, options));
-        }
+/// What is missing of a set, where that is let pass.
+fn check_set(files: &FileSet, options: &Options) -> Result<Option<String>> {
+    match files.check_complete() {
+        Err(error) if options.records.salvage.is_set() => Ok(Some(error.to_string())),
+        result => result.map(|()| None),
     }
-    Ok(false)
 }
 
-/// Whether `names` are of what is to be computed.
-pub(crate) fn are_outputs(path: &Path, format: Option<&str>, names: &[&[u8]]) -> Result<bool> {
-    for driver in candidates(format) {
-        if let Some(resolved) = driver.resolve(path)? {
-            return Ok(driver.are_outputs(&resolved, names));
+/// The locations of files that a pattern or `base@N` stands for.
+fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) -> Result<Vec<Location>> {
+    let mut judged = Vec::with_capacity(set.files.len());
+    let first = set.files.first().and_then(|file| shard_set(file));
+    let is_one_set = first.is_some() && set.files.iter().all(|file| shard_set(file) == first);
+    let mut joined = None;
+    for file in &set.files {
+        let found = formats.judge(file, options)?;
+        joined = joined.or_else(|| found.as_ref().map(|(driver, _)| *driver).filter(|driver| driver.joins_files()));
+        // Of thousands of shards the first one that says anything says it for all.
+        if is_one_set && joined.is_some() {
+            break;
+        }
+        judged.push((file, found));
+    }
+    if let Some(driver) = joined {
+        for (file, found) in judged {
+            match found {
+                Some((other, _)) if other.name() != driver.name() => {
+                    let (path, file) = (path.display(), file.display());
+                    return Err(Error::bad_request(format!(
+                        "{path} stands for files of several formats: {file} is {}, others are {}. Name each on its own",
+                        other.name(),
+                        driver.name()
+                    )));
+                }
+                None if !is_empty(file)? => return Err(not_of_pattern(path, file)?),
+                _ => {}
+            }
+        }
+        let warnings = check_set(&set, options)?.into_iter().collect();
+        return Ok(vec![Location { given: vec![path.to_owned()], asked: formats.asked, driver, place: Place::Files(set), warnings }]);
+    }
+    let warnings = check_set(&set, options)?;
+    let mut locations: Vec<Location> = Vec::new();
+    judged.sort_by_cached_key(|(file, _)| natural_key(file));
+    for (file, found) in judged {
+        let Some(found) = found else { return Err(not_of_pattern(path, file)?) };
+        let location = Location::at(file, found, formats.asked);
+        // All files of a checkpoint lead to it.
+        if !locations.iter().any(|other| other.place == location.place) {
+            locations.push(location);
         }
     }
-    Ok(false)
+    if let Some(first) = locations.first_mut() {
+        first.warnings.extend(warnings);
+    }
+    Ok(locations)
 }
 
-/// Opens `path` as `format`, or as the first format that recognises it.
-pub(crate) fn open(path: &Path, format: Option<&str>, options: &Options) -> Result<Box<dyn Container>> {
-    let candidates: Vec<&dyn Driver> = candidates(format).collect();
-    if candidates.is_empty() {
-        let known: Vec<_> = formats().collect();
-        return Err(Error::bad_request(format!("there is no format {:?}, only {}", format.unwrap_or_default(), known.join(", "))));
+fn is_empty(path: &Path) -> Result<bool> {
+    std::fs::metadata(path).map(|metadata| metadata.is_file() && metadata.len() == 0).map_err(Error::io("look at", path))
+}
+
+/// The error for a file that a pattern matches and that is in no known format.
+fn not_of_pattern(pattern: &Path, file: &Path) -> Result<Error> {
+    Ok(match unrecognised(file)? {
+        Error::Unsupported { what, detail } => {
+            Error::Unsupported { what, detail: format!("{detail}; {} matches it: a narrower pattern leaves it out", pattern.display()) }
+        }
+        other => other,
+    })
+}
+
+/// The formats that may be meant: the one that is asked for, or all.
+struct Candidates {
+    drivers: Vec<&'static dyn Driver>,
+    asked: Option<&'static str>,
+}
+
+impl Candidates {
+    /// # Errors
+    /// [`Error::BadRequest`] for a format that does not exist.
+    fn new(format: Option<&str>) -> Result<Self> {
+        let drivers: Vec<_> = FORMATS.iter().copied().filter(|driver| format.is_none_or(|name| name == driver.name())).collect();
+        if drivers.is_empty() {
+            let known: Vec<_> = formats().collect();
+            return Err(Error::bad_request(format!("there is no format {:?}, only {}", format.unwrap_or_default(), known.join(", "))));
+        }
+        let asked = format.and(drivers.first()).map(|driver| driver.name());
+        Ok(Self { drivers, asked })
     }
-    for driver in &candidates {
-        if let Some(resolved) = driver.resolve(path)? {
-            return driver.open(&resolved, options);
+
+    /// The format of what lies at `path` as it is written, if it is in one, and what is to be opened there.
+    fn judge(&self, path: &Path, options: &Options) -> Result<Option<(&'static dyn Driver, PathBuf)>> {
+        for &driver in &self.drivers {
+            if let Some(resolved) = driver.resolve(path)? {
+                return Ok(Some((driver, resolved)));
+            }
+        }
+        for &driver in &self.drivers {
+            if let Some(resolved) = driver.resolve_unrecognised(path, options)? {
+                return Ok(Some((driver, resolved)));
+            }
+        }
+        // Who names a format of plain files is told what is wrong with the file.
+        match (self.asked, &self.drivers[..]) {
+            (Some(_), [driver]) if driver.takes_any_file() && is_file(path)? => Ok(Some((*driver, path.to_owned()))),
+            _ => Ok(None),
         }
     }
-    for driver in &candidates {
-        if let Some(resolved) = driver.resolve_unrecognised(path, options)? {
-            return driver.open(&resolved, options);
-        }
-    }
-    // Who names a format of plain files is told what is wrong with the file.
-    if let (Some(_), [driver]) = (format, &candidates[..])
-        && driver.takes_any_file()
-        && is_file(path)?
-    {
-        return driver.open(path, options);
-    }
-    Err(unrecognised(path)?)
 }
 
 /// Whether the file at a path starts with these bytes.
@@ -185,6 +344,9 @@ fn unrecognised(path: &Path) -> Result<Error> {
         Found::Nothing => {}
     }
     let dir = parent_of(path);
+    if is_pattern(path.as_os_str().as_bytes()) {
+        return not_found(format!("there is no {}, and nothing matches it as a pattern{}", path.display(), instead(dir)));
+    }
     if look_at(dir)? != Found::Directory {
         return not_found(format!("{}: there is no directory {}", path.display(), dir.display()));
     }
@@ -229,17 +391,5 @@ fn guess(path: &Path) -> &'static str {
         Ok(_) if front.starts_with(b"node {") || has_extension("pbtxt") => "a graph in text form (.pbtxt), which is not read",
         Ok(_) if has_extension("cpb") => "a message in chunks (.cpb), which is not read",
         Ok(_) => "in no format known here",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_in_names_are_numbers() {
-        let mut names = ["part-10.npy", "part-9.npy", "part-1.npy", "a2-3", "a2-20", "a10-1"];
-        names.sort_by_cached_key(|name| natural_key(Path::new(name)));
-        assert_eq!(names, ["a2-3", "a2-20", "a10-1", "part-1.npy", "part-9.npy", "part-10.npy"]);
     }
 }

@@ -63,29 +63,6 @@ impl fmt::Display for Name {
     }
 }
 
-/// Whether `pattern`, in which `*` stands for any run of bytes, matches all of `text`.
-pub(crate) fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
-    // The classic two-pointer walk: on a mismatch go back to the last star and let it eat one byte more.
-    let (mut p, mut t) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            retry = Some((p, t));
-            p += 1;
-        } else if pattern.get(p) == Some(&text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((star, eaten)) = retry {
-            retry = Some((star, eaten + 1));
-            p = star + 1;
-            t = eaten + 1;
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|&b| b == b'*')
-}
-
 /// The up to three names or aliases nearest to `wanted`, best first; none that is too far to be meant.
 pub(crate) fn nearest(wanted: &[u8], infos: impl Iterator<Item = TensorInfo>) -> Vec<String> {
     const SUGGESTED: usize = 3;
@@ -140,24 +117,6 @@ mod tests {
             (b"..\\win", "..\\\\win"),
         ] {
             assert_eq!(Name::new(bytes).to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn a_star_matches_any_run_of_bytes() {
-        for (pattern, text, expected) in [
-            ("*", "", true),
-            ("*", "a/b", true),
-            ("a*", "a", true),
-            ("*kernel", "dense/kernel", true),
-            ("*kernel", "dense/kernel/m", false),
-            ("a*b*c", "a/b/b/c", true),
-            ("a*b*c", "a/c/b", false),
-            ("abc", "abc", true),
-            ("abc", "abcd", false),
-            ("", "", true),
-        ] {
-            assert_eq!(glob_matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} on {text}");
         }
     }
 }

@@ -1,19 +1,23 @@
 //! Frames of one size, and nothing else: standard input, a pipe, a file.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::Container;
 use super::driver::Driver;
-use super::records::{Declared, Encoding, Feature, Framing, Inputs, Key, Patient, RecordContainer, RecordFile, RecordSet};
+use super::records::{
+    Declared, Encoding, Feature, FileSet, Framing, Inputs, Key, Patient, RecordContainer, RecordFile, RecordInput, RecordSet,
+};
+use crate::columns::Called;
+use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::paths::{Found, look_at};
-use crate::spec::TensorSpec;
+use crate::spec::{TensorSpec, memory_len};
 
 /// What stands for standard input.
 pub(crate) const STDIN: &str = "-";
@@ -34,7 +38,11 @@ impl Driver for RawStream {
 
     fn resolve_unrecognised(&self, path: &Path, options: &Options) -> Result<Option<PathBuf>> {
         let is_readable = matches!(look_at(path)?, Found::File | Found::Other);
-        Ok((is_readable && options.records.raw_of(FRAMES).is_some()).then(|| path.to_owned()))
+        Ok((is_readable && options.records.has_raw(Called::only(FRAMES))).then(|| path.to_owned()))
+    }
+
+    fn joins_files(&self) -> bool {
+        true
     }
 
     fn takes_any_file(&self) -> bool {
@@ -42,38 +50,90 @@ impl Driver for RawStream {
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let frame = frame(path, options)?;
-        let is_stdin = path == Path::new(STDIN);
-        let inputs = if is_stdin {
+        let frame = Frame::asked(path, options)?;
+        if path == Path::new(STDIN) {
             let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("open", Path::new("standard input")))?;
-            Inputs::Once(Mutex::new(Some(Box::new(Patient::new(File::from(stdin), &options.cancel)))), "standard input".into())
-        } else if look_at(path)? == Found::Other {
+            return Ok(self.of_stream(path, File::from(stdin), "standard input".into(), &frame, options));
+        }
+        if look_at(path)? == Found::Other {
             let pipe = File::open(path).map_err(Error::io("open", path))?;
-            Inputs::Once(Mutex::new(Some(Box::new(Patient::new(pipe, &options.cancel)))), path.to_owned())
-        } else {
-            Inputs::Files(vec![RecordFile { path: path.to_owned(), expected: None }])
-        };
-        let records = RecordSet { framing: Framing::Fixed(frame.nbytes()), ..of_frames(inputs, &frame) };
-        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)))
+            return Ok(self.of_stream(path, pipe, path.to_owned(), &frame, options));
+        }
+        self.open_files(path, FileSet { files: vec![path.to_owned()], missing: Vec::new() }, options)
+    }
+
+    fn open_files(&self, path: &Path, set: FileSet, options: &Options) -> Result<Box<dyn Container>> {
+        let frame = Frame::asked(path, options)?;
+        let file = |path| RecordFile { path, expected: None, start: frame.offset };
+        Ok(self.container(path, Inputs::files(set.files.into_iter().map(file)), &frame, options))
     }
 }
 
-/// Records that are frames.
-pub(crate) fn of_frames(inputs: Inputs, frame: &TensorSpec) -> RecordSet {
+impl RawStream {
+    /// Frames of a pipe, which can be read once.
+    fn of_stream(&self, path: &Path, pipe: File, name: PathBuf, frame: &Frame, options: &Options) -> Box<dyn Container> {
+        let bytes = Behind { bytes: Patient::new(pipe, &options.cancel), left: frame.offset };
+        let input = RecordInput::Once(Mutex::new(Some(Box::new(bytes))), name);
+        self.container(path, Inputs::Sequence(vec![input]), frame, options)
+    }
+
+    fn container(&self, path: &Path, inputs: Inputs, frame: &Frame, options: &Options) -> Box<dyn Container> {
+        let records = of_frames(inputs, &frame.spec, frame.order);
+        let records = RecordSet { framing: Framing::Fixed(frame.spec.nbytes()), ..records };
+        Box::new(RecordContainer::new(self.name(), path, vec![records], options))
+    }
+}
+
+/// Bytes behind those at the front, which are not wanted.
+struct Behind<R> {
+    bytes: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Behind<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut passed = [0; 4096];
+        while self.left > 0 {
+            let most = memory_len(self.left).min(passed.len());
+            match self.bytes.read(&mut passed[..most])? {
+                0 => {
+                    let detail = format!("it ends {} bytes before the offset at which frames are to start", self.left);
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, detail));
+                }
+                read => self.left -= read as u64,
+            }
+        }
+        self.bytes.read(buf)
+    }
+}
+
+/// Records that are frames, whose elements are in this byte order.
+pub(crate) fn of_frames(inputs: Inputs, frame: &TensorSpec, order: ByteOrder) -> RecordSet {
     let shape = frame.shape().iter().map(|&axis| Some(axis)).collect();
-    let declared = Declared::new(frame.dtype(), shape, Encoding::Raw);
+    let declared = Declared { order, ..Declared::new(frame.dtype(), shape, Encoding::Raw) };
     let feature = Feature { name: FRAMES.into(), declared: Some(declared), ..Feature::found(Key::Part(0)) };
     RecordSet { features: vec![feature], discovers: false, ..RecordSet::undescribed(inputs) }
 }
 
-/// What a frame is, as it is asked for.
-fn frame(path: &Path, options: &Options) -> Result<TensorSpec> {
-    let asked = |what: &str| {
-        Error::bad_request(format!("{}: a stream of frames needs {what}, as in --raw uint8 --shape 480,640,3", path.display()))
-    };
-    let dtype = options.records.raw_of(FRAMES).filter(|dtype| *dtype != Dtype::String).ok_or_else(|| asked("--raw DTYPE"))?;
-    let shape = options.records.shape_of(FRAMES, true).ok_or_else(|| asked("--shape"))?;
-    let shape: Option<Vec<u64>> = shape.iter().map(|&axis| u64::try_from(axis).ok().filter(|&axis| axis > 0)).collect();
-    let shape = shape.ok_or_else(|| asked("a shape without 0 and -1"))?;
-    TensorSpec::new(dtype, shape).map_err(Error::bad_request)
+/// What frames are, as it is asked for.
+struct Frame {
+    spec: TensorSpec,
+    order: ByteOrder,
+    /// Where the first one starts.
+    offset: u64,
+}
+
+impl Frame {
+    fn asked(path: &Path, options: &Options) -> Result<Self> {
+        let asked = |what: &str| {
+            Error::bad_request(format!("{}: a stream of frames needs {what}, as in --raw uint8 --shape 480,640,3", path.display()))
+        };
+        let called = Called::only(FRAMES);
+        let raw = options.records.raw_of(called).filter(|raw| raw.dtype != Dtype::String).ok_or_else(|| asked("--raw DTYPE"))?;
+        let shape = options.records.shape_of(called, true).ok_or_else(|| asked("--shape"))?;
+        let shape: Option<Vec<u64>> = shape.iter().map(|&axis| u64::try_from(axis).ok().filter(|&axis| axis > 0)).collect();
+        let shape = shape.ok_or_else(|| asked("a shape without 0 and -1"))?;
+        let spec = TensorSpec::new(raw.dtype, shape).map_err(Error::bad_request)?;
+        Ok(Self { spec, order: raw.order.unwrap_or(options.byte_order), offset: options.records.offset.get().unwrap_or(0) })
+    }
 }

@@ -310,6 +310,19 @@ struct Grouped {
 type Part<'a> = (&'a dyn Container, usize);
 
 impl Grouped {
+    /// Whether it has variables that are more than bookkeeping.
+    fn has_meant_variables(&self) -> Result<bool> {
+        let Some(bundle) = &self.variables else { return Ok(false) };
+        // Bookkeeping is a few tensors at most.
+        const MOST_BOOKKEEPING: usize = 8;
+        for index in 0..bundle.len()?.min(MOST_BOOKKEEPING) {
+            if bundle.is_meant(index)? {
+                return Ok(true);
+            }
+        }
+        Ok(bundle.len()? > MOST_BOOKKEEPING)
+    }
+
     /// How many of the first tensors are variables.
     fn variables(&self) -> Result<usize> {
         self.variables.as_ref().map_or(Ok(0), Container::len)
@@ -333,11 +346,10 @@ impl Container for Grouped {
         Ok(self.variables()? + self.constants.len()?)
     }
 
-    fn default_selection(&self) -> Result<usize> {
-        match self.variables()? {
-            0 => self.len(),
-            variables => Ok(variables),
-        }
+    fn is_meant(&self, index: usize) -> Result<bool> {
+        // Constants only where there is nothing else.
+        let (part, at) = self.part(index)?;
+        Ok(part.is_meant(at)? && (index < self.variables()? || !self.has_meant_variables()?))
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {

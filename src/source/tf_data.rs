@@ -77,7 +77,7 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
     let mut warnings = Vec::new();
     if !metadata.finalized {
         let detail = "the write did not come to its end (finalized is not set)";
-        if !options.records.salvage {
+        if !options.records.salvage.is_set() {
             return Err(Error::malformed(&path, "snapshot metadata", format!("{detail}; --salvage converts what is there")));
         }
         warnings.push(format!("{}: {detail}", path.display()));
@@ -100,7 +100,7 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
     let count = u64::try_from(metadata.num_elements).ok().filter(|_| spec.is_some() && metadata.finalized);
     let group = metadata.dtypes.len();
     let features = features(&path, &metadata.dtypes[usize::from(is_dealt)..], spec.as_deref())?;
-    let files = |shard: Vec<PathBuf>| shard.into_iter().map(|path| RecordFile { path, expected: None }).collect::<Vec<_>>();
+    let files = |shard: Vec<PathBuf>| shard.into_iter().map(|path| RecordFile::new(path, None)).collect::<Vec<_>>();
     if shards.len() > 1 && !is_dealt {
         warnings.push(format!(
             "{} shards are read one after the other; TensorFlow mixes them, in an order that depends on the machine",
@@ -112,11 +112,8 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
         ("components".to_owned(), json!(features.len())),
         ("elements numbered".to_owned(), json!(is_dealt)),
     ]);
-    let inputs = if is_dealt {
-        Inputs::Dealt(shards.into_iter().map(files).collect())
-    } else {
-        Inputs::Files(shards.into_iter().flat_map(files).collect())
-    };
+    let inputs =
+        if is_dealt { Inputs::Dealt(shards.into_iter().map(files).collect()) } else { Inputs::files(shards.into_iter().flat_map(files)) };
     let records =
         RecordSet { group, features, discovers: false, total: count.filter(|&count| count > 0), ..RecordSet::undescribed(inputs) };
     Ok(Opened { records, facts, warnings })
@@ -165,7 +162,7 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
         let unsupported = (!is_plain).then(|| format!("it is a {dtype}: ragged, sparse and other composite elements have no plain values"));
         let declared = Declared::new(dtype, shape, Encoding::Tensor);
         let alias = (name != index.to_string()).then(|| index.to_string());
-        Ok(Feature { name: name.into_bytes(), alias, key: Key::Part(index), declared: Some(declared), unsupported })
+        Ok(Feature { name: name.into_bytes(), alias, declared: Some(declared), unsupported, ..Feature::found(Key::Part(index)) })
     };
     dtypes.iter().enumerate().map(feature).collect()
 }
@@ -179,7 +176,7 @@ fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
     }
     let mut warnings = vec!["elements of a distributed save are in no order: its writers did not keep theirs".to_owned()];
     if !is_file(&dir.join("DONE"))? {
-        if !options.records.salvage {
+        if !options.records.salvage.is_set() {
             let detail = format!(
                 "{} is missing: the save has not come to its end; --salvage converts the chunks that are complete",
                 dir.join("DONE").display()
@@ -201,7 +198,7 @@ fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
     let dtypes = spec.iter().map(|component| component.dtype.unwrap_or(Dtype::Variant.code())).collect::<Vec<_>>();
     let features = features(&dir.join(SPEC), &dtypes, Some(&spec))?;
     let facts = Map::from_iter([("chunks".to_owned(), json!(chunks.len())), ("components".to_owned(), json!(features.len()))]);
-    let files = chunks.into_iter().map(|((_, _, expected), path)| RecordFile { path, expected }).collect();
-    let records = RecordSet { group: dtypes.len(), features, discovers: false, ..RecordSet::undescribed(Inputs::Files(files)) };
+    let files = chunks.into_iter().map(|((_, _, expected), path)| RecordFile::new(path, expected));
+    let records = RecordSet { group: dtypes.len(), features, discovers: false, ..RecordSet::undescribed(Inputs::files(files)) };
     Ok(Opened { records, facts, warnings })
 }

@@ -75,8 +75,8 @@ impl Driver for Tfds {
             for (file, expected) in &split.files {
                 let path = dir.join(file);
                 if is_file(&path)? {
-                    files.push(RecordFile { path, expected: *expected });
-                } else if options.records.salvage {
+                    files.push(RecordFile::new(path, *expected));
+                } else if options.records.salvage.is_set() {
                     warnings.push(format!("{} is missing", path.display()));
                 } else {
                     let detail = format!(
@@ -88,7 +88,7 @@ impl Driver for Tfds {
                     return Err(Error::NotFound { what: "shard", detail });
                 }
             }
-            let base = RecordSet::undescribed(Inputs::Files(files));
+            let base = RecordSet::undescribed(Inputs::files(files));
             let described = features.as_ref().map(columns);
             let discovers = described.is_none();
             let split = (splits.len() > 1).then(|| split.name.clone());

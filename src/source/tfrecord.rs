@@ -1,15 +1,14 @@
-//! TFRecord files: one, a glob, `base@N`.
+//! TFRecord files: one, or several as one source.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-
-use serde_json::Map;
 
 use super::Container;
 use super::driver::Driver;
 use super::records::{Compression, FileSet, Inputs, RecordContainer, RecordFile, RecordSet};
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::paths::is_file;
 
 /// A word that is in the names of most files of records. It says nothing about what is in them.
 const USUAL: &str = ".tfrecord";
@@ -22,25 +21,22 @@ impl Driver for TfRecord {
         "tfrecord"
     }
 
-    fn reads_patterns(&self) -> bool {
+    fn joins_files(&self) -> bool {
         true
     }
 
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        let Some(set) = FileSet::expand(path)? else { return Ok(None) };
-        // The first one that has anything in it says what they are.
-        for file in &set.files {
-            let opened = File::open(file).map_err(Error::io("open", file))?;
-            if opened.metadata().map_err(Error::io("look at", file))?.len() == 0 {
-                continue;
-            }
-            let is_named = set.files.len() > 1 || file.to_string_lossy().contains(USUAL);
-            let is_one = Compression::detect(&opened)
-                .map_err(Error::io("read", file))?
-                .is_some_and(|found| found == Compression::None || is_named || is_record(file));
-            return Ok((is_one || is_named).then(|| path.to_owned()));
+        if !is_file(path)? {
+            return Ok(None);
         }
-        Ok(Some(path.to_owned()).filter(|_| set.files.iter().any(|file| file.to_string_lossy().contains(USUAL)) || set.files.len() > 1))
+        let is_named = path.to_string_lossy().contains(USUAL);
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let is_empty = file.metadata().map_err(Error::io("look at", path))?.len() == 0;
+        let is_one = !is_empty
+            && Compression::detect(&file)
+                .map_err(Error::io("read", path))?
+                .is_some_and(|found| found == Compression::None || is_record(path));
+        Ok((is_one || is_named).then(|| path.to_owned()))
     }
 
     fn takes_any_file(&self) -> bool {
@@ -48,16 +44,13 @@ impl Driver for TfRecord {
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let set = FileSet::expand(path)?
-            .ok_or_else(|| Error::NotFound { what: "source", detail: format!("there is no file {}", path.display()) })?;
-        let mut warnings = Vec::new();
-        match set.check_complete() {
-            Err(error) if options.records.salvage => warnings.push(error.to_string()),
-            result => result?,
-        }
-        let files = set.files.into_iter().map(|path| RecordFile { path, expected: None }).collect();
-        let records = RecordSet::undescribed(Inputs::Files(files));
-        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options).with_facts(Map::new(), warnings)))
+        self.open_files(path, FileSet { files: vec![path.to_owned()], missing: Vec::new() }, options)
+    }
+
+    fn open_files(&self, path: &Path, set: FileSet, options: &Options) -> Result<Box<dyn Container>> {
+        let files = set.files.into_iter().map(|path| RecordFile::new(path, None));
+        let records = RecordSet::undescribed(Inputs::files(files));
+        Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Several sources as one that has the tensors of all.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::records::RecordContainer;
 use super::strings::StoredStrings;
 use super::{Container, Name, Source, TensorInfo, TensorReader};
 use crate::error::{Error, Result};
@@ -15,57 +16,82 @@ pub(super) struct Together {
     parts: Vec<Source>,
     /// The part and the number in it.
     tensors: Vec<(Name, usize, usize)>,
-    /// How many of them are meant where none is named.
-    meant: usize,
     by_name: HashMap<Vec<u8>, usize>,
 }
 
 impl Together {
     /// # Errors
-    /// [`Error::BadRequest`] for records, and for names that are not told apart by their sources.
+    /// [`Error::BadRequest`] for names that are not told apart by their sources.
     pub(super) fn new(parts: Vec<Source>) -> Result<Self> {
-        if let Some(records) = parts.iter().find(|part| part.records().is_some()) {
-            return Err(Error::bad_request(format!("{} is of records, which are converted on their own", records.path().display())));
-        }
         let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
-        // Those that are meant without being named come first.
-        let (mut found, mut others) = (Vec::new(), Vec::new());
+        let mut found = Vec::new();
         for (at, part) in parts.iter().enumerate() {
-            let meant = part.container.default_selection()?;
             for tensor in part.tensors() {
                 let tensor = tensor?;
                 *counts.entry(tensor.info().name.as_bytes().to_vec()).or_default() += 1;
-                let place = (tensor.info().name.clone(), at, tensor.index());
-                if tensor.index() < meant { found.push(place) } else { others.push(place) }
+                found.push((tensor.info().name.clone(), at, tensor.index()));
             }
         }
-        let meant = found.len();
-        found.append(&mut others);
+        let titles = titles(&parts);
         let mut by_name = HashMap::with_capacity(found.len());
         let mut tensors = Vec::with_capacity(found.len());
         for (name, at, number) in found {
-            let path = parts[at].path();
-            let own = if counts[name.as_bytes()] == 1 {
-                name
-            } else {
-                let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
-                Name::new([stem.as_bytes(), name.as_bytes()].join(&b'/'))
+            let title = titles[at].as_bytes();
+            // An array in a file of its own has the name of that already.
+            let is_title =
+                || parts[at].len().is_ok_and(|len| len == 1) && title.rsplit(|&byte| byte == b'/').next() == Some(name.as_bytes());
+            let own = match counts[name.as_bytes()] {
+                1 => name,
+                _ if is_title() => Name::new(title),
+                _ => Name::new([title, name.as_bytes()].join(&b'/')),
             };
             if by_name.insert(own.as_bytes().to_vec(), tensors.len()).is_some() {
                 return Err(Error::bad_request(format!(
                     "two tensors would be called {own}, the second of {}: convert it on its own",
-                    path.display()
+                    parts[at].path().display()
                 )));
             }
             tensors.push((own, at, number));
         }
-        Ok(Self { parts, tensors, meant, by_name })
+        Ok(Self { parts, tensors, by_name })
     }
 
     fn part(&self, index: usize) -> (&Source, usize) {
         let (_, at, number) = &self.tensors[index];
         (&self.parts[*at], *number)
     }
+}
+
+/// What stands in front of names of each source: the name of its file, and as much of the directories above it as it takes to tell it
+/// from the others.
+fn titles(parts: &[Source]) -> Vec<String> {
+    let components = |source: &Source| -> Vec<String> {
+        let path = source.path();
+        let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let dirs = path.parent().into_iter().flat_map(Path::components);
+        let mut names: Vec<String> = dirs
+            .filter(|component| matches!(component, Component::Normal(_)))
+            .map(|component| component.as_os_str().to_string_lossy().into_owned())
+            .collect();
+        names.push(stem);
+        names.reverse();
+        names
+    };
+    let all: Vec<Vec<String>> = parts.iter().map(components).collect();
+    let title = |at: usize, len: usize| {
+        let own = &all[at][..len.min(all[at].len())];
+        own.iter().rev().cloned().collect::<Vec<_>>().join("/")
+    };
+    let longest = all.iter().map(Vec::len).max().unwrap_or(1);
+    let enough = |at: usize| {
+        let is_alone = |len: &usize| (0..all.len()).filter(|&other| title(other, *len) == title(at, *len)).count() == 1;
+        (1..=longest).find(is_alone).unwrap_or(1)
+    };
+    let titles: Vec<String> = (0..all.len()).map(|at| title(at, enough(at))).collect();
+    // Files that only what follows the last dot tells apart have it in front, too.
+    let is_double = |at: usize| titles.iter().filter(|other| **other == titles[at]).count() > 1;
+    let whole = |at: usize| parts[at].path().file_name().unwrap_or(parts[at].path().as_os_str()).to_string_lossy().into_owned();
+    (0..titles.len()).map(|at| if is_double(at) { whole(at) } else { titles[at].clone() }).collect()
 }
 
 impl Container for Together {
@@ -78,8 +104,9 @@ impl Container for Together {
         Ok(self.tensors.len())
     }
 
-    fn default_selection(&self) -> Result<usize> {
-        Ok(self.meant)
+    fn is_meant(&self, index: usize) -> Result<bool> {
+        let (part, number) = self.part(index);
+        part.container.is_meant(number)
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
@@ -110,6 +137,11 @@ impl Container for Together {
         part.container.strings(number)
     }
 
+    fn records(&self, index: usize) -> Option<(&RecordContainer, usize)> {
+        let (part, number) = self.part(index);
+        part.container.records(number)
+    }
+
     fn heap_bytes(&self) -> u64 {
         self.parts.iter().map(Source::heap_bytes).fold(0, u64::saturating_add)
     }
@@ -130,5 +162,23 @@ impl Container for Together {
 
     fn warnings(&self) -> Vec<String> {
         self.parts.iter().flat_map(Source::warnings).collect()
+    }
+
+    fn is_made(&self, index: usize) -> bool {
+        let (part, number) = self.part(index);
+        part.container.is_made(number)
+    }
+
+    fn claimed_rows(&self, index: usize) -> Option<u64> {
+        let (part, number) = self.part(index);
+        part.container.claimed_rows(number)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let of_part = |part: &Source| {
+            let path = part.path().display().to_string();
+            part.notes().into_iter().map(move |note| format!("{path}: {note}")).collect::<Vec<_>>()
+        };
+        self.parts.iter().flat_map(of_part).collect()
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mmconvert::{ArrayWriter, Comparison, Converter, Dtype, Error, Layout, Options, Source, Verified, compare, export, pack};
+use mmconvert::{ArrayWriter, Comparison, Converter, Dtype, Error, Layout, Location, Options, Source, Verified, compare, export, pack};
 use serde_json::Value;
 
 use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_of, stderr};
@@ -145,9 +145,9 @@ fn arrays_are_joined_in_the_order_of_their_numbers() {
         counting(&dir.path().join(format!("part-{i}.npy")), rows, first);
         first += rows;
     }
-    let paths = mmconvert::source::expand(&dir.path().join("part-*.npy"), None).unwrap();
-    assert!(paths[10].ends_with("part-10.npy"));
-    let open = || paths.iter().map(|path| Source::open(path).unwrap()).collect::<Vec<_>>();
+    let parts = Location::find(dir.path().join("part-*.npy"), None, &Options::new()).unwrap();
+    assert!(parts[10].path().ends_with("part-10.npy"));
+    let open = || parts.iter().map(|part| part.open(&Options::new()).unwrap()).collect::<Vec<_>>();
     let source = Source::concat(open()).unwrap();
     let tensor = source.tensors().next().unwrap().unwrap();
     assert_eq!(tensor.info().spec.shape(), [first, 3]);
@@ -194,10 +194,13 @@ fn what_does_not_fit_together_is_not_joined() {
     other.finish().unwrap();
     let joined = |names: &[&str]| Source::concat(names.iter().map(|name| Source::open(at(name)).unwrap()).collect());
     for (name, why) in [("b.npy", "only axis 0 may differ"), ("c.npy", "int64")] {
-        let error = joined(&["a.npy", name]).unwrap_err();
+        let both = joined(&["a.npy", name]).unwrap();
+        let error = Converter::new(&both.tensor("a").unwrap()).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains(why), "{error}");
     }
-    assert!(joined(&[]).is_err());
+    for too_few in [&[][..], &["a.npy"]] {
+        assert!(matches!(joined(too_few), Err(Error::BadRequest { .. })));
+    }
     assert!(joined(&["a.npy", "a.npy"]).is_ok());
 }
 
@@ -238,7 +241,10 @@ fn several_sources_become_one_directory() {
     assert!(both.tensor("again/arr1").is_ok() && both.tensor("stored/arr1").is_ok() && both.tensor("arr1").is_err());
     let tensors: Vec<_> = both.tensors().map(Result::unwrap).collect();
     export(&both, &tensors, None, at("both"), &Options::new()).unwrap();
-    let clash = Source::together(vec![Source::open(&x).unwrap(), Source::open(at("other/x.npy")).unwrap()]);
+    // As much of a path is in front as tells it from the others.
+    let both = Source::together(vec![Source::open(&x).unwrap(), Source::open(at("other/x.npy")).unwrap()]).unwrap();
+    assert!(both.tensor("other/x").is_ok() && both.tensor("x").is_err());
+    let clash = Source::together(vec![Source::open(&x).unwrap(), Source::open(&x).unwrap()]);
     assert!(matches!(clash, Err(Error::BadRequest { .. })));
     // A name of a tensor stays one, also where a file is called like it.
     fs::write(at("arr1"), b"no source").unwrap();

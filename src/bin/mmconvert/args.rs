@@ -1,7 +1,7 @@
 //! The command line, as `mmconvert --help` shows it.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -73,8 +73,8 @@ pub(crate) enum ColorMode {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SourceArgs {
     /// A checkpoint prefix, its .index, a directory with a checkpoint state file, a SavedModel directory; an HDF5 or Keras file, an
-    /// .npy, .npz or safetensors file; a file of records, a pattern or base@N for several; a folder that tf.data or TFDS wrote; a
-    /// video; a graph; a serialized tensor; - for frames on standard input.
+    /// .npy, .npz or safetensors file; a file of records; a folder that tf.data or TFDS wrote; a video; a graph; a serialized tensor; a
+    /// pattern or base@N for several files, where nothing has that name; - for frames on standard input.
     #[arg(value_name = "SRC")]
     pub(crate) path: PathBuf,
     /// Take SRC for this format whatever it looks like.
@@ -82,25 +82,18 @@ pub(crate) struct SourceArgs {
     pub(crate) format: Option<String>,
 }
 
-impl SourceArgs {
-    /// Its path and its format.
-    pub(crate) fn named(&self) -> (&Path, Option<&str>) {
-        (&self.path, self.format.as_deref())
-    }
-}
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Ls {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// Only these names; * matches any run of characters.
+    /// Only these names; * matches any run of characters, and ?, […] and {a,b} are as in a shell.
     #[arg(value_name = "GLOB")]
     pub(crate) names: Vec<OsString>,
     /// One JSON object on stdout.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) records: Records,
+    pub(crate) streams: Streams,
     #[command(flatten)]
     pub(crate) model: Model,
 }
@@ -148,9 +141,13 @@ pub(crate) struct Convert {
     /// Tensors by name, alias or glob; without any, all of them. Further sources come before names.
     #[arg(value_name = "SRC|NAME|GLOB")]
     pub(crate) names: Vec<OsString>,
-    /// The .npy file for one tensor, or a directory for several (or when it ends in / or is one), or a .safetensors file for any number.
+    /// The .npy file for one tensor; a directory for several, which ends in / or has no suffix; a .safetensors file for any number; - for
+    /// one tensor as .npy on standard output.
     #[arg(short, long, value_name = "OUT")]
     pub(crate) out: PathBuf,
+    /// All tensors that ls shows, bookkeeping and constants included.
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Join tensors of the same name, or the only ones there are, along axis 0 over all sources.
     #[arg(long)]
     pub(crate) concat: bool,
@@ -213,23 +210,41 @@ fn shape(text: &str) -> Result<For<Shape>, String> {
 #[derive(Debug, Clone)]
 pub(crate) struct Shape(pub(crate) Vec<i64>);
 
+/// What frames, images and bytes of a stream are.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Records and streams")]
+pub(crate) struct Streams {
+    /// The shape of a record's row, one axis may be -1; '' for one value. With --raw it is that of the raw bytes.
+    #[arg(long, value_name = "[NAME=]D,D,…", value_parser = shape, allow_hyphen_values = true)]
+    pub(crate) shape: Vec<For<Shape>>,
+    /// Bytes are elements of this dtype. In front of it < says little-endian and > big-endian; without them they are in the order
+    /// that --byte-order says, which is little-endian without that.
+    #[arg(long, value_name = "[NAME=]DTYPE", value_parser = |text: &str| for_feature(text, raw))]
+    pub(crate) raw: Vec<For<RawElements>>,
+    /// Raw frames start behind so many bytes: a header.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) offset: Option<u64>,
+    /// The channels of images and videos: 1, 3 or 4, of PNG and videos also 2 [default: as in the file].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub(crate) channels: Option<u8>,
+    /// The video stream of a file with several, from 0 [default: all of them].
+    #[arg(long, value_name = "N")]
+    pub(crate) stream: Option<usize>,
+    /// Convert the whole records, frames or rows before a damage, and say what was lost.
+    #[arg(long)]
+    pub(crate) salvage: bool,
+}
+
 /// What is wanted of records: TFRecord files, tf.data files, streams of frames.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Records and streams")]
 pub(crate) struct Records {
-    /// The shape of a record's row, one axis may be -1; '' for one value. With --raw it is that of the raw bytes.
-    #[arg(long, value_name = "[NAME=]D,D,…", value_parser = shape, allow_hyphen_values = true)]
-    pub(crate) shape: Vec<For<Shape>>,
-    /// Bytes are little-endian elements of this dtype.
-    #[arg(long, value_name = "[NAME=]DTYPE", value_parser = |text: &str| for_feature(text, str::parse::<Dtype>))]
-    pub(crate) raw: Vec<For<Dtype>>,
+    #[command(flatten)]
+    pub(crate) streams: Streams,
     /// What bytes are, whatever they look like: string, image, or tensor (a serialized TensorProto).
     #[arg(long = "as", value_name = "[NAME=]KIND", value_parser = |text: &str| for_feature(text, str::parse::<ReadAs>))]
     pub(crate) read_as: Vec<For<ReadAs>>,
-    /// The channels of images: 1, 3 or 4, of PNG also 2 [default: as in the file].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
-    pub(crate) channels: Option<u8>,
-    /// Lists, whose lengths may differ: pad, pad:VALUE (rows as long as the longest) or offsets (NAME.values.npy and
+    /// Lists whose lengths differ: pad, pad:VALUE (rows as long as the longest) or offsets (NAME.values.npy and
     /// NAME.offsets.npy) [default: an error].
     #[arg(long, value_name = "[NAME=]HOW", value_parser = |text: &str| for_feature(text, str::parse::<Ragged>))]
     pub(crate) ragged: Vec<For<Ragged>>,
@@ -239,21 +254,40 @@ pub(crate) struct Records {
     /// A row for each step or value of a list, instead of one for each record.
     #[arg(long)]
     pub(crate) flatten: bool,
-    /// Convert the whole records before a damage, and say what was lost.
-    #[arg(long)]
-    pub(crate) salvage: bool,
-    /// The JPEG decoder: builtin, or (in builds with libjpeg-turbo) tf-fast or tf-accurate, byte for byte as TensorFlow.
-    #[arg(long, value_name = "DECODER", default_value = "builtin")]
-    pub(crate) jpeg: Jpeg,
+    /// The JPEG decoder: builtin, or (in builds with libjpeg-turbo) tf-fast or tf-accurate, byte for byte as TensorFlow [default: builtin].
+    #[arg(long, value_name = "DECODER")]
+    pub(crate) jpeg: Option<Jpeg>,
+}
+
+/// A dtype, and the order of its bytes if it is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawElements {
+    pub(crate) dtype: Dtype,
+    pub(crate) order: Option<ByteOrder>,
+}
+
+/// Reads `uint16`, `<uint16`, `>u2`: TensorFlow's names, and NumPy's short ones.
+fn raw(text: &str) -> Result<RawElements, String> {
+    let (order, name) = match text.split_at_checked(1) {
+        Some(("<", name)) => (Some(ByteOrder::Little), name),
+        Some((">", name)) => (Some(ByteOrder::Big), name),
+        _ => (None, text),
+    };
+    Ok(RawElements { dtype: name.parse()?, order })
 }
 
 /// What a running TensorFlow computes: a frozen graph, a signature of a SavedModel, a data set.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Computed by TensorFlow")]
 pub(crate) struct Model {
-    /// The array for an input: of a signature by its name, of a graph by its tensor (x:0).
-    #[arg(long, value_name = "NAME=ARRAY.npy", value_parser = feed)]
+    /// The array for an input: of a signature by its name, of a graph by its tensor (x:0). A .npy file; for strings also records,
+    /// or the stem of NAME.values.npy and NAME.offsets.npy.
+    #[arg(long, value_name = "NAME=FILE", value_parser = feed)]
     pub(crate) feed: Vec<Feed>,
+    /// The graph of a SavedModel that has these tags and no others, with commas between them; '' for one without tags
+    /// [default: the one tagged serve].
+    #[arg(long, value_name = "TAGS")]
+    pub(crate) tag_set: Option<String>,
     /// Compute this signature of a SavedModel instead of reading its variables [default: `serving_default` where there is
     /// --feed, --output or --batch].
     #[arg(long, value_name = "NAME")]
@@ -264,7 +298,7 @@ pub(crate) struct Model {
     /// Feed so many rows of axis 0 at a time, and put the outputs together along axis 0.
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch: Option<u64>,
-    /// The TensorFlow library, or the directory or Python package that has it [default: `TENSORFLOW_DIR`, the system's library
+    /// Where the TensorFlow library is, if one is needed: itself, or the directory or Python package that has it [default: `TENSORFLOW_DIR`, the system's library
     /// path, the package of python3].
     #[arg(long, value_name = "PATH")]
     pub(crate) tensorflow: Option<PathBuf>,
@@ -293,16 +327,16 @@ pub(crate) struct Form {
     /// Fail at the first value that the cast changes.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// The byte order of outputs: little, big, or native.
+    /// The byte order of outputs, and of raw bytes that are not said to be in another: little, big, or native.
     #[arg(long, value_name = "ORDER", default_value = "little")]
     pub(crate) byte_order: ByteOrder,
     /// The order of elements in outputs: C, or F for Fortran.
     #[arg(long, value_name = "LAYOUT", default_value = "C")]
     pub(crate) layout: Layout,
     /// What becomes of strings: pad (|S<n>, zeros behind each), offsets (two arrays, NAME.values.npy and NAME.offsets.npy), or
-    /// utf8 (<U<n>).
-    #[arg(long, value_name = "HOW", default_value = "pad")]
-    pub(crate) strings: Strings,
+    /// utf8 (<U<n>) [default: pad].
+    #[arg(long, value_name = "HOW")]
+    pub(crate) strings: Option<Strings>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -310,8 +344,8 @@ pub(crate) struct Verify {
     /// A .npy file, or a directory or a .safetensors file that convert made.
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
-    /// What it was converted from; several times for several sources.
-    #[arg(long, value_name = "SRC", required = true)]
+    /// What it was converted from; several times for several sources [default: what the manifest of a directory says].
+    #[arg(long, value_name = "SRC")]
     pub(crate) against: Vec<PathBuf>,
     /// Take SRC for this format whatever it looks like.
     #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(mmconvert::source::formats()))]
@@ -325,12 +359,16 @@ pub(crate) struct Verify {
     /// The range of axis 0 that was converted.
     #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
     pub(crate) rows: Option<Rows>,
-    /// What became of strings, where the array is of numbers or there are several.
-    #[arg(long, value_name = "HOW", default_value = "pad")]
-    pub(crate) strings: Strings,
-    /// The dtype it was cast to; a directory's manifest knows.
+    /// What became of strings, where the array is of numbers or there are several; the manifest of a directory knows this and all
+    /// other choices.
+    #[arg(long, value_name = "HOW")]
+    pub(crate) strings: Option<Strings>,
+    /// The dtype it was cast to.
     #[arg(long, value_name = "DT")]
     pub(crate) dtype: Option<Dtype>,
+    /// The byte order that raw bytes were read in, where --raw does not say: little, big, or native.
+    #[arg(long, value_name = "ORDER")]
+    pub(crate) byte_order: Option<ByteOrder>,
     #[command(flatten)]
     pub(crate) resources: Resources,
     #[command(flatten)]

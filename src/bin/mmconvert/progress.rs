@@ -27,10 +27,10 @@ pub(crate) fn attach(options: Options, common: &Common) -> (Options, Option<Prog
             let bar = bar();
             let shown = bar.clone();
             let options = options.progress(move |p| {
-                if p.total_bytes == 0 {
-                    shown.set_style(growing());
+                match p.total_bytes {
+                    Some(total) => shown.set_length(total.max(p.done_bytes)),
+                    None => shown.set_style(growing()),
                 }
-                shown.set_length(p.total_bytes);
                 shown.set_position(p.done_bytes);
                 shown.set_message(memory(p));
             });
@@ -69,20 +69,20 @@ fn memory(p: &Progress) -> String {
     format!("memory {}/{}", HumanBytes(p.memory_bytes), HumanBytes(p.memory_limit))
 }
 
-/// Bytes per second so far, and the seconds that the rest takes at that rate.
+/// Bytes per second so far, and the seconds that the rest takes at that rate, if it is known how much that is.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate for people")]
-fn rate(p: &Progress, seconds: f64) -> (u64, f64) {
+fn rate(p: &Progress, seconds: f64) -> (u64, Option<f64>) {
     let rate = p.done_bytes as f64 / seconds.max(1e-9);
-    (rate as u64, p.total_bytes.saturating_sub(p.done_bytes) as f64 / rate.max(1.0))
+    (rate as u64, p.total_bytes.map(|total| total.saturating_sub(p.done_bytes) as f64 / rate.max(1.0)))
 }
 
 fn plain_line(p: &Progress, seconds: f64) -> String {
     let (rate, eta) = rate(p, seconds);
-    if p.total_bytes == 0 {
+    let (Some(total), Some(eta)) = (p.total_bytes, eta) else {
         return format!("{} {}/s {}", HumanBytes(p.done_bytes), HumanBytes(rate), memory(p));
-    }
-    let percent = p.done_bytes.saturating_mul(100) / p.total_bytes.max(1);
-    format!("{percent:>3}% {}/{} {}/s ETA {eta:.0} s {}", HumanBytes(p.done_bytes), HumanBytes(p.total_bytes), HumanBytes(rate), memory(p))
+    };
+    let percent = p.done_bytes.saturating_mul(100) / total.max(1);
+    format!("{percent:>3}% {}/{} {}/s ETA {eta:.0} s {}", HumanBytes(p.done_bytes), HumanBytes(total), HumanBytes(rate), memory(p))
 }
 
 fn json_line(p: &Progress, seconds: f64) -> String {

@@ -5,11 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use mmconvert::{
-    Argument, Dtype, Error, HumanBytes, Name, Report, Result, ShapeText, Signature, Skipped, Source, Tensor, TensorInfo, Verified,
+    Argument, Dtype, Error, Estimate, HumanBytes, Name, Report, Result, ShapeText, Signature, Skipped, Source, TensorInfo, Verified,
 };
 use serde_json::{Map, Value, json};
 
-use crate::args::ColorMode;
+use crate::args::{ColorMode, Common};
 
 /// Shows an error with all of its causes.
 pub(crate) fn error(error: &Error, color: ColorMode) {
@@ -33,6 +33,24 @@ pub(crate) fn error(error: &Error, color: ColorMode) {
 /// Paths, names and messages in it may come from a hostile file: nothing in it moves the cursor.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{}", harmless(line));
+}
+
+/// Lines on stderr that are written once each, however often they are told.
+pub(crate) struct Notes {
+    told: std::collections::HashSet<String>,
+    is_quiet: bool,
+}
+
+impl Notes {
+    pub(crate) fn new(common: &Common) -> Self {
+        Self { told: std::collections::HashSet::new(), is_quiet: common.quiet }
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) {
+        if !self.is_quiet && self.told.insert(line.to_owned()) {
+            note(line);
+        }
+    }
 }
 
 /// The text with control characters escaped.
@@ -89,6 +107,9 @@ pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
     if let Some(group) = info.group {
         listed["group"] = json!(group);
     }
+    if info.bookkeeping {
+        listed["bookkeeping"] = json!(true);
+    }
     if let Some(feature) = &info.feature {
         listed["kind"] = json!(feature.kind);
         listed["lengths"] = json!(feature.lengths);
@@ -121,6 +142,17 @@ fn axes_text(axes: &[Option<u64>]) -> String {
     format!("[{}]", axes.join(", "))
 }
 
+/// The shape of an array in the making: lengths that are not known yet are open.
+pub(crate) fn estimated_shape(estimate: &Estimate) -> String {
+    axes_text(&estimate.axes)
+}
+
+/// The sets of tags of a SavedModel, for people.
+pub(crate) fn tag_sets_line(tag_sets: &[Vec<String>]) -> String {
+    let sets: Vec<String> = tag_sets.iter().map(|tags| format!("[{}]", tags.join(", "))).collect();
+    harmless(&format!("tag sets: {}", sets.join(", ")))
+}
+
 fn shape_text(info: &TensorInfo) -> String {
     match info.has_rank {
         false => "[…]".to_owned(),
@@ -147,6 +179,7 @@ pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
         (None, Some(descr)) => format!("{} {descr}", info.spec.dtype()),
         (None, None) => info.spec.dtype().to_string(),
     };
+    let alias = if info.bookkeeping { format!("{alias}  bookkeeping") } else { alias };
     let feature = feature_text(info);
     format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}{feature}", info.name.to_string(), shape_text(info))
 }
@@ -238,8 +271,8 @@ pub(crate) fn output_json(name: &Name, path: &Path, report: &Report) -> Value {
         "name": name.to_json(),
         "part": report.part,
         "path": path.to_string_lossy(),
-        "dtype": report.dtype.name(),
-        "source_dtype": report.source_dtype.name(),
+        "dtype": report.item.as_deref().unwrap_or(report.dtype.name()),
+        "source_dtype": report.item.as_deref().unwrap_or(report.source_dtype.name()),
         "descr": report.descr,
         "fortran_order": report.fortran_order,
         "shape": report.shape,
@@ -257,7 +290,7 @@ pub(crate) fn outputs_json(
     seconds: f64,
     bytes_written: u64,
     peak_memory: u64,
-    lost: &[String],
+    lost: &[&String],
 ) -> Value {
     json!({
         "outputs": outputs,
@@ -270,10 +303,9 @@ pub(crate) fn outputs_json(
 }
 
 /// The line about one finished array.
-pub(crate) fn converted(tensor: &Tensor<'_>, path: &Path, report: &Report) {
+pub(crate) fn converted(name: &Name, path: &Path, report: &Report) {
     note(&format!(
-        "{} -> {}: {} {}, {} in {:.2} s ({}), {}",
-        tensor.info().name,
+        "{name} -> {}: {} {}, {} in {:.2} s ({}), {}",
         path.display(),
         kind(report),
         ShapeText(&report.shape),
@@ -287,14 +319,15 @@ pub(crate) fn converted(tensor: &Tensor<'_>, path: &Path, report: &Report) {
 
 /// What the elements are, and were.
 fn kind(report: &Report) -> String {
-    let now = if report.dtype == Dtype::String { report.descr.clone() } else { report.dtype.to_string() };
+    let is_of_numpy = report.dtype == Dtype::String || report.item.is_some();
+    let now = if is_of_numpy { report.descr.clone() } else { report.dtype.to_string() };
     let cast = if report.dtype == report.source_dtype { String::new() } else { format!(" (from {})", report.source_dtype) };
     format!("{now}{cast}")
 }
 
 fn lost_dtype(report: &Report) {
-    let Report { dtype, descr, .. } = report;
-    if descr.contains('V') {
+    let Report { dtype, descr, item, .. } = report;
+    if item.is_none() && descr.contains('V') {
         note(&format!("note: NumPy has no {dtype}; the file holds its bytes as {descr}, and .view(ml_dtypes.{dtype}) reads them"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::array::Part;
 use crate::columns::{Arrange, Column, Units, unsupported};
-use crate::decode::Decoder;
+use crate::decode::{ByteOrder, Decoder};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
@@ -37,7 +37,8 @@ impl RecordArray {
         let source = column.spec.dtype();
         let written = options.cast.unwrap_or(source);
         let make = |part, dtype, source_dtype, row: TensorSpec, written, is_text, extra| {
-            let decoder = Decoder::new((row.dtype(), crate::decode::ByteOrder::Little), (written, options.byte_order), options.strict)?;
+            let stored = if part == Part::Offsets || extra > 0 { ByteOrder::Little } else { column.order };
+            let decoder = Decoder::new((row.dtype(), stored), (written, options.byte_order), options.strict)?;
             let descr = written.descr_in(options.byte_order)?;
             let order = if is_text && row.dtype() == Dtype::UInt8 { '|' } else { descr.chars().next().unwrap_or('|') };
             Ok(Self { column: index, part, name: column.name.clone(), dtype, source_dtype, row, written, decoder, is_text, extra, order })
@@ -72,6 +73,11 @@ impl RecordArray {
     /// Bytes of a row as it is written.
     pub(crate) fn written_row(&self) -> u64 {
         self.row.elements().saturating_mul(self.written.itemsize().unwrap_or(1))
+    }
+
+    /// Bytes that so many bytes of rows have when they are written.
+    pub(super) fn written_bytes(&self, stored: u64) -> u64 {
+        stored / self.row.dtype().item_len() as u64 * self.written.item_len() as u64
     }
 
     /// The dtype of the array's elements as they lie in the file.

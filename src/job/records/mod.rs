@@ -9,15 +9,16 @@ mod run;
 mod scan;
 mod sequencer;
 
+use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::columns::{Column, Resolver, needs_survey};
 use crate::convert::{Estimate, Report};
 use crate::error::{Error, Result};
-use crate::job::{Outcome, nearest_directory};
+use crate::job::{Outcome, nearest_directory, stream};
 use crate::method::Method;
 use crate::options::{Layout, Options};
 use crate::plan::{MAX_BEHIND_BUFFERS, Memory, Resources, Shares};
@@ -253,11 +254,17 @@ impl<'a> Pass<'a> {
                 let rows = records.filter(|_| self.columns[array.column].is_row_per_record()).unwrap_or(0) + array.extra;
                 let header = array.header(rows, options)?;
                 let nbytes = rows.saturating_mul(array.written_row());
+                let is_counted = records.is_some() && self.columns[array.column].is_row_per_record() && !self.skips();
+                let mut axes: Vec<Option<u64>> = header.shape.iter().copied().map(Some).collect();
+                axes.iter_mut().take(usize::from(!is_counted)).for_each(|axis| *axis = None);
                 Ok(Estimate {
                     part: array.part,
                     dtype: array.dtype,
+                    item: None,
                     descr: header.descr,
                     shape: header.shape,
+                    axes,
+                    is_counted,
                     nbytes,
                     read_bytes,
                     write_bytes: nbytes,
@@ -271,6 +278,45 @@ impl<'a> Pass<'a> {
             .collect()
     }
 
+    /// Writes the only array to `out`, header first. Records are counted before, where nobody says how many there are.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where the number of rows cannot be known before they come, and for two arrays.
+    pub(crate) fn stream(&self, out: &mut (dyn Write + Send), started: Instant, options: &Options) -> Result<Report> {
+        let refused =
+            |what: &str| Err(Error::bad_request(format!("{what}, and a stream starts with the number of its rows: write a file")));
+        let ([array], [column]) = (&self.arrays[..], &self.columns[..]) else {
+            return refused("values and offsets are two arrays");
+        };
+        if !column.is_row_per_record() || column.skips || !self.set.can_be_read_again() || options.records.salvage.peek().is_some() {
+            return refused("how many rows it has is known only when all have been read");
+        }
+        let records = match self.expected {
+            Some(expected) => expected,
+            None => self.container.count(self.index)?,
+        };
+        let rows = self.rows.end.min(records) - self.rows.start.min(records);
+        stream::write_header(&array.header(rows, options)?, out)?;
+        let writer = Mutex::new((0u64, out));
+        let put = |at: u64, bytes: &[u8]| {
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            if writer.0 != at {
+                return Err(Error::bad_request(format!("byte {at} of an array came behind byte {}", writer.0)));
+            }
+            writer.0 += bytes.len() as u64;
+            writer.1.write_all(bytes).map_err(stream::write_error)
+        };
+        let done = self.run(&[Output::Check(&put)], options).map_err(|failure| failure.error)?;
+        if done.rows[0] != rows {
+            let detail = format!("{} records came, {rows} were counted before: it was written to while it was being read", done.rows[0]);
+            return Err(Error::malformed(self.container.path(), "source", detail));
+        }
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.1.flush().map_err(stream::write_error)?;
+        let outcome = Outcome { method: Method::Portable, verified: self.verified(options), peak_memory: self.shares.fixed_bytes };
+        self.report(0, &done, &outcome, started, options)
+    }
+
     pub(crate) fn report(&self, array: usize, done: &Done, outcome: &Outcome, started: Instant, options: &Options) -> Result<Report> {
         let (array, rows) = (&self.arrays[array], done.rows[array]);
         let header = array.header(rows, options)?;
@@ -278,6 +324,7 @@ impl<'a> Pass<'a> {
             part: array.part,
             dtype: array.dtype,
             source_dtype: array.source_dtype,
+            item: None,
             descr: header.descr,
             fortran_order: false,
             shape: header.shape,

@@ -26,17 +26,19 @@ impl Pass<'_> {
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
         let known = batches.known().filter(|_| !self.skips());
-        let mut shares = self.shares.clone();
+        let mut total = Some(0u64);
         for (array, output) in self.arrays.iter().zip(outputs) {
             if let (Some(records), true) =
                 (known, self.columns[array.column].is_row_per_record() || array.extra > 0 && array.is_record_offsets(&self.columns))
             {
                 let nbytes = array.nbytes(records.saturating_add(array.extra))?;
-                shares.total_bytes = shares.total_bytes.saturating_add(nbytes);
+                total = total.map(|total| total.saturating_add(nbytes));
                 output.reserve(nbytes)?;
+            } else {
+                total = None;
             }
         }
-        let meter = Meter::new(&shares, options);
+        let meter = Meter::new(&self.shares, options).of(total);
         let sequencer = Sequencer::new(self.totals());
         let records = AtomicU64::new(0);
         let failed_column: Mutex<Option<(u64, Option<usize>)>> = Mutex::new(None);
@@ -65,7 +67,9 @@ impl Pass<'_> {
         result.map_err(|error| Failure { column, error })?;
         let totals = sequencer.totals();
         let records = records.into_inner();
-        if let Some(expected) = self.set.total.filter(|&total| total != records && self.rows == (0..u64::MAX) && !options.records.salvage) {
+        if let Some(expected) =
+            self.set.total.filter(|&total| total != records && self.rows == (0..u64::MAX) && options.records.salvage.peek().is_none())
+        {
             let detail = format!("its files have {records} elements, {expected} expected");
             return Err(Error::malformed(self.container.path(), "source", detail).into());
         }
@@ -80,7 +84,7 @@ impl Pass<'_> {
     }
 
     /// Whether records may be left out.
-    fn skips(&self) -> bool {
+    pub(super) fn skips(&self) -> bool {
         self.columns.iter().any(|column| column.skips)
     }
 
@@ -163,7 +167,7 @@ impl Pass<'_> {
             let mut place = row_bytes * if column.is_row_per_record() { first } else { before[2 + 2 * at] };
             let mut flush = |stage: &mut Vec<u8>, place: &mut u64| -> Result<()> {
                 output.put(values, *place, stage, cast, self.stage)?;
-                meter.add(stage.len() as u64, output.held());
+                meter.add(values.written_bytes(stage.len() as u64), output.held());
                 *place += stage.len() as u64;
                 stage.clear();
                 Ok(())

@@ -107,6 +107,10 @@ impl Container for Computed {
         Ok(TensorInfo { alias, unsupported, unknown_axes, has_rank, ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) })
     }
 
+    fn is_made(&self, _index: usize) -> bool {
+        true
+    }
+
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
         Ok(Argument::find(self.outputs(), name))

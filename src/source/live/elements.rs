@@ -45,9 +45,9 @@ impl Part {
         Feature {
             name: name.clone().into_bytes(),
             alias: self.output.alias(),
-            key: Key::Part(number),
             declared: Some(declared),
             unsupported,
+            ..Feature::found(Key::Part(number))
         }
     }
 }
@@ -75,7 +75,7 @@ pub(super) fn container(
         discovers: false,
         framing: Framing::Length,
         first_look: 1,
-        ..RecordSet::undescribed(Inputs::Program(path.to_owned(), Box::new(start)))
+        ..RecordSet::undescribed(Inputs::program(path, start, (None, None)))
     };
     RecordContainer::new(format, path, vec![set], options)
 }

@@ -14,11 +14,11 @@ use super::session::{Builder, Target, attempt};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{Argument, Signature};
+use crate::glob::{Glob, is_pattern};
 use crate::model_options::ModelOptions;
 use crate::options::Options;
 use crate::source::Container;
 use crate::source::graph::GraphFile;
-use crate::source::name::glob_matches;
 use crate::source::saved_model::SavedModel;
 
 /// Loads a graph or a model.
@@ -114,8 +114,9 @@ impl Model {
     fn choose_outputs(&mut self) -> Result<()> {
         let mut chosen: Vec<Argument> = Vec::new();
         for name in &self.options.model.outputs {
-            if name.contains('*') {
-                let matches = |output: &&Argument| glob_matches(name.as_bytes(), output.name.as_bytes());
+            if is_pattern(name.as_bytes()) && Argument::find(&self.signature.outputs, name).is_none() {
+                let glob = Glob::new(name.as_bytes())?;
+                let matches = |output: &&Argument| glob.matches(output.name.as_bytes());
                 let matching = self.signature.outputs.iter().filter(matches).filter(|output| !chosen.contains(output));
                 let matching: Vec<Argument> = matching.cloned().collect();
                 chosen.extend(matching);

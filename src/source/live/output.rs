@@ -13,7 +13,7 @@ use super::spill::Spill;
 use crate::convert::Converter;
 use crate::error::{Error, Result};
 use crate::model_options::ModelOptions;
-use crate::source::{Source, TensorReader};
+use crate::source::{Origin, Source, TensorReader};
 use crate::spec::TensorSpec;
 use crate::staging::ScratchDir;
 
@@ -127,7 +127,7 @@ impl<'a> LiveTensor<'a> {
             Value::Held(held) => Live::Held(held),
             Value::Spilled(spill) => {
                 let Spill { bundle, dir } = *spill;
-                Live::Spilled { source: Source { path: name.into(), container: Box::new(bundle) }, _dir: dir }
+                Live::Spilled { source: Source::new(Path::new(name), Box::new(bundle), Origin::none()), _dir: dir }
             }
         };
         Self { value }

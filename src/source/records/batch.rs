@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use byteorder::{ByteOrder as _, LittleEndian};
+use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
 use super::batches::whole;
 use super::pool::Held;
@@ -34,6 +34,8 @@ pub(crate) struct Batch {
     pub(super) unread: Option<(Arc<File>, Cold, usize)>,
     /// Whether checksums of the data are still to be compared.
     pub(super) unchecked: bool,
+    /// Bits by which samples of 16 bits, big-endian, are still to be moved down.
+    pub(super) shift: u32,
     pub(super) calls: Calls,
     pub(super) held: Held,
 }
@@ -60,6 +62,7 @@ impl Batch {
             group,
             unread: None,
             unchecked: false,
+            shift: 0,
             calls: Calls::Native,
             held,
         }
@@ -81,6 +84,12 @@ impl Batch {
             self.bytes.reserve_exact(len);
             self.bytes.resize(len, 0);
             os::read_exact_at(&file, &mut self.bytes, self.base, self.calls, &cold).map_err(Error::io("read", &self.path))?;
+        }
+        let shift = std::mem::take(&mut self.shift);
+        for frame in self.frames.iter().filter(|_| shift > 0) {
+            for sample in self.bytes[frame.clone()].chunks_exact_mut(2) {
+                BigEndian::write_u16(sample, BigEndian::read_u16(sample) >> shift);
+            }
         }
         if !std::mem::take(&mut self.unchecked) {
             return Ok(());

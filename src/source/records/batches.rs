@@ -15,6 +15,7 @@ use super::batch::{Batch, wrong_checksum};
 use super::bytes::{self, Compression, FileBytes};
 use super::framing::{Framing, Step};
 use super::pool::{Held, Pool};
+use super::{CheckCount, Program};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
@@ -32,6 +33,15 @@ pub(crate) struct RecordFile {
     pub(crate) path: PathBuf,
     /// How many records somebody says it has.
     pub(crate) expected: Option<u64>,
+    /// Where the first of them starts.
+    pub(crate) start: u64,
+}
+
+impl RecordFile {
+    /// A file of records from its start.
+    pub(crate) fn new(path: PathBuf, expected: Option<u64>) -> Self {
+        Self { path, expected, start: 0 }
+    }
 }
 
 /// Where bytes of records come from.
@@ -39,6 +49,8 @@ pub(crate) enum Input {
     File(RecordFile),
     /// What can be read once, and its name for messages.
     Stream(Box<dyn Read + Send>, PathBuf),
+    /// What is started when its turn has come.
+    Program(Program),
 }
 
 /// How records are to be read.
@@ -68,7 +80,7 @@ impl Reading {
             memory_bytes,
             rows: 0..u64::MAX,
             verify: options.verify,
-            salvage: options.records.salvage,
+            salvage: options.records.salvage.is_set(),
             calls: options.calls(),
             cancel: options.cancel.clone(),
         }
@@ -112,6 +124,9 @@ struct Current {
     len: Option<u64>,
     records: u64,
     expected: Option<u64>,
+    check: Option<CheckCount>,
+    /// Whether a program makes the bytes.
+    is_made: bool,
 }
 
 enum From {
@@ -155,10 +170,11 @@ impl Sequential {
     fn count_file(&self, file: &RecordFile) -> Result<Option<u64>> {
         let mut current = self.open_file(file)?;
         if let (Framing::Fixed(frame), Some(len)) = (self.framing, current.len) {
-            if !len.is_multiple_of(frame) {
-                return Err(self.cut(&Current { records: len / frame, at: len - len % frame, ..current }, len % frame, frame));
+            let bytes = len - file.start;
+            if !bytes.is_multiple_of(frame) {
+                return Err(self.cut(&Current { records: bytes / frame, at: len - bytes % frame, ..current }, bytes % frame, frame));
             }
-            return Ok(Some(len / frame));
+            return Ok(Some(bytes / frame));
         }
         if !matches!(current.from, From::Headers(..)) {
             return Ok(None);
@@ -189,8 +205,12 @@ impl Sequential {
             Framing::TfRecord => Self::compression(&opened, &path)?,
             _ => Compression::None,
         };
-        let stream = FileBytes::new(Arc::clone(&opened), self.reading.calls).map_err(failed)?;
+        let stream = FileBytes::new(Arc::clone(&opened), file.start, self.reading.calls).map_err(failed)?;
         let len = opened.metadata().map_err(failed)?.len();
+        if file.start > len {
+            let detail = format!("it has {len} bytes, and records are to start at byte {}", file.start);
+            return Err(Error::bad_request(format!("{}: {detail}", path.display())));
+        }
         let cold = Cold::default();
         let is_plain = compression == Compression::None;
         let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&opened, len, &cold).map_err(failed)?;
@@ -199,7 +219,17 @@ impl Sequential {
         } else {
             From::Bytes(bytes::decompressed(stream, compression, self.reading.memory_bytes / 4))
         };
-        Ok(Current { path, from, at: 0, carry: Vec::new(), len: is_plain.then_some(len), records: 0, expected: file.expected })
+        Ok(Current {
+            path,
+            from,
+            at: file.start,
+            carry: Vec::new(),
+            len: is_plain.then_some(len),
+            records: 0,
+            expected: file.expected,
+            check: None,
+            is_made: false,
+        })
     }
 
     fn compression(file: &File, path: &Path) -> Result<Compression> {
@@ -261,6 +291,15 @@ impl Sequential {
     }
 
     fn cut(&self, current: &Current, left: u64, needed: u64) -> Error {
+        // Frames without headers say nothing of where they start: what is left over may as well be a header at the front.
+        if let Framing::Fixed(_) = self.framing {
+            let detail = format!(
+                "a frame has {needed} bytes, and {left} are left over behind {} whole frames: where there is a header in front, --offset BYTES \
+                 says how long it is; else --raw or --shape say something else than what is there, or the end is missing",
+                current.records
+            );
+            return Error::malformed_at(&current.path, "raw frames", current.at, detail);
+        }
         let whole = whole(current.records, self.reading.salvage);
         let detail = format!("it needs {needed} bytes and {left} are left: the end is missing; {whole}");
         Error::malformed_at(&current.path, format!("record {}", current.records), current.at, detail)
@@ -269,17 +308,25 @@ impl Sequential {
     /// Opens the next input.
     fn open_next(&mut self) -> Result<bool> {
         let Some(input) = self.inputs.pop_front() else { return Ok(false) };
-        self.current = Some(match input {
-            Input::File(file) => self.open_file(&file)?,
-            Input::Stream(bytes, name) => Current {
-                path: name.as_path().into(),
-                from: From::Bytes(bytes),
-                at: 0,
-                carry: Vec::new(),
-                len: None,
-                records: 0,
-                expected: None,
-            },
+        let is_made = matches!(input, Input::Program(_));
+        let (bytes, name, check) = match input {
+            Input::File(file) => {
+                self.current = Some(self.open_file(&file)?);
+                return Ok(true);
+            }
+            Input::Stream(bytes, name) => (bytes, name, None),
+            Input::Program(Program { path, start, check, .. }) => (start(&self.reading.cancel)?, path, check),
+        };
+        self.current = Some(Current {
+            path: name.as_path().into(),
+            from: From::Bytes(bytes),
+            at: 0,
+            carry: Vec::new(),
+            len: None,
+            records: 0,
+            expected: None,
+            check,
+            is_made,
         });
         Ok(true)
     }
@@ -292,11 +339,19 @@ impl Sequential {
                 self.lost.push(format!("{error}; what follows{behind} is lost, {} records are kept", current.records));
                 Ok(())
             }
+            // Whatever made the bytes does not know how many records came before.
+            Error::Malformed { path, what, offset: None, detail } if current.is_made => {
+                let whole = whole(current.records, false);
+                Err(Error::Malformed { path, what, offset: None, detail: format!("{detail}; {whole}") })
+            }
             error => Err(error),
         }
     }
 
     fn check_end(current: &Current) -> Result<()> {
+        if let Some(check) = &current.check {
+            check(current.records)?;
+        }
         match current.expected {
             Some(expected) if expected != current.records => {
                 let detail = format!("it has {} records, {expected} expected", current.records);
@@ -344,6 +399,7 @@ impl Sequential {
             group: self.group,
             unread: None,
             unchecked: self.reading.verify && self.framing.has_checksum(),
+            shift: if let Framing::Pam { shift } = self.framing { shift } else { 0 },
             calls: self.reading.calls,
             held,
         }
@@ -488,8 +544,14 @@ impl Batches for Sequential {
             };
             if goes_on {
                 self.current = Some(current);
-            } else if !self.reading.salvage {
-                Self::check_end(&current)?;
+            } else {
+                match Self::check_end(&current) {
+                    Err(error @ Error::Malformed { .. }) if self.reading.salvage => {
+                        let is_told = self.lost.iter().any(|lost| lost.starts_with(&*current.path.to_string_lossy()));
+                        self.lost.extend((!is_told).then(|| format!("{error}; {} records are kept", current.records)));
+                    }
+                    result => result?,
+                }
             }
             let wanted = &self.reading.rows;
             let (first, count) = (self.seen, batch.len() as u64);

@@ -81,9 +81,10 @@ pub(crate) struct FileBytes {
 }
 
 impl FileBytes {
-    pub(crate) fn new(file: Arc<File>, calls: Calls) -> io::Result<Self> {
+    /// Those from `start` on.
+    pub(crate) fn new(file: Arc<File>, start: u64, calls: Calls) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, at: 0, len, calls, cold: Cold::default() })
+        Ok(Self { file, at: start.min(len), len, calls, cold: Cold::default() })
     }
 }
 
@@ -302,7 +303,7 @@ pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
     let file = open(path)?;
     let failed = |error| Error::io("read", path)(error);
     let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
-    let stream = FileBytes::new(file, crate::os::Calls::Standard).map_err(failed)?;
+    let stream = FileBytes::new(file, 0, crate::os::Calls::Standard).map_err(failed)?;
     let mut header = [0; tfrecord::HEADER_LEN];
     let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut header);
     result.map_err(|error| read_error(path, 0, error))?;
@@ -322,7 +323,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], compression: Compression) -> io::Result<Vec<u8>> {
-        let bytes = FileBytes::new(Arc::new(file(bytes)), Calls::Native)?;
+        let bytes = FileBytes::new(Arc::new(file(bytes)), 0, Calls::Native)?;
         let mut all = Vec::new();
         decompressed(bytes, compression, 1 << 30).read_to_end(&mut all)?;
         Ok(all)

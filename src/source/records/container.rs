@@ -27,6 +27,8 @@ pub(crate) struct RecordContainer {
     options: Options,
     facts: Map<String, Value>,
     warnings: Vec<String>,
+    /// What becomes of values that do not stay what they are.
+    notes: Vec<String>,
     /// What it is read from beside the inputs of its sets.
     files: Vec<PathBuf>,
     held_bytes: u64,
@@ -39,6 +41,7 @@ pub(crate) struct RecordContainer {
 impl RecordContainer {
     /// Opened sets of records.
     pub(crate) fn new(format: &'static str, path: &Path, sets: Vec<RecordSet>, options: &Options) -> Self {
+        options.records.salvage.note();
         let surveys = Mutex::new(sets.iter().map(|_| None).collect());
         let mut known = Vec::new();
         for (index, set) in sets.iter().enumerate() {
@@ -51,6 +54,7 @@ impl RecordContainer {
             options: options.clone(),
             facts: Map::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
             files: Vec::new(),
             held_bytes: 0,
             surveys,
@@ -63,9 +67,52 @@ impl RecordContainer {
         Self { facts, warnings, ..self }
     }
 
+    /// The same with what becomes of values that do not stay what they are.
+    pub(crate) fn with_notes(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// The same with more that is odd.
+    pub(crate) fn with_more_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
+
     /// The same, read from these files, too, for which it holds so many bytes.
     pub(crate) fn with_files(self, files: Vec<PathBuf>, held_bytes: u64) -> Self {
         Self { files, held_bytes, ..self }
+    }
+
+    /// Records of several sources as one, one behind the other: sets of the same split, or the only ones.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where they do not continue each other.
+    pub(crate) fn join(parts: Vec<Self>) -> Result<Self> {
+        let mut parts = parts.into_iter();
+        let mut whole = parts.next().ok_or_else(|| Error::bad_request("there is nothing to join"))?;
+        let mut paths = vec![whole.path.to_string_lossy().into_owned()];
+        for part in parts {
+            let refused = |detail: String| Error::Unsupported {
+                what: format!("joining {} to {}", part.path.display(), whole.path.display()),
+                detail,
+            };
+            let splits = |sets: &[RecordSet]| sets.iter().map(|set| set.split.clone()).collect::<Vec<_>>();
+            let (own, others) = (splits(&whole.sets), splits(&part.sets));
+            if own.len() != others.len() || own.len() > 1 && own != others {
+                let names = |splits: &[Option<String>]| splits.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
+                return Err(refused(format!("it has other splits ({}) than the first ({})", names(&others), names(&own))));
+            }
+            for (set, other) in whole.sets.iter_mut().zip(part.sets) {
+                set.append(other).map_err(&refused)?;
+            }
+            paths.push(part.path.to_string_lossy().into_owned());
+            whole.warnings.extend(part.warnings);
+            whole.notes.extend(part.notes.into_iter().filter(|note| !whole.notes.contains(note)).collect::<Vec<_>>());
+            whole.files.extend(part.files);
+            whole.held_bytes = whole.held_bytes.saturating_add(part.held_bytes);
+        }
+        whole.facts.insert("joined".into(), json!(paths));
+        Ok(whole)
     }
 
     /// The path that it was opened by.
@@ -267,8 +314,13 @@ impl Container for RecordContainer {
         Err(Error::Unsupported { what: "a reader of a feature of records".into(), detail })
     }
 
-    fn records(&self) -> Option<&RecordContainer> {
-        Some(self)
+    fn records(&self, index: usize) -> Option<(&RecordContainer, usize)> {
+        Some((self, index))
+    }
+
+    fn take_records(&mut self) -> Option<RecordContainer> {
+        let empty = Self::new(self.format, Path::new(""), Vec::new(), &self.options);
+        Some(std::mem::replace(self, empty))
     }
 
     fn heap_bytes(&self) -> u64 {
@@ -306,6 +358,18 @@ impl Container for RecordContainer {
             self.survey(set, true)?;
         }
         Ok(Map::new())
+    }
+
+    fn is_made(&self, index: usize) -> bool {
+        self.sets[self.feature(index).0].is_made()
+    }
+
+    fn claimed_rows(&self, index: usize) -> Option<u64> {
+        self.sets[self.feature(index).0].claimed()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! What records have for a tensor: where it stands, and what somebody says of it.
 
+use crate::columns::Called;
+use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 
 /// The name of records that are taken as they are.
@@ -63,12 +65,14 @@ impl Items {
 }
 
 /// What somebody says of a feature: metadata beside the records, or whoever opened them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Declared {
     pub(crate) dtype: Dtype,
     /// The shape of an item; `None` where a length is not known.
     pub(crate) shape: Vec<Option<u64>>,
     pub(crate) encoding: Encoding,
+    /// The byte order of raw elements.
+    pub(crate) order: ByteOrder,
     /// How many items a record has.
     pub(crate) items: Items,
     /// Whether every item is a row.
@@ -82,7 +86,7 @@ pub(crate) struct Declared {
 impl Declared {
     /// One item in every record, which is a row.
     pub(crate) fn new(dtype: Dtype, shape: Vec<Option<u64>>, encoding: Encoding) -> Self {
-        Self { dtype, shape, encoding, items: Items::One, flat: false, only_offsets: false, shape_in: None }
+        Self { dtype, shape, encoding, order: ByteOrder::Little, items: Items::One, flat: false, only_offsets: false, shape_in: None }
     }
 }
 
@@ -90,6 +94,8 @@ impl Declared {
 #[derive(Debug, Clone)]
 pub(crate) struct Feature {
     pub(crate) name: Vec<u8>,
+    /// The name that it is listed by, where there is more in front of it.
+    pub(crate) title: Option<String>,
     pub(crate) alias: Option<String>,
     pub(crate) key: Key,
     pub(crate) declared: Option<Declared>,
@@ -104,6 +110,19 @@ impl Feature {
             Key::Context(name) | Key::List(name) => name.clone(),
             Key::Part(part) => part.to_string().into_bytes(),
         };
-        Self { name, alias: None, key, declared: None, unsupported: None }
+        Self { name, title: None, alias: None, key, declared: None, unsupported: None }
+    }
+
+    /// What it is called, where `own` is its name.
+    pub(crate) fn called<'a>(&'a self, own: &'a str) -> Called<'a> {
+        Called { own, title: self.title.as_deref().unwrap_or(own) }
+    }
+
+    /// Its name, dtype and shape, for messages.
+    pub(super) fn describe(&self) -> String {
+        let name = String::from_utf8_lossy(&self.name);
+        let Some(declared) = &self.declared else { return format!("the feature {name:?}") };
+        let axes: Vec<String> = declared.shape.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
+        format!("{name:?} of {} [{}]", declared.dtype, axes.join(", "))
     }
 }

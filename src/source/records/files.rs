@@ -1,12 +1,12 @@
-//! Sets of files: one, a glob, `base@N`, and shards in the order of their numbers.
+//! Sets of files: a pattern, `base@N`, files named one by one, and shards in the order of their numbers.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::glob::{self, Glob};
 use crate::paths::{Found, look_at};
 
 /// Numbers of shards have at least so many digits when we make a name.
@@ -29,40 +29,45 @@ struct Shard {
 }
 
 impl FileSet {
-    /// Expands `path`: a file as it is, `base@N`, or a glob. `None` if it is none of these.
+    /// Expands `path`, at which nothing lies: `base@N`, or a pattern. `None` if it is neither, or matches nothing.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a pattern that matches nothing, [`Error::Malformed`] where shards of several sets are mixed.
+    /// [`Error::Malformed`] where shards of several sets are mixed, [`Error::Io`].
     pub(crate) fn expand(path: &Path) -> Result<Option<Self>> {
-        if look_at(path)? == Found::File {
-            return Ok(Some(Self { files: vec![path.to_owned()], missing: Vec::new() }));
-        }
         if let Some(total) = sharded_total(path) {
             return of_total(path, total).map(Some);
         }
-        let text = path.to_string_lossy();
-        if !text.contains(['*', '?', '[']) {
+        if !glob::is_pattern(path.as_os_str().as_bytes()) {
             return Ok(None);
         }
-        let wrong = |error: glob::PatternError| Error::bad_request(format!("{} is no pattern: {error}", path.display()));
-        let found = glob::glob(&text).map_err(wrong)?;
-        let mut files = Vec::new();
-        for file in found {
-            let file = file.map_err(|error| Error::io("look at", error.path())(io::Error::other(error.to_string())))?;
-            if file.is_file() {
-                files.push(file);
-            }
+        let mut found = glob::expand(path)?;
+        let files: Vec<PathBuf> = found.iter().filter(|path| path.is_file()).cloned().collect();
+        // Directories that lie between files are none of them.
+        if !files.is_empty() {
+            found = files;
         }
-        if files.is_empty() {
-            return Err(Error::NotFound { what: "source", detail: format!("no file matches {}", path.display()) });
+        if found.is_empty() {
+            return Ok(None);
         }
-        // Who writes out which numbers are wanted does not want the others.
-        let is_complete = !text.contains('[');
-        Self::in_order(files, is_complete).map(Some)
+        // A shard that the pattern would not match is not wanted.
+        let names = Glob::of_file_names(path)?;
+        let mut set = Self::in_order(found)?;
+        set.missing.retain(|path| path.file_name().is_some_and(|name| names.matches(name.as_bytes())));
+        Ok(Some(set))
     }
 
-    /// Sorts files by the numbers of shards, if they have them, else by name. Shards that should be there are reported where `is_complete`.
-    fn in_order(mut files: Vec<PathBuf>, is_complete: bool) -> Result<Self> {
+    /// Files that were named one by one. A shard that is there without being named is not wanted.
+    ///
+    /// # Errors
+    /// As [`expand`](Self::expand).
+    pub(crate) fn of_files(files: Vec<PathBuf>) -> Result<Self> {
+        let mut set = Self::in_order(files)?;
+        set.missing.retain(|path| !path.exists());
+        Ok(set)
+    }
+
+    /// Sorts files by the numbers of shards, if they have them, else by name, and tells which shards are missing.
+    fn in_order(mut files: Vec<PathBuf>) -> Result<Self> {
         files.sort();
         let shards: Option<Vec<(Shard, &PathBuf)>> = files.iter().map(|file| Some((shard_of(file)?, file))).collect();
         let Some(shards) = shards else { return Ok(Self { files, missing: Vec::new() }) };
@@ -78,11 +83,15 @@ impl FileSet {
                 let detail = format!("it is one of {} shards, {} is one of {}", other.total, name.display(), first.total);
                 return Err(Error::malformed(path, "set of shards", detail));
             }
-            if let Some((beyond, path)) = set.iter().find(|(shard, _)| shard.index >= shard.total) {
-                return Err(Error::malformed(path, "set of shards", format!("it has number {} of {}", beyond.index, beyond.total)));
+            // Some count from 1.
+            let last = set.last_key_value().map_or(first.index, |(shard, _)| shard.index);
+            let least = u64::from(first.index > 0 && last == first.total);
+            if let Some((beyond, path)) = set.iter().find(|(shard, _)| shard.index >= first.total.saturating_add(least)) {
+                let detail = format!("it has number {} of {}, and there is a number {}", beyond.index, beyond.total, first.index);
+                return Err(Error::malformed(path, "set of shards", detail));
             }
-            if is_complete && first.total <= MOST_SHARDS {
-                let absent = (0..first.total).filter(|&index| !set.contains_key(&Shard { index, ..*first }));
+            if first.total <= MOST_SHARDS {
+                let absent = (least..first.total + least).filter(|&index| !set.contains_key(&Shard { index, ..*first }));
                 missing.extend(absent.map(|index| renumbered(name, index)));
             }
             sorted.extend(set.values().map(|&path| path.clone()));
@@ -107,6 +116,25 @@ impl FileSet {
     }
 }
 
+/// What the shards of a set have in common: the path without their number, and how many there are. `None` for a file that is no shard.
+pub(crate) fn shard_set(path: &Path) -> Option<(Vec<u8>, u64)> {
+    shard_of(path).map(|shard| (without_numbers(path), shard.total))
+}
+
+/// Orders names with the numbers in them as numbers.
+pub(crate) fn natural_key(path: &Path) -> Vec<(Vec<u8>, u128)> {
+    let mut rest = path.as_os_str().as_bytes();
+    let mut key = Vec::new();
+    while !rest.is_empty() {
+        let (text, others) = rest.split_at(rest.iter().position(u8::is_ascii_digit).unwrap_or(rest.len()));
+        let (digits, others) = others.split_at(others.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(others.len()));
+        let number = digits.iter().fold(0u128, |number, digit| number.saturating_mul(10).saturating_add(u128::from(digit - b'0')));
+        key.push((text.to_vec(), number));
+        rest = others;
+    }
+    key
+}
+
 /// `N` of `base@N`, or of `base@N.ext`.
 fn sharded_total(path: &Path) -> Option<u64> {
     let name = path.file_name()?.as_bytes();
@@ -129,8 +157,10 @@ fn of_total(path: &Path, total: u64) -> Result<FileSet> {
         let numbers = format!("-{index:0DIGITS$}-of-{total:0DIGITS$}");
         path.with_file_name(OsStr::from_bytes(&[&name[..at], numbers.as_bytes(), &name[at + 1 + digits..]].concat()))
     };
+    // Some count from 1.
+    let least = u64::from(look_at(&named(total))? == Found::File && look_at(&named(0))? != Found::File);
     let mut set = FileSet { files: Vec::new(), missing: Vec::new() };
-    for path in (0..total).map(named) {
+    for path in (least..total + least).map(named) {
         let list = if look_at(&path)? == Found::File { &mut set.files } else { &mut set.missing };
         list.push(path);
     }
@@ -141,13 +171,17 @@ fn of_total(path: &Path, total: u64) -> Result<FileSet> {
     Ok(set)
 }
 
-/// Where `-I-of-N` stands in a name, and its numbers.
+/// Where `-I-of-N` stands in a name, or `I-of-N` at its front, and its numbers.
 fn numbers(name: &[u8]) -> Option<(std::ops::Range<usize>, Shard)> {
     let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse().ok();
     let of = name.windows(4).rposition(|window| window == b"-of-")?;
     let behind = name[of + 4..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let before = name[..of].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let start = (of - before).checked_sub(1).filter(|&start| name[start] == b'-')?;
+    let start = match name[..of - before].last() {
+        None => 0,
+        Some(b'-' | b'_' | b'.') => of - before - 1,
+        Some(_) => return None,
+    };
     let shard = Shard { index: number(&name[of - before..of])?, total: number(&name[of + 4..of + 4 + behind])? };
     Some((start..of + 4 + behind, shard))
 }
@@ -169,8 +203,9 @@ fn renumbered(path: &Path, index: u64) -> PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let Some((range, _)) = numbers(name) else { return path.to_owned() };
     let text = String::from_utf8_lossy(&name[range.clone()]).into_owned();
-    let (own, total) = text[1..].split_once("-of-").unwrap_or_default();
-    let numbers = format!("-{index:0width$}-of-{total}", width = own.len());
+    let (own, total) = text.split_once("-of-").unwrap_or_default();
+    let mark = own.trim_end_matches(|c: char| c.is_ascii_digit());
+    let numbers = format!("{mark}{index:0width$}-of-{total}", width = own.len() - mark.len());
     path.with_file_name(OsStr::from_bytes(&[&name[..range.start], numbers.as_bytes(), &name[range.end..]].concat()))
 }
 
@@ -215,11 +250,43 @@ mod tests {
     }
 
     #[test]
+    fn shards_may_be_counted_from_1() {
+        for (present, pattern, missing) in [
+            (&["t-1-of-3", "t-2-of-3", "t-3-of-3"][..], "t-*", &[][..]),
+            (&["t-1-of-3", "t-3-of-3"], "t-*", &["t-2-of-3"]),
+            (&["t-00001-of-00002", "t-00002-of-00002"], "t@2", &[]),
+            (&["001-of-003.x", "003-of-003.x"], "*.x", &["002-of-003.x"]),
+            (&["t-1-of-3", "t-2-of-3"], "t-*", &["t-0-of-3"]),
+        ] {
+            let (_dir, set) = with_files(present, pattern);
+            let set = set.unwrap().unwrap();
+            assert_eq!((set.files.len(), names(&set.missing)), (present.len(), missing.to_vec()), "{pattern}");
+        }
+        let (_dir, set) = with_files(&["t-0-of-2", "t-1-of-2", "t-2-of-2"], "t-*");
+        assert!(set.is_err(), "three of two");
+    }
+
+    #[test]
+    fn files_named_one_by_one_are_a_set_and_shards_that_are_there_are_not_missing() {
+        let (dir, _) = with_files(&["t-0-of-4", "t-1-of-4", "t-3-of-4"], "t-*");
+        let named = |names: &[&str]| FileSet::of_files(names.iter().map(|name| dir.path().join(name)).collect()).unwrap();
+        assert_eq!(names(&named(&["t-1-of-4", "t-0-of-4"]).files), ["t-0-of-4", "t-1-of-4"]);
+        assert_eq!(names(&named(&["t-0-of-4", "t-1-of-4"]).missing), ["t-2-of-4"]);
+    }
+
+    #[test]
+    fn numbers_in_names_are_numbers() {
+        let mut names = ["part-10.npy", "part-9.npy", "part-1.npy", "a2-3", "a2-20", "a10-1"];
+        names.sort_by_cached_key(|name| natural_key(Path::new(name)));
+        assert_eq!(names, ["a2-3", "a2-20", "a10-1", "part-1.npy", "part-9.npy", "part-10.npy"]);
+    }
+
+    #[test]
     fn holes_and_mixed_sets_are_reported() {
         let (_dir, set) = with_files(&["t-00000-of-00003", "t-00002-of-00003"], "t-?????-of-00003");
         assert_eq!(names(&set.unwrap().unwrap().missing), ["t-00001-of-00003"]);
         let (_dir, set) = with_files(&["t-00000-of-00003", "t-00002-of-00003"], "t-0000[0-1]-of-00003");
-        assert_eq!(set.unwrap().unwrap().missing.len(), 0);
+        assert_eq!(names(&set.unwrap().unwrap().missing), ["t-00001-of-00003"]);
         let (_dir, set) = with_files(&["t-00000-of-00003", "t-00000-of-00002"], "t-*");
         assert!(set.is_err());
         let (_dir, set) = with_files(&["a-0-of-1.x", "b-0-of-1.x", "plain"], "*");
@@ -227,7 +294,10 @@ mod tests {
         let (_dir, set) = with_files(&["a-0-of-1.x", "b-0-of-2.x", "b-1-of-2.x"], "*.x");
         assert_eq!(names(&set.unwrap().unwrap().files), ["a-0-of-1.x", "b-0-of-2.x", "b-1-of-2.x"]);
         let (_dir, set) = with_files(&["a"], "b*");
-        assert!(set.is_err());
+        assert_eq!(set.unwrap(), None);
+        // A pattern that asks for some shards does not ask for the others.
+        let (_dir, set) = with_files(&["t-00000-of-01000", "t-00002-of-01000"], "t-0000[0-3]*");
+        assert_eq!(names(&set.unwrap().unwrap().missing), ["t-00001-of-01000", "t-00003-of-01000"]);
         let (_dir, set) = with_files(&["a"], "b");
         assert_eq!(set.unwrap(), None);
     }

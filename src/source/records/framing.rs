@@ -13,8 +13,8 @@ pub(crate) enum Framing {
     TfRecord,
     /// Data of one length, and nothing else.
     Fixed(u64),
-    /// Images in the format PPM, which say how large they are.
-    Ppm,
+    /// Images in the format PAM, which say how large they are. Samples of 16 bits are moved down by `shift`.
+    Pam { shift: u32 },
     /// Data behind their length, 64 bits little-endian.
     Length,
 }
@@ -34,7 +34,7 @@ impl Framing {
         match self {
             Self::TfRecord => Some(tfrecord::HEADER_LEN),
             Self::Fixed(_) => Some(0),
-            Self::Ppm => None,
+            Self::Pam { .. } => None,
             Self::Length => Some(LENGTH),
         }
     }
@@ -59,8 +59,8 @@ impl Framing {
                 Some(&len) => (LENGTH, u64::from_le_bytes(len), 0),
                 None => return Ok(Step::Need(LENGTH as u64)),
             },
-            Self::Ppm => match ppm_header(bytes)? {
-                Some((header, width, height)) => (header, width.saturating_mul(height).saturating_mul(3), 0),
+            Self::Pam { .. } => match pam_header(bytes)? {
+                Some(header) => (header.len, header.nbytes(), 0),
                 None => return Ok(Step::Need(bytes.len() as u64 + 1)),
             },
         };
@@ -72,33 +72,49 @@ impl Framing {
     }
 }
 
-/// The length of the header of a PPM image with 8 bits a sample, its width and its height; `None` if it goes on behind `bytes`.
+/// What the header of a PAM image says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PamHeader {
+    /// Its own length.
+    pub(crate) len: usize,
+    pub(crate) width: u64,
+    pub(crate) height: u64,
+    pub(crate) channels: u64,
+    /// Bytes of a sample, big-endian.
+    pub(crate) sample_bytes: u64,
+}
+
+impl PamHeader {
+    fn nbytes(self) -> u64 {
+        [self.height, self.channels, self.sample_bytes].iter().fold(self.width, |product, &factor| product.saturating_mul(factor))
+    }
+}
+
+/// The header of a PAM image with 8 or 16 bits a sample; `None` if it goes on behind `bytes`.
 ///
-/// Source: `ppm(5)` of Netpbm.
-pub(crate) fn ppm_header(bytes: &[u8]) -> Result<Option<(usize, u64, u64)>, String> {
-    const MOST: usize = 64;
-    let mut words = [0u64; 3];
-    let magic = bytes.first_chunk::<2>();
-    if magic.is_some_and(|magic| magic != b"P6") {
-        return Err("expected an image in the format PPM".into());
+/// Source: `pam(5)` of Netpbm.
+pub(crate) fn pam_header(bytes: &[u8]) -> Result<Option<PamHeader>, String> {
+    const MAGIC: &[u8] = b"P7\n";
+    const END: &[u8] = b"ENDHDR\n";
+    const MOST: usize = 512;
+    if !bytes.starts_with(&MAGIC[..MAGIC.len().min(bytes.len())]) {
+        return Err("expected an image in the format PAM".into());
     }
-    let mut at = 2;
-    for word in &mut words {
-        // One blank before each number, one behind the last.
-        at += 1;
-        let digits = bytes.get(at..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if bytes.len() <= at + digits {
-            return if bytes.len() < MOST { Ok(None) } else { Err("the header of a PPM image has no end".into()) };
-        }
-        *word =
-            std::str::from_utf8(&bytes[at..at + digits]).ok().and_then(|text| text.parse().ok()).ok_or("a PPM header without numbers")?;
-        at += digits;
-    }
-    let [width, height, most] = words;
-    if most != 255 {
-        return Err(format!("samples of PPM images go up to {most}, expected 255"));
-    }
-    Ok(Some((at + 1, width, height)))
+    let Some(end) = bytes[..bytes.len().min(MOST)].windows(END.len()).position(|window| window == END) else {
+        return if bytes.len() < MOST { Ok(None) } else { Err("the header of a PAM image has no end".into()) };
+    };
+    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| "the header of a PAM image is no text")?;
+    let number = |key: &str| -> Result<u64, String> {
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        value.and_then(|value| value.trim().parse().ok()).ok_or_else(|| format!("a PAM header without {key}"))
+    };
+    let sample_bytes = match number("MAXVAL")? {
+        255 => 1,
+        65535 => 2,
+        most => return Err(format!("samples of PAM images go up to {most}, expected 255 or 65535")),
+    };
+    let (width, height, channels) = (number("WIDTH")?, number("HEIGHT")?, number("DEPTH")?);
+    Ok(Some(PamHeader { len: end + END.len(), width, height, channels, sample_bytes }))
 }
 
 #[cfg(test)]
@@ -112,13 +128,21 @@ mod tests {
         assert_eq!(Framing::TfRecord.step(&hello[..20]), Ok(Step::Need(21)));
         assert_eq!(Framing::TfRecord.step(&hello[..3]), Ok(Step::Need(12)));
         assert_eq!(Framing::Fixed(3).step(b"ab"), Ok(Step::Need(3)));
-        assert_eq!(Framing::Ppm.step(b"P6\n2 1\n255\nabcdef"), Ok(Step::Frame { start: 11, len: 6, end: 17 }));
-        assert_eq!(Framing::Ppm.step(b"P6\n2 1\n25"), Ok(Step::Need(10)));
+        let pam = Framing::Pam { shift: 0 };
+        let header =
+            |depth: u32, most: u32| format!("P7\nWIDTH 2\nHEIGHT 1\nDEPTH {depth}\nMAXVAL {most}\nTUPLTYPE X\nENDHDR\n").into_bytes();
+        let image = [&header(3, 255)[..], b"abcdef"].concat();
+        assert_eq!(pam.step(&image), Ok(Step::Frame { start: image.len() - 6, len: 6, end: image.len() }));
+        let wide = [&header(1, 65535)[..], b"abc"].concat();
+        assert_eq!(pam.step(&wide), Ok(Step::Need(wide.len() as u64 + 1)));
+        assert_eq!(pam.step(b"P7\nWIDTH"), Ok(Step::Need(9)));
+        assert_eq!(pam.step(b""), Ok(Step::Need(1)));
         assert_eq!(Framing::Length.step(b"\x02\0\0\0\0\0\0\0abc"), Ok(Step::Frame { start: 8, len: 2, end: 10 }));
         assert_eq!(Framing::Length.step(b"\x02\0\0\0\0\0\0\0a"), Ok(Step::Need(10)));
         assert_eq!(Framing::Length.step(b"\x02"), Ok(Step::Need(8)));
         assert!(Framing::Length.step(&[0xff; 9]).is_err());
-        assert!(Framing::Ppm.step(b"P5\n2 1\n255\n").is_err());
-        assert!(Framing::Ppm.step(&[b'P'; 70]).is_err());
+        for broken in [&b"P6\n2 1\n255\n"[..], &[&b"P7\n"[..], &[b'x'; 600]].concat(), &header(3, 1), b"P7\nWIDTH 2\nENDHDR\n"] {
+            assert!(pam.step(broken).is_err());
+        }
     }
 }

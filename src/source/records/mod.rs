@@ -16,7 +16,7 @@ mod survey;
 
 use std::fmt;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cancel::CancelToken;
@@ -29,8 +29,8 @@ pub(crate) use bytes::{Compression, Patient, read_error, starts_with_record};
 pub(crate) use container::RecordContainer;
 use dealt::Dealt;
 pub(crate) use feature::{Declared, Encoding, Feature, Items, Key, RECORDS};
-pub(crate) use files::FileSet;
-pub(crate) use framing::{Framing, ppm_header};
+pub(crate) use files::{FileSet, natural_key, shard_set};
+pub(crate) use framing::{Framing, pam_header};
 pub(crate) use locate::{Locator, Span, Stored};
 pub(crate) use pool::Pool;
 pub(crate) use survey::{First, Look, Stats, Survey, Widths, are_examples, look_at_batch};
@@ -39,28 +39,70 @@ pub(crate) use survey::{First, Look, Stats, Survey, Widths, are_examples, look_a
 const FIRST_LOOK: u64 = 1000;
 
 /// Starts what makes the bytes, until that is cancelled.
-pub(crate) type StartProgram = Box<dyn Fn(&CancelToken) -> Result<Box<dyn Read + Send>> + Send + Sync>;
+pub(crate) type StartProgram = Arc<dyn Fn(&CancelToken) -> Result<Box<dyn Read + Send>> + Send + Sync>;
+
+/// Looks at how many records came out of a program that ended well; fails if some must be missing.
+pub(crate) type CheckCount = Arc<dyn Fn(u64) -> Result<()> + Send + Sync>;
 
 /// Where the bytes of records are.
+#[derive(Debug)]
 pub(crate) enum Inputs {
-    /// Files, one after the other.
-    Files(Vec<RecordFile>),
+    /// One after the other.
+    Sequence(Vec<RecordInput>),
     /// Shards, of any number of files, between which records were dealt; part 0 of each is its number.
     Dealt(Vec<Vec<RecordFile>>),
-    /// What can be read once.
-    Once(Mutex<Option<Box<dyn Read + Send>>>, PathBuf),
-    /// What a program, or TensorFlow, makes of what lies at a path; started anew for each reading.
-    Program(PathBuf, StartProgram),
 }
 
-impl fmt::Debug for Inputs {
+/// Where some of them are.
+pub(crate) enum RecordInput {
+    File(RecordFile),
+    /// What can be read once, and its name for messages.
+    Once(Mutex<Option<Box<dyn Read + Send>>>, PathBuf),
+    Program(Program),
+}
+
+/// What a program, or TensorFlow, makes of what lies at a path; started anew for each reading.
+#[derive(Clone)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    pub(crate) start: StartProgram,
+    pub(crate) check: Option<CheckCount>,
+    /// How many records there should be, found out where it is asked for.
+    pub(crate) claim: Option<Claim>,
+}
+
+/// Tells how many records there should be.
+pub(crate) type Claim = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Program").field(&self.path).finish()
+    }
+}
+
+impl fmt::Debug for RecordInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Files(files) => f.debug_tuple("Files").field(files).finish(),
-            Self::Dealt(files) => f.debug_tuple("Dealt").field(files).finish(),
+            Self::File(file) => f.debug_tuple("File").field(file).finish(),
             Self::Once(_, name) => f.debug_tuple("Once").field(name).finish(),
-            Self::Program(path, _) => f.debug_tuple("Program").field(path).finish(),
+            Self::Program(program) => program.fmt(f),
         }
+    }
+}
+
+impl Inputs {
+    /// Files, one after the other.
+    pub(crate) fn files(files: impl IntoIterator<Item = RecordFile>) -> Self {
+        Self::Sequence(files.into_iter().map(RecordInput::File).collect())
+    }
+
+    /// What is made of `path` each time it is read.
+    pub(crate) fn program(
+        path: &Path,
+        start: impl Fn(&CancelToken) -> Result<Box<dyn Read + Send>> + Send + Sync + 'static,
+        (check, claim): (Option<CheckCount>, Option<Claim>),
+    ) -> Self {
+        Self::Sequence(vec![RecordInput::Program(Program { path: path.to_owned(), start: Arc::new(start), check, claim })])
     }
 }
 
@@ -104,39 +146,92 @@ impl RecordSet {
     /// Those of the first files; [`Error::BadRequest`] for a pipe that has been read.
     pub(crate) fn open(&self, reading: Reading, pool: &Arc<Pool>) -> Result<Box<dyn Batches>> {
         let inputs = match &self.inputs {
-            Inputs::Files(files) => files.iter().cloned().map(Input::File).collect(),
             Inputs::Dealt(shards) => return Ok(Box::new(Dealt::open(shards, self.framing, self.group, &reading, pool)?)),
-            Inputs::Once(bytes, name) => {
+            Inputs::Sequence(inputs) => inputs,
+        };
+        let input = |input: &RecordInput| match input {
+            RecordInput::File(file) => Ok(Input::File(file.clone())),
+            RecordInput::Program(program) => Ok(Input::Program(program.clone())),
+            RecordInput::Once(bytes, name) => {
                 let bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let bytes = bytes.ok_or_else(|| Error::bad_request(format!("{} can be read once only, and has been", name.display())))?;
-                vec![Input::Stream(bytes, name.clone())]
+                Ok(Input::Stream(bytes, name.clone()))
             }
-            Inputs::Program(path, start) => vec![Input::Stream(start(&reading.cancel)?, path.clone())],
         };
+        let inputs = inputs.iter().map(input).collect::<Result<_>>()?;
         Ok(Box::new(Sequential::new(inputs, self.framing, self.group, reading, Arc::clone(pool))?))
     }
 
     /// Whether the records can be read any number of times.
     pub(crate) fn can_be_read_again(&self) -> bool {
-        !matches!(self.inputs, Inputs::Once(..))
+        match &self.inputs {
+            Inputs::Dealt(_) => true,
+            Inputs::Sequence(inputs) => !inputs.iter().any(|input| matches!(input, RecordInput::Once(..))),
+        }
     }
 
     fn files(&self) -> Vec<PathBuf> {
+        let path = |input: &RecordInput| match input {
+            RecordInput::File(file) => Some(file.path.clone()),
+            RecordInput::Once(..) => None,
+            RecordInput::Program(program) => Some(program.path.clone()),
+        };
         match &self.inputs {
-            Inputs::Files(files) => files.iter().map(|file| file.path.clone()).collect(),
+            Inputs::Sequence(inputs) => inputs.iter().filter_map(path).collect(),
             Inputs::Dealt(shards) => shards.iter().flatten().map(|file| file.path.clone()).collect(),
-            Inputs::Once(..) => Vec::new(),
-            Inputs::Program(path, _) => vec![path.clone()],
         }
     }
 
     /// How many records somebody says there are.
     pub(crate) fn expected(&self) -> Option<u64> {
+        let of_input = |input: &RecordInput| if let RecordInput::File(file) = input { file.expected } else { None };
         match &self.inputs {
             _ if self.total.is_some() => self.total,
-            Inputs::Files(files) if !files.is_empty() => files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.expected?)),
+            Inputs::Sequence(inputs) if !inputs.is_empty() => inputs.iter().try_fold(0u64, |sum, input| sum.checked_add(of_input(input)?)),
             _ => None,
         }
+    }
+
+    /// Whether a program makes any of the records.
+    fn is_made(&self) -> bool {
+        matches!(&self.inputs, Inputs::Sequence(inputs) if inputs.iter().any(|input| matches!(input, RecordInput::Program(_))))
+    }
+
+    /// How many records there should be, by what programs say.
+    pub(crate) fn claimed(&self) -> Option<u64> {
+        let of_input = |input: &RecordInput| match input {
+            RecordInput::Program(program) => program.claim.as_ref()?(),
+            RecordInput::File(file) => file.expected,
+            RecordInput::Once(..) => None,
+        };
+        match &self.inputs {
+            Inputs::Sequence(inputs) => inputs.iter().try_fold(0u64, |sum, input| sum.checked_add(of_input(input)?)),
+            Inputs::Dealt(_) => None,
+        }
+    }
+
+    /// Takes over the records of `other`, to come behind these.
+    ///
+    /// # Errors
+    /// Why they do not continue these.
+    fn append(&mut self, other: Self) -> Result<(), String> {
+        let same = |one: &Feature, two: &Feature| (&one.name, &one.key, &one.declared) == (&two.name, &two.key, &two.declared);
+        if self.framing != other.framing || self.group != other.group || self.discovers != other.discovers {
+            return Err("its records are stored in another way".into());
+        }
+        if let Some((one, two)) = self.features.iter().zip(&other.features).find(|(one, two)| !same(one, two)) {
+            let (one, two) = (one.describe(), two.describe());
+            return Err(format!("it has {two}, the first has {one}"));
+        }
+        if self.features.len() != other.features.len() {
+            return Err(format!("it has {} features, the first has {}", other.features.len(), self.features.len()));
+        }
+        match (&mut self.inputs, other.inputs) {
+            (Inputs::Sequence(own), Inputs::Sequence(others)) => own.extend(others),
+            _ => return Err("its elements are numbered, which orders them among themselves only".into()),
+        }
+        self.total = self.total.zip(other.total).and_then(|(own, other)| own.checked_add(other));
+        Ok(())
     }
 
     /// Whether all there is to know of the features is known without looking at records.

@@ -51,11 +51,8 @@ impl Driver for V1Checkpoint {
                 Newest::Bundle(_) => None,
             });
         }
-        Ok(files(path)?.map(|_| path.to_owned()))
-    }
-
-    fn reads_patterns(&self) -> bool {
-        true
+        // All files of one lead to the same.
+        Ok(files(path)?.and_then(|files| files.into_iter().next()))
     }
 
     fn takes_any_file(&self) -> bool {

@@ -1,0 +1,236 @@
+//! `mmconvert convert`.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use mmconvert::{CancelToken, Converter, Error, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, export, pack};
+use serde_json::{Value, json};
+
+use super::choices::{bytes, model, options, with_form, with_names};
+use super::info::estimate_json;
+use super::sources::{How, open, parse};
+use super::target::Target;
+use crate::args::{Common, Convert};
+use crate::render::{self, Notes, Stdout};
+use crate::{Outcome, progress, signals};
+
+/// `mmconvert convert`.
+pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
+    let started = Instant::now();
+    let cancel = CancelToken::new();
+    signals::cancel_on_signals(&cancel)?;
+    // A name that cannot be that of an output is told before anything is opened.
+    check_stdout(args, &Target::of(&args.out, None)?)?;
+    let options = with_form(options(&args.resources, &args.records), &args.form);
+    let options = options.verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
+    let options = options.model(model(&args.model, nearest_directory(&args.out)));
+    let (locations, names) = parse(&args.source.path, &args.names, args.source.format.as_deref(), &options)?;
+    let options = with_names(options, &locations[0], &names);
+    let how = How { concat: args.concat, is_listed: false, model: &args.model, common };
+    let mut notes = Notes::new(common);
+    let source = open(&locations, how, &options, &mut notes)?;
+    let wanted: Vec<&[u8]> = [bytes(&names), bytes(&args.model.outputs)].concat();
+    let tensors = if args.all { source.select_all(&wanted)? } else { source.select(&wanted)? };
+    if tensors.is_empty() {
+        return Err(nothing_selected(&source)?);
+    }
+    let target = Target::of(&args.out, Some(tensors.len()))?;
+    if args.dry_run {
+        return dry_run(args, &tensors, &target, &options);
+    }
+    let (options, bar) = progress::attach(options, common);
+    let done = convert_into(&source, &tensors, &target, args, &options);
+    bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
+    let done = done?;
+    for lost in done.outputs.iter().flat_map(|(_, _, report)| &report.lost) {
+        notes.tell(&format!("warning: {lost}"));
+    }
+    if !args.json && !common.quiet {
+        match (&target, &tensors[..]) {
+            (Target::File(_) | Target::Stdout, [tensor]) => {
+                done.outputs.iter().for_each(|(_, path, report)| render::converted(&tensor.info().name, path, report));
+            }
+            _ => render::exported(&args.out, &done.outputs, &done.skipped, started.elapsed().as_secs_f64()),
+        }
+    }
+    if let Some(left_out) = left_out(&source, &tensors, wanted.is_empty() && !args.all)? {
+        notes.tell(&left_out);
+    }
+    if args.json {
+        let outputs: Vec<Value> = done.outputs.iter().map(|(name, path, report)| render::output_json(name, path, report)).collect();
+        let written = done.outputs.iter().map(|(_, _, report)| report.nbytes).sum();
+        let peak = done.outputs.iter().map(|(_, _, report)| report.peak_memory).max().unwrap_or(0);
+        let mut lost: Vec<&String> = done.outputs.iter().flat_map(|(_, _, report)| &report.lost).collect();
+        lost.sort();
+        lost.dedup();
+        render::json_object(&render::outputs_json(&outputs, &done.skipped, started.elapsed().as_secs_f64(), written, peak, &lost))?;
+    }
+    Ok(if !done.skipped.is_empty() && !args.skip_unsupported { Outcome::Skipped } else { Outcome::Done })
+}
+
+/// Refuses standard output where it is a terminal, or somebody else's.
+fn check_stdout(args: &Convert, target: &Target) -> Result<()> {
+    if *target != Target::Stdout {
+        return Ok(());
+    }
+    let detail = if args.json && !args.dry_run {
+        "both the array and --json would go to standard output: write the array to a file, or leave --json out"
+    } else if !args.dry_run && io::stdout().is_terminal() {
+        "an array is not written to a terminal: -o FILE.npy, or | into another program"
+    } else if args.resources.method.is_some() || args.resources.in_flight.is_some() || args.force {
+        "--method, --in-flight and --force are for files: they have no effect on standard output"
+    } else {
+        return Ok(());
+    };
+    Err(Error::BadRequest { detail: detail.into() })
+}
+
+/// The directory that an output will be in, or the nearest one above it that is there.
+fn nearest_directory(out: &Path) -> Option<&Path> {
+    out.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path }).find(|path| path.is_dir())
+}
+
+fn nothing_selected(source: &Source) -> Result<Error> {
+    let what = format!("converting {}", source.path().display());
+    let detail = match source.len()? {
+        0 => "it holds no tensors".to_owned(),
+        bookkeeping => format!("all it holds is TensorFlow's bookkeeping ({bookkeeping} tensors): name one, or --all"),
+    };
+    Ok(Error::Unsupported { what, detail })
+}
+
+/// What was left out because nobody named it.
+fn left_out(source: &Source, tensors: &[Tensor<'_>], is_default: bool) -> Result<Option<String>> {
+    let all = source.len()?;
+    if !is_default || all == tensors.len() {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "note: {} more that were not named: bookkeeping, constants or single elements, which ls shows; --all converts them too",
+        all - tensors.len()
+    )))
+}
+
+/// What was converted, and what was not.
+#[derive(Default)]
+struct Done {
+    outputs: Vec<(Name, PathBuf, Report)>,
+    skipped: Vec<Skipped>,
+}
+
+fn converter<'a>(tensor: &Tensor<'a>, args: &Convert, options: &Options) -> Result<Converter<'a>> {
+    let converter = Converter::new(tensor)?.options(options.clone());
+    Ok(match args.rows {
+        Some(rows) => converter.rows(rows),
+        None => converter,
+    })
+}
+
+fn convert_into(source: &Source, tensors: &[Tensor<'_>], target: &Target, args: &Convert, options: &Options) -> Result<Done> {
+    let done = match (target, tensors) {
+        (Target::File(out), [tensor]) => {
+            let name = &tensor.info().name;
+            let outputs = converter(tensor, args, options)?
+                .write_parts(out)?
+                .into_iter()
+                .map(|(path, report)| (name.clone(), path, report))
+                .collect();
+            return Ok(Done { outputs, ..Done::default() });
+        }
+        (Target::Stdout, [tensor]) => {
+            let report = converter(tensor, args, options)?.stream(&mut io::stdout())?;
+            return Ok(Done { outputs: vec![(tensor.info().name.clone(), "standard output".into(), report)], ..Done::default() });
+        }
+        (Target::Packed(out), _) => pack(source, tensors, args.rows, out, options)?,
+        (Target::File(out) | Target::Directory(out), _) => export(source, tensors, args.rows, out, options)?,
+        (Target::Stdout, _) => return Err(Error::BadRequest { detail: "standard output takes one tensor".into() }),
+    };
+    let outputs = done.outputs.into_iter().map(|output| (output.name, output.path, output.report)).collect();
+    Ok(Done { outputs, skipped: done.skipped })
+}
+
+fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Options) -> Result<Outcome> {
+    let single = matches!(target, Target::File(_) | Target::Stdout);
+    let path = match target {
+        Target::File(out) | Target::Packed(out) => out.clone(),
+        Target::Directory(out) => out.join("array.npy"),
+        Target::Stdout => PathBuf::from("."),
+    };
+    let mut outputs = Vec::new();
+    let mut skipped = Vec::new();
+    let (mut read, mut written, mut memory) = (0u64, 0u64, 0u64);
+    let mut is_counted = true;
+    for tensor in tensors {
+        let info = tensor.info();
+        if let Some(reason) = &info.unsupported {
+            skipped.push((info.name.clone(), reason.clone()));
+            continue;
+        }
+        let estimates = match converter(tensor, args, options)?.estimate(&path) {
+            // What an export would skip.
+            Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. })) if !single => {
+                skipped.push((info.name.clone(), error.to_string()));
+                continue;
+            }
+            estimates => estimates?,
+        };
+        for estimate in estimates {
+            is_counted &= estimate.is_counted;
+            read = read.saturating_add(estimate.read_bytes);
+            written = written.saturating_add(estimate.write_bytes);
+            memory = memory.max(estimate.memory_bytes);
+            outputs.push((info, estimate));
+        }
+    }
+    options.check_applied()?;
+    if args.json {
+        let outputs: Vec<Value> = outputs
+            .iter()
+            .map(|(info, estimate)| {
+                let mut output = estimate_json(estimate);
+                output["name"] = json!(info.name.to_json());
+                output["part"] = json!(estimate.part);
+                output["dtype"] = json!(estimate.item.as_deref().unwrap_or(estimate.dtype.name()));
+                output["source_dtype"] = json!(info.item.as_deref().unwrap_or(info.spec.dtype().name()));
+                output["shape"] = json!(estimate.axes);
+                output
+            })
+            .collect();
+        let skipped: Vec<Value> = skipped.iter().map(|(name, reason)| json!({"name": name.to_json(), "reason": reason})).collect();
+        let written = is_counted.then_some(written);
+        render::json_object(
+            &json!({"dry_run": true, "outputs": outputs, "skipped": skipped, "read_bytes": read, "write_bytes": written, "memory_bytes": memory}),
+        )?;
+    } else {
+        let mut out = Stdout::new();
+        for (info, estimate) in &outputs {
+            let kind = info.item.as_deref().unwrap_or(info.spec.dtype().name());
+            let shape = render::estimated_shape(estimate);
+            let size =
+                if estimate.is_counted { HumanBytes(estimate.nbytes).to_string() } else { "of a size that is not known yet".to_owned() };
+            out.line(format_args!(
+                "{}: {kind} {shape} -> {}, {size} in {} slices of at most {}, {} threads, method {}",
+                info.name,
+                estimate.descr,
+                estimate.slices,
+                HumanBytes(estimate.slice_bytes),
+                estimate.threads,
+                estimate.method,
+            ))?;
+        }
+        for (name, reason) in &skipped {
+            out.line(format_args!("{name}: skipped, {reason}"))?;
+        }
+        let size =
+            if is_counted { HumanBytes(written).to_string() } else { format!("{} and what is not counted yet", HumanBytes(written)) };
+        out.line(format_args!(
+            "would read {} and write {size} into {}, using at most {} of memory",
+            HumanBytes(read),
+            args.out.display(),
+            HumanBytes(memory)
+        ))?;
+        out.finish()?;
+    }
+    Ok(if skipped.is_empty() || args.skip_unsupported { Outcome::Done } else { Outcome::Skipped })
+}

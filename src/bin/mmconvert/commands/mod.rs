@@ -1,0 +1,31 @@
+//! One function a command.
+
+mod choices;
+mod convert;
+mod info;
+mod ls;
+mod sources;
+mod target;
+mod verify;
+
+use clap::CommandFactory;
+use mmconvert::Result;
+
+use crate::Outcome;
+use crate::args::Args;
+use crate::render::Stdout;
+
+pub(crate) use convert::convert;
+pub(crate) use info::info;
+pub(crate) use ls::ls;
+pub(crate) use verify::verify;
+
+/// `mmconvert completions`.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<Outcome> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "mmconvert", &mut script);
+    let mut out = Stdout::new();
+    out.write(String::from_utf8_lossy(&script))?;
+    out.finish()?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,112 @@
+//! From paths to sources: what is a path and what a name, and what is opened together.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use mmconvert::{Error, Location, Options, Result, Source};
+
+use crate::args::{Common, Model};
+use crate::render::{Notes, note};
+use crate::signals;
+
+/// The locations and the names that arguments stand for: sources come first. What is the name of a tensor of the first source is one,
+/// even if a file is called like that.
+pub(super) fn parse(first: &Path, others: &[OsString], format: Option<&str>, options: &Options) -> Result<(Vec<Location>, Vec<OsString>)> {
+    let mut locations = Location::find(first, format, options)?;
+    let mut names = others;
+    let mut opened: Option<Source> = None;
+    while let [next, rest @ ..] = names {
+        let more = match Location::find(Path::new(next), format, options) {
+            // What cannot be a source is a name, and nothing has to be opened for it.
+            Err(Error::NotFound { .. }) => break,
+            more => more,
+        };
+        if opened.is_none() {
+            opened = Some(locations[0].open(options)?);
+        }
+        let is_name = |source: &Source| match source.tensor(next.as_bytes()) {
+            // A second name of a tensor is not worth as much as a file that is there.
+            Ok(tensor) => tensor.info().name.as_bytes() == next.as_bytes(),
+            Err(_) => source.select(&[next.as_bytes()]).is_ok(),
+        };
+        if opened.as_ref().is_some_and(is_name) {
+            break;
+        }
+        locations.extend(more?);
+        names = rest;
+    }
+    Ok((Location::group(locations, options)?, names.to_vec()))
+}
+
+/// How locations are opened.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    pub(super) concat: bool,
+    /// Whether they are only told of, as far as that goes without TensorFlow.
+    pub(super) is_listed: bool,
+    pub(super) model: &'a Model,
+    pub(super) common: &'a Common,
+}
+
+/// Opens locations as one source: joined, or side by side.
+pub(super) fn open(locations: &[Location], how: How<'_>, options: &Options, notes: &mut Notes) -> Result<Source> {
+    let parts = locations.iter().map(|location| open_one(location, how, options)).collect::<Result<Vec<_>>>()?;
+    let source = if how.concat { Source::concat(parts)? } else { one_of(parts)? };
+    for warning in source.warnings() {
+        notes.tell(&format!("warning: {warning}"));
+    }
+    for converted in source.notes() {
+        notes.tell(&format!("note: {converted}"));
+    }
+    Ok(source)
+}
+
+fn one_of(mut parts: Vec<Source>) -> Result<Source> {
+    match parts.pop() {
+        Some(only) if parts.is_empty() => Ok(only),
+        last => {
+            parts.extend(last);
+            Source::together(parts)
+        }
+    }
+}
+
+/// Opens a location. One that TensorFlow computes gets it; where it is listed only, it is told as far as that goes without.
+fn open_one(location: &Location, how: How<'_>, options: &Options) -> Result<Source> {
+    let common = how.common;
+    let is_needed = location.needs_tensorflow(options);
+    let missing = if is_needed { load_tensorflow(how.model.tensorflow.as_deref(), common).err() } else { None };
+    let source = match (location.open(options), missing) {
+        // What is wrong with the source is said first.
+        (Err(Error::Unsupported { .. }) | Ok(_), Some(missing)) if !how.is_listed => return Err(missing),
+        (source, missing) => {
+            if let Some(missing) = missing.filter(|_| common.verbose) {
+                note(&missing.to_string());
+            }
+            source?
+        }
+    };
+    if common.verbose {
+        note(&format!("{}: {}", source.path().display(), source.format()));
+    }
+    Ok(source)
+}
+
+#[cfg(feature = "tensorflow")]
+#[expect(unsafe_code, reason = "the environment is changed where no other thread looks at it")]
+fn load_tensorflow(library: Option<&Path>, common: &Common) -> Result<()> {
+    // SAFETY: no source is open yet and no worker has been started; the thread that waits for signals does nothing else.
+    let path = unsafe { mmconvert::live::load(library, common.verbose) }?;
+    if common.verbose {
+        note(&format!("TensorFlow: {}", path.display()));
+    }
+    signals::end_while_computing();
+    Ok(())
+}
+
+#[cfg(not(feature = "tensorflow"))]
+#[expect(clippy::unnecessary_wraps, reason = "as in other builds")]
+fn load_tensorflow(_: Option<&Path>, _: &Common) -> Result<()> {
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! `mmconvert verify`.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use mmconvert::{CancelToken, Comparison, Dtype, Error, Location, Manifest, Part, Result, Source, Tensor, compare, compare_packed};
+use serde_json::json;
+
+use super::choices::{model, options, with_names};
+use super::sources::{How, open};
+use super::target::{SAFETENSORS, Target};
+use crate::args::{Common, Verify};
+use crate::render::{self, Notes, note};
+use crate::{Outcome, signals};
+
+/// `mmconvert verify`.
+pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
+    let cancel = CancelToken::new();
+    signals::cancel_on_signals(&cancel)?;
+    let mut given = options(&args.resources, &args.records).cancel(cancel).model(model(&args.model, None));
+    if let Some(strings) = args.strings {
+        given = given.strings(strings);
+    }
+    if let Some(order) = args.byte_order {
+        given = given.byte_order(order);
+    }
+    let format = args.format.as_deref();
+    let manifest = if args.out.is_dir() { Some(Manifest::read(&args.out)?) } else { None };
+    let made = manifest.as_ref().map_or_else(|| Ok(given.clone()), |manifest| manifest.apply(&given))?;
+    let mut locations = Vec::new();
+    for path in &args.against {
+        locations.extend(Location::find(path, format, &made)?);
+    }
+    let locations = match &manifest {
+        _ if !args.against.is_empty() => Location::group(locations, &made)?,
+        Some(manifest) => manifest.locations(&made)?,
+        None => {
+            let detail = format!("{} does not say what it was made from: --against SRC does", args.out.display());
+            return Err(Error::BadRequest { detail });
+        }
+    };
+    let made = with_names(made, &locations[0], args.name.as_slice());
+    let concat = args.concat || manifest.as_ref().is_some_and(|manifest| manifest.is_joined() && args.against.is_empty());
+    let concat = concat || manifest.as_ref().is_some_and(Manifest::is_joined) && locations.len() > 1;
+    let how = How { concat, is_listed: false, model: &args.model, common };
+    let mut notes = Notes::new(common);
+    let source = open(&locations, how, &made, &mut notes)?;
+    let rows = match (args.rows, &manifest) {
+        (None, Some(manifest)) => manifest.rows()?,
+        (rows, _) => rows,
+    };
+    let mut results = Vec::new();
+    let mut different = false;
+    let packed = if Target::is_packed(&args.out) { Some(Source::open_as(&args.out, Some(SAFETENSORS))?) } else { None };
+    for (array, tensor, cast) in pairs(args, &source, manifest.as_ref(), packed.as_ref())? {
+        let options = cast.or(args.dtype).map_or_else(|| made.clone(), |dtype| made.clone().cast(dtype));
+        let (path, comparison) = match array {
+            Made::File(path) => {
+                let comparison = compare(&path, &tensor, rows, &options)?;
+                (path, comparison)
+            }
+            Made::Packed(packed) => (args.out.clone(), compare_packed(&packed, &tensor, rows, &options)?),
+        };
+        let name = &tensor.info().name;
+        let (equal, text) = match &comparison {
+            Comparison::Equal(verified) => (true, format!("equal; source: {}", render::verified(*verified))),
+            Comparison::Different(difference) => (false, difference.to_string()),
+        };
+        different |= !equal;
+        if !equal || !common.quiet {
+            note(&format!("{} against {name}: {text}", path.display()));
+        }
+        results
+            .push(json!({"path": path.to_string_lossy(), "name": name.to_json(), "equal": equal, "difference": (!equal).then_some(text)}));
+    }
+    for warning in source.warnings() {
+        notes.tell(&format!("warning: {warning}"));
+    }
+    given.check_applied()?;
+    if args.json {
+        render::json_object(&json!({"equal": !different, "outputs": results}))?;
+    }
+    Ok(if different { Outcome::Different } else { Outcome::Done })
+}
+
+/// What `convert` made of a tensor.
+enum Made<'a> {
+    File(PathBuf),
+    /// A tensor of a safetensors file.
+    Packed(Box<Tensor<'a>>),
+}
+
+/// An array, the tensor that it was made from, and the dtype it was cast to.
+type Pair<'a> = (Made<'a>, Tensor<'a>, Option<Dtype>);
+
+/// The arrays to check.
+fn pairs<'a>(args: &Verify, source: &'a Source, manifest: Option<&Manifest>, packed: Option<&'a Source>) -> Result<Vec<Pair<'a>>> {
+    let wanted = args.name.as_deref().map(|name| source.tensor(name.as_bytes())).transpose()?;
+    let is_wanted = |tensor: &Tensor<'_>| wanted.as_ref().is_none_or(|wanted| wanted.info().name == tensor.info().name);
+    let mut pairs = Vec::new();
+    if let Some(packed) = packed {
+        for own in packed.tensors() {
+            let own = own?;
+            let tensor = source.tensor(own.info().name.as_bytes())?;
+            if is_wanted(&tensor) {
+                let cast = Some(own.info().spec.dtype()).filter(|dtype| *dtype != tensor.info().spec.dtype());
+                pairs.push((Made::Packed(Box::new(own)), tensor, cast));
+            }
+        }
+        return Ok(pairs);
+    }
+    if let Some(manifest) = manifest {
+        for entry in manifest.files() {
+            let tensor = source.tensor(entry.name.as_bytes())?;
+            if is_wanted(&tensor) {
+                pairs.push((Made::File(args.out.join(&entry.file)), tensor, entry.cast));
+            }
+        }
+        return Ok(pairs);
+    }
+    let tensor = match wanted {
+        Some(tensor) => tensor,
+        None => only_tensor(source, &args.out)?,
+    };
+    // Strings as offsets are two files beside the name that they were converted to.
+    let parts = [Part::Values, Part::Offsets].map(|part| part.path(&args.out));
+    if !args.out.exists() && parts.iter().all(|path| path.exists()) {
+        return Ok(parts.map(|path| (Made::File(path), tensor.clone(), None)).into());
+    }
+    Ok(vec![(Made::File(args.out.clone()), tensor, None)])
+}
+
+/// The only tensor of a source that can be converted.
+fn only_tensor<'a>(source: &'a Source, output: &Path) -> Result<Tensor<'a>> {
+    let mut found = None;
+    for tensor in source.select::<&[u8]>(&[])? {
+        if tensor.info().unsupported.is_none() && found.replace(tensor).is_some() {
+            let detail = format!(
+                "{} holds {} tensors: name the one that {} was made from",
+                source.path().display(),
+                source.len()?,
+                output.display()
+            );
+            return Err(Error::BadRequest { detail });
+        }
+    }
+    found.ok_or_else(|| Error::BadRequest { detail: format!("{} holds no tensor that can be converted", source.path().display()) })
+}

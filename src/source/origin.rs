@@ -1,0 +1,36 @@
+//! How a source was given, so that it can be opened again.
+
+use std::path::PathBuf;
+
+use super::Source;
+
+/// How a source was given: by paths, and joined or not.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
+    pub(crate) parts: Vec<GivenPart>,
+    /// Whether the parts were joined along axis 0.
+    pub(crate) is_joined: bool,
+}
+
+/// Paths that are one source, and the format that was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct GivenPart {
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) format: Option<&'static str>,
+}
+
+impl Origin {
+    pub(crate) fn of(paths: &[PathBuf], format: Option<&'static str>) -> Self {
+        Self { parts: vec![GivenPart { paths: paths.to_vec(), format }], is_joined: false }
+    }
+
+    pub(crate) fn of_all(sources: &[Source], is_joined: bool) -> Self {
+        Self { parts: sources.iter().flat_map(|source| source.origin().parts.clone()).collect(), is_joined }
+    }
+
+    /// What has no path.
+    #[cfg_attr(not(feature = "tensorflow"), expect(dead_code, reason = "all other sources have paths"))]
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+}

@@ -1,0 +1,244 @@
+//! How elements of a tensor are read, wherever they come from.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::ledger::{Ledger, Region};
+use crate::cancel::CancelToken;
+use crate::decode::ByteOrder;
+use crate::error::{Error, Result};
+use crate::options::Layout;
+use crate::os::Calls;
+use crate::spec::TensorSpec;
+
+/// Elements of one tensor, in any order, from any thread.
+///
+/// Positions are flat: element `i` is the `i`-th in the order of [`layout`](Self::layout). In C order rows of axis 0 are runs of
+/// [`TensorSpec::row_elements`] of them, so a run of rows, one row and a part of a huge row are read alike.
+pub trait TensorReader: fmt::Debug + Send + Sync {
+    /// The tensor's dtype and shape.
+    fn spec(&self) -> &TensorSpec;
+
+    /// The byte order in which [`read`](Self::read) leaves elements.
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Little
+    }
+
+    /// The order in which flat positions count elements: C order, or Fortran order where the source is like that.
+    fn layout(&self) -> Layout {
+        Layout::C
+    }
+
+    /// Whether bytes of a `bool` other than 0 and 1 are kept as they are, as NumPy does with arrays of its own. Otherwise they become 1.
+    fn keeps_odd_bools(&self) -> bool {
+        false
+    }
+
+    /// Fills `out`, which holds exactly `elements`, or fails. Never a short read.
+    ///
+    /// Checksums of what was read go to the context, not over the bytes after decoding.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when reading fails, [`Error::Malformed`] when the file ends early, [`Error::Cancelled`].
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()>;
+
+    /// The lengths of the boxes that elements are stored in, where it takes all of a box to read any part of it: compressed chunks.
+    /// One length for each axis; boxes start at multiples of them.
+    fn chunks(&self) -> Option<&[u64]> {
+        None
+    }
+
+    /// Fills `out`, which holds exactly the box of `shape` that starts at index `start`, in C order. Only where there are
+    /// [`chunks`](Self::chunks); then each chunk is decoded once for each call that needs any of it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_box(&self, _start: &[u64], _shape: &[u64], _out: &mut [u8], _context: &mut ReadContext<'_>) -> Result<()> {
+        Err(Error::Unsupported { what: "reading a box".into(), detail: "the elements are not stored in chunks".into() })
+    }
+
+    /// The stored checksums and the bytes each one covers; empty when the format has none.
+    fn regions(&self) -> &[Region] {
+        &[]
+    }
+
+    /// The run of stored bytes that flat position `element` lies in, if the bytes of the run are those of its elements,
+    /// side by side and in order. Holes in it are left out of the output, and its blocks may be shared.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when its file cannot be opened.
+    fn stored_run(&self, _element: u64) -> Result<Option<StoredRun>> {
+        Ok(None)
+    }
+
+    /// Whether [`stored_run`](Self::stored_run) may say anything: whether it is worth the time to look for holes.
+    fn has_stored_runs(&self) -> bool {
+        false
+    }
+
+    /// Tells that these elements are read soon, before or after many others: what can be fetched meanwhile need not be waited for.
+    fn fetch(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
+
+    /// Tells that these elements are not read again for a long time.
+    fn forget(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
+
+    /// Called when all has been read: a reader that reads parts of the source twice fails here if those may differ.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when the source was written to since the reader was made.
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether [`read`](Self::read) fills `out` through system calls only, which report a page of a mapped output that
+    /// cannot be had. A reader that stores into `out` itself would be killed, so it gets pages that are all there, which
+    /// takes longer.
+    fn fills_by_system_calls(&self) -> bool {
+        false
+    }
+
+    /// Heap bytes the reader keeps while it lives, which come out of the memory budget.
+    fn heap_bytes(&self) -> u64 {
+        0
+    }
+}
+
+impl<T: TensorReader + ?Sized> TensorReader for &T {
+    fn spec(&self) -> &TensorSpec {
+        (**self).spec()
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        (**self).byte_order()
+    }
+
+    fn layout(&self) -> Layout {
+        (**self).layout()
+    }
+
+    fn keeps_odd_bools(&self) -> bool {
+        (**self).keeps_odd_bools()
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        (**self).read(elements, out, context)
+    }
+
+    fn chunks(&self) -> Option<&[u64]> {
+        (**self).chunks()
+    }
+
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        (**self).read_box(start, shape, out, context)
+    }
+
+    fn regions(&self) -> &[Region] {
+        (**self).regions()
+    }
+
+    fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
+        (**self).stored_run(element)
+    }
+
+    fn has_stored_runs(&self) -> bool {
+        (**self).has_stored_runs()
+    }
+
+    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        (**self).fetch(elements, context);
+    }
+
+    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        (**self).forget(elements, context);
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        (**self).check_unchanged()
+    }
+
+    fn fills_by_system_calls(&self) -> bool {
+        (**self).fills_by_system_calls()
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        (**self).heap_bytes()
+    }
+}
+
+/// A run of elements as it lies in a file.
+#[derive(Debug, Clone)]
+pub struct StoredRun {
+    /// Flat positions in the tensor.
+    pub elements: Range<u64>,
+    /// The file.
+    pub file: Arc<File>,
+    /// Its path, for messages.
+    pub path: Arc<Path>,
+    /// Where the first of them starts in the file.
+    pub offset: u64,
+    /// Which of [`TensorReader::regions`] covers them, starting with the same byte.
+    pub region: Option<usize>,
+}
+
+/// What a worker lends to a reader: memory of its own and the place where checksums go.
+#[derive(Debug)]
+pub struct ReadContext<'a> {
+    /// Memory that lives as long as the worker; [`chunk_bytes`](Self::chunk_bytes) long.
+    scratch: Vec<u8>,
+    chunk_bytes: usize,
+    ledger: Option<&'a Ledger<'a>>,
+    cancel: &'a CancelToken,
+    pub(super) calls: Calls,
+    /// What the numbers of regions count from.
+    first_region: usize,
+}
+
+impl<'a> ReadContext<'a> {
+    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, cancel: &'a CancelToken, calls: Calls) -> Self {
+        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls, first_region: 0 }
+    }
+
+    /// The largest single read from storage, in bytes.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Fails once the caller has cancelled; readers ask between chunks.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn check_cancelled(&self) -> Result<()> {
+        self.cancel.check()
+    }
+
+    /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].
+    pub fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
+        if let Some(ledger) = self.ledger {
+            ledger.record(self.first_region + region, offset, bytes);
+        }
+    }
+
+    /// Lets a part read whose regions are numbered from `first` on.
+    pub(super) fn with_regions_from<T>(&mut self, first: usize, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.first_region;
+        self.first_region += first;
+        let result = read(self);
+        self.first_region = before;
+        result
+    }
+
+    /// The worker's own memory, taken for one call; hand it back with [`return_scratch`](Self::return_scratch).
+    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(self.chunk_bytes, 0);
+        scratch
+    }
+
+    pub(super) fn return_scratch(&mut self, scratch: Vec<u8>) {
+        self.scratch = scratch;
+    }
+}

@@ -1,0 +1,275 @@
+//! Video files, decoded by the `ffmpeg` that is installed.
+
+mod pixels;
+mod probe;
+mod program;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::Container;
+use super::driver::Driver;
+use super::raw_stream::of_frames;
+use super::records::{CheckCount, Claim, Framing, Inputs, RecordContainer, RecordSet, pam_header, read_error};
+use crate::cancel::CancelToken;
+use crate::decode::ByteOrder;
+use crate::decode::image::FileKind;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::paths::is_file;
+use crate::spec::TensorSpec;
+
+use pixels::{Form, Pixels};
+use probe::{Stream, Streams};
+use program::Decoding;
+
+/// How much of a file is looked at to tell that it is a video: two packets of a transport stream with their times, and more.
+const FRONT: usize = 512;
+
+/// Videos in containers that are told by their first bytes.
+pub(crate) struct Video;
+
+impl Driver for Video {
+    fn name(&self) -> &'static str {
+        "video"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if !is_file(path)? {
+            return Ok(None);
+        }
+        Ok(is_video(&front(path)?).then(|| path.to_owned()))
+    }
+
+    fn takes_any_file(&self) -> bool {
+        true
+    }
+
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let streams = probe::streams(path)?;
+        check_moves(path, &streams)?;
+        let wanted = chosen(path, &streams, options)?;
+        let is_alone = wanted.len() == 1;
+        let (mut sets, mut facts, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, stream) in wanted {
+            let decoding = decoding(path, stream, options)?;
+            facts.push(stream_facts(number, stream, &decoding.form));
+            notes.extend(note(number, stream, &decoding.form, is_alone));
+            let set = frames(decoding, stream, options)?;
+            let split = (!is_alone).then(|| format!("stream{number}"));
+            sets.push(RecordSet { split, ..set });
+        }
+        let facts = Map::from_iter([
+            ("container".to_owned(), json!(streams.container)),
+            ("video_streams".to_owned(), json!(facts)),
+            ("other_streams".to_owned(), json!(streams.others)),
+        ]);
+        Ok(Box::new(RecordContainer::new(self.name(), path, sets, options).with_facts(facts, Vec::new()).with_notes(notes)))
+    }
+}
+
+fn front(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let mut front = vec![0; FRONT];
+    let mut have = 0;
+    while have < front.len() {
+        match file.read_at(&mut front[have..], have as u64).map_err(Error::io("read", path))? {
+            0 => break,
+            read => have += read,
+        }
+    }
+    front.truncate(have);
+    Ok(front)
+}
+
+/// MP4 and QuickTime, AVI, Matroska and WebM, MPEG program and transport streams, MPEG video, Flash, Ogg, Windows Media, GIF, YUV4MPEG2, IVF, MXF, NUT.
+fn is_video(front: &[u8]) -> bool {
+    const MAGICS: &[&[u8]] = &[
+        b"\x1a\x45\xdf\xa3",
+        b"\x00\x00\x01\xba",
+        b"\x00\x00\x01\xb3",
+        b"FLV\x01",
+        b"OggS",
+        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+        b"GIF87a",
+        b"GIF89a",
+        b"YUV4MPEG2 ",
+        b"DKIF\x00\x00",
+        b"\x06\x0e\x2b\x34\x02\x05\x01\x01",
+        b"nut/multimedia container\x00",
+    ];
+    // A box of QuickTime has its kind behind its length.
+    let is_quicktime = matches!(front.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide" | b"pnot"));
+    let is_avi = front.starts_with(b"RIFF") && front.get(8..12) == Some(b"AVI ");
+    // Packets of a transport stream all start with the same byte; some have a time in front.
+    let has_packets = |start: usize, len: usize| (0..2).all(|number| front.get(start + number * len) == Some(&0x47));
+    let is_transport = has_packets(0, 188) || has_packets(4, 192);
+    is_quicktime || is_avi || is_transport || MAGICS.iter().any(|magic| front.starts_with(magic))
+}
+
+/// Refuses what holds no film: still pictures, sound alone.
+fn check_moves(path: &Path, streams: &Streams) -> Result<()> {
+    let refused = |what: String, detail: String| {
+        Err(Error::Unsupported { what: format!("{} as a video", path.display()), detail: format!("it is {what}: {detail}") })
+    };
+    let kind = FileKind::sniff(&front(path)?).filter(|kind| *kind != FileKind::Gif);
+    if kind.is_some() || probe::is_of_pictures(&streams.container) {
+        let what = kind.map_or_else(|| format!("of still pictures ({})", streams.container), |kind| format!("a {kind} image"));
+        return refused(what, picture_hint(kind).into());
+    }
+    if streams.videos.is_empty() {
+        let others = if streams.others.is_empty() { "none".to_owned() } else { streams.others.join(", ") };
+        return refused("without a video stream".into(), format!("its streams are {others}"));
+    }
+    Ok(())
+}
+
+/// What to do with an image instead.
+pub(super) fn picture_hint(kind: Option<FileKind>) -> &'static str {
+    match kind {
+        Some(FileKind::Tiff) => "read its pages with tifffile (tifffile.memmap where they are not compressed) and save them as .npy",
+        _ => {
+            "images are read in records (TFRecord, TFDS); a folder of them becomes frames by \
+             ffmpeg -pattern_type glob -i 'DIR/*' -f rawvideo -pix_fmt rgb24 - | mmconvert convert - --raw uint8 --shape H,W,3 -o OUT.npy"
+        }
+    }
+}
+
+/// The streams that are wanted, each with its number among the videos.
+fn chosen<'a>(path: &Path, streams: &'a Streams, options: &Options) -> Result<Vec<(usize, &'a Stream)>> {
+    let Some(wanted) = options.records.stream.get() else { return Ok(streams.videos.iter().enumerate().collect()) };
+    match streams.videos.get(wanted) {
+        Some(stream) => Ok(vec![(wanted, stream)]),
+        None => {
+            let last = streams.videos.len() - 1;
+            Err(Error::bad_request(format!("{} has no video stream {wanted}, its streams are 0 to {last}", path.display())))
+        }
+    }
+}
+
+/// How the frames of a stream are had.
+fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding> {
+    let refused = |detail: String| Error::Unsupported { what: format!("the pixel format {} of {}", stream.pixels, path.display()), detail };
+    let (asked, cast) = (options.records.channels.get(), options.cast);
+    let mut decoder = None;
+    let pixels = match Pixels::of(&stream.pixels) {
+        // Alpha that lies beside the frames is read by the decoder of the codec's own library only.
+        Ok(pixels) if stream.has_alpha_beside && asked.is_none_or(|channels| channels.is_multiple_of(2)) => {
+            decoder = alpha_decoder(path, stream)?;
+            Pixels { channels: 4, ..pixels }
+        }
+        Ok(pixels) => pixels,
+        // Whoever says what they are to become gets them as whole numbers.
+        Err(_) if cast.is_some_and(|dtype| [crate::dtype::Dtype::UInt8, crate::dtype::Dtype::UInt16].contains(&dtype)) => {
+            Pixels { channels: asked.unwrap_or(3), depth: 16, is_converted: true }
+        }
+        Err(why) => {
+            return Err(refused(format!("{why}, which ffmpeg gives as whole numbers only where that is asked for: --dtype uint16")));
+        }
+    };
+    let form = Form::of(pixels, asked, cast).map_err(Error::bad_request)?;
+    if options.strict && form.lost.depth {
+        let detail = format!("--strict: frames of {} have {} bits a sample, which --dtype uint8 would cut", stream.pixels, pixels.depth);
+        return Err(Error::Lossy { what: format!("{}", path.display()), index: Vec::new(), detail });
+    }
+    Ok(Decoding { path: path.to_owned(), stream: stream.index, decoder, form })
+}
+
+/// The decoder that reads the alpha of a stream, too; `None` if the usual one does.
+fn alpha_decoder(path: &Path, stream: &Stream) -> Result<Option<&'static str>> {
+    let name = match &stream.codec[..] {
+        "vp8" => "libvpx",
+        "vp9" => "libvpx-vp9",
+        _ => return Ok(None),
+    };
+    if program::has_decoder(name.as_ref()) {
+        return Ok(Some(name));
+    }
+    let detail = format!("it has alpha, which this ffmpeg cannot read (it lacks {name}); --channels 3 gives the frames without it");
+    Err(Error::Unsupported { what: format!("the {} of {}", stream.codec, path.display()), detail })
+}
+
+/// The frames of a stream as records.
+fn frames(decoding: Decoding, stream: &Stream, options: &Options) -> Result<RecordSet> {
+    let path = decoding.path.clone();
+    let frame = first_frame(&decoding, &options.cancel)?;
+    let check = stream.frames.map(|claimed| check_count(&path, stream.index, claimed));
+    let shift = decoding.form.shift;
+    let start = move |cancel: &CancelToken| -> Result<Box<dyn Read + Send>> { Ok(Box::new(decoding.start(false, cancel)?)) };
+    let (claimed, file, index) = (stream.frames, path.clone(), stream.index);
+    let claim: Claim = Arc::new(move || claimed.or_else(|| probe::count_packets(&file, index)));
+    let set = of_frames(Inputs::program(&path, start, (check, Some(claim))), &frame, ByteOrder::Big);
+    Ok(RecordSet { framing: Framing::Pam { shift }, ..set })
+}
+
+/// How large the frames are.
+fn first_frame(decoding: &Decoding, cancel: &CancelToken) -> Result<TensorSpec> {
+    let path = &decoding.path;
+    let mut frames = decoding.start(true, cancel)?;
+    let mut front = Vec::new();
+    let header = loop {
+        if let Some(header) = pam_header(&front).map_err(|detail| Error::malformed(path, "video", detail))? {
+            break header;
+        }
+        let mut next = [0];
+        match frames.read(&mut next).map_err(|error| read_error(path, 0, error))? {
+            0 => return Err(Error::malformed(path, "video", "ffmpeg found no frame in it")),
+            _ => front.push(next[0]),
+        }
+    };
+    let shape = vec![header.height, header.width, header.channels];
+    TensorSpec::new(decoding.form.dtype, shape).map_err(|detail| Error::malformed(path, "video", detail))
+}
+
+/// Looks whether as many frames came out as the container says: some versions of `ffmpeg` end well without the last frames of a damaged file.
+fn check_count(path: &Path, stream: u64, claimed: u64) -> CheckCount {
+    let path = path.to_owned();
+    Arc::new(move |found| {
+        // An edit list may hide frames that the container counts; the packets tell.
+        if found >= claimed || probe::count_packets(&path, stream).is_some_and(|packets| packets <= found) {
+            return Ok(());
+        }
+        let detail = format!(
+            "ffmpeg gave {found} frames, the container says {claimed}: it is damaged, or its end is missing; --salvage keeps what came"
+        );
+        Err(Error::malformed(&path, "video", detail))
+    })
+}
+
+fn stream_facts(number: usize, stream: &Stream, form: &Form) -> Value {
+    json!({
+        "stream": number,
+        "codec": stream.codec,
+        "pixel_format": stream.pixels,
+        "width": stream.width,
+        "height": stream.height,
+        "frames": stream.frames,
+        "read_as": form.name,
+    })
+}
+
+/// What becomes of the samples of frames, where they do not stay what they are.
+fn note(number: usize, stream: &Stream, form: &Form, is_alone: bool) -> Option<String> {
+    if !form.lost.anything() {
+        return None;
+    }
+    let title = if is_alone { "frames".to_owned() } else { format!("stream{number}/frames") };
+    let kind = match form.channels {
+        1 => "gray",
+        2 => "gray and alpha",
+        3 => "RGB",
+        _ => "RGB and alpha",
+    };
+    let mut text = format!("{title} are {} in the file and become {kind} ({})", stream.pixels, form.dtype);
+    for (is_lost, what) in [(form.lost.alpha, "alpha"), (form.lost.colour, "colour"), (form.lost.depth, "bits of depth")] {
+        if is_lost {
+            text += &format!(", without their {what}");
+        }
+    }
+    Some(text)
+}

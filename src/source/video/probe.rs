@@ -1,0 +1,213 @@
+//! What streams a file has: asked of `ffprobe`, and of `ffmpeg` where there is no such program.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use super::program::{PROBE, PROGRAM, run};
+use crate::error::{Error, Result};
+
+/// A video stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// Its number among all streams of the file.
+    pub(super) index: u64,
+    pub(super) codec: String,
+    /// Its pixel format, as FFmpeg names it.
+    pub(super) pixels: String,
+    pub(super) width: u64,
+    pub(super) height: u64,
+    /// How many frames the container says there are.
+    pub(super) frames: Option<u64>,
+    /// Whether it has a second picture with its alpha, which not every decoder reads.
+    pub(super) has_alpha_beside: bool,
+}
+
+/// What a file holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Streams {
+    pub(super) videos: Vec<Stream>,
+    /// The kinds of all other streams, and still pictures: `audio (aac)`.
+    pub(super) others: Vec<String>,
+    /// The container, as FFmpeg names it.
+    pub(super) container: String,
+}
+
+/// Asks what streams a file has.
+///
+/// # Errors
+/// [`Error::Malformed`] with what FFmpeg says where it is no file that it reads; [`Error::NotFound`] where there is no FFmpeg.
+pub(super) fn streams(path: &Path) -> Result<Streams> {
+    const ENTRIES: &str = "stream=index,codec_type,codec_name,pix_fmt,width,height,nb_frames:stream_disposition=attached_pic:stream_tags=alpha_mode:format=format_name";
+    let args = ["-v", "error", "-protocol_whitelist", "file,pipe", "-show_entries", ENTRIES, "-of", "json", "-i"];
+    // A probe that is not there, or does not work, is done without.
+    if let Ok(Output { status, stdout, .. }) = run(PROBE, &args, path)
+        && status.success()
+        && let Some(streams) = of_json(&stdout)
+    {
+        return Ok(streams);
+    }
+    let said = run(PROGRAM, &["-nostdin", "-hide_banner", "-protocol_whitelist", "file,pipe", "-i"], path)?;
+    let text = String::from_utf8_lossy(&said.stderr);
+    let streams = of_text(&text);
+    if streams.container.is_empty() {
+        let why: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let why = why[why.len().saturating_sub(3)..].join("; ");
+        return Err(Error::malformed(path, "video", format!("ffmpeg cannot open it: {why}")));
+    }
+    Ok(streams)
+}
+
+/// What `ffprobe -of json` says.
+fn of_json(text: &[u8]) -> Option<Streams> {
+    let all: Value = serde_json::from_slice(text).ok()?;
+    let mut found = Streams { container: all["format"]["format_name"].as_str()?.to_owned(), ..Streams::default() };
+    for stream in all["streams"].as_array()? {
+        let text = |key: &str| stream[key].as_str().unwrap_or_default().to_owned();
+        let number = |key: &str| stream[key].as_u64().or_else(|| stream[key].as_str()?.parse().ok());
+        let is_still = stream["disposition"]["attached_pic"].as_u64() == Some(1);
+        if text("codec_type") != "video" || is_still {
+            let kind = if is_still { "picture".to_owned() } else { text("codec_type") };
+            found.others.push(format!("{kind} ({})", text("codec_name")));
+            continue;
+        }
+        found.videos.push(Stream {
+            index: number("index")?,
+            codec: text("codec_name"),
+            pixels: text("pix_fmt"),
+            width: number("width").unwrap_or(0),
+            height: number("height").unwrap_or(0),
+            frames: number("nb_frames").filter(|&frames| frames > 0),
+            has_alpha_beside: stream["tags"]["alpha_mode"].as_str() == Some("1"),
+        });
+    }
+    Some(found)
+}
+
+/// What `ffmpeg -i` says, to people.
+fn of_text(text: &str) -> Streams {
+    let mut found = Streams::default();
+    let mut is_video = false;
+    for line in text.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("Input #0, ") {
+            found.container = rest.split(", from").next().unwrap_or_default().to_owned();
+        } else if let Some((index, kind, rest)) = stream_line(line) {
+            let mut parts = parts(rest).into_iter();
+            let codec = parts.next().and_then(|codec| codec.split(' ').next()).unwrap_or_default().to_owned();
+            is_video = kind == "Video" && !rest.contains("(attached pic)");
+            if !is_video {
+                let kind = if kind == "Video" { "picture".to_owned() } else { kind.to_ascii_lowercase() };
+                found.others.push(format!("{kind} ({codec})"));
+                continue;
+            }
+            let pixels = parts.next().and_then(|pixels| pixels.split('(').next()).unwrap_or_default().trim().to_owned();
+            let size = parts.next().and_then(|size| size.split(' ').next()?.split_once('x'));
+            let size = size.and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+            let (width, height) = size.unwrap_or((0, 0));
+            found.videos.push(Stream { index, codec, pixels, width, height, frames: None, has_alpha_beside: false });
+        } else if let (true, Some((key, value))) = (is_video, line.split_once(':'))
+            && key.trim() == "alpha_mode"
+            && value.trim() == "1"
+            && let Some(stream) = found.videos.last_mut()
+        {
+            stream.has_alpha_beside = true;
+        }
+    }
+    found
+}
+
+/// The number of a stream, its kind and what is said of it: `Stream #0:1[0x2](eng): Video: h264 (High), yuv420p, 64x48`.
+fn stream_line(line: &str) -> Option<(u64, &str, &str)> {
+    let rest = line.strip_prefix("Stream #0:")?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let (index, rest) = rest.split_at(digits);
+    let (_, rest) = rest.split_once(": ")?;
+    let (kind, rest) = rest.split_once(": ")?;
+    Some((index.parse().ok()?, kind, rest))
+}
+
+/// What stands between commas, outside of brackets.
+fn parts(text: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut parts) = (0i32, 0, Vec::new());
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            ',' if depth <= 0 => {
+                parts.push(text[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(text[start..].trim());
+    parts
+}
+
+/// How many frames a stream is to give by its packets: those that are not empty and not cut away by an edit list. `None` where that cannot be told.
+pub(super) fn count_packets(path: &Path, stream: u64) -> Option<u64> {
+    let number = stream.to_string();
+    let args = [
+        "-v",
+        "error",
+        "-protocol_whitelist",
+        "file,pipe",
+        "-select_streams",
+        &number,
+        "-show_entries",
+        "packet=size,flags",
+        "-of",
+        "csv=p=0",
+        "-i",
+    ];
+    let said = run(PROBE, &args, path).ok().filter(|said| said.status.success())?;
+    let is_shown = |line: &&str| {
+        let mut fields = line.split(',');
+        let is_empty = fields.next().is_none_or(|size| size == "0" || size.is_empty());
+        !is_empty && !fields.next().unwrap_or_default().contains('D')
+    };
+    Some(String::from_utf8_lossy(&said.stdout).lines().filter(is_shown).count() as u64)
+}
+
+/// Whether a container is that of still pictures.
+pub(super) fn is_of_pictures(container: &str) -> bool {
+    container.split(',').any(|name| name.ends_with("_pipe") || name.starts_with("image2") || name == "ico")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_programs_say_the_same() {
+        // What ffprobe and ffmpeg of versions 5.1 and 9.0 print.
+        let json = br#"{"programs": [], "streams": [
+            {"index": 0, "codec_name": "h264", "codec_type": "video", "width": 64, "height": 48, "pix_fmt": "yuv420p", "nb_frames": "20", "disposition": {"attached_pic": 0}},
+            {"index": 1, "codec_name": "aac", "codec_type": "audio", "nb_frames": "88", "disposition": {"attached_pic": 0}},
+            {"index": 2, "codec_name": "vp9", "codec_type": "video", "width": 32, "height": 24, "pix_fmt": "yuv420p", "disposition": {"attached_pic": 0}, "tags": {"alpha_mode": "1"}},
+            {"index": 3, "codec_name": "mjpeg", "codec_type": "video", "width": 8, "height": 8, "pix_fmt": "yuvj420p", "disposition": {"attached_pic": 1}}],
+            "format": {"format_name": "mov,mp4,m4a,3gp,3g2,mj2"}}"#;
+        let text = "Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:a, b.mp4':
+  Metadata:
+    alpha_mode      : 1
+  Duration: 00:00:02.00, start: 0.000000, bitrate: 12 kb/s
+  Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p(tv, bt709, progressive), 64x48 [SAR 1:1 DAR 4:3], 10 kb/s, 5 fps (default)
+    Metadata:
+      handler_name    : VideoHandler
+  Stream #0:1(eng): Audio: aac (LC) (mp4a / 0x6134706D), 44100 Hz, mono, fltp, 69 kb/s
+  Stream #0:2: Video: vp9 (Profile 0), yuv420p(tv, progressive), 32x24, SAR 1:1 DAR 4:3, 10 fps
+    Metadata:
+      alpha_mode      : 1
+  Stream #0:3: Video: mjpeg, yuvj420p(pc), 8x8, 90k tbr (attached pic)
+At least one output file must be specified";
+        let (from_json, mut from_text) = (of_json(json).unwrap(), of_text(text));
+        from_text.videos[0].frames = Some(20);
+        assert_eq!(from_json, from_text);
+        assert_eq!(from_json.others, ["audio (aac)", "picture (mjpeg)"]);
+        assert!(from_json.videos[1].has_alpha_beside && !from_json.videos[0].has_alpha_beside);
+        let raw = of_text("Input #0, avi, from 'x':\n  Stream #0:0: Video: rawvideo (BGR[24] / 0x18524742), bgr24, 64x48, 745 kb/s");
+        assert_eq!((&raw.videos[0].pixels[..], raw.videos[0].width), ("bgr24", 64));
+        assert_eq!(of_text("x.mp4: Invalid data found when processing input"), Streams::default());
+    }
+}

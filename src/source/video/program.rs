@@ -1,0 +1,189 @@
+//! The programs of FFmpeg: how they are started, what they write, and whose fault it is when they fail.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use super::pixels::Form;
+use crate::cancel::CancelToken;
+use crate::error::{Error, Result};
+use crate::source::records::Patient;
+
+/// The program that decodes.
+pub(super) const PROGRAM: &str = "ffmpeg";
+/// The one that tells what there is.
+pub(super) const PROBE: &str = "ffprobe";
+const MOST_COMPLAINTS: u64 = 4096;
+
+/// How every frame is had once, whatever its time: version 5.1 and later have the first, version 9 no longer has the second.
+const EVERY_FRAME: [[&str; 2]; 2] = [["-fps_mode", "passthrough"], ["-vsync", "passthrough"]];
+
+/// A file as an input. Its name can neither be an option nor an address.
+pub(super) fn input(path: &Path) -> OsString {
+    let mut input = OsString::from("file:");
+    input.push(path);
+    input
+}
+
+/// Runs a program on a file to its end.
+///
+/// # Errors
+/// [`Error::NotFound`] where there is no such program, [`Error::Io`].
+pub(super) fn run(program: &str, args: &[&str], path: &Path) -> Result<Output> {
+    let mut command = Command::new(program);
+    command.args(args).arg(input(path)).stdin(Stdio::null()).process_group(0);
+    command.output().map_err(|error| not_started(program, path, error))
+}
+
+fn not_started(program: &str, path: &Path, error: io::Error) -> Error {
+    if error.kind() != io::ErrorKind::NotFound {
+        return Error::io("start ffmpeg for", path)(error);
+    }
+    let detail = format!(
+        "{} is a video, and decoding it takes the program {program}, which is not on the PATH: install it (apt install ffmpeg)",
+        path.display()
+    );
+    Error::NotFound { what: "ffmpeg", detail }
+}
+
+/// What the frames are to be taken from, and as what.
+#[derive(Debug, Clone)]
+pub(super) struct Decoding {
+    pub(super) path: PathBuf,
+    /// The stream, by its number among all of the file.
+    pub(super) stream: u64,
+    /// The decoder, where it is not the usual one.
+    pub(super) decoder: Option<&'static str>,
+    pub(super) form: Form,
+}
+
+impl Decoding {
+    /// Starts to decode frames, as PAM images; only the first where no more are wanted.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no `ffmpeg`, [`Error::Io`] where it fails by itself.
+    pub(super) fn start(&self, only_first: bool, cancel: &CancelToken) -> Result<Frames> {
+        let every = every_frame(&self.path)?;
+        let mut command = Command::new(PROGRAM);
+        command.args(["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe"]);
+        command.args(self.decoder.into_iter().flat_map(|decoder| ["-c:v", decoder]));
+        command.arg("-i").arg(input(&self.path)).arg("-map").arg(format!("0:{}", self.stream));
+        command.args(if only_first { &["-frames:v", "1"][..] } else { &[] }).args(output(every, self.form.name));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A signal to us is not one to it: it ends when we do.
+        command.process_group(0);
+        let mut child = command.spawn().map_err(|error| not_started(PROGRAM, &self.path, error))?;
+        let missing = || Error::bad_request("ffmpeg has no output");
+        let stdout = child.stdout.take().ok_or_else(missing)?;
+        let mut stderr = child.stderr.take().ok_or_else(missing)?;
+        // What it complains about is read meanwhile, or it would wait for that for ever.
+        let complaints = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.by_ref().take(MOST_COMPLAINTS).read_to_end(&mut text);
+            let _ = io::copy(&mut stderr, &mut io::sink());
+            String::from_utf8_lossy(&text).trim().to_owned()
+        });
+        Ok(Frames { path: self.path.clone(), child, stdout: Patient::new(stdout, cancel), complaints: Some(complaints) })
+    }
+}
+
+/// What comes out, and how: every frame as an image of its own, which says how large it is.
+fn output<'a>(every: [&'a str; 2], pixels: &'a str) -> impl Iterator<Item = &'a str> {
+    every.into_iter().chain(["-f", "image2pipe", "-c:v", "pam", "-pix_fmt", pixels, "-"])
+}
+
+/// The option by which the installed `ffmpeg` gives every frame once.
+///
+/// It is found by having four gray pixels made an image as frames are. What cannot do that is no fault of a video's.
+///
+/// # Errors
+/// [`Error::NotFound`] where there is no `ffmpeg`, [`Error::Io`] where it fails by itself.
+fn every_frame(path: &Path) -> Result<[&'static str; 2]> {
+    static FOUND: Mutex<Option<[&'static str; 2]>> = Mutex::new(None);
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = *found {
+        return Ok(found);
+    }
+    let mut said = String::new();
+    for every in EVERY_FRAME {
+        let mut command = Command::new(PROGRAM);
+        command.args(["-v", "error", "-f", "rawvideo", "-pix_fmt", "gray", "-s", "2x2", "-i", "-"]).args(output(every, "gray"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().map_err(|error| not_started(PROGRAM, path, error))?;
+        // One that does not read it says why.
+        let _ = child.stdin.take().map(|mut stdin| stdin.write_all(&[0, 85, 170, 255]));
+        let done = child.wait_with_output().map_err(Error::io("wait for ffmpeg for", path))?;
+        if done.status.success() && done.stdout.starts_with(b"P7") && done.stdout.ends_with(&[0, 85, 170, 255]) {
+            *found = Some(every);
+            return Ok(every);
+        }
+        // What is said first is not about an option that only later versions lack.
+        let text = format!("{}: {}", done.status, String::from_utf8_lossy(&done.stderr).trim());
+        said = if said.is_empty() { text } else { format!("{said}; {text}") };
+    }
+    Err(by_itself(path, &said))
+}
+
+/// The error for an `ffmpeg` that does not work, whatever it is given.
+fn by_itself(path: &Path, said: &str) -> Error {
+    let detail = format!("the ffmpeg on the PATH does not work, on any video: {said}");
+    Error::Io { action: "decode", path: path.to_owned(), source: io::Error::other(detail) }
+}
+
+/// What `ffmpeg` writes. It ends well only if `ffmpeg` does.
+pub(super) struct Frames {
+    path: PathBuf,
+    child: Child,
+    stdout: Patient<ChildStdout>,
+    complaints: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Frames {
+    /// Whose fault it is that it ended like that.
+    fn failure(&self, status: ExitStatus, complaints: &str) -> Error {
+        if let Some(signal) = status.signal() {
+            let detail = format!("ffmpeg was ended by signal {signal}: {complaints}");
+            return Error::Io { action: "decode", path: self.path.clone(), source: io::Error::other(detail) };
+        }
+        let lacks_decoder = ["Decoder", "decoder"].iter().any(|word| complaints.contains(word))
+            && ["not found", "Unknown", "No decoder"].iter().any(|word| complaints.contains(word));
+        if lacks_decoder {
+            let detail = format!("the ffmpeg on the PATH has no decoder for it: {complaints}");
+            return Error::Io { action: "decode", path: self.path.clone(), source: io::Error::other(detail) };
+        }
+        Error::malformed(&self.path, "video", format!("ffmpeg ({status}) says: {complaints}"))
+    }
+}
+
+impl Read for Frames {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.stdout.read(buf)?;
+        if read == 0 && !buf.is_empty() {
+            let status = self.child.wait()?;
+            let complaints = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+            // It goes on after damages, and tells of them.
+            if !status.success() || !complaints.is_empty() {
+                return Err(io::Error::other(self.failure(status, &complaints)));
+            }
+        }
+        Ok(read)
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        // Nobody wants the rest.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether the installed `ffmpeg` has this decoder.
+pub(super) fn has_decoder(name: &OsStr) -> bool {
+    let listed = Command::new(PROGRAM).args(["-v", "error", "-decoders"]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let is_it = |line: &str| line.split_whitespace().nth(1).is_some_and(|word| OsStr::new(word) == name);
+    listed.is_ok_and(|listed| String::from_utf8_lossy(&listed.stdout).lines().any(is_it))
+}

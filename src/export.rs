@@ -17,7 +17,7 @@ use crate::manifest::{self, MANIFEST};
 use crate::options::{Options, Progress};
 use crate::rows::Rows;
 use crate::source::records::{Feature, RecordContainer};
-use crate::source::{Name, RecordColumn, Source, Tensor};
+use crate::source::{Name, RecordColumn, Source, Tensor, Verified};
 use crate::staging::StagedDir;
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
@@ -97,11 +97,21 @@ pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: 
     if outputs.is_empty() {
         return Err(nothing_to_convert(source, &skipped));
     }
+    vouch(source, &mut outputs, options);
     manifest::write(source, &outputs, &skipped, (rows, options), dir, &staged)?;
     batch.sync()?;
     options.cancel.check()?;
     staged.publish()?;
     Ok(Export { outputs, skipped })
+}
+
+/// Reports as verified what a checksum over several tensors vouches for, which is compared when the last of them has been read.
+pub(crate) fn vouch(source: &Source, outputs: &mut [Exported], options: &Options) {
+    for output in outputs.iter_mut().filter(|output| options.verify && output.report.verified != Verified::Full) {
+        if source.vouches_for(&output.name) {
+            output.report.verified = Verified::Full;
+        }
+    }
 }
 
 /// Makes the arrays of tensors that are no columns of records.

@@ -8,7 +8,7 @@ use crate::convert::Report;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::export::{Export, Exported, Skipped, export, nothing_to_convert, with_offset};
+use crate::export::{Export, Exported, Skipped, export, nothing_to_convert, vouch, with_offset};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
 use crate::format::safetensors::{Plan, name_of};
 use crate::job::{Job, Outcome, Output};
@@ -175,7 +175,8 @@ fn write_all(
     options.cancel.check()?;
     let exported =
         |(one, report): (&Planned<'_>, Option<Report>)| Some(Exported { name: one.name.clone(), path: path.to_owned(), report: report? });
-    let outputs = planned.iter().zip(reports).filter_map(exported).collect();
+    let mut outputs: Vec<Exported> = planned.iter().zip(reports).filter_map(exported).collect();
+    vouch(source, &mut outputs, options);
     publish_all(vec![staged])?;
     Ok(Export { outputs, skipped })
 }

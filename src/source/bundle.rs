@@ -184,7 +184,7 @@ impl Bundle {
             let detail = format!("{} bytes at offset {} of {}, which has {len} bytes", entry.size, entry.offset, path.display());
             return Err(self.malformed(key, detail));
         }
-        Ok(Region { path, offset: entry.offset, nbytes: entry.size, checksum: Checksum::Crc32c(crc::unmask(entry.masked_crc)) })
+        Ok(Region::new(path, entry.offset, entry.size, Checksum::Crc32c(crc::unmask(entry.masked_crc))))
     }
 
     /// Where the bytes of tensor `i` lie: one piece, or the pieces that tile it.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::{self, Packing};
 use super::driver::{Driver, starts_with};
+use super::enclosing::Enclosing;
 use super::hdf5;
 use super::stored::StoredFile;
 use super::{Container, Name};
@@ -55,7 +56,12 @@ impl Driver for Keras {
             return Err(Error::malformed(path, "Keras archive", detail));
         };
         match &weights.packing {
-            Ok(Packing::Stored) => Ok(Box::new(hdf5::open_range(self.name(), &file, weights.offset..weights.offset + weights.packed)?)),
+            Ok(Packing::Stored) => {
+                let range = weights.offset..weights.offset + weights.packed;
+                let what = format!("member {}", Name::new(WEIGHTS));
+                let enclosing = Enclosing::new(&file, range.clone(), weights.checksum, what);
+                Ok(Box::new(hdf5::open_range(self.name(), &file, range, Some(&enclosing))?))
+            }
             Ok(Packing::Deflated) => {
                 unsupported(format!("the member {} is deflated, as Keras never writes it: unpack it first", Name::new(WEIGHTS)))
             }

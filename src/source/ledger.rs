@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::enclosing::Enclosing;
 use crate::error::{Error, Result};
 use crate::format::crc::Kind;
 
@@ -17,6 +18,21 @@ pub struct Region {
     pub nbytes: u64,
     /// What the format says of it.
     pub checksum: Checksum,
+    /// What it is a part of, where that has a checksum and the part has none.
+    pub(crate) enclosing: Option<Arc<Enclosing>>,
+}
+
+impl Region {
+    /// A run with a checksum of its own.
+    #[must_use]
+    pub fn new(path: Arc<Path>, offset: u64, nbytes: u64, checksum: Checksum) -> Self {
+        Self { path, offset, nbytes, checksum, enclosing: None }
+    }
+
+    /// A part of what has a checksum.
+    pub(crate) fn within(enclosing: &Arc<Enclosing>, path: Arc<Path>, offset: u64, nbytes: u64) -> Self {
+        Self { enclosing: Some(Arc::clone(enclosing)), ..Self::new(path, offset, nbytes, Checksum::Crc32(0)) }
+    }
 }
 
 /// A stored checksum.
@@ -122,6 +138,10 @@ impl<'a> Ledger<'a> {
                 let detail = format!("more than the {} bytes were read that one checksum covers", region.nbytes);
                 return Err(Error::malformed_at(&region.path, "tensor data", region.offset, detail));
             }
+            if let Some(enclosing) = &region.enclosing {
+                whole += usize::from(enclosing.add(region.offset, region.nbytes, actual)?);
+                continue;
+            }
             whole += 1;
             let (name, expected) = (region.checksum.kind().name(), region.checksum.value());
             if actual != expected {
@@ -143,12 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn region(bytes: &[u8]) -> Region {
-        Region {
-            path: Path::new("t.data").into(),
-            offset: 0,
-            nbytes: bytes.len() as u64,
-            checksum: Checksum::Crc32c(Kind::Crc32c.of(bytes)),
-        }
+        Region::new(Path::new("t.data").into(), 0, bytes.len() as u64, Checksum::Crc32c(Kind::Crc32c.of(bytes)))
     }
 
     proptest! {

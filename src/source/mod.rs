@@ -9,6 +9,7 @@ mod concat;
 mod constants;
 mod container;
 mod driver;
+mod enclosing;
 pub(crate) mod graph;
 mod hdf5;
 mod index;
@@ -381,6 +382,11 @@ impl Source {
     /// Bytes of all its files.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.container.files().iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    /// Whether a checksum over more than a tensor vouches for it, which may have been compared only when the last of several was read.
+    pub(crate) fn vouches_for(&self, name: &Name) -> bool {
+        self.find(name.as_bytes()).ok().flatten().is_some_and(|index| self.container.is_vouched_for(index))
     }
 
     /// Refuses an output that is one of the files the source is read from, by whatever name.

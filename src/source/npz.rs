@@ -88,12 +88,8 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
     let info = TensorInfo { alias, ..array.info(name) };
     // The checksum of a member is a linear function of those of its parts. It covers the header, and what is behind the elements.
     let kind = member.checksum.kind();
-    let region = Region {
-        path: Arc::clone(file.path()),
-        offset: member.offset,
-        nbytes: array.spec.nbytes(),
-        checksum: Checksum::Crc32(kind.behind(kind.of(&front[..memory_len(start)]), member.checksum.value(), have)),
-    };
+    let checksum = Checksum::Crc32(kind.behind(kind.of(&front[..memory_len(start)]), member.checksum.value(), have));
+    let region = Region::new(Arc::clone(file.path()), member.offset, array.spec.nbytes(), checksum);
     let region = (have == array.spec.nbytes()).then_some(region);
     Ok(Ok((info, PackedArray { file: Arc::clone(file), member, start, array, region })))
 }

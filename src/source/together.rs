@@ -164,6 +164,11 @@ impl Container for Together {
         self.parts.iter().flat_map(Source::warnings).collect()
     }
 
+    fn is_vouched_for(&self, index: usize) -> bool {
+        let (part, number) = self.part(index);
+        part.container.is_vouched_for(number)
+    }
+
     fn is_made(&self, index: usize) -> bool {
         let (part, number) = self.part(index);
         part.container.is_made(number)

@@ -16,11 +16,12 @@ use hdf5_pure::{ChunkIndex, Dataset, File, FormatError, Group, Layout as H5Layou
 use serde_json::{Map, Value, json};
 
 use super::driver::Driver;
+use super::enclosing::Enclosing;
 use super::listed::{Listed, Place};
 use super::memory::Filled;
 use super::stored::{Check, StoredArray, StoredFile};
 use super::strings::StoredStrings;
-use super::{Container, Name, TensorInfo, TensorReader};
+use super::{Container, Name, Region, TensorInfo, TensorReader};
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -73,7 +74,7 @@ impl Driver for Hdf5 {
     fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
         let file = StoredFile::open(path)?;
         let range = 0..file.len();
-        Ok(Box::new(open_range(self.name(), &file, range)?))
+        Ok(Box::new(open_range(self.name(), &file, range, None)?))
     }
 }
 
@@ -87,12 +88,18 @@ fn superblock(file: &StoredFile, range: Range<u64>) -> Option<u64> {
     })
 }
 
-/// The datasets of the HDF5 file in a range of a file.
+/// The datasets of the HDF5 file in a range of a file, which may have a checksum of its own.
 ///
 /// # Errors
 /// [`Error::Malformed`]; [`Error::Unsupported`] for a link to another file; [`Error::Io`].
-pub(super) fn open_range(format: &'static str, file: &Arc<StoredFile>, range: Range<u64>) -> Result<Listed<Located>> {
-    let Datasets { tensors, others, facts } = datasets(file, range)?;
+pub(super) fn open_range(
+    format: &'static str,
+    file: &Arc<StoredFile>,
+    range: Range<u64>,
+    enclosing: Option<&Arc<Enclosing>>,
+) -> Result<Listed<Located>> {
+    let Datasets { mut tensors, others, facts } = datasets(file, range)?;
+    tensors.iter_mut().for_each(|(_, located)| located.enclosing = enclosing.cloned());
     Ok(Listed::new(format, vec![file.path().to_path_buf()], tensors, facts).also_found_by(others))
 }
 
@@ -299,7 +306,7 @@ impl Walker<'_> {
         let layer = layer.zip(path.rsplit('/').next()).map(|(layer, number)| format!("{layer}/{number}"));
         let info = TensorInfo { item, alias: layer, ..TensorInfo::new(name.clone(), spec.clone()) };
         let itemsize = u64::from(datatype.type_size());
-        let located = |stored| Located { file: Arc::clone(self.file), order, stored };
+        let located = |stored| Located { file: Arc::clone(self.file), order, stored, enclosing: None };
         if dtype == Dtype::String {
             return Ok((info, located(Stored::Strings(Box::new(self.opened.clone()), path.to_owned()))));
         }
@@ -367,6 +374,8 @@ pub(super) struct Located {
     file: Arc<StoredFile>,
     order: ByteOrder,
     stored: Stored,
+    /// What the file is a part of that has a checksum.
+    enclosing: Option<Arc<Enclosing>>,
 }
 
 /// How it is stored.
@@ -414,7 +423,7 @@ struct ChunkedDataset {
 
 impl Located {
     fn nowhere(file: &Arc<StoredFile>) -> Self {
-        Self { file: Arc::clone(file), order: ByteOrder::Little, stored: Stored::Nowhere }
+        Self { file: Arc::clone(file), order: ByteOrder::Little, stored: Stored::Nowhere, enclosing: None }
     }
 
     fn chunks(&self, info: &TensorInfo, dataset: &ChunkedDataset) -> Result<Chunked> {
@@ -457,7 +466,12 @@ impl Place for Located {
         Ok(match &self.stored {
             Stored::Contiguous(offset) => {
                 let check = if spec.dtype() == Dtype::Bool { Check::OddBools } else { Check::Nothing };
-                Box::new(StoredArray::new(&self.file, *offset, spec, WHAT)?.byte_ordered(self.order).checked(check))
+                let nbytes = spec.nbytes();
+                let stored = StoredArray::new(&self.file, *offset, spec, WHAT)?.byte_ordered(self.order).checked(check);
+                Box::new(match &self.enclosing {
+                    Some(enclosing) => stored.in_region(Region::within(enclosing, Arc::clone(self.file.path()), *offset, nbytes)),
+                    None => stored,
+                })
             }
             Stored::Chunked(dataset) => Box::new(self.chunks(info, dataset)?),
             Stored::Compact(bytes) => Box::new(Filled::new(spec, self.order, bytes)),
@@ -501,6 +515,10 @@ impl Place for Located {
         StoredStrings::held(self.file.path(), &info.name, info.spec.shape(), |each| {
             strings.iter().try_for_each(|text| each(text.as_bytes()))
         })
+    }
+
+    fn is_vouched_for(&self) -> bool {
+        self.enclosing.as_ref().is_some_and(|enclosing| enclosing.is_right())
     }
 
     fn facts(&self) -> Map<String, Value> {

@@ -263,7 +263,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("s.data-00000-of-00001"), &bytes).unwrap();
             let shards = ShardSet::new(dir.path().join("s"), 1);
-            let region = Region { path: Path::new("s").into(), offset: 7, nbytes: bytes.len() as u64 - 7, checksum: Checksum::Crc32c(0) };
+            let region = Region::new(Path::new("s").into(), 7, bytes.len() as u64 - 7, Checksum::Crc32c(0));
             let shape = vec![lengths.len() as u64];
             let stored = StoredStrings { bytes: StringBytes::Shard(&shards, 0), big_endian: false, name: "t".into(), shape, region };
             let mut ends = picks.map(|pick| pick.index(lengths.len() + 1) as u64);

@@ -88,7 +88,7 @@ impl StoredStrings<'static> {
         let checksum = Checksum::Crc32c(crc::append(crc::append(sum, &stored), &data));
         lengths.extend(stored);
         lengths.append(&mut data);
-        let region = Region { path: Arc::clone(path), offset: 0, nbytes: lengths.len() as u64, checksum };
+        let region = Region::new(Arc::clone(path), 0, lengths.len() as u64, checksum);
         let bytes = StringBytes::Held(lengths.into());
         Ok(Self { bytes, big_endian: false, name: name.to_string(), shape: shape.to_vec(), region })
     }
@@ -161,7 +161,7 @@ impl<'a> Strings<'a> {
         // The checksum of a whole is a linear function of those of its parts.
         let kind = region.checksum.kind();
         let checksum = Checksum::Crc32c(kind.behind(scan.crc_before_data, region.checksum.value(), nbytes));
-        let data = [Region { path: Arc::clone(&region.path), offset: region.offset + scan.data_start, nbytes, checksum }];
+        let data = [Region::new(Arc::clone(&region.path), region.offset + scan.data_start, nbytes, checksum)];
         Ok(Self { stored, scan, selected, shape, data, stamp, verify, cancel: cancel.clone() })
     }
 

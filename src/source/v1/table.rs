@@ -207,7 +207,7 @@ impl Table {
             crc::Kind::Crc32c.behind(self.crc_of(handle.offset..payload.start)?, front, nbytes)
         };
         let path = Arc::clone(self.file.path());
-        Ok(Some(Region { path, offset: payload.start, nbytes, checksum: Checksum::Crc32c(value) }))
+        Ok(Some(Region::new(path, payload.start, nbytes, Checksum::Crc32c(value))))
     }
 
     /// The number of the block that `key` is in, if it is anywhere, and where its value lies.

@@ -1,11 +1,12 @@
 //! What streams a file has: asked of `ffprobe`, and of `ffmpeg` where there is no such program.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
 
-use super::program::{PROBE, PROGRAM, run};
+use super::program::{PROBE, PROGRAM, ended_by, run};
 use crate::error::{Error, Result};
 
 /// A video stream.
@@ -51,6 +52,9 @@ pub(super) fn streams(path: &Path) -> Result<Streams> {
     let said = run(PROGRAM, &["-nostdin", "-hide_banner", "-protocol_whitelist", "file,pipe", "-i"], path)?;
     let text = String::from_utf8_lossy(&said.stderr);
     let streams = of_text(&text);
+    if let Some(signal) = said.status.signal() {
+        return Err(ended_by(path, signal, text.trim()));
+    }
     if streams.container.is_empty() {
         let why: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let why = why[why.len().saturating_sub(3)..].join("; ");

@@ -35,6 +35,8 @@ pub(crate) struct Array<'a> {
     pub(crate) read_bytes: Option<u64>,
     /// Whether the reader has only the rows that are wanted.
     pub(crate) is_selected: bool,
+    /// What of the tensor had to be given up.
+    pub(crate) lost: Vec<String>,
 }
 
 /// An element that several of the reader's make up.
@@ -117,7 +119,7 @@ impl<'a> Array<'a> {
         let selected = spec.select(rows)?;
         let reader = if is_reversed { Box::new(Reversed::new(reader, selected)?) } else { reader };
         let (part, item, name, read_bytes) = (Part::Whole, None, None, None);
-        Ok(Self { part, source_dtype, reader, item, is_reversed, name, read_bytes, is_selected: is_reversed })
+        Ok(Self { part, source_dtype, reader, item, is_reversed, name, read_bytes, is_selected: is_reversed, lost: Vec::new() })
     }
 
     /// The arrays of a tensor; of strings those of `rows`, of which the lengths are read.
@@ -130,7 +132,7 @@ impl<'a> Array<'a> {
                 let detail = "its elements are no numbers".into();
                 return Err(Error::Unsupported { what: format!("a cast from {descr} to {dtype}"), detail });
             }
-            return Ok(vec![Self { item, name, ..array }]);
+            return Ok(vec![Self { item, name, lost: tensor.info().lost.clone(), ..array }]);
         }
         if let Some(dtype) = options.cast {
             let detail = "strings are no numbers".into();
@@ -151,6 +153,7 @@ impl<'a> Array<'a> {
             name: name.clone(),
             read_bytes: Some(read_bytes(part)),
             is_selected: true,
+            lost: Vec::new(),
         };
         Ok(match options.strings.get().unwrap_or_default() {
             StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), Some(Item::Bytes))],

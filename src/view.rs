@@ -104,6 +104,10 @@ impl MmapArray {
             let detail = format!("{have} bytes of data, {spec} has {}", spec.nbytes());
             return Err(Error::malformed_at(path, ".npy data", data_offset, detail));
         }
+        if have > spec.nbytes() {
+            let detail = format!("{} bytes stand behind the array: other arrays, which a source of the file has", have - spec.nbytes());
+            return Err(Error::malformed_at(path, ".npy data", data_offset + spec.nbytes(), detail));
+        }
         Ok(Self {
             map,
             path: path.to_owned(),

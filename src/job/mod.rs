@@ -485,7 +485,7 @@ impl<'a> Job<'a> {
             method: outcome.method,
             verified: outcome.verified,
             peak_memory: outcome.peak_memory,
-            lost: Vec::new(),
+            lost: self.array.lost.clone(),
         }
     }
 }

@@ -86,6 +86,9 @@ fn joined(parts: &[Source], tensor: &Tensor<'_>, alone: Option<&Vec<usize>>) -> 
         };
         info.unsupported = info.unsupported.take().or_else(|| own.info().unsupported.clone());
         check_fits(tensor, &own)?;
+        if at > 0 {
+            info.lost.extend_from_slice(&own.info().lost);
+        }
         rows = rows.checked_add(own.info().spec.rows()).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?;
         numbers.push(own.index());
     }

@@ -101,6 +101,8 @@ pub struct TensorInfo {
     pub group: Option<&'static str>,
     /// Why this version cannot convert it, if it cannot.
     pub unsupported: Option<String>,
+    /// What of it had to be given up, one sentence each: see [`RecordOptions::salvage`](crate::RecordOptions::salvage).
+    pub lost: Vec<String>,
     /// The axes of the shape whose length is not known before the source has been read, or differs; their length there is 0.
     pub unknown_axes: Vec<usize>,
     /// Whether it is known how many axes there are; the shape has none where it is not.
@@ -120,6 +122,7 @@ impl TensorInfo {
             bookkeeping: false,
             group: None,
             unsupported: None,
+            lost: Vec::new(),
             unknown_axes: Vec::new(),
             has_rank: true,
             feature: None,

@@ -25,6 +25,8 @@ pub(super) const MOST_HEADER: u64 = MAX_TEXT_LEN as u64 + 12;
 /// What names of arrays end in.
 pub(super) const EXTENSION: &str = ".npy";
 const WHAT: &str = ".npy data";
+/// The most arrays that are looked for in a file.
+const MOST_ARRAYS: usize = 1 << 20;
 
 /// One array in a file.
 pub(crate) struct Npy;
@@ -42,22 +44,69 @@ impl Driver for Npy {
         true
     }
 
-    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let file = StoredFile::open(path)?;
-        let mut front = vec![0; memory_len(file.len().min(MOST_HEADER))];
-        file.read(0, &mut front, Calls::Native)?;
-        let (header, offset) = Header::parse(&front).map_err(|error| error.in_file(path))?;
-        let array = NpyArray::new(&header).map_err(|detail| Error::malformed(path, ".npy header", detail))?;
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let alias = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let info = TensorInfo { alias: alias.filter(|alias| *alias != stem), ..array.info(Name::new(stem)) };
-        let place = InFile { file, offset, array };
-        // A file that is cut is told before anything is asked of it.
-        if info.unsupported.is_none() {
-            place.reader(&info)?;
+        let salvage = options.records.salvage.get().unwrap_or_default();
+        let mut arrays = Vec::new();
+        let mut at = 0;
+        while at < file.len() || arrays.is_empty() {
+            if arrays.len() == MOST_ARRAYS {
+                let what = format!("{}: more than {MOST_ARRAYS} arrays in a file", path.display());
+                return Err(Error::Unsupported { what, detail: "save them with numpy.savez".into() });
+            }
+            let (array, end) = array_at(&file, at, salvage)?;
+            arrays.push(array);
+            // Nobody knows where pickled objects end.
+            let Some(end) = end else { break };
+            at = end;
         }
-        Ok(Box::new(Listed::new(self.name(), vec![path.to_owned()], vec![(info, place)], Map::new())))
+        let names: Vec<(Name, Option<String>)> = match &arrays[..] {
+            [_] => {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let alias = path.file_name().map(|name| name.to_string_lossy().into_owned());
+                vec![(Name::new(stem.clone()), alias.filter(|alias| *alias != stem))]
+            }
+            // As `numpy.savez` calls arrays that it gets no names for.
+            several => (0..several.len()).map(|number| (Name::new(format!("arr_{number}")), None)).collect(),
+        };
+        let tensor = |((name, alias), (place, lost)): ((Name, Option<String>), (InFile, Option<String>))| {
+            (TensorInfo { alias, lost: lost.into_iter().collect(), ..place.array.info(name) }, place)
+        };
+        let tensors: Vec<(TensorInfo, InFile)> = names.into_iter().zip(arrays).map(tensor).collect();
+        let lost = tensors.iter().flat_map(|(info, _)| info.lost.clone()).collect();
+        Ok(Box::new(Listed::new(self.name(), vec![path.to_owned()], tensors, Map::new()).with_warnings(lost)))
     }
+}
+
+/// The array whose header starts at byte `at`, what of it is lost, and where it ends if that is known.
+fn array_at(file: &Arc<StoredFile>, at: u64, salvage: bool) -> Result<((InFile, Option<String>), Option<u64>)> {
+    let path = file.path();
+    let mut front = vec![0; memory_len((file.len() - at).min(MOST_HEADER))];
+    file.read(at, &mut front, Calls::Native)?;
+    if at > 0 && !front.starts_with(MAGIC) {
+        let detail = format!(
+            "{} bytes stand behind the array, and no other array starts there: a part of another file, or of an older and longer one; \
+             where they are not needed, cut the file at byte {at}",
+            file.len() - at
+        );
+        return Err(Error::malformed_at(path, WHAT, at, detail));
+    }
+    let (header, start) = Header::parse(&front).map_err(|error| error.shifted(at).in_file(path))?;
+    let offset = at + start;
+    let mut array = NpyArray::new(&header).map_err(|detail| Error::malformed_at(path, ".npy header", at, detail))?;
+    let place = |array| InFile { file: Arc::clone(file), offset, array };
+    if array.is_objects() {
+        return Ok(((place(array), None), None));
+    }
+    let have = file.len() - offset;
+    let lost = if have < array.spec.nbytes() {
+        Some(array.cut(have, salvage).map_err(|detail| Error::malformed_at(path, WHAT, offset, detail))?)
+    } else {
+        None
+    };
+    let end = if lost.is_some() { file.len() } else { offset + array.spec.nbytes() };
+    let lost = lost.map(|lost| format!("{}: {lost}", path.display()));
+    Ok(((place(array), lost), Some(end)))
 }
 
 /// What the header of an array says of its elements.
@@ -102,6 +151,33 @@ impl NpyArray {
 
     pub(super) fn info(&self, name: Name) -> TensorInfo {
         TensorInfo { item: self.item.clone(), unsupported: self.unsupported.clone(), ..TensorInfo::new(name, self.spec.clone()) }
+    }
+
+    /// Whether its elements are pickled objects, which end nobody knows where.
+    fn is_objects(&self) -> bool {
+        self.spec.dtype() == Dtype::Variant
+    }
+
+    /// Cuts the array to the rows that are whole where only `have` bytes of it are there, if they are to be salvaged; says what is lost.
+    ///
+    /// # Errors
+    /// What there is and what is missing.
+    fn cut(&mut self, have: u64, salvage: bool) -> Result<String, String> {
+        let spec = &self.spec;
+        let missing = format!("{} has {} bytes, {have} are there: its end is missing", spec, spec.nbytes());
+        let Some((&rows, _)) = spec.shape().split_first().filter(|_| self.layout == Layout::C) else {
+            let detail = if self.layout == Layout::F { "no row is whole, as it is in Fortran order" } else { "it has no rows" };
+            return Err(format!("{missing}, and {detail}"));
+        };
+        let whole = have / spec.row_bytes();
+        match whole {
+            0 => Err(format!("{missing}, and none of its {rows} rows is whole")),
+            _ if !salvage => Err(format!("{missing}; {whole} of its {rows} rows are whole, and --salvage converts them")),
+            _ => {
+                self.spec = spec.with_rows(&(0..whole));
+                Ok(format!("{missing}; {whole} of its {rows} rows are kept"))
+            }
+        }
     }
 
     pub(super) fn facts(&self) -> Map<String, Value> {

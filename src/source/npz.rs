@@ -85,7 +85,11 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
     // As `numpy.load` calls them.
     let name = Name::new(member.name.strip_suffix(EXTENSION.as_bytes()).unwrap_or(&member.name));
     let alias = String::from_utf8(member.name.clone()).ok().filter(|alias| alias.as_bytes() != name.as_bytes());
-    let info = TensorInfo { alias, ..array.info(name) };
+    let mut info = TensorInfo { alias, ..array.info(name) };
+    if info.unsupported.is_none() && have > array.spec.nbytes() {
+        let behind = have - array.spec.nbytes();
+        info.unsupported = Some(format!("{behind} bytes stand behind its array in the member: numpy.load would leave them out"));
+    }
     // The checksum of a member is a linear function of those of its parts. It covers the header, and what is behind the elements.
     let kind = member.checksum.kind();
     let checksum = Checksum::Crc32(kind.behind(kind.of(&front[..memory_len(start)]), member.checksum.value(), have));

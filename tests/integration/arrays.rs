@@ -322,3 +322,73 @@ fn crc32c(bytes: &[u8]) -> u32 {
         .iter()
         .fold(!0u32, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & 0u32.wrapping_sub(crc & 1))))
 }
+
+/// What `numpy.save` writes for little-endian int64 counting from `first`, in C order.
+fn saved(shape: &[u64], first: i64) -> Vec<u8> {
+    let dims: Vec<String> = shape.iter().map(u64::to_string).collect();
+    let tuple = if dims.len() == 1 { format!("({},)", dims[0]) } else { format!("({})", dims.join(", ")) };
+    let mut text = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': {tuple}, }}");
+    text.push_str(&" ".repeat(117 - text.len()));
+    text.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(text.as_bytes());
+    bytes.extend((first..first + shape.iter().product::<u64>() as i64).flat_map(i64::to_le_bytes));
+    bytes
+}
+
+#[test]
+fn every_array_of_a_file_is_a_tensor_and_other_bytes_behind_one_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("three.npy");
+    let parts = [saved(&[2, 3], 0), saved(&[4], 100), saved(&[1, 1, 2], -7)];
+    fs::write(&path, parts.concat()).unwrap();
+    let source = Source::open(&path).unwrap();
+    for (at, (part, shape)) in parts.iter().zip([&[2, 3][..], &[4], &[1, 1, 2]]).enumerate() {
+        let tensor = source.tensor(format!("arr_{at}")).unwrap();
+        assert_eq!(tensor.info().shape(), shape);
+        let out = dir.path().join("one.npy");
+        Converter::new(&tensor).unwrap().overwrite(true).write(&out).unwrap();
+        assert_eq!(npy(&out).1, part[128..]);
+    }
+    assert_eq!(source.len().unwrap(), 3);
+    // One file cannot hold all of them.
+    let run = mmconvert(["convert".as_ref(), path.as_os_str(), "-o".as_ref(), dir.path().join("all.npy").as_os_str()]);
+    assert_eq!(code(&run), 2);
+
+    let out = dir.path().join("out.npy");
+    for behind in [&b"x"[..], &[0; 4096], &saved(&[3], 0)[..100]] {
+        fs::write(&path, [&parts[0][..], behind].concat()).unwrap();
+        let run = mmconvert(["convert".as_ref(), path.as_os_str(), "-o".as_ref(), out.as_os_str()]);
+        assert_eq!(code(&run), 3, "{}", stderr(&run));
+        assert!(stderr(&run).contains("byte 176") || stderr(&run).contains("byte 184"), "{}", stderr(&run));
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn rows_of_a_cut_array_are_counted_and_salvaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, out) = (dir.path().join("cut.npy"), dir.path().join("out.npy"));
+    let whole = saved(&[10, 5], 0);
+    for (cut, rows) in [(1, 9), (40, 9), (41, 8), (360, 1), (361, 0), (400, 0)] {
+        fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+        let convert = |more: &[&str]| {
+            let args = ["convert", path.to_str().unwrap(), "-f", "-o", out.to_str().unwrap()];
+            mmconvert(args.iter().chain(more))
+        };
+        let run = convert(&[]);
+        assert_eq!(code(&run), 3);
+        let told = if rows == 0 { "none of its 10 rows is whole".to_owned() } else { format!("{rows} of its 10 rows are whole") };
+        assert!(stderr(&run).contains(&told), "{}", stderr(&run));
+        assert!(!out.exists());
+        let run = convert(&["--salvage"]);
+        if rows == 0 {
+            assert_eq!(code(&run), 3);
+            continue;
+        }
+        assert_eq!(code(&run), 0, "{}", stderr(&run));
+        assert!(stderr(&run).contains(&format!("{rows} of its 10 rows are kept")), "{}", stderr(&run));
+        assert_eq!(npy(&out).1, whole[128..128 + rows * 40]);
+        fs::remove_file(&out).unwrap();
+    }
+}

@@ -87,9 +87,6 @@ fn hostile_files_have_the_outcome_wanted() {
         // Behind a block of the user's addresses count from its end.
         ("userblock_fill.h5", 0),
         ("userblock_efl.h5", 6),
-        ("userblock_link.h5", 6),
-        ("dense_external.h5", 6),
-        ("dense_soft.h5", 6),
         ("vlen_bomb.h5", 4),
         ("vlen_bytes.h5", 6),
         ("null.h5", 6),
@@ -100,6 +97,43 @@ fn hostile_files_have_the_outcome_wanted() {
         assert_eq!(code(&run), wanted, "{name}: {}", stderr(&run));
         assert!(wanted == 0 || stderr(&run).contains(name), "{}", stderr(&run));
         assert_eq!(names_in(dir.path()).is_empty(), wanted != 0);
+    }
+}
+
+#[test]
+fn links_to_paths_lead_to_what_h5py_reads_and_others_are_listed_as_left_out() {
+    let expected = json("h5-links/expected.json");
+    for name in ["old.h5", "new.h5", "tracked.h5"] {
+        let source = Source::open(data("h5-links").join(name)).unwrap();
+        for expected in expected[name].as_array().unwrap() {
+            let path = expected["name"].as_str().unwrap();
+            let tensor = source.tensor(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(tensor.info().shape(), shape_of(expected), "{name}: {path}");
+            assert_eq!(sha256(&convert(&tensor, Options::new())), expected["sha256"].as_str().unwrap(), "{name}: {path}");
+        }
+        // Each dataset once, by a path of its own; and the links that lead nowhere in the file.
+        let listed: Vec<(String, bool)> = source
+            .tensors()
+            .map(|tensor| tensor.unwrap().info().clone())
+            .map(|info| (info.name.to_string(), info.unsupported.is_some()))
+            .collect();
+        let names = |left_out: bool| listed.iter().filter(move |one| one.1 == left_out).map(|one| one.0.as_str()).collect::<Vec<_>>();
+        assert_eq!(names(true), ["/dang", "/ext", "/loop"], "{name}");
+        assert_eq!(names(false).len(), 14, "{name}: {:?}", names(false));
+        let dir = tempfile::tempdir().unwrap();
+        let run =
+            mmconvert(["convert".as_ref(), data("h5-links").join(name).as_os_str(), "-o".as_ref(), dir.path().join("out").as_os_str()]);
+        assert_eq!(code(&run), 6);
+        for left_out in ["/dang", "/ext", "/loop"] {
+            assert!(stderr(&run).contains(&format!("skipped {left_out}: ")), "{}", stderr(&run));
+        }
+        assert_eq!(names_in(&dir.path().join("out")).len(), 14 + 1);
+    }
+    for (name, whole) in [("userblock_link.h5", 3), ("dense_external.h5", 12)] {
+        let source = Source::open(data("hostile-h5").join(name)).unwrap();
+        let infos: Vec<_> = source.tensors().map(|tensor| tensor.unwrap().info().clone()).collect();
+        assert_eq!(infos.iter().filter(|info| info.unsupported.is_none()).count(), whole, "{name}");
+        assert!(infos.iter().any(|info| info.unsupported.as_ref().is_some_and(|reason| reason.contains("other.h5"))), "{name}");
     }
 }
 

@@ -1,7 +1,6 @@
-//! Where HDF5 objects lie, and the messages of their headers that `hdf5-pure` does not hand out: fill values, and links that lead
-//! elsewhere.
+//! Where HDF5 objects lie, and the messages of their headers that `hdf5-pure` does not hand out: fill values, links.
 //!
-//! Source: HDF5 File Format Specification 3.0, IV.A.1 (object headers), IV.A.2.f (fill values), IV.A.2.g (links).
+//! Source: HDF5 File Format Specification 3.0, IV.A.1 (object headers), IV.A.2.f (fill values).
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +35,11 @@ impl Place {
     /// The same for a file whose superblock says that addresses count from `base`: there is a block of the user's before it.
     pub(super) fn based(self, base: u64) -> Self {
         Self { base, ..self }
+    }
+
+    /// What addresses in it count from.
+    pub(super) fn base(&self) -> u64 {
+        self.base
     }
 
     /// Where in the file the HDF5 file starts.
@@ -93,17 +97,20 @@ pub(super) struct Message {
 
 impl Message {
     const DATASPACE: u16 = 1;
-    const LINK_INFO: u16 = 2;
+    pub(super) const LINK_INFO: u16 = 2;
     pub(super) const FILL_VALUE_OLD: u16 = 4;
     pub(super) const FILL_VALUE: u16 = 5;
     pub(super) const LINK: u16 = 6;
     pub(super) const EXTERNAL_FILES: u16 = 7;
     pub(super) const LAYOUT: u16 = 8;
+    pub(super) const SYMBOL_TABLE: u16 = 0x11;
 }
 
-fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
+/// A number of `len` bytes.
+pub(super) fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
     (len <= 8).then_some(())?;
-    Some(LittleEndian::read_uint(bytes.get(at..at.checked_add(len)?)?, len.max(1)))
+    let bytes = bytes.get(at..at.checked_add(len)?)?;
+    Some(if len == 0 { 0 } else { LittleEndian::read_uint(bytes, len) })
 }
 
 /// The messages of the header at `address`; `None` where there is no header.
@@ -189,23 +196,6 @@ pub(super) fn is_null(messages: &[Message]) -> bool {
     messages.iter().any(|Message { kind, body }| *kind == Message::DATASPACE && body.first() == Some(&2) && body.get(3) == Some(&NULL))
 }
 
-/// How many links a group has that keeps them in dense storage: as its index by name says (IV.A.2.c, III.A.2). `None` for a group that does
-/// not; an error, in words, where it cannot be told.
-pub(super) fn dense_links(place: &Place, messages: &[Message]) -> Result<Option<u64>, String> {
-    const UNDEFINED: u64 = u64::MAX;
-    const MAGIC: &[u8] = b"BTHD";
-    const TOTAL_AT: usize = 26;
-    let Some(Message { body, .. }) = messages.iter().find(|message| message.kind == Message::LINK_INFO) else { return Ok(None) };
-    let at = 2 + if body.get(1).is_some_and(|flags| flags & 1 != 0) { 8 } else { 0 };
-    if number(body, at, 8) == Some(UNDEFINED) {
-        return Ok(None);
-    }
-    let address = number(body, at + 8, 8).and_then(|address| address.checked_add(place.base));
-    let index = address.and_then(|address| place.bytes(address, TOTAL_AT + 8)).filter(|index| index.starts_with(MAGIC));
-    let total = index.and_then(|index| number(&index, TOTAL_AT, 8));
-    total.map(Some).ok_or_else(|| "the index of its links cannot be read".to_owned())
-}
-
 /// The fill value in a header's messages; `None` where there is none, or it is not written.
 pub(super) fn fill_value(messages: &[Message]) -> Option<Vec<u8>> {
     let find = |kind| messages.iter().find(|message| message.kind == kind);
@@ -233,20 +223,4 @@ pub(super) fn old_contiguous(messages: &[Message]) -> Option<u64> {
     let body = &messages.iter().find(|message| message.kind == Message::LAYOUT)?.body;
     let is_one = matches!(body.first()?, 1 | 2) && *body.get(2)? == CONTIGUOUS;
     number(body, 8, 8).filter(|_| is_one)
-}
-
-/// Links that lead elsewhere: their names, and whether to another file.
-pub(super) fn foreign_links(messages: &[Message]) -> impl Iterator<Item = (String, bool)> + '_ {
-    messages.iter().filter(|message| message.kind == Message::LINK).filter_map(|Message { body, .. }| {
-        const SOFT: u8 = 1;
-        const EXTERNAL: u8 = 64;
-        let flags = *body.get(1)?;
-        let mut pos = 2;
-        let kind = if flags & 8 != 0 { *body.get(pos)? } else { 0 };
-        pos += usize::from(flags & 8 != 0) + if flags & 4 != 0 { 8 } else { 0 } + usize::from(flags & 0x10 != 0);
-        let width = 1usize << (flags & 3);
-        let len = usize::try_from(number(body, pos, width)?).ok()?;
-        let name = body.get(pos + width..(pos + width).checked_add(len)?)?;
-        matches!(kind, SOFT | EXTERNAL).then(|| (String::from_utf8_lossy(name).into_owned(), kind == EXTERNAL))
-    })
 }

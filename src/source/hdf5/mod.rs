@@ -5,6 +5,7 @@
 mod chunked;
 mod filters;
 mod header;
+mod links;
 mod types;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -32,7 +33,8 @@ use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 
 use chunked::{Chunked, ChunkedLayout, StoredChunk, grid};
 use filters::Step;
-use header::{Message, dense_links, fill_value, foreign_links, is_null, messages, old_contiguous};
+use header::{Message, fill_value, is_null, messages, old_contiguous};
+use links::{Link, Target, links};
 use types::{Elements, elements};
 
 const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -43,6 +45,8 @@ const FIRST_BLOCK: u64 = 512;
 const LONGEST_FRONT: u64 = 16 << 10;
 /// Groups nest no deeper.
 const MOST_DEPTH: usize = 100;
+/// Objects that are looked up one by one by their names, each of which takes a look at all of them.
+const MOST_NAMED: usize = 10_000;
 /// No file has more objects.
 const MOST_OBJECTS: usize = 1_000_000;
 /// The most memory for the strings of a dataset, as far as they are read at once.
@@ -130,12 +134,15 @@ pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Data
     }
     let base = opened.superblock().base_address.get();
     let walker = Walker { file, place: place.based(base), opened };
-    let mut found = BTreeMap::new();
-    walker.walk(&mut found)?;
+    let mut tree = Tree::default();
+    walker.walk(&mut tree)?;
+    let count = tree.found.len();
+    tree.follow(file)?;
+    let found = tree.found;
     let super_block = walker.opened.superblock();
     let mut facts = Map::new();
     facts.insert("superblock".into(), json!(super_block.version));
-    facts.insert("datasets".into(), json!(found.len()));
+    facts.insert("datasets".into(), json!(count));
     if let Ok(attributes) = walker.opened.root().attrs() {
         let text = |name: &str| attributes.get(name).and_then(|value| value.as_str()).map(str::to_owned);
         for name in ["keras_version", "backend"] {
@@ -174,6 +181,84 @@ fn path_key(path: &str) -> PathKey {
 /// Datasets with the other paths that lead to them.
 type Found = BTreeMap<PathKey, (TensorInfo, Located, Vec<String>)>;
 
+/// What a file has.
+#[derive(Default)]
+struct Tree {
+    found: Found,
+    /// The paths of groups.
+    groups: HashSet<String>,
+    /// The paths of links that lead to no object by themselves.
+    links: BTreeMap<String, Target>,
+}
+
+impl Tree {
+    /// Finds datasets by the links to them, too, and lists links that lead nowhere in the file: nobody who uses them gets their data from here.
+    fn follow(&mut self, file: &Arc<StoredFile>) -> Result<()> {
+        let mut by_path: HashMap<String, PathKey> = HashMap::new();
+        for (key, (info, _, others)) in &self.found {
+            by_path.extend(std::iter::once(info.name.to_json()).chain(others.iter().cloned()).map(|path| (path, key.clone())));
+        }
+        for (path, target) in &self.links {
+            let reason = match target {
+                Target::Object(_) => continue,
+                Target::Path(_) => match self.end_of(path) {
+                    Some(end) if self.groups.contains(&end) => continue,
+                    Some(end) => match by_path.get(&end).and_then(|key| self.found.get_mut(key)) {
+                        Some((_, _, others)) => {
+                            others.push(path.clone());
+                            continue;
+                        }
+                        None => format!("it is a link to {end}, and there is no array"),
+                    },
+                    None => "it is a link that leads to itself".to_owned(),
+                },
+                Target::File { file, path } => {
+                    format!("it is a link to {path} of the file {file}, and no link is followed out of a file: convert that one")
+                }
+                Target::Own(kind) => format!("it is a link of kind {kind}, which only the program understands that made it"),
+            };
+            let spec = TensorSpec::new(Dtype::Variant, Vec::new()).map_err(Error::bad_request)?;
+            let info = TensorInfo { unsupported: Some(reason), ..TensorInfo::new(Name::new(path.as_bytes()), spec) };
+            self.found.entry(path_key(path)).or_insert((info, Located::nowhere(file), Vec::new()));
+        }
+        Ok(())
+    }
+
+    /// Where the links that a path goes through end; nothing where they do not.
+    fn end_of(&self, path: &str) -> Option<String> {
+        /// As `H5Pset_nlinks` has it.
+        const MOST_LINKS: usize = 16;
+        let mut path = path.to_owned();
+        for _ in 0..=MOST_LINKS {
+            let linked = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]).find_map(|end| {
+                let Some(Target::Path(target)) = self.links.get(&path[..end]) else { return None };
+                let group = path[..end].rsplit_once('/').map_or("", |(group, _)| group);
+                let from = if target.starts_with('/') { "" } else { group };
+                Some(format!("{from}/{target}{}", &path[end..]))
+            });
+            match linked {
+                Some(next) => path = plain(&next),
+                None => return Some(path),
+            }
+        }
+        None
+    }
+}
+
+/// A path without parts that mean nothing: there is no `..` in HDF5.
+fn plain(path: &str) -> String {
+    path.split('/').filter(|part| !matches!(*part, "" | ".")).flat_map(|part| ["/", part]).collect()
+}
+
+/// A group to be visited.
+struct Opened {
+    path: String,
+    /// Where its header lies.
+    address: u64,
+    object: Group,
+    depth: usize,
+}
+
 struct Walker<'a> {
     file: &'a Arc<StoredFile>,
     place: header::Place,
@@ -182,60 +267,51 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     /// Visits every object once, however many links lead to it.
-    fn walk(&self, found: &mut Found) -> Result<()> {
-        let (mut seen, mut objects, mut by_header) = (HashSet::new(), 0, HashMap::new());
-        let mut open: Vec<(String, Group, usize)> = vec![(String::new(), self.opened.root(), 0)];
-        while let Some((path, group, depth)) = open.pop() {
-            // The first place that is read for a group's attributes is its header.
-            let (attributes, asked) = self.place.watch(|| group.attrs());
-            let unknown = || Error::malformed(self.file.path(), WHAT, format!("the header of the group {path}/ cannot be read"));
-            let &address = asked.first().ok_or_else(unknown)?;
-            if !seen.insert(address) {
+    fn walk(&self, tree: &mut Tree) -> Result<()> {
+        let (mut seen, mut objects, mut by_header) = (HashMap::new(), 0, HashMap::new());
+        let root = self.opened.root();
+        // Nothing says where the header of the root lies; it is what is read first for its attributes.
+        let (_, asked) = self.place.watch(|| root.attrs());
+        let mut open = vec![Opened { path: String::new(), address: asked.first().copied().unwrap_or(u64::MAX), object: root, depth: 0 }];
+        while let Some(Opened { path, address, object: group, depth }) = open.pop() {
+            if let Some(first) = seen.get(&address) {
+                // Another link to the same group.
+                tree.links.insert(path, Target::Path(format!("/{first}")));
                 continue;
             }
+            seen.insert(address, path.clone());
+            let unknown = || Error::malformed(self.file.path(), WHAT, format!("the header of the group {path}/ cannot be read"));
             let header = messages(&self.place, address).ok_or_else(unknown)?;
-            self.check_links(&path, &header)?;
-            let failed = |error: hdf5_pure::Error| match error {
-                // Soft links in groups of the old form have no header, and their group cannot be listed.
-                hdf5_pure::Error::Format(FormatError::UnexpectedEof { expected: usize::MAX, .. }) => {
-                    let what = format!("a soft link in {}", self.file.path().display());
-                    Error::Unsupported { what, detail: format!("the group {path}/ has one, and no link is followed") }
-                }
-                error => failed(self.file, &error),
-            };
-            let title = attributes.ok().and_then(|all| all.get("name").and_then(|name| name.as_str()).map(str::to_owned));
-            let mut datasets: Vec<(String, Dataset)> = group.iter_datasets().map_err(failed)?.collect();
-            datasets.sort_by_cached_key(|(name, _)| path_key(name));
-            let mut groups: Vec<(String, Group)> = group.iter_groups().map_err(failed)?.collect();
-            let listed = datasets.len() + groups.len() + group.named_datatypes().map_err(failed)?.len();
-            let links = dense_links(&self.place, &header)
-                .map_err(|detail| Error::malformed(self.file.path(), format!("HDF5 group {path}/"), detail))?;
-            if let Some(links) = links.filter(|&links| links != listed as u64) {
-                let detail = format!("{path}/ has {links} links, of which {listed} lead to objects of this file, and no other is followed");
-                return Err(Error::Unsupported { what: format!("a soft or external link in {}", self.file.path().display()), detail });
-            }
+            let links =
+                links(&self.place, &header).map_err(|detail| Error::malformed(self.file.path(), format!("HDF5 group {path}/"), detail))?;
+            let title = group.attrs().ok().and_then(|all| all.get("name").and_then(|name| name.as_str()).map(str::to_owned));
+            let (datasets, mut groups) = self.objects(&path, &group, &links)?;
+            objects += links.len() - datasets.len() - groups.len();
+            let addresses: HashMap<&str, u64> = links.iter().filter_map(|link| Some((&*link.name, self.address(&link.target)?))).collect();
+            let address_of = |name: &str| addresses.get(name).copied().unwrap_or(u64::MAX);
+            let elsewhere = links.iter().filter(|link| !matches!(link.target, Target::Object(_)));
+            tree.links.extend(elsewhere.map(|link| (format!("{path}/{}", link.name), link.target.clone())));
+            tree.groups.insert(path.clone());
             for (name, dataset) in datasets {
                 objects += 1;
                 if objects > MOST_OBJECTS {
                     return Err(Error::malformed(self.file.path(), WHAT, format!("more than {MOST_OBJECTS} objects, at {path}/{name}")));
                 }
-                let path = format!("{path}/{name}");
-                let (address, header) = self.header(&path);
+                let (path, address) = (format!("{path}/{name}"), address_of(&name));
                 // A dataset that several links lead to is listed by the first, and found by all.
-                if let Some(known) = address.and_then(|address| by_header.get(&address)) {
+                if let Some(known) = by_header.get(&address) {
                     let known: &PathKey = known;
-                    if let Some((_, _, others)) = found.get_mut(known) {
+                    if let Some((_, _, others)) = tree.found.get_mut(known) {
                         others.push(path);
                     }
                     continue;
                 }
                 let layer = title.as_deref().filter(|_| path.ends_with(&format!("/{VARS}/{name}")));
+                let header = messages(&self.place, address).unwrap_or_default();
                 let (info, located) = self.dataset(&path, &dataset, &header, layer)?;
                 let key = path_key(&path);
-                if let Some(address) = address {
-                    by_header.insert(address, key.clone());
-                }
-                found.insert(key, (info, located, Vec::new()));
+                by_header.insert(address, key.clone());
+                tree.found.insert(key, (info, located, Vec::new()));
             }
             groups.sort_by(|a, b| b.0.cmp(&a.0));
             for (name, group) in groups {
@@ -244,30 +320,57 @@ impl Walker<'_> {
                     let detail = format!("more than {MOST_OBJECTS} objects, or groups that nest deeper than {MOST_DEPTH} at {path}/{name}");
                     return Err(Error::malformed(self.file.path(), WHAT, detail));
                 }
-                open.push((format!("{path}/{name}"), group, depth + 1));
+                open.push(Opened { path: format!("{path}/{name}"), address: address_of(&name), object: group, depth: depth + 1 });
             }
         }
         Ok(())
     }
 
-    /// Refuses links to other files: what they lead to is not this file's to say.
-    fn check_links(&self, path: &str, header: &[Message]) -> Result<()> {
-        let external = foreign_links(header).find(|(_, is_external)| *is_external);
-        match external {
-            Some((name, _)) => {
-                let detail = format!("{path}/{name} leads to another file, and no link is followed out of a file");
-                Err(Error::Unsupported { what: format!("an external link in {}", self.file.path().display()), detail })
+    /// The objects that the links of a group lead to: datasets in the order of their names, and groups.
+    fn objects(&self, path: &str, group: &Group, links: &[Link]) -> Result<(Vec<(String, Dataset)>, Vec<(String, Group)>)> {
+        let names: Vec<&str> = links.iter().filter(|link| matches!(link.target, Target::Object(_))).map(|link| &*link.name).collect();
+        let failed = |error: hdf5_pure::Error| failed(self.file, &error);
+        let listed = || Ok((group.iter_datasets()?.collect(), group.iter_groups()?.collect(), group.named_datatypes()?.len()));
+        let (mut datasets, groups, others): (Vec<(String, Dataset)>, Vec<(String, Group)>, usize) = match listed() {
+            // A group of the old form with links to paths cannot be listed.
+            Err(hdf5_pure::Error::Format(_)) if names.len() < links.len() => {
+                if names.len() > MOST_NAMED {
+                    let what = format!("a soft link in {}", self.file.path().display());
+                    let detail = format!(
+                        "the group {path}/ of the old form has more than {MOST_NAMED} objects beside it: h5repack makes it one of the new form"
+                    );
+                    return Err(Error::Unsupported { what, detail });
+                }
+                let (mut datasets, mut groups) = (Vec::new(), Vec::new());
+                for &name in &names {
+                    if let Ok(dataset) = group.dataset(name) {
+                        datasets.push((name.to_owned(), dataset));
+                    } else if let Ok(group) = group.group(name) {
+                        groups.push((name.to_owned(), group));
+                    } else {
+                        group.named_datatype(name).map_err(failed)?;
+                    }
+                }
+                let others = names.len() - datasets.len() - groups.len();
+                (datasets, groups, others)
             }
-            None => Ok(()),
+            listed => listed.map_err(failed)?,
+        };
+        let found = datasets.len() + groups.len() + others;
+        if found != names.len() {
+            let detail = format!("{} links lead to objects of the file, {found} objects can be read", names.len());
+            return Err(Error::malformed(self.file.path(), format!("HDF5 group {path}/"), detail));
         }
+        datasets.sort_by_cached_key(|(name, _)| path_key(name));
+        Ok((datasets, groups))
     }
 
-    /// The messages of a dataset's header, found by what is read to open it.
-    fn header(&self, path: &str) -> (Option<u64>, Vec<Message>) {
-        let (_, asked) = self.place.watch(|| self.opened.dataset(path).map(drop));
-        let has_layout = |messages: &Vec<Message>| messages.iter().any(|message| message.kind == Message::LAYOUT);
-        let found = asked.iter().rev().find_map(|&address| Some((Some(address), messages(&self.place, address).filter(has_layout)?)));
-        found.unwrap_or_default()
+    /// Where in the file the header lies that a link leads to.
+    fn address(&self, target: &Target) -> Option<u64> {
+        match target {
+            Target::Object(address) => address.checked_add(self.place.base()),
+            _ => None,
+        }
     }
 
     fn dataset(&self, path: &str, dataset: &Dataset, header: &[Message], layer: Option<&str>) -> Result<(TensorInfo, Located)> {

@@ -133,6 +133,10 @@ impl ArrayFeed {
             let detail = format!("{} bytes of data, {elements} elements have {nbytes}", len - data_start);
             return Err(Error::malformed_at(path, ".npy data", data_start, detail));
         }
+        if len - data_start > nbytes {
+            let detail = format!("{} bytes stand behind the array: a file that is fed has one array", len - data_start - nbytes);
+            return Err(Error::malformed_at(path, ".npy data", data_start + nbytes, detail));
+        }
         if let Some(expected) = &input.shape {
             let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| match (expected, batch) {
                 (Some(expected), Some(batch)) if at == 0 => own == 0 || expected == batch && own.is_multiple_of(batch),

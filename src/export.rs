@@ -273,8 +273,8 @@ impl Set<'_> {
     fn leave_out(&mut self, failure: Failure, skipped: &mut Vec<Skipped>, options: &Options) -> Result<()> {
         match failure {
             Failure { column: Some(column), error: error @ (Error::Unsupported { .. } | Error::Lossy { .. }) } if !options.strict => {
-                let (name, _) = self.features.remove(column);
-                skipped.push(Skipped { name, reason: error.to_string() });
+                let (name, feature) = self.features.remove(column);
+                skipped.push(Skipped { name, reason: feature.unsupported.unwrap_or_else(|| error.to_string()) });
                 Ok(())
             }
             Failure { error, .. } => Err(error),
@@ -342,6 +342,7 @@ fn convert_one(output: &Output<'_>, path: &Path, batch: &Batch<'_>, staged: &Sta
 
 pub(crate) fn nothing_to_convert(source: &Source, skipped: &[Skipped]) -> Error {
     let detail = match skipped.first() {
+        Some(first) if skipped.len() == 1 => format!("{}: {}", first.name, first.reason),
         Some(first) => format!("none of {} tensors can be converted: {}: {}", skipped.len(), first.name, first.reason),
         None => "there are no tensors".to_owned(),
     };

@@ -372,7 +372,9 @@ impl One<'_> {
     fn raw(&self, dtype: Dtype, is_zlib: bool) -> Result<Shaped> {
         let (stats, name) = (self.stats, &self.name[..]);
         let itemsize = dtype.itemsize().ok_or_else(|| Error::bad_request(format!("feature {name:?}: raw bytes cannot be of {dtype}")))?;
-        let length = stats.lengths.as_ref().map_or(0, |length| length.value);
+        let lengths = if is_zlib { &stats.inflated } else { &stats.lengths };
+        let longest = if is_zlib { stats.longest_inflated } else { stats.widths.map_or(0, |widths| widths.longest) };
+        let length = lengths.as_ref().map_or(0, |length| length.value);
         let shape = match self.shape(true)? {
             Some(shape) => shape,
             None if length.is_multiple_of(itemsize) => vec![Some(length / itemsize)],
@@ -385,7 +387,7 @@ impl One<'_> {
             let rows = |bytes: u64| bytes.checked_div(spec.nbytes()).unwrap_or(0);
             return Ok(Shaped {
                 first: rows(length),
-                most: rows(stats.widths.map_or(0, |widths| widths.longest)),
+                most: rows(longest),
                 item: Item::RawRows { is_zlib, row_bytes: spec.nbytes() },
                 spec,
                 is_row: false,

@@ -6,6 +6,7 @@ use super::bundle::parse_shape_with_unknown;
 use super::proto::{Fields, Value};
 use super::varint;
 use crate::error::ParseError;
+use crate::spec::memory_len;
 
 /// Structures nest no deeper than messages may.
 const MAX_DEPTH: usize = 100;
@@ -63,6 +64,38 @@ pub(crate) struct Component {
     pub(crate) dtype: Option<u64>,
     /// Its shape, as far as that is known; `None` where not even the rank is.
     pub(crate) shape: Option<Vec<Option<u64>>>,
+    /// What it is, where it is no plain tensor.
+    pub(crate) composite: Option<Composite>,
+}
+
+/// What is stored as an object of TensorFlow's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Composite {
+    /// Rows of lengths of their own; nested so deep, not at all where it is one row of a batch.
+    Ragged {
+        rank: u64,
+    },
+    Sparse,
+    Optional,
+    /// A data set: what `window` makes.
+    Dataset,
+    /// Of this class.
+    Other(String),
+}
+
+impl Composite {
+    /// What it is, and how it becomes plain tensors.
+    pub(crate) fn advice(&self) -> String {
+        let (what, map) = match self {
+            Self::Ragged { rank: 0 } => ("a row of a RaggedTensor", "tf.convert_to_tensor"),
+            Self::Ragged { .. } => ("a RaggedTensor", "lambda r: (r.flat_values, r.row_splits)"),
+            Self::Sparse => ("a SparseTensor", "lambda s: (s.indices, s.values, s.dense_shape)"),
+            Self::Optional => ("an Optional", "lambda o: o.get_value()"),
+            Self::Dataset => return "it is a data set in itself, as Dataset.window makes them, which TensorFlow does not load again: save what Dataset.batch makes instead".to_owned(),
+            Self::Other(class) => return format!("it is a {class}, an object of TensorFlow's: save the tensors that it is made of, with Dataset.map before Dataset.save"),
+        };
+        format!("it is {what}, stored as an object of TensorFlow's: save its tensors instead, with Dataset.map({map}) before Dataset.save")
+    }
 }
 
 /// The components of a serialized `StructuredValue`: tuples and lists in order, dicts by their sorted keys, as `tf.nest` has them.
@@ -81,8 +114,9 @@ fn flatten(bytes: &[u8], base: usize, path: &str, depth: usize, found: &mut Vec<
     // A oneof: the last one counts.
     let Some(field) = Fields::new(bytes, base, WHAT).last().transpose()? else { return Ok(()) };
     match field.number {
-        33 => {
-            let mut component = Component { path: path.to_owned(), dtype: None, shape: Some(Vec::new()) };
+        // A tensor, and one whose values are bounded.
+        33 | 35 => {
+            let mut component = Component { path: path.to_owned(), dtype: None, shape: Some(Vec::new()), composite: None };
             for part in field.message(WHAT)? {
                 let part = part?;
                 match part.number {
@@ -94,15 +128,13 @@ fn flatten(bytes: &[u8], base: usize, path: &str, depth: usize, found: &mut Vec<
             found.push(component);
         }
         34 => {
-            let mut count = 1;
-            for part in field.message(WHAT)? {
-                let part = part?;
-                if part.number == 4 {
-                    count = part.count(WHAT, "num_flat_components")?;
-                }
+            // One object in files where TensorFlow makes it one, however many components it says; `None` has none.
+            let (composite, parts) = type_spec(field.message(WHAT)?)?;
+            let component = |path: String, composite| Component { path, dtype: None, shape: None, composite };
+            if parts.is_empty() {
+                found.extend(composite.map(|composite| component(path.to_owned(), Some(composite))));
             }
-            // However many it says, they are one in files.
-            found.extend((0..count.min(1)).map(|_| Component { path: path.to_owned(), dtype: None, shape: None }));
+            found.extend(parts.iter().map(|part| component(below(part), None)));
         }
         51 | 52 => {
             for (index, value) in field.message(WHAT)?.filter(|value| value.as_ref().map_or(true, |value| value.number == 1)).enumerate() {
@@ -135,9 +167,63 @@ fn flatten(bytes: &[u8], base: usize, path: &str, depth: usize, found: &mut Vec<
                 flatten(value, at, &below(&String::from_utf8_lossy(key)), depth + 1, found)?;
             }
         }
-        _ => {}
+        // `None` without a type of its own.
+        1 => {}
+        number => return Err(ParseError::new(field.offset, WHAT, format!("a part of kind {number}, which is no tensor and no structure"))),
     }
     Ok(())
+}
+
+/// What a `TypeSpecProto` stands for, nothing for `None`; and the names of its parts where they are stored as tensors.
+fn type_spec(fields: Fields<'_>) -> Result<(Option<Composite>, Vec<String>), ParseError> {
+    const WHAT: &str = "element spec";
+    const MOST_PARTS: usize = 1024;
+    let (mut class, mut name, mut state, mut count) = (0, String::new(), None, 0);
+    for field in fields {
+        let field = field?;
+        match (field.number, field.value) {
+            (1, _) => class = field.varint(WHAT)?,
+            (2, Value::Bytes(bytes, at)) => state = Some((bytes, at)),
+            (3, Value::Bytes(bytes, _)) => name = String::from_utf8_lossy(bytes).into_owned(),
+            (4, _) => count = field.count(WHAT, "num_flat_components")?,
+            _ => {}
+        }
+    }
+    let composite = match class {
+        1 => Composite::Sparse,
+        2 => {
+            let parts = ["values", "indices", "dense_shape"];
+            return Ok((None, parts.iter().take(memory_len(count)).map(|&part| part.to_owned()).collect()));
+        }
+        3 => Composite::Ragged { rank: state.map_or(Ok(1), |(bytes, at)| ragged_rank(bytes, at))? },
+        5 => Composite::Dataset,
+        7 => Composite::Optional,
+        _ if name.rsplit('.').next() == Some("NoneTensorSpec") => return Ok((None, Vec::new())),
+        _ if count > 1 => return Ok((None, (0..memory_len(count).min(MOST_PARTS)).map(|part| part.to_string()).collect())),
+        _ => Composite::Other(if name.is_empty() { "composite".to_owned() } else { name }),
+    };
+    Ok((Some(composite), Vec::new()))
+}
+
+/// The third value of a tuple of shape, dtype, ragged rank and dtype of the row splits.
+fn ragged_rank(state: &[u8], base: usize) -> Result<u64, ParseError> {
+    const WHAT: &str = "element spec";
+    let mut values = Vec::new();
+    for tuple in Fields::new(state, base, WHAT) {
+        for value in tuple?.message(WHAT)? {
+            let value = value?;
+            values.extend((value.number == 1).then_some(value));
+        }
+    }
+    let Some(rank) = values.into_iter().nth(2) else { return Ok(1) };
+    let mut zigzag = 2;
+    for number in rank.message(WHAT)? {
+        let number = number?;
+        if number.number == 12 {
+            zigzag = number.varint(WHAT)?;
+        }
+    }
+    Ok(zigzag >> 1)
 }
 
 #[cfg(test)]

@@ -120,6 +120,11 @@ impl Bundle {
         &self.index_path
     }
 
+    /// The files that have the data.
+    pub(crate) fn shards(&self) -> &ShardSet {
+        &self.shards
+    }
+
     pub(crate) fn byte_order(&self) -> ByteOrder {
         if self.header.big_endian { ByteOrder::Big } else { ByteOrder::Little }
     }

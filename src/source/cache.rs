@@ -12,11 +12,10 @@ use serde_json::{Map, Value, json};
 use super::bundle::{self, Bundle, Place};
 use super::checkpoint::TensorBundle;
 use super::driver::Driver;
-use super::strings::StoredStrings;
+use super::strings::{Chain, StoredStrings};
 use super::{Container, Name, ReadContext, Region, TensorInfo, TensorReader};
 use crate::budget::Limits;
 use crate::decode::ByteOrder;
-use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::spec::{ShapeText, TensorSpec, memory_len};
@@ -86,6 +85,18 @@ impl Cache {
         index.checked_sub(self.by_key())
     }
 
+    /// Whether an element can be a row of an array.
+    fn check_same(&self, component: usize, whole: &TensorSpec, element: usize, found: &TensorSpec) -> Result<()> {
+        let shape = &whole.shape()[1..];
+        if found.dtype() == whole.dtype() && found.shape() == shape {
+            return Ok(());
+        }
+        let what = format!("component {component} of {} as one array", self.bundle.index_path().display());
+        let detail =
+            format!("element {element} is {found}, element 0 {} {}: each can be converted by its key", whole.dtype(), ShapeText(shape));
+        Err(Error::Unsupported { what, detail })
+    }
+
     fn stacked_spec(&self, component: usize) -> Result<TensorSpec> {
         let first = self.bundle.info(component)?.spec;
         let shape = [&[self.elements as u64], first.shape()].concat();
@@ -107,9 +118,7 @@ impl Container for Cache {
             return Ok(TensorInfo { group: Some("elements"), ..self.bundle.info(index)? });
         };
         let spec = self.stacked_spec(component)?;
-        let is_text = spec.dtype() == Dtype::String;
-        let unsupported = is_text.then(|| "strings of a cache are read element by element, by their keys".to_owned());
-        let unsupported = unsupported.or(self.bundle.info(component)?.unsupported);
+        let unsupported = self.bundle.info(component)?.unsupported;
         let name = Name::new(component.to_string());
         let group = (!self.only_components).then_some("components");
         Ok(TensorInfo { unsupported, group, ..TensorInfo::new(name, spec) })
@@ -134,11 +143,7 @@ impl Container for Cache {
         let (mut places, mut regions) = (Vec::with_capacity(self.elements), Vec::with_capacity(self.elements));
         for element in 0..self.elements {
             let (found, place, region) = self.bundle.place(element * self.components + component)?;
-            if found.dtype() != spec.dtype() || found.shape() != &spec.shape()[1..] {
-                let what = format!("component {component} of {} as one array", self.bundle.index_path().display());
-                let detail = format!("element {element} is {found}, element 0 {} {}", spec.dtype(), ShapeText(&spec.shape()[1..]));
-                return Err(Error::Unsupported { what, detail });
-            }
+            self.check_same(component, &spec, element, &found)?;
             places.push(place);
             regions.push(region);
         }
@@ -146,7 +151,14 @@ impl Container for Cache {
     }
 
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
-        self.bundle.strings(index)
+        let Some(component) = self.component(index) else { return self.bundle.strings(index) };
+        let spec = self.stacked_spec(component)?;
+        let element = |element: usize| {
+            let number = element * self.components + component;
+            self.check_same(component, &spec, element, &self.bundle.info(number)?.spec)?;
+            self.bundle.strings(number)
+        };
+        Chain::join(self.bundle.shards(), &component.to_string(), spec.shape().to_vec(), (0..self.elements).map(element))
     }
 
     fn heap_bytes(&self) -> u64 {

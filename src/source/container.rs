@@ -9,7 +9,7 @@ use super::records::RecordContainer;
 use super::strings::StoredStrings;
 use super::{Name, TensorReader};
 use crate::columns::FeatureInfo;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
 use crate::spec::TensorSpec;
 
@@ -62,6 +62,10 @@ pub(crate) trait Container: fmt::Debug + Send + Sync {
     /// What becomes of values that are not given as they are stored, one sentence each.
     fn notes(&self) -> Vec<String> {
         Vec::new()
+    }
+    /// Why there are no tensors, where there are none.
+    fn nothing(&self) -> Error {
+        Error::Unsupported { what: "this source".into(), detail: "it holds no tensors".into() }
     }
     /// Whether tensor `index` is made by a program, or by TensorFlow, each time it is read.
     fn is_made(&self, _index: usize) -> bool {

@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{instead, names_in, shard_prefix, to_path};
 use super::records::{FileSet, natural_key, shard_set};
-use super::{Container, FORMATS, Origin, Source, bundle};
+use super::unrecognised::unrecognised;
+use super::{Container, FORMATS, Origin, Source};
 use crate::error::{Error, Result};
-use crate::glob::is_pattern;
 use crate::options::Options;
-use crate::paths::{Found, is_file, list, look_at, parent_of};
+use crate::paths::{Found, is_file, look_at};
 
 /// One format: what it is called, whether a path is one, how it is opened.
 pub(crate) trait Driver: Sync {
@@ -325,71 +323,5 @@ pub(super) fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
         Ok(()) => Ok(front == magic),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(Error::io("read", path)(error)),
-    }
-}
-
-/// Says of a path that no format takes what is missing and what was found.
-fn unrecognised(path: &Path) -> Result<Error> {
-    let not_found = |detail| Ok(Error::NotFound { what: "source", detail });
-    match look_at(path)? {
-        Found::Directory => {
-            list(path)?;
-            return not_found(format!("{} is a directory without {}", path.display(), missing_in(path)));
-        }
-        Found::File => {
-            let detail = format!("{} is {}; readable are {}", path.display(), guess(path), formats().collect::<Vec<_>>().join(", "));
-            return Ok(Error::Unsupported { what: "this file".into(), detail });
-        }
-        Found::Other => return not_found(format!("{} is neither a file nor a directory", path.display())),
-        Found::Nothing => {}
-    }
-    let dir = parent_of(path);
-    if is_pattern(path.as_os_str().as_bytes()) {
-        return not_found(format!("there is no {}, and nothing matches it as a pattern{}", path.display(), instead(dir)));
-    }
-    if look_at(dir)? != Found::Directory {
-        return not_found(format!("{}: there is no directory {}", path.display(), dir.display()));
-    }
-    let stem = path.file_name().unwrap_or_default().as_bytes();
-    let stem = stem.strip_suffix(b".index").unwrap_or(stem);
-    let index = bundle::index_path(&dir.join(to_path(stem)));
-    let shard = names_in(dir).into_iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem));
-    match shard {
-        Some(shard) => not_found(format!("{} is missing, although {} is there", index.display(), shard.to_string_lossy())),
-        None => not_found(format!("neither {} nor {} exists{}", path.display(), index.display(), instead(dir))),
-    }
-}
-
-/// What a directory lacks to be a source, and what is in it.
-fn missing_in(dir: &Path) -> String {
-    const SHOWN: usize = 5;
-    let names = names_in(dir);
-    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| name.to_string_lossy()).collect();
-    let found = match names.len() {
-        0 => "it is empty".to_owned(),
-        count => format!("found {count} entries: {}{}", shown.join(", "), if count > SHOWN { ", …" } else { "" }),
-    };
-    format!(
-        "a checkpoint state file, a saved_model.pb, a single .index, a dataset_info.json or a snapshot.metadata; {found}{} (files of records in it are named by a pattern: {}/*)",
-        instead(dir),
-        dir.display()
-    )
-}
-
-/// What a file seems to be.
-fn guess(path: &Path) -> &'static str {
-    let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
-    let mut front = [0; 16];
-    let read = File::open(path).and_then(|file| file.read_at(&mut front, 0));
-    match read {
-        Err(_) => "not readable as a file",
-        Ok(0) => "an empty file",
-        Ok(_) if front.starts_with(b"\x93NUMPY") => "a .npy array already",
-        Ok(_) if front.starts_with(b"\x89HDF\r\n\x1a\n") => "an HDF5 file",
-        Ok(_) if front.starts_with(b"PK\x03\x04") => "a zip archive (.npz or .keras)",
-        Ok(_) if front.starts_with(&[0x1f, 0x8b]) => "a gzip file",
-        Ok(_) if front.starts_with(b"node {") || has_extension("pbtxt") => "a graph in text form (.pbtxt), which is not read",
-        Ok(_) if has_extension("cpb") => "a message in chunks (.cpb), which is not read",
-        Ok(_) => "in no format known here",
     }
 }

@@ -44,6 +44,7 @@ mod tf_data;
 mod tfds;
 mod tfrecord;
 mod together;
+mod unrecognised;
 mod v1;
 mod values;
 mod video;
@@ -209,6 +210,15 @@ impl Source {
     /// As [`len`](Self::len).
     pub fn is_empty(&self) -> Result<bool> {
         self.len().map(|len| len == 0)
+    }
+
+    /// Why there are no tensors, where there are [none](Self::is_empty): as an error that says what is missing.
+    #[must_use]
+    pub fn nothing(&self) -> Error {
+        match self.container.nothing() {
+            Error::Unsupported { what: _, detail } => Error::Unsupported { what: format!("converting {}", self.path.display()), detail },
+            other => other,
+        }
     }
 
     /// All tensors, in the order of the source: of names' bytes, or of components. An error comes first, and alone.

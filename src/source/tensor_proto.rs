@@ -52,24 +52,27 @@ impl Driver for TensorProto {
     }
 }
 
-/// Whether a message starts with the dtype and the shape of a tensor, and has no fields that tensors do not have. What is broken behind
-/// these is a broken tensor.
+/// Whether a message has the dtype and the shape of a tensor, and no fields that tensors do not have. What is broken behind these is a
+/// broken tensor. Fields may come in any order.
 fn is_likely(outline: &mut Outline<'_>) -> Result<bool> {
-    match outline.next_field()?.map(|field| (field.number, field.value)) {
-        Some((1, OuterValue::Varint(code))) if Dtype::from_code(code).is_some() => {}
-        _ => return Ok(false),
-    }
-    let Some((2, OuterValue::Bytes(shape))) = outline.next_field()?.map(|field| (field.number, field.value)) else { return Ok(false) };
-    if !outline.within(&shape, is_shape)? {
-        return Ok(false);
-    }
+    let (mut has_dtype, mut has_shape) = (false, false);
     while let Ok(Some(field)) = outline.next_field() {
-        let is_known = u32::try_from(field.number).is_ok_and(|number| (1..=CONTENT).contains(&number) || TYPED.contains(&number));
+        let is_known = match field.value {
+            OuterValue::Varint(code) if field.number == 1 => {
+                has_dtype = true;
+                Dtype::from_code(code).is_some()
+            }
+            OuterValue::Bytes(shape) if field.number == 2 => {
+                has_shape = true;
+                outline.within(&shape, is_shape)?
+            }
+            _ => u32::try_from(field.number).is_ok_and(|number| (3..=CONTENT).contains(&number) || TYPED.contains(&number)),
+        };
         if !is_known {
             return Ok(false);
         }
     }
-    Ok(true)
+    Ok(has_dtype && has_shape)
 }
 
 /// Whether a message is a `TensorShapeProto`: axes, each a number that may have a name.

@@ -159,7 +159,14 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
         }
         let shape = component.and_then(|component| component.shape.clone()).unwrap_or_default();
         let is_plain = dtype != Dtype::Variant && dtype != Dtype::Resource;
-        let unsupported = (!is_plain).then(|| format!("it is a {dtype}: ragged, sparse and other composite elements have no plain values"));
+        let composite = component.and_then(|component| component.composite.as_ref());
+        let unsupported = match composite {
+            Some(composite) => Some(composite.advice()),
+            None if !is_plain => Some(format!(
+                "it is a {dtype}, an object of TensorFlow's (a ragged or a sparse tensor, an Optional): save the tensors that it is made of, with Dataset.map before Dataset.save"
+            )),
+            None => None,
+        };
         let declared = Declared::new(dtype, shape, Encoding::Tensor);
         let alias = (name != index.to_string()).then(|| index.to_string());
         Ok(Feature { name: name.into_bytes(), alias, declared: Some(declared), unsupported, ..Feature::found(Key::Part(index)) })

@@ -37,7 +37,8 @@ impl Driver for Tfds {
                 return Ok(Some(dir));
             }
             // The only folder in it.
-            let mut inner: Vec<PathBuf> = list(&dir)?.into_iter().filter(|path| path.is_dir()).collect();
+            let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            let mut inner: Vec<PathBuf> = list(&dir)?.into_iter().filter(|path| path.is_dir() && !is_hidden(path)).collect();
             match (inner.pop(), inner.is_empty()) {
                 (Some(only), true) => dir = only,
                 _ => return Ok(None),
@@ -51,7 +52,11 @@ impl Driver for Tfds {
         let text = read_small(&path)?;
         let (format, splits) = splits(&text).map_err(|detail| Error::malformed(&path, "dataset_info.json", detail))?;
         if format != "tfrecord" {
-            let detail = format!("{} says that its files are {format}; tfrecord is read", path.display());
+            let detail = format!(
+                "{} says that its files are {format}, and tfrecord is read: tfds convert_format --dataset_version_dir={} --out_file_format=tfrecord --out_dir=DIR makes such ones",
+                path.display(),
+                dir.display()
+            );
             return Err(Error::Unsupported { what: "this dataset".into(), detail });
         }
         let path = dir.join(FEATURES);

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
-use super::{Compression, Encoding, Feature, Key, Pool, RECORDS, Reading, RecordSet, Survey, bytes};
+use super::{Compression, Declared, Encoding, Feature, Key, Pool, RECORDS, Reading, RecordSet, Survey, bytes};
+use crate::columns::Called;
+use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::job::{Scan, scan};
@@ -212,6 +214,21 @@ impl RecordContainer {
         known.iter().position(is_named)
     }
 
+    /// A feature of records of which there are none, where its dtype and shape are told.
+    fn told(&self, name: &[u8]) -> Option<usize> {
+        let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
+        let [Some(survey)] = &surveys[..] else { return None };
+        let is_none = survey.is_complete && survey.records == 0 && survey.lost.is_empty();
+        let called = Called::only(std::str::from_utf8(name).ok().filter(|_| is_none)?);
+        let raw = self.options.records.raw_of(called).filter(|_| self.sets[0].discovers)?;
+        let shape = self.options.records.shape_of(called, true)?.iter().map(|&axis| u64::try_from(axis).ok()).collect();
+        let order = raw.order.unwrap_or(ByteOrder::Little);
+        let declared = Declared { order, ..Declared::new(raw.dtype, shape, Encoding::Raw) };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push((0, Feature { declared: Some(declared), ..Feature::found(Key::Context(name.to_vec())) }));
+        Some(known.len() - 1)
+    }
+
     fn lookup(&self, name: &[u8]) -> Option<usize> {
         self.find_in(&self.known.lock().unwrap_or_else(PoisonError::into_inner), name)
     }
@@ -288,7 +305,7 @@ impl Container for RecordContainer {
                 return Ok(Some(found));
             }
         }
-        Ok(None)
+        Ok(self.told(name))
     }
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
@@ -370,6 +387,16 @@ impl Container for RecordContainer {
 
     fn notes(&self) -> Vec<String> {
         self.notes.clone()
+    }
+
+    fn nothing(&self) -> Error {
+        let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost: Vec<String> = surveys.iter().flatten().flat_map(|survey| survey.lost.clone()).collect();
+        if let Some(first) = lost.first() {
+            return Error::malformed(&self.path, "records", format!("no record is left: {first}"));
+        }
+        let detail = "it has no records, and only these tell which features there are. With a name, --raw NAME=DTYPE and --shape NAME=… it is an array of 0 rows";
+        Error::Unsupported { what: self.path.display().to_string(), detail: detail.into() }
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -102,6 +102,9 @@ pub(crate) struct Stats {
     pub(crate) per_step: Option<First<u64>>,
     /// Bytes of a value.
     pub(crate) lengths: Option<First<u64>>,
+    /// The same of what they hold, where they are compressed, and the most.
+    pub(crate) inflated: Option<First<u64>>,
+    pub(crate) longest_inflated: u64,
     /// How long values of bytes are, and strings in tensors.
     pub(crate) widths: Option<Widths>,
     pub(crate) inner_widths: Option<Widths>,
@@ -126,7 +129,7 @@ pub(crate) struct Survey {
     pub(crate) features: BTreeMap<Key, Stats>,
     /// What had to be given up.
     pub(crate) lost: Vec<String>,
-    /// The features whose bytes are compressed: their lengths are those of what they hold.
+    /// The features whose bytes are compressed, so that what they hold is measured, too.
     pub(crate) compressed: Arc<HashSet<Key>>,
 }
 
@@ -149,6 +152,8 @@ impl Stats {
         First::merge(&mut self.counts, other.counts);
         First::merge(&mut self.per_step, other.per_step);
         First::merge(&mut self.lengths, other.lengths);
+        First::merge(&mut self.inflated, other.inflated);
+        self.longest_inflated = self.longest_inflated.max(other.longest_inflated);
         First::merge(&mut self.ints, other.ints);
         First::merge(&mut self.look, other.look);
         First::merge(&mut self.file_kind, other.file_kind);
@@ -176,10 +181,10 @@ impl Stats {
                 if is_compressed {
                     // One that cannot be read says why when it is converted.
                     let len = inflated_len(bytes).unwrap_or(0);
-                    self.see_widths(record, Widths { shortest: len, longest: len, most_chars: None });
-                } else {
-                    self.see_bytes(record, bytes);
+                    self.longest_inflated = self.longest_inflated.max(len);
+                    First::see(&mut self.inflated, record, len);
                 }
+                self.see_bytes(record, bytes);
                 Ok(())
             })?;
         }
@@ -205,7 +210,7 @@ impl Stats {
                 Look::Image
             }
             Some(other) => Look::OtherImage(other),
-            None if bytes.first() == Some(&8) && TensorProto::is_likely(bytes) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
+            None if TensorProto::is_likely(bytes) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
             None if widths.most_chars.is_some() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
             None => Look::Bytes,
         };

@@ -1,6 +1,7 @@
 //! The lengths of strings: checked in one pass, then found from marks that the pass left.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
@@ -9,6 +10,7 @@ use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::format::{crc, varint};
 use crate::os::Calls;
+use crate::source::{Checksum, Region};
 
 /// Bytes of lengths that are read at once.
 const CHUNK: usize = 16 << 10;
@@ -42,7 +44,7 @@ pub(super) struct Scan {
     /// Where the bytes of the elements start, from the start of what is stored.
     pub(super) data_start: u64,
     /// The checksum of everything before them.
-    pub(super) crc_before_data: u32,
+    crc_before_data: u32,
     /// The longest of the selected elements.
     pub(super) longest: u64,
     /// Where the bytes of the selected elements lie, from the start of those of all.
@@ -98,6 +100,14 @@ impl Scan {
             return Err(stored.malformed(end.length_at, detail));
         }
         Ok(Self { elements, step, marks, data_start, crc_before_data: crc::append(actual, &stored_crc), longest, selected_data })
+    }
+
+    /// Where the bytes of the elements lie of what is stored in `region`, and what they have to be like.
+    pub(super) fn data(&self, region: &Region) -> Region {
+        let nbytes = region.nbytes - self.data_start;
+        // The checksum of a whole is a linear function of those of its parts.
+        let checksum = region.checksum.kind().behind(self.crc_before_data, region.checksum.value(), nbytes);
+        Region::new(Arc::clone(&region.path), region.offset + self.data_start, nbytes, Checksum::Crc32c(checksum))
     }
 
     /// The lengths from `element` of the tensor on.
@@ -170,7 +180,9 @@ impl<'a> Lengths<'a> {
     /// Puts what follows into the buffer, up to the end of what is stored.
     fn refill(&mut self) -> Result<()> {
         let left = self.stored.region.nbytes - self.next.length_at;
-        self.buffer.resize(crate::spec::memory_len(left).min(CHUNK), 0);
+        // No more than the lengths can take: behind them are the bytes of the elements.
+        let most = (self.elements - self.next.element).saturating_mul(MOST_VARINT as u64);
+        self.buffer.resize(crate::spec::memory_len(left.min(most)).min(CHUNK), 0);
         self.used = 0;
         self.stored.read(self.next.length_at, &mut self.buffer, self.calls)
     }
@@ -230,8 +242,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::source::Checksum;
-    use crate::source::Region;
     use crate::source::shards::ShardSet;
     use crate::source::strings::StringBytes;
     use proptest::prelude::*;

@@ -2,6 +2,7 @@
 //!
 //! Nothing of the length of the tensor is held: one pass over the lengths leaves marks, from which any element is found.
 
+mod chain;
 mod lengths;
 mod offsets;
 mod padded;
@@ -21,6 +22,7 @@ use crate::os::Calls;
 use crate::paths::Stamp;
 use crate::spec::{even_part, memory_len, unravel};
 
+pub(crate) use chain::Chain;
 use lengths::{Lengths, LengthsCrc, Scan};
 pub(crate) use offsets::{Offsets, Values};
 pub(crate) use padded::Padded;
@@ -53,6 +55,8 @@ pub(crate) enum StringBytes<'a> {
     Shard(&'a ShardSet, u32),
     /// In memory, where a format that stores each on its own was gone through.
     Held(Arc<[u8]>),
+    /// Those of many tensors, in shards of a checkpoint.
+    Chain(Arc<Chain<'a>>),
 }
 
 impl StoredStrings<'static> {
@@ -113,14 +117,23 @@ impl StoredStrings<'_> {
                 buf.copy_from_slice(&bytes[memory_len(at)..memory_len(at) + buf.len()]);
                 Ok(())
             }
+            StringBytes::Chain(chain) => chain.read(at, buf, calls),
         }
     }
 
-    /// The file, if they are in one.
+    /// The file, if they lie in it as one run.
     fn file(&self) -> Result<Option<Arc<File>>> {
         match &self.bytes {
             StringBytes::Shard(shards, shard) => Ok(Some(shards.open(*shard)?.file)),
-            StringBytes::Held(_) => Ok(None),
+            StringBytes::Held(_) | StringBytes::Chain(_) => Ok(None),
+        }
+    }
+
+    /// The files that have them.
+    fn files(&self) -> Result<Vec<Arc<File>>> {
+        match &self.bytes {
+            StringBytes::Chain(chain) => chain.files(),
+            _ => Ok(self.file()?.into_iter().collect()),
         }
     }
 }
@@ -135,9 +148,9 @@ pub(crate) struct Strings<'a> {
     /// Their shape.
     shape: Vec<u64>,
     /// Where the bytes of all elements lie, with the checksum that they have to have.
-    data: [Region; 1],
-    /// The file as it was when the lengths were gone over; they are read again.
-    stamp: Option<Stamp>,
+    data: Region,
+    /// The files as they were when the lengths were gone over; they are read again.
+    stamps: Vec<Stamp>,
     verify: bool,
     cancel: CancelToken,
 }
@@ -148,7 +161,8 @@ impl<'a> Strings<'a> {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Io`], [`Error::Cancelled`].
     pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, cancel: &CancelToken) -> Result<Self> {
-        let stamp = stored.file()?.map(|file| Stamp::of(&file)).transpose().map_err(Error::io("look at", &stored.region.path))?;
+        let stamps = stored.files()?.iter().map(|file| Stamp::of(file)).collect::<Result<_, _>>();
+        let stamps = stamps.map_err(Error::io("look at", &stored.region.path))?;
         let mut shape = stored.shape.clone();
         let row: u64 = shape.iter().skip(1).product();
         if let Some(axis) = shape.first_mut() {
@@ -156,13 +170,8 @@ impl<'a> Strings<'a> {
         }
         let selected = rows.start * row..rows.end * row;
         let scan = Scan::new(&stored, &selected, verify, cancel)?;
-        let region = &stored.region;
-        let nbytes = region.nbytes - scan.data_start;
-        // The checksum of a whole is a linear function of those of its parts.
-        let kind = region.checksum.kind();
-        let checksum = Checksum::Crc32c(kind.behind(scan.crc_before_data, region.checksum.value(), nbytes));
-        let data = [Region::new(Arc::clone(&region.path), region.offset + scan.data_start, nbytes, checksum)];
-        Ok(Self { stored, scan, selected, shape, data, stamp, verify, cancel: cancel.clone() })
+        let data = scan.data(&stored.region);
+        Ok(Self { stored, scan, selected, shape, data, stamps, verify, cancel: cancel.clone() })
     }
 
     /// The length of the longest selected element, in bytes.
@@ -191,14 +200,15 @@ impl<'a> Strings<'a> {
     }
 
     fn path(&self) -> &Arc<Path> {
-        &self.data[0].path
+        &self.data.path
     }
 
     /// What the source vouches for: nothing where its form is ours.
     fn regions(&self) -> &[Region] {
-        match self.stored.bytes {
-            StringBytes::Shard(..) => &self.data,
+        match &self.stored.bytes {
+            StringBytes::Shard(..) => std::slice::from_ref(&self.data),
             StringBytes::Held(_) => &[],
+            StringBytes::Chain(chain) => chain.regions(),
         }
     }
 
@@ -214,18 +224,24 @@ impl<'a> Strings<'a> {
         for chunk in buf.chunks_mut(chunk) {
             context.check_cancelled()?;
             self.stored.read(self.scan.data_start + at, chunk, context.calls)?;
-            context.record(0, at, chunk);
+            self.record(at, chunk, context);
             at += chunk.len() as u64;
         }
         Ok(())
     }
 
+    /// Notes the checksum of bytes at `at` of those of all elements.
+    fn record(&self, at: u64, bytes: &[u8], context: &ReadContext<'_>) {
+        if let StringBytes::Chain(chain) = &self.stored.bytes {
+            chain.pieces(at, bytes.len()).for_each(|(region, inside, range)| context.record(region, inside, &bytes[range]));
+        } else {
+            context.record(0, at, bytes);
+        }
+    }
+
     /// Fails if the file was written to since it was opened.
     fn check_unchanged(&self) -> Result<()> {
-        match (&self.stamp, self.stored.file()?) {
-            (Some(stamp), Some(file)) => stamp.check(&file, self.path()),
-            _ => Ok(()),
-        }
+        self.stamps.iter().zip(self.stored.files()?).try_for_each(|(stamp, file)| stamp.check(&file, self.path()))
     }
 
     /// The error for an element that the array cannot hold. If it is like that because the file is corrupt, it is the error for
@@ -238,9 +254,9 @@ impl<'a> Strings<'a> {
     /// Reads the bytes of all elements for their checksum.
     fn verify_data(&self) -> Result<()> {
         const CHUNK: u64 = 1 << 20;
-        let ledger = Ledger::new(&self.data);
+        let ledger = Ledger::new(self.regions());
         let context = ReadContext::new(memory_len(CHUNK), Some(&ledger), &self.cancel, Calls::Native);
-        let nbytes = self.data[0].nbytes;
+        let nbytes = self.data.nbytes;
         let mut buffer = vec![0; memory_len(CHUNK.min(nbytes))];
         for at in (0..nbytes).step_by(buffer.len().max(1)) {
             self.read_data(at, &mut buffer[..memory_len((nbytes - at).min(CHUNK))], &context)?;
@@ -255,16 +271,20 @@ impl<'a> Strings<'a> {
     pub(crate) fn read_scalar(stored: StoredStrings<'a>) -> Result<(u64, Vec<u8>)> {
         let cancel = CancelToken::new();
         let strings = Self::open(stored, &(0..1), true, &cancel)?;
-        let [region] = &strings.data;
+        let region = &strings.data;
         let mut bytes = vec![0; memory_len(region.nbytes)];
-        let ledger = Ledger::new(&strings.data);
+        let ledger = Ledger::new(std::slice::from_ref(region));
         strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&ledger), &cancel, Calls::Standard))?;
         ledger.verify()?;
         Ok((region.offset, bytes))
     }
 
     fn heap_bytes(&self) -> u64 {
-        let held = if let StringBytes::Held(bytes) = &self.stored.bytes { bytes.len() as u64 } else { 0 };
+        let held = match &self.stored.bytes {
+            StringBytes::Shard(..) => 0,
+            StringBytes::Held(bytes) => bytes.len() as u64,
+            StringBytes::Chain(chain) => chain.heap_bytes(),
+        };
         self.scan.heap_bytes() + held
     }
 }

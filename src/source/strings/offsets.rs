@@ -43,7 +43,7 @@ impl TensorReader for Values<'_> {
     }
 
     fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {
-        let Strings { stored, scan, data: [region], .. } = &*self.strings;
+        let Strings { stored, scan, data: region, .. } = &*self.strings;
         let Some(file) = stored.file()? else { return Ok(None) };
         let start = scan.selected_data.start;
         let run = 0..self.spec.elements();
@@ -78,7 +78,7 @@ impl<'a> Offsets<'a> {
     pub(crate) fn new(strings: Arc<Strings<'a>>) -> Result<Self> {
         let elements: u64 = strings.shape().iter().product();
         let spec = TensorSpec::new(Dtype::Int64, vec![elements + 1]).map_err(Error::bad_request)?;
-        let verified = [Region { nbytes: 0, checksum: Checksum::Crc32c(0), ..strings.data[0].clone() }];
+        let verified = [Region { nbytes: 0, checksum: Checksum::Crc32c(0), ..strings.data.clone() }];
         Ok(Self { strings, spec, verified })
     }
 }

@@ -122,7 +122,7 @@ impl<'a> Text<'a> {
                 }
                 taken
             };
-            context.record(0, at + before as u64, &text.as_bytes()[before..before + taken]);
+            self.strings.record(at + before as u64, &text.as_bytes()[before..before + taken], context);
             bytes.used += before + taken;
             done += (before + taken) as u64;
         }
@@ -194,7 +194,7 @@ impl<'a> Bytes<'a> {
     fn refill(&mut self, left: u64) -> Result<u64> {
         let at = self.at + self.used as u64;
         if self.buffer.len() - self.used < MOST_UTF8.min(memory_len(left)) {
-            let behind = self.strings.data[0].nbytes.saturating_sub(at);
+            let behind = self.strings.data.nbytes.saturating_sub(at);
             if behind < left {
                 let detail = format!("an element goes on for {left} bytes, {behind} are left of all");
                 return Err(self.strings.stored.malformed(self.strings.scan.data_start + at, detail));

@@ -94,7 +94,7 @@ fn nearest_directory(out: &Path) -> Option<&Path> {
 fn nothing_selected(source: &Source) -> Result<Error> {
     let what = format!("converting {}", source.path().display());
     let detail = match source.len()? {
-        0 => "it holds no tensors".to_owned(),
+        0 => return Ok(source.nothing()),
         bookkeeping => format!("all it holds is TensorFlow's bookkeeping ({bookkeeping} tensors): name one, or --all"),
     };
     Ok(Error::Unsupported { what, detail })

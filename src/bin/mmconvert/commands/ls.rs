@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mmconvert::{Location, Result, Tensor};
+use mmconvert::{Error, Location, Result, Tensor};
 use serde_json::{Value, json};
 
 use super::choices::{bytes, for_listing, model, with_names};
@@ -31,7 +31,10 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
         }
     };
     if is_empty && source.signatures().is_empty() {
-        notes.tell(&format!("{} holds no tensors", source.path().display()));
+        match source.nothing() {
+            Error::Unsupported { detail, .. } => notes.tell(&format!("warning: {}: {detail}", source.path().display())),
+            other => return Err(other),
+        }
     }
     // Looking through records may have shown more.
     for warning in source.warnings() {

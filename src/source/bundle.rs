@@ -18,7 +18,6 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
 use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
 use crate::format::crc;
-use crate::format::meta_graph::Signature;
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
 use crate::os::Calls;
@@ -44,8 +43,6 @@ pub(crate) struct Bundle {
     tensors: Range<usize>,
     limits: Limits,
     aliases: OnceLock<Result<Option<Aliases>, String>>,
-    /// Those of the SavedModel that it belongs to.
-    signatures: Vec<Signature>,
 }
 
 /// Where bytes lie.
@@ -86,17 +83,11 @@ impl Bundle {
             header,
             limits: limits.clone(),
             aliases: OnceLock::new(),
-            signatures: Vec::new(),
         };
         for i in bundle.tensors.clone() {
             bundle.checked_entry(i)?;
         }
         Ok(bundle)
-    }
-
-    /// The same as the variables of a model with these signatures.
-    pub(crate) fn with_signatures(self, signatures: &[Signature]) -> Self {
-        Self { signatures: signatures.to_vec(), ..self }
     }
 
     /// Checks all that can be checked without reading data: what is wrong is said before somebody else reads it.
@@ -402,10 +393,6 @@ impl Container for Bundle {
         let mut facts = Map::new();
         facts.insert("pieces".into(), json!(listed));
         Ok(facts)
-    }
-
-    fn signatures(&self) -> &[Signature] {
-        &self.signatures
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -2,7 +2,7 @@
 //!
 //! Nodes are looked through where they lie in the file; of a constant its name, dtype, shape and place are kept.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -215,14 +215,32 @@ impl Survey {
         missing.is_empty()
     }
 
-    /// Adds the constants of another graph of the same file that are not here yet, with `prefix` in front of their names.
-    pub(super) fn add_others(&mut self, others: Self, prefix: &[u8]) {
-        let known: HashSet<&[u8]> = self.constants.iter().map(|constant| constant.name.as_bytes()).collect();
-        let new: Vec<Constant> = others.constants.into_iter().filter(|other| !known.contains(other.name.as_bytes())).collect();
-        for constant in new {
-            let name = [prefix, b"/", constant.name.as_bytes()].concat();
-            self.constants.push(Constant { name: Name::new(name), ..constant });
+    /// Adds the constants of another graph of the same file that are not here yet, or are not the `same`, with `prefix` in front of their
+    /// names.
+    ///
+    /// # Errors
+    /// Those of comparing.
+    pub(super) fn add_others(
+        &mut self,
+        others: Self,
+        prefix: &[u8],
+        same: impl Fn(&Range<u64>, &Range<u64>) -> Result<bool>,
+    ) -> Result<()> {
+        let known: HashMap<Name, Option<Range<u64>>> =
+            self.constants.iter().map(|constant| (constant.name.clone(), constant.tensor.clone())).collect();
+        for other in others.constants {
+            let is_known = match (known.get(&other.name), &other.tensor) {
+                (None, _) => false,
+                (Some(Some(one)), Some(other)) => same(one, other)?,
+                (Some(one), other) => one == other,
+            };
+            if !is_known {
+                let name = [prefix, b"/", other.name.as_bytes()].concat();
+                self.constants.push(Constant { name: Name::new(name), ..other });
+            }
         }
+        self.held = self.held.saturating_add(others.held);
+        Ok(())
     }
 
     /// Leaves out constants with these names.

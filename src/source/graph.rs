@@ -12,9 +12,8 @@ use serde_json::{Map, Value};
 use super::constants::{Constants, RETURN, Survey, WHAT};
 use super::driver::Driver;
 use super::outline::{OuterValue, Outline, read_range};
-use super::saved_model::SavedModel;
 use super::strings::StoredStrings;
-use super::{Container, TensorInfo, TensorReader, bundle, live};
+use super::{Container, TensorInfo, TensorReader, live};
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
 use crate::format::graph_def::{self, Node};
@@ -63,6 +62,7 @@ impl Driver for GraphDef {
                 return Ok(Box::new(Listing::without_constants(path, signature)));
             }
         }
+        options.model.used.note();
         match Graph::open(path, options)? {
             Graph::Frozen(file) => open_frozen(file, options),
             Graph::Dataset(file) => match live::check_loaded() {
@@ -378,24 +378,6 @@ impl Listing {
         let signatures = vec![Signature::of_graph(Vec::new(), file.components()?)];
         Ok(Self { format: GraphDef.name(), path: file.path.clone(), signatures, why: why.to_string() })
     }
-
-    /// A SavedModel without variables.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] for one without signatures too: most of it is missing.
-    pub(crate) fn of_model(format: &'static str, model: &SavedModel) -> Result<Self> {
-        let index = bundle::index_path(&model.prefix());
-        let missing = format!("the SavedModel {} has no {}", model.dir.display(), index.display());
-        if model.signatures().is_empty() {
-            return Err(Error::NotFound { what: "variables", detail: missing });
-        }
-        let why = format!("{missing}; --signature computes what it can");
-        Ok(Self { format, path: model.dir.clone(), signatures: model.signatures().to_vec(), why })
-    }
-
-    fn nothing(&self) -> Error {
-        Error::Unsupported { what: format!("converting {}", self.path.display()), detail: self.why.clone() }
-    }
 }
 
 impl Container for Listing {
@@ -437,6 +419,10 @@ impl Container for Listing {
 
     fn tensor_facts(&self, _: usize) -> Result<Map<String, Value>> {
         Err(self.nothing())
+    }
+
+    fn nothing(&self) -> Error {
+        Error::Unsupported { what: format!("converting {}", self.path.display()), detail: self.why.clone() }
     }
 
     fn signatures(&self) -> &[Signature] {

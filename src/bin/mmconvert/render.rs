@@ -149,7 +149,7 @@ pub(crate) fn estimated_shape(estimate: &Estimate) -> String {
 
 /// The sets of tags of a SavedModel, for people.
 pub(crate) fn tag_sets_line(tag_sets: &[Vec<String>]) -> String {
-    let sets: Vec<String> = tag_sets.iter().map(|tags| format!("[{}]", tags.join(", "))).collect();
+    let sets: Vec<String> = tag_sets.iter().map(|tags| format!("{:?}", tags.join(","))).collect();
     harmless(&format!("tag sets: {}", sets.join(", ")))
 }
 

@@ -41,7 +41,7 @@ impl Loaded {
     /// [`Error::TensorFlow`], [`Error::Malformed`] where the graph lacks what the model says it has, [`Error::Limit`], [`Error::Io`].
     pub(super) fn model(model: &SavedModel, options: &Options) -> Result<Self> {
         let loaded = Self::graph(&model.read_graph(options)?, &model.dir)?;
-        let startup = model.startup();
+        let startup = model.startup()?;
         // Assets are files beside the graph, which is told their paths.
         let mut paths = Vec::new();
         for (tensor, name) in &startup.assets {

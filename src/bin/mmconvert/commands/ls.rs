@@ -79,7 +79,8 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
             for signature in source.signatures() {
                 out.write(render::signature_lines(signature))?;
             }
-            if source.tag_sets().len() > 1 {
+            // What every model has is not worth a line.
+            if !matches!(source.tag_sets(), [] | [_]) || source.tag_sets().iter().any(|tags| *tags != ["serve"]) {
                 out.line(render::tag_sets_line(source.tag_sets()))?;
             }
         }

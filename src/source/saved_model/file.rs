@@ -1,31 +1,22 @@
-//! SavedModel directories: the variables are a bundle under `variables/`, graphs with constants and signatures stand in
-//! `saved_model.pb`.
+//! What stands in `saved_model.pb`: graphs, each with tags and signatures.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
-
-use super::bundle::{self, Bundle};
-use super::constants::{Constants, Survey, WHAT as GRAPH};
-use super::driver::Driver;
-use super::graph::{Listing, check_graph};
-use super::outline::{Outer, OuterValue, Outline, read_range};
-use super::strings::StoredStrings;
-use super::{Container, TensorInfo, TensorReader, live};
-use crate::budget::Limits;
+use super::{OTHER_FORMS, PB};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
-use crate::paths::{Stamp, is_file, parent_of};
+use crate::paths::Stamp;
+use crate::source::Container;
+use crate::source::bundle::{self, Bundle};
+use crate::source::constants::{Survey, WHAT as GRAPH};
+use crate::source::graph::check_graph;
+use crate::source::outline::{Outer, OuterValue, Outline, read_range};
 use crate::spec::memory_len;
 
-/// The file that makes a directory a SavedModel.
-pub(crate) const PB: &str = "saved_model.pb";
-/// Other forms of that file.
-pub(crate) const OTHER_FORMS: &[(&str, &str)] =
-    &[("saved_model.pbtxt", "a SavedModel in text form"), ("saved_model.cpb", "a chunked SavedModel")];
 /// The tag of the graph that is meant for use.
 const SERVE: &str = "serve";
 /// The signature that is taken where none is named.
@@ -36,60 +27,6 @@ const INIT_OP: &str = "__saved_model_init_op";
 /// A signature is names and shapes.
 const MOST_SIGNATURE: u64 = 16 << 20;
 
-/// A SavedModel directory, or the `saved_model.pb` in it.
-pub(crate) struct SavedModelDir;
-
-impl Driver for SavedModelDir {
-    fn name(&self) -> &'static str {
-        "saved-model"
-    }
-
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        if path.file_name().is_some_and(|name| name == PB) && is_file(path)? {
-            return Ok(Some(parent_of(path).to_owned()));
-        }
-        for name in [PB].iter().chain(OTHER_FORMS.iter().map(|(name, _)| name)) {
-            if is_file(&path.join(name))? {
-                return Ok(Some(path.to_owned()));
-            }
-        }
-        Ok(None)
-    }
-
-    fn needs_tensorflow(&self, _: &Path, options: &Options) -> bool {
-        options.model.wants_model()
-    }
-
-    fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let model = SavedModel::open(dir)?;
-        let variables = model.variables().map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default())).transpose()?;
-        if options.model.wants_model() {
-            return open_signature(model, variables.as_ref(), options);
-        }
-        let mut survey = model.survey()?;
-        if let Some(bundle) = &variables {
-            survey.leave_out(|name| bundle.find(name).is_ok_and(|found| found.is_some()));
-        }
-        Ok(match (variables, survey.has_constants()) {
-            (Some(bundle), false) => Box::new(bundle.with_signatures(model.signatures())),
-            (None, false) => Box::new(Listing::of_model(self.name(), &model)?),
-            (variables, true) => {
-                let signatures = model.signatures().to_vec();
-                Box::new(Grouped { variables, constants: Constants::new(self.name(), &model.pb, survey, signatures)? })
-            }
-        })
-    }
-}
-
-/// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
-fn open_signature(model: SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
-    model.signature(options.model.signature.as_deref())?;
-    model.check_graph(options.budget().as_bytes())?;
-    variables.map(Bundle::check_all).transpose()?;
-    let files = model.files(variables);
-    live::open_signature(model, files, options)
-}
-
 /// What stands in the `saved_model.pb` of a directory.
 #[derive(Debug)]
 pub(crate) struct SavedModel {
@@ -97,6 +34,8 @@ pub(crate) struct SavedModel {
     pub(crate) pb: PathBuf,
     stamp: Stamp,
     graphs: Vec<MetaGraph>,
+    /// The number of the graph that is meant; none where that is not told by their tags.
+    chosen: Option<usize>,
 }
 
 /// One of its graphs.
@@ -124,9 +63,13 @@ impl SavedModel {
     ///
     /// Field 1 is the schema version, field 2 a graph (`tensorflow/core/protobuf/saved_model.proto`).
     ///
+    /// Of several graphs the one is meant that has exactly the tags `tag_set`; without these the one that is tagged `serve` and nothing
+    /// else. Source of that: `FindMetaGraph` in `tensorflow/cc/saved_model/reader.cc`, which takes no other either.
+    ///
     /// # Errors
-    /// [`Error::Unsupported`] for other forms of the file, [`Error::Malformed`], [`Error::Io`].
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    /// [`Error::BadRequest`] where no graph has these tags, [`Error::Unsupported`] for other forms of the file, [`Error::Malformed`],
+    /// [`Error::Io`].
+    pub(crate) fn open(dir: &Path, tag_set: Option<&[String]>) -> Result<Self> {
         let pb = dir.join(PB);
         if !pb.is_file() {
             let what = OTHER_FORMS.iter().find(|(name, _)| dir.join(name).is_file()).map_or("a SavedModel", |(_, what)| what);
@@ -149,14 +92,54 @@ impl SavedModel {
             return Err(Error::malformed(&pb, WHAT, format!("no graph in {len} bytes")));
         }
         let stamp = Stamp::of(&file).map_err(Error::io("look at", &pb))?;
-        Ok(Self { dir: dir.to_owned(), pb, stamp, graphs })
+        let mut model = Self { dir: dir.to_owned(), pb, stamp, graphs, chosen: None };
+        model.chosen = match tag_set {
+            Some(tags) => Some(model.tagged(tags.iter().map(String::as_str)).ok_or_else(|| model.no_such_tags(tags))?),
+            None if model.graphs.len() == 1 => Some(0),
+            None => model.tagged([SERVE]),
+        };
+        Ok(model)
     }
 
-    /// The constants of its graph; those of its other graphs that are not in it have the tags of theirs in front.
+    /// The first graph with these tags and no others.
+    fn tagged<'a>(&self, tags: impl IntoIterator<Item = &'a str>) -> Option<usize> {
+        let wanted: BTreeSet<&str> = tags.into_iter().collect();
+        self.graphs.iter().position(|graph| graph.tags.iter().map(String::as_str).collect::<BTreeSet<_>>() == wanted)
+    }
+
+    fn no_such_tags(&self, tags: &[String]) -> Error {
+        Error::bad_request(format!(
+            "{} has no graph tagged {}; its graphs are tagged {}",
+            self.dir.display(),
+            tag_text(tags),
+            self.tag_texts()
+        ))
+    }
+
+    /// The tags of all graphs, in words.
+    fn tag_texts(&self) -> String {
+        self.graphs.iter().map(|graph| tag_text(&graph.tags)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The tags of each graph.
+    pub(crate) fn tag_sets(&self) -> Vec<Vec<String>> {
+        self.graphs.iter().map(|graph| graph.tags.clone()).collect()
+    }
+
+    /// Why none of its graphs is meant, if none is.
+    pub(crate) fn ambiguity(&self) -> Option<String> {
+        let (dir, tags) = (self.dir.display(), self.tag_texts());
+        self.chosen.is_none().then(|| {
+            format!("{dir} has {} graphs, tagged {tags}: none is tagged serve and nothing else. --tag-set chooses one", self.graphs.len())
+        })
+    }
+
+    /// The constants of its graph; those of its other graphs that are not in it, or have another value there, have the tags of theirs in
+    /// front.
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    fn survey(&self) -> Result<Survey> {
+    pub(super) fn survey(&self) -> Result<Survey> {
         let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
         let look = |graph: &MetaGraph| -> Result<Survey> {
             let mut survey = Survey::default();
@@ -165,10 +148,9 @@ impl SavedModel {
             }
             Ok(survey)
         };
-        let own = self.graph();
-        let mut survey = look(own)?;
-        for other in self.graphs.iter().filter(|graph| !std::ptr::eq(*graph, own)) {
-            survey.add_others(look(other)?, other.tags.join(",").as_bytes());
+        let mut survey = self.chosen.map(|own| look(&self.graphs[own])).transpose()?.unwrap_or_default();
+        for (_, other) in self.graphs.iter().enumerate().filter(|(number, _)| Some(*number) != self.chosen) {
+            survey.add_others(look(other)?, other.tags.join(",").as_bytes(), |one, other| same_bytes(&file, &self.pb, one, other))?;
         }
         self.stamp.check(&file, &self.pb)?;
         Ok(survey)
@@ -185,14 +167,21 @@ impl SavedModel {
         self.dir.join("variables").join("variables")
     }
 
-    /// The graph for use, else the first one.
-    fn graph(&self) -> &MetaGraph {
-        self.graphs.iter().find(|graph| graph.tags.iter().any(|tag| tag == SERVE)).unwrap_or(&self.graphs[0])
+    /// The graph that is meant.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where that is not told.
+    fn graph(&self) -> Result<&MetaGraph> {
+        let graph = self.chosen.map(|number| &self.graphs[number]);
+        graph.ok_or_else(|| Error::bad_request(self.ambiguity().unwrap_or_default()))
     }
 
     /// What makes its graph ready to be used.
-    pub(crate) fn startup(&self) -> &Startup {
-        &self.graph().startup
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where it is not told which graph is meant; so do the others here.
+    pub(crate) fn startup(&self) -> Result<&Startup> {
+        Ok(&self.graph()?.startup)
     }
 
     /// Its graph, as a `GraphDef`.
@@ -204,7 +193,7 @@ impl SavedModel {
         let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
         let mut graph = Vec::new();
         // What comes in parts is merged, and a message is merged by what follows it.
-        for range in &self.graph().graphs {
+        for range in &self.graph()?.graphs {
             let part = read_range(&file, &self.pb, range, options.budget().as_bytes())?;
             if graph.is_empty() { graph = part } else { graph.extend_from_slice(&part) }
         }
@@ -212,8 +201,9 @@ impl SavedModel {
         Ok(graph)
     }
 
+    /// The signatures of its graph; none where it is not told which that is.
     pub(crate) fn signatures(&self) -> &[Signature] {
-        &self.graph().signatures
+        self.graph().map_or(&[], |graph| &graph.signatures)
     }
 
     /// The signature called `name`; without a name the usual one.
@@ -222,7 +212,7 @@ impl SavedModel {
     /// [`Error::BadRequest`] with the names that there are.
     pub(crate) fn signature(&self, name: Option<&str>) -> Result<&Signature> {
         let name = name.unwrap_or(DEFAULT_SIGNATURE);
-        self.signatures().iter().find(|signature| signature.name == name).ok_or_else(|| {
+        self.graph()?.signatures.iter().find(|signature| signature.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.signatures().iter().map(|signature| &signature.name[..]).collect();
             let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             Error::bad_request(format!("{} has no signature {name:?}; it has {names}", self.dir.display()))
@@ -241,7 +231,7 @@ impl SavedModel {
     pub(crate) fn check_graph(&self, most: u64) -> Result<()> {
         let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
         let mut claimed = 0u64;
-        for range in &self.graph().graphs {
+        for range in &self.graph()?.graphs {
             check_graph(&mut Outline::new(&file, &self.pb, GRAPH, range.clone()), most, &mut claimed, |_, _| ())?;
         }
         Ok(())
@@ -299,110 +289,23 @@ impl MetaGraph {
     }
 }
 
-/// Variables, if there are any, and constants behind them.
-#[derive(Debug)]
-struct Grouped {
-    variables: Option<Bundle>,
-    constants: Constants,
+/// Tags as `--tag-set` takes them.
+fn tag_text(tags: &[String]) -> String {
+    format!("{:?}", tags.join(","))
 }
 
-/// A tensor of one of both.
-type Part<'a> = (&'a dyn Container, usize);
-
-impl Grouped {
-    /// Whether it has variables that are more than bookkeeping.
-    fn has_meant_variables(&self) -> Result<bool> {
-        let Some(bundle) = &self.variables else { return Ok(false) };
-        // Bookkeeping is a few tensors at most.
-        const MOST_BOOKKEEPING: usize = 8;
-        for index in 0..bundle.len()?.min(MOST_BOOKKEEPING) {
-            if bundle.is_meant(index)? {
-                return Ok(true);
-            }
-        }
-        Ok(bundle.len()? > MOST_BOOKKEEPING)
+/// Whether two ranges of a file have the same bytes.
+fn same_bytes(file: &File, path: &Path, one: &Range<u64>, other: &Range<u64>) -> Result<bool> {
+    const CHUNK: u64 = 1 << 20;
+    let len = one.end - one.start;
+    if len != other.end - other.start {
+        return Ok(false);
     }
-
-    /// How many of the first tensors are variables.
-    fn variables(&self) -> Result<usize> {
-        self.variables.as_ref().map_or(Ok(0), Container::len)
-    }
-
-    fn part(&self, index: usize) -> Result<Part<'_>> {
-        let variables = self.variables()?;
-        Ok(match &self.variables {
-            Some(bundle) if index < variables => (bundle, index),
-            _ => (&self.constants, index - variables),
-        })
-    }
-}
-
-impl Container for Grouped {
-    fn format(&self) -> &'static str {
-        self.constants.format()
-    }
-
-    fn len(&self) -> Result<usize> {
-        Ok(self.variables()? + self.constants.len()?)
-    }
-
-    fn is_meant(&self, index: usize) -> Result<bool> {
-        // Constants only where there is nothing else.
-        let (part, at) = self.part(index)?;
-        Ok(part.is_meant(at)? && (index < self.variables()? || !self.has_meant_variables()?))
-    }
-
-    fn info(&self, index: usize) -> Result<TensorInfo> {
-        let (part, at) = self.part(index)?;
-        let info = part.info(at)?;
-        Ok(TensorInfo { group: info.group.or(Some("variables")), ..info })
-    }
-
-    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
-        match self.variables.as_ref().map(|bundle| bundle.find(name)).transpose()?.flatten() {
-            Some(index) => Ok(Some(index)),
-            None => Ok(self.constants.find(name)?.zip(Some(self.variables()?)).map(|(at, variables)| variables + at)),
+    for at in (0..len).step_by(memory_len(CHUNK)) {
+        let chunk = |range: &Range<u64>| read_range(file, path, &(range.start + at..range.start + len.min(at + CHUNK)), CHUNK);
+        if chunk(one)? != chunk(other)? {
+            return Ok(false);
         }
     }
-
-    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
-        self.variables.as_ref()?.find_alias(alias)
-    }
-
-    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
-        let (part, at) = self.part(index)?;
-        part.reader(at)
-    }
-
-    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
-        let (part, at) = self.part(index)?;
-        part.strings(at)
-    }
-
-    fn heap_bytes(&self) -> u64 {
-        self.variables.as_ref().map_or(0, Container::heap_bytes) + self.constants.heap_bytes()
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        [self.constants.files(), self.variables.as_ref().map(Container::files).unwrap_or_default()].concat()
-    }
-
-    fn facts(&self) -> Map<String, Value> {
-        let mut facts = self.variables.as_ref().map(Container::facts).unwrap_or_default();
-        facts.extend(self.constants.facts());
-        facts
-    }
-
-    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
-        let (part, at) = self.part(index)?;
-        part.tensor_facts(at)
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        [self.variables.as_ref().map(Container::warnings).unwrap_or_default(), self.constants.warnings()].concat()
-    }
-
-    fn signatures(&self) -> &[Signature] {
-        self.constants.signatures()
-    }
+    Ok(true)
 }

@@ -1,0 +1,168 @@
+//! What a SavedModel holds without being run: its variables, its constants, and what it says that it can compute.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::SavedModel;
+use crate::error::{Error, Result};
+use crate::format::meta_graph::Signature;
+use crate::source::bundle::{Bundle, index_path};
+use crate::source::constants::Constants;
+use crate::source::strings::StoredStrings;
+use crate::source::{Container, TensorInfo, TensorReader};
+
+/// Variables, if there are any, and constants behind them.
+#[derive(Debug)]
+pub(super) struct Model {
+    format: &'static str,
+    pb: PathBuf,
+    variables: Option<Bundle>,
+    constants: Option<Constants>,
+    signatures: Vec<Signature>,
+    tag_sets: Vec<Vec<String>>,
+    warnings: Vec<String>,
+    /// Why there is nothing, where there is nothing.
+    why: String,
+}
+
+/// A tensor of one of both.
+type Part<'a> = (&'a dyn Container, usize);
+
+impl Model {
+    /// # Errors
+    /// [`Error::NotFound`] where there are neither tensors nor signatures: most of it is missing.
+    pub(super) fn new(format: &'static str, model: &SavedModel, variables: Option<Bundle>) -> Result<Self> {
+        let mut survey = model.survey()?;
+        if let Some(bundle) = &variables {
+            survey.leave_out(|name| bundle.find(name).is_ok_and(|found| found.is_some()));
+        }
+        let constants = survey.has_constants().then(|| Constants::new(format, &model.pb, survey, Vec::new())).transpose()?;
+        let missing = format!("the SavedModel {} has no {}", model.dir.display(), index_path(&model.prefix()).display());
+        let (signatures, ambiguity) = (model.signatures().to_vec(), model.ambiguity());
+        if variables.is_none() && constants.is_none() && signatures.is_empty() && ambiguity.is_none() {
+            return Err(Error::NotFound { what: "variables", detail: missing });
+        }
+        Ok(Self {
+            format,
+            pb: model.pb.clone(),
+            variables,
+            constants,
+            signatures,
+            tag_sets: model.tag_sets(),
+            warnings: ambiguity.into_iter().collect(),
+            why: format!("{missing}; --signature computes what it can"),
+        })
+    }
+
+    /// Whether it has variables that are more than bookkeeping.
+    fn has_meant_variables(&self) -> Result<bool> {
+        let Some(bundle) = &self.variables else { return Ok(false) };
+        // Bookkeeping is a few tensors at most.
+        const MOST_BOOKKEEPING: usize = 8;
+        for index in 0..bundle.len()?.min(MOST_BOOKKEEPING) {
+            if bundle.is_meant(index)? {
+                return Ok(true);
+            }
+        }
+        Ok(bundle.len()? > MOST_BOOKKEEPING)
+    }
+
+    /// How many of the first tensors are variables.
+    fn variables(&self) -> Result<usize> {
+        self.variables.as_ref().map_or(Ok(0), Container::len)
+    }
+
+    fn part(&self, index: usize) -> Result<Part<'_>> {
+        let variables = self.variables()?;
+        match (&self.variables, &self.constants) {
+            (Some(bundle), _) if index < variables => Ok((bundle, index)),
+            (_, Some(constants)) => Ok((constants, index - variables)),
+            _ => Err(self.nothing()),
+        }
+    }
+}
+
+impl Container for Model {
+    fn format(&self) -> &'static str {
+        self.format
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(self.variables()? + self.constants.as_ref().map_or(Ok(0), Container::len)?)
+    }
+
+    fn is_meant(&self, index: usize) -> Result<bool> {
+        // Constants only where there is nothing else.
+        let (part, at) = self.part(index)?;
+        Ok(part.is_meant(at)? && (index < self.variables()? || !self.has_meant_variables()?))
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        let (part, at) = self.part(index)?;
+        let info = part.info(at)?;
+        let group = info.group.or(self.constants.is_some().then_some("variables"));
+        Ok(TensorInfo { group, ..info })
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        if let Some(index) = self.variables.as_ref().map(|bundle| bundle.find(name)).transpose()?.flatten() {
+            return Ok(Some(index));
+        }
+        let Some(constants) = &self.constants else {
+            return if self.variables.is_some() { Ok(None) } else { Err(self.nothing()) };
+        };
+        let variables = self.variables()?;
+        Ok(constants.find(name)?.map(|at| variables + at))
+    }
+
+    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
+        self.variables.as_ref()?.find_alias(alias)
+    }
+
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        let (part, at) = self.part(index)?;
+        part.reader(at)
+    }
+
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
+        let (part, at) = self.part(index)?;
+        part.strings(at)
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.variables.as_ref().map_or(0, Container::heap_bytes) + self.constants.as_ref().map_or(0, Container::heap_bytes)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        std::iter::once(self.pb.clone()).chain(self.variables.as_ref().map(Container::files).unwrap_or_default()).collect()
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let mut facts = self.variables.as_ref().map(Container::facts).unwrap_or_default();
+        facts.extend(self.constants.as_ref().map(Container::facts).unwrap_or_default());
+        facts
+    }
+
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
+        let (part, at) = self.part(index)?;
+        part.tensor_facts(at)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let (variables, constants) = (self.variables.as_ref().map(Container::warnings), self.constants.as_ref().map(Container::warnings));
+        [self.warnings.clone(), variables.unwrap_or_default(), constants.unwrap_or_default()].concat()
+    }
+
+    fn nothing(&self) -> Error {
+        Error::Unsupported { what: format!("converting {}", self.pb.display()), detail: self.why.clone() }
+    }
+
+    fn tag_sets(&self) -> &[Vec<String>] {
+        &self.tag_sets
+    }
+
+    fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+}

@@ -1,0 +1,69 @@
+//! SavedModel directories: the variables are a bundle under `variables/`, graphs with constants and signatures stand in
+//! `saved_model.pb`.
+
+mod container;
+mod file;
+
+use std::path::{Path, PathBuf};
+
+use super::bundle::Bundle;
+use super::driver::Driver;
+use super::{Container, live};
+use crate::budget::Limits;
+use crate::error::Result;
+use crate::options::Options;
+use crate::paths::{is_file, parent_of};
+
+use container::Model;
+pub(crate) use file::SavedModel;
+
+/// The file that makes a directory a SavedModel.
+pub(crate) const PB: &str = "saved_model.pb";
+/// Other forms of that file.
+pub(crate) const OTHER_FORMS: &[(&str, &str)] =
+    &[("saved_model.pbtxt", "a SavedModel in text form"), ("saved_model.cpb", "a chunked SavedModel")];
+
+/// A SavedModel directory, or the `saved_model.pb` in it.
+pub(crate) struct SavedModelDir;
+
+impl Driver for SavedModelDir {
+    fn name(&self) -> &'static str {
+        "saved-model"
+    }
+
+    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+        if path.file_name().is_some_and(|name| name == PB) && is_file(path)? {
+            return Ok(Some(parent_of(path).to_owned()));
+        }
+        for name in [PB].iter().chain(OTHER_FORMS.iter().map(|(name, _)| name)) {
+            if is_file(&path.join(name))? {
+                return Ok(Some(path.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn needs_tensorflow(&self, _: &Path, options: &Options) -> bool {
+        options.model.wants_model()
+    }
+
+    fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let model = SavedModel::open(dir, options.model.tag_set.as_deref())?;
+        options.model.tag_set_used.note();
+        let variables = model.variables().map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default())).transpose()?;
+        if options.model.wants_model() {
+            options.model.used.note();
+            return open_signature(model, variables.as_ref(), options);
+        }
+        Ok(Box::new(Model::new(self.name(), &model, variables)?))
+    }
+}
+
+/// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
+fn open_signature(model: SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
+    model.signature(options.model.signature.as_deref())?;
+    model.check_graph(options.budget().as_bytes())?;
+    variables.map(Bundle::check_all).transpose()?;
+    let files = model.files(variables);
+    live::open_signature(model, files, options)
+}

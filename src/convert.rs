@@ -240,6 +240,9 @@ impl<'a> Converter<'a> {
         if let (true, Some(dtype)) = (is_text, options.cast) {
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
         }
+        if let (Some((records, number)), true) = (tensor.records(), self.rows.is_none_or(|rows| rows.end.is_none())) {
+            records.check_ends(records.feature(number).0)?;
+        }
         let mut axes = info.axes();
         if let (Some(rows), Some(first)) = (tensor.claimed_rows(), axes.first_mut()) {
             *first = Some(rows);

@@ -28,6 +28,9 @@ impl Rows {
     }
 }
 
+/// What rows without an end, of what nobody knows the length of, end before.
+pub(crate) const NO_END: u64 = i64::MAX.unsigned_abs();
+
 impl From<Range<u64>> for Rows {
     fn from(range: Range<u64>) -> Self {
         let place = |row: u64| Some(i64::try_from(row).unwrap_or(i64::MAX));

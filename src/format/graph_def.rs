@@ -161,6 +161,14 @@ pub(crate) fn attr_shape(attr: &[u8]) -> Option<Vec<Option<u64>>> {
     parse_shape_with_unknown(last_of(attr, 7)?.message(ATTR).ok()?).ok()?
 }
 
+/// The `TensorProto` in an `AttrValue` of one.
+pub(crate) fn attr_tensor(attr: &[u8]) -> Option<&[u8]> {
+    match last_of(attr, 8)?.value {
+        Value::Bytes(tensor, _) => Some(tensor),
+        _ => None,
+    }
+}
+
 fn last_of(attr: &[u8], number: u32) -> Option<Field<'_>> {
     Fields::new(attr, 0, ATTR).filter_map(Result::ok).filter(|field| field.number == number).last()
 }

@@ -18,6 +18,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ParseError, Result};
 use crate::format::graph_def::{self, Node};
 use crate::format::meta_graph::{Argument, Signature};
+use crate::format::tensor_proto::TensorProto as Message;
 use crate::format::varint;
 use crate::options::Options;
 use crate::paths::{Stamp, is_file};
@@ -161,6 +162,9 @@ pub(crate) fn check_graph(
     Ok(())
 }
 
+/// A tensor of one number is no longer.
+const MOST_COUNT: usize = 64;
+
 /// A graph that has been looked through.
 enum Graph {
     Frozen(GraphFile),
@@ -188,8 +192,8 @@ pub(crate) struct DatasetGraph {
     shapes: Vec<u8>,
     /// The nodes that a graph of ours cannot have.
     returns: Vec<Range<u64>>,
-    /// Whether elements are batches of others.
-    are_batches: bool,
+    /// What is known of the way that elements come.
+    way: Way,
     stamp: Stamp,
 }
 
@@ -202,6 +206,8 @@ impl Graph {
         let mut returned = None;
         // Nodes that may be data sets: their operations, what they take first, and what they say of elements.
         let mut datasets: HashMap<String, DatasetNode> = HashMap::new();
+        // Constants that may be lengths of batches, and how often something is repeated.
+        let mut counts: HashMap<String, i64> = HashMap::new();
         check_graph(&mut Outline::of_file(&file, path, WHAT)?, most, &mut 0, |node, range| {
             // Only what it takes that nobody has taken before costs anything.
             for input in node.inputs.iter().filter(|input| !input.starts_with('^')) {
@@ -220,11 +226,14 @@ impl Graph {
             } else {
                 names.push(node.name.to_owned());
             }
+            if let Some(value) = node.attr("value").filter(|value| node.op == "Const" && value.len() < MOST_COUNT) {
+                counts.extend(count(value).map(|count| (node.name.to_owned(), count)));
+            }
             let types = node.attr("output_types").or_else(|| node.attr("Toutput_types"));
             if let (Some(types), Some(shapes)) = (types, node.attr("output_shapes")) {
-                let input = node.inputs.first().map_or("", |input| input.split(':').next().unwrap_or_default());
-                let (op, input) = (node.op.to_owned(), input.to_owned());
-                datasets.insert(node.name.to_owned(), DatasetNode { op, input, types: types.to_vec(), shapes: shapes.to_vec() });
+                let input = |at: usize| node.inputs.get(at).map_or("", |input| input.split(':').next().unwrap_or_default()).to_owned();
+                let (op, input, count) = (node.op.to_owned(), input(0), input(1));
+                datasets.insert(node.name.to_owned(), DatasetNode { op, input, count, types: types.to_vec(), shapes: shapes.to_vec() });
             }
         })?;
         let Some(output) = returned else {
@@ -232,12 +241,12 @@ impl Graph {
             return Ok(Self::Frozen(GraphFile { path: path.to_owned(), stamp, inputs, outputs: names }));
         };
         let name = output.split(':').next().unwrap_or_default();
-        let are_batches = are_batches(&datasets, name);
+        let way = Way::of(&datasets, &counts, name);
         let Some(DatasetNode { types, shapes, .. }) = datasets.remove(name) else {
             let detail = format!("its node {name:?} does not say what elements are like (output_types, output_shapes)");
             return Err(Error::malformed(path, "data set", detail));
         };
-        Ok(Self::Dataset(DatasetGraph { path: path.to_owned(), stamp, output, types, shapes, are_batches, returns }))
+        Ok(Self::Dataset(DatasetGraph { path: path.to_owned(), stamp, output, types, shapes, way, returns }))
     }
 }
 
@@ -245,26 +254,52 @@ impl Graph {
 struct DatasetNode {
     op: String,
     input: String,
+    /// The second input, which many take a number by.
+    count: String,
     types: Vec<u8>,
     shapes: Vec<u8>,
 }
 
-/// Whether the elements of the data set `name` are batches: on the way to where they come from, each node's first input, something
-/// makes batches before anything takes elements apart.
-fn are_batches(nodes: &HashMap<String, DatasetNode>, name: &str) -> bool {
-    const TAKE_APART: &[&str] = &["Unbatch", "FlatMap", "Interleave", "Window", "GroupBy"];
-    let mut name = name;
-    for _ in 0..nodes.len() {
-        let Some(node) = nodes.get(name) else { return false };
-        if TAKE_APART.iter().any(|other| node.op.contains(other)) {
-            return false;
+/// What is known of the way that elements of a data set come: from where they come, each node's first input.
+#[derive(Debug, Clone, Copy, Default)]
+struct Way {
+    /// Whether they are batches, and how long these are if that is known: something makes batches before anything takes elements apart.
+    batches: Option<Option<u64>>,
+    /// Whether something repeats without end, before anything ends that.
+    repeats_forever: bool,
+}
+
+impl Way {
+    fn of(nodes: &HashMap<String, DatasetNode>, counts: &HashMap<String, i64>, name: &str) -> Self {
+        const TAKE_APART: &[&str] = &["Unbatch", "FlatMap", "Interleave", "Window", "GroupBy"];
+        const END: &[&str] = &["Take", "Zip", "AssertCardinality", "Generator"];
+        let has = |node: &DatasetNode, ops: &[&str]| ops.iter().any(|other| node.op.contains(other));
+        let (mut way, mut name, mut is_apart, mut is_ended) = (Self::default(), name, false, false);
+        for _ in 0..nodes.len() {
+            let Some(node) = nodes.get(name) else { break };
+            let count = counts.get(&node.count).copied();
+            is_apart |= has(node, TAKE_APART);
+            is_ended |= has(node, END);
+            if !is_apart && way.batches.is_none() && node.op.to_ascii_lowercase().contains("batch") {
+                // Of `MapAndBatch` the second input is something else.
+                let size = count
+                    .filter(|_| node.op.starts_with("Batch") || node.op.starts_with("PaddedBatch") || node.op.starts_with("ParallelBatch"));
+                way.batches = Some(size.and_then(|size| u64::try_from(size).ok()));
+            }
+            way.repeats_forever |= !is_ended && node.op.starts_with("Repeat") && count.is_some_and(|count| count < 0);
+            name = &node.input;
         }
-        if node.op.to_ascii_lowercase().contains("batch") {
-            return true;
-        }
-        name = &node.input;
+        way
     }
-    false
+}
+
+/// The integer of a constant, if it is one.
+fn count(value: &[u8]) -> Option<i64> {
+    let tensor = graph_def::attr_tensor(value)?;
+    let proto = Message::parse(tensor, 0).ok().filter(|proto| proto.spec.dtype() == Dtype::Int64 && proto.spec.elements() == 1)?;
+    let mut bytes = [0; 8];
+    proto.fill(&mut bytes).ok()?;
+    Some(i64::from_le_bytes(bytes))
 }
 
 impl GraphFile {
@@ -329,9 +364,14 @@ impl DatasetGraph {
         (&self.types, &self.shapes)
     }
 
-    /// Whether elements are batches of others, the last of which may be shorter.
-    pub(crate) fn are_batches(&self) -> bool {
-        self.are_batches
+    /// Whether elements are batches of others, the last of which may be shorter, and how long the others are if that is known.
+    pub(crate) fn batches(&self) -> Option<Option<u64>> {
+        self.way.batches
+    }
+
+    /// Whether its elements come again and again.
+    pub(crate) fn repeats_forever(&self) -> bool {
+        self.way.repeats_forever
     }
 
     /// The graph without the nodes that return something, which only functions have.

@@ -28,6 +28,14 @@ const WHAT: &str = ".npy data";
 /// The most arrays that are looked for in a file.
 const MOST_ARRAYS: usize = 1 << 20;
 
+/// Whether a file starts as an array does.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn is_array(path: &Path) -> Result<bool> {
+    super::driver::starts_with(path, MAGIC)
+}
+
 /// One array in a file.
 pub(crate) struct Npy;
 
@@ -37,7 +45,7 @@ impl Driver for Npy {
     }
 
     fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        Ok((is_file(path)? && super::driver::starts_with(path, MAGIC)?).then(|| path.to_owned()))
+        Ok((is_file(path)? && is_array(path)?).then(|| path.to_owned()))
     }
 
     fn takes_any_file(&self) -> bool {

@@ -15,14 +15,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::columns::{Column, Resolver, needs_survey};
+use crate::columns::{Arrange, Column, Resolver, needs_survey};
 use crate::convert::{Estimate, Report};
 use crate::error::{Error, Result};
 use crate::job::{Outcome, nearest_directory, stream};
 use crate::method::Method;
 use crate::options::{Layout, Options};
 use crate::plan::{MAX_BEHIND_BUFFERS, Memory, Resources, Shares};
-use crate::rows::Rows;
+use crate::rows::{NO_END, Rows};
 use crate::sink::{NpySink, PrivateFile};
 use crate::source::Verified;
 use crate::source::records::{Feature, Framing, Key, Locator, RecordContainer, RecordSet, Survey};
@@ -51,6 +51,8 @@ pub(crate) struct Pass<'a> {
     locator: Locator,
     pub(crate) arrays: Vec<RecordArray>,
     rows: Range<u64>,
+    /// The rows that are wanted of columns that are put together of batches.
+    window: Option<Range<u64>>,
     /// How many records there are, if somebody says so.
     expected: Option<u64>,
     shares: Shares,
@@ -63,6 +65,27 @@ pub(crate) struct Pass<'a> {
     large: Mutex<()>,
     /// Where in the arrays those of each column start.
     starts: Vec<usize>,
+}
+
+/// The rows that are wanted of features that are put together of batches.
+///
+/// # Errors
+/// [`Error::BadRequest`] for rows that are counted from an end that is not known, and beside features that are not put together.
+fn window(features: &[Feature], rows: Rows) -> Result<Range<u64>> {
+    let is_joined = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
+    if let Some(other) = features.iter().find(|feature| !is_joined(feature)) {
+        let name = String::from_utf8_lossy(&other.name);
+        return Err(Error::bad_request(format!(
+            "--rows counts rows of batches, and {name} has one value for each batch: convert it on its own"
+        )));
+    }
+    let is_negative = |end: Option<i64>| end.is_some_and(i64::is_negative);
+    if is_negative(rows.start) || is_negative(rows.end) {
+        return Err(Error::bad_request(
+            "--rows counts from the end, which is not known before all has been computed: count from the start",
+        ));
+    }
+    Ok(rows.resolve(NO_END))
 }
 
 /// Why a pass failed, and over which column if it is because of one.
@@ -104,16 +127,25 @@ impl<'a> Pass<'a> {
         }
         let records = container.set(set);
         let is_joined = |feature: &Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
-        if rows.is_some() && records.framing == Framing::Length && features.iter().any(is_joined) {
-            let detail = "--rows would count batches, and not the rows that they are put together of: convert all, or cut the input";
-            return Err(Error::bad_request(detail).into());
+        // Rows of what is put together of batches, not batches.
+        let window = match rows {
+            Some(rows) if records.framing == Framing::Length && features.iter().any(is_joined) => Some(window(features, rows)?),
+            _ => None,
+        };
+        let (rows, expected) = Self::select(container, set, rows.filter(|_| window.is_none()))?;
+        let joined_rows = window.as_ref().map_or(u64::MAX, |window| window.end);
+        if rows.end >= NO_END && joined_rows >= NO_END {
+            container.check_ends(set)?;
         }
-        let (rows, expected) = Self::select(container, set, rows)?;
         let is_looked_at = records.can_be_read_again() && !records.is_known();
         let look = |complete| -> Result<Arc<Survey>> {
             let whole = records.discovers && features.iter().any(|feature| matches!(feature.key, Key::Part(_)));
-            let wanted = Scan { rows: rows.clone(), complete, whole: false };
-            let survey = if rows == (0..u64::MAX) { container.survey(set, complete)? } else { Arc::new(scan(records, &wanted, options)?) };
+            let wanted = Scan { rows: rows.clone(), joined_rows, complete, whole: false };
+            let survey = if rows == (0..u64::MAX) && joined_rows == u64::MAX {
+                container.survey(set, complete)?
+            } else {
+                Arc::new(scan(records, &wanted, options)?)
+            };
             if !whole {
                 return Ok(survey);
             }
@@ -138,6 +170,11 @@ impl<'a> Pass<'a> {
             keys.push(feature.key.clone());
             columns.push(resolver.column(feature, at).map_err(|error| Failure { column: Some(at), error })?);
         }
+        if let (Some(_), Some(at)) = (&window, columns.iter().position(|column: &Column| column.arrange != Arrange::Flat)) {
+            let detail =
+                format!("--rows of {}, which becomes values and offsets: rows of batches are cut of single arrays only", columns[at].name);
+            return Err(Error::bad_request(detail).into());
+        }
         for (feature, column) in features.iter().zip(&mut columns) {
             if let Some((key, shape)) = resolver.shape_beside(feature) {
                 column.shape_is = Some((keys.len(), shape));
@@ -157,6 +194,7 @@ impl<'a> Pass<'a> {
             locator: Locator::new(keys),
             arrays,
             rows,
+            window,
             expected,
             shares: Shares::default(),
             unit: 0,
@@ -180,7 +218,7 @@ impl<'a> Pass<'a> {
             None if is_counted => Some(container.count(set)?),
             expected => expected,
         };
-        let rows = rows.map_or(0..u64::MAX, |rows| rows.resolve(expected.unwrap_or(i64::MAX.unsigned_abs())));
+        let rows = rows.map_or(0..u64::MAX, |rows| rows.resolve(expected.unwrap_or(NO_END)));
         Ok((rows, expected))
     }
 

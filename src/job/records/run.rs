@@ -22,6 +22,7 @@ impl Pass<'_> {
         let reading = Reading {
             most_records: (MOST_SPANS / self.locator.len().max(1)).max(1),
             rows: self.rows.clone(),
+            joined_rows: self.window.as_ref().map_or(u64::MAX, |window| window.end),
             ..Reading::new(memory_len(self.unit), self.batch_memory, options)
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
@@ -98,7 +99,8 @@ impl Pass<'_> {
         let (units, items) = (totals[1 + 2 * array.column], totals[2 + 2 * array.column]);
         match self.columns[array.column].arrange {
             Arrange::Offsets(_) if array.extra > 0 => units + array.extra,
-            Arrange::Flat | Arrange::Offsets(_) => items,
+            Arrange::Flat => self.window.as_ref().map_or(items, |window| items.min(window.end).saturating_sub(window.start)),
+            Arrange::Offsets(_) => items,
             _ if self.skips() => totals[0],
             _ => records,
         }
@@ -166,8 +168,11 @@ impl Pass<'_> {
             let row_bytes = values.row.nbytes();
             let mut place = row_bytes * if column.is_row_per_record() { first } else { before[2 + 2 * at] };
             let mut flush = |stage: &mut Vec<u8>, place: &mut u64| -> Result<()> {
-                output.put(values, *place, stage, cast, self.stage)?;
-                meter.add(values.written_bytes(stage.len() as u64), output.held());
+                let (wanted, at) = self.wanted_part(*place, stage, row_bytes);
+                if !wanted.is_empty() {
+                    output.put(values, at, wanted, cast, self.stage)?;
+                    meter.add(values.written_bytes(wanted.len() as u64), output.held());
+                }
                 *place += stage.len() as u64;
                 stage.clear();
                 Ok(())
@@ -201,6 +206,14 @@ impl Pass<'_> {
             units.shrink_to(memory_len(self.stage / 8));
         }
         Ok(())
+    }
+
+    /// What is wanted of rows that start at byte `place` of all, and where it belongs among what is wanted.
+    fn wanted_part<'s>(&self, place: u64, rows: &'s [u8], row_bytes: u64) -> (&'s [u8], u64) {
+        let Some(window) = &self.window else { return (rows, place) };
+        let ends = [window.start, window.end].map(|row| row.saturating_mul(row_bytes).saturating_sub(place).min(rows.len() as u64));
+        let start = window.start.saturating_mul(row_bytes);
+        (&rows[memory_len(ends[0])..memory_len(ends[1].max(ends[0]))], place.max(start) - start)
     }
 
     /// What the records that are kept add to arrays of unknown length.

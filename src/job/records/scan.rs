@@ -16,6 +16,8 @@ const FIRST_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Scan {
     pub(crate) rows: Range<u64>,
+    /// So many rows of records that are put together along axis 0.
+    pub(crate) joined_rows: u64,
     /// All of these records, not only the first.
     pub(crate) complete: bool,
     /// Records as they are, not what is in them.
@@ -24,7 +26,7 @@ pub(crate) struct Scan {
 
 /// Looks at records of a set.
 pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<Survey> {
-    let Scan { rows, complete, whole } = wanted.clone();
+    let Scan { rows, joined_rows, complete, whole } = wanted.clone();
     let memory_bytes = options.budget().as_bytes() / 4;
     let reading = Reading::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, options);
     let reading = match set.first_look {
@@ -33,7 +35,7 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
         _ => reading,
     };
     let reading = if complete {
-        Reading { rows, ..reading }
+        Reading { rows, joined_rows, ..reading }
     } else {
         let rows = rows.start..rows.end.min(rows.start.saturating_add(set.first_look));
         Reading { rows, most_records: memory_len(set.first_look), ..reading }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ::tensorflow::{Graph, Session, SessionRunArgs};
 use serde_json::{Map, json};
 
-use super::elements::{Fetches, Part, Step, container};
-use super::feed::ArrayFeed;
+use super::elements::{Cardinality, Fetches, Part, Step, container};
+use super::feed::FileFeed;
 use super::loading::Loaded;
 use super::model::Model;
 use super::session::{Builder, Target};
@@ -19,7 +19,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::BadRequest`] for inputs that cannot be cut alike, [`Error::Limit`] for batches that are too large.
-    pub(super) fn batches(self, feeds: Vec<ArrayFeed>, batch: u64) -> Result<RecordContainer> {
+    pub(super) fn batches(self, feeds: Vec<FileFeed>, batch: u64) -> Result<RecordContainer> {
         let rows = rows_of(&feeds)?;
         if self.signature.outputs.is_empty() {
             return Err(Error::Unsupported { what: format!("computing {}", self.path.display()), detail: "it has no outputs".into() });
@@ -44,7 +44,8 @@ impl Model {
             parts.push(Part { output, target, is_joined });
         }
         let (format, path, options) = (self.format, self.path.clone(), self.options.clone());
-        let files = self.files.iter().cloned().chain(feeds.iter().map(|feed| feed.path().to_owned())).collect();
+        let notes = feeds.iter().filter_map(FileFeed::note).collect();
+        let files = self.files.iter().cloned().chain(feeds.iter().flat_map(FileFeed::paths)).collect();
         let facts = Map::from_iter([("rows of the input".to_owned(), json!(rows)), ("rows at a time".to_owned(), json!(batch))]);
         let (model, feeds) = (Arc::new(self), Arc::new(feeds));
         let (own, is_used) = (parts.clone(), AtomicBool::new(false));
@@ -56,7 +57,11 @@ impl Model {
             }
             model.infer(&mut model.graph(), Arc::clone(&model.session), Arc::clone(&feeds), &own, rows, batch)
         };
-        Ok(container(format, &path, &parts, start, &options).with_facts(facts, Vec::new()).with_files(files, nbytes))
+        let cardinality = Cardinality::Elements(rows.div_ceil(batch).max(1));
+        Ok(container(format, &path, &parts, start, cardinality, &options)
+            .with_facts(facts, Vec::new())
+            .with_files(files, nbytes)
+            .with_notes(notes))
     }
 
     /// Runs the batches one after the other, one of no rows where there are none.
@@ -64,7 +69,7 @@ impl Model {
         &self,
         graph: &mut Graph,
         session: Arc<Session>,
-        feeds: Arc<Vec<ArrayFeed>>,
+        feeds: Arc<Vec<FileFeed>>,
         parts: &[Part],
         rows: u64,
         batch: u64,
@@ -96,15 +101,15 @@ impl Model {
 }
 
 /// The rows that all inputs with axes have.
-fn rows_of(feeds: &[ArrayFeed]) -> Result<u64> {
+fn rows_of(feeds: &[FileFeed]) -> Result<u64> {
     let mut with_rows = feeds.iter().filter_map(|feed| Some((feed.rows()?, feed)));
     let Some((rows, first)) = with_rows.next() else {
         return Err(Error::bad_request("there is no input with an axis to cut into batches: --feed NAME=ARRAY.npy"));
     };
     match with_rows.find(|(other, _)| *other != rows) {
         Some((other, feed)) => {
-            let (feed, first) = (feed.path().display(), first.path().display());
-            Err(Error::bad_request(format!("{feed} has {other} rows, {first} {rows}: inputs are cut alike")))
+            let name = |feed: &FileFeed| feed.paths().first().map(|path| path.display().to_string()).unwrap_or_default();
+            Err(Error::bad_request(format!("{} has {other} rows, {} {rows}: inputs are cut alike", name(feed), name(first))))
         }
         None => Ok(rows),
     }

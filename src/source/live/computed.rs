@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use ::tensorflow::Session;
 use serde_json::{Map, Value as Json, json};
 
-use super::feed::ArrayFeed;
+use super::feed::FileFeed;
 use super::held::{Value, compute};
 use super::model::Model;
 use super::session::{Target, attempt, can_be_fetched};
@@ -25,7 +25,7 @@ type Values = Vec<(usize, Value<Arc<Session>>)>;
 pub(super) struct Computed {
     /// What was computed, or why it was not.
     values: OnceLock<Result<Values>>,
-    feeds: Vec<ArrayFeed>,
+    feeds: Vec<FileFeed>,
     model: Model,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Debug for Computed {
 }
 
 impl Computed {
-    pub(super) fn new(model: Model, feeds: Vec<ArrayFeed>) -> Self {
+    pub(super) fn new(model: Model, feeds: Vec<FileFeed>) -> Self {
         Self { values: OnceLock::new(), feeds, model }
     }
 
@@ -139,8 +139,12 @@ impl Container for Computed {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let feeds = self.feeds.iter().map(|feed| feed.path().to_owned());
+        let feeds = self.feeds.iter().flat_map(FileFeed::paths);
         self.model.files.iter().cloned().chain(feeds).collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.feeds.iter().filter_map(FileFeed::note).collect()
     }
 
     fn facts(&self) -> Map<String, Json> {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, Session, SessionRunArgs};
 
-use super::elements::{Fetches, Part, Step, container};
+use super::elements::{Cardinality, Fetches, Part, Step, container};
 use super::library::check_loaded;
 use super::session::{Builder, Target, attempt, options as session_options};
 use crate::error::{Error, Result};
@@ -30,6 +30,7 @@ pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<
     drop(def);
     let Iterator { make, next } = Iterator::new(&mut graph, dataset)?;
     let parts = parts(dataset, &next)?;
+    let cardinality = cardinality(&mut graph, dataset);
     let graph = Mutex::new(graph);
     let (own, name, model) = (parts.clone(), path.clone(), options.model.clone());
     let start = move |_: &_| -> Result<Step> {
@@ -46,7 +47,7 @@ pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<
             found
         }))
     };
-    Ok(Box::new(container("tf-data-graph", &path, &parts, start, options)))
+    Ok(Box::new(container("tf-data-graph", &path, &parts, start, cardinality, options)))
 }
 
 /// The nodes that iterate.
@@ -85,6 +86,34 @@ impl Iterator {
     }
 }
 
+/// How many elements a data set has, as far as TensorFlow says, or its graph.
+fn cardinality(graph: &mut Graph, dataset: &DatasetGraph) -> Cardinality {
+    const INFINITE: i64 = -1;
+    let mut ask = || -> Result<i64> {
+        let Some(source) = Target::find(graph, dataset.output())? else { return Ok(i64::MIN) };
+        attempt(
+            || format!("asking how long {} is", dataset.path().display()),
+            || {
+                let count = Builder::new(graph).of("DatasetCardinality", &[source.output()])?;
+                let session = Session::new(&session_options()?, graph)?;
+                let mut args = SessionRunArgs::new();
+                let token = args.request_fetch(&count, 0);
+                session.run(&mut args)?;
+                Ok(args.fetch::<i64>(token)?.first().copied().unwrap_or(i64::MIN))
+            },
+        )
+    };
+    // Versions without the operation do not know.
+    match ask().unwrap_or(i64::MIN) {
+        INFINITE => Cardinality::Endless,
+        count => match u64::try_from(count) {
+            Ok(count) => Cardinality::Elements(count),
+            Err(_) if dataset.repeats_forever() => Cardinality::Endless,
+            Err(_) => Cardinality::Unknown,
+        },
+    }
+}
+
 /// A session in which the iteration has begun.
 fn iterate(graph: &Graph, make: &Operation, path: &Path) -> Result<Session> {
     attempt(
@@ -103,8 +132,12 @@ fn iterate(graph: &Graph, make: &Operation, path: &Path) -> Result<Session> {
 fn parts(dataset: &DatasetGraph, next: &Operation) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for (index, output) in (0..).zip(dataset.components()?) {
-        // Of batches the last may be shorter: they are put together.
-        let is_joined = dataset.are_batches() && matches!(output.shape.as_deref(), Some([None, ..]));
+        // Batches are put together: those of any length, and those of the length that they are made with.
+        let is_joined = match (dataset.batches(), output.shape.as_deref()) {
+            (Some(_), Some([None, ..])) => true,
+            (Some(Some(size)), Some([Some(rows), ..])) => size == *rows,
+            _ => false,
+        };
         let target = Target { name: format!("component {index}"), operation: next.clone(), index };
         parts.push(Part { output, target: Some(target), is_joined });
     }

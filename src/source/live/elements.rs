@@ -14,10 +14,11 @@ use crate::cancel::CancelToken;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
+use crate::format::tensor_proto::TensorProto;
 use crate::model_options::ModelOptions;
 use crate::options::Options;
 use crate::os::Calls;
-use crate::source::records::{Declared, Encoding, Feature, Framing, Inputs, Key, RecordContainer, RecordSet};
+use crate::source::records::{Claim, Declared, Encoding, Feature, Framing, Inputs, Key, RecordContainer, RecordSet, Wanted};
 use crate::source::{Container, ReadContext};
 use crate::spec::memory_len;
 
@@ -52,30 +53,43 @@ impl Part {
     }
 }
 
+/// How many elements there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cardinality {
+    Elements(u64),
+    /// They never end.
+    Endless,
+    Unknown,
+}
+
 /// Elements as a source: their parts are its tensors. `start` begins to compute them, any number of times.
 pub(super) fn container(
     format: &'static str,
     path: &Path,
     parts: &[Part],
     start: impl Fn(&CancelToken) -> Result<Step> + Send + Sync + 'static,
+    cardinality: Cardinality,
     options: &Options,
 ) -> RecordContainer {
     let begun: Begun = Arc::default();
-    let start = move |cancel: &CancelToken| -> Result<Box<dyn Read + Send>> {
+    let joined: Arc<[bool]> = parts.iter().map(|part| part.is_joined && part.target.is_some()).collect();
+    let start = move |wanted: &Wanted<'_>| -> Result<Box<dyn Read + Send>> {
         let kept = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (step, first) = match kept {
             Some((step, first)) => (step, first),
-            None => (start(cancel)?, Vec::new()),
+            None => (start(wanted.cancel)?, Vec::new()),
         };
-        Ok(Box::new(Elements::new(step, first, &begun, cancel)))
+        Ok(Box::new(Elements::new(step, first, &begun, wanted, &joined)))
     };
+    let claim = if let Cardinality::Elements(count) = cardinality { Some(Arc::new(move || Some(count)) as Claim) } else { None };
+    let claim = claim.filter(|_| !parts.iter().any(|part| part.is_joined));
     let set = RecordSet {
         group: parts.len(),
         features: parts.iter().enumerate().map(|(number, part)| part.feature(number)).collect(),
         discovers: false,
         framing: Framing::Length,
         first_look: 1,
-        ..RecordSet::undescribed(Inputs::program(path, start, (None, None)))
+        ..RecordSet::undescribed(Inputs::program(path, start, (None, claim)).endless(cardinality == Cardinality::Endless))
     };
     RecordContainer::new(format, path, vec![set], options)
 }
@@ -139,6 +153,8 @@ enum Fetch {
 pub(super) struct Component {
     front: Vec<u8>,
     content: Option<Arc<Tensor<u8>>>,
+    /// The length of its axis 0, where it is known to have one.
+    rows: Option<u64>,
 }
 
 impl Fetch {
@@ -192,9 +208,14 @@ impl Fetch {
                     let detail = format!("elements of {dtype} came with shape {:?}", content.dims());
                     return Err(Error::TensorFlow { action: format!("fetching {name}"), detail });
                 }
-                Ok(Component { front: wire::before_content(*dtype, &shape, bytes_of(&content).len()), content: Some(Arc::new(content)) })
+                let front = wire::before_content(*dtype, &shape, bytes_of(&content).len());
+                Ok(Component { front, content: Some(Arc::new(content)), rows: shape.first().copied() })
             }
-            Self::Proto { .. } => Ok(Component { front: Vec::new(), content: Some(Arc::new(fetched(args)?)) }),
+            Self::Proto { .. } => {
+                let content = fetched(args)?;
+                let rows = TensorProto::parse(bytes_of(&content), 0).ok().and_then(|proto| proto.spec.shape().first().copied());
+                Ok(Component { front: Vec::new(), content: Some(Arc::new(content)), rows })
+            }
             Self::Spill { dtype, spilling } => {
                 let bundle = spilling.bundle()?;
                 let reader = bundle.reader(0)?;
@@ -204,7 +225,7 @@ impl Fetch {
                 reader.read(0..spec.elements(), &mut bytes, &mut ReadContext::new(1 << 20, None, &cancel, Calls::Standard))?;
                 let mut front = wire::before_content(*dtype, spec.shape(), bytes.len());
                 front.append(&mut bytes);
-                Ok(Component { front, content: None })
+                Ok(Component { front, content: None, rows: spec.shape().first().copied() })
             }
         }
     }
@@ -228,6 +249,10 @@ struct Elements {
     at: usize,
     begun: Begun,
     cancel: CancelToken,
+    /// No more elements than this are wanted,
+    most: u64,
+    /// and no more rows of those that are put together: how many are still wanted, of each part.
+    rows: Vec<Option<u64>>,
 }
 
 /// What a reader that has seen one element at most left to the next: how it goes on, and that element.
@@ -242,9 +267,38 @@ impl Drop for Elements {
 }
 
 impl Elements {
-    fn new(step: Step, first: Vec<Component>, begun: &Begun, cancel: &CancelToken) -> Self {
-        let made = u64::from(!first.is_empty());
-        Self { step: Some(step), made, waiting: first.clone().into(), first, at: 0, begun: Arc::clone(begun), cancel: cancel.clone() }
+    fn new(step: Step, first: Vec<Component>, begun: &Begun, wanted: &Wanted<'_>, joined: &[bool]) -> Self {
+        let rows = joined.iter().map(|&is_joined| is_joined.then_some(wanted.rows)).collect();
+        let mut elements = Self {
+            step: Some(step),
+            made: u64::from(!first.is_empty()),
+            waiting: VecDeque::new(),
+            first: Vec::new(),
+            at: 0,
+            begun: Arc::clone(begun),
+            cancel: wanted.cancel.clone(),
+            most: wanted.records,
+            rows,
+        };
+        elements.hand_out(first.clone());
+        elements.first = first;
+        elements
+    }
+
+    /// Hands out an element.
+    fn hand_out(&mut self, components: Vec<Component>) {
+        for (left, component) in self.rows.iter_mut().zip(&components) {
+            if let (Some(left), Some(rows)) = (left, component.rows) {
+                *left = left.saturating_sub(rows);
+            }
+        }
+        self.waiting.extend(components);
+    }
+
+    /// Whether all that is wanted has been made.
+    fn is_over(&self) -> bool {
+        let mut rows = self.rows.iter().flatten().peekable();
+        self.made >= self.most || rows.peek().is_some() && rows.all(|&left| left == 0)
     }
 }
 
@@ -274,6 +328,9 @@ impl Read for Elements {
             if self.cancel.is_cancelled() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
+            if self.is_over() {
+                return Ok(0);
+            }
             // What goes wrong has been said as one of our own errors.
             let Some(step) = &mut self.step else { return Ok(0) };
             let made = match step() {
@@ -286,7 +343,7 @@ impl Read for Elements {
             let Some(components) = made else { return Ok(0) };
             self.made += 1;
             self.first = if self.made == 1 { components.clone() } else { Vec::new() };
-            self.waiting.extend(components);
+            self.hand_out(components);
         }
     }
 }

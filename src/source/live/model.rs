@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ::tensorflow::{Graph, Operation, Session};
 
 use super::computed::Computed;
-use super::feed::ArrayFeed;
+use super::feed::FileFeed;
 use super::library::check_loaded;
 use super::loading::Loaded;
 use super::session::{Builder, Target, attempt};
@@ -164,7 +164,7 @@ impl Model {
     }
 
     /// What is to be fed, by the names that the signature gives.
-    fn feeds(&self) -> Result<Vec<ArrayFeed>> {
+    fn feeds(&self) -> Result<Vec<FileFeed>> {
         let mut feeds = Vec::new();
         for (name, path) in &self.wanted().feeds {
             let inputs = &self.signature.inputs;
@@ -176,10 +176,10 @@ impl Model {
                 return Err(Error::bad_request(format!("{} has no input {name:?}; it has {}", self.path.display(), names.join(", "))));
             };
             let input = of_input.map_or_else(|| target.known(&mut graph), |input| Ok(input.clone()))?;
-            if feeds.iter().any(|feed: &ArrayFeed| feed.is_for(&target)) {
+            if feeds.iter().any(|feed: &FileFeed| feed.is_for(&target)) {
                 return Err(Error::bad_request(format!("the input {name:?} is fed twice")));
             }
-            feeds.push(ArrayFeed::open(path, target, &input, self.wanted().batch, self.options.calls())?);
+            feeds.push(FileFeed::open(path, target, &input, self.wanted().batch, &self.options)?);
         }
         // A signature takes all of its inputs, but those that have a value anyway.
         for input in self.signature.inputs.iter().filter(|_| !self.signature.name.is_empty()) {

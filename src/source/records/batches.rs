@@ -15,7 +15,7 @@ use super::batch::{Batch, wrong_checksum};
 use super::bytes::{self, Compression, FileBytes};
 use super::framing::{Framing, Step};
 use super::pool::{Held, Pool};
-use super::{CheckCount, Program};
+use super::{CheckCount, Program, Wanted};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
@@ -64,6 +64,8 @@ pub(crate) struct Reading {
     pub(crate) memory_bytes: u64,
     /// The records that are wanted.
     pub(crate) rows: Range<u64>,
+    /// How many rows are, of records that are put together along axis 0.
+    pub(crate) joined_rows: u64,
     pub(crate) verify: bool,
     /// Whether what lies behind a damage is given up instead of everything.
     pub(crate) salvage: bool,
@@ -79,6 +81,7 @@ impl Reading {
             most_records: usize::MAX,
             memory_bytes,
             rows: 0..u64::MAX,
+            joined_rows: u64::MAX,
             verify: options.verify,
             salvage: options.records.salvage.is_set(),
             calls: options.calls(),
@@ -315,7 +318,11 @@ impl Sequential {
                 return Ok(true);
             }
             Input::Stream(bytes, name) => (bytes, name, None),
-            Input::Program(Program { path, start, check, .. }) => (start(&self.reading.cancel)?, path, check),
+            Input::Program(Program { path, start, check, .. }) => {
+                let records = self.reading.rows.end.saturating_sub(self.seen);
+                let wanted = Wanted { cancel: &self.reading.cancel, records, rows: self.reading.joined_rows };
+                (start(&wanted)?, path, check)
+            }
         };
         self.current = Some(Current {
             path: name.as_path().into(),

@@ -141,7 +141,10 @@ impl RecordContainer {
         if let Some(survey) = surveys[set].as_ref().filter(|survey| survey.is_complete || !complete) {
             return Ok(Arc::clone(survey));
         }
-        let wanted = Scan { rows: 0..u64::MAX, complete, whole: false };
+        if complete {
+            self.check_ends(set)?;
+        }
+        let wanted = Scan { rows: 0..u64::MAX, joined_rows: u64::MAX, complete, whole: false };
         let survey = Arc::new(scan(&self.sets[set], &wanted, &self.options)?);
         surveys[set] = Some(Arc::clone(&survey));
         drop(surveys);
@@ -173,6 +176,18 @@ impl RecordContainer {
             count += batch.len() as u64;
         }
         Ok(count)
+    }
+
+    /// Refuses a set of which all is wanted, and that has no end.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub(crate) fn check_ends(&self, set: usize) -> Result<()> {
+        if self.sets[set].is_endless() {
+            let detail = format!("{} has no end: --rows A:B says which rows are wanted", self.path.display());
+            return Err(Error::bad_request(detail));
+        }
+        Ok(())
     }
 
     /// Takes over the features that records turned out to have.
@@ -371,7 +386,7 @@ impl Container for RecordContainer {
 
     fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
         let (set, _) = self.feature(index);
-        if self.sets[set].can_be_read_again() {
+        if self.sets[set].can_be_read_again() && !self.sets[set].is_made() {
             self.survey(set, true)?;
         }
         Ok(Map::new())

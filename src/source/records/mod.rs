@@ -38,8 +38,19 @@ pub(crate) use survey::{First, Look, Stats, Survey, Widths, are_examples, look_a
 /// Records that are looked at to tell what all of them are.
 const FIRST_LOOK: u64 = 1000;
 
-/// Starts what makes the bytes, until that is cancelled.
-pub(crate) type StartProgram = Arc<dyn Fn(&CancelToken) -> Result<Box<dyn Read + Send>> + Send + Sync>;
+/// Starts what makes the bytes.
+pub(crate) type StartProgram = Arc<dyn Fn(&Wanted<'_>) -> Result<Box<dyn Read + Send>> + Send + Sync>;
+
+/// What is wanted of a program: nothing behind it need be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Ends it early.
+    pub(crate) cancel: &'a CancelToken,
+    /// At most so many records.
+    pub(crate) records: u64,
+    /// At most so many rows, of records that are put together along axis 0.
+    pub(crate) rows: u64,
+}
 
 /// Looks at how many records came out of a program that ended well; fails if some must be missing.
 pub(crate) type CheckCount = Arc<dyn Fn(u64) -> Result<()> + Send + Sync>;
@@ -69,6 +80,8 @@ pub(crate) struct Program {
     pub(crate) check: Option<CheckCount>,
     /// How many records there should be, found out where it is asked for.
     pub(crate) claim: Option<Claim>,
+    /// Whether it makes records without end.
+    pub(crate) is_endless: bool,
 }
 
 /// Tells how many records there should be.
@@ -99,10 +112,23 @@ impl Inputs {
     /// What is made of `path` each time it is read.
     pub(crate) fn program(
         path: &Path,
-        start: impl Fn(&CancelToken) -> Result<Box<dyn Read + Send>> + Send + Sync + 'static,
+        start: impl Fn(&Wanted<'_>) -> Result<Box<dyn Read + Send>> + Send + Sync + 'static,
         (check, claim): (Option<CheckCount>, Option<Claim>),
     ) -> Self {
-        Self::Sequence(vec![RecordInput::Program(Program { path: path.to_owned(), start: Arc::new(start), check, claim })])
+        let program = Program { path: path.to_owned(), start: Arc::new(start), check, claim, is_endless: false };
+        Self::Sequence(vec![RecordInput::Program(program)])
+    }
+
+    /// The same, where it makes records without end.
+    pub(crate) fn endless(mut self, is_endless: bool) -> Self {
+        if let Self::Sequence(inputs) = &mut self {
+            for input in inputs {
+                if let RecordInput::Program(program) = input {
+                    program.is_endless = is_endless;
+                }
+            }
+        }
+        self
     }
 }
 
@@ -195,6 +221,12 @@ impl RecordSet {
     /// Whether a program makes any of the records.
     fn is_made(&self) -> bool {
         matches!(&self.inputs, Inputs::Sequence(inputs) if inputs.iter().any(|input| matches!(input, RecordInput::Program(_))))
+    }
+
+    /// Whether a program makes records without end.
+    fn is_endless(&self) -> bool {
+        let is_endless = |input: &RecordInput| matches!(input, RecordInput::Program(program) if program.is_endless);
+        matches!(&self.inputs, Inputs::Sequence(inputs) if inputs.iter().any(is_endless))
     }
 
     /// How many records there should be, by what programs say.

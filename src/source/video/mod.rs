@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::Container;
 use super::driver::Driver;
 use super::raw_stream::of_frames;
-use super::records::{CheckCount, Claim, Framing, Inputs, RecordContainer, RecordSet, pam_header, read_error};
+use super::records::{CheckCount, Claim, Framing, Inputs, RecordContainer, RecordSet, Wanted, pam_header, read_error};
 use crate::cancel::CancelToken;
 use crate::decode::ByteOrder;
 use crate::decode::image::FileKind;
@@ -200,7 +200,7 @@ fn frames(decoding: Decoding, stream: &Stream, options: &Options) -> Result<Reco
     let frame = first_frame(&decoding, &options.cancel)?;
     let check = stream.frames.map(|claimed| check_count(&path, stream.index, claimed));
     let shift = decoding.form.shift;
-    let start = move |cancel: &CancelToken| -> Result<Box<dyn Read + Send>> { Ok(Box::new(decoding.start(false, cancel)?)) };
+    let start = move |wanted: &Wanted<'_>| -> Result<Box<dyn Read + Send>> { Ok(Box::new(decoding.start(false, wanted.cancel)?)) };
     let (claimed, file, index) = (stream.frames, path.clone(), stream.index);
     let claim: Claim = Arc::new(move || claimed.or_else(|| probe::count_packets(&file, index)));
     let set = of_frames(Inputs::program(&path, start, (check, Some(claim))), &frame, ByteOrder::Big);

@@ -4,81 +4,25 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ::tensorflow::{BFloat16, DataType, Operation, QInt8, QInt16, QInt32, QUInt8, QUInt16, Session, SessionRunArgs, Tensor, TensorType};
+use ::tensorflow::{BFloat16, QInt8, QInt16, QInt32, QUInt8, QUInt16, Tensor, TensorType};
 use bytemuck::{Pod, cast_slice_mut};
 use half::f16;
 use num_complex::Complex;
 
-use super::session::{Builder, Feed, Outcome, Target, attempt, options};
-use super::wire;
+use super::{Fed, check_shape, constant};
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
-use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
+use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
 use crate::os::{self, Calls, Cold};
+use crate::source::live::session::{Feed, Target, attempt};
+use crate::source::live::wire;
 use crate::spec::{MAX_NDIM, ShapeText, memory_len};
-
-/// A tensor, and where it goes in.
-struct Fed<'a, T: TensorType> {
-    operation: &'a Operation,
-    index: i32,
-    tensor: Tensor<T>,
-}
-
-impl<T: TensorType> Feed for Fed<'_, T> {
-    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
-        args.add_feed(self.operation, self.index, &self.tensor);
-    }
-}
-
-/// No strings at all, which the crate cannot make of its own tensors.
-struct NoStrings {
-    target: Target,
-    tensor: Tensor<String>,
-}
-
-impl NoStrings {
-    /// # Errors
-    /// [`Error::TensorFlow`].
-    fn new(target: Target, shape: &[u64]) -> Result<Self> {
-        let tensor = attempt(|| format!("making a tensor for {}", target.name), || constant(&wire::tensor(Dtype::String, shape)))?;
-        Ok(Self { target, tensor })
-    }
-}
-
-impl Feed for NoStrings {
-    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
-        args.add_feed(&self.target.operation, self.target.index, &self.tensor);
-    }
-}
-
-/// A tensor of somebody else's, to be fed.
-///
-/// # Errors
-/// [`Error::TensorFlow`].
-pub(super) fn lend<'a, T: TensorType>(target: Target, tensor: &'a Tensor<T>) -> Result<Box<dyn Feed + 'a>> {
-    if T::data_type() == DataType::String && tensor.dims().contains(&0) {
-        return Ok(Box::new(NoStrings::new(target, tensor.dims())?));
-    }
-    Ok(Box::new(Lent { target, tensor }))
-}
-
-/// A tensor of somebody else's, and where it goes in.
-struct Lent<'a, T: TensorType> {
-    target: Target,
-    tensor: &'a Tensor<T>,
-}
-
-impl<T: TensorType> Feed for Lent<'_, T> {
-    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
-        args.add_feed(&self.target.operation, self.target.index, self.tensor);
-    }
-}
 
 /// An array in a file, for an input of a graph.
 #[derive(Debug)]
-pub(super) struct ArrayFeed {
+pub(in crate::source::live) struct ArrayFeed {
     target: Target,
     path: PathBuf,
     file: File,
@@ -88,6 +32,8 @@ pub(super) struct ArrayFeed {
     descr: Descr,
     data_start: u64,
     shape: Vec<u64>,
+    /// Whether any of its strings is shorter than an element.
+    is_padded: bool,
 }
 
 impl ArrayFeed {
@@ -108,6 +54,14 @@ impl ArrayFeed {
         let descr = Descr::parse(&header.descr);
         let fits = |descr: &Descr| if dtype == Dtype::String { descr.is_text() } else { descr.can_be(dtype) };
         let Some(descr) = descr.filter(fits) else {
+            if Elements::of(&header.descr) == Some(Elements::Objects) {
+                let hint = if dtype == Dtype::String {
+                    "numpy.array(array.tolist()) makes strings of it, records or values and offsets keep their NULs"
+                } else {
+                    "array.astype makes numbers of it"
+                };
+                return Err(refused(format!("its elements are pickled Python objects, which are never loaded: {hint}")));
+            }
             let hint = dtype.descr().map(|descr| format!(" ({descr})")).unwrap_or_default();
             return Err(refused(format!(
                 "the array has {}, the input takes {dtype}{hint}: array.astype makes one of the other",
@@ -127,7 +81,8 @@ impl ArrayFeed {
         if header.shape.len() > MAX_NDIM {
             return Err(refused(format!("the array has {} dimensions, at most {MAX_NDIM} are fed", header.shape.len())));
         }
-        let array = Self { target, path: path.to_owned(), file, cold, calls, dtype, descr, data_start, shape: header.shape };
+        let mut array =
+            Self { target, path: path.to_owned(), file, cold, calls, dtype, descr, data_start, shape: header.shape, is_padded: false };
         let (elements, nbytes) = array.bytes_of(&array.shape)?;
         if len - data_start < nbytes {
             let detail = format!("{} bytes of data, {elements} elements have {nbytes}", len - data_start);
@@ -137,17 +92,9 @@ impl ArrayFeed {
             let detail = format!("{} bytes stand behind the array: a file that is fed has one array", len - data_start - nbytes);
             return Err(Error::malformed_at(path, ".npy data", data_start + nbytes, detail));
         }
-        if let Some(expected) = &input.shape {
-            let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| match (expected, batch) {
-                (Some(expected), Some(batch)) if at == 0 => own == 0 || expected == batch && own.is_multiple_of(batch),
-                (expected, _) => expected.is_none_or(|expected| expected == own),
-            };
-            if expected.len() != array.shape.len() || !array.shape.iter().zip(expected).enumerate().all(axis_fits) {
-                let axes: Vec<String> = expected.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
-                let rows = batch.map(|batch| format!(", {batch} rows at a time")).unwrap_or_default();
-                let detail = format!("the array has shape {}{rows}, the input takes [{}]", ShapeText(&array.shape), axes.join(", "));
-                return Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), array.target.name)));
-            }
+        check_shape(path, &array.target, &array.shape, input, batch)?;
+        if dtype == Dtype::String {
+            array.check_widths()?;
         }
         Ok(array)
     }
@@ -263,6 +210,58 @@ impl ArrayFeed {
         attempt(|| format!("making room for {}", self.path.display()), || Ok(Tensor::new(shape)))
     }
 
+    /// Looks whether strings are padded, so that nobody knows whether they ended in NUL. Refuses those of which none is as long as all can be:
+    /// NumPy makes arrays as wide as the longest, so that it ended in NUL, and NumPy takes that for the end of a shorter one.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`], [`Error::Io`].
+    fn check_widths(&mut self) -> Result<()> {
+        const CHUNK: u64 = 1 << 20;
+        let (elements, nbytes) = self.bytes_of(&self.shape)?;
+        let item = self.itemsize();
+        if elements == 0 || self.descr.size <= 1 {
+            return Ok(());
+        }
+        let last = memory_len(item) - memory_len(item / self.descr.size);
+        let step = item.max(CHUNK / item * item);
+        let mut chunk = vec![0; memory_len(step.min(nbytes))];
+        let mut has_long = false;
+        for at in (0..nbytes).step_by(memory_len(step)) {
+            let chunk = &mut chunk[..memory_len(step.min(nbytes - at))];
+            self.read(chunk, at)?;
+            for element in chunk.chunks_exact(memory_len(item)) {
+                let is_padded = element[last..].iter().all(|&byte| byte == 0);
+                has_long |= !is_padded;
+                self.is_padded |= is_padded;
+            }
+            if has_long && self.is_padded {
+                return Ok(());
+            }
+        }
+        if has_long {
+            return Ok(());
+        }
+        let (path, name, kind, size) = (self.path.display(), &self.target.name, self.descr.kind, self.descr.size);
+        Err(Error::bad_request(format!(
+            "{path} as {name}: no element is as long as {kind}{size} allows. Either the longest ended in NUL, which NumPy takes for padding: values \
+             and offsets keep it (convert --strings offsets writes them, --feed takes them), and so do records. Or the array is wider than it need \
+             be: numpy.array(array.tolist()) is not"
+        )))
+    }
+
+    /// What cannot be told of its strings.
+    pub(super) fn note(&self) -> Option<String> {
+        self.is_padded.then(|| {
+            format!(
+                "{}: strings that are shorter than {}{} end before the NULs behind them, as in NumPy; any that ended in NUL have lost it there, \
+                 values and offsets or records would keep it",
+                self.path.display(),
+                self.descr.kind,
+                self.descr.size
+            )
+        })
+    }
+
     /// Strings: those of `|S<n>` end before the zeros behind them, as NumPy has it, those of `<U<n>` become UTF-8.
     fn strings(&self, shape: &[u64], start: u64) -> Result<Box<dyn Feed + '_>> {
         let (elements, nbytes) = self.bytes_of(shape)?;
@@ -291,18 +290,4 @@ impl ArrayFeed {
         let strings = attempt(|| format!("making strings of {}", self.path.display()), || constant(&proto))?;
         Ok(self.fed(strings))
     }
-}
-
-/// The crate makes strings of UTF-8 only, so TensorFlow makes them, as a constant; nobody looks into the tensor that comes.
-fn constant(proto: &[u8]) -> Outcome<Tensor<String>> {
-    let mut graph = ::tensorflow::Graph::new();
-    let constant = Builder::new(&mut graph).node("Const", |node| {
-        node.set_attr_type("dtype", DataType::String)?;
-        node.set_attr_value_proto("value", &wire::tensor_attribute(proto))
-    })?;
-    let session = Session::new(&options()?, &graph)?;
-    let mut args = SessionRunArgs::new();
-    let token = args.request_fetch(&constant, 0);
-    session.run(&mut args)?;
-    args.fetch(token)
 }

@@ -144,6 +144,7 @@ fn choices(rows: Option<Rows>, options: &Options) -> Map<String, Value> {
     put("feeds", listed(model.feeds.iter().map(|(input, path)| json!({"input": input, "path": path_json(path)})).collect()));
     put("outputs", listed(model.outputs.iter().map(|name| json!(name)).collect()));
     put("batch", model.batch.map(|rows| json!(rows)));
+    put("op_libraries", listed(model.op_libraries.iter().map(|path| path_json(path)).collect()));
     all
 }
 
@@ -275,6 +276,7 @@ impl Manifest {
         model.feeds = own.feeds.iter().map(|feed| (feed.input.clone(), feed.path.to_path())).collect();
         model.outputs.clone_from(&own.outputs);
         model.batch = own.batch;
+        model.op_libraries = own.op_libraries.iter().map(StoredPath::to_path).collect();
         all.records = records.overridden_by(&options.records);
         all.model = model.overridden_by(&options.model);
         Ok(all)
@@ -354,6 +356,7 @@ struct StoredChoices {
     feeds: Vec<StoredFeed>,
     outputs: Vec<String>,
     batch: Option<u64>,
+    op_libraries: Vec<StoredPath>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -15,6 +15,7 @@ pub struct ModelOptions {
     pub(crate) feeds: Vec<(String, PathBuf)>,
     pub(crate) outputs: Vec<String>,
     pub(crate) batch: Option<u64>,
+    pub(crate) op_libraries: Vec<PathBuf>,
     pub(crate) scratch: Option<PathBuf>,
     pub(crate) used: Used,
 }
@@ -64,6 +65,14 @@ impl ModelOptions {
         self
     }
 
+    /// Operations that TensorFlow has not by itself are in this library: `_normalize_ops.so` of TensorFlow Text. It is loaded before the
+    /// graph, and runs as part of this process.
+    #[must_use]
+    pub fn op_library(mut self, path: impl AsRef<Path>) -> Self {
+        self.op_libraries.push(path.as_ref().to_owned());
+        self
+    }
+
     /// Where TensorFlow may write what it cannot cut (strings, float8, 4-bit integers) for the time of the conversion; the
     /// system's directory for temporary files by default. A private folder is made in it and removed again.
     #[must_use]
@@ -84,9 +93,10 @@ impl ModelOptions {
             ("--feed", !self.feeds.is_empty()),
             ("--output", !self.outputs.is_empty()),
             ("--batch", self.batch.is_some()),
+            ("--op-library", !self.op_libraries.is_empty()),
         ];
         let is_unused = |(_, is_asked): &(&str, bool)| *is_asked && !self.used.is_noted();
-        let computed = "what TensorFlow computes: graphs, SavedModels and data sets";
+        let computed = "what TensorFlow computes: graphs, data sets and SavedModels (model.export makes one of a Keras model)";
         let mut unused: Vec<Unused> = asked.into_iter().filter(is_unused).map(|(flag, _)| Unused::new(flag, None, computed)).collect();
         if self.tag_set.is_some() && !self.tag_set_used.is_noted() {
             unused.push(Unused::new("--tag-set", None, "SavedModels"));
@@ -102,6 +112,7 @@ impl ModelOptions {
             feeds: if other.feeds.is_empty() { self.feeds } else { other.feeds.clone() },
             outputs: if other.outputs.is_empty() { self.outputs } else { other.outputs.clone() },
             batch: other.batch.or(self.batch),
+            op_libraries: if other.op_libraries.is_empty() { self.op_libraries } else { other.op_libraries.clone() },
             ..other.clone()
         }
     }

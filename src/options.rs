@@ -220,14 +220,16 @@ impl Options {
         if self.strict && self.cast.is_none() {
             unused.push(Unused::new("--strict", None, "casts (--dtype)"));
         }
-        match &unused[..] {
-            [] => Ok(()),
-            [one] => Err(Error::bad_request(format!("{} has no effect on what is selected: it is for {}", one.flag, one.needs))),
-            several => {
-                let each: Vec<String> = several.iter().map(|one| format!("{} is for {}", one.flag, one.needs)).collect();
-                Err(Error::bad_request(format!("these choices have no effect on what is selected: {}", each.join("; "))))
-            }
-        }
+        refuse(&unused)
+    }
+
+    /// Refuses choices for what TensorFlow computes, if [none may be without effect](Self::must_apply) and nothing that has been opened is
+    /// computed.
+    ///
+    /// # Errors
+    /// As [`check_applied`](Self::check_applied).
+    pub fn check_model_applied(&self) -> crate::Result<()> {
+        if self.must_apply { refuse(&self.model.unused()) } else { Ok(()) }
     }
 
     /// Called after every slice, from the threads that do the work.
@@ -343,4 +345,24 @@ pub struct Progress {
     pub memory_bytes: u64,
     /// The budget.
     pub memory_limit: u64,
+}
+
+/// The error for choices that have no effect, if there are any.
+fn refuse(unused: &[Unused]) -> crate::Result<()> {
+    if unused.is_empty() {
+        return Ok(());
+    }
+    // Those that are for the same are told together.
+    let mut by_needs: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Unused { flag, needs } in unused {
+        match by_needs.iter_mut().find(|(known, _)| known == needs) {
+            Some((_, flags)) => flags.push(flag),
+            None => by_needs.push((needs, vec![flag])),
+        }
+    }
+    let each = by_needs.iter().map(|(needs, flags)| match &flags[..] {
+        [flag] => format!("{flag} has no effect on what is selected: it is for {needs}"),
+        flags => format!("{} have no effect on what is selected: they are for {needs}", flags.join(", ")),
+    });
+    Err(Error::bad_request(each.collect::<Vec<_>>().join("; ")))
 }

@@ -22,6 +22,8 @@ pub struct Argument {
     pub dtype: Option<Dtype>,
     /// The shape with `None` for lengths that are not known; `None` where not even the number of axes is.
     pub shape: Option<Vec<Option<u64>>>,
+    /// The ragged or sparse tensor that it is a part of, if it is: its name in the signature.
+    pub part_of: Option<String>,
 }
 
 /// What can be computed: a signature of a SavedModel, or all of a graph.
@@ -56,8 +58,8 @@ impl Signature {
                     for part in field.message(SIGNATURE)? {
                         let part = part?;
                         match part.number {
-                            1 => signature.inputs.push(Argument::parse(&part)?),
-                            2 => signature.outputs.push(Argument::parse(&part)?),
+                            1 => signature.inputs.append(&mut Argument::parse(&part)?),
+                            2 => signature.outputs.append(&mut Argument::parse(&part)?),
                             _ => {}
                         }
                     }
@@ -74,7 +76,7 @@ impl Signature {
 impl Argument {
     /// A tensor of a graph, which is its own name.
     pub(crate) fn of_graph(tensor: String, dtype: Option<Dtype>, shape: Option<Vec<Option<u64>>>) -> Self {
-        Self { name: tensor.clone(), tensor, dtype, shape }
+        Self { name: tensor.clone(), tensor, dtype, shape, part_of: None }
     }
 
     /// What it is called beside its name: in a signature by its tensor, in a graph by its node.
@@ -92,21 +94,101 @@ impl Argument {
         named.or_else(|| arguments.iter().position(is_tensor))
     }
 
-    fn parse(field: &Field<'_>) -> Result<Self, ParseError> {
+    /// An entry of a map of names and `TensorInfo`s. A ragged or sparse tensor has several parts, which are tensors.
+    fn parse(field: &Field<'_>) -> Result<Vec<Self>, ParseError> {
         let (name, value) = entry(field, SIGNATURE)?;
-        let mut argument = Self { name: name.to_owned(), tensor: String::new(), dtype: None, shape: Some(Vec::new()) };
-        let Some((value, at)) = value else { return Ok(argument) };
+        let mut argument = Self { name: name.to_owned(), tensor: String::new(), dtype: None, shape: Some(Vec::new()), part_of: None };
+        let Some((value, at)) = value else { return Ok(vec![argument]) };
+        let mut parts = Vec::new();
         for part in Fields::new(value, at, SIGNATURE) {
             let part = part?;
             match part.number {
                 1 => text(&part, SIGNATURE)?.clone_into(&mut argument.tensor),
                 2 => argument.dtype = Dtype::from_code(referred(part.varint(SIGNATURE)?)),
                 3 => argument.shape = parse_shape_with_unknown(part.message(SIGNATURE)?)?,
+                4 => parts = sparse(&part)?,
+                5 => parts = composite(&part)?,
                 _ => {}
             }
         }
-        Ok(argument)
+        if parts.is_empty() {
+            return Ok(vec![argument]);
+        }
+        let rank = argument.shape.as_ref().map(|shape| shape.len() as u64);
+        for (suffix, part) in &mut parts {
+            part.name = format!("{name}/{suffix}");
+            part.part_of = Some(name.to_owned());
+            // What a sparse tensor says of itself.
+            match &suffix[..] {
+                "values" if part.dtype.is_none() => part.dtype = argument.dtype,
+                "indices" => part.shape = Some(vec![None, rank]),
+                "dense_shape" => part.shape = Some(vec![rank]),
+                _ => {}
+            }
+        }
+        Ok(parts.into_iter().map(|(_, part)| part).collect())
     }
+}
+
+/// A part of a composite tensor, and what comes behind the name of the whole.
+type Part = (String, Argument);
+
+/// The tensors of a `TensorInfo.CooSparse`.
+fn sparse(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
+    let mut parts = Vec::new();
+    for part in field.message(SIGNATURE)? {
+        let part = part?;
+        let (suffix, dtype) = match part.number {
+            1 => ("values", None),
+            2 => ("indices", Some(Dtype::Int64)),
+            3 => ("dense_shape", Some(Dtype::Int64)),
+            _ => continue,
+        };
+        parts.push((suffix.to_owned(), Argument::of_graph(text(&part, SIGNATURE)?.to_owned(), dtype, Some(vec![None]))));
+    }
+    Ok(parts)
+}
+
+/// The tensors of a `TensorInfo.CompositeTensor`: of a ragged one first the values, then the row splits of each level
+/// (`RaggedTensorSpec._to_components`).
+fn composite(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
+    const RAGGED: u64 = 3;
+    let (mut class, mut parts) = (0, Vec::new());
+    for part in field.message(SIGNATURE)? {
+        let part = part?;
+        match part.number {
+            1 => {
+                for spec in part.message(SIGNATURE)? {
+                    let spec = spec?;
+                    if spec.number == 1 {
+                        class = spec.varint(SIGNATURE)?;
+                    }
+                }
+            }
+            2 => {
+                let mut argument = Argument::of_graph(String::new(), None, Some(Vec::new()));
+                for info in part.message(SIGNATURE)? {
+                    let info = info?;
+                    match info.number {
+                        1 => text(&info, SIGNATURE)?.clone_into(&mut argument.tensor),
+                        2 => argument.dtype = Dtype::from_code(referred(info.varint(SIGNATURE)?)),
+                        3 => argument.shape = parse_shape_with_unknown(info.message(SIGNATURE)?)?,
+                        _ => {}
+                    }
+                }
+                parts.push(argument);
+            }
+            _ => {}
+        }
+    }
+    let count = parts.len();
+    let suffix = |at: usize| match (class, at) {
+        (RAGGED, 0) => "flat_values".to_owned(),
+        (RAGGED, _) if count == 2 => "row_splits".to_owned(),
+        (RAGGED, at) => format!("row_splits_{}", at - 1),
+        (_, at) => at.to_string(),
+    };
+    Ok(parts.into_iter().enumerate().map(|(at, part)| (suffix(at), part)).collect())
 }
 
 /// The tags of a `MetaInfoDef`.

@@ -298,6 +298,9 @@ pub(crate) struct Model {
     /// Feed so many rows of axis 0 at a time, and put the outputs together along axis 0.
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch: Option<u64>,
+    /// Load a library with operations that TensorFlow lacks (TensorFlow Text, custom operations) before the graph.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) op_library: Vec<PathBuf>,
     /// Where the TensorFlow library is, if one is needed: itself, or the directory or Python package that has it [default: `TENSORFLOW_DIR`, the system's library
     /// path, the package of python3].
     #[arg(long, value_name = "PATH")]

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use ::tensorflow::Session;
 use serde_json::{Map, Value as Json, json};
 
+use super::elements::no_plain_tensor;
 use super::feed::FileFeed;
 use super::held::{Value, compute};
 use super::model::Model;
@@ -98,7 +99,7 @@ impl Container for Computed {
             return Ok(TensorInfo { alias, ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) });
         }
         let dtype = output.dtype.unwrap_or(Dtype::Variant);
-        let unsupported = (!can_be_fetched(dtype)).then(|| format!("it is a {dtype}, which has no plain values"));
+        let unsupported = (!can_be_fetched(dtype)).then(|| no_plain_tensor(dtype));
         let axes = output.shape.clone().unwrap_or_default();
         let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
             .map_err(|detail| Error::malformed(&self.model.path, format!("shape of {}", output.name), detail))?;

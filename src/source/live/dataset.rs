@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, Session, SessionRunArgs};
 
 use super::elements::{Cardinality, Fetches, Part, Step, container};
-use super::library::check_loaded;
+use super::library::{check_loaded, load_operations};
 use super::session::{Builder, Target, attempt, options as session_options};
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -19,6 +19,7 @@ use crate::source::graph::DatasetGraph;
 /// [`Error::Malformed`] where the graph is none of a data set, [`Error::TensorFlow`].
 pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
     check_loaded()?;
+    load_operations(&options.model.op_libraries)?;
     if options.model.signature.is_some() || !options.model.feeds.is_empty() || options.model.batch.is_some() {
         let detail = format!("{} is a data set, which has no signature, no inputs and batches of its own", dataset.path().display());
         return Err(Error::bad_request(detail));

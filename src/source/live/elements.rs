@@ -38,8 +38,15 @@ impl Part {
         let Argument { name, dtype, shape, .. } = &self.output;
         let unsupported = match dtype {
             Some(dtype) if can_be_fetched(*dtype) && self.target.is_some() => None,
-            Some(dtype) => Some(format!("it is a {dtype}: ragged, sparse and other composite tensors have no plain values")),
+            Some(dtype) => Some(no_plain_tensor(*dtype)),
             None => Some("it is no plain tensor".to_owned()),
+        };
+        // Those of each batch count from its start.
+        let unsupported = match &self.output.part_of {
+            Some(whole) if self.is_joined => Some(format!(
+                "it is a part of {whole}, which is ragged or sparse and cannot be put together of batches: convert it without --batch"
+            )),
+            _ => unsupported,
         };
         let row = shape.iter().flatten().skip(usize::from(self.is_joined)).copied().collect();
         let declared = Declared { flat: self.is_joined, ..Declared::new(dtype.unwrap_or(Dtype::Variant), row, Encoding::Tensor) };
@@ -50,6 +57,18 @@ impl Part {
             unsupported,
             ..Feature::found(Key::Part(number))
         }
+    }
+}
+
+/// Why what is of `dtype` cannot be fetched.
+pub(super) fn no_plain_tensor(dtype: Dtype) -> String {
+    match dtype {
+        Dtype::Variant => {
+            "it is a variant, an object of TensorFlow's (a ragged or sparse tensor, an Optional, a data set): give its tensors instead, \
+                           (r.flat_values, r.row_splits) of a ragged r, (s.indices, s.values, s.dense_shape) of a sparse s"
+                .to_owned()
+        }
+        dtype => format!("it is a {dtype}, which has no values that leave TensorFlow"),
     }
 }
 

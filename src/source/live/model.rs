@@ -8,7 +8,7 @@ use ::tensorflow::{Graph, Operation, Session};
 
 use super::computed::Computed;
 use super::feed::FileFeed;
-use super::library::check_loaded;
+use super::library::{check_loaded, load_operations};
 use super::loading::Loaded;
 use super::session::{Builder, Target, attempt};
 use crate::dtype::Dtype;
@@ -52,6 +52,7 @@ impl fmt::Debug for Model {
 /// Those of TensorFlow, and of arrays that are to be fed.
 pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
     check_loaded()?;
+    load_operations(&options.model.op_libraries)?;
     if options.model.signature.is_some() {
         return Err(Error::bad_request(format!("{} is a graph, which has no signatures", file.path().display())));
     }
@@ -78,6 +79,7 @@ pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn C
 /// Those of TensorFlow, and of arrays that are to be fed.
 pub(crate) fn open_signature(model: SavedModel, files: Vec<PathBuf>, options: &Options) -> Result<Box<dyn Container>> {
     check_loaded()?;
+    load_operations(&options.model.op_libraries)?;
     let signature = model.signature(options.model.signature.as_deref())?.clone();
     let own = options.clone();
     let path = model.dir.clone();

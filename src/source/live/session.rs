@@ -26,13 +26,32 @@ pub(super) fn attempt<T>(action: impl FnOnce() -> String, work: impl FnOnce() ->
             let source = std::io::ErrorKind::StorageFull.into();
             return Err(Error::Io { action: "let TensorFlow write what it cannot cut to", path: "its folder".into(), source });
         }
-        Ok(Err(status)) => status.to_string(),
+        Ok(Err(status)) => with_advice(status.to_string()),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
             format!("panic: {}", text.unwrap_or("without a message"))
         }
     };
     Err(Error::TensorFlow { action: action(), detail })
+}
+
+/// What TensorFlow says, with the next step where that is known.
+fn with_advice(said: String) -> String {
+    let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
+    let advice = if has(&["'PyFunc'", "'EagerPyFunc'", "'PyFuncStateless'"]) {
+        "Python code (tf.py_function, tf.numpy_function, Dataset.from_generator) is not in the graph and cannot be exported with it: \
+         Dataset.save writes what the data set gives, which is read without TensorFlow"
+    } else if has(&["Op type not registered"]) {
+        "an operation that is not TensorFlow's own is in a library that has to be loaded: --op-library FILE"
+    } else if has(&["Could not find variable", "Attempting to use uninitialized value", "is uninitialized"]) {
+        "a graph brings no values of variables: those of a SavedModel are restored, those of a checkpoint become constants by \
+         tf.compat.v1.graph_util.convert_variables_to_constants"
+    } else if has(&["able not initialized"]) {
+        "a graph does not say how its tables are filled: a SavedModel does"
+    } else {
+        return said;
+    };
+    format!("{}; {advice}", said.trim_end_matches(['.', '\n']))
 }
 
 /// How many threads are inside TensorFlow.

@@ -18,6 +18,9 @@ pub(super) fn model(args: &Model, scratch: Option<&Path>) -> ModelOptions {
     for feed in &args.feed {
         model = model.feed(&feed.input, &feed.path);
     }
+    for library in &args.op_library {
+        model = model.op_library(library);
+    }
     if let Some(tags) = &args.tag_set {
         let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
         model = model.tag_set(tags.map(str::to_owned));

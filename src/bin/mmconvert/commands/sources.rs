@@ -52,6 +52,8 @@ pub(super) struct How<'a> {
 /// Opens locations as one source: joined, or side by side.
 pub(super) fn open(locations: &[Location], how: How<'_>, options: &Options, notes: &mut Notes) -> Result<Source> {
     let parts = locations.iter().map(|location| open_one(location, how, options)).collect::<Result<Vec<_>>>()?;
+    // Before anybody looks for tensors that are outputs of something else.
+    options.check_model_applied()?;
     let source = if how.concat { Source::concat(parts)? } else { one_of(parts)? };
     for warning in source.warnings() {
         notes.tell(&format!("warning: {warning}"));

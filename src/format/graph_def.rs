@@ -161,6 +161,15 @@ pub(crate) fn attr_shape(attr: &[u8]) -> Option<Vec<Option<u64>>> {
     parse_shape_with_unknown(last_of(attr, 7)?.message(ATTR).ok()?).ok()?
 }
 
+/// The name of the function in an `AttrValue` of one.
+pub(crate) fn attr_function(attr: &[u8]) -> Option<&[u8]> {
+    let name = last_of(attr, 10)?.message(ATTR).ok()?.filter_map(Result::ok).filter(|field| field.number == 1).last()?;
+    match name.value {
+        Value::Bytes(name, _) => Some(name),
+        _ => None,
+    }
+}
+
 /// The `TensorProto` in an `AttrValue` of one.
 pub(crate) fn attr_tensor(attr: &[u8]) -> Option<&[u8]> {
     match last_of(attr, 8)?.value {

@@ -17,7 +17,7 @@ use super::{Container, Name, TensorInfo, TensorReader};
 use crate::budget::Limits;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::graph_def::{PLACEHOLDERS, attr_shape, attr_type};
+use crate::format::graph_def::{PLACEHOLDERS, attr_function, attr_shape, attr_type};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::glob::{Glob, is_pattern};
 use crate::spec::TensorSpec;
@@ -40,6 +40,8 @@ struct Constant {
     spec: TensorSpec,
     /// Where its `TensorProto` lies; it has none where its value is not in the graph.
     tensor: Option<Range<u64>>,
+    /// Whether it only serves to save and restore.
+    bookkeeping: bool,
 }
 
 /// What one walk over the nodes of a graph found.
@@ -54,11 +56,20 @@ pub(super) struct Survey {
     /// Nodes of the graph that are no inputs, and those that others take.
     names: Vec<String>,
     taken: HashSet<String>,
+    /// What nodes take that save and restore.
+    saved: HashSet<String>,
     is_dataset: bool,
 }
 
 /// Attributes that are looked at.
-const ATTRS: [&[u8]; 4] = [b"value", b"dtype", b"shape", b"T"];
+const ATTRS: [&[u8]; 5] = [b"value", b"dtype", b"shape", b"T", b"f"];
+/// What names of functions start with that TensorFlow adds to a SavedModel to save it and to restore it: `MultiDeviceSaver` in
+/// `tensorflow/python/checkpoint/functional_saver.py`, traced.
+const SAVERS: [&[u8]; 2] = [b"__inference__traced_save_", b"__inference__traced_restore_"];
+
+fn is_saver(function: &[u8]) -> bool {
+    SAVERS.iter().any(|saver| function.starts_with(saver))
+}
 
 impl Survey {
     /// Looks through the `GraphDef` in all of a file.
@@ -82,6 +93,11 @@ impl Survey {
                 (2, OuterValue::Bytes(library)) => outline.within(library, |library| self.library(library))?,
                 _ => {}
             }
+        }
+        for constant in &mut self.constants {
+            let is_saved =
+                std::str::from_utf8(constant.name.as_bytes()).is_ok_and(|name| self.saved.contains(name) && !self.taken.contains(name));
+            constant.bookkeeping |= is_saved;
         }
         Ok(())
     }
@@ -110,11 +126,12 @@ impl Survey {
         let start = outline.rest().start;
         self.nodes += u64::from(function.is_none());
         let (mut name, mut op, mut attrs) = (Vec::new(), Vec::new(), [const { None }; ATTRS.len()]);
+        let mut inputs = Vec::new();
         while let Some(field) = outline.next_field()? {
             match (field.number, &field.value) {
                 (1, OuterValue::Bytes(at)) => name = outline.read(at, MOST_NAME)?,
                 (2, OuterValue::Bytes(at)) => op = outline.read(at, MOST_NAME)?,
-                (3, OuterValue::Bytes(at)) if function.is_none() => self.take(&outline.read(at, MOST_NAME)?),
+                (3, OuterValue::Bytes(at)) if function.is_none() => inputs.push(outline.read(at, MOST_NAME)?),
                 (5, OuterValue::Bytes(at)) => {
                     if let Some((attr, value)) = outline.within(at, attribute)? {
                         attrs[attr] = Some(value);
@@ -126,7 +143,10 @@ impl Survey {
                 _ => {}
             }
         }
-        let [value, dtype, shape, of] = attrs;
+        let [value, dtype, shape, of, called] = attrs;
+        let called = if op.ends_with(b"PartitionedCall") { attr_bytes(outline, called.as_ref())? } else { None };
+        let saves = called.as_ref().and_then(|attr| attr_function(attr)).is_some_and(is_saver);
+        inputs.iter().for_each(|input| self.take(input, saves));
         match &op[..] {
             b"Const" | b"HostConst" => {
                 let dtype = attr_bytes(outline, dtype.as_ref())?.and_then(|attr| attr_type(&attr));
@@ -163,24 +183,26 @@ impl Survey {
         Ok(())
     }
 
-    /// Notes that a node takes `input`.
-    fn take(&mut self, input: &[u8]) {
+    /// Notes that a node takes `input`, which may be one that saves or restores.
+    fn take(&mut self, input: &[u8], saves: bool) {
         let input = String::from_utf8_lossy(input);
         let node = input.split(':').next().unwrap_or_default();
         // Only what nobody has taken before costs anything.
-        if !node.starts_with('^') && !self.taken.contains(node) {
+        let taken = if saves { &mut self.saved } else { &mut self.taken };
+        if !node.starts_with('^') && !taken.contains(node) {
             self.held += (node.len() + 2 * size_of::<String>()) as u64;
-            self.taken.insert(node.to_owned());
+            taken.insert(node.to_owned());
         }
     }
 
     fn add(&mut self, name: &[u8], function: Option<&[u8]>, spec: TensorSpec, tensor: Option<Range<u64>>) {
+        let bookkeeping = function.is_some_and(is_saver);
         let name = match function {
             Some(function) => [function, b"/", name].concat(),
             None => name.to_vec(),
         };
         self.held += (name.len() + size_of_val(spec.shape()) + size_of::<Constant>()) as u64;
-        self.constants.push(Constant { name: Name::new(name), spec, tensor });
+        self.constants.push(Constant { name: Name::new(name), spec, tensor, bookkeeping });
     }
 
     /// Whether it is the graph of a data set.
@@ -190,7 +212,8 @@ impl Survey {
 
     /// What the graph can compute: its placeholders, and the nodes whose outputs no other node takes.
     pub(super) fn signature(&mut self) -> Signature {
-        let taken = std::mem::take(&mut self.taken);
+        let mut taken = std::mem::take(&mut self.taken);
+        taken.extend(std::mem::take(&mut self.saved));
         let names = std::mem::take(&mut self.names).into_iter().filter(|name| !taken.contains(name));
         let outputs = names.map(|name| Argument::of_graph(format!("{name}:0"), None, None)).collect();
         Signature::of_graph(std::mem::take(&mut self.inputs), outputs)
@@ -396,9 +419,9 @@ impl Container for Constants {
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
-        let Constant { name, spec, tensor } = &self.list[index];
+        let Constant { name, spec, tensor, bookkeeping } = &self.list[index];
         let unsupported = if tensor.is_none() { Some(ELSEWHERE.to_owned()) } else { unsupported(spec) };
-        Ok(TensorInfo { unsupported, group: Some(GROUP), ..TensorInfo::new(name.clone(), spec.clone()) })
+        Ok(TensorInfo { unsupported, bookkeeping: *bookkeeping, group: Some(GROUP), ..TensorInfo::new(name.clone(), spec.clone()) })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

@@ -190,6 +190,12 @@ fn guess(path: &Path) -> Option<String> {
         _ if front.starts_with(b"node {") || has_extension("pbtxt") => {
             "a graph or a model in text form, which is not read: save it in binary form"
         }
+        _ if front.starts_with(b"model_checkpoint_path") => {
+            return Some(format!(
+                "the state file of checkpoints: name the directory, {}, for the latest of them, or one of them",
+                parent_of(path).display()
+            ));
+        }
         _ if has_extension("cpb") => "a message in chunks (.cpb), which is not read",
         _ if has_extension("meta") && path.with_extension("index").is_file() => {
             return Some(format!("the graph of a checkpoint; its values are in {}", path.with_extension("").display()));

@@ -209,14 +209,14 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
             let shape = render::estimated_shape(estimate);
             let size =
                 if estimate.is_counted { HumanBytes(estimate.nbytes).to_string() } else { "of a size that is not known yet".to_owned() };
+            // What is computed has no slices.
+            let slices = match estimate.slices {
+                0 => String::new(),
+                count => format!(" in {count} slices of at most {}", HumanBytes(estimate.slice_bytes)),
+            };
             out.line(format_args!(
-                "{}: {kind} {shape} -> {}, {size} in {} slices of at most {}, {} threads, method {}",
-                info.name,
-                estimate.descr,
-                estimate.slices,
-                HumanBytes(estimate.slice_bytes),
-                estimate.threads,
-                estimate.method,
+                "{}: {kind} {shape} -> {}, {size}{slices}, {} threads, method {}",
+                info.name, estimate.descr, estimate.threads, estimate.method,
             ))?;
         }
         for (name, reason) in &skipped {

@@ -180,8 +180,8 @@ fn alternatives(pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
 fn braces(pattern: &[u8]) -> Option<(usize, usize, Vec<std::ops::Range<usize>>)> {
     for start in (0..pattern.len()).filter(|&at| pattern[at] == b'{') {
         let (mut depth, mut from, mut parts) = (0, start + 1, Vec::new());
-        for at in start..pattern.len() {
-            match pattern[at] {
+        for (at, byte) in pattern.iter().enumerate().skip(start) {
+            match byte {
                 b'{' => depth += 1,
                 b',' if depth == 1 => {
                     parts.push(from..at);

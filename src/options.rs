@@ -37,14 +37,21 @@ pub struct Options {
     pub(crate) byte_order: ByteOrder,
     pub(crate) layout: Layout,
     pub(crate) strings: Choice<Strings>,
-    /// Whether a choice that nothing makes use of is an error.
-    pub(crate) must_apply: bool,
+    pub(crate) effect: Effect,
     pub(crate) records: RecordOptions,
     pub(crate) model: ModelOptions,
     pub(crate) method: Option<Method>,
     pub(crate) in_flight: Option<usize>,
     pub(crate) cancel: CancelToken,
     pub(crate) progress: Option<Arc<ProgressFn>>,
+}
+
+/// What is made of a choice that nothing makes use of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Optional,
+    /// It is an error.
+    Required,
 }
 
 type ProgressFn = dyn Fn(&Progress) + Send + Sync;
@@ -61,7 +68,7 @@ impl Default for Options {
             byte_order: ByteOrder::Little,
             layout: Layout::C,
             strings: Choice::default(),
-            must_apply: false,
+            effect: Effect::Optional,
             records: RecordOptions::default(),
             model: ModelOptions::default(),
             method: None,
@@ -202,7 +209,7 @@ impl Options {
     /// written: a shape where there are no lists, feeds where nothing is computed. Without this, choices that do not apply are let pass.
     #[must_use]
     pub fn must_apply(mut self, must_apply: bool) -> Self {
-        self.must_apply = must_apply;
+        self.effect = if must_apply { Effect::Required } else { Effect::Optional };
         self
     }
 
@@ -211,7 +218,7 @@ impl Options {
     /// # Errors
     /// [`Error::BadRequest`](crate::Error::BadRequest) with the choices, and what they are for.
     pub fn check_applied(&self) -> crate::Result<()> {
-        if !self.must_apply {
+        if self.effect == Effect::Optional {
             return Ok(());
         }
         let mut unused = self.records.unused();
@@ -229,7 +236,7 @@ impl Options {
     /// # Errors
     /// As [`check_applied`](Self::check_applied).
     pub fn check_model_applied(&self) -> crate::Result<()> {
-        if self.must_apply { refuse(&self.model.unused()) } else { Ok(()) }
+        if self.effect == Effect::Required { refuse(&self.model.unused()) } else { Ok(()) }
     }
 
     /// Called after every slice, from the threads that do the work.

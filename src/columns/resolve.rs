@@ -236,7 +236,7 @@ impl One<'_> {
             _ => vec![0; dtype.item_len()],
         };
         let (name, skips) = (self.name.clone(), self.skips());
-        Ok(Column { missing, padding, skips, order, ..Column::new(name, index, shaped.item, shaped.spec, arrange, dtype) })
+        Ok(Column { order, missing, padding, skips, ..Column::new(name, index, shaped.item, shaped.spec, arrange, dtype) })
     }
 
     fn check_kind(&self) -> Result<()> {

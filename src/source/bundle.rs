@@ -305,7 +305,7 @@ impl Container for Bundle {
         let alias = self.aliases().ok().flatten().and_then(|aliases| aliases.of_key(key));
         let alias = alias.filter(|alias| self.position(alias.as_bytes()).or_else(|| self.find_alias(alias.as_bytes())) == Some(index));
         let bookkeeping = self.is_bookkeeping(key);
-        Ok(TensorInfo { alias, unsupported, bookkeeping, ..TensorInfo::new(Name::new(key), spec) })
+        Ok(TensorInfo { alias, bookkeeping, unsupported, ..TensorInfo::new(Name::new(key), spec) })
     }
 
     fn is_meant(&self, index: usize) -> Result<bool> {

@@ -121,7 +121,7 @@ impl Container for Cache {
         let unsupported = self.bundle.info(component)?.unsupported;
         let name = Name::new(component.to_string());
         let group = (!self.only_components).then_some("components");
-        Ok(TensorInfo { unsupported, group, ..TensorInfo::new(name, spec) })
+        Ok(TensorInfo { group, unsupported, ..TensorInfo::new(name, spec) })
     }
 
     fn is_meant(&self, index: usize) -> Result<bool> {

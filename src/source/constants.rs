@@ -146,7 +146,9 @@ impl Survey {
         let [value, dtype, shape, of, called] = attrs;
         let called = if op.ends_with(b"PartitionedCall") { attr_bytes(outline, called.as_ref())? } else { None };
         let saves = called.as_ref().and_then(|attr| attr_function(attr)).is_some_and(is_saver);
-        inputs.iter().for_each(|input| self.take(input, saves));
+        for input in &inputs {
+            self.take(input, saves);
+        }
         match &op[..] {
             b"Const" | b"HostConst" => {
                 let dtype = attr_bytes(outline, dtype.as_ref())?.and_then(|attr| attr_type(&attr));
@@ -421,7 +423,7 @@ impl Container for Constants {
     fn info(&self, index: usize) -> Result<TensorInfo> {
         let Constant { name, spec, tensor, bookkeeping } = &self.list[index];
         let unsupported = if tensor.is_none() { Some(ELSEWHERE.to_owned()) } else { unsupported(spec) };
-        Ok(TensorInfo { unsupported, bookkeeping: *bookkeeping, group: Some(GROUP), ..TensorInfo::new(name.clone(), spec.clone()) })
+        Ok(TensorInfo { bookkeeping: *bookkeeping, group: Some(GROUP), unsupported, ..TensorInfo::new(name.clone(), spec.clone()) })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {

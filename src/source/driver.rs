@@ -72,7 +72,11 @@ enum Place {
 
 impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Location").field("given", &self.given).field("format", &self.format()).field("place", &self.place).finish()
+        f.debug_struct("Location")
+            .field("given", &self.given)
+            .field("format", &self.format())
+            .field("place", &self.place)
+            .finish_non_exhaustive()
     }
 }
 
@@ -133,7 +137,7 @@ impl Location {
     }
 
     /// The set of shards that a single file is of.
-    fn shard_set(&self) -> Option<(&'static str, (Vec<u8>, u64))> {
+    fn shard_set(&self) -> Option<ShardKey> {
         match &self.place {
             Place::At(path) => Some((self.driver.name(), shard_set(path)?)),
             Place::Files(_) => None,
@@ -179,9 +183,12 @@ impl Location {
     }
 }
 
+/// A set of shards: its format, the names of its files without their numbers, and how many these say there are.
+type ShardKey = (&'static str, (Vec<u8>, u64));
+
 /// Refuses sets of shards with holes, of files that are sources of their own, too.
 fn check_sets(locations: &mut [Location], options: &Options) -> Result<()> {
-    let mut sets: BTreeMap<(&'static str, (Vec<u8>, u64)), Vec<usize>> = BTreeMap::new();
+    let mut sets: BTreeMap<ShardKey, Vec<usize>> = BTreeMap::new();
     for (at, location) in locations.iter_mut().enumerate() {
         let set = location.shard_set();
         match (&location.place, set) {

@@ -260,11 +260,21 @@ struct DatasetNode {
     shapes: Vec<u8>,
 }
 
+/// Whether elements are batches of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Batches {
+    #[default]
+    None,
+    OfLength(u64),
+    /// Nobody says how long they are.
+    OfAnyLength,
+}
+
 /// What is known of the way that elements of a data set come: from where they come, each node's first input.
 #[derive(Debug, Clone, Copy, Default)]
 struct Way {
     /// Whether they are batches, and how long these are if that is known: something makes batches before anything takes elements apart.
-    batches: Option<Option<u64>>,
+    batches: Batches,
     /// Whether something repeats without end, before anything ends that.
     repeats_forever: bool,
 }
@@ -280,11 +290,11 @@ impl Way {
             let count = counts.get(&node.count).copied();
             is_apart |= has(node, TAKE_APART);
             is_ended |= has(node, END);
-            if !is_apart && way.batches.is_none() && node.op.to_ascii_lowercase().contains("batch") {
+            if !is_apart && way.batches == Batches::None && node.op.to_ascii_lowercase().contains("batch") {
                 // Of `MapAndBatch` the second input is something else.
                 let size = count
                     .filter(|_| node.op.starts_with("Batch") || node.op.starts_with("PaddedBatch") || node.op.starts_with("ParallelBatch"));
-                way.batches = Some(size.and_then(|size| u64::try_from(size).ok()));
+                way.batches = size.and_then(|size| u64::try_from(size).ok()).map_or(Batches::OfAnyLength, Batches::OfLength);
             }
             way.repeats_forever |= !is_ended && node.op.starts_with("Repeat") && count.is_some_and(|count| count < 0);
             name = &node.input;
@@ -365,7 +375,7 @@ impl DatasetGraph {
     }
 
     /// Whether elements are batches of others, the last of which may be shorter, and how long the others are if that is known.
-    pub(crate) fn batches(&self) -> Option<Option<u64>> {
+    pub(crate) fn batches(&self) -> Batches {
         self.way.batches
     }
 

@@ -294,7 +294,7 @@ impl Source {
                     chosen.insert(index);
                 }
                 None if is_pattern(pattern) => {
-                    globs.push(Wanted { pattern, glob: Glob::new(pattern)?, matched: false, bookkeeping: Vec::new() })
+                    globs.push(Wanted { pattern, glob: Glob::new(pattern)?, matched: false, bookkeeping: Vec::new() });
                 }
                 None => return Err(self.no_such_tensor(pattern)),
             }

@@ -62,8 +62,9 @@ impl Driver for Npy {
                 let what = format!("{}: more than {MOST_ARRAYS} arrays in a file", path.display());
                 return Err(Error::Unsupported { what, detail: "save them with numpy.savez".into() });
             }
-            let (array, end) = array_at(&file, at, salvage)?;
-            arrays.push(array);
+            let found = array_at(&file, at, salvage)?;
+            let end = found.end;
+            arrays.push(found);
             // Nobody knows where pickled objects end.
             let Some(end) = end else { break };
             at = end;
@@ -77,7 +78,7 @@ impl Driver for Npy {
             // As `numpy.savez` calls arrays that it gets no names for.
             several => (0..several.len()).map(|number| (Name::new(format!("arr_{number}")), None)).collect(),
         };
-        let tensor = |((name, alias), (place, lost)): ((Name, Option<String>), (InFile, Option<String>))| {
+        let tensor = |((name, alias), Found { place, lost, .. }): ((Name, Option<String>), Found)| {
             (TensorInfo { alias, lost: lost.into_iter().collect(), ..place.array.info(name) }, place)
         };
         let tensors: Vec<(TensorInfo, InFile)> = names.into_iter().zip(arrays).map(tensor).collect();
@@ -86,8 +87,17 @@ impl Driver for Npy {
     }
 }
 
-/// The array whose header starts at byte `at`, what of it is lost, and where it ends if that is known.
-fn array_at(file: &Arc<StoredFile>, at: u64, salvage: bool) -> Result<((InFile, Option<String>), Option<u64>)> {
+/// One of the arrays in a file.
+struct Found {
+    place: InFile,
+    /// What of it is lost.
+    lost: Option<String>,
+    /// Where it ends, if that is known.
+    end: Option<u64>,
+}
+
+/// The array whose header starts at byte `at`.
+fn array_at(file: &Arc<StoredFile>, at: u64, salvage: bool) -> Result<Found> {
     let path = file.path();
     let mut front = vec![0; memory_len((file.len() - at).min(MOST_HEADER))];
     file.read(at, &mut front, Calls::Native)?;
@@ -104,7 +114,7 @@ fn array_at(file: &Arc<StoredFile>, at: u64, salvage: bool) -> Result<((InFile, 
     let mut array = NpyArray::new(&header).map_err(|detail| Error::malformed_at(path, ".npy header", at, detail))?;
     let place = |array| InFile { file: Arc::clone(file), offset, array };
     if array.is_objects() {
-        return Ok(((place(array), None), None));
+        return Ok(Found { place: place(array), lost: None, end: None });
     }
     let have = file.len() - offset;
     let lost = if have < array.spec.nbytes() {
@@ -114,7 +124,7 @@ fn array_at(file: &Arc<StoredFile>, at: u64, salvage: bool) -> Result<((InFile, 
     };
     let end = if lost.is_some() { file.len() } else { offset + array.spec.nbytes() };
     let lost = lost.map(|lost| format!("{}: {lost}", path.display()));
-    Ok(((place(array), lost), Some(end)))
+    Ok(Found { place: place(array), lost, end: Some(end) })
 }
 
 /// What the header of an array says of its elements.

@@ -211,9 +211,8 @@ fn is_tar(front: &[u8]) -> bool {
 
 /// What a ZIP archive seems to be.
 fn zipped(path: &Path) -> String {
-    let members = match StoredFile::open(path).and_then(|file| archive::members(&file)) {
-        Ok(members) => members,
-        Err(_) => return "a ZIP archive that cannot be read: its directory is missing or damaged".into(),
+    let Ok(members) = StoredFile::open(path).and_then(|file| archive::members(&file)) else {
+        return "a ZIP archive that cannot be read: its directory is missing or damaged".into();
     };
     let ends_in = |wanted: &[u8]| members.iter().any(|member| member.name.ends_with(wanted));
     if ends_in(b"saved_model.pb") {

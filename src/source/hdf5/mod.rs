@@ -103,7 +103,9 @@ pub(super) fn open_range(
     enclosing: Option<&Arc<Enclosing>>,
 ) -> Result<Listed<Located>> {
     let Datasets { mut tensors, others, facts } = datasets(file, range)?;
-    tensors.iter_mut().for_each(|(_, located)| located.enclosing = enclosing.cloned());
+    for (_, located) in &mut tensors {
+        located.enclosing = enclosing.cloned();
+    }
     Ok(Listed::new(format, vec![file.path().to_path_buf()], tensors, facts).also_found_by(others))
 }
 
@@ -250,6 +252,10 @@ fn plain(path: &str) -> String {
     path.split('/').filter(|part| !matches!(*part, "" | ".")).flat_map(|part| ["/", part]).collect()
 }
 
+/// Datasets of a group, by name, and the groups in it.
+type NamedDatasets = Vec<(String, Dataset)>;
+type NamedGroups = Vec<(String, Group)>;
+
 /// A group to be visited.
 struct Opened {
     path: String,
@@ -327,11 +333,11 @@ impl Walker<'_> {
     }
 
     /// The objects that the links of a group lead to: datasets in the order of their names, and groups.
-    fn objects(&self, path: &str, group: &Group, links: &[Link]) -> Result<(Vec<(String, Dataset)>, Vec<(String, Group)>)> {
+    fn objects(&self, path: &str, group: &Group, links: &[Link]) -> Result<(NamedDatasets, NamedGroups)> {
         let names: Vec<&str> = links.iter().filter(|link| matches!(link.target, Target::Object(_))).map(|link| &*link.name).collect();
         let failed = |error: hdf5_pure::Error| failed(self.file, &error);
         let listed = || Ok((group.iter_datasets()?.collect(), group.iter_groups()?.collect(), group.named_datatypes()?.len()));
-        let (mut datasets, groups, others): (Vec<(String, Dataset)>, Vec<(String, Group)>, usize) = match listed() {
+        let (mut datasets, groups, others): (NamedDatasets, NamedGroups, usize) = match listed() {
             // A group of the old form with links to paths cannot be listed.
             Err(hdf5_pure::Error::Format(_)) if names.len() < links.len() => {
                 if names.len() > MOST_NAMED {

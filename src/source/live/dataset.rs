@@ -11,7 +11,7 @@ use super::session::{Builder, Target, attempt, options as session_options};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::source::Container;
-use crate::source::graph::DatasetGraph;
+use crate::source::graph::{Batches, DatasetGraph};
 
 /// A data set whose graph was written by `DatasetToGraphV2`. Its components are numbered: their names are not in the graph.
 ///
@@ -135,8 +135,8 @@ fn parts(dataset: &DatasetGraph, next: &Operation) -> Result<Vec<Part>> {
     for (index, output) in (0..).zip(dataset.components()?) {
         // Batches are put together: those of any length, and those of the length that they are made with.
         let is_joined = match (dataset.batches(), output.shape.as_deref()) {
-            (Some(_), Some([None, ..])) => true,
-            (Some(Some(size)), Some([Some(rows), ..])) => size == *rows,
+            (Batches::OfLength(_) | Batches::OfAnyLength, Some([None, ..])) => true,
+            (Batches::OfLength(size), Some([Some(rows), ..])) => size == *rows,
             _ => false,
         };
         let target = Target { name: format!("component {index}"), operation: next.clone(), index };

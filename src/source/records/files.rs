@@ -85,13 +85,13 @@ impl FileSet {
             }
             // Some count from 1.
             let last = set.last_key_value().map_or(first.index, |(shard, _)| shard.index);
-            let least = u64::from(first.index > 0 && last == first.total);
-            if let Some((beyond, path)) = set.iter().find(|(shard, _)| shard.index >= first.total.saturating_add(least)) {
+            let start = u64::from(first.index > 0 && last == first.total);
+            if let Some((beyond, path)) = set.iter().find(|(shard, _)| shard.index >= first.total.saturating_add(start)) {
                 let detail = format!("it has number {} of {}, and there is a number {}", beyond.index, beyond.total, first.index);
                 return Err(Error::malformed(path, "set of shards", detail));
             }
             if first.total <= MOST_SHARDS {
-                let absent = (least..first.total + least).filter(|&index| !set.contains_key(&Shard { index, ..*first }));
+                let absent = (start..first.total + start).filter(|&index| !set.contains_key(&Shard { index, ..*first }));
                 missing.extend(absent.map(|index| renumbered(name, index)));
             }
             sorted.extend(set.values().map(|&path| path.clone()));

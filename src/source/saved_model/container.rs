@@ -57,9 +57,9 @@ impl Model {
 
     /// Whether it has variables that are more than bookkeeping.
     fn has_meant_variables(&self) -> Result<bool> {
-        let Some(bundle) = &self.variables else { return Ok(false) };
         // Bookkeeping is a few tensors at most.
         const MOST_BOOKKEEPING: usize = 8;
+        let Some(bundle) = &self.variables else { return Ok(false) };
         for index in 0..bundle.len()?.min(MOST_BOOKKEEPING) {
             if bundle.is_meant(index)? {
                 return Ok(true);

@@ -143,13 +143,11 @@ pub(super) fn picture_hint(kind: Option<FileKind>) -> &'static str {
 /// The streams that are wanted, each with its number among the videos.
 fn chosen<'a>(path: &Path, streams: &'a Streams, options: &Options) -> Result<Vec<(usize, &'a Stream)>> {
     let Some(wanted) = options.records.stream.get() else { return Ok(streams.videos.iter().enumerate().collect()) };
-    match streams.videos.get(wanted) {
-        Some(stream) => Ok(vec![(wanted, stream)]),
-        None => {
-            let last = streams.videos.len() - 1;
-            Err(Error::bad_request(format!("{} has no video stream {wanted}, its streams are 0 to {last}", path.display())))
-        }
+    if let Some(stream) = streams.videos.get(wanted) {
+        return Ok(vec![(wanted, stream)]);
     }
+    let last = streams.videos.len().saturating_sub(1);
+    Err(Error::bad_request(format!("{} has no video stream {wanted}, its streams are 0 to {last}", path.display())))
 }
 
 /// How the frames of a stream are had.

@@ -114,6 +114,7 @@ pub(super) struct Form {
 
 /// What of a frame is not kept as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is lost or kept by itself, and told by itself")]
 pub(super) struct Lost {
     pub(super) is_converted: bool,
     pub(super) alpha: bool,

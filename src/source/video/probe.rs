@@ -95,7 +95,7 @@ fn of_text(text: &str) -> Streams {
     let mut is_video = false;
     for line in text.lines().map(str::trim) {
         if let Some(rest) = line.strip_prefix("Input #0, ") {
-            found.container = rest.split(", from").next().unwrap_or_default().to_owned();
+            rest.split(", from").next().unwrap_or_default().clone_into(&mut found.container);
         } else if let Some((index, kind, rest)) = stream_line(line) {
             let mut parts = parts(rest).into_iter();
             let codec = parts.next().and_then(|codec| codec.split(' ').next()).unwrap_or_default().to_owned();

@@ -8,6 +8,7 @@ use mmconvert::{Error, Location, Options, Result, Source};
 
 use crate::args::{Common, Model};
 use crate::render::{Notes, note};
+#[cfg(feature = "tensorflow")]
 use crate::signals;
 
 /// The locations and the names that arguments stand for: sources come first. What is the name of a tensor of the first source is one,

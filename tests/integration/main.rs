@@ -23,4 +23,5 @@ mod protos;
 mod records;
 mod sources;
 mod support;
+mod video;
 mod writer;

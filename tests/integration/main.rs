@@ -9,6 +9,7 @@ mod record_files;
 
 mod arrays;
 mod casts;
+mod choices;
 mod cli;
 mod contract;
 mod faults;
@@ -19,6 +20,7 @@ mod hdf5;
 mod hostile;
 mod laws;
 mod methods;
+mod places;
 mod protos;
 mod records;
 mod sources;

@@ -1,0 +1,249 @@
+//! No choice is without effect in silence, and what OUT becomes is told by its name.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::record_files::{Values, example, frames};
+use crate::support::{code, data, mmconvert, names_in, npy, stderr};
+
+/// What `numpy.save` writes for bytes of these shapes.
+fn array(path: &Path, shape: &str, values: &[u8]) {
+    let text = format!("{:<117}\n", format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape}), }}"));
+    fs::write(path, [b"\x93NUMPY\x01\x00\x76\x00", text.as_bytes(), values].concat()).unwrap();
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mmconvert")).args(args).current_dir(dir).output().unwrap()
+}
+
+#[test]
+fn choices_that_nothing_selected_can_use_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    array(&dir.path().join("a.npy"), "3,", &[1, 2, 3]);
+    let path = |name: &str| data(name).to_str().unwrap().to_owned();
+    let (bundle, model, keras) = (path("generated/object_graph"), path("savedmodel/half_plus_two"), path("keras/dk_model.keras"));
+    let (records, images) = (path("records/mixed_plain.tfrecord"), path("records/png.tfrecord"));
+    fs::write(dir.path().join("x.raw"), [0; 12]).unwrap();
+    for (source, choice) in [
+        ("a.npy", &["--feed", "x=a.npy"][..]),
+        ("a.npy", &["--signature", "s"]),
+        ("a.npy", &["--output", "y"]),
+        ("a.npy", &["--batch", "3"]),
+        ("a.npy", &["--tag-set", "serve"]),
+        ("a.npy", &["--op-library", "a.npy"]),
+        ("a.npy", &["--shape", "3"]),
+        ("a.npy", &["--as", "image"]),
+        ("a.npy", &["--ragged", "pad"]),
+        ("a.npy", &["--missing", "skip"]),
+        ("a.npy", &["--flatten"]),
+        ("a.npy", &["--channels", "3"]),
+        ("a.npy", &["--jpeg", "fast"]),
+        ("a.npy", &["--stream", "1"]),
+        ("a.npy", &["--offset", "8"]),
+        ("a.npy", &["--strings", "offsets"]),
+        ("a.npy", &["--strict"]),
+        (&keras, &["--feed", "x=a.npy"]),
+        (&keras, &["--output", "y"]),
+        (&bundle, &["--ragged", "pad"]),
+        (&bundle, &["--signature", "x"]),
+        (&bundle, &["--salvage"]),
+        (&model, &["--shape", "x=3"]),
+        (&records, &["--batch", "10"]),
+        (&records, &["--ragged", "no_such_feature=pad"]),
+        (&records, &["--stream", "0"]),
+        (&records, &["--offset", "4"]),
+        (&images, &["--shape", "image/encoded=3"]),
+    ] {
+        let args = [&["convert", source, "-o", "out/"][..], choice].concat();
+        let done = run(dir.path(), &args);
+        assert_eq!(code(&done), 2, "{source} {choice:?}: {}", stderr(&done));
+        assert!(stderr(&done).contains(choice[0]), "{source} {choice:?}: {}", stderr(&done));
+        assert!(!dir.path().join("out").exists(), "{source} {choice:?}");
+    }
+    let channels = run(dir.path(), &["convert", &records, "dense/f32", "--channels", "1", "-o", "x.npy"]);
+    assert!(code(&channels) == 2 && stderr(&channels).contains("--channels"), "{}", stderr(&channels));
+}
+
+#[test]
+fn a_choice_for_records_may_stand_where_one_feature_can_use_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let lists = [vec![1i64, 2], vec![3], vec![4, 5, 6]];
+    let examples: Vec<Vec<u8>> = lists
+        .iter()
+        .map(|list| {
+            example(
+                &[("fixed", Values::Ints(vec![7, 8])), ("list", Values::Ints(list.clone())), ("text", Values::Bytes(vec![b"a".to_vec()]))],
+                true,
+            )
+        })
+        .collect();
+    fs::write(dir.path().join("d.tfrecord"), frames(&examples)).unwrap();
+    let done = run(dir.path(), &["convert", "d.tfrecord", "--ragged", "offsets", "-o", "out/"]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    // Features of one length are left alone.
+    assert_eq!(names_in(&dir.path().join("out")), ["fixed.npy", "list.offsets.npy", "list.values.npy", "manifest.json", "text.npy"]);
+    assert!(npy(&dir.path().join("out/fixed.npy")).0.contains("(3, 2)"));
+    // By its name it is a choice for that one.
+    let done = run(dir.path(), &["convert", "d.tfrecord", "fixed", "--ragged", "fixed=offsets", "-o", "f/"]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    assert_eq!(names_in(&dir.path().join("f")), ["fixed.offsets.npy", "fixed.values.npy", "manifest.json"]);
+    let none = run(dir.path(), &["convert", "d.tfrecord", "fixed", "text", "--ragged", "offsets", "-o", "g/"]);
+    assert!(code(&none) == 2 && stderr(&none).contains("--ragged") || names_in(&dir.path().join("g")).contains(&"fixed.npy".to_owned()));
+    // A string of each record is a scalar where that is asked for.
+    let done = run(dir.path(), &["convert", "d.tfrecord", "text", "--shape", "text=", "-o", "text.npy"]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    assert!(npy(&dir.path().join("text.npy")).0.contains("(3,)"));
+}
+
+#[test]
+fn what_an_output_becomes_is_told_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let several = data("savedmodel/half_plus_two_tf2");
+    let several = several.to_str().unwrap();
+    for (names, out) in [
+        (&[][..], "all.npy"),
+        (&[], "x.npz"),
+        (&["a"], "x.npz"),
+        (&[], "x.h5"),
+        (&["a"], "x.h5"),
+        (&["a"], "x.csv"),
+        (&["a"], "x.tfrecord"),
+        (&["a", "b"], "two.npy"),
+    ] {
+        let done = run(dir.path(), &[&["convert", several][..], names, &["-o", out]].concat());
+        assert!(code(&done) == 2 && stderr(&done).contains(out), "{names:?} {out}: {}", stderr(&done));
+        assert!(names_in(dir.path()).is_empty(), "{out}");
+    }
+    fs::create_dir(dir.path().join("there")).unwrap();
+    for (out, expected) in [("new/", "new/manifest.json"), ("there", "there/manifest.json"), ("all.safetensors", "all.safetensors")] {
+        let done = run(dir.path(), &["convert", several, "-o", out]);
+        assert_eq!(code(&done), 0, "{out}: {}", stderr(&done));
+        assert!(dir.path().join(expected).is_file(), "{out}");
+    }
+    let done = run(dir.path(), &["convert", several, "a", "-o", "a.npy"]);
+    assert!(code(&done) == 0 && dir.path().join("a.npy").is_file(), "{}", stderr(&done));
+}
+
+#[test]
+fn an_array_goes_to_standard_output_header_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let values: Vec<u8> = (0..200).collect();
+    array(&dir.path().join("a.npy"), "20, 10", &values);
+    let to_pipe = run(dir.path(), &["convert", "a.npy", "--rows", "3:8", "-o", "-"]);
+    assert_eq!(code(&to_pipe), 0, "{}", stderr(&to_pipe));
+    let file = File::create(dir.path().join("out.npy")).unwrap();
+    let to_file = Command::new(env!("CARGO_BIN_EXE_mmconvert"))
+        .args(["convert", "a.npy", "--rows", "3:8", "-o", "-"])
+        .current_dir(dir.path())
+        .stdout(Stdio::from(file))
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(code(&to_file), 0, "{}", stderr(&to_file));
+    assert_eq!(fs::read(dir.path().join("out.npy")).unwrap(), to_pipe.stdout);
+    let (header, found) = npy(&dir.path().join("out.npy"));
+    assert!(header.contains("(5, 10)") && found == values[30..80], "{header}");
+    assert!(!dir.path().join("-").exists());
+
+    let records: Vec<Vec<u8>> = (0..9i64).map(|value| example(&[("x", Values::Ints(vec![value, -value]))], true)).collect();
+    fs::write(dir.path().join("d.tfrecord"), frames(&records)).unwrap();
+    let done = run(dir.path(), &["convert", "d.tfrecord", "-o", "-"]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    fs::write(dir.path().join("r.npy"), &done.stdout).unwrap();
+    let expected: Vec<u8> = (0..9i64).flat_map(|value| [value, -value]).flat_map(i64::to_le_bytes).collect();
+    assert_eq!(npy(&dir.path().join("r.npy")).1, expected);
+
+    for args in [&["--json"][..], &["-f"], &["--method", "map"]] {
+        let done = run(dir.path(), &[&["convert", "a.npy", "-o", "-"][..], args].concat());
+        assert!(code(&done) == 2 && done.stdout.is_empty(), "{args:?}: {}", stderr(&done));
+    }
+    let several = data("savedmodel/half_plus_two_tf2");
+    let done = run(dir.path(), &["convert", several.to_str().unwrap(), "-o", "-"]);
+    assert!(code(&done) == 2 && done.stdout.is_empty(), "{}", stderr(&done));
+}
+
+#[test]
+fn raw_frames_behind_a_header_are_told_and_not_shifted() {
+    let dir = tempfile::tempdir().unwrap();
+    // Two numbers in front, as vectors of neighbour searches have it, then big-endian halves.
+    let numbers = [0x0102u16, 0x0304, 0x0506, 0x0708, 0x090a, 0x0b0c];
+    let bytes: Vec<u8> =
+        [6u32.to_le_bytes(), 2u32.to_le_bytes()].concat().into_iter().chain(numbers.iter().flat_map(|n| n.to_be_bytes())).collect();
+    fs::write(dir.path().join("base.bin"), bytes).unwrap();
+    let refused = run(dir.path(), &["convert", "base.bin", "--raw", "uint16", "--shape", "3", "-o", "x.npy"]);
+    assert_eq!(code(&refused), 3);
+    assert!(stderr(&refused).contains("--offset") && !stderr(&refused).contains("--salvage"), "{}", stderr(&refused));
+    for args in [&["--raw", ">u2"][..], &["--raw", "uint16", "--byte-order", "big"]] {
+        let done = run(dir.path(), &[&["convert", "base.bin", "--shape", "3", "--offset", "8", "-o", "x.npy", "-f"][..], args].concat());
+        assert_eq!(code(&done), 0, "{args:?}: {}", stderr(&done));
+        let (header, found) = npy(&dir.path().join("x.npy"));
+        assert!(header.contains("(2, 3)"), "{header}");
+        let big = header.contains(">u2");
+        let read = |bytes: &[u8]| if big { u16::from_be_bytes([bytes[0], bytes[1]]) } else { u16::from_le_bytes([bytes[0], bytes[1]]) };
+        assert_eq!(found.chunks_exact(2).map(read).collect::<Vec<_>>(), numbers, "{args:?}");
+    }
+    let beyond = run(dir.path(), &["convert", "base.bin", "--raw", "uint16", "--shape", "3", "--offset", "21", "-o", "y.npy"]);
+    assert!(code(&beyond) == 2 && stderr(&beyond).contains("20 bytes"), "{}", stderr(&beyond));
+}
+
+#[test]
+fn a_manifest_knows_every_choice_that_made_its_arrays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| data(name).to_str().unwrap().to_owned();
+    let (mixed, tfds, images) = (path("records/mixed_plain.tfrecord"), path("tfds/seq"), path("records/png.tfrecord"));
+    for (at, (source, choices)) in [
+        (&mixed, &["--ragged", "pad:-1", "--missing", "fill:3", "--rows", "5:40"][..]),
+        (&mixed, &["--ragged", "offsets", "--missing", "skip", "--strings", "offsets"]),
+        (&mixed, &["dense/f32", "--dtype", "float64"]),
+        (&tfds, &["--ragged", "pad"]),
+        (&images, &["--channels", "1"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = format!("{}/{at}/", dir.path().display());
+        let done = mmconvert([&["convert", source, "-o", &out, "--skip-unsupported"][..], choices].concat());
+        assert_eq!(code(&done), 0, "{choices:?}: {}", stderr(&done));
+        // From anywhere, with nothing repeated.
+        let verified = run(Path::new("/"), &["verify", &out, "--json"]);
+        assert_eq!(code(&verified), 0, "{choices:?}: {}", stderr(&verified));
+        let manifest: Value = serde_json::from_slice(&fs::read(format!("{out}manifest.json")).unwrap()).unwrap();
+        // What is not what was converted is found.
+        let file =
+            manifest["tensors"].as_array().unwrap().iter().find(|t| t["nbytes"].as_u64() > Some(0)).unwrap()["file"].as_str().unwrap();
+        let mut bytes = fs::read(format!("{out}{file}")).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(format!("{out}{file}"), bytes).unwrap();
+        assert_eq!(code(&run(Path::new("/"), &["verify", &out])), 5, "{choices:?} {file}");
+    }
+}
+
+#[test]
+fn structured_text_and_date_arrays_are_called_by_their_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    for (descr, literal) in [("<M8[D]", "'<M8[D]'"), ("<U2", "'<U2'"), ("[('a', '<i4'), ('b', '<f4')]", "[('a', '<i4'), ('b', '<f4')]")] {
+        let text = format!("{:<117}\n", format!("{{'descr': {literal}, 'fortran_order': False, 'shape': (2,), }}"));
+        fs::write(dir.path().join("a.npy"), [b"\x93NUMPY\x01\x00\x76\x00", text.as_bytes(), &[1; 16]].concat()).unwrap();
+        let done = run(dir.path(), &["convert", "a.npy", "-o", "out/", "-f", "--json"]);
+        let json: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!((&json["outputs"][0]["descr"], &json["outputs"][0]["dtype"]), (&descr.into(), &descr.into()));
+        let manifest: Value = serde_json::from_slice(&fs::read(dir.path().join("out/manifest.json")).unwrap()).unwrap();
+        assert_eq!(manifest["tensors"][0]["descr"], descr);
+        let plain = run(dir.path(), &["convert", "a.npy", "-o", "b.npy", "-f"]);
+        assert!(stderr(&plain).contains(descr) && !stderr(&plain).contains("uint8"), "{}", stderr(&plain));
+    }
+}
+
+#[test]
+fn a_warning_comes_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = data("tf-data/cache_file");
+    for args in [&["ls"][..], &["info"], &["convert", "-o", "out/"]] {
+        let (command, rest) = args.split_first().unwrap();
+        let done = run(dir.path(), &[&[*command, cache.to_str().unwrap()][..], rest].concat());
+        assert_eq!(stderr(&done).matches("tf.data cache of").count(), 1, "{args:?}: {}", stderr(&done));
+    }
+}

@@ -552,3 +552,181 @@ fn features_are_listed_with_what_is_known_of_them() {
     let line = String::from_utf8(images.stdout).unwrap();
     assert!(line.contains("[5, 48, 64, 3]") && line.contains("PNG"), "{line}");
 }
+
+#[test]
+fn parts_of_saved_elements_that_are_no_plain_tensors_are_told() {
+    // `None` has no part in the files. Four elements {a: i, b: None, c: (None, i * i)}.
+    let path = data("tf-data/save_of_none");
+    let names: Vec<String> = Source::open(&path).unwrap().tensors().map(|tensor| tensor.unwrap().info().name.to_json()).collect();
+    assert_eq!(names, ["a", "c/1"]);
+    assert_eq!(ints(&convert(&path, "a", Options::new()).unwrap()[0].1), [0, 1, 2, 3]);
+    assert_eq!(ints(&convert(&path, "c/1", Options::new()).unwrap()[0].1), [0, 1, 4, 9]);
+    // `IndexedSlices` are three tensors: values of ones times i, indices 1 and 2, of a shape of 5 x 3.
+    let path = data("tf-data/save_slices");
+    let floats: Vec<f32> =
+        convert(&path, "values", Options::new()).unwrap()[0].1.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(floats, [vec![0.0; 6], vec![1.0; 6], vec![2.0; 6]].concat());
+    let numbers = |name: &str| {
+        convert(&path, name, Options::new()).unwrap()[0]
+            .1
+            .chunks_exact(4)
+            .map(|b| i32::from_le_bytes(b.try_into().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((numbers("indices"), numbers("dense_shape")), ([1, 2].repeat(3), [5, 3].repeat(3)));
+    for (name, what, step) in [
+        ("save_ragged_tensor", "RaggedTensor", "r.row_splits"),
+        ("save_sparse", "SparseTensor", "s.indices"),
+        ("save_optional", "Optional", "get_value"),
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let done =
+            mmconvert(["convert".as_ref(), data("tf-data").join(name).as_os_str(), "-o".as_ref(), out.path().join("x.npy").as_os_str()]);
+        assert!(code(&done) == 6 && stderr(&done).contains(what) && stderr(&done).contains(step), "{name}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn a_cache_is_converted_by_components_of_strings_too() {
+    let dir = tempfile::tempdir().unwrap();
+    // Seven elements: {a: str(i^5), b: [[i, i * i], [i, 7]] as text, c: i}.
+    let cache = data("tf-data/cache_strings");
+    let out = dir.path().join("out");
+    let done = mmconvert(["convert".as_ref(), cache.as_os_str(), "-o".as_ref(), out.as_os_str(), "--strings".as_ref(), "offsets".as_ref()]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    assert_eq!(names_in(&out), ["0.offsets.npy", "0.values.npy", "1.offsets.npy", "1.values.npy", "2.npy", "manifest.json"]);
+    let strings = |name: &str| {
+        let (values, offsets) = (npy(&out.join(format!("{name}.values.npy"))).1, npy(&out.join(format!("{name}.offsets.npy"))).1);
+        elements(&values, &offsets).into_iter().map(|e| String::from_utf8(e.to_vec()).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(strings("0"), (0..7u64).map(|i| i.pow(5).to_string()).collect::<Vec<_>>());
+    assert_eq!(strings("1"), (0..7u64).flat_map(|i| [i, i * i, i, 7]).map(|n| n.to_string()).collect::<Vec<_>>());
+    let verified = mmconvert(["verify".as_ref(), out.as_os_str()]);
+    assert_eq!(code(&verified), 0, "{}", stderr(&verified));
+    // Rows, padded and as text; a changed byte is found.
+    for (how, descr) in [("pad", "|S2"), ("utf8", "<U2")] {
+        let one = dir.path().join("one.npy");
+        let done = mmconvert([
+            "convert".as_ref(),
+            cache.as_os_str(),
+            "1".as_ref(),
+            "--rows".as_ref(),
+            "2:5".as_ref(),
+            "--strings".as_ref(),
+            how.as_ref(),
+            "-f".as_ref(),
+            "-o".as_ref(),
+            one.as_os_str(),
+        ]);
+        assert_eq!(code(&done), 0, "{}", stderr(&done));
+        let header = npy(&one).0;
+        assert!(header.contains(descr) && header.contains("(3, 2, 2)"), "{header}");
+    }
+    let bytes = fs::read(data("tf-data/cache_strings.data-00000-of-00001")).unwrap();
+    fs::copy(data("tf-data/cache_strings.index"), dir.path().join("c.index")).unwrap();
+    for at in (0..bytes.len()).step_by(3) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        fs::write(dir.path().join("c.data-00000-of-00001"), changed).unwrap();
+        let done = mmconvert([
+            "convert".as_ref(),
+            dir.path().join("c").as_os_str(),
+            "-f".as_ref(),
+            "-o".as_ref(),
+            dir.path().join("c/").as_os_str(),
+        ]);
+        assert_eq!(code(&done), 3, "byte {at}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn a_file_without_whole_records_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.tfrecord");
+    let run = |args: &[&str]| {
+        let out = dir.path().join("out.npy");
+        let fixed = ["convert", path.to_str().unwrap(), "-f", "-o", out.to_str().unwrap()];
+        mmconvert(fixed.iter().chain(args))
+    };
+    // The first one is damaged: there is nothing to salvage, and that is the reason.
+    let mut bytes = frames(&[example(&[("x", Values::Ints(vec![1]))], true), example(&[("x", Values::Ints(vec![2]))], true)]);
+    for at in [3, 14] {
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let done = run(&["--salvage"]);
+        assert!(
+            code(&done) == 3 && stderr(&done).contains("no record is left") && !stderr(&done).contains("no tensor"),
+            "{}",
+            stderr(&done)
+        );
+        let listed = mmconvert(["ls", path.to_str().unwrap(), "--salvage"]);
+        assert_eq!(code(&listed), 3, "{}", stderr(&listed));
+        bytes[at] ^= 1;
+    }
+    // No records at all: nothing tells the features, unless somebody does.
+    fs::write(&path, b"").unwrap();
+    let done = run(&[]);
+    assert!(code(&done) == 6 && stderr(&done).contains("no records"), "{}", stderr(&done));
+    let done = run(&["x", "--raw", "x=float32", "--shape", "x=3,2"]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    let (header, values) = npy(&dir.path().join("out.npy"));
+    assert!(header.contains("'<f4'") && header.contains("(0, 3, 2)") && values.is_empty(), "{header}");
+}
+
+#[test]
+fn compressed_bytes_as_strings_are_as_long_as_they_are_stored() {
+    let source = data("tfds/tensor_zlib");
+    let dir = tempfile::tempdir().unwrap();
+    let whole = |how: &str| {
+        let out = dir.path().join(how);
+        let args = ["convert", source.to_str().unwrap(), "m_bfloat16", "--as", "m_bfloat16=string", "--strings", how, "-o"];
+        let done = mmconvert(args.iter().map(AsRef::<std::ffi::OsStr>::as_ref).chain([out.join("").as_os_str()]));
+        assert_eq!(code(&done), 0, "{how}: {}", stderr(&done));
+        out
+    };
+    let parts = whole("offsets");
+    let (values, offsets) = (npy(&parts.join("m_bfloat16.values.npy")).1, npy(&parts.join("m_bfloat16.offsets.npy")).1);
+    let (header, padded) = npy(&whole("pad").join("m_bfloat16.npy"));
+    let strings = elements(&values, &offsets);
+    let longest = strings.iter().map(|string| string.len()).max().unwrap();
+    assert!(header.contains(&format!("|S{longest}'")), "{header}");
+    // Each is a zlib stream.
+    for (string, padded) in strings.iter().zip(padded.chunks_exact(longest)) {
+        assert_eq!(string[0], 0x78);
+        assert!(padded.starts_with(string) && padded[string.len()..].iter().all(|&byte| byte == 0));
+    }
+}
+
+#[test]
+fn progress_never_goes_beyond_what_there_is() {
+    use std::sync::{Arc, Mutex};
+    for name in [
+        "records/mixed_plain.tfrecord",
+        "records/png.tfrecord",
+        "tfds/rlds",
+        "tfds/seq",
+        "tf-data/save_gzip",
+        "generated/dtypes",
+        "keras/dk_model.keras",
+    ] {
+        let Ok(source) = Source::open(data(name)) else { panic!("{name}") };
+        for cast in [None, Some(mmconvert::Dtype::Float64)] {
+            let seen: Arc<Mutex<Vec<(u64, Option<u64>)>>> = Arc::default();
+            let own = Arc::clone(&seen);
+            let options = with(RecordOptions::new().ragged(None, Ragged::Offsets));
+            let options = options.progress(move |p| own.lock().unwrap().push((p.done_bytes, p.total_bytes)));
+            let options = match cast {
+                Some(dtype) => options.cast(dtype),
+                None => options,
+            };
+            let dir = tempfile::tempdir().unwrap();
+            let tensors = source.select::<&str>(&[]).unwrap();
+            mmconvert::export(&source, &tensors, None, dir.path().join("out"), &options).unwrap();
+            let seen = seen.lock().unwrap();
+            assert!(!seen.is_empty(), "{name}");
+            for (done, total) in seen.iter() {
+                assert!(total.is_none_or(|total| *done <= total), "{name}: {done} of {total:?}");
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mmconvert::{Budget, ByteOrder, CancelToken, Comparison, Converter, Error, Layout, Options, Source, Tensor, compare, export, pack};
 
-use crate::support::{data, names_in, npy};
+use crate::support::{code, data, mmconvert as command, names_in, npy, stderr};
 
 /// Formats, each with a source that has tensors of more than one row.
 const SAMPLES: &[(&str, &str)] = &[
@@ -242,4 +242,34 @@ fn a_changed_byte_of_a_source_is_an_error_or_a_conversion() {
             assert_eq!(result.is_ok(), out.exists(), "{format}, byte {at}: {result:?}");
         }
     }
+}
+
+#[test]
+fn the_checksum_of_an_archive_is_compared_where_all_of_a_member_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = fs::read(data("keras/dk_model.keras")).unwrap();
+    let out = |name: &str| dir.path().join(name);
+    let run = |path: &Path| command(["convert".as_ref(), path.as_os_str(), "-f".as_ref(), "-o".as_ref(), out("out").join("").as_os_str()]);
+    let whole = run(&data("keras/dk_model.keras"));
+    assert_eq!(code(&whole), 0, "{}", stderr(&whole));
+    let text = stderr(&whole);
+    let count = text.split_once(" arrays").unwrap().0;
+    assert!(stderr(&whole).contains(&format!("{count} with all checksums verified")), "{}", stderr(&whole));
+    // Where values lie: behind the signature of the HDF5 file that the archive holds, stored as it is.
+    let start = good.windows(8).position(|bytes| bytes == b"\x89HDF\r\n\x1a\n").unwrap();
+    let end = good.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap().min(good.len());
+    let (mut found, mut tried) = (0, 0);
+    for at in (start..end).step_by((end - start) / 60 + 1) {
+        let mut changed = good.clone();
+        changed[at] ^= 0x10;
+        let path = out("changed.keras");
+        fs::write(&path, changed).unwrap();
+        let done = run(&path);
+        tried += 1;
+        found += usize::from(code(&done) != 0);
+        assert!(matches!(code(&done), 0 | 3 | 6), "byte {at}: {}", stderr(&done));
+        // What ends well claims nothing that it does not know.
+        assert!(code(&done) != 0 || !stderr(&done).contains(&format!("{count} with all checksums verified")), "byte {at}");
+    }
+    assert!(found > 0 && tried > 30, "{found} of {tried}");
 }

@@ -365,3 +365,20 @@ fn text_and_chunks_are_named() {
         assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains(expected), "{error}");
     }
 }
+
+#[test]
+fn fields_of_a_tensor_may_come_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let shape = field(2, &[field(2, &[8, 2]), field(2, &[8, 3])].concat());
+    let content: Vec<u8> = (1..=6u32).flat_map(|value| (value as f32).to_le_bytes()).collect();
+    let parts = [vec![8, 1], shape, vec![0x18, 0], field(4, &content)];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [3, 0, 1, 2], [2, 3, 1, 0], [1, 3, 0, 2]] {
+        let bytes = order.map(|at: usize| parts[at].clone()).concat();
+        let path = write(dir.path(), "t.pb", &bytes);
+        let source = Source::open(&path).unwrap();
+        assert_eq!(source.format(), "tensor-proto", "{order:?}");
+        let tensor = source.tensors().next().unwrap().unwrap();
+        let done = Converter::new(&tensor).unwrap().overwrite(true).run(dir.path().join("t.npy")).unwrap();
+        assert_eq!((done.array.shape(), done.array.as_bytes()), (&[2, 3][..], &content[..]), "{order:?}");
+    }
+}

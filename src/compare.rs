@@ -291,6 +291,8 @@ impl<'a> ArrayFile<'a> {
         if tensor.info().spec.dtype() != Dtype::String {
             return (options, Part::Whole);
         }
+        // The array tells what became of them.
+        options.strings.note();
         match descr.map(|descr| descr.kind) {
             Some('u') => (options.strings(Strings::Offsets), Part::Values),
             Some('i') => (options.strings(Strings::Offsets), Part::Offsets),

@@ -93,10 +93,10 @@ class Oracle(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.dir, name)
 
-    def convert_all(self, src, arrays, expect=0):
+    def convert_all(self, src, arrays, *flags, expect=0):
         """Converts everything and compares; arrays by the name that TensorFlow lists."""
-        out = self.path("out")
-        run("convert", src, "-o", out + "/", "-q", expect=expect)
+        out = self.path(f"out{len(os.listdir(self.dir))}")
+        run("convert", src, "-o", out + "/", "-q", *flags, expect=expect)
         with open(os.path.join(out, "manifest.json")) as f:
             manifest = json.load(f)
         files = {entry["name"]: entry for entry in manifest["tensors"]}
@@ -161,11 +161,13 @@ class Oracle(unittest.TestCase):
         prefix = tf.train.Checkpoint(model=root).save(self.path("ckpt"), options=options)
         key = "model/layers/{}/w/.ATTRIBUTES/VARIABLE_VALUE"
         wanted = {key.format(i): array for i, array in enumerate(arrays.values())}
+        self.convert_all(self.dir, wanted)  # by the `checkpoint` state file
+        # What TensorFlow keeps for itself only on request.
         wanted["save_counter/.ATTRIBUTES/VARIABLE_VALUE"] = np.array(1, np.int64)
         graph = tf.train.load_checkpoint(prefix).get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
         self.assertFalse(graph.endswith(b"\0"))
         wanted["_CHECKPOINTABLE_OBJECT_GRAPH"] = np.array(graph)
-        self.convert_all(self.dir, wanted)  # by the `checkpoint` state file
+        self.convert_all(prefix, wanted, "--all")
         for i, array in enumerate(arrays.values()):
             run("convert", prefix, f"model/layers/{i}/w", "-o", self.path(f"{i}.npy"), "-q")
             check(self, self.path(f"{i}.npy"), array)

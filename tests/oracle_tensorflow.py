@@ -381,7 +381,9 @@ class Computed(unittest.TestCase):
         cases = [
             (plain, np.stack),
             (records().batch(32), np.concatenate),
-            (records().batch(32, drop_remainder=count >= 32), np.concatenate if count < 32 else np.stack),
+            (records().batch(32, drop_remainder=count >= 32), np.concatenate),
+            # What is done to batches leaves them batches.
+            (plain.batch(7, drop_remainder=count >= 7).map(lambda i: tf.cast(i, tf.float64) / 3).prefetch(1), np.concatenate),
             (nested.prefetch(2), np.stack),
             (filtered.repeat(2).interleave(lambda i: tf.data.Dataset.from_tensors(i).repeat(2)), np.stack),
             (ragged, None),
@@ -396,7 +398,7 @@ class Computed(unittest.TestCase):
             if together is None:
                 self.refused(6, path, "0", says="expected as in the first")
                 out = self.path("padded.npy")
-                run("convert", path, "0", "-o", out, "--as", "0=tensor", *LIBRARY, expect=6)
+                run("convert", path, "0", "-o", out, "--as", "0=tensor", *LIBRARY, expect=2)
                 continue
             wanted = {str(part): together([np.asarray(element[part].numpy()) for element in elements]) for part in range(len(elements[0]))}
             self.convert(path, wanted=wanted)
@@ -427,8 +429,134 @@ class Computed(unittest.TestCase):
         path = self.write("dataset.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
         out = self.path("out")
         said = run("convert", path, "-o", out, *LIBRARY, expect=6)
-        self.assertIn("no plain values", said)
+        self.assertIn("r.row_splits", said)
         np.testing.assert_array_equal(np.load(os.path.join(out, "0.npy")), np.arange(9))
+
+    def dataset(self, name, dataset):
+        return self.write(name, tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
+
+    def test_rows_of_data_sets(self):
+        count = below(500, 60)
+        plain = tf.data.Dataset.range(count).map(lambda i: {"n": i, "x": tf.cast(i, tf.float32) * [1.0, 2.0]})
+        whole = [np.arange(count), np.arange(count, dtype=np.float32)[:, None] * np.float32([1, 2])]
+        for number, dataset in enumerate([plain, plain.batch(below(40, 1)), plain.batch(8, drop_remainder=True)]):
+            path = self.dataset(f"{number}.pb", dataset)
+            for _ in range(4):
+                low, high = sorted(below(count // 8 * 8) for _ in range(2))
+                self.convert(path, "--rows", f"{low}:{high}", wanted={"0": whole[0][low:high], "1": whole[1][low:high]})
+
+        # Nothing behind the last row is computed: the element there fails.
+        def failing(i):
+            return tf.debugging.check_numerics(1.0 / tf.cast(i - 20, tf.float32), "beyond")
+
+        for number, dataset in enumerate([plain.map(lambda e: failing(e["n"])), plain.batch(5).map(lambda e: failing(e["n"]))]):
+            path = self.dataset(f"failing{number}.pb", dataset)
+            self.convert(path, "--rows", "3:20", wanted={"0": np.float32(1) / (np.arange(3, 20) - 20).astype(np.float32)})
+            self.refused(1, path, "--rows", "3:21", says="beyond")
+
+        # Those without an end take rows with one.
+        for number, dataset in enumerate([plain.repeat(), plain.repeat().filter(lambda e: e["n"] % 2 >= 0).batch(9), tf.data.Dataset.range(2**62).repeat()]):
+            path = self.dataset(f"endless{number}.pb", dataset)
+            name = "0"
+            for args in [[], ["--rows", "5:"], ["--dry-run"]]:
+                self.refused(2, path, name, *args, says=["has no end", "--rows"])
+            self.convert(path, "--rows", "2:40", wanted={"0": np.arange(2, 40)})
+            run("ls", path, *LIBRARY)
+            run("info", path, *LIBRARY)
+
+    def test_the_graph_is_that_with_exactly_the_tags(self):
+        model = os.path.join(DATA, "savedmodel/tags")
+        x = RNG.random((6, 2), np.float32)
+        feed = f"--feed=x={self.save(x)}"
+        for tags, args in [(["serve"], []), (["serve"], ["--tag-set", "serve"]), (["serve", "gpu"], ["--tag-set", "gpu,serve"])]:
+            with tf.Graph().as_default(), tf1.Session() as session:
+                tf1.saved_model.load(session, tags, model)
+                wanted = session.run("y:0", {"x:0": x})
+            self.convert(model, feed, *args, wanted={"y": wanted})
+        ambiguous = os.path.join(DATA, "savedmodel/tags_ambiguous")
+        self.refused(2, ambiguous, feed, says=['"train", "serve,gpu"', "--tag-set"])
+        self.refused(2, ambiguous, feed, "--tag-set", "serve", says='"train", "serve,gpu"')
+        self.assertIn("--tag-set", run("convert", ambiguous, feed, "--tag-set", "train", "-o", self.path("y.npy"), *LIBRARY) + "--tag-set")
+
+    def test_strings_are_fed_as_they_are(self):
+        class Model(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+            def lengths(self, text):
+                return {"length": tf.strings.length(text), "same": text}
+
+        model = self.path("model")
+        tf.saved_model.save(Model(), model, signatures=Model().lengths)
+        strings = [RNG.bytes(below(9)) + bytes(below(3)) for _ in range(below(200, 20))] + [b"", b"\0\0"]
+        wanted = {"length": np.int32([len(string) for string in strings])}
+        records = self.path("strings.tfrecord")
+        with tf.io.TFRecordWriter(records, one_of([None, "GZIP"])) as writer:
+            for string in strings:
+                writer.write(string)
+        pair = self.path("pair.npy")
+        run("convert", records, "records", "--format", "tfrecord", "--strings", "offsets", "-o", pair)
+        for number in range(2):
+            with tf.io.TFRecordWriter(self.path(f"s-{number:05}-of-00002")) as writer:
+                for string in strings[number * 9 :] if number else strings[:9]:
+                    writer.write(string)
+        for feed in [records, pair, self.path("pair.values.npy"), self.path("pair.offsets.npy"), self.path("s-*-of-00002"), self.path("s@2")]:
+            for batch in [[], ["--batch", below(50, 1)]]:
+                self.convert(model, "--feed", f"text={feed}", *batch, wanted=wanted)
+        # Nothing is left of them.
+        out = self.path("same.npy")
+        run("convert", model, "same", "--feed", f"text={records}", "--strings", "offsets", "-o", out, *LIBRARY)
+        self.assertEqual(np.load(self.path("same.values.npy")).tobytes(), b"".join(strings))
+
+        # A NumPy array cannot tell padding from NULs: what can be known is said.
+        ends = self.save(np.array([b"ab\0", b"c\0\0"]))
+        self.refused(2, model, "--feed", f"text={ends}", says=["ended in NUL", "offsets"])
+        mixed = self.save(np.array([b"abcd", b"ab\0\0"]))
+        said = run("convert", model, "length", "--feed", f"text={mixed}", "-o", self.path("n.npy"), *LIBRARY)
+        self.assertIn("note", said)
+        words = self.save(np.array(["\u00e4b", "c"]))
+        self.convert(model, "--feed", f"text={words}", wanted={"length": np.int32([3, 1])})
+        for number, damage in enumerate([lambda o: o + 1, lambda o: o[::-1].copy(), lambda o: o[:-1]]):
+            np.save(self.path(f"bad{number}.values.npy"), np.load(self.path("pair.values.npy")))
+            np.save(self.path(f"bad{number}.offsets.npy"), damage(np.load(self.path("pair.offsets.npy"))))
+            self.refused(3, model, "--feed", f"text={self.path(f'bad{number}.npy')}", says="offsets")
+        self.refused(6, model, "--feed", f"text={os.path.join(DATA, 'savedmodel/half_plus_two')}", says="records")
+
+    def test_ragged_and_sparse_outputs_are_their_parts(self):
+        class Model(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, "n")])
+            def make(self, n):
+                return {"ragged": tf.ragged.range(n), "sparse": tf.sparse.from_dense(tf.cast(n[:, None] > [2, 5], tf.float32)), "n": n}
+
+        model = self.path("model")
+        tf.saved_model.save(Model(), model, signatures=Model().make)
+        n = RNG.integers(0, 9, below(30, 5))
+        ragged, sparse = tf.ragged.range(n), tf.sparse.from_dense(tf.cast(n[:, None] > [2, 5], tf.float32))
+        wanted = {"ragged/flat_values": ragged.flat_values, "ragged/row_splits": ragged.row_splits, "n": n}
+        wanted |= {"sparse/indices": sparse.indices, "sparse/values": sparse.values, "sparse/dense_shape": sparse.dense_shape}
+        feed = f"--feed=n={self.save(n)}"
+        self.convert(model, feed, wanted={name: np.asarray(array) for name, array in wanted.items()})
+        # Those of batches do not come one behind the other.
+        out = self.path("batches")
+        said = run("convert", model, feed, "--batch", 3, "-o", out + "/", *LIBRARY, expect=6)
+        self.assertIn("without --batch", said)
+        self.assertEqual(sorted(os.listdir(out)), ["manifest.json", "n.npy"])
+
+    def test_what_tensorflow_refuses_says_the_next_step(self):
+        numbers = tf.data.Dataset.range(5)
+        python = numbers.map(lambda i: tf.py_function(lambda i: np.float32(i), [i], tf.float32))
+        self.refused(1, self.dataset("python.pb", python), says="Dataset.save")
+        made = tf.data.Dataset.from_generator(lambda: iter(range(5)), output_signature=tf.TensorSpec([], tf.int32))
+        self.refused(1, self.dataset("generator.pb", made), says="Dataset.save")
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.identity(tf1.get_variable("v", [2], use_resource=True), name="y")
+        self.refused(1, self.write("variable.pb", graph.as_graph_def().SerializeToString()), "y:0", says="convert_variables_to_constants")
+        graph = tf.Graph()
+        add_constant(graph, "s", tf.string, (2,))
+        with graph.as_default():
+            tf.strings.lower(graph.get_tensor_by_name("s:0"), name="y")
+        unknown = graph.as_graph_def().SerializeToString().replace(b"StringLower", b"UnknownOper")
+        self.refused(1, self.write("unknown.pb", unknown), "y:0", says="--op-library")
+        self.refused(1, self.write("unknown.pb", unknown), "y:0", "--op-library", self.path("none.so"), says="none.so")
 
     def test_what_does_not_fit_is_refused(self):
         graph = tf.Graph()

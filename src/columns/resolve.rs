@@ -620,6 +620,9 @@ impl One<'_> {
         };
         let item = Item::Text(Text { form, in_tensors, per_item: row.iter().product() });
         if form == TextForm::Bytes {
+            if !is_single {
+                self.wanted().flatten.note();
+            }
             let is_free = self.flattens() || self.is_flat();
             if !is_free && self.check_even().is_err() {
                 let detail =

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::records::{FileSet, natural_key, shard_set};
+use super::records::{FileSet, holds_nothing, natural_key, shard_set};
 use super::unrecognised::unrecognised;
 use super::{Container, FORMATS, Origin, Source};
 use crate::error::{Error, Result};
@@ -242,7 +242,7 @@ fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) ->
                         driver.name()
                     )));
                 }
-                None if !is_empty(file)? => return Err(not_of_pattern(path, file)?),
+                None if !holds_nothing(file)? => return Err(not_of_pattern(path, file)?),
                 _ => {}
             }
         }
@@ -264,10 +264,6 @@ fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) ->
         first.warnings.extend(warnings);
     }
     Ok(locations)
-}
-
-fn is_empty(path: &Path) -> Result<bool> {
-    std::fs::metadata(path).map(|metadata| metadata.is_file() && metadata.len() == 0).map_err(Error::io("look at", path))
 }
 
 /// The error for a file that a pattern matches and that is in no known format.

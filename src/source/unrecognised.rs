@@ -236,6 +236,7 @@ fn gzipped(path: &Path) -> String {
     let read = File::open(path).and_then(|file| GzDecoder::new(file).take(FRONT as u64).read_to_end(&mut front));
     match read {
         Ok(_) if is_tar(&front) => "a packed tar archive: unpack it (tar -xzf) and name what is in it".into(),
+        Ok(0) => "packed with gzip, with nothing in it".into(),
         Ok(_) => "packed with gzip, and what is in it are no records: unpack it (gunzip -k) and name that".into(),
         Err(error) => format!("packed with gzip, and cannot be unpacked: {error}"),
     }

@@ -310,6 +310,26 @@ pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
     Ok(read == header.len() && tfrecord::data_len(&header).is_ok())
 }
 
+/// Whether a file holds nothing, decompressed: a shard without records.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`].
+pub(crate) fn holds_nothing(path: &Path) -> Result<bool> {
+    let file = open(path)?;
+    let failed = |error| Error::io("read", path)(error);
+    if file.metadata().map_err(failed)?.len() == 0 {
+        return Ok(true);
+    }
+    match Compression::detect(&file).map_err(failed)? {
+        None | Some(Compression::None) => Ok(false),
+        Some(compression) => {
+            let stream = FileBytes::new(file, 0, crate::os::Calls::Standard).map_err(failed)?;
+            let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut [0]);
+            Ok(read == 0 && result.is_ok())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 pub(crate) use batch::Batch;
 use batches::{Batches, Input, Sequential};
 pub(crate) use batches::{Reading, RecordFile};
-pub(crate) use bytes::{Compression, Patient, read_error, starts_with_record};
+pub(crate) use bytes::{Compression, Patient, holds_nothing, read_error, starts_with_record};
 pub(crate) use container::RecordContainer;
 use dealt::Dealt;
 pub(crate) use feature::{Declared, Encoding, Feature, Items, Key, RECORDS};

@@ -1,5 +1,6 @@
 //! `mmconvert convert`.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -106,10 +107,16 @@ fn left_out(source: &Source, tensors: &[Tensor<'_>], is_default: bool) -> Result
     if !is_default || all == tensors.len() {
         return Ok(None);
     }
-    Ok(Some(format!(
-        "note: {} more that were not named: bookkeeping, constants or single elements, which ls shows; --all converts them too",
-        all - tensors.len()
-    )))
+    let chosen: HashSet<&Name> = tensors.iter().map(|tensor| &tensor.info().name).collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in source.tensors() {
+        let info = tensor?.info().clone();
+        if !chosen.contains(&info.name) {
+            *counts.entry(if info.bookkeeping { "bookkeeping" } else { info.group.unwrap_or("others") }).or_default() += 1;
+        }
+    }
+    let counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    Ok(Some(format!("note: not named, and left out: {}; --all converts them, too", counts.join(", "))))
 }
 
 /// What was converted, and what was not.

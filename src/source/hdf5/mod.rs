@@ -6,9 +6,10 @@ mod chunked;
 mod filters;
 mod header;
 mod links;
+mod tree;
 mod types;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use chunked::{Chunked, ChunkedLayout, StoredChunk, grid};
 use filters::Step;
 use header::{Message, fill_value, is_null, messages, old_contiguous};
 use links::{Link, Target, links};
+use tree::{PathKey, Tree, path_key};
 use types::{Elements, elements};
 
 const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -171,85 +173,6 @@ fn failed(file: &StoredFile, error: &hdf5_pure::Error) -> Error {
         }
         error => Error::malformed(file.path(), WHAT, error.to_string()),
     }
-}
-
-/// The order of paths: parts that are numbers as numbers.
-type PathKey = Vec<(u64, String)>;
-
-fn path_key(path: &str) -> PathKey {
-    path.split('/').map(|part| (part.parse().map_or(u64::MAX, |number: u64| number), part.to_owned())).collect()
-}
-
-/// Datasets with the other paths that lead to them.
-type Found = BTreeMap<PathKey, (TensorInfo, Located, Vec<String>)>;
-
-/// What a file has.
-#[derive(Default)]
-struct Tree {
-    found: Found,
-    /// The paths of groups.
-    groups: HashSet<String>,
-    /// The paths of links that lead to no object by themselves.
-    links: BTreeMap<String, Target>,
-}
-
-impl Tree {
-    /// Finds datasets by the links to them, too, and lists links that lead nowhere in the file: nobody who uses them gets their data from here.
-    fn follow(&mut self, file: &Arc<StoredFile>) -> Result<()> {
-        let mut by_path: HashMap<String, PathKey> = HashMap::new();
-        for (key, (info, _, others)) in &self.found {
-            by_path.extend(std::iter::once(info.name.to_json()).chain(others.iter().cloned()).map(|path| (path, key.clone())));
-        }
-        for (path, target) in &self.links {
-            let reason = match target {
-                Target::Object(_) => continue,
-                Target::Path(_) => match self.end_of(path) {
-                    Some(end) if self.groups.contains(&end) => continue,
-                    Some(end) => match by_path.get(&end).and_then(|key| self.found.get_mut(key)) {
-                        Some((_, _, others)) => {
-                            others.push(path.clone());
-                            continue;
-                        }
-                        None => format!("it is a link to {end}, and there is no array"),
-                    },
-                    None => "it is a link that leads to itself".to_owned(),
-                },
-                Target::File { file, path } => {
-                    format!("it is a link to {path} of the file {file}, and no link is followed out of a file: convert that one")
-                }
-                Target::Own(kind) => format!("it is a link of kind {kind}, which only the program understands that made it"),
-            };
-            let spec = TensorSpec::new(Dtype::Variant, Vec::new()).map_err(Error::bad_request)?;
-            let info = TensorInfo { unsupported: Some(reason), ..TensorInfo::new(Name::new(path.as_bytes()), spec) };
-            self.found.entry(path_key(path)).or_insert((info, Located::nowhere(file), Vec::new()));
-        }
-        Ok(())
-    }
-
-    /// Where the links that a path goes through end; nothing where they do not.
-    fn end_of(&self, path: &str) -> Option<String> {
-        /// As `H5Pset_nlinks` has it.
-        const MOST_LINKS: usize = 16;
-        let mut path = path.to_owned();
-        for _ in 0..=MOST_LINKS {
-            let linked = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]).find_map(|end| {
-                let Some(Target::Path(target)) = self.links.get(&path[..end]) else { return None };
-                let group = path[..end].rsplit_once('/').map_or("", |(group, _)| group);
-                let from = if target.starts_with('/') { "" } else { group };
-                Some(format!("{from}/{target}{}", &path[end..]))
-            });
-            match linked {
-                Some(next) => path = plain(&next),
-                None => return Some(path),
-            }
-        }
-        None
-    }
-}
-
-/// A path without parts that mean nothing: there is no `..` in HDF5.
-fn plain(path: &str) -> String {
-    path.split('/').filter(|part| !matches!(*part, "" | ".")).flat_map(|part| ["/", part]).collect()
 }
 
 /// Datasets of a group, by name, and the groups in it.

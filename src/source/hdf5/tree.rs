@@ -1,0 +1,90 @@
+//! What an HDF5 file has by which path, once its groups have been visited: datasets, groups, and links that are followed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Located;
+use super::links::Target;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::source::{Name, StoredFile, TensorInfo};
+use crate::spec::TensorSpec;
+
+/// The order of paths: parts that are numbers as numbers.
+pub(super) type PathKey = Vec<(u64, String)>;
+
+pub(super) fn path_key(path: &str) -> PathKey {
+    path.split('/').map(|part| (part.parse().map_or(u64::MAX, |number: u64| number), part.to_owned())).collect()
+}
+
+/// Datasets with the other paths that lead to them.
+pub(super) type Found = BTreeMap<PathKey, (TensorInfo, Located, Vec<String>)>;
+
+/// What a file has.
+#[derive(Default)]
+pub(super) struct Tree {
+    pub(super) found: Found,
+    /// The paths of groups.
+    pub(super) groups: HashSet<String>,
+    /// The paths of links that lead to no object by themselves.
+    pub(super) links: BTreeMap<String, Target>,
+}
+
+impl Tree {
+    /// Finds datasets by the links to them, too, and lists links that lead nowhere in the file: nobody who uses them gets their data from here.
+    pub(super) fn follow(&mut self, file: &Arc<StoredFile>) -> Result<()> {
+        let mut by_path: HashMap<String, PathKey> = HashMap::new();
+        for (key, (info, _, others)) in &self.found {
+            by_path.extend(std::iter::once(info.name.to_json()).chain(others.iter().cloned()).map(|path| (path, key.clone())));
+        }
+        for (path, target) in &self.links {
+            let reason = match target {
+                Target::Object(_) => continue,
+                Target::Path(_) => match self.end_of(path) {
+                    Some(end) if self.groups.contains(&end) => continue,
+                    Some(end) => match by_path.get(&end).and_then(|key| self.found.get_mut(key)) {
+                        Some((_, _, others)) => {
+                            others.push(path.clone());
+                            continue;
+                        }
+                        None => format!("it is a link to {end}, and there is no array"),
+                    },
+                    None => "it is a link that leads to itself".to_owned(),
+                },
+                Target::File { file, path } => {
+                    format!("it is a link to {path} of the file {file}, and no link is followed out of a file: convert that one")
+                }
+                Target::Own(kind) => format!("it is a link of kind {kind}, which only the program understands that made it"),
+            };
+            let spec = TensorSpec::new(Dtype::Variant, Vec::new()).map_err(Error::bad_request)?;
+            let info = TensorInfo { unsupported: Some(reason), ..TensorInfo::new(Name::new(path.as_bytes()), spec) };
+            self.found.entry(path_key(path)).or_insert((info, Located::nowhere(file), Vec::new()));
+        }
+        Ok(())
+    }
+
+    /// Where the links that a path goes through end; nothing where they do not.
+    fn end_of(&self, path: &str) -> Option<String> {
+        /// As `H5Pset_nlinks` has it.
+        const MOST_LINKS: usize = 16;
+        let mut path = path.to_owned();
+        for _ in 0..=MOST_LINKS {
+            let linked = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]).find_map(|end| {
+                let Some(Target::Path(target)) = self.links.get(&path[..end]) else { return None };
+                let group = path[..end].rsplit_once('/').map_or("", |(group, _)| group);
+                let from = if target.starts_with('/') { "" } else { group };
+                Some(format!("{from}/{target}{}", &path[end..]))
+            });
+            match linked {
+                Some(next) => path = plain(&next),
+                None => return Some(path),
+            }
+        }
+        None
+    }
+}
+
+/// A path without parts that mean nothing: there is no `..` in HDF5.
+fn plain(path: &str) -> String {
+    path.split('/').filter(|part| !matches!(*part, "" | ".")).flat_map(|part| ["/", part]).collect()
+}

@@ -246,4 +246,16 @@ fn a_warning_comes_once() {
         let done = run(dir.path(), &[&[*command, cache.to_str().unwrap()][..], rest].concat());
         assert_eq!(stderr(&done).matches("tf.data cache of").count(), 1, "{args:?}: {}", stderr(&done));
     }
+    // What is found out when records are looked through, and again when they are converted.
+    let records: Vec<Vec<u8>> = (0..6i64).map(|value| example(&[("x", Values::Ints(vec![value]))], true)).collect();
+    let mut bytes = frames(&records);
+    let middle = bytes.len() / 2 - 2;
+    bytes[middle] ^= 1;
+    fs::write(dir.path().join("d.tfrecord"), bytes).unwrap();
+    for args in [&["ls"][..], &["info"], &["convert", "-o", "x/"]] {
+        let (command, rest) = args.split_first().unwrap();
+        let done = run(dir.path(), &[&[*command, "d.tfrecord", "--salvage"][..], rest].concat());
+        assert_eq!(code(&done), 0, "{}", stderr(&done));
+        assert_eq!(stderr(&done).matches("warning").count(), 1, "{args:?}: {}", stderr(&done));
+    }
 }

@@ -697,6 +697,9 @@ fn compressed_bytes_as_strings_are_as_long_as_they_are_stored() {
     }
 }
 
+/// Bytes that are done, and of how many, if that is known.
+type Step = (u64, Option<u64>);
+
 #[test]
 fn progress_never_goes_beyond_what_there_is() {
     use std::sync::{Arc, Mutex};
@@ -711,7 +714,7 @@ fn progress_never_goes_beyond_what_there_is() {
     ] {
         let Ok(source) = Source::open(data(name)) else { panic!("{name}") };
         for cast in [None, Some(mmconvert::Dtype::Float64)] {
-            let seen: Arc<Mutex<Vec<(u64, Option<u64>)>>> = Arc::default();
+            let seen: Arc<Mutex<Vec<Step>>> = Arc::default();
             let own = Arc::clone(&seen);
             let options = with(RecordOptions::new().ragged(None, Ragged::Offsets));
             let options = options.progress(move |p| own.lock().unwrap().push((p.done_bytes, p.total_bytes)));

@@ -253,7 +253,7 @@ fn stream_facts(number: usize, stream: &Stream, form: &Form) -> Value {
 
 /// What becomes of the samples of frames, where they do not stay what they are.
 fn note(number: usize, stream: &Stream, form: &Form, is_alone: bool) -> Option<String> {
-    if !form.lost.anything() {
+    if !form.lost.anything() && stream.rotation == 0 {
         return None;
     }
     let title = if is_alone { "frames".to_owned() } else { format!("stream{number}/frames") };
@@ -263,8 +263,15 @@ fn note(number: usize, stream: &Stream, form: &Form, is_alone: bool) -> Option<S
         3 => "RGB",
         _ => "RGB and alpha",
     };
+    let turned = if stream.rotation == 0 { String::new() } else { format!("turned by {} degrees, as the file says", stream.rotation) };
+    if !form.lost.anything() {
+        return Some(format!("{title} are {turned}"));
+    }
     let mut text = format!("{title} are {} in the file and become {kind} ({})", stream.pixels, form.dtype);
-    for (is_lost, what) in [(form.lost.alpha, "alpha"), (form.lost.colour, "colour"), (form.lost.depth, "bits of depth")] {
+    if stream.rotation != 0 {
+        text += &format!(", {turned}");
+    }
+    for (is_lost, what) in [(form.lost.alpha, "alpha"), (form.lost.colour, "colour"), (form.lost.depth, "lower bits")] {
         if is_lost {
             text += &format!(", without their {what}");
         }

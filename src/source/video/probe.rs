@@ -23,6 +23,8 @@ pub(super) struct Stream {
     pub(super) frames: Option<u64>,
     /// Whether it has a second picture with its alpha, which not every decoder reads.
     pub(super) has_alpha_beside: bool,
+    /// The degrees that frames are to be turned by when they are shown, which FFmpeg does.
+    pub(super) rotation: i64,
 }
 
 /// What a file holds.
@@ -40,7 +42,7 @@ pub(super) struct Streams {
 /// # Errors
 /// [`Error::Malformed`] with what FFmpeg says where it is no file that it reads; [`Error::NotFound`] where there is no FFmpeg.
 pub(super) fn streams(path: &Path) -> Result<Streams> {
-    const ENTRIES: &str = "stream=index,codec_type,codec_name,pix_fmt,width,height,nb_frames:stream_disposition=attached_pic:stream_tags=alpha_mode:format=format_name";
+    const ENTRIES: &str = "stream=index,codec_type,codec_name,pix_fmt,width,height,nb_frames:stream_disposition=attached_pic:stream_tags=alpha_mode:stream_side_data=rotation:format=format_name";
     let args = ["-v", "error", "-protocol_whitelist", "file,pipe", "-show_entries", ENTRIES, "-of", "json", "-i"];
     // A probe that is not there, or does not work, is done without.
     if let Ok(Output { status, stdout, .. }) = run(PROBE, &args, path)
@@ -84,6 +86,7 @@ fn of_json(text: &[u8]) -> Option<Streams> {
             height: number("height").unwrap_or(0),
             frames: number("nb_frames").filter(|&frames| frames > 0),
             has_alpha_beside: stream["tags"]["alpha_mode"].as_str() == Some("1"),
+            rotation: stream["side_data_list"].as_array().into_iter().flatten().find_map(|data| data["rotation"].as_i64()).unwrap_or(0),
         });
     }
     Some(found)
@@ -109,7 +112,11 @@ fn of_text(text: &str) -> Streams {
             let size = parts.next().and_then(|size| size.split(' ').next()?.split_once('x'));
             let size = size.and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
             let (width, height) = size.unwrap_or((0, 0));
-            found.videos.push(Stream { index, codec, pixels, width, height, frames: None, has_alpha_beside: false });
+            found.videos.push(Stream { index, codec, pixels, width, height, frames: None, has_alpha_beside: false, rotation: 0 });
+        } else if let (true, Some((_, rotation))) = (is_video, line.split_once(": rotation of "))
+            && let Some(stream) = found.videos.last_mut()
+        {
+            stream.rotation = rotation.split('.').next().and_then(|degrees| degrees.parse().ok()).unwrap_or(0);
         } else if let (true, Some((key, value))) = (is_video, line.split_once(':'))
             && key.trim() == "alpha_mode"
             && value.trim() == "1"
@@ -187,7 +194,7 @@ mod tests {
     fn both_programs_say_the_same() {
         // What ffprobe and ffmpeg of versions 5.1 and 9.0 print.
         let json = br#"{"programs": [], "streams": [
-            {"index": 0, "codec_name": "h264", "codec_type": "video", "width": 64, "height": 48, "pix_fmt": "yuv420p", "nb_frames": "20", "disposition": {"attached_pic": 0}},
+            {"index": 0, "codec_name": "h264", "codec_type": "video", "width": 64, "height": 48, "pix_fmt": "yuv420p", "nb_frames": "20", "disposition": {"attached_pic": 0}, "side_data_list": [{"rotation": -90}]},
             {"index": 1, "codec_name": "aac", "codec_type": "audio", "nb_frames": "88", "disposition": {"attached_pic": 0}},
             {"index": 2, "codec_name": "vp9", "codec_type": "video", "width": 32, "height": 24, "pix_fmt": "yuv420p", "disposition": {"attached_pic": 0}, "tags": {"alpha_mode": "1"}},
             {"index": 3, "codec_name": "mjpeg", "codec_type": "video", "width": 8, "height": 8, "pix_fmt": "yuvj420p", "disposition": {"attached_pic": 1}}],
@@ -199,6 +206,8 @@ mod tests {
   Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p(tv, bt709, progressive), 64x48 [SAR 1:1 DAR 4:3], 10 kb/s, 5 fps (default)
     Metadata:
       handler_name    : VideoHandler
+    Side data:
+      displaymatrix: rotation of -90.00 degrees
   Stream #0:1(eng): Audio: aac (LC) (mp4a / 0x6134706D), 44100 Hz, mono, fltp, 69 kb/s
   Stream #0:2: Video: vp9 (Profile 0), yuv420p(tv, progressive), 32x24, SAR 1:1 DAR 4:3, 10 fps
     Metadata:
@@ -208,6 +217,7 @@ At least one output file must be specified";
         let (from_json, mut from_text) = (of_json(json).unwrap(), of_text(text));
         from_text.videos[0].frames = Some(20);
         assert_eq!(from_json, from_text);
+        assert_eq!(from_json.videos[0].rotation, -90);
         assert_eq!(from_json.others, ["audio (aac)", "picture (mjpeg)"]);
         assert!(from_json.videos[1].has_alpha_beside && !from_json.videos[0].has_alpha_beside);
         let raw = of_text("Input #0, avi, from 'x':\n  Stream #0:0: Video: rawvideo (BGR[24] / 0x18524742), bgr24, 64x48, 745 kb/s");

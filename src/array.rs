@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
@@ -128,9 +129,8 @@ impl<'a> Array<'a> {
         if tensor.info().spec.dtype() != Dtype::String {
             let array = Self::of_reader(tensor.reader()?, rows)?;
             let item = tensor.info().item.clone().map(Item::Stored);
-            if let (Some(Item::Stored(descr)), Some(dtype)) = (&item, options.cast) {
-                let detail = "its elements are no numbers".into();
-                return Err(Error::Unsupported { what: format!("a cast from {descr} to {dtype}"), detail });
+            if let Some(Item::Stored(descr)) = &item {
+                check_as_stored(descr, options)?;
             }
             return Ok(vec![Self { item, name, lost: tensor.info().lost.clone(), ..array }]);
         }
@@ -173,7 +173,7 @@ impl<'a> Array<'a> {
 
     /// The header for the selected rows of the reader, of this shape.
     pub(crate) fn header(&self, dtype: Dtype, shape: &[u64], options: &Options) -> Result<Header> {
-        let descr = dtype.descr_in(options.byte_order)?;
+        let descr = dtype.descr_in(options.order())?;
         let header = match (&self.item, shape.split_last()) {
             (Some(Item::Bytes), Some((width, shape))) => Header::new(&format!("|S{width}"), shape),
             (Some(Item::CodePoints), Some((width, shape))) => Header::new(&format!("{}U{width}", &descr[..1]), shape),
@@ -182,5 +182,21 @@ impl<'a> Array<'a> {
             _ => Header::new(&descr, shape),
         };
         Ok(if options.layout == Layout::F { header.fortran_ordered() } else { header })
+    }
+}
+
+/// Refuses choices for elements that are written as they are stored: records, text, dates.
+fn check_as_stored(descr: &str, options: &Options) -> Result<()> {
+    if let Some(dtype) = options.cast {
+        let detail = "its elements are no numbers".into();
+        return Err(Error::Unsupported { what: format!("a cast from {descr} to {dtype}"), detail });
+    }
+    let is_other = |order| descr.contains(if order == ByteOrder::Big { '<' } else { '>' });
+    match options.asked_order().filter(|&order| is_other(order)) {
+        Some(order) => {
+            let detail = "such elements are written as they are stored, without --byte-order".into();
+            Err(Error::Unsupported { what: format!("{descr} in {order}-endian order"), detail })
+        }
+        None => Ok(()),
     }
 }

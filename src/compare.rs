@@ -284,7 +284,7 @@ impl<'a> ArrayFile<'a> {
         let descr = Descr::parse(&self.header.descr);
         let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
         let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
-        let options = options.clone().byte_order(order).layout(layout);
+        let options = options.as_ordered(order).layout(layout);
         if tensor.is_of_records() && !descr.is_some_and(Descr::is_text) {
             return (options, Part::Whole);
         }
@@ -292,13 +292,16 @@ impl<'a> ArrayFile<'a> {
             return (options, Part::Whole);
         }
         // The array tells what became of them.
-        options.strings.note();
-        match descr.map(|descr| descr.kind) {
-            Some('u') => (options.strings(Strings::Offsets), Part::Values),
-            Some('i') => (options.strings(Strings::Offsets), Part::Offsets),
-            Some('U') => (options.strings(Strings::Utf8), Part::Whole),
-            _ => (options.strings(Strings::Pad), Part::Whole),
+        let (strings, part) = match descr.map(|descr| descr.kind) {
+            Some('u') => (Strings::Offsets, Part::Values),
+            Some('i') => (Strings::Offsets, Part::Offsets),
+            Some('U') => (Strings::Utf8, Part::Whole),
+            _ => (Strings::Pad, Part::Whole),
+        };
+        if options.strings.peek() == Some(strings) {
+            options.strings.note();
         }
+        (options.strings(strings), part)
     }
 
     fn differs_from(&self, job: &Job<'_>) -> Option<Difference> {

@@ -252,7 +252,7 @@ impl<'a> Converter<'a> {
             *first = range.end - range.start;
         }
         let dtype = options.cast.unwrap_or(info.spec.dtype());
-        let descr = if is_text { "|S?".to_owned() } else { dtype.descr_in(options.byte_order)? };
+        let descr = if is_text { "|S?".to_owned() } else { dtype.descr_in(options.order())? };
         let known: Option<Vec<u64>> = axes.iter().copied().collect();
         let elements = known.and_then(|axes| axes.iter().try_fold(1u64, |product, &axis| product.checked_mul(axis)));
         let nbytes = elements.filter(|_| info.has_rank && !is_text).and_then(|elements| elements.checked_mul(dtype.itemsize()?));

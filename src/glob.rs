@@ -153,8 +153,11 @@ fn class(units: &[u32]) -> Option<(Token, usize)> {
     Some((Token::Class { ranges, is_negated }, end + 1))
 }
 
-/// All patterns without braces that a pattern with braces stands for.
-fn alternatives(pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
+/// All patterns without braces that a pattern with braces stands for, in their order.
+///
+/// # Errors
+/// [`Error::BadRequest`] for more than anybody needs.
+pub(crate) fn alternatives(pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
     let mut open = vec![pattern.to_vec()];
     let mut done = Vec::new();
     while let Some(next) = open.pop() {
@@ -203,32 +206,36 @@ fn braces(pattern: &[u8]) -> Option<(usize, usize, Vec<std::ops::Range<usize>>)>
     None
 }
 
-/// What lies at the paths that `pattern` matches, sorted. A part of the path that is there as it is written stands for itself only.
+/// What lies at the paths that `pattern` matches, sorted. A part of the path that is there as it is written stands for itself only, and
+/// braces do: [`alternatives_of_path`] takes them apart.
 ///
 /// # Errors
-/// [`Error::BadRequest`] as [`Glob::new`], [`Error::Io`] for a directory that cannot be listed.
+/// [`Error::Io`] for a directory that cannot be listed.
 pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for pattern in alternatives_of_path(pattern)? {
-        let is_absolute = pattern.first() == Some(&b'/');
-        let parts: Vec<&[u8]> = pattern.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect();
-        let root = if is_absolute { PathBuf::from("/") } else { PathBuf::new() };
-        walk(root, &parts, &mut found)?;
-    }
+    let pattern = pattern.as_os_str().as_bytes();
+    let is_absolute = pattern.first() == Some(&b'/');
+    let parts: Vec<&[u8]> = pattern.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect();
+    let root = if is_absolute { PathBuf::from("/") } else { PathBuf::new() };
+    walk(root, &parts, &mut found)?;
     found.sort();
     found.dedup();
     Ok(found)
 }
 
-/// A name with braces that is there as it is written is not taken apart.
-fn alternatives_of_path(pattern: &Path) -> Result<Vec<Vec<u8>>> {
+/// The paths without braces that a path with braces stands for, in their order. A name with braces that is there as it is written is not
+/// taken apart.
+///
+/// # Errors
+/// As [`alternatives`].
+pub(crate) fn alternatives_of_path(pattern: &Path) -> Result<Vec<PathBuf>> {
     let bytes = pattern.as_os_str().as_bytes();
     let is_there = |end: usize| look_at(Path::new(OsStr::from_bytes(&bytes[..end]))).is_ok_and(|found| found != Found::Nothing);
     // The longest front that is there.
     let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'/' && at > 0);
     let kept = ends.rev().find(|&end| is_pattern(&bytes[..end]) && is_there(end)).unwrap_or(0);
     let alternatives = alternatives(&bytes[kept..])?;
-    Ok(alternatives.into_iter().map(|rest| [&bytes[..kept], &rest].concat()).collect())
+    Ok(alternatives.into_iter().map(|rest| PathBuf::from(OsStr::from_bytes(&[&bytes[..kept], &rest].concat()))).collect())
 }
 
 fn walk(base: PathBuf, parts: &[&[u8]], found: &mut Vec<PathBuf>) -> Result<()> {
@@ -326,7 +333,8 @@ mod tests {
         let odd = OsStr::from_bytes(b"\xff1");
         std::fs::write(dir.path().join(odd), b"").unwrap();
         let found = |pattern: &[u8]| -> Vec<Vec<u8>> {
-            let found = expand(&dir.path().join(OsStr::from_bytes(pattern))).unwrap();
+            let paths = alternatives_of_path(&dir.path().join(OsStr::from_bytes(pattern))).unwrap();
+            let found: Vec<PathBuf> = paths.iter().flat_map(|path| expand(path).unwrap()).collect();
             found.iter().map(|path| path.strip_prefix(dir.path()).unwrap().as_os_str().as_bytes().to_vec()).collect()
         };
         for (pattern, expected) in [
@@ -339,7 +347,7 @@ mod tests {
             ("star/?", &["star/*", "star/b"]),
             ("**/a", &["a", "deep/er/a", "x/a", "{x,y}/a"]),
             ("{x,y}/?", &["{x,y}/a"]),
-            ("{a,b}", &["a", "b"]),
+            ("{b,a}", &["b", "a"]),
             (".h*", &[".hidden"]),
             ("c*", &[]),
             ("a/*", &[]),

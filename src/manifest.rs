@@ -16,7 +16,7 @@ use crate::export::{Exported, Skipped};
 use crate::file_name;
 use crate::model_options::ModelOptions;
 use crate::options::Options;
-use crate::paths::is_file;
+use crate::paths::{is_file, list, parent_of};
 use crate::rows::Rows;
 use crate::source::{Location, Source};
 use crate::staging::StagedDir;
@@ -125,7 +125,7 @@ fn choices(rows: Option<Rows>, options: &Options) -> Map<String, Value> {
     let listed = |choices: Vec<Value>| (!choices.is_empty()).then_some(Value::from(choices));
     put("shape", listed(records.shapes.iter().map(|c| json!({"feature": c.feature, "shape": c.value})).collect()));
     let raw = |c: &crate::columns::For<crate::columns::Raw>| {
-        let order = c.value.order.unwrap_or(options.byte_order);
+        let order = c.value.order.unwrap_or_else(|| options.order());
         json!({"feature": c.feature, "dtype": c.value.dtype.name(), "byte_order": order.to_string()})
     };
     put("raw", listed(records.raw.iter().map(raw).collect()));
@@ -219,14 +219,36 @@ impl Manifest {
                     let detail = format!("{}: the arrays were made from standard input, which cannot be read again", self.path.display());
                     return Err(Error::bad_request(detail));
                 }
-                found.extend(Location::find(path, part.format.as_deref(), options)?);
+                found.extend(Location::find(path, part.format.as_deref(), options).map_err(|error| self.moved(error))?);
             }
         }
         if found.is_empty() {
             let detail = format!("{} does not say what the arrays were made from: --against SRC does", self.path.display());
             return Err(Error::bad_request(detail));
         }
-        Location::group(found, options)
+        if self.is_joined() { Location::apart(found, options) } else { Location::group(found, options) }
+    }
+
+    /// The error for a source that is not where it was.
+    fn moved(&self, error: Error) -> Error {
+        match error {
+            Error::NotFound { what, detail } => {
+                let detail = format!("{detail}; {} names it: where it is now is said by --against", self.path.display());
+                Error::NotFound { what, detail }
+            }
+            other => other,
+        }
+    }
+
+    /// Arrays that lie in the directory and are not listed.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn other_arrays(&self) -> Result<Vec<PathBuf>> {
+        let is_array = |path: &PathBuf| path.as_os_str().as_bytes().ends_with(file_name::EXTENSION.as_bytes());
+        let is_known = |path: &PathBuf| self.files.iter().any(|entry| path.file_name().is_some_and(|name| name == entry.file.as_str()));
+        let all = list(parent_of(&self.path))?;
+        Ok(all.into_iter().filter(|path| is_array(path) && !is_known(path)).collect())
     }
 
     /// `options` with the choices that made the arrays, as far as `options` do not say otherwise.

@@ -34,7 +34,7 @@ pub struct Options {
     pub(crate) overwrite: bool,
     pub(crate) cast: Option<Dtype>,
     pub(crate) strict: bool,
-    pub(crate) byte_order: ByteOrder,
+    pub(crate) byte_order: Choice<ByteOrder>,
     pub(crate) layout: Layout,
     pub(crate) strings: Choice<Strings>,
     pub(crate) effect: Effect,
@@ -65,7 +65,7 @@ impl Default for Options {
             overwrite: false,
             cast: None,
             strict: false,
-            byte_order: ByteOrder::Little,
+            byte_order: Choice::default(),
             layout: Layout::C,
             strings: Choice::default(),
             effect: Effect::Optional,
@@ -152,7 +152,7 @@ impl Options {
     /// The byte order of outputs; little is the default.
     #[must_use]
     pub fn byte_order(mut self, order: ByteOrder) -> Self {
-        self.byte_order = order;
+        self.byte_order.set(order);
         self
     }
 
@@ -224,6 +224,7 @@ impl Options {
         let mut unused = self.records.unused();
         unused.extend(self.model.unused());
         unused.extend(self.strings.unused("--strings", "tensors of strings"));
+        unused.extend(self.byte_order.unused("--byte-order", "what is written in another byte order, or read in that"));
         if self.strict && self.cast.is_none() {
             unused.push(Unused::new("--strict", None, "casts (--dtype)"));
         }
@@ -250,6 +251,24 @@ impl Options {
     #[must_use]
     pub fn chosen_model(&self) -> &ModelOptions {
         &self.model
+    }
+
+    /// The byte order of outputs, and of raw bytes that are not said to be in another.
+    pub(crate) fn order(&self) -> ByteOrder {
+        self.byte_order.get().unwrap_or(ByteOrder::Little)
+    }
+
+    /// The byte order that was asked for, where that is asked without making anything of it.
+    pub(crate) fn asked_order(&self) -> Option<ByteOrder> {
+        self.byte_order.peek()
+    }
+
+    /// The same choices for what has to become an array of this byte order. What was asked for is made use of where it is that.
+    pub(crate) fn as_ordered(&self, order: ByteOrder) -> Self {
+        if self.byte_order.peek() == Some(order) {
+            self.byte_order.note();
+        }
+        self.clone().byte_order(order)
     }
 
     pub(crate) fn budget(&self) -> Budget {

@@ -38,7 +38,7 @@ const TENSOR_HEAP: usize = 1 << 10;
 pub fn pack(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let path = path.as_ref();
     let options = &options.settled();
-    if options.layout == Layout::F || options.byte_order == ByteOrder::Big {
+    if options.layout == Layout::F || options.asked_order() == Some(ByteOrder::Big) {
         return Err(Error::bad_request("safetensors are in C order and little-endian"));
     }
     let heap_bytes = tensors.iter().map(|tensor| TENSOR_HEAP + 4 * tensor.info().name.as_bytes().len()).sum::<usize>() as u64;

@@ -287,7 +287,14 @@ pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf>
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target.to_owned()),
         Err(error) => Err(Error::io("look at", target)(error)),
-        Ok(_) if existing == Existing::Keep => Err(Error::OutputExists { path: target.to_owned(), hint: "-f replaces it" }),
+        Ok(_) if existing == Existing::Keep => {
+            let hint = match look_at(target)? {
+                Found::Nothing | Found::File => "-f replaces it",
+                Found::Directory => "it is a directory",
+                Found::Other => "it is no regular file; standard output is -",
+            };
+            Err(Error::OutputExists { path: target.to_owned(), hint })
+        }
         Ok(metadata) if metadata.is_symlink() => {
             let resolved = fs::canonicalize(target).map_err(Error::io("follow the link", target))?;
             check_replaceable(&resolved)?;
@@ -305,7 +312,7 @@ fn check_replaceable(target: &Path) -> Result<()> {
     match look_at(target)? {
         Found::Nothing | Found::File => Ok(()),
         Found::Directory | Found::Other => {
-            Err(Error::Io { action: "replace", path: target.to_owned(), source: io::Error::other("it is not a regular file") })
+            Err(Error::Io { action: "replace", path: target.to_owned(), source: io::Error::other("it is no regular file; standard output is -") })
         }
     }
 }
@@ -342,11 +349,13 @@ impl StagedDir {
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`].
     pub(crate) fn create(target: &Path, existing: Existing, calls: Calls) -> Result<Self> {
-        let is_there = match look_at(target)? {
+        // A slash at the end of the name of a file makes it the name of nothing.
+        let is_there = match look_at(target.components().as_path())? {
             Found::Nothing => false,
             Found::Directory => true,
             Found::File | Found::Other => {
-                return Err(Error::OutputExists { path: target.to_owned(), hint: "several arrays need a directory" });
+                let hint = "it is no directory, which is what would be written: give it another name";
+                return Err(Error::OutputExists { path: target.to_owned(), hint });
             }
         };
         let place = if is_there { target.join(INSIDE) } else { target.to_owned() };

@@ -77,6 +77,8 @@ pub(crate) struct Column {
     pub(crate) only_offsets: bool,
     /// Whether records without it are left out.
     pub(crate) skips: bool,
+    /// Whether a record without it is an error even where it would be an empty list.
+    pub(crate) refuses: bool,
 }
 
 /// Why a record has no row.
@@ -117,6 +119,7 @@ impl Column {
             fold: Vec::new(),
             only_offsets: false,
             skips: false,
+            refuses: false,
         }
     }
 
@@ -198,6 +201,10 @@ impl Column {
     /// Appends what a record has to `out`: its row, or its rows. The lengths of its units go to `units`.
     pub(crate) fn decode(&self, stored: &Stored<'_>, out: &mut Vec<u8>, units: &mut Vec<u64>) -> Result<(), Problem> {
         let start = out.len();
+        let is_absent = (self.refuses || self.missing.is_some()) && !self.is_present(stored)?;
+        if is_absent && self.refuses {
+            return Err(Problem::Missing);
+        }
         let item_bytes = memory_len(self.spec.nbytes());
         // What does not fit is refused before it is decoded: a few bytes can stand for a great many.
         if !self.item.is_small(stored) {
@@ -216,7 +223,8 @@ impl Column {
             }
             Arrange::Single | Arrange::Fixed(_) | Arrange::Flat | Arrange::Offsets(Units::Values(_)) => {}
             Arrange::Padded(most) => {
-                fill(out, &self.padding, item_bytes * memory_len(most.saturating_sub(items)));
+                let element = self.missing.as_deref().filter(|_| is_absent).unwrap_or(&self.padding);
+                fill(out, element, item_bytes * memory_len(most.saturating_sub(items)));
             }
         }
         debug_assert!(!self.is_row_per_record() || (out.len() - start) as u64 == self.row_bytes());

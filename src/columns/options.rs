@@ -327,15 +327,22 @@ impl RecordOptions {
         Self { is_for_one, ..self.clone() }
     }
 
-    /// Notes that a feature has lists.
+    /// Notes that a feature has lists. Where each value is a row, it is nothing to them that they differ.
     pub(crate) fn note_lists(&self, called: Called<'_>) {
-        used(&self.ragged, called);
+        if self.flatten.peek().is_none() {
+            used(&self.ragged, called);
+        }
         self.flatten.note();
     }
 
-    /// What becomes of records without a feature, which some may lack.
-    pub(crate) fn missing_of(&self, called: Called<'_>) -> &Missing {
-        used(&self.missing, called).unwrap_or(&Missing::Refuse)
+    /// What becomes of records without a feature, where that is said.
+    pub(crate) fn missing_of(&self, called: Called<'_>) -> Option<&Missing> {
+        chosen(&self.missing, called).map(|choice| &choice.value)
+    }
+
+    /// Notes that records may lack a feature, and something becomes of them.
+    pub(crate) fn note_missing(&self, called: Called<'_>) {
+        used(&self.missing, called);
     }
 
     /// Whether records may be left out.
@@ -391,8 +398,8 @@ impl RecordOptions {
         let mut unused = of("--shape", &self.shapes, "lists of numbers, raw bytes or strings");
         unused.extend(of("--raw", &self.raw, "bytes that are not said to be something else"));
         unused.extend(of("--as", &self.read_as, "bytes that are not said to be something else"));
-        unused.extend(of("--ragged", &self.ragged, "lists in records"));
-        unused.extend(of("--missing", &self.missing, "features that records may lack"));
+        unused.extend(of("--ragged", &self.ragged, "lists in records, without --flatten"));
+        unused.extend(of("--missing", &self.missing, "features that records may lack, and fill for those with a row a record"));
         unused.extend(self.channels.unused("--channels", "images or videos"));
         unused.extend(self.jpeg.unused("--jpeg", "JPEG images in records"));
         unused.extend(self.flatten.unused("--flatten", "lists in records"));

@@ -155,7 +155,12 @@ impl Resolver<'_> {
 impl One<'_> {
     /// Whether records without the feature are left out.
     fn skips(&self) -> bool {
-        *self.missing() == Missing::Skip
+        self.missing() == Some(&Missing::Skip)
+    }
+
+    /// Whether records without the feature are an error, whatever becomes of its lists.
+    fn refuses(&self) -> bool {
+        self.missing() == Some(&Missing::Refuse)
     }
 
     fn refused(&self, detail: impl std::fmt::Display) -> Error {
@@ -166,10 +171,27 @@ impl One<'_> {
         self.feature.called(&self.name)
     }
 
-    /// What becomes of records without the feature.
-    fn missing(&self) -> &Missing {
+    /// What becomes of records without the feature, where that is said.
+    fn missing(&self) -> Option<&Missing> {
         // No record lacks what it consists of.
-        if matches!(self.feature.key, Key::Part(_)) { &Missing::Refuse } else { self.wanted().missing_of(self.called()) }
+        if matches!(self.feature.key, Key::Part(_)) { None } else { self.wanted().missing_of(self.called()) }
+    }
+
+    /// The text of what stands for a record without the feature, which has a row to be filled or has not.
+    fn filler(&self, arrange: &Arrange) -> Option<&str> {
+        let missing = self.missing()?;
+        let has_row = !matches!(arrange, Arrange::Flat | Arrange::Offsets(_));
+        match missing {
+            Missing::Fill(value) if has_row => {
+                self.wanted().note_missing(self.called());
+                Some(value)
+            }
+            Missing::Fill(_) => None,
+            Missing::Refuse | Missing::Skip => {
+                self.wanted().note_missing(self.called());
+                None
+            }
+        }
     }
 
     /// What becomes of its lists, if they are not all of one length or it is asked for by name.
@@ -212,7 +234,7 @@ impl One<'_> {
         let shaped = match bytes_as(self.feature, self.stats, self.wanted(), self.called()) {
             None => self.numbers()?,
             Some(BytesAs::Raw { dtype, order: said, is_zlib }) => {
-                order = said.unwrap_or(self.options.byte_order);
+                order = said.unwrap_or_else(|| self.options.order());
                 self.raw(dtype, is_zlib)?
             }
             Some(BytesAs::Image) => self.image()?,
@@ -227,16 +249,13 @@ impl One<'_> {
             }
             element
         };
-        let missing = match self.missing() {
-            Missing::Fill(value) => Some(ordered(element(dtype, value, &self.name)?)),
-            Missing::Refuse | Missing::Skip => None,
-        };
+        let missing = self.filler(&arrange).map(|value| element(dtype, value, &self.name)).transpose()?.map(ordered);
         let padding = match self.ragged() {
             Some(Ragged::Pad(Some(value))) => ordered(element(dtype, value, &self.name)?),
             _ => vec![0; dtype.item_len()],
         };
-        let (name, skips) = (self.name.clone(), self.skips());
-        Ok(Column { order, missing, padding, skips, ..Column::new(name, index, shaped.item, shaped.spec, arrange, dtype) })
+        let (name, skips, refuses) = (self.name.clone(), self.skips(), self.refuses());
+        Ok(Column { order, missing, padding, skips, refuses, ..Column::new(name, index, shaped.item, shaped.spec, arrange, dtype) })
     }
 
     fn check_kind(&self) -> Result<()> {
@@ -273,7 +292,7 @@ impl One<'_> {
         let (feature, name) = (self.feature, &self.name);
         // What a record consists of has the shape that whoever opened it says.
         let is_open = !matches!(feature.key, Key::Part(_)) || feature.declared.is_none();
-        if let Some(shape) = self.wanted().shape_of(self.called(), is_raw).filter(|_| is_open) {
+        if is_open && let Some(shape) = self.wanted().shape_of(self.called(), is_raw) {
             let axis = |&axis: &i64| match axis {
                 -1 => Ok(None),
                 axis => {
@@ -610,12 +629,12 @@ impl One<'_> {
             TextForm::Padded => widths.map_or(0, |widths| widths.longest).max(1),
             TextForm::Bytes => 0,
             TextForm::Utf8 => {
-                let lossy = || Error::Lossy {
+                let lossy = |record| Error::Lossy {
                     what: format!("feature {name:?}"),
-                    index: Vec::new(),
-                    detail: "is no UTF-8: --strings pad or offsets keeps its bytes".into(),
+                    index: vec![record],
+                    detail: format!("(record {record} of {}) is no UTF-8: --strings pad or offsets keeps its bytes", self.path.display()),
                 };
-                widths.map_or(Some(0), |widths| widths.most_chars).ok_or_else(lossy)?.max(1)
+                widths.map_or(Ok(0), |widths| widths.most_chars).map_err(lossy)?.max(1)
             }
         };
         let item = Item::Text(Text { form, in_tensors, per_item: row.iter().product() });
@@ -631,8 +650,9 @@ impl One<'_> {
             }
             let units = Units::Values((!is_free).then_some(first));
             let spec = Self::spec(&name, Dtype::UInt8, Vec::new())?;
-            let skips = self.skips();
-            return Ok(Column { skips, ..Column::new(name, index, item, spec, Arrange::Offsets(units), Dtype::String) });
+            let (arrange, skips, refuses) = (Arrange::Offsets(units), self.skips(), self.refuses());
+            self.filler(&arrange);
+            return Ok(Column { skips, refuses, ..Column::new(name, index, item, spec, arrange, Dtype::String) });
         }
         let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
         let spec = Self::spec(&name, element, [&row[..], &[width]].concat())?;
@@ -646,17 +666,14 @@ impl One<'_> {
             _ => None,
         };
         let fold = axes.filter(|axes| axes.len() > 1 && arrange == Arrange::Fixed(axes.iter().product())).unwrap_or_default();
-        let missing = match self.missing() {
-            Missing::Fill(value) => Some(text_element(value, form, width, &name)?),
-            Missing::Refuse | Missing::Skip => None,
-        };
+        let missing = self.filler(&arrange).map(|value| text_element(value, form, width, &name)).transpose()?;
         let padding = match self.ragged() {
             Some(Ragged::Pad(Some(value))) => text_element(value, form, width, &name)?,
             _ => vec![0],
         };
-        let skips = self.skips();
+        let (skips, refuses) = (self.skips(), self.refuses());
         let column = Column::new(name, index, shaped.item, shaped.spec, arrange, Dtype::String);
-        Ok(Column { is_text: true, missing, padding, fold, skips, ..column })
+        Ok(Column { is_text: true, missing, padding, fold, skips, refuses, ..column })
     }
 }
 
@@ -704,6 +721,61 @@ fn element(dtype: Dtype, text: &str, name: &str) -> Result<Vec<u8>> {
         return Ok(out);
     }
     let value: f64 = text.parse().map_err(|_| wrong())?;
-    Cast::ordered((Dtype::Float64, ByteOrder::Little), (dtype, ByteOrder::Little))?.run_matching(&value.to_le_bytes(), &mut out);
-    Ok(out)
+    let from_double = |dtype| Cast::ordered((Dtype::Float64, ByteOrder::Little), (dtype, ByteOrder::Little));
+    from_double(dtype)?.run_matching(&value.to_le_bytes(), &mut out);
+    // The real part of complex numbers is what all of it would be.
+    let real = match dtype {
+        Dtype::Complex64 => Dtype::Float32,
+        Dtype::Complex128 => Dtype::Float64,
+        other => other,
+    };
+    let (mut narrowed, mut back) = (vec![0; real.item_len()], [0; 8]);
+    from_double(real)?.run_matching(&value.to_le_bytes(), &mut narrowed);
+    Cast::ordered((real, ByteOrder::Little), (Dtype::Float64, ByteOrder::Little))?.run_matching(&narrowed, &mut back);
+    if is_kept(text, value, f64::from_le_bytes(back)) { Ok(out) } else { Err(wrong()) }
+}
+
+/// Whether `stored` is what `text` means, which is read as `read`: no number becomes infinite or zero, and whole numbers stay what they
+/// are; the others are rounded.
+fn is_kept(text: &str, read: f64, stored: f64) -> bool {
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    let is_number = mantissa.contains(|c: char| c.is_ascii_digit());
+    if !is_number {
+        return read.is_nan() == stored.is_nan() && (read.is_nan() || read.total_cmp(&stored).is_eq());
+    }
+    let is_zero = !mantissa.contains(|c: char| ('1'..='9').contains(&c));
+    let is_rounded = stored.is_finite() && (stored == 0.0) == is_zero;
+    match text.parse::<i128>() {
+        // Below 2^127 a whole floating-point number is what it is as an integer.
+        #[expect(clippy::cast_possible_truncation, reason = "it saturates, and is compared")]
+        Ok(whole) => is_rounded && stored as i128 == whole,
+        Err(_) => is_rounded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_what_their_text_says_or_refused() {
+        for (dtype, kept, refused) in [
+            (Dtype::Float32, &["16777216", "0.1", "-0", "1e38", "inf", "-inf", "nan", "1e-40"][..], &["16777217", "1e39", "1e400", "1e-60", "x"][..]),
+            (Dtype::Float64, &["9007199254740992", "1e308", "0e5"], &["9007199254740993", "1e309", "1e-400"]),
+            (Dtype::Half, &["2048", "65504"], &["2049", "1e5"]),
+            (Dtype::BFloat16, &["256", "3e38"], &["257"]),
+            (Dtype::Float8E4M3Fn, &["448"], &["449", "1000", "inf"]),
+            (Dtype::Complex64, &["16777216"], &["16777217", "1e39"]),
+            (Dtype::UInt8, &["255"], &["256", "-1", "1.5", "1e2"]),
+            (Dtype::UInt64, &["18446744073709551615"], &["18446744073709551616"]),
+        ] {
+            for text in kept {
+                assert!(element(dtype, text, "x").is_ok(), "{dtype} {text}");
+            }
+            for text in refused {
+                assert!(element(dtype, text, "x").is_err(), "{dtype} {text}");
+            }
+        }
+        assert_eq!(element(Dtype::Float32, "0.1", "x").unwrap(), 0.1f32.to_le_bytes());
+    }
 }

@@ -100,7 +100,7 @@ impl<'a> Job<'a> {
         // As bytes they are left alone.
         let as_is = source.dtype() == Dtype::Bool && dtype == Dtype::Bool && reader.keeps_odd_bools();
         let [stored, written] = if as_is { [Dtype::UInt8; 2] } else { [source.dtype(), dtype] };
-        let decoder = Decoder::new((stored, reader.byte_order()), (written, options.byte_order), options.strict)?;
+        let decoder = Decoder::new((stored, reader.byte_order()), (written, options.order()), options.strict)?;
         let whole = source.with_dtype(dtype).map_err(Error::bad_request)?;
         let spec = whole.with_rows(&rows);
         let header = array.header(dtype, spec.shape(), options)?;
@@ -385,7 +385,10 @@ impl<'a> Job<'a> {
     /// What the checksums say when everything has been read.
     fn verified(&self, ledger: Option<&Ledger<'_>>) -> Result<Verified> {
         self.reader.check_unchanged()?;
-        ledger.map_or(Ok(Verified::Not), Ledger::verify)
+        match ledger.map_or(Ok(Verified::Not), Ledger::verify)? {
+            Verified::Full if self.reader.is_partly_covered() => Ok(Verified::Partial),
+            verified => Ok(verified),
+        }
     }
 
     /// Elements of the output that are not in holes.

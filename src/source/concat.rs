@@ -1,5 +1,6 @@
 //! Several sources as one whose tensors are joined along axis 0.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -20,7 +21,11 @@ use crate::spec::{ShapeText, TensorSpec, memory_len};
 /// continue each other.
 pub(super) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
     if let [] | [_] = &parts[..] {
-        let only = parts.first().map(|part| format!(", and {} is one", part.path().display())).unwrap_or_default();
+        let only = parts.first().map(|part| {
+            let joined = if part.container.files().len() > 1 { ", of which the files follow each other without it" } else { "" };
+            format!(", and {} is one{joined}", part.path().display())
+        });
+        let only = only.unwrap_or_default();
         return Err(Error::bad_request(format!("it takes several sources to join them (--concat){only}")));
     }
     let warnings: Vec<String> = parts.iter().flat_map(|part| part.warnings.clone()).collect();
@@ -38,12 +43,30 @@ pub(super) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
 }
 
 /// The tensors of the first source, each continued by those of the same name in the others; where every source has only one that is
-/// meant, its name does not matter. What does not fit together is listed as that: other tensors may.
+/// meant, its name does not matter. What does not fit together, or is not in all of them, is listed as that: other tensors may.
 #[derive(Debug)]
 pub(super) struct Concat {
     parts: Vec<Source>,
-    /// For each tensor its number in every part; none where they do not fit together.
-    tensors: Vec<(TensorInfo, Vec<usize>)>,
+    tensors: Vec<Joined>,
+}
+
+/// A tensor of several sources.
+#[derive(Debug)]
+struct Joined {
+    info: TensorInfo,
+    /// Its number in every part; none where they do not fit together.
+    numbers: Vec<usize>,
+    /// Whether it is one of those that are meant where none is named.
+    is_meant: bool,
+}
+
+impl Joined {
+    /// One that cannot be joined.
+    fn refused(tensor: &Tensor<'_>, (what, detail): (String, String)) -> Result<Self> {
+        let is_meant = tensor.source().container.is_meant(tensor.index())?;
+        let unsupported = Some(format!("{what} is not supported: {detail}"));
+        Ok(Self { info: TensorInfo { unsupported, ..tensor.info().clone() }, numbers: Vec::new(), is_meant })
+    }
 }
 
 impl Concat {
@@ -57,40 +80,74 @@ impl Concat {
             .collect::<Result<_>>()?;
         let only: Option<Vec<usize>> = only.into_iter().collect();
         let mut tensors = Vec::new();
+        // What is continued of each of the other parts, and the names of those that are not.
+        let mut continued: Vec<HashSet<usize>> = vec![HashSet::new(); parts.len()];
         for tensor in parts[0].tensors() {
             let tensor = tensor?;
             let alone = only.as_ref().filter(|only| only[0] == tensor.index());
-            tensors.push(match joined(&parts, &tensor, alone) {
-                Ok(found) => found,
-                Err(Error::Unsupported { what, detail }) => {
-                    let reason = format!("{what} is not supported: {detail}");
-                    let info = TensorInfo { unsupported: Some(reason), ..tensor.info().clone() };
-                    (info, Vec::new())
+            let mut own = Vec::with_capacity(parts.len());
+            for (at, part) in parts.iter().enumerate() {
+                let number = alone.map_or_else(|| same_tensor(part, tensor.info()), |only| Ok(Some(only[at])))?;
+                continued[at].extend(number);
+                own.push(number);
+            }
+            tensors.push(match joined(&parts, &tensor, &own) {
+                Ok((info, numbers)) => {
+                    let is_meant = parts[0].container.is_meant(tensor.index())?;
+                    Joined { info, numbers, is_meant }
                 }
+                Err(Error::Unsupported { what, detail }) => Joined::refused(&tensor, (what, detail))?,
                 Err(other) => return Err(other),
             });
+        }
+        let mut names: HashSet<Vec<u8>> = tensors.iter().map(|joined| joined.info.name.as_bytes().to_vec()).collect();
+        for (part, continued) in parts.iter().zip(&continued).skip(1) {
+            for tensor in part.tensors() {
+                let tensor = tensor?;
+                if !continued.contains(&tensor.index()) && names.insert(tensor.info().name.as_bytes().to_vec()) {
+                    tensors.push(Joined::refused(&tensor, missing(&tensor, &parts[0]))?);
+                }
+            }
         }
         Ok(Self { parts, tensors })
     }
 }
 
-/// What `tensor` of the first part is together with those of the others, and their numbers.
-fn joined(parts: &[Source], tensor: &Tensor<'_>, alone: Option<&Vec<usize>>) -> Result<(TensorInfo, Vec<usize>)> {
+/// The number in `part` of the tensor that continues `first`: that of the same name, else of the same alias.
+fn same_tensor(part: &Source, first: &TensorInfo) -> Result<Option<usize>> {
+    let names = [Some(first.name.as_bytes()), first.alias.as_deref().map(str::as_bytes)];
+    for name in names.into_iter().flatten() {
+        if let Some(index) = part.find(name)? {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+/// Says that `without` does not have `tensor`.
+fn missing(tensor: &Tensor<'_>, without: &Source) -> (String, String) {
+    let what = format!("joining {} of {}", tensor.info().name, tensor.source().path().display());
+    (what, format!("{} has no such tensor", without.path().display()))
+}
+
+/// What `tensor` of the first part is together with those of the others, which have these numbers.
+fn joined(parts: &[Source], tensor: &Tensor<'_>, own: &[Option<usize>]) -> Result<(TensorInfo, Vec<usize>)> {
     let mut info = tensor.info().clone();
     let mut numbers = Vec::with_capacity(parts.len());
     let mut rows = 0u64;
-    for (at, part) in parts.iter().enumerate() {
-        let own = match alone {
-            Some(only) => part.at(only[at])?,
-            None => same_tensor(part, tensor)?,
+    for (at, (part, number)) in parts.iter().zip(own).enumerate() {
+        let Some(number) = *number else {
+            let (what, detail) = missing(tensor, part);
+            return Err(Error::Unsupported { what, detail });
         };
+        let own = part.at(number)?;
         info.unsupported = info.unsupported.take().or_else(|| own.info().unsupported.clone());
         check_fits(tensor, &own)?;
         if at > 0 {
             info.lost.extend_from_slice(&own.info().lost);
         }
         rows = rows.checked_add(own.info().spec.rows()).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?;
-        numbers.push(own.index());
+        numbers.push(number);
     }
     let mut shape = info.spec.shape().to_vec();
     if let Some(axis) = shape.first_mut() {
@@ -98,19 +155,6 @@ fn joined(parts: &[Source], tensor: &Tensor<'_>, alone: Option<&Vec<usize>>) -> 
     }
     info.spec = TensorSpec::new(info.spec.dtype(), shape).map_err(Error::bad_request)?;
     Ok((info, numbers))
-}
-
-/// The tensor of `part` that `first` is continued by: that of the same name, else of the same alias.
-fn same_tensor<'a>(part: &'a Source, first: &Tensor<'_>) -> Result<Tensor<'a>> {
-    let info = first.info();
-    let names = [Some(info.name.as_bytes()), info.alias.as_deref().map(str::as_bytes)];
-    for name in names.into_iter().flatten() {
-        if let Some(index) = part.find(name)? {
-            return part.at(index);
-        }
-    }
-    let what = format!("joining {} of {}", info.name, first.source().path().display());
-    Err(Error::Unsupported { what, detail: format!("{} has no such tensor", part.path().display()) })
 }
 
 /// Whether one tensor can continue another.
@@ -148,23 +192,23 @@ impl Container for Concat {
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
-        Ok(self.tensors[index].0.clone())
+        Ok(self.tensors[index].info.clone())
     }
 
     fn is_meant(&self, index: usize) -> Result<bool> {
-        self.parts[0].container.is_meant(index)
+        Ok(self.tensors[index].is_meant)
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
-        Ok(self.tensors.iter().position(|(info, _)| info.name.as_bytes() == name))
+        Ok(self.tensors.iter().position(|joined| joined.info.name.as_bytes() == name))
     }
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
-        self.tensors.iter().position(|(info, _)| info.alias.as_ref().is_some_and(|own| own.as_bytes() == alias))
+        self.tensors.iter().position(|joined| joined.info.alias.as_ref().is_some_and(|own| own.as_bytes() == alias))
     }
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
-        let (info, numbers) = &self.tensors[index];
+        let Joined { info, numbers, .. } = &self.tensors[index];
         let (mut links, mut regions, mut first) = (Vec::with_capacity(numbers.len()), Vec::new(), 0);
         for (part, &number) in self.parts.iter().zip(numbers) {
             let reader = part.at(number)?.reader()?;
@@ -174,9 +218,9 @@ impl Container for Concat {
             }
             let elements = first..first + reader.spec().elements();
             first = elements.end;
-            let first_region = regions.len();
+            let own_regions = regions.len()..regions.len() + reader.regions().len();
             regions.extend_from_slice(reader.regions());
-            links.push(Link { elements, reader, first_region });
+            links.push(Link { elements, reader, regions: own_regions });
         }
         let order = links.first().map_or(ByteOrder::Little, |link| link.reader.byte_order());
         if let Some(at) = links.iter().position(|link| link.reader.byte_order() != order) {
@@ -187,7 +231,7 @@ impl Container for Concat {
     }
 
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
-        let what = format!("joining {}", self.tensors[index].0.name);
+        let what = format!("joining {}", self.tensors[index].info.name);
         Err(Error::Unsupported { what, detail: "strings are converted source by source".into() })
     }
 
@@ -206,7 +250,7 @@ impl Container for Concat {
 
     fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
         let rows: Result<Vec<u64>> =
-            self.parts.iter().zip(&self.tensors[index].1).map(|(part, &number)| Ok(part.at(number)?.info().spec.rows())).collect();
+            self.parts.iter().zip(&self.tensors[index].numbers).map(|(part, &number)| Ok(part.at(number)?.info().spec.rows())).collect();
         Ok(Map::from_iter([("joined_rows".to_owned(), json!(rows?))]))
     }
 
@@ -221,8 +265,8 @@ struct Link<'a> {
     /// Which of the joined elements it has.
     elements: Range<u64>,
     reader: Box<dyn TensorReader + 'a>,
-    /// The number of its first region among those of all.
-    first_region: usize,
+    /// Which of all regions are its own.
+    regions: Range<usize>,
 }
 
 /// Parts one behind the other.
@@ -262,7 +306,7 @@ impl TensorReader for Chain<'_> {
         let mut rest = out;
         for (link, own) in self.of(elements) {
             let (now, later) = rest.split_at_mut(memory_len((own.end - own.start) * self.spec.itemsize()));
-            context.with_regions_from(link.first_region, |context| link.reader.read(own, now, context))?;
+            context.with_regions(link.regions.clone(), |context| link.reader.read(own, now, context))?;
             rest = later;
         }
         Ok(())
@@ -270,6 +314,11 @@ impl TensorReader for Chain<'_> {
 
     fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    fn is_partly_covered(&self) -> bool {
+        let is_bare = |link: &Link<'_>| link.regions.is_empty() && !link.elements.is_empty() || link.reader.is_partly_covered();
+        !self.regions.is_empty() && self.links.iter().any(is_bare)
     }
 
     fn has_stored_runs(&self) -> bool {
@@ -280,7 +329,7 @@ impl TensorReader for Chain<'_> {
         let Some((link, own)) = self.of(element..element + 1).next() else { return Ok(None) };
         Ok(link.reader.stored_run(own.start)?.map(|run| StoredRun {
             elements: run.elements.start + link.elements.start..run.elements.end + link.elements.start,
-            region: run.region.map(|region| region + link.first_region),
+            region: run.region.map(|region| region + link.regions.start),
             ..run
         }))
     }

@@ -6,11 +6,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::bundle;
 use super::records::{FileSet, holds_nothing, natural_key, shard_set};
 use super::unrecognised::unrecognised;
 use super::{Container, FORMATS, Origin, Source};
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::glob::alternatives_of_path;
 use crate::paths::{Found, is_file, look_at};
 
 /// One format: what it is called, whether a path is one, how it is opened.
@@ -83,6 +85,7 @@ impl fmt::Debug for Location {
 impl Location {
     /// What `path` leads to. A file, a directory or a prefix that is there as it is written is that; only what is not there is a pattern,
     /// or `base@N`. Of a pattern the files of records are one location, other files one each, in the order of the numbers in their names.
+    /// Alternatives (`{a,b}`) come in their order, and each of them has to lead to something.
     ///
     /// # Errors
     /// [`Error::NotFound`] says what is missing and what was found instead, [`Error::Unsupported`] names what is in no format that is
@@ -96,8 +99,18 @@ impl Location {
         if look_at(path)? != Found::Nothing {
             return Err(unrecognised(path)?);
         }
-        match FileSet::expand(path)? {
-            Some(set) => of_set(path, set, &formats, options),
+        if let alternatives @ [_, _, ..] = &alternatives_of_path(path)?[..] {
+            return of_alternatives(path, alternatives, format, options);
+        }
+        if let Some(set) = FileSet::expand(path)? {
+            return of_set(path, set, &formats, options);
+        }
+        // A pattern of prefixes: of a checkpoint there are only files whose names go on.
+        match FileSet::expand(&bundle::index_path(path))? {
+            Some(indexes) => {
+                let files = indexes.files.iter().map(|index| index.with_extension("")).collect();
+                of_set(path, FileSet { files, missing: Vec::new() }, &formats, options)
+            }
             None => Err(unrecognised(path)?),
         }
     }
@@ -110,16 +123,11 @@ impl Location {
     /// checkpoint.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where a shard of a set is missing, unless that is to be [let pass](crate::RecordOptions::salvage).
+    /// [`Error::NotFound`] where a shard of a set is missing, unless that is to be [let pass](crate::RecordOptions::salvage);
+    /// [`Error::BadRequest`] for a shard that is given twice.
     pub fn group(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
         let mut grouped: Vec<Self> = Vec::with_capacity(locations.len());
-        for location in locations {
-            // Several files of one checkpoint lead to the same place. The same path twice is meant twice.
-            let is_known = |other: &&mut Self| other.place == location.place && !other.given.contains(&location.given[0]);
-            if let Some(known) = grouped.iter_mut().find(is_known) {
-                known.given.extend(location.given);
-                continue;
-            }
+        for location in without_doubles(locations) {
             let set = location.shard_set();
             let of_set = |other: &&mut Self| set.is_some() && other.shard_set() == set;
             match grouped.iter_mut().find(of_set) {
@@ -134,6 +142,16 @@ impl Location {
         }
         check_sets(&mut grouped, options)?;
         Ok(grouped)
+    }
+
+    /// The same for [`Source::concat`], where shards are joined in the order in which they are given: each is a source of its own.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] as [`group`](Self::group).
+    pub fn apart(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
+        let mut apart = without_doubles(locations);
+        check_sets(&mut apart, options)?;
+        Ok(apart)
     }
 
     /// The set of shards that a single file is of.
@@ -186,6 +204,19 @@ impl Location {
 /// A set of shards: its format, the names of its files without their numbers, and how many these say there are.
 type ShardKey = (&'static str, (Vec<u8>, u64));
 
+/// Several files of one checkpoint lead to the same place, and are one. The same path twice is meant twice.
+fn without_doubles(locations: Vec<Location>) -> Vec<Location> {
+    let mut kept: Vec<Location> = Vec::with_capacity(locations.len());
+    for location in locations {
+        let is_known = |other: &&mut Location| other.place == location.place && !other.given.contains(&location.given[0]);
+        match kept.iter_mut().find(is_known) {
+            Some(known) => known.given.extend(location.given),
+            None => kept.push(location),
+        }
+    }
+    kept
+}
+
 /// Refuses sets of shards with holes, of files that are sources of their own, too.
 fn check_sets(locations: &mut [Location], options: &Options) -> Result<()> {
     let mut sets: BTreeMap<ShardKey, Vec<usize>> = BTreeMap::new();
@@ -201,7 +232,9 @@ fn check_sets(locations: &mut [Location], options: &Options) -> Result<()> {
         }
     }
     for members in sets.into_values().filter(|members| members.len() > 1) {
-        let files = members.iter().flat_map(|&at| locations[at].given.clone()).collect();
+        let mut files: Vec<PathBuf> = members.iter().flat_map(|&at| locations[at].given.clone()).collect();
+        files.sort();
+        files.dedup();
         let checked = check_set(&FileSet::of_files(files)?, options)?;
         locations[members[0]].warnings.extend(checked);
     }
@@ -214,6 +247,30 @@ fn check_set(files: &FileSet, options: &Options) -> Result<Option<String>> {
         Err(error) if options.records.salvage.is_set() => Ok(Some(error.to_string())),
         result => result.map(|()| None),
     }
+}
+
+/// The locations of all alternatives of a path with braces. Files of records are one.
+fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Option<&str>, options: &Options) -> Result<Vec<Location>> {
+    let mut locations: Vec<Location> = Vec::new();
+    for alternative in alternatives {
+        for location in Location::find(alternative, format, options)? {
+            if !locations.iter().any(|known| known.place == location.place) {
+                locations.push(location);
+            }
+        }
+    }
+    let [first, _, ..] = &locations[..] else { return Ok(locations) };
+    if !first.driver.joins_files() || locations.iter().any(|other| other.format() != first.format()) {
+        return Ok(locations);
+    }
+    let files = locations.iter().flat_map(|location| match &location.place {
+        Place::At(file) => vec![file.clone()],
+        Place::Files(set) => set.files.clone(),
+    });
+    let set = FileSet::of_files(files.collect())?;
+    let mut warnings: Vec<String> = locations.iter().flat_map(|location| location.warnings.clone()).collect();
+    warnings.extend(check_set(&set, options)?.filter(|warning| !warnings.contains(warning)));
+    Ok(vec![Location { given: vec![path.to_owned()], place: Place::Files(set), warnings, ..first.clone() }])
 }
 
 /// The locations of files that a pattern or `base@N` stands for.

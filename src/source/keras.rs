@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::archive::{self, Packing};
+use super::archive::{self, Member, Packing};
 use super::driver::{Driver, starts_with};
 use super::enclosing::Enclosing;
 use super::hdf5;
@@ -18,6 +18,9 @@ use crate::paths::is_file;
 const WEIGHTS: &[u8] = b"model.weights.h5";
 /// What it is called where they are in NumPy's form.
 const OTHER_WEIGHTS: &[u8] = b"model.weights.npz";
+
+/// What every archive has beside the weights: how the model is put together, and who wrote it.
+const DESCRIPTIONS: [&[u8]; 2] = [b"config.json", b"metadata.json"];
 
 /// A Keras model.
 pub(crate) struct Keras;
@@ -60,7 +63,15 @@ impl Driver for Keras {
                 let range = weights.offset..weights.offset + weights.packed;
                 let what = format!("member {}", Name::new(WEIGHTS));
                 let enclosing = Enclosing::new(&file, range.clone(), weights.checksum, what);
-                Ok(Box::new(hdf5::open_range(self.name(), &file, range, Some(&enclosing))?))
+                let is_other = |member: &&Member| {
+                    let name = &member.name[..];
+                    name != WEIGHTS && !name.ends_with(b"/") && !DESCRIPTIONS.contains(&name)
+                };
+                let others = members.iter().filter(is_other).map(|member| {
+                    let name = Name::new(&member.name[..]);
+                    format!("the member {name} is not read: only {} holds weights", Name::new(WEIGHTS))
+                });
+                Ok(Box::new(hdf5::open_range(self.name(), &file, range, Some(&enclosing))?.with_warnings(others.collect())))
             }
             Ok(Packing::Deflated) => {
                 unsupported(format!("the member {} is deflated, as Keras never writes it: unpack it first", Name::new(WEIGHTS)))

@@ -65,7 +65,7 @@ impl Checksum {
 pub enum Verified {
     /// All of it.
     Full,
-    /// The checksums of whole pieces that were read; the rest cannot be checked without reading more than was asked for.
+    /// The checksums of whole pieces that were read; the rest has none, or cannot be checked without reading more than was asked for.
     Partial,
     /// None of it: switched off, or the selection is inside the bytes that one checksum covers.
     Not,

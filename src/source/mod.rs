@@ -58,7 +58,7 @@ use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
-use crate::glob::{Glob, is_pattern};
+use crate::glob::{Glob, alternatives, is_pattern};
 use crate::options::Options;
 
 pub(crate) use container::Container;
@@ -271,7 +271,8 @@ impl Source {
     /// with variables these, of a tf.data cache its components, and nowhere TensorFlow's bookkeeping ([`TensorInfo::bookkeeping`]).
     ///
     /// A pattern is a name, an alias, or a glob: `*` matches any run of characters, `/` included; `?`, `[…]` and `{a,b}` are as in a
-    /// shell. An exact name wins over a pattern. A glob leaves bookkeeping out where it matches anything else.
+    /// shell. An exact name wins over a pattern; each alternative of `{a,b}` has to select something. A glob leaves bookkeeping out where
+    /// it matches anything else.
     ///
     /// # Errors
     /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
@@ -287,17 +288,21 @@ impl Source {
         }
         let mut chosen = std::collections::BTreeSet::new();
         let mut globs = Vec::new();
-        for pattern in patterns {
-            let pattern = pattern.as_ref();
-            match self.find(pattern)? {
-                Some(index) => {
-                    chosen.insert(index);
-                }
-                None if is_pattern(pattern) => {
-                    globs.push(Wanted { pattern, glob: Glob::new(pattern)?, matched: false, bookkeeping: Vec::new() });
-                }
-                None => return Err(self.no_such_tensor(pattern)),
+        let mut open: Vec<Vec<u8>> = patterns.iter().rev().map(|pattern| pattern.as_ref().to_vec()).collect();
+        while let Some(pattern) = open.pop() {
+            if let Some(index) = self.find(&pattern)? {
+                chosen.insert(index);
+                continue;
             }
+            if !is_pattern(&pattern) {
+                return Err(self.no_such_tensor(&pattern));
+            }
+            let alternatives = alternatives(&pattern)?;
+            if alternatives.len() > 1 {
+                open.extend(alternatives.into_iter().rev());
+                continue;
+            }
+            globs.push(Wanted { glob: Glob::new(&pattern)?, pattern, matched: false, bookkeeping: Vec::new() });
         }
         if !globs.is_empty() {
             for index in 0..self.len()? {
@@ -318,7 +323,7 @@ impl Source {
         }
         for wanted in globs.iter().filter(|wanted| !wanted.matched) {
             if wanted.bookkeeping.is_empty() {
-                return Err(self.no_such_tensor(wanted.pattern));
+                return Err(self.no_such_tensor(&wanted.pattern));
             }
             chosen.extend(&wanted.bookkeeping);
         }
@@ -419,8 +424,8 @@ pub(crate) struct RecordColumn<'a> {
 }
 
 /// A glob among what is to be selected.
-struct Wanted<'a> {
-    pattern: &'a [u8],
+struct Wanted {
+    pattern: Vec<u8>,
     glob: Glob,
     /// Whether it selects anything but bookkeeping.
     matched: bool,

@@ -1,5 +1,6 @@
 //! `.npz` archives: a `.npy` in each member, stored or deflated.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,6 +50,13 @@ impl Driver for Npz {
             match packed_array(&file, member)? {
                 Ok(tensor) => tensors.push(tensor),
                 Err(other) => warnings.push(format!("the member {} is no array", Name::new(other))),
+            }
+        }
+        // A member whose name is what is left of another's has it for itself.
+        let whole: HashSet<Vec<u8>> = tensors.iter().map(|(_, array)| array.member.name.clone()).collect();
+        for (info, array) in &mut tensors {
+            if info.name.as_bytes() != array.member.name && whole.contains(info.name.as_bytes()) {
+                *info = TensorInfo { name: Name::new(array.member.name.clone()), alias: None, ..info.clone() };
             }
         }
         Ok(Box::new(Listed::new(self.name(), vec![path.to_owned()], tensors, Map::new()).with_warnings(warnings)))

@@ -165,8 +165,8 @@ pub(crate) struct Piece {
 enum Parts<'a> {
     /// As they are, from shards.
     Shards(&'a ShardSet),
-    /// Each by a reader of its own, of which the shards of pieces are the numbers; with the number of its first region.
-    Readers(Vec<(Box<dyn TensorReader + 'a>, usize)>),
+    /// Each by a reader of its own, of which the shards of pieces are the numbers; with its regions among those of all.
+    Readers(Vec<(Box<dyn TensorReader + 'a>, Range<usize>)>),
 }
 
 /// Reads a tensor from its pieces.
@@ -203,9 +203,9 @@ impl<'a> PieceReader<'a> {
         let (mut pieces, mut readers, mut regions) = (Vec::new(), Vec::new(), Vec::new());
         for (shard, (extent, reader)) in (0..).zip(parts) {
             pieces.push(Piece { extent, shard, offset: 0 });
-            let first = regions.len();
+            let own_regions = regions.len()..regions.len() + reader.regions().len();
             regions.extend_from_slice(reader.regions());
-            readers.push((reader, first));
+            readers.push((reader, own_regions));
         }
         Self::placed(Parts::Readers(readers), spec, ByteOrder::Little, pieces, regions)
     }
@@ -251,7 +251,7 @@ impl<'a> PieceReader<'a> {
     }
 
     /// The reader of a piece, if pieces have some.
-    fn part(&self, shard: u32) -> Option<&(Box<dyn TensorReader + 'a>, usize)> {
+    fn part(&self, shard: u32) -> Option<&(Box<dyn TensorReader + 'a>, Range<usize>)> {
         match &self.parts {
             Parts::Readers(readers) => readers.get(shard as usize),
             Parts::Shards(_) => None,
@@ -263,9 +263,9 @@ impl<'a> PieceReader<'a> {
         let shards = match &self.parts {
             Parts::Shards(shards) => shards,
             Parts::Readers(readers) => {
-                let (reader, first) = &readers[placed.piece.shard as usize];
+                let (reader, regions) = &readers[placed.piece.shard as usize];
                 let elements = local..local + buf.len() as u64 / self.spec.itemsize();
-                return context.with_regions_from(*first, |context| reader.read(elements, buf, context));
+                return context.with_regions(regions.clone(), |context| reader.read(elements, buf, context));
             }
         };
         let mut at = local * self.spec.itemsize();
@@ -344,6 +344,11 @@ impl TensorReader for PieceReader<'_> {
 
     fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    fn is_partly_covered(&self) -> bool {
+        let Parts::Readers(readers) = &self.parts else { return false };
+        !self.regions.is_empty() && readers.iter().any(|(reader, regions)| regions.is_empty() || reader.is_partly_covered())
     }
 
     fn has_stored_runs(&self) -> bool {

@@ -65,6 +65,11 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// Whether there are elements that no region covers, beside others that one does.
+    fn is_partly_covered(&self) -> bool {
+        false
+    }
+
     /// The run of stored bytes that flat position `element` lies in, if the bytes of the run are those of its elements,
     /// side by side and in order. Holes in it are left out of the output, and its blocks may be shared.
     ///
@@ -139,6 +144,10 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
         (**self).regions()
     }
 
+    fn is_partly_covered(&self) -> bool {
+        (**self).is_partly_covered()
+    }
+
     fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
         (**self).stored_run(element)
     }
@@ -192,13 +201,13 @@ pub struct ReadContext<'a> {
     ledger: Option<&'a Ledger<'a>>,
     cancel: &'a CancelToken,
     pub(super) calls: Calls,
-    /// What the numbers of regions count from.
-    first_region: usize,
+    /// The regions of what is being read, among those of the ledger.
+    regions: Range<usize>,
 }
 
 impl<'a> ReadContext<'a> {
     pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, cancel: &'a CancelToken, calls: Calls) -> Self {
-        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls, first_region: 0 }
+        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls, regions: 0..usize::MAX }
     }
 
     /// The largest single read from storage, in bytes.
@@ -217,17 +226,19 @@ impl<'a> ReadContext<'a> {
 
     /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].
     pub fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
-        if let Some(ledger) = self.ledger {
-            ledger.record(self.first_region + region, offset, bytes);
+        let Some(ledger) = self.ledger else { return };
+        if let Some(region) = self.regions.start.checked_add(region).filter(|region| self.regions.contains(region)) {
+            ledger.record(region, offset, bytes);
         }
     }
 
-    /// Lets a part read whose regions are numbered from `first` on.
-    pub(super) fn with_regions_from<T>(&mut self, first: usize, read: impl FnOnce(&mut Self) -> T) -> T {
-        let before = self.first_region;
-        self.first_region += first;
+    /// Lets a part read that has these `regions` of the whole, and maybe none.
+    pub(super) fn with_regions<T>(&mut self, regions: Range<usize>, read: impl FnOnce(&mut Self) -> T) -> T {
+        let start = self.regions.start;
+        let inner = start.saturating_add(regions.start)..start.saturating_add(regions.end);
+        let outer = std::mem::replace(&mut self.regions, inner);
         let result = read(self);
-        self.first_region = before;
+        self.regions = outer;
         result
     }
 

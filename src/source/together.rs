@@ -17,6 +17,8 @@ pub(super) struct Together {
     /// The part and the number in it.
     tensors: Vec<(Name, usize, usize)>,
     by_name: HashMap<Vec<u8>, usize>,
+    /// What is odd about the sources together.
+    warnings: Vec<String>,
 }
 
 impl Together {
@@ -24,8 +26,11 @@ impl Together {
     /// [`Error::BadRequest`] for names that are not told apart by their sources.
     pub(super) fn new(parts: Vec<Source>) -> Result<Self> {
         let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
-        let mut found = Vec::new();
+        let (mut found, mut warnings) = (Vec::new(), Vec::new());
         for (at, part) in parts.iter().enumerate() {
+            if part.is_empty()? {
+                warnings.push(format!("{} has nothing to convert beside the others: {}", part.path().display(), part.nothing()));
+            }
             for tensor in part.tensors() {
                 let tensor = tensor?;
                 *counts.entry(tensor.info().name.as_bytes().to_vec()).or_default() += 1;
@@ -53,7 +58,7 @@ impl Together {
             }
             tensors.push((own, at, number));
         }
-        Ok(Self { parts, tensors, by_name })
+        Ok(Self { parts, tensors, by_name, warnings })
     }
 
     fn part(&self, index: usize) -> (&Source, usize) {
@@ -161,7 +166,7 @@ impl Container for Together {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.parts.iter().flat_map(Source::warnings).collect()
+        self.warnings.iter().cloned().chain(self.parts.iter().flat_map(Source::warnings)).collect()
     }
 
     fn is_vouched_for(&self, index: usize) -> bool {

@@ -184,7 +184,7 @@ fn guess(path: &Path) -> Option<String> {
             "a MATLAB file, which is not read: scipy.io.loadmat reads it, numpy.save keeps it"
         }
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] | [b'f', b'L', b'a', b'C', ..] | [b'I', b'D', b'3', ..] => {
-            "a sound file: ffmpeg -i FILE -f f32le - | mmconvert convert - --raw float32 -o OUT.npy makes samples of it"
+            "a sound file: ffmpeg -i FILE -f f32le - | mmconvert convert - --raw float32 --shape CHANNELS -o OUT.npy makes samples of it"
         }
         [0x80, 2..=5, ..] => "a pickle of Python objects, which is never loaded: load it in Python and save its arrays with numpy.save",
         _ if front.starts_with(b"node {") || has_extension("pbtxt") => {

@@ -165,6 +165,44 @@ fn names_are_chosen_before_anything_is_joined() {
 }
 
 #[test]
+fn what_only_some_of_the_joined_have_is_listed_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, extra) in [("one", None), ("two", Some("b")), ("three", Some("c"))] {
+        let mut writer = BundleWriter::create(&dir.path().join(name), Layout::default()).unwrap();
+        for extra in extra {
+            writer.add(extra.as_bytes(), 4, &[1], 0, &[9][..]).unwrap();
+        }
+        for also in ["v", "w"] {
+            writer.add(also.as_bytes(), 4, &[1], 0, &[7][..]).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    for order in [["one", "two", "three"], ["two", "one", "three"], ["three", "two", "one"]] {
+        let done = run_in(dir.path(), &[&["convert", "--concat"], &order[..], &["-o", "all/", "-f"]].concat());
+        let text = stderr(&done);
+        assert!(code(&done) == 6 && text.contains("skipped b") && text.contains("skipped c"), "{order:?}: {text}");
+        assert_eq!(names_in(&dir.path().join("all")), ["manifest.json", "v.npy", "w.npy"]);
+        check(&run_in(dir.path(), &[&["convert", "--concat"], &order[..], &["v", "-o", "v.npy", "-f"]].concat()));
+        let named = run_in(dir.path(), &[&["convert", "--concat"], &order[..], &["c", "-o", "c.npy"]].concat());
+        assert!(code(&named) == 6 && !dir.path().join("c.npy").exists(), "{order:?}: {}", stderr(&named));
+    }
+}
+
+#[test]
+fn checksums_of_one_part_are_not_taken_for_those_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(&dir.path().join("sums"), 5);
+    let from = dir.path().join("sums");
+    check(&run_in(dir.path(), &["convert", from.to_str().unwrap(), "v", "-o", "bare.npy"]));
+    let values = npy(&dir.path().join("bare.npy")).1;
+    for parts in [["bare.npy", "sums"], ["sums", "bare.npy"]] {
+        let done = run_in(dir.path(), &["convert", "--concat", parts[0], parts[1], "-o", "both.npy", "-f"]);
+        assert!(code(&done) == 0 && stderr(&done).contains("verified in part"), "{parts:?}: {}", stderr(&done));
+        assert_eq!(npy(&dir.path().join("both.npy")).1, values.repeat(2));
+    }
+}
+
+#[test]
 fn shards_may_count_from_one_and_none_may_be_missing() {
     let dir = tempfile::tempdir().unwrap();
     for shard in 1..=3 {

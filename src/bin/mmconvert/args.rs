@@ -330,9 +330,9 @@ pub(crate) struct Form {
     /// Fail at the first value that the cast changes.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// The byte order of outputs, and of raw bytes that are not said to be in another: little, big, or native.
-    #[arg(long, value_name = "ORDER", default_value = "little")]
-    pub(crate) byte_order: ByteOrder,
+    /// The byte order of outputs, and of raw bytes that are not said to be in another: little, big, or native [default: little].
+    #[arg(long, value_name = "ORDER")]
+    pub(crate) byte_order: Option<ByteOrder>,
     /// The order of elements in outputs: C, or F for Fortran.
     #[arg(long, value_name = "LAYOUT", default_value = "C")]
     pub(crate) layout: Layout,

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use mmconvert::{
@@ -88,6 +89,11 @@ pub(crate) fn json_object(value: &Value) -> Result<()> {
     let mut out = Stdout::new();
     out.line(value)?;
     out.finish()
+}
+
+/// A path: as text, or where it is no UTF-8 as its bytes.
+pub(crate) fn path_json(path: &Path) -> Value {
+    path.to_str().map_or_else(|| json!({"bytes": path.as_os_str().as_bytes()}), |text| json!(text))
 }
 
 /// What `ls --json` says of a tensor.
@@ -180,7 +186,10 @@ pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
         (None, None) => info.spec.dtype().to_string(),
     };
     let alias = if info.bookkeeping { format!("{alias}  bookkeeping") } else { alias };
-    let feature = feature_text(info);
+    let mut feature = feature_text(info);
+    if let Some(reason) = &info.unsupported {
+        feature += &harmless(&format!("  not converted: {reason}"));
+    }
     format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}{feature}", info.name.to_string(), shape_text(info))
 }
 
@@ -260,7 +269,7 @@ fn plain(value: &Value) -> String {
 /// Facts about a source or a tensor that every format has.
 pub(crate) fn source_facts(source: &Source) -> Map<String, Value> {
     let mut facts = Map::new();
-    facts.insert("source".into(), json!(source.path().to_string_lossy()));
+    facts.insert("source".into(), path_json(source.path()));
     facts.insert("format".into(), json!(source.format()));
     facts
 }
@@ -270,7 +279,7 @@ pub(crate) fn output_json(name: &Name, path: &Path, report: &Report) -> Value {
     json!({
         "name": name.to_json(),
         "part": report.part,
-        "path": path.to_string_lossy(),
+        "path": path_json(path),
         "dtype": report.item.as_deref().unwrap_or(report.dtype.name()),
         "source_dtype": report.item.as_deref().unwrap_or(report.source_dtype.name()),
         "descr": report.descr,
@@ -342,6 +351,11 @@ pub(crate) fn exported(out: &Path, outputs: &[(Name, PathBuf, Report)], skipped:
         out.display(),
         HumanBytes(bytes),
     ));
+    self::skipped(skipped);
+}
+
+/// A line for each tensor that is not converted.
+pub(crate) fn skipped(skipped: &[Skipped]) {
     for skipped in skipped {
         note(&format!("skipped {}: {}", skipped.name, skipped.reason));
     }
@@ -350,7 +364,7 @@ pub(crate) fn exported(out: &Path, outputs: &[(Name, PathBuf, Report)], skipped:
 pub(crate) fn verified(verified: Verified) -> &'static str {
     match verified {
         Verified::Full => "checksums verified",
-        Verified::Partial => "checksums verified for whole pieces only: one covers more than these rows",
+        Verified::Partial => "checksums verified in part: the rest has none, or one over more than was read",
         Verified::Not => "checksums not verified",
     }
 }

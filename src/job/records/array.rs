@@ -38,8 +38,8 @@ impl RecordArray {
         let written = options.cast.unwrap_or(source);
         let make = |part, dtype, source_dtype, row: TensorSpec, written, is_text, extra| {
             let stored = if part == Part::Offsets || extra > 0 { ByteOrder::Little } else { column.order };
-            let decoder = Decoder::new((row.dtype(), stored), (written, options.byte_order), options.strict)?;
-            let descr = written.descr_in(options.byte_order)?;
+            let decoder = Decoder::new((row.dtype(), stored), (written, options.order()), options.strict)?;
+            let descr = written.descr_in(options.order())?;
             let order = if is_text && row.dtype() == Dtype::UInt8 { '|' } else { descr.chars().next().unwrap_or('|') };
             Ok(Self { column: index, part, name: column.name.clone(), dtype, source_dtype, row, written, decoder, is_text, extra, order })
         };
@@ -104,7 +104,7 @@ impl RecordArray {
                 let kind = if self.row.dtype() == Dtype::UInt8 { 'S' } else { 'U' };
                 Header::new(&format!("{}{kind}{width}", self.order), shape)
             }
-            _ => Header::new(&self.written.descr_in(options.byte_order)?, &shape),
+            _ => Header::new(&self.written.descr_in(options.order())?, &shape),
         })
     }
 

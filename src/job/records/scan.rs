@@ -27,6 +27,7 @@ pub(crate) struct Scan {
 /// Looks at records of a set.
 pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<Survey> {
     let Scan { rows, joined_rows, complete, whole } = wanted.clone();
+    let start = rows.start;
     let memory_bytes = options.budget().as_bytes() / 4;
     let reading = Reading::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, options);
     let reading = match set.first_look {
@@ -52,7 +53,7 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
     let is_named = set.features.iter().any(|feature| !matches!(feature.key, Key::Part(_)));
     let as_examples = !whole && (is_named || set.discovers && are_examples(&first));
     if !complete {
-        look_at_batch(set, &first, as_examples, &mut survey)?;
+        look_at_batch(set, &first, as_examples, start, &mut survey)?;
         survey.is_complete = false;
         return Ok(survey);
     }
@@ -69,7 +70,7 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
         |mut batch, ()| {
             batch.load()?;
             let mut seen = Survey { compressed: Arc::clone(&compressed), ..Survey::default() };
-            look_at_batch(set, &batch, as_examples, &mut seen)?;
+            look_at_batch(set, &batch, as_examples, start, &mut seen)?;
             merged.lock().unwrap_or_else(PoisonError::into_inner).merge(seen);
             Ok(())
         },

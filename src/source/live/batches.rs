@@ -44,7 +44,9 @@ impl Model {
             parts.push(Part { output, target, is_joined });
         }
         let (format, path, options) = (self.format, self.path.clone(), self.options.clone());
-        let notes = feeds.iter().filter_map(FileFeed::note).collect();
+        let mut notes: Vec<String> = feeds.iter().filter_map(FileFeed::note).collect();
+        notes.extend(parts.iter().filter_map(|part| not_of_rows(part, batch, rows.div_ceil(batch).max(1))));
+        let lost = feeds.iter().flat_map(FileFeed::lost).cloned().collect();
         let files = self.files.iter().cloned().chain(feeds.iter().flat_map(FileFeed::paths)).collect();
         let facts = Map::from_iter([("rows of the input".to_owned(), json!(rows)), ("rows at a time".to_owned(), json!(batch))]);
         let (model, feeds) = (Arc::new(self), Arc::new(feeds));
@@ -59,7 +61,7 @@ impl Model {
         };
         let cardinality = Cardinality::Elements(rows.div_ceil(batch).max(1));
         Ok(container(format, &path, &parts, start, cardinality, &options)
-            .with_facts(facts, Vec::new())
+            .with_facts(facts, lost)
             .with_files(files, nbytes)
             .with_notes(notes))
     }
@@ -98,6 +100,16 @@ impl Model {
             fetches.run(&session, args, false, action)
         }))
     }
+}
+
+/// What is odd about an output that does not have a row for each of the input.
+fn not_of_rows(part: &Part, batch: u64, batches: u64) -> Option<String> {
+    let name = &part.output.name;
+    if !part.is_joined {
+        return Some(format!("{name} is a scalar of each batch: the array has one for each of the {batches} batches"));
+    }
+    let length = part.output.shape.as_ref()?.first().copied().flatten().filter(|&length| length != batch)?;
+    Some(format!("{name} has {length} rows for any batch: the array has those of the {batches} batches one after the other"))
 }
 
 /// The rows that all inputs with axes have.

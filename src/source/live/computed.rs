@@ -41,6 +41,10 @@ impl Computed {
         Self { values: OnceLock::new(), feeds, model }
     }
 
+    fn lost(&self) -> Vec<String> {
+        self.feeds.iter().flat_map(FileFeed::lost).cloned().collect()
+    }
+
     fn outputs(&self) -> &[Argument] {
         &self.model.signature.outputs
     }
@@ -96,7 +100,7 @@ impl Container for Computed {
             None => None,
         };
         if let Some(spec) = spec {
-            return Ok(TensorInfo { alias, ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) });
+            return Ok(TensorInfo { alias, lost: self.lost(), ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) });
         }
         let dtype = output.dtype.unwrap_or(Dtype::Variant);
         let unsupported = (!can_be_fetched(dtype)).then(|| no_plain_tensor(dtype));
@@ -105,7 +109,8 @@ impl Container for Computed {
             .map_err(|detail| Error::malformed(&self.model.path, format!("shape of {}", output.name), detail))?;
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
         let has_rank = output.shape.is_some();
-        Ok(TensorInfo { alias, unsupported, unknown_axes, has_rank, ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) })
+        let info = TensorInfo::new(Name::new(output.name.as_bytes()), spec);
+        Ok(TensorInfo { alias, unsupported, unknown_axes, has_rank, lost: self.lost(), ..info })
     }
 
     fn is_made(&self, _index: usize) -> bool {

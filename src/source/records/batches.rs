@@ -128,8 +128,8 @@ struct Current {
     records: u64,
     expected: Option<u64>,
     check: Option<CheckCount>,
-    /// Whether a program makes the bytes.
-    is_made: bool,
+    /// Whether they come through a pipe: whoever writes to it may have failed.
+    is_piped: bool,
 }
 
 enum From {
@@ -231,7 +231,7 @@ impl Sequential {
             records: 0,
             expected: file.expected,
             check: None,
-            is_made: false,
+            is_piped: false,
         })
     }
 
@@ -288,8 +288,21 @@ impl Sequential {
         Ok(Some((header.len() as u64..end - behind, end)))
     }
 
+    /// What is left of the current input before a damage.
+    fn before(&self, current: &Current) -> String {
+        match (self.framing, current.records) {
+            // A decoder goes on behind a damage, and frames refer to others.
+            (Framing::Pam { .. }, 0) => "no frame came before it".to_owned(),
+            (Framing::Pam { .. }, frames) if self.reading.salvage => format!("{frames} frames came before it"),
+            (Framing::Pam { .. }, frames) => {
+                format!("{frames} frames came before it, and --salvage keeps them, of which some may be damaged")
+            }
+            (_, records) => whole(records, self.reading.salvage),
+        }
+    }
+
     fn broken(&self, current: &Current, detail: &str) -> Error {
-        let whole = whole(current.records, self.reading.salvage);
+        let whole = self.before(current);
         Error::malformed_at(&current.path, format!("record {}", current.records), current.at, format!("{detail}; {whole}"))
     }
 
@@ -303,7 +316,7 @@ impl Sequential {
             );
             return Error::malformed_at(&current.path, "raw frames", current.at, detail);
         }
-        let whole = whole(current.records, self.reading.salvage);
+        let whole = self.before(current);
         let detail = format!("it needs {needed} bytes and {left} are left: the end is missing; {whole}");
         Error::malformed_at(&current.path, format!("record {}", current.records), current.at, detail)
     }
@@ -311,7 +324,7 @@ impl Sequential {
     /// Opens the next input.
     fn open_next(&mut self) -> Result<bool> {
         let Some(input) = self.inputs.pop_front() else { return Ok(false) };
-        let is_made = matches!(input, Input::Program(_));
+        let is_piped = matches!(input, Input::Stream(..));
         let (bytes, name, check) = match input {
             Input::File(file) => {
                 self.current = Some(self.open_file(&file)?);
@@ -333,7 +346,7 @@ impl Sequential {
             records: 0,
             expected: None,
             check,
-            is_made,
+            is_piped,
         });
         Ok(true)
     }
@@ -343,21 +356,34 @@ impl Sequential {
         match error {
             Error::Malformed { .. } if self.reading.salvage => {
                 let behind = current.len.map(|len| format!(" ({} bytes)", len.saturating_sub(current.at))).unwrap_or_default();
-                self.lost.push(format!("{error}; what follows{behind} is lost, {} records are kept", current.records));
+                let kept = match self.framing {
+                    Framing::Pam { .. } => format!("{} frames are kept, of which some may be damaged", current.records),
+                    _ => format!("{} records are kept", current.records),
+                };
+                self.lost.push(format!("{error}; what follows{behind} is lost, {kept}"));
                 Ok(())
             }
-            // Whatever made the bytes does not know how many records came before.
-            Error::Malformed { path, what, offset: None, detail } if current.is_made => {
-                let whole = whole(current.records, false);
-                Err(Error::Malformed { path, what, offset: None, detail: format!("{detail}; {whole}") })
-            }
             error => Err(error),
+        }
+    }
+
+    /// The error with how many records came before: whatever gave the bytes does not know.
+    fn with_records_before(&self, current: &Current, error: Error) -> Error {
+        match error {
+            Error::Malformed { path, what, offset, detail } => {
+                Error::Malformed { path, what, offset, detail: format!("{detail}; {}", self.before(current)) }
+            }
+            other => other,
         }
     }
 
     fn check_end(current: &Current) -> Result<()> {
         if let Some(check) = &current.check {
             check(current.records)?;
+        }
+        if current.is_piped && current.records == 0 {
+            let detail = "it ended before the first frame: whatever writes to it may have failed";
+            return Err(Error::malformed(&current.path, "raw frames", detail));
         }
         match current.expected {
             Some(expected) if expected != current.records => {
@@ -429,6 +455,8 @@ impl Sequential {
         let base = current.at;
         let mut frames: Vec<Range<usize>> = Vec::new();
         let (in_file, mut at, mut problem, mut is_end) = (current.records, 0, None, false);
+        // Whether it is not a record that is wrong, but what the records are in.
+        let mut is_unread = false;
         loop {
             let filled = buffer.len();
             buffer.reserve_exact(wanted - filled);
@@ -438,6 +466,7 @@ impl Sequential {
             buffer.truncate(filled + read);
             // What came before is used still.
             let failure = result.map_err(|error| bytes::read_error(&current.path, base + buffer.len() as u64, error)).err();
+            is_unread |= problem.is_none() && failure.is_some();
             problem = problem.or(failure);
             is_end |= buffer.len() < wanted;
             let needed = loop {
@@ -502,7 +531,7 @@ impl Sequential {
         current.carry.extend_from_slice(&buffer[end..]);
         let is_over = match problem {
             Some(error) => {
-                self.give_up(current, error)?;
+                self.give_up(current, if is_unread { self.with_records_before(current, error) } else { error })?;
                 true
             }
             None => is_end && current.carry.is_empty(),

@@ -29,7 +29,7 @@ struct Shard {
 }
 
 impl FileSet {
-    /// Expands `path`, at which nothing lies: `base@N`, or a pattern. `None` if it is neither, or matches nothing.
+    /// Expands `path`, at which nothing lies: `base@N`, or a pattern without braces. `None` if it is neither, or matches nothing.
     ///
     /// # Errors
     /// [`Error::Malformed`] where shards of several sets are mixed, [`Error::Io`].
@@ -56,7 +56,7 @@ impl FileSet {
         Ok(Some(set))
     }
 
-    /// Files that were named one by one. A shard that is there without being named is not wanted.
+    /// Files that were named one by one, in this order unless they are shards. A shard that is there without being named is not wanted.
     ///
     /// # Errors
     /// As [`expand`](Self::expand).
@@ -66,18 +66,26 @@ impl FileSet {
         Ok(set)
     }
 
-    /// Sorts files by the numbers of shards, if they have them, else by name, and tells which shards are missing.
-    fn in_order(mut files: Vec<PathBuf>) -> Result<Self> {
-        files.sort();
+    /// Sorts files by the numbers of shards, if they have them, and tells which shards are missing.
+    fn in_order(files: Vec<PathBuf>) -> Result<Self> {
         let shards: Option<Vec<(Shard, &PathBuf)>> = files.iter().map(|file| Some((shard_of(file)?, file))).collect();
         let Some(shards) = shards else { return Ok(Self { files, missing: Vec::new() }) };
         // Sets of several names are several sets, one after the other.
-        let mut sets: BTreeMap<Vec<u8>, BTreeMap<Shard, &PathBuf>> = BTreeMap::new();
+        let mut sets: Vec<(Vec<u8>, BTreeMap<Shard, &PathBuf>)> = Vec::new();
         for (shard, file) in shards {
-            sets.entry(without_numbers(file)).or_default().insert(shard, file);
+            let name = without_numbers(file);
+            match sets.iter_mut().rev().find(|(known, _)| *known == name) {
+                Some((_, set)) => {
+                    if let Some(twice) = set.insert(shard, file) {
+                        let detail = format!("{} is given twice, as {}", twice.display(), file.display());
+                        return Err(Error::bad_request(detail));
+                    }
+                }
+                None => sets.push((name, BTreeMap::from([(shard, file)]))),
+            }
         }
         let (mut sorted, mut missing) = (Vec::new(), Vec::new());
-        for set in sets.values() {
+        for (_, set) in &sets {
             let Some((first, name)) = set.first_key_value() else { continue };
             if let Some((other, path)) = set.iter().find(|(shard, _)| shard.total != first.total) {
                 let detail = format!("it is one of {} shards, {} is one of {}", other.total, name.display(), first.total);

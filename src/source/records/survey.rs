@@ -66,14 +66,14 @@ pub(crate) struct Widths {
     /// Bytes of the shortest and of the longest.
     pub(crate) shortest: u64,
     pub(crate) longest: u64,
-    /// The most characters that one has; `None` if one is no UTF-8.
-    pub(crate) most_chars: Option<u64>,
+    /// The most characters that one has; where one is no UTF-8, the first record with such a one.
+    pub(crate) most_chars: Result<u64, u64>,
 }
 
 impl Widths {
-    fn of(bytes: &[u8]) -> Self {
+    fn of(record: u64, bytes: &[u8]) -> Self {
         let len = bytes.len() as u64;
-        let most_chars = std::str::from_utf8(bytes).ok().map(|text| text.chars().count() as u64);
+        let most_chars = std::str::from_utf8(bytes).map(|text| text.chars().count() as u64).map_err(|_| record);
         Self { shortest: len, longest: len, most_chars }
     }
 
@@ -82,7 +82,11 @@ impl Widths {
         let both = |(own, other): (Self, Self)| Self {
             shortest: own.shortest.min(other.shortest),
             longest: own.longest.max(other.longest),
-            most_chars: own.most_chars.zip(other.most_chars).map(|(own, other)| own.max(other)),
+            most_chars: match (own.most_chars, other.most_chars) {
+                (Ok(own), Ok(other)) => Ok(own.max(other)),
+                (Err(own), Err(other)) => Err(own.min(other)),
+                (Err(record), Ok(_)) | (Ok(_), Err(record)) => Err(record),
+            },
         };
         *widths = widths.zip(other).map(both).or(*widths).or(other);
     }
@@ -198,7 +202,7 @@ impl Stats {
     }
 
     fn see_bytes(&mut self, record: u64, bytes: &[u8]) {
-        let widths = Widths::of(bytes);
+        let widths = Widths::of(record, bytes);
         self.see_widths(record, widths);
         let look = match FileKind::sniff(bytes) {
             Some(kind @ (FileKind::Jpeg | FileKind::Png)) => {
@@ -211,7 +215,7 @@ impl Stats {
             }
             Some(other) => Look::OtherImage(other),
             None if TensorProto::is_likely(bytes) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
-            None if widths.most_chars.is_some() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
+            None if widths.most_chars.is_ok() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
             None => Look::Bytes,
         };
         First::see(&mut self.look, record, look);
@@ -230,7 +234,7 @@ impl Stats {
         }
         if proto.spec.dtype() == crate::dtype::Dtype::String {
             proto.strings(|string| {
-                Widths::merge(&mut self.inner_widths, Some(Widths::of(string)));
+                Widths::merge(&mut self.inner_widths, Some(Widths::of(record, string)));
                 Ok(())
             })?;
         }
@@ -300,10 +304,10 @@ impl Survey {
     }
 }
 
-/// Looks at the records of a batch.
-pub(crate) fn look_at_batch(set: &RecordSet, batch: &Batch, as_examples: bool, survey: &mut Survey) -> crate::error::Result<()> {
+/// Looks at the records of a batch, where the first one that is wanted has number `start` in the source.
+pub(crate) fn look_at_batch(set: &RecordSet, batch: &Batch, as_examples: bool, start: u64, survey: &mut Survey) -> crate::error::Result<()> {
     for record in 0..batch.len() {
-        let number = batch.first + record as u64;
+        let number = start + batch.first + record as u64;
         let at = |part| move |error: ParseError| (part, error);
         let seen = if as_examples {
             survey.see_example(number, batch.part(record, 0)).map_err(at(0))

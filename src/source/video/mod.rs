@@ -64,6 +64,9 @@ impl Driver for Video {
             let split = (!is_alone).then(|| format!("stream{number}"));
             sets.push(RecordSet { split, ..set });
         }
+        if !streams.others.is_empty() {
+            notes.push(format!("only frames are read, other streams are left out: {}", streams.others.join(", ")));
+        }
         let facts = Map::from_iter([
             ("container".to_owned(), json!(streams.container)),
             ("video_streams".to_owned(), json!(facts)),
@@ -134,8 +137,9 @@ pub(super) fn picture_hint(kind: Option<FileKind>) -> &'static str {
     match kind {
         Some(FileKind::Tiff) => "read its pages with tifffile (tifffile.memmap where they are not compressed) and save them as .npy",
         _ => {
-            "images are read in records (TFRecord, TFDS); a folder of them becomes frames by \
-             ffmpeg -pattern_type glob -i 'DIR/*' -f rawvideo -pix_fmt rgb24 - | mmconvert convert - --raw uint8 --shape H,W,3 -o OUT.npy"
+            "JPEG and PNG are read in records (TFRecord, TFDS); a folder of images of one size becomes frames by \
+             ffmpeg -f image2 -pattern_type glob -i 'DIR/*.EXT' -f rawvideo -pix_fmt rgb24 - | \
+             mmconvert convert - --raw uint8 --shape H,W,3 -o OUT.npy (of 16 bits: -pix_fmt rgb48le, --raw uint16)"
         }
     }
 }
@@ -157,8 +161,10 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
     let mut decoder = None;
     let pixels = match Pixels::of(&stream.pixels) {
         // Alpha that lies beside the frames is read by the decoder of the codec's own library only.
-        Ok(pixels) if stream.has_alpha_beside && asked.is_none_or(|channels| channels.is_multiple_of(2)) => {
-            decoder = alpha_decoder(path, stream)?;
+        Ok(pixels) if stream.has_alpha_beside => {
+            if asked.is_none_or(|channels| channels.is_multiple_of(2)) {
+                decoder = alpha_decoder(path, stream)?;
+            }
             Pixels { channels: 4, ..pixels }
         }
         Ok(pixels) => pixels,
@@ -173,7 +179,7 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
     let form = Form::of(pixels, asked, cast).map_err(Error::bad_request)?;
     if options.strict && form.lost.depth {
         let detail = format!("--strict: frames of {} have {} bits a sample, which --dtype uint8 would cut", stream.pixels, pixels.depth);
-        return Err(Error::Lossy { what: format!("{}", path.display()), index: Vec::new(), detail });
+        return Err(Error::Unsupported { what: format!("{} without a loss", path.display()), detail });
     }
     Ok(Decoding { path: path.to_owned(), stream: stream.index, decoder, form })
 }
@@ -233,7 +239,7 @@ fn check_count(path: &Path, stream: u64, claimed: u64) -> CheckCount {
             return Ok(());
         }
         let detail = format!(
-            "ffmpeg gave {found} frames, the container says {claimed}: it is damaged, or its end is missing; --salvage keeps what came"
+            "ffmpeg gave {found} frames, the container says {claimed}: it is damaged, or its end is missing; --salvage keeps the frames that came, of which some may be damaged"
         );
         Err(Error::malformed(&path, "video", detail))
     })

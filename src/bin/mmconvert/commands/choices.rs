@@ -115,7 +115,10 @@ pub(super) fn options(resources: &Resources, wanted: &Records) -> Options {
 
 /// The choices of `options` with those for what arrays are to be like.
 pub(super) fn with_form(options: Options, form: &Form) -> Options {
-    let mut options = options.strict(form.strict).byte_order(form.byte_order).layout(form.layout);
+    let mut options = options.strict(form.strict).layout(form.layout);
+    if let Some(order) = form.byte_order {
+        options = options.byte_order(order);
+    }
     if let Some(strings) = form.strings {
         options = options.strings(strings);
     }

@@ -26,7 +26,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let options = with_form(options(&args.resources, &args.records), &args.form);
     let options = options.verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
     let options = options.model(model(&args.model, nearest_directory(&args.out)));
-    let (locations, names) = parse(&args.source.path, &args.names, args.source.format.as_deref(), &options)?;
+    let (locations, names) = parse((&args.source.path, &args.names), (args.source.format.as_deref(), args.concat), &options)?;
     let options = with_names(options, &locations[0], &names);
     let how = How { concat: args.concat, is_listed: false, model: &args.model, common };
     let mut notes = Notes::new(common);
@@ -54,6 +54,10 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
             }
             _ => render::exported(&args.out, &done.outputs, &done.skipped, started.elapsed().as_secs_f64()),
         }
+    }
+    // What decides the exit code is told in any case.
+    if common.quiet && !args.json && !args.skip_unsupported {
+        render::skipped(&done.skipped);
     }
     if let Some(left_out) = left_out(&source, &tensors, wanted.is_empty() && !args.all)? {
         notes.tell(&left_out);

@@ -42,8 +42,8 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
     }
     let mut out = Stdout::new();
     if args.json {
-        let path = source.path().to_string_lossy();
-        out.write(format_args!("{{\"source\": {}, \"format\": {}, \"tensors\": [", json!(path), json!(source.format())))?;
+        let path = render::path_json(source.path());
+        out.write(format_args!("{{\"source\": {}, \"format\": {}, \"tensors\": [", path, json!(source.format())))?;
         for (i, tensor) in tensors().enumerate() {
             out.write(if i == 0 { "\n" } else { ",\n" })?;
             out.write(render::tensor_json(tensor?.info()))?;

@@ -12,10 +12,15 @@ use crate::render::{Notes, note};
 use crate::signals;
 
 /// The locations and the names that arguments stand for: sources come first. What is the name of a tensor of the first source is one,
-/// even if a file is called like that.
-pub(super) fn parse(first: &Path, others: &[OsString], format: Option<&str>, options: &Options) -> Result<(Vec<Location>, Vec<OsString>)> {
+/// even if a file is called like that; what TensorFlow is to compute is not opened to ask it, and there a file is a source.
+pub(super) fn parse(
+    (first, others): (&Path, &[OsString]),
+    (format, concat): (Option<&str>, bool),
+    options: &Options,
+) -> Result<(Vec<Location>, Vec<OsString>)> {
     let mut locations = Location::find(first, format, options)?;
     let mut names = others;
+    let is_computed = locations[0].needs_tensorflow(options);
     let mut opened: Option<Source> = None;
     while let [next, rest @ ..] = names {
         let more = match Location::find(Path::new(next), format, options) {
@@ -23,7 +28,7 @@ pub(super) fn parse(first: &Path, others: &[OsString], format: Option<&str>, opt
             Err(Error::NotFound { .. }) => break,
             more => more,
         };
-        if opened.is_none() {
+        if opened.is_none() && !is_computed {
             opened = Some(locations[0].open(options)?);
         }
         let is_name = |source: &Source| match source.tensor(next.as_bytes()) {
@@ -37,7 +42,12 @@ pub(super) fn parse(first: &Path, others: &[OsString], format: Option<&str>, opt
         locations.extend(more?);
         names = rest;
     }
-    Ok((Location::group(locations, options)?, names.to_vec()))
+    Ok((settle(locations, concat, options)?, names.to_vec()))
+}
+
+/// Locations that were found one by one as the sources that they are, which are joined or not.
+pub(super) fn settle(locations: Vec<Location>, concat: bool, options: &Options) -> Result<Vec<Location>> {
+    if concat { Location::apart(locations, options) } else { Location::group(locations, options) }
 }
 
 /// How locations are opened.
@@ -55,6 +65,10 @@ pub(super) fn open(locations: &[Location], how: How<'_>, options: &Options, note
     let parts = locations.iter().map(|location| open_one(location, how, options)).collect::<Result<Vec<_>>>()?;
     // Before anybody looks for tensors that are outputs of something else.
     options.check_model_applied()?;
+    if how.model.tensorflow.is_some() && !locations.iter().any(|location| location.needs_tensorflow(options)) {
+        let detail = "--tensorflow has no effect on what is selected: nothing of it is computed, and files are read without it";
+        return Err(Error::BadRequest { detail: detail.into() });
+    }
     let source = if how.concat { Source::concat(parts)? } else { one_of(parts)? };
     for warning in source.warnings() {
         notes.tell(&format!("warning: {warning}"));

@@ -7,7 +7,7 @@ use mmconvert::{CancelToken, Comparison, Dtype, Error, Location, Manifest, Part,
 use serde_json::json;
 
 use super::choices::{model, options, with_names};
-use super::sources::{How, open};
+use super::sources::{How, open, settle};
 use super::target::{SAFETENSORS, Target};
 use crate::args::{Common, Verify};
 use crate::render::{self, Notes, note};
@@ -31,8 +31,10 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     for path in &args.against {
         locations.extend(Location::find(path, format, &made)?);
     }
+    let is_joined = manifest.as_ref().is_some_and(Manifest::is_joined);
+    let concat = args.concat || is_joined && (args.against.is_empty() || locations.len() > 1);
     let locations = match &manifest {
-        _ if !args.against.is_empty() => Location::group(locations, &made)?,
+        _ if !args.against.is_empty() => settle(locations, concat, &made)?,
         Some(manifest) => manifest.locations(&made)?,
         None => {
             let detail = format!("{} does not say what it was made from: --against SRC does", args.out.display());
@@ -40,8 +42,6 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         }
     };
     let made = with_names(made, &locations[0], args.name.as_slice());
-    let concat = args.concat || manifest.as_ref().is_some_and(|manifest| manifest.is_joined() && args.against.is_empty());
-    let concat = concat || manifest.as_ref().is_some_and(Manifest::is_joined) && locations.len() > 1;
     let how = How { concat, is_listed: false, model: &args.model, common };
     let mut notes = Notes::new(common);
     let source = open(&locations, how, &made, &mut notes)?;
@@ -56,24 +56,32 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         let options = cast.or(args.dtype).map_or_else(|| made.clone(), |dtype| made.clone().cast(dtype));
         let (path, comparison) = match array {
             Made::File(path) => {
-                let comparison = compare(&path, &tensor, rows, &options)?;
+                let comparison = compare(&path, &tensor, rows, &options);
                 (path, comparison)
             }
-            Made::Packed(packed) => (args.out.clone(), compare_packed(&packed, &tensor, rows, &options)?),
+            Made::Packed(packed) => (args.out.clone(), compare_packed(&packed, &tensor, rows, &options)),
         };
         let name = &tensor.info().name;
-        let (equal, text) = match &comparison {
-            Comparison::Equal(verified) => (true, format!("equal; source: {}", render::verified(*verified))),
-            Comparison::Different(difference) => (false, difference.to_string()),
+        let (equal, text) = match comparison {
+            Ok(Comparison::Equal(verified)) => (true, format!("equal; source: {}", render::verified(verified))),
+            Ok(Comparison::Different(difference)) => (false, difference.to_string()),
+            // One that is gone is none that is equal, and the others may be.
+            Err(gone @ Error::NotFound { .. }) if manifest.is_some() => (false, gone.to_string()),
+            Err(error) => return Err(error),
         };
         different |= !equal;
         if !equal || !common.quiet {
             note(&format!("{} against {name}: {text}", path.display()));
         }
         results
-            .push(json!({"path": path.to_string_lossy(), "name": name.to_json(), "equal": equal, "difference": (!equal).then_some(text)}));
+            .push(json!({"path": render::path_json(&path), "name": name.to_json(), "equal": equal, "difference": (!equal).then_some(text)}));
     }
-    for warning in source.warnings() {
+    let mut warnings = source.warnings();
+    if let Some(manifest) = manifest.as_ref().filter(|_| args.name.is_none()) {
+        let others = manifest.other_arrays()?;
+        warnings.extend(others.iter().map(|path| format!("{} is not in the manifest, and is not verified", path.display())));
+    }
+    for warning in warnings {
         notes.tell(&format!("warning: {warning}"));
     }
     given.check_applied()?;

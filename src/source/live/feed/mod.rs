@@ -23,7 +23,7 @@ use crate::spec::ShapeText;
 use crate::staging::ScratchDir;
 
 use array::ArrayFeed;
-use strings::StringsFeed;
+use strings::{Made, StringsFeed};
 
 /// What is fed to an input of a graph.
 #[derive(Debug)]
@@ -79,6 +79,14 @@ impl FileFeed {
         }
     }
 
+    /// What of the records it was made from could not be read, where that is let pass.
+    pub(super) fn lost(&self) -> &[String] {
+        match self {
+            Self::Array(_) => &[],
+            Self::Strings(strings) => strings.lost(),
+        }
+    }
+
     /// Rows of axis 0; `None` for what has no axes.
     pub(super) fn rows(&self) -> Option<u64> {
         match self {
@@ -122,8 +130,8 @@ fn parts(path: &Path) -> Result<Option<[PathBuf; 2]>> {
 
 /// Records as strings: they are converted to values and offsets first, in a private folder that is removed again.
 fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<FileFeed> {
-    let own =
-        Options { records: crate::RecordOptions::new(), model: crate::ModelOptions::new(), cast: None, strict: false, ..options.clone() };
+    let records = crate::RecordOptions::new().salvage(options.records.salvage.is_set());
+    let own = Options { records, model: crate::ModelOptions::new(), cast: None, strict: false, ..options.clone() };
     let own = own.strings(Strings::Offsets);
     let locations = Location::find(path, None, &own)?;
     let [location] = &locations[..] else {
@@ -146,10 +154,12 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     let dir = ScratchDir::create_in(&options.model.scratch.clone().unwrap_or_else(std::env::temp_dir))?;
     let whole = dir.path().join("records.npy");
     let source: Source = location.open(&own)?;
-    Converter::new(&source.tensor(RECORDS)?)?.options(own).write_parts(&whole)?;
+    let written = Converter::new(&source.tensor(RECORDS)?)?.options(own).write_parts(&whole)?;
+    let mut lost: Vec<String> = written.into_iter().flat_map(|(_, report)| report.lost).collect();
+    lost.dedup();
     let parts = [Part::Values, Part::Offsets].map(|part| part.path(&whole));
-    let given = source.container.files();
-    StringsFeed::open([&parts[0], &parts[1]], Some((given, dir)), target, input, batch, options.calls()).map(FileFeed::Strings)
+    let made = Made { given: source.container.files(), lost, _dir: dir };
+    StringsFeed::open([&parts[0], &parts[1]], Some(made), target, input, batch, options.calls()).map(FileFeed::Strings)
 }
 
 /// Whether an array of this shape fits an input, `batch` rows at a time.

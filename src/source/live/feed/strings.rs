@@ -32,8 +32,17 @@ pub(in crate::source::live) struct StringsFeed {
     calls: Calls,
     /// The most bytes of strings that go in at a time.
     most_bytes: u64,
-    /// What it was made from, and the folder that it was made in.
-    made: Option<(Vec<PathBuf>, ScratchDir)>,
+    made: Option<Made>,
+}
+
+/// What strings were made from.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) given: Vec<PathBuf>,
+    /// What could not be read of it.
+    pub(super) lost: Vec<String>,
+    /// The folder that they are in, which goes with them.
+    pub(super) _dir: ScratchDir,
 }
 
 /// The elements of a `.npy` with one axis.
@@ -90,7 +99,7 @@ impl StringsFeed {
     /// [`Error::BadRequest`] where they do not fit the input, [`Error::Malformed`] where they do not fit together, [`Error::Io`].
     pub(super) fn open(
         [values, offsets]: [&Path; 2],
-        made: Option<(Vec<PathBuf>, ScratchDir)>,
+        made: Option<Made>,
         target: Target,
         input: &Argument,
         batch: Option<u64>,
@@ -107,7 +116,7 @@ impl StringsFeed {
             return Err(Error::malformed(offsets.file.path(), "offsets", "there are none, not even the end of the last string"));
         };
         let shape = shape_of(count, input);
-        let fitted = made.as_ref().and_then(|(given, _)| given.first().cloned()).unwrap_or_else(|| path.to_owned());
+        let fitted = made.as_ref().and_then(|made| made.given.first().cloned()).unwrap_or_else(|| path.to_owned());
         check_shape(&fitted, &target, &shape, input, batch)?;
         let mut feed = Self { target, values, offsets, shape, calls, most_bytes: 0, made };
         feed.most_bytes = feed.check(batch)?;
@@ -151,9 +160,13 @@ impl StringsFeed {
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         match &self.made {
-            Some((given, _)) => given.clone(),
+            Some(made) => made.given.clone(),
             None => [&self.values, &self.offsets].map(|stored| stored.file.path().to_path_buf()).into(),
         }
+    }
+
+    pub(super) fn lost(&self) -> &[String] {
+        self.made.as_ref().map_or(&[], |made| &made.lost)
     }
 
     pub(super) fn rows(&self) -> Option<u64> {

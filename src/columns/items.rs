@@ -66,6 +66,16 @@ pub(crate) struct Text {
     pub(crate) per_item: u64,
 }
 
+impl Text {
+    /// The problem with what else could be done. What is in tensors has elements already.
+    fn told(self, problem: Problem) -> Problem {
+        match problem {
+            Problem::Lossy(detail) if !self.in_tensors => Problem::Lossy(format!("{detail}, --raw reads elements")),
+            other => other,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TextForm {
     /// Zeros behind each.
@@ -305,7 +315,7 @@ impl Item {
                     bytes += string.len() as u64;
                     return Ok(());
                 }
-                TextForm::Padded => pad(string, width, out)?,
+                TextForm::Padded => pad(string, width, out).map_err(|problem| text.told(problem))?,
                 TextForm::Utf8 => pad_code_points(string, width, out)?,
             }
             Ok(())
@@ -483,7 +493,7 @@ fn pad(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
         return Err(Problem::Odd(format!("has a string of {} bytes, the longest seen before has {width}", string.len())));
     }
     if string.last() == Some(&0) {
-        return Err(Problem::Lossy("ends in NUL, which NumPy's |S strings lose: --strings offsets keeps it, --raw reads elements".into()));
+        return Err(Problem::Lossy("ends in NUL, which NumPy's |S strings lose: --strings offsets keeps it".into()));
     }
     let end = out.len() + width;
     out.extend_from_slice(string);

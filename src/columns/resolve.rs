@@ -629,9 +629,9 @@ impl One<'_> {
             TextForm::Padded => widths.map_or(0, |widths| widths.longest).max(1),
             TextForm::Bytes => 0,
             TextForm::Utf8 => {
-                let lossy = |record| Error::Lossy {
+                let lossy = |record: u64| Error::Lossy {
                     what: format!("feature {name:?}"),
-                    index: vec![record],
+                    index: vec![record.saturating_sub(self.survey.start)],
                     detail: format!("(record {record} of {}) is no UTF-8: --strings pad or offsets keeps its bytes", self.path.display()),
                 };
                 widths.map_or(Ok(0), |widths| widths.most_chars).map_err(lossy)?.max(1)
@@ -762,7 +762,7 @@ mod tests {
         for (dtype, kept, refused) in [
             (Dtype::Float32, &["16777216", "0.1", "-0", "1e38", "inf", "-inf", "nan", "1e-40"][..], &["16777217", "1e39", "1e400", "1e-60", "x"][..]),
             (Dtype::Float64, &["9007199254740992", "1e308", "0e5"], &["9007199254740993", "1e309", "1e-400"]),
-            (Dtype::Half, &["2048", "65504"], &["2049", "1e5"]),
+            (Dtype::Float16, &["2048", "65504"], &["2049", "1e5"]),
             (Dtype::BFloat16, &["256", "3e38"], &["257"]),
             (Dtype::Float8E4M3Fn, &["448"], &["449", "1000", "inf"]),
             (Dtype::Complex64, &["16777216"], &["16777217", "1e39"]),

@@ -104,6 +104,22 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// The key that `name` is without the blanks in front of its numbers.
+    fn find_unpadded(&self, name: &[u8]) -> Result<Option<usize>> {
+        if !name.iter().all(|&byte| byte.is_ascii_digit() || byte == b'_') {
+            return Ok(None);
+        }
+        for index in 0..self.by_key() {
+            let own = self.bundle.info(index)?.name;
+            if own.as_bytes().iter().filter(|&&byte| byte != b' ').eq(name) {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl Container for Cache {
     fn format(&self) -> &'static str {
         if self.only_components { "tf-data-cache" } else { self.bundle.format() }
@@ -133,7 +149,10 @@ impl Container for Cache {
         match component {
             Some(component) => Ok(Some(self.by_key() + component)),
             None if self.only_components => Ok(None),
-            None => self.bundle.find(name),
+            None => match self.bundle.find(name)? {
+                Some(found) => Ok(Some(found)),
+                None => self.find_unpadded(name),
+            },
         }
     }
 

@@ -432,9 +432,11 @@ fn frames_from_a_pipe_are_rows_however_they_come() {
     assert!(code(&done) == 3 && stderr(&done).contains("7 are left over behind 50 whole frames") && !out.exists(), "{}", stderr(&done));
     let (done, out) = feed(72 * 50 + 7, &["--salvage"]);
     assert!(code(&done) == 0 && npy(&out).1 == bytes[..72 * 50], "{}", stderr(&done));
-    // Nothing at all is no frames.
+    // Nothing at all is no frames, and may be somebody's failure.
     let (done, out) = feed(0, &[]);
     assert!(code(&done) == 0 && npy(&out).0.contains("'shape': (0, 4, 6, 3)"), "{}", stderr(&done));
+    let output = mmconvert(["convert", "-", "--raw", "uint8", "--shape", "4", "-fo", out.to_str().unwrap()]);
+    assert!(code(&output) == 0 && stderr(&output).contains("ended before the first frame"), "{}", stderr(&output));
 }
 
 #[test]

@@ -259,7 +259,13 @@ impl Pass<'_> {
         match problem {
             Problem::Broken(error) => batch.error(record, self.locator.part(column.index), &error),
             Problem::Missing => {
-                unsupported(&column.name, format!("{place} lacks it: --missing fill:VALUE or --missing skip says what becomes of it"))
+                let lists = if matches!(column.arrange, Arrange::Fixed(_)) {
+                    ", and --ragged takes it as an empty list"
+                } else {
+                    ""
+                };
+                let detail = format!("{place} lacks it: --missing fill:VALUE or --missing skip says what becomes of it{lists}");
+                unsupported(&column.name, detail)
             }
             Problem::Odd(detail) => unsupported(&column.name, format!("{place} {detail}")),
             Problem::Lossy(detail) => Error::Lossy {

@@ -44,14 +44,16 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
     let mut batches = set.open(reading, &Pool::new(memory_bytes))?;
     let is_compressed = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Zlib);
     let compressed = Arc::new(set.features.iter().filter(is_compressed).map(|feature| feature.key.clone()).collect());
-    let mut survey = Survey { is_complete: true, compressed: Arc::clone(&compressed), ..Survey::default() };
+    let mut survey = Survey { is_complete: true, start, compressed: Arc::clone(&compressed), ..Survey::default() };
     let Some(mut first) = batches.next_batch()? else {
         survey.lost = batches.lost().to_vec();
         return Ok(survey);
     };
     first.load()?;
     let is_named = set.features.iter().any(|feature| !matches!(feature.key, Key::Part(_)));
-    let as_examples = !whole && (is_named || set.discovers && are_examples(&first));
+    let found = if set.discovers && !is_named && !whole { are_examples(&first) } else { Ok(false) };
+    let as_examples = !whole && (is_named || found == Ok(true));
+    survey.mixed = found.err();
     if !complete {
         look_at_batch(set, &first, as_examples, start, &mut survey)?;
         survey.is_complete = false;

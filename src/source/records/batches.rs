@@ -381,10 +381,6 @@ impl Sequential {
         if let Some(check) = &current.check {
             check(current.records)?;
         }
-        if current.is_piped && current.records == 0 {
-            let detail = "it ended before the first frame: whatever writes to it may have failed";
-            return Err(Error::malformed(&current.path, "raw frames", detail));
-        }
         match current.expected {
             Some(expected) if expected != current.records => {
                 let detail = format!("it has {} records, {expected} expected", current.records);
@@ -581,6 +577,9 @@ impl Batches for Sequential {
             if goes_on {
                 self.current = Some(current);
             } else {
+                if current.is_piped && current.records == 0 {
+                    self.lost.push(format!("{} ended before the first frame: whatever writes to it may have failed", current.path.display()));
+                }
                 match Self::check_end(&current) {
                     Err(error @ Error::Malformed { .. }) if self.reading.salvage => {
                         let is_told = self.lost.iter().any(|lost| lost.starts_with(&*current.path.to_string_lossy()));

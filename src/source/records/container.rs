@@ -417,6 +417,7 @@ impl Container for RecordContainer {
     fn warnings(&self) -> Vec<String> {
         let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = surveys.iter().flatten().filter(|survey| survey.is_complete).flat_map(|survey| survey.lost.clone());
-        self.warnings.iter().cloned().chain(lost).collect()
+        let mixed = surveys.iter().flatten().filter_map(|survey| survey.mixed.clone());
+        self.warnings.iter().cloned().chain(lost).chain(mixed).collect()
     }
 }

@@ -133,6 +133,10 @@ pub(crate) struct Survey {
     pub(crate) features: BTreeMap<Key, Stats>,
     /// What had to be given up.
     pub(crate) lost: Vec<String>,
+    /// The number of the first record that was wanted.
+    pub(crate) start: u64,
+    /// Why records are taken as they are although some are Examples.
+    pub(crate) mixed: Option<String>,
     /// The features whose bytes are compressed, so that what they hold is measured, too.
     pub(crate) compressed: Arc<HashSet<Key>>,
 }
@@ -332,15 +336,27 @@ pub(crate) fn look_at_batch(set: &RecordSet, batch: &Batch, as_examples: bool, s
     Ok(())
 }
 
-/// Whether records are Examples: all of them can be read as such, and one has a feature.
-pub(crate) fn are_examples(batch: &Batch) -> bool {
-    let mut features = 0;
-    (0..batch.len()).all(|record| {
+/// Whether records are Examples: all of them can be read as such, and one has a feature. Where some are and one is not, that is told.
+pub(crate) fn are_examples(batch: &Batch) -> Result<bool, String> {
+    let is_example = |record: usize| -> Option<u64> {
+        let mut features = 0;
         let parsed = example::entries(batch.part(record, 0), |_, _, value, base| {
             features += u64::from(example::Values::parse(value, base).is_ok());
         });
-        parsed.is_ok()
-    }) && features > 0
+        parsed.ok().map(|()| features)
+    };
+    let mut features = 0;
+    for record in 0..batch.len() {
+        match is_example(record) {
+            Some(own) => features += own,
+            None if features == 0 => return Ok(false),
+            None => {
+                let place = batch.describe(record);
+                return Err(format!("{place} is no Example, as those before it are: records are taken as they are, not by their features"));
+            }
+        }
+    }
+    Ok(features > 0)
 }
 
 #[cfg(test)]

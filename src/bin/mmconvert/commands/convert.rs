@@ -32,7 +32,12 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let mut notes = Notes::new(common);
     let source = open(&locations, how, &options, &mut notes)?;
     let wanted: Vec<&[u8]> = [bytes(&names), bytes(&args.model.outputs)].concat();
-    let tensors = if args.all { source.select_all(&wanted)? } else { source.select(&wanted)? };
+    let tensors = if args.all { source.select_all(&wanted) } else { source.select(&wanted) };
+    // Looking for them may have shown more.
+    for warning in source.warnings() {
+        notes.tell(&format!("warning: {warning}"));
+    }
+    let tensors = tensors?;
     if tensors.is_empty() {
         return Err(nothing_selected(&source)?);
     }

@@ -65,7 +65,7 @@ pub(super) fn open(locations: &[Location], how: How<'_>, options: &Options, note
     let parts = locations.iter().map(|location| open_one(location, how, options)).collect::<Result<Vec<_>>>()?;
     // Before anybody looks for tensors that are outputs of something else.
     options.check_model_applied()?;
-    if how.model.tensorflow.is_some() && !locations.iter().any(|location| location.needs_tensorflow(options)) {
+    if how.model.tensorflow.is_some() && !how.is_listed && !locations.iter().any(|location| location.needs_tensorflow(options)) {
         let detail = "--tensorflow has no effect on what is selected: nothing of it is computed, and files are read without it";
         return Err(Error::BadRequest { detail: detail.into() });
     }

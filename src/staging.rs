@@ -311,9 +311,11 @@ pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf>
 fn check_replaceable(target: &Path) -> Result<()> {
     match look_at(target)? {
         Found::Nothing | Found::File => Ok(()),
-        Found::Directory | Found::Other => {
-            Err(Error::Io { action: "replace", path: target.to_owned(), source: io::Error::other("it is no regular file; standard output is -") })
-        }
+        Found::Directory | Found::Other => Err(Error::Io {
+            action: "replace",
+            path: target.to_owned(),
+            source: io::Error::other("it is no regular file; standard output is -"),
+        }),
     }
 }
 

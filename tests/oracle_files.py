@@ -6,11 +6,13 @@ Every dataset of HDF5 files of random shapes, chunks, filters and types, every a
 every tensor of a safetensors file has to be what its own library reads, whole and in rows.
 """
 
+import io
 import json
 import os
 import sys
 import tempfile
 import unittest
+import zipfile
 
 import h5py
 import ml_dtypes
@@ -103,6 +105,20 @@ class Files(unittest.TestCase):
             self.assertEqual(set(found), set(arrays))
             for name, array in arrays.items():
                 self.assertTrue(same(found[name], array), (round, name, array.dtype))
+
+    def test_members_of_like_names(self):
+        # As `numpy.load` calls them where that is one name, else each by its own.
+        arrays = {"x.npy": numbers("<f4", (3,)), "x": numbers("<i8", (4,)), "y.npy": numbers("<u2", (5,))}
+        path = self.path("like.npz")
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, array in arrays.items():
+                content = io.BytesIO()
+                np.save(content, array)
+                archive.writestr(name, content.getvalue())
+        found = exported(self.folder.name, path)
+        self.assertEqual(set(found), {"x.npy", "x", "y"})
+        for name, array in arrays.items():
+            self.assertTrue(same(found["y" if name == "y.npy" else name], array), name)
 
     def test_joined_arrays(self):
         tail = tuple(below(9, 1) for _ in range(below(2)))

@@ -111,17 +111,17 @@ class Computed(unittest.TestCase):
         else:
             self.assertTrue(unpadded(found) == written(array), f"seed {SEED}, {path}: {np.load(path).dtype} {array.dtype} {array.shape}")
 
-    def convert(self, source, *args, wanted):
+    def convert(self, source, *args, wanted, library=LIBRARY):
         """Converts all of `wanted`, by name, into a directory, and one of them into a file."""
         out = self.path(f"out{len(os.listdir(self.dir))}")
-        run("convert", source, *wanted, "-o", out + "/", "--progress=never", *LIBRARY, *args)
+        run("convert", source, *wanted, "-o", out + "/", "--progress=never", *library, *args)
         with open(os.path.join(out, "manifest.json")) as manifest:
             files = {entry["name"]: entry["file"] for entry in json.load(manifest)["tensors"]}
         self.assertEqual(len(files), len(wanted))
         for name, array in wanted.items():
             self.check(os.path.join(out, files[name]), array)
         name, array = one_of(sorted(wanted.items()))
-        run("convert", source, name, "-o", out + ".npy", "--progress=never", *LIBRARY, *args)
+        run("convert", source, name, "-o", out + ".npy", "--progress=never", *library, *args)
         self.check(out + ".npy", array)
 
     def refused(self, code, *args, says):
@@ -145,7 +145,7 @@ class Computed(unittest.TestCase):
             wanted = {name: np.asarray(session.run(name)) for name in shapes}
         self.convert(path, wanted=wanted)
         # The same from the file, which takes no TensorFlow.
-        self.convert(path, wanted={name.removesuffix(":0"): array for name, array in wanted.items()})
+        self.convert(path, wanted={name.removesuffix(":0"): array for name, array in wanted.items()}, library=[])
         for dtype in DTYPES:
             if not can_slice(dtype):
                 uncut.add(dtype.name)
@@ -519,6 +519,43 @@ class Computed(unittest.TestCase):
             np.save(self.path(f"bad{number}.offsets.npy"), damage(np.load(self.path("pair.offsets.npy"))))
             self.refused(3, model, "--feed", f"text={self.path(f'bad{number}.npy')}", says="offsets")
         self.refused(6, model, "--feed", f"text={os.path.join(DATA, 'savedmodel/half_plus_two')}", says="records")
+
+        # What is whole before a damage goes in where that is asked for, and what is lost is told.
+        with open(records, "rb") as file:
+            content = file.read()
+        cut = self.write("cut.tfrecord", content[: len(content) - below(8, 1)])
+        self.refused(3, model, "--feed", f"text={cut}", says="--salvage")
+        for batch in [[], ["--batch", below(50, 1)]]:
+            out = self.path("salvaged.npy")
+            said = run("convert", model, "length", "--feed", f"text={cut}", "--salvage", *batch, "-fo", out, *LIBRARY)
+            self.assertIn("cut.tfrecord", said)
+            found = np.load(out)
+            self.assertTrue(0 <= len(found) < len(strings))
+            np.testing.assert_array_equal(found, wanted["length"][: len(found)])
+
+    def test_outputs_that_are_not_of_rows_are_told(self):
+        class Model(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+            def f(self, x):
+                return {"rows": x * 2, "sum": tf.reduce_sum(x), "table": tf.range(4)}
+
+        model = self.path("model")
+        tf.saved_model.save(Model(), model, signatures=Model().f)
+        x = np.float32(RNG.integers(0, 99, below(40, 11)))
+        feed = f"--feed=x={self.save(x)}"
+        batches = [x[at : at + 10] for at in range(0, len(x), 10)]
+        out = self.path("out")
+        said = run("convert", model, feed, "--batch", 10, "-o", out + "/", *LIBRARY)
+        for name, array in [("rows", x * 2), ("sum", np.float32([b.sum() for b in batches])), ("table", np.tile(np.int32(range(4)), len(batches)))]:
+            self.check(os.path.join(out, name + ".npy"), array)
+            self.assertEqual(f"note: {name} " in said, name != "rows", said)
+        # One that is computed, and others, in any order.
+        other = self.save(np.arange(5))
+        for sources in [[model, other], [other, model]]:
+            out = self.path(f"several{len(os.listdir(self.dir))}")
+            run("convert", *sources, feed, "-o", out + "/", *LIBRARY)
+            self.check(os.path.join(out, "rows.npy"), x * 2)
+            self.check(os.path.join(out, os.path.basename(other)), np.arange(5))
 
     def test_ragged_and_sparse_outputs_are_their_parts(self):
         class Model(tf.Module):

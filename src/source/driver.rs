@@ -11,8 +11,8 @@ use super::records::{FileSet, holds_nothing, natural_key, shard_set};
 use super::unrecognised::unrecognised;
 use super::{Container, FORMATS, Origin, Source};
 use crate::error::{Error, Result};
-use crate::options::Options;
 use crate::glob::alternatives_of_path;
+use crate::options::Options;
 use crate::paths::{Found, is_file, look_at};
 
 /// One format: what it is called, whether a path is one, how it is opened.

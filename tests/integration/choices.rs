@@ -45,6 +45,7 @@ fn choices_that_nothing_selected_can_use_are_refused() {
         ("a.npy", &["--offset", "8"]),
         ("a.npy", &["--strings", "offsets"]),
         ("a.npy", &["--strict"]),
+        ("a.npy", &["--tensorflow", "/nowhere"]),
         (&keras, &["--feed", "x=a.npy"]),
         (&keras, &["--output", "y"]),
         (&bundle, &["--ragged", "pad"]),
@@ -235,6 +236,88 @@ fn structured_text_and_date_arrays_are_called_by_their_descriptors() {
         let plain = run(dir.path(), &["convert", "a.npy", "-o", "b.npy", "-f"]);
         assert!(stderr(&plain).contains(descr) && !stderr(&plain).contains("uint8"), "{}", stderr(&plain));
     }
+}
+
+#[test]
+fn another_byte_order_is_made_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (literal, descr) in [
+        ("'<M8[D]'", "<M8[D]"),
+        ("'<U2'", "<U2"),
+        ("[('a', '<i4'), ('b', '<f4')]", "i4"),
+        ("'<i8'", ">i8"),
+        ("'>i8'", ">i8"),
+        ("'|S8'", "|S8"),
+        ("'|u1'", "|u1"),
+    ] {
+        let rows = if literal == "'|u1'" { 16 } else { 2 };
+        let text = format!("{:<117}\n", format!("{{'descr': {literal}, 'fortran_order': False, 'shape': ({rows},), }}"));
+        fs::write(dir.path().join("a.npy"), [b"\x93NUMPY\x01\x00\x76\x00", text.as_bytes(), &[1; 16]].concat()).unwrap();
+        let done = run(dir.path(), &["convert", "a.npy", "-fo", "big.npy", "--byte-order", "big"]);
+        let can_be = !literal.contains('<') || literal == "'<i8'";
+        assert_eq!(code(&done), if can_be { 0 } else { 6 }, "{literal}: {}", stderr(&done));
+        if can_be {
+            assert!(npy(&dir.path().join("big.npy")).0.contains(descr), "{literal}");
+            let _ = fs::remove_file(dir.path().join("big.npy"));
+        } else {
+            assert!(stderr(&done).contains("--byte-order") && !dir.path().join("big.npy").exists(), "{literal}: {}", stderr(&done));
+            assert_eq!(code(&run(dir.path(), &["convert", "a.npy", "-fo", "little.npy", "--byte-order", "little"])), 0, "{literal}");
+        }
+    }
+}
+
+#[test]
+fn what_a_comparison_cannot_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    array(&dir.path().join("a.npy"), "3,", &[1, 2, 3]);
+    assert_eq!(code(&run(dir.path(), &["convert", "a.npy", "-o", "b.npy"])), 0);
+    let big = run(dir.path(), &["verify", "b.npy", "--against", "a.npy", "--byte-order", "big"]);
+    assert!(code(&big) == 2 && stderr(&big).contains("--byte-order"), "{}", stderr(&big));
+    let strings = data("generated/dtypes");
+    let strings = strings.to_str().unwrap();
+    let listed: Value = serde_json::from_slice(&run(dir.path(), &["ls", strings, "--json"]).stdout).unwrap();
+    let name = listed["tensors"].as_array().unwrap().iter().find(|tensor| tensor["dtype"] == "string").unwrap()["name"].as_str().unwrap();
+    assert_eq!(code(&run(dir.path(), &["convert", strings, name, "--strings", "offsets", "-o", "t.npy"])), 0);
+    for (how, expected) in [("offsets", 0), ("utf8", 2), ("pad", 2)] {
+        let done = run(dir.path(), &["verify", "t.npy", name, "--against", strings, "--strings", how]);
+        assert_eq!(code(&done), expected, "{how}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn what_is_left_out_is_told_in_any_case() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = data("savedmodel/half_plus_two_tf2");
+    let model = model.to_str().unwrap();
+    // Object arrays are not read; whatever is written says so, and -q does not keep it back.
+    let objects = data("npy/generated/objects.npy");
+    array(&dir.path().join("a.npy"), "3,", &[1, 2, 3]);
+    let done = run(dir.path(), &["convert", objects.to_str().unwrap(), "a.npy", "-qo", "out/"]);
+    assert!(code(&done) == 6 && stderr(&done).contains("skipped objects"), "{}", stderr(&done));
+    let quiet = run(dir.path(), &["convert", objects.to_str().unwrap(), "a.npy", "-qfo", "out/", "--skip-unsupported"]);
+    assert!(code(&quiet) == 0 && stderr(&quiet).is_empty(), "{}", stderr(&quiet));
+    let listed = run(dir.path(), &["ls", objects.to_str().unwrap()]);
+    assert!(String::from_utf8(listed.stdout).unwrap().contains("not converted:"));
+    // A source that has nothing, beside another.
+    fs::write(dir.path().join("none.tfrecord"), b"").unwrap();
+    let done = run(dir.path(), &["convert", "a.npy", "none.tfrecord", "-o", "two/"]);
+    assert!(stderr(&done).contains("none.tfrecord has nothing"), "{}", stderr(&done));
+    // Arrays that the manifest does not know, and those that are gone.
+    assert_eq!(code(&run(dir.path(), &["convert", model, "-o", "three/"])), 0);
+    fs::copy(dir.path().join("a.npy"), dir.path().join("three/other.npy")).unwrap();
+    let more = run(dir.path(), &["verify", "three"]);
+    assert!(code(&more) == 0 && stderr(&more).contains("other.npy is not in the manifest"), "{}", stderr(&more));
+    fs::remove_file(dir.path().join("three/other.npy")).unwrap();
+    let names: Vec<String> = names_in(&dir.path().join("three")).into_iter().filter(|name| name.ends_with(".npy")).collect();
+    fs::remove_file(dir.path().join("three").join(&names[0])).unwrap();
+    let less = run(dir.path(), &["verify", "three"]);
+    let told = stderr(&less);
+    assert!(code(&less) == 5 && names.iter().all(|name| told.contains(name)), "{told}");
+    // A source that is somewhere else now.
+    assert_eq!(code(&run(dir.path(), &["convert", "a.npy", "-o", "four/"])), 0);
+    fs::rename(dir.path().join("a.npy"), dir.path().join("moved.npy")).unwrap();
+    let moved = run(dir.path(), &["verify", "four"]);
+    assert!(code(&moved) == 1 && stderr(&moved).contains("--against"), "{}", stderr(&moved));
 }
 
 #[test]

@@ -243,6 +243,58 @@ fn shards_may_count_from_one_and_none_may_be_missing() {
 }
 
 #[test]
+fn each_alternative_leads_to_something_in_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        records(&dir.path().join(format!("{name}.tfrecord")), &[i64::from(name.as_bytes()[0])]);
+        checkpoint(&dir.path().join(format!("ck-{name}")), name.as_bytes()[0]);
+    }
+    check(&run_in(dir.path(), &["convert", "{c,a}.tfrecord", "-o", "x.npy"]));
+    assert_eq!(ints(&dir.path().join("x.npy")), [99, 97]);
+    check(&run_in(dir.path(), &["convert", "--concat", "ck-{c,a}", "-o", "y.npy"]));
+    assert_eq!(npy(&dir.path().join("y.npy")).1, [99, 97]);
+    for (pattern, expected) in
+        [("ck-[ab]", &[97, 98][..]), ("ck-?", &[97, 98, 99]), ("ck-*", &[97, 98, 99]), ("ck-{b,[ac]}", &[98, 97, 99])]
+    {
+        check(&run_in(dir.path(), &["convert", "--concat", pattern, "-fo", "z.npy"]));
+        assert_eq!(npy(&dir.path().join("z.npy")).1, expected, "{pattern}");
+    }
+    for pattern in ["{a,d}.tfrecord", "ck-{a,d}", "{a,x*}.tfrecord"] {
+        let done = run_in(dir.path(), &["convert", pattern, "-o", "none.npy"]);
+        assert!(code(&done) == 1 && !dir.path().join("none.npy").exists(), "{pattern}: {}", stderr(&done));
+    }
+    // The same of names of tensors.
+    let mut writer = BundleWriter::create(&dir.path().join("two"), Layout::default()).unwrap();
+    for name in ["v", "w"] {
+        writer.add(name.as_bytes(), 4, &[1], 0, &[1][..]).unwrap();
+    }
+    writer.finish().unwrap();
+    check(&run_in(dir.path(), &["convert", "two", "{w,v}", "-o", "both/"]));
+    let missing = run_in(dir.path(), &["convert", "two", "{w,u}", "-o", "one/"]);
+    assert!(code(&missing) == 2 && stderr(&missing).contains("\"u\"") && !dir.path().join("one").exists(), "{}", stderr(&missing));
+}
+
+#[test]
+fn shards_that_are_named_are_meant_as_they_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..3).map(|shard| format!("t-{shard:05}-of-00003")).collect();
+    for (shard, name) in names.iter().enumerate() {
+        records(&dir.path().join(name), &[shard as i64]);
+    }
+    let [first, second, third] = &names[..] else { unreachable!() };
+    // One source, whatever the order; one behind the other where that is asked for.
+    check(&run_in(dir.path(), &["convert", third, first, second, "-o", "x.npy"]));
+    assert_eq!(ints(&dir.path().join("x.npy")), [0, 1, 2]);
+    check(&run_in(dir.path(), &["convert", "--concat", third, first, second, "-o", "y/"]));
+    assert_eq!(ints(&dir.path().join("y/x.npy")), [2, 0, 1]);
+    check(&run_in(dir.path(), &["verify", "y"]));
+    let twice = run_in(dir.path(), &["convert", first, second, first, "-o", "z.npy"]);
+    assert!(code(&twice) == 2 && stderr(&twice).contains("given twice"), "{}", stderr(&twice));
+    let set = run_in(dir.path(), &["convert", "--concat", "t@3", "-o", "z.npy"]);
+    assert!(code(&set) == 2 && stderr(&set).contains("follow each other without it"), "{}", stderr(&set));
+}
+
+#[test]
 fn files_of_several_formats_are_no_pattern() {
     let dir = tempfile::tempdir().unwrap();
     records(&dir.path().join("d/1.tfrecord"), &[1]);

@@ -478,6 +478,102 @@ fn each_feature_can_have_its_own_way_with_records_that_lack_it() {
 }
 
 #[test]
+fn a_row_that_is_filled_is_not_one_that_is_padded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lists.tfrecord");
+    let lists = [Some(vec![1i64, 2, 3]), None, Some(vec![4])];
+    let all: Vec<Vec<u8>> = lists
+        .iter()
+        .map(|list| {
+            let list = list.iter().map(|list| ("list", Values::Ints(list.clone())));
+            example(&[("always", Values::Ints(vec![0]))].into_iter().chain(list).collect::<Vec<_>>(), true)
+        })
+        .collect();
+    fs::write(&path, frames(&all)).unwrap();
+    let source = path.to_str().unwrap();
+    let out = dir.path().join("out.npy");
+    let run = |args: &[&str]| mmconvert([&["convert", source, "list", "-fo", out.to_str().unwrap()], args].concat());
+    for (args, expected) in [
+        (&["--ragged", "pad:-1"][..], [1, 2, 3, -1, -1, -1, 4, -1, -1]),
+        (&["--ragged", "pad:-1", "--missing", "fill:9"], [1, 2, 3, 9, 9, 9, 4, -1, -1]),
+        (&["--ragged", "pad", "--missing", "fill:9"], [1, 2, 3, 9, 9, 9, 4, 0, 0]),
+    ] {
+        let done = run(args);
+        assert_eq!(code(&done), 0, "{args:?}: {}", stderr(&done));
+        assert_eq!(ints(&npy(&out).1), expected, "{args:?}");
+        fs::remove_file(&out).unwrap();
+    }
+    // There is no row to fill, or none that is padded.
+    for (args, expected) in [
+        (&["--ragged", "offsets", "--missing", "fill:9"][..], 2),
+        (&["--flatten", "--missing", "fill:9"], 2),
+        (&["--flatten", "--ragged", "pad"], 2),
+        (&["--ragged", "pad", "--missing", "refuse"], 6),
+        (&["--flatten", "--missing", "refuse"], 6),
+    ] {
+        let done = run(args);
+        assert!(code(&done) == expected && !out.exists(), "{args:?}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn values_that_fill_are_not_narrowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("floats.tfrecord");
+    let all = [vec![1.5f32, 2.0], vec![3.0]].map(|list| example(&[("x", Values::Floats(list))], true));
+    fs::write(&path, frames(&all)).unwrap();
+    let out = dir.path().join("out.npy");
+    for (value, expected) in [("16777216", 0), ("0.1", 0), ("inf", 0), ("nan", 0), ("16777217", 2), ("1e39", 2), ("1e400", 2), ("1e-60", 2)]
+    {
+        let choice = format!("pad:{value}");
+        let done = mmconvert(["convert", path.to_str().unwrap(), "--ragged", &choice, "-fo", out.to_str().unwrap()]);
+        assert_eq!(code(&done), expected, "{value}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn records_that_cannot_be_read_are_told_by_their_number_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |bytes: &[u8]| example(&[("s", Values::Bytes(vec![bytes.to_vec()]))], true);
+    let all = [text(b"a"), text(b"b"), text(b"c"), text(b"\xff\xfe"), text(b"d")];
+    fs::write(dir.path().join("s.tfrecord"), frames(&all)).unwrap();
+    let path = dir.path().join("s.tfrecord");
+    let out = dir.path().join("out.npy");
+    for (rows, element) in [("0:5", 3), ("2:5", 1), ("3:4", 0)] {
+        let words = ["convert", path.to_str().unwrap(), "--strings", "utf8", "--rows", rows, "-o", out.to_str().unwrap()];
+        let done = mmconvert(words);
+        let text = stderr(&done);
+        assert!(code(&done) == 6 && text.contains("record 3 of") && text.contains(&format!("element [{element}]")), "{rows}: {text}");
+    }
+    // One that is no Example among others is named: their features are not told.
+    let all = [text(b"a"), text(b"b"), b"not an example at all".to_vec(), text(b"c")];
+    fs::write(&path, frames(&all)).unwrap();
+    for args in [&["ls", path.to_str().unwrap()][..], &["convert", path.to_str().unwrap(), "s", "-o", out.to_str().unwrap()]] {
+        let done = mmconvert(args);
+        assert!(stderr(&done).contains("record 2 of") && stderr(&done).contains("no Example"), "{args:?}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn what_is_whole_before_a_cut_stream_is_told() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    let all: Vec<Vec<u8>> = (0..50i64).map(|value| example(&[("x", Values::Ints(vec![value]))], true)).collect();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(&frames(&all)).unwrap();
+    let mut bytes = packed.finish().unwrap();
+    bytes.truncate(bytes.len() - 5);
+    let path = dir.path().join("cut.tfrecord.gz");
+    fs::write(&path, bytes).unwrap();
+    let out = dir.path().join("out.npy");
+    let run = |args: &[&str]| mmconvert([&["convert", path.to_str().unwrap(), "x", "-fo", out.to_str().unwrap()], args].concat());
+    let done = run(&[]);
+    assert!(code(&done) == 3 && stderr(&done).contains("the 50 records before it are whole, and --salvage"), "{}", stderr(&done));
+    assert_eq!(code(&run(&["--salvage"])), 0);
+    assert_eq!(ints(&npy(&out).1), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
 fn files_that_end_where_a_batch_does_are_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("even.tfrecord");

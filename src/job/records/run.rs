@@ -259,11 +259,7 @@ impl Pass<'_> {
         match problem {
             Problem::Broken(error) => batch.error(record, self.locator.part(column.index), &error),
             Problem::Missing => {
-                let lists = if matches!(column.arrange, Arrange::Fixed(_)) {
-                    ", and --ragged takes it as an empty list"
-                } else {
-                    ""
-                };
+                let lists = if matches!(column.arrange, Arrange::Fixed(_)) { ", and --ragged takes it as an empty list" } else { "" };
                 let detail = format!("{place} lacks it: --missing fill:VALUE or --missing skip says what becomes of it{lists}");
                 unsupported(&column.name, detail)
             }

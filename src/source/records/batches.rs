@@ -578,7 +578,8 @@ impl Batches for Sequential {
                 self.current = Some(current);
             } else {
                 if current.is_piped && current.records == 0 {
-                    self.lost.push(format!("{} ended before the first frame: whatever writes to it may have failed", current.path.display()));
+                    self.lost
+                        .push(format!("{} ended before the first frame: whatever writes to it may have failed", current.path.display()));
                 }
                 match Self::check_end(&current) {
                     Err(error @ Error::Malformed { .. }) if self.reading.salvage => {

@@ -309,7 +309,13 @@ impl Survey {
 }
 
 /// Looks at the records of a batch, where the first one that is wanted has number `start` in the source.
-pub(crate) fn look_at_batch(set: &RecordSet, batch: &Batch, as_examples: bool, start: u64, survey: &mut Survey) -> crate::error::Result<()> {
+pub(crate) fn look_at_batch(
+    set: &RecordSet,
+    batch: &Batch,
+    as_examples: bool,
+    start: u64,
+    survey: &mut Survey,
+) -> crate::error::Result<()> {
     for record in 0..batch.len() {
         let number = start + batch.first + record as u64;
         let at = |part| move |error: ParseError| (part, error);

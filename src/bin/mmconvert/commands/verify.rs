@@ -73,8 +73,9 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         if !equal || !common.quiet {
             note(&format!("{} against {name}: {text}", path.display()));
         }
-        results
-            .push(json!({"path": render::path_json(&path), "name": name.to_json(), "equal": equal, "difference": (!equal).then_some(text)}));
+        results.push(
+            json!({"path": render::path_json(&path), "name": name.to_json(), "equal": equal, "difference": (!equal).then_some(text)}),
+        );
     }
     let mut warnings = source.warnings();
     if let Some(manifest) = manifest.as_ref().filter(|_| args.name.is_none()) {

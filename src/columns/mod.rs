@@ -49,6 +49,19 @@ pub(crate) enum Arrange {
     Offsets(Units),
 }
 
+/// What becomes of a record without the feature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It has an empty list, which is an error where a row needs items.
+    Empty,
+    /// It is an error.
+    Refused,
+    /// It is left out of all arrays.
+    Skipped,
+    /// Its row is filled with this element.
+    Filled(Vec<u8>),
+}
+
 /// How an array of one feature is made.
 #[derive(Debug, Clone)]
 pub(crate) struct Column {
@@ -65,8 +78,7 @@ pub(crate) struct Column {
     pub(crate) dtype: Dtype,
     /// Whether the last axis of an item is one element of the array: a string.
     pub(crate) is_text: bool,
-    /// An element that stands for what is missing, where that is to be filled.
-    pub(crate) missing: Option<Vec<u8>>,
+    pub(crate) absent: Absent,
     /// An element that makes short rows long.
     pub(crate) padding: Vec<u8>,
     /// A feature that has the shape of this one, which has to be the same everywhere.
@@ -75,10 +87,6 @@ pub(crate) struct Column {
     pub(crate) fold: Vec<u64>,
     /// Whether only the offsets are wanted, not the items.
     pub(crate) only_offsets: bool,
-    /// Whether records without it are left out.
-    pub(crate) skips: bool,
-    /// Whether a record without it is an error even where it would be an empty list.
-    pub(crate) refuses: bool,
 }
 
 /// Why a record has no row.
@@ -113,14 +121,17 @@ impl Column {
             arrange,
             dtype,
             is_text: false,
-            missing: None,
+            absent: Absent::Empty,
             padding: Vec::new(),
             shape_is: None,
             fold: Vec::new(),
             only_offsets: false,
-            skips: false,
-            refuses: false,
         }
+    }
+
+    /// Whether records without it are left out.
+    pub(crate) fn skips(&self) -> bool {
+        self.absent == Absent::Skipped
     }
 
     /// Items in a row, where that is one number.
@@ -201,10 +212,11 @@ impl Column {
     /// Appends what a record has to `out`: its row, or its rows. The lengths of its units go to `units`.
     pub(crate) fn decode(&self, stored: &Stored<'_>, out: &mut Vec<u8>, units: &mut Vec<u64>) -> Result<(), Problem> {
         let start = out.len();
-        let is_absent = (self.refuses || self.missing.is_some()) && !self.is_present(stored)?;
-        if is_absent && self.refuses {
-            return Err(Problem::Missing);
-        }
+        let filler = match &self.absent {
+            Absent::Refused if !self.is_present(stored)? => return Err(Problem::Missing),
+            Absent::Filled(element) => Some(element.as_slice()),
+            Absent::Empty | Absent::Refused | Absent::Skipped => None,
+        };
         let item_bytes = memory_len(self.spec.nbytes());
         // What does not fit is refused before it is decoded: a few bytes can stand for a great many.
         if !self.item.is_small(stored) {
@@ -218,12 +230,15 @@ impl Column {
         match self.arrange {
             Arrange::Offsets(Units::Records) => units.push(items),
             Arrange::Single | Arrange::Fixed(_) if items == 0 && self.items_in_row() > 0 => {
-                let element = self.missing.as_deref().ok_or(Problem::Missing)?;
+                let element = filler.ok_or(Problem::Missing)?;
                 fill(out, element, item_bytes * memory_len(self.items_in_row()));
             }
             Arrange::Single | Arrange::Fixed(_) | Arrange::Flat | Arrange::Offsets(Units::Values(_)) => {}
             Arrange::Padded(most) => {
-                let element = self.missing.as_deref().filter(|_| is_absent).unwrap_or(&self.padding);
+                let element = match filler {
+                    Some(element) if !self.is_present(stored)? => element,
+                    _ => &self.padding,
+                };
                 fill(out, element, item_bytes * memory_len(most.saturating_sub(items)));
             }
         }

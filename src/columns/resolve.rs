@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::items::{Item, Text, TextForm, Units};
-use super::{Arrange, Called, Column, Missing, Ragged, ReadAs, RecordOptions, unsupported};
+use super::{Absent, Arrange, Called, Column, Missing, Ragged, ReadAs, RecordOptions, unsupported};
 use crate::decode::image::{FileKind, ImageChoices};
 use crate::decode::{ByteOrder, Cast};
 use crate::dtype::Dtype;
@@ -153,16 +153,6 @@ impl Resolver<'_> {
 }
 
 impl One<'_> {
-    /// Whether records without the feature are left out.
-    fn skips(&self) -> bool {
-        self.missing() == Some(&Missing::Skip)
-    }
-
-    /// Whether records without the feature are an error, whatever becomes of its lists.
-    fn refuses(&self) -> bool {
-        self.missing() == Some(&Missing::Refuse)
-    }
-
     fn refused(&self, detail: impl std::fmt::Display) -> Error {
         unsupported(&self.name, format!("{}: {detail}", self.path.display()))
     }
@@ -177,21 +167,18 @@ impl One<'_> {
         if matches!(self.feature.key, Key::Part(_)) { None } else { self.wanted().missing_of(self.called()) }
     }
 
-    /// The text of what stands for a record without the feature, which has a row to be filled or has not.
-    fn filler(&self, arrange: &Arrange) -> Option<&str> {
-        let missing = self.missing()?;
-        let has_row = !matches!(arrange, Arrange::Flat | Arrange::Offsets(_));
-        match missing {
-            Missing::Fill(value) if has_row => {
-                self.wanted().note_missing(self.called());
-                Some(value)
-            }
-            Missing::Fill(_) => None,
-            Missing::Refuse | Missing::Skip => {
-                self.wanted().note_missing(self.called());
-                None
-            }
-        }
+    /// What becomes of records without the feature, which have a row to be filled or have not. A value to fill with is made of its text.
+    fn absent(&self, arrange: &Arrange, element: impl FnOnce(&str) -> Result<Vec<u8>>) -> Result<Absent> {
+        let absent = match self.missing() {
+            None => return Ok(Absent::Empty),
+            // It has no effect, which is an error if it has none on the other features either.
+            Some(Missing::Fill(_)) if matches!(arrange, Arrange::Flat | Arrange::Offsets(_)) => return Ok(Absent::Empty),
+            Some(Missing::Fill(value)) => Absent::Filled(element(value)?),
+            Some(Missing::Refuse) => Absent::Refused,
+            Some(Missing::Skip) => Absent::Skipped,
+        };
+        self.wanted().note_missing(self.called());
+        Ok(absent)
     }
 
     /// What becomes of its lists, if they are not all of one length or it is asked for by name.
@@ -249,13 +236,13 @@ impl One<'_> {
             }
             element
         };
-        let missing = self.filler(&arrange).map(|value| element(dtype, value, &self.name)).transpose()?.map(ordered);
+        let absent = self.absent(&arrange, |value| element(dtype, value, &self.name).map(ordered))?;
         let padding = match self.ragged() {
             Some(Ragged::Pad(Some(value))) => ordered(element(dtype, value, &self.name)?),
             _ => vec![0; dtype.item_len()],
         };
-        let (name, skips, refuses) = (self.name.clone(), self.skips(), self.refuses());
-        Ok(Column { order, missing, padding, skips, refuses, ..Column::new(name, index, shaped.item, shaped.spec, arrange, dtype) })
+        let column = Column::new(self.name.clone(), index, shaped.item, shaped.spec, arrange, dtype);
+        Ok(Column { order, absent, padding, ..column })
     }
 
     fn check_kind(&self) -> Result<()> {
@@ -650,9 +637,9 @@ impl One<'_> {
             }
             let units = Units::Values((!is_free).then_some(first));
             let spec = Self::spec(&name, Dtype::UInt8, Vec::new())?;
-            let (arrange, skips, refuses) = (Arrange::Offsets(units), self.skips(), self.refuses());
-            self.filler(&arrange);
-            return Ok(Column { skips, refuses, ..Column::new(name, index, item, spec, arrange, Dtype::String) });
+            let arrange = Arrange::Offsets(units);
+            let absent = self.absent(&arrange, |value| text_element(value, form, width, &name))?;
+            return Ok(Column { absent, ..Column::new(name, index, item, spec, arrange, Dtype::String) });
         }
         let element = if form == TextForm::Utf8 { Dtype::UInt32 } else { Dtype::UInt8 };
         let spec = Self::spec(&name, element, [&row[..], &[width]].concat())?;
@@ -666,14 +653,13 @@ impl One<'_> {
             _ => None,
         };
         let fold = axes.filter(|axes| axes.len() > 1 && arrange == Arrange::Fixed(axes.iter().product())).unwrap_or_default();
-        let missing = self.filler(&arrange).map(|value| text_element(value, form, width, &name)).transpose()?;
+        let absent = self.absent(&arrange, |value| text_element(value, form, width, &name))?;
         let padding = match self.ragged() {
             Some(Ragged::Pad(Some(value))) => text_element(value, form, width, &name)?,
             _ => vec![0],
         };
-        let (skips, refuses) = (self.skips(), self.refuses());
         let column = Column::new(name, index, shaped.item, shaped.spec, arrange, Dtype::String);
-        Ok(Column { is_text: true, missing, padding, fold, skips, refuses, ..column })
+        Ok(Column { is_text: true, absent, padding, fold, ..column })
     }
 }
 

@@ -169,7 +169,7 @@ fn what_only_some_of_the_joined_have_is_listed_in_any_order() {
     let dir = tempfile::tempdir().unwrap();
     for (name, extra) in [("one", None), ("two", Some("b")), ("three", Some("c"))] {
         let mut writer = BundleWriter::create(&dir.path().join(name), Layout::default()).unwrap();
-        for extra in extra {
+        if let Some(extra) = extra {
             writer.add(extra.as_bytes(), 4, &[1], 0, &[9][..]).unwrap();
         }
         for also in ["v", "w"] {

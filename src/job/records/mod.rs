@@ -326,7 +326,7 @@ impl<'a> Pass<'a> {
         let ([array], [column]) = (&self.arrays[..], &self.columns[..]) else {
             return refused("values and offsets are two arrays");
         };
-        if !column.is_row_per_record() || column.skips || !self.set.can_be_read_again() || options.records.salvage.peek().is_some() {
+        if !column.is_row_per_record() || column.skips() || !self.set.can_be_read_again() || options.records.salvage.peek().is_some() {
             return refused("how many rows it has is known only when all have been read");
         }
         let records = match self.expected {

@@ -86,7 +86,7 @@ impl Pass<'_> {
 
     /// Whether records may be left out.
     pub(super) fn skips(&self) -> bool {
-        self.columns.iter().any(|column| column.skips)
+        self.columns.iter().any(Column::skips)
     }
 
     /// What batches add up: records that are kept, then units and items of each column.
@@ -125,7 +125,7 @@ impl Pass<'_> {
         if self.skips() {
             for record in 0..batch.len() {
                 let mut is_whole = true;
-                for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| column.skips) {
+                for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| column.skips()) {
                     is_whole &= column.is_present(&stored(record, column)).map_err(Problem::Broken).map_err(failed(record, at))?;
                 }
                 if is_whole {

@@ -284,7 +284,8 @@ impl<'a> ArrayFile<'a> {
         let descr = Descr::parse(&self.header.descr);
         let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
         let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
-        let options = options.as_ordered(order).layout(layout);
+        // Elements that are copied as they are have no order of their own.
+        let options = if tensor.info().item.is_some() { options.clone() } else { options.as_ordered(order) }.layout(layout);
         if tensor.is_of_records() && !descr.is_some_and(Descr::is_text) {
             return (options, Part::Whole);
         }

@@ -1,6 +1,7 @@
 //! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,10 +16,12 @@ use crate::format::npy::DATA_ALIGN;
 use crate::job::{Failure, Job, Pass};
 use crate::manifest::{self, MANIFEST};
 use crate::options::{Options, Progress};
+use crate::os::check_writable;
+use crate::paths::parent_of;
 use crate::rows::Rows;
 use crate::source::records::{Feature, RecordContainer};
 use crate::source::{Name, RecordColumn, Source, Tensor, Verified};
-use crate::staging::StagedDir;
+use crate::staging::{StagedDir, check_target};
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
 const OUTPUT_HEAP_BYTES: usize = 512;
@@ -53,6 +56,22 @@ pub struct Skipped {
     pub name: Name,
     /// Why not.
     pub reason: String,
+}
+
+/// Checks that an output could get its name, without writing anything: a file at `path`, or a directory where that ends in a slash.
+///
+/// # Errors
+/// [`Error::OutputExists`] where something is there that `options` do not allow to be replaced, or that is never replaced;
+/// [`Error::Io`] where the directory around it is missing or cannot be written to.
+pub fn check_output(path: impl AsRef<Path>, options: &Options) -> Result<()> {
+    let path = path.as_ref();
+    let is_directory = path.as_os_str().as_bytes().ends_with(b"/");
+    let around = if is_directory {
+        if StagedDir::check_target(path, options.existing())? { path.to_owned() } else { parent_of(path).to_owned() }
+    } else {
+        parent_of(&check_target(path, options.existing())?).to_owned()
+    };
+    check_writable(&around).map_err(Error::io("create a file in", &around))
 }
 
 /// Converts `tensors` of `source`, or `rows` of each, into the directory `dir`.

@@ -68,7 +68,8 @@ pub(crate) fn write(
 ) -> Result<()> {
     let origin = source.origin();
     let part = |part: &crate::source::GivenPart| json!({"paths": part.paths.iter().map(|path| path_json(path)).collect::<Vec<_>>(), "format": part.format});
-    let mut lost: Vec<String> = outputs.iter().flat_map(|output| output.report.lost.clone()).collect();
+    let mut lost: Vec<String> = source.lost();
+    lost.extend(outputs.iter().flat_map(|output| output.report.lost.clone()));
     lost.dedup();
     let written = Written {
         source: &source.path().to_string_lossy(),

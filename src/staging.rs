@@ -289,13 +289,17 @@ pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf>
         Err(error) => Err(Error::io("look at", target)(error)),
         Ok(_) if existing == Existing::Keep => {
             let hint = match look_at(target)? {
-                Found::Nothing | Found::File => "-f replaces it",
+                Found::Nothing => DANGLING,
+                Found::File => "-f replaces it",
                 Found::Directory => "it is a directory",
                 Found::Other => "it is no regular file; standard output is -",
             };
             Err(Error::OutputExists { path: target.to_owned(), hint })
         }
         Ok(metadata) if metadata.is_symlink() => {
+            if look_at(target)? == Found::Nothing {
+                return Err(Error::OutputExists { path: target.to_owned(), hint: DANGLING });
+            }
             let resolved = fs::canonicalize(target).map_err(Error::io("follow the link", target))?;
             check_replaceable(&resolved)?;
             Ok(resolved)
@@ -305,6 +309,13 @@ pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf>
             Ok(target.to_owned())
         }
     }
+}
+
+/// What to do about a name that is taken by a link to nothing.
+const DANGLING: &str = "it is a symbolic link to something that is not there: remove it, or make what it leads to";
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
 }
 
 /// Refuses to replace anything but a regular file.
@@ -351,24 +362,9 @@ impl StagedDir {
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`].
     pub(crate) fn create(target: &Path, existing: Existing, calls: Calls) -> Result<Self> {
-        // A slash at the end of the name of a file makes it the name of nothing.
-        let is_there = match look_at(target.components().as_path())? {
-            Found::Nothing => false,
-            Found::Directory => true,
-            Found::File | Found::Other => {
-                let hint = "it is no directory, which is what would be written: give it another name";
-                return Err(Error::OutputExists { path: target.to_owned(), hint });
-            }
-        };
+        let is_there = Self::check_target(target, existing)?;
         let place = if is_there { target.join(INSIDE) } else { target.to_owned() };
         sweep(&place);
-        if is_there && existing == Existing::Keep {
-            let mut entries = fs::read_dir(target).map_err(Error::io("list", target))?;
-            if entries.next().is_some() {
-                let hint = "it is not empty; -f puts the arrays beside what is in it, and replaces files of the same name";
-                return Err(Error::OutputExists { path: target.to_owned(), hint });
-            }
-        }
         let outer = Directory::open(parent_of(&place))?;
         let name = temporary_name(&place);
         fs::create_dir(&name).map_err(Error::io("create a directory in", &outer.path))?;
@@ -376,6 +372,30 @@ impl StagedDir {
         let inner = Directory::open(name.path())?;
         lock(&inner.file);
         Ok(Self { target: target.to_owned(), is_there, existing, outer, inner, files: Mutex::default(), calls, name })
+    }
+
+    /// Refuses a target that cannot become, or take, what is written; tells whether it is a directory already.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`], [`Error::Io`].
+    pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<bool> {
+        // A slash at the end of the name of a file makes it the name of nothing.
+        let named = target.components().as_path();
+        match look_at(named)? {
+            Found::Nothing if is_link(named) => Err(Error::OutputExists { path: target.to_owned(), hint: DANGLING }),
+            Found::Nothing => Ok(false),
+            Found::Directory => {
+                if existing == Existing::Keep && fs::read_dir(target).map_err(Error::io("list", target))?.next().is_some() {
+                    let hint = "it is not empty; -f puts the arrays beside what is in it, and replaces files of the same name";
+                    return Err(Error::OutputExists { path: target.to_owned(), hint });
+                }
+                Ok(true)
+            }
+            Found::File | Found::Other => {
+                let hint = "it is no directory, which is what would be written: give it another name";
+                Err(Error::OutputExists { path: target.to_owned(), hint })
+            }
+        }
     }
 
     /// Whether files are to be put into a directory that exists already.

@@ -2,6 +2,8 @@
 //!
 //! Source: the format description in NumPy's `numpy/lib/_format_impl.py`.
 
+use std::collections::HashSet;
+
 use byteorder::{ByteOrder as _, LittleEndian};
 
 use crate::decode::ByteOrder;
@@ -90,6 +92,11 @@ impl Elements {
         if let Some((dtype, order)) = Descr::parse(text).and_then(|descr| Some((descr.dtype()?, descr.order))) {
             return Some(Self::Plain(dtype, order));
         }
+        // `numpy.save` writes this for float8_e5m2, and NumPy takes the names of its types for descriptors.
+        let named = || Dtype::from_name(text).filter(|dtype| *dtype == dtype.as_plain() && dtype.descr().is_some_and(|descr| !descr.contains('V')));
+        if let Some(dtype) = if text == "<f1" { Some(Dtype::Float8E5M2) } else { named() } {
+            return Some(Self::Plain(dtype, ByteOrder::NATIVE));
+        }
         let mut descr = DescrParser(text);
         match descr.itemsize(0) {
             _ if DescrParser::has_objects(text) => Some(Self::Objects),
@@ -139,17 +146,23 @@ impl<'a> DescrParser<'a> {
         if depth == MOST_NESTED || !self.accept('[') {
             return None;
         }
-        let mut total = 0u64;
+        let (mut total, mut names) = (0u64, HashSet::new());
         while !self.accept(']') {
             if !self.accept('(') {
                 return None;
             }
             // The name, or a title and a name.
-            if self.accept('(') {
-                self.string()?;
-                let _ = self.accept(',') && self.string().is_some() && self.accept(')');
+            let name = if self.accept('(') {
+                let title = self.string()?;
+                let name = if self.accept(',') { self.string()? } else { title };
+                self.accept(')');
+                name
             } else {
-                self.string()?;
+                self.string()?
+            };
+            // NumPy has no two fields of a name; one without a name gets another.
+            if !names.insert(name) && !name.is_empty() {
+                return None;
             }
             let mut bytes = self.accept(',').then(|| self.itemsize(depth + 1))??;
             if self.accept(',') && self.accept('(') {
@@ -180,7 +193,16 @@ fn plain_itemsize(text: &str) -> Option<u64> {
         return None;
     }
     let size: u64 = digits.parse().ok()?;
-    if kind == 'U' { size.checked_mul(4) } else { Some(size) }
+    // The lengths that there are: of floats also those of C's long double, on one processor or another.
+    let is_known = match kind {
+        'f' => matches!(size, 2 | 4 | 8 | 12 | 16),
+        'c' => matches!(size, 8 | 16 | 24 | 32),
+        'i' | 'u' => matches!(size, 1 | 2 | 4 | 8),
+        'b' => size == 1,
+        'M' | 'm' => size == 8,
+        _ => true,
+    };
+    if kind == 'U' { size.checked_mul(4) } else { Some(size).filter(|_| is_known) }
 }
 
 /// A header's content.
@@ -273,6 +295,9 @@ impl Header {
     ///
     /// `bytes` may end before the data do, but must hold the whole header.
     pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, u64), ParseError> {
+        if bytes.len() < PREFIX_LEN && MAGIC.starts_with(&bytes[..bytes.len().min(6)]) {
+            return Err(ParseError::new(0, WHAT, format!("{} bytes are there, the shortest header has more: it was cut", bytes.len())));
+        }
         if bytes.len() < PREFIX_LEN || &bytes[..6] != MAGIC {
             let found = &bytes[..bytes.len().min(6)];
             return Err(ParseError::new(0, WHAT, format!("magic is {found:02x?}, expected {MAGIC:02x?}")));

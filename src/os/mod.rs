@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 #[cfg(target_os = "linux")]
@@ -124,6 +125,12 @@ pub(crate) fn write_all_uncached_at(file: &File, mut bytes: &[u8], mut offset: u
         }
     }
     Ok(())
+}
+
+/// Asks whether files can be made in a directory.
+pub(crate) fn check_writable(dir: &Path) -> io::Result<()> {
+    use rustix::fs::Access;
+    Ok(rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// What the file system of `file` has left for this user, as `df` says it; `None` where it does not say.

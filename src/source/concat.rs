@@ -28,7 +28,7 @@ pub(super) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
         let only = only.unwrap_or_default();
         return Err(Error::bad_request(format!("it takes several sources to join them (--concat){only}")));
     }
-    let warnings: Vec<String> = parts.iter().flat_map(|part| part.warnings.clone()).collect();
+    let lost: Vec<String> = parts.iter().flat_map(|part| part.lost.clone()).collect();
     let records: Vec<Option<RecordContainer>> = parts.iter_mut().map(|part| part.container.take_records()).collect();
     if records.iter().all(Option::is_none) {
         return Ok(Box::new(Concat::new(parts)?));
@@ -38,7 +38,7 @@ pub(super) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
             let (other, first) = (parts[other].path().display(), parts[usize::from(other == 0)].path().display());
             Err(Error::bad_request(format!("{other} cannot be joined to {first}: only one of them is of records")))
         }
-        None => Ok(Box::new(RecordContainer::join(records.into_iter().flatten().collect())?.with_more_warnings(warnings))),
+        None => Ok(Box::new(RecordContainer::join(records.into_iter().flatten().collect())?.with_lost(lost))),
     }
 }
 
@@ -256,6 +256,10 @@ impl Container for Concat {
 
     fn warnings(&self) -> Vec<String> {
         self.parts.iter().flat_map(Source::warnings).collect()
+    }
+
+    fn lost(&self) -> Vec<String> {
+        self.parts.iter().flat_map(Source::lost).collect()
     }
 }
 

@@ -59,7 +59,12 @@ pub(super) struct Survey {
     /// What nodes take that save and restore.
     saved: HashSet<String>,
     is_dataset: bool,
+    /// Nodes of the graph that are variables.
+    variables: u64,
 }
+
+/// What variables are made by, now and in TensorFlow 1.
+const VARIABLES: [&[u8]; 3] = [b"VarHandleOp", b"VariableV2", b"Variable"];
 
 /// Attributes that are looked at.
 const ATTRS: [&[u8]; 5] = [b"value", b"dtype", b"shape", b"T", b"f"];
@@ -165,6 +170,7 @@ impl Survey {
             _ => {}
         }
         if function.is_none() {
+            self.variables += u64::from(VARIABLES.contains(&&op[..]));
             let (name, op) = (String::from_utf8_lossy(&name), String::from_utf8_lossy(&op));
             if op == RETURN {
                 self.is_dataset |= attr_bytes(outline, of.as_ref())?.and_then(|attr| attr_type(&attr)) == Some(Dtype::Variant.code());
@@ -205,6 +211,11 @@ impl Survey {
         };
         self.held += (name.len() + size_of_val(spec.shape()) + size_of::<Constant>()) as u64;
         self.constants.push(Constant { name: Name::new(name), spec, tensor, bookkeeping });
+    }
+
+    /// How many variables the graph has.
+    pub(super) fn variables(&self) -> u64 {
+        self.variables
     }
 
     /// Whether it is the graph of a data set.

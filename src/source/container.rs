@@ -59,6 +59,10 @@ pub(crate) trait Container: fmt::Debug + Send + Sync {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+    /// The files that are missing and were let pass, one sentence each; they are among the warnings, too.
+    fn lost(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// What becomes of values that are not given as they are stored, one sentence each.
     fn notes(&self) -> Vec<String> {
         Vec::new()

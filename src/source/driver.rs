@@ -62,7 +62,8 @@ pub struct Location {
     driver: &'static dyn Driver,
     place: Place,
     /// What is missing and was let pass.
-    warnings: Vec<String>,
+    /// The shards that are missing and were let pass, in words.
+    lost: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl Location {
     }
 
     fn at(path: &Path, (driver, resolved): (&'static dyn Driver, PathBuf), asked: Option<&'static str>) -> Self {
-        Self { given: vec![path.to_owned()], asked, driver, place: Place::At(resolved), warnings: Vec::new() }
+        Self { given: vec![path.to_owned()], asked, driver, place: Place::At(resolved), lost: Vec::new() }
     }
 
     /// Locations that were found one by one, with those put together that are one source: shards of one set of records, and files of one
@@ -197,7 +198,7 @@ impl Location {
             Place::At(resolved) => self.driver.open(resolved, options)?,
             Place::Files(set) => self.driver.open_files(path, set.clone(), options)?,
         };
-        Ok(Source::new(path, container, Origin::of(&self.given, self.asked)).with_warnings(self.warnings.clone()))
+        Ok(Source::new(path, container, Origin::of(&self.given, self.asked)).with_lost(self.lost.clone()))
     }
 }
 
@@ -225,7 +226,7 @@ fn check_sets(locations: &mut [Location], options: &Options) -> Result<()> {
         match (&location.place, set) {
             (Place::Files(files), _) => {
                 let checked = check_set(files, options)?;
-                location.warnings.extend(checked);
+                location.lost.extend(checked);
             }
             (Place::At(_), Some(set)) => sets.entry(set).or_default().push(at),
             (Place::At(_), None) => {}
@@ -236,16 +237,17 @@ fn check_sets(locations: &mut [Location], options: &Options) -> Result<()> {
         files.sort();
         files.dedup();
         let checked = check_set(&FileSet::of_files(files)?, options)?;
-        locations[members[0]].warnings.extend(checked);
+        locations[members[0]].lost.extend(checked);
     }
     Ok(())
 }
 
 /// What is missing of a set, where that is let pass.
 fn check_set(files: &FileSet, options: &Options) -> Result<Option<String>> {
-    match files.check_complete() {
-        Err(error) if options.records.salvage.is_set() => Ok(Some(error.to_string())),
-        result => result.map(|()| None),
+    match files.missing_shards() {
+        None => Ok(None),
+        Some(detail) if options.records.salvage.is_set() => Ok(Some(format!("shard not found: {detail}"))),
+        Some(detail) => Err(Error::NotFound { what: "shard", detail: format!("{detail}; --salvage goes without them") }),
     }
 }
 
@@ -268,9 +270,9 @@ fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Option<&str>, 
         Place::Files(set) => set.files.clone(),
     });
     let set = FileSet::of_files(files.collect())?;
-    let mut warnings: Vec<String> = locations.iter().flat_map(|location| location.warnings.clone()).collect();
-    warnings.extend(check_set(&set, options)?.filter(|warning| !warnings.contains(warning)));
-    Ok(vec![Location { given: vec![path.to_owned()], place: Place::Files(set), warnings, ..first.clone() }])
+    let mut lost: Vec<String> = locations.iter().flat_map(|location| location.lost.clone()).collect();
+    lost.extend(check_set(&set, options)?.filter(|missing| !lost.contains(missing)));
+    Ok(vec![Location { given: vec![path.to_owned()], place: Place::Files(set), lost, ..first.clone() }])
 }
 
 /// The locations of files that a pattern or `base@N` stands for.
@@ -303,10 +305,10 @@ fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) ->
                 _ => {}
             }
         }
-        let warnings = check_set(&set, options)?.into_iter().collect();
-        return Ok(vec![Location { given: vec![path.to_owned()], asked: formats.asked, driver, place: Place::Files(set), warnings }]);
+        let lost = check_set(&set, options)?.into_iter().collect();
+        return Ok(vec![Location { given: vec![path.to_owned()], asked: formats.asked, driver, place: Place::Files(set), lost }]);
     }
-    let warnings = check_set(&set, options)?;
+    let lost = check_set(&set, options)?;
     let mut locations: Vec<Location> = Vec::new();
     judged.sort_by_cached_key(|(file, _)| natural_key(file));
     for (file, found) in judged {
@@ -318,7 +320,7 @@ fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) ->
         }
     }
     if let Some(first) = locations.first_mut() {
-        first.warnings.extend(warnings);
+        first.lost.extend(lost);
     }
     Ok(locations)
 }

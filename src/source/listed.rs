@@ -39,6 +39,13 @@ pub(crate) struct Listed<P> {
     files: Vec<PathBuf>,
     facts: Map<String, Value>,
     warnings: Vec<String>,
+    links: Option<Box<dyn Links>>,
+}
+
+/// Links between names that are paths: to the groups that others go through.
+pub(crate) trait Links: std::fmt::Debug + Send + Sync {
+    /// The path that one leads to when links are followed; nothing where they lead nowhere.
+    fn end_of(&self, path: &str) -> Option<String>;
 }
 
 impl<P: Place> Listed<P> {
@@ -51,7 +58,7 @@ impl<P: Place> Listed<P> {
                 by_alias.entry(alias.as_bytes().to_vec()).or_insert(index);
             }
         }
-        Self { format, tensors, by_name, by_alias, files, facts, warnings: Vec::new() }
+        Self { format, tensors, by_name, by_alias, files, facts, warnings: Vec::new(), links: None }
     }
 
     /// The same with other names that are accepted and not shown.
@@ -62,6 +69,11 @@ impl<P: Place> Listed<P> {
             }
         }
         self
+    }
+
+    /// The same, where names are found through links, too.
+    pub(crate) fn found_through(self, links: Box<dyn Links>) -> Self {
+        Self { links: Some(links), ..self }
     }
 
     pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Self {
@@ -87,7 +99,12 @@ impl<P: Place> Container for Listed<P> {
     }
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
-        self.by_alias.get(alias).copied()
+        let known = |name: &[u8]| self.by_alias.get(name).copied();
+        let linked = || {
+            let end = self.links.as_ref()?.end_of(std::str::from_utf8(alias).ok()?)?;
+            self.by_name.get(end.as_bytes()).copied().or_else(|| known(end.as_bytes()))
+        };
+        known(alias).or_else(linked)
     }
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {

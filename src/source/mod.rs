@@ -112,8 +112,8 @@ pub struct Source {
     path: PathBuf,
     container: Box<dyn Container>,
     origin: Origin,
-    /// What was let pass when it was looked for.
-    warnings: Vec<String>,
+    /// The files that were missing when it was looked for, and let pass.
+    lost: Vec<String>,
 }
 
 impl Source {
@@ -155,11 +155,11 @@ impl Source {
     }
 
     fn new(path: &Path, container: Box<dyn Container>, origin: Origin) -> Self {
-        Self { path: path.to_owned(), container, origin, warnings: Vec::new() }
+        Self { path: path.to_owned(), container, origin, lost: Vec::new() }
     }
 
-    fn with_warnings(self, warnings: Vec<String>) -> Self {
-        Self { warnings, ..self }
+    fn with_lost(self, lost: Vec<String>) -> Self {
+        Self { lost, ..self }
     }
 
     /// Several sources as one: the tensors of the first, each continued along axis 0 by those of the same name in the others. Where
@@ -277,15 +277,20 @@ impl Source {
     /// # Errors
     /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
     pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Vec<Tensor<'_>>> {
-        if patterns.is_empty() {
-            let mut chosen = Vec::new();
-            for index in 0..self.len()? {
-                if self.container.is_meant(index)? {
-                    chosen.push(self.at(index)?);
-                }
-            }
-            return Ok(chosen);
+        if !patterns.is_empty() {
+            return self.named(patterns, false);
         }
+        let mut chosen = Vec::new();
+        for index in 0..self.len()? {
+            if self.container.is_meant(index)? {
+                chosen.push(self.at(index)?);
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// The tensors that patterns select, of which globs select bookkeeping too or only where they match nothing else.
+    fn named<P: AsRef<[u8]>>(&self, patterns: &[P], with_bookkeeping: bool) -> Result<Vec<Tensor<'_>>> {
         let mut chosen = std::collections::BTreeSet::new();
         let mut globs = Vec::new();
         let mut open: Vec<Vec<u8>> = patterns.iter().rev().map(|pattern| pattern.as_ref().to_vec()).collect();
@@ -308,11 +313,13 @@ impl Source {
             for index in 0..self.len()? {
                 let info = self.container.info(index)?;
                 for wanted in &mut globs {
-                    if !wanted.glob.matches(info.name.as_bytes()) && !info.alias.as_ref().is_some_and(|a| wanted.glob.matches(a.as_bytes()))
-                    {
+                    // The first slash of names that are paths may be left out, as in a name.
+                    let name = info.name.as_bytes();
+                    let names = [Some(name), name.strip_prefix(b"/"), info.alias.as_deref().map(str::as_bytes)];
+                    if !names.into_iter().flatten().any(|name| wanted.glob.matches(name)) {
                         continue;
                     }
-                    if info.bookkeeping {
+                    if info.bookkeeping && !with_bookkeeping {
                         wanted.bookkeeping.push(index);
                     } else {
                         wanted.matched = true;
@@ -335,23 +342,7 @@ impl Source {
     /// # Errors
     /// As [`select`](Self::select).
     pub fn select_all<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Vec<Tensor<'_>>> {
-        if patterns.is_empty() {
-            return self.tensors().collect();
-        }
-        let mut chosen = std::collections::BTreeMap::new();
-        for tensor in self.select(patterns)? {
-            chosen.insert(tensor.index, tensor);
-        }
-        for pattern in patterns.iter().map(AsRef::as_ref).filter(|pattern| is_pattern(pattern)) {
-            let glob = Glob::new(pattern)?;
-            for tensor in self.tensors() {
-                let tensor = tensor?;
-                if tensor.info.bookkeeping && glob.matches(tensor.info.name.as_bytes()) {
-                    chosen.insert(tensor.index, tensor);
-                }
-            }
-        }
-        Ok(chosen.into_values().collect())
+        if patterns.is_empty() { self.tensors().collect() } else { self.named(patterns, true) }
     }
 
     /// The sets of tags of the graphs of a SavedModel.
@@ -375,7 +366,14 @@ impl Source {
     /// What is odd about the files but does not stand in the way, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.iter().cloned().chain(self.container.warnings()).collect()
+        self.lost.iter().cloned().chain(self.container.warnings()).collect()
+    }
+
+    /// The files that are missing and were [let pass](RecordOptions::salvage), one sentence each; they are among the
+    /// [`warnings`](Self::warnings), too.
+    #[must_use]
+    pub fn lost(&self) -> Vec<String> {
+        self.lost.iter().cloned().chain(self.container.lost()).collect()
     }
 
     /// What becomes of values that are not given as they are stored, one sentence each: pixels of videos that are converted.

@@ -66,7 +66,7 @@ impl Driver for Tfds {
         } else {
             None
         };
-        let mut warnings = Vec::new();
+        let (mut warnings, mut lost) = (Vec::new(), Vec::new());
         if features.is_none() {
             warnings.push(format!("there is no {}: features are told from the records", path.display()));
         }
@@ -82,7 +82,7 @@ impl Driver for Tfds {
                 if is_file(&path)? {
                     files.push(RecordFile::new(path, *expected));
                 } else if options.records.salvage.is_set() {
-                    warnings.push(format!("{} is missing", path.display()));
+                    lost.push(format!("{} is missing", path.display()));
                 } else {
                     let detail = format!(
                         "{} is missing, which split {:?} of {} has; --salvage goes without it",
@@ -101,7 +101,7 @@ impl Driver for Tfds {
         }
         let names: Vec<&str> = splits.iter().map(|split| split.name.as_str()).collect();
         let facts = Map::from_iter([("splits".to_owned(), json!(names))]);
-        Ok(Box::new(RecordContainer::new(self.name(), dir, sets, options).with_facts(facts, warnings)))
+        Ok(Box::new(RecordContainer::new(self.name(), dir, sets, options).with_facts(facts, warnings).with_lost(lost)))
     }
 }
 

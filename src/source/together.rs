@@ -169,6 +169,10 @@ impl Container for Together {
         self.warnings.iter().cloned().chain(self.parts.iter().flat_map(Source::warnings)).collect()
     }
 
+    fn lost(&self) -> Vec<String> {
+        self.parts.iter().flat_map(Source::lost).collect()
+    }
+
     fn is_vouched_for(&self, index: usize) -> bool {
         let (part, number) = self.part(index);
         part.container.is_vouched_for(number)

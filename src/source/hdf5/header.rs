@@ -104,6 +104,11 @@ impl Message {
     pub(super) const EXTERNAL_FILES: u16 = 7;
     pub(super) const LAYOUT: u16 = 8;
     pub(super) const SYMBOL_TABLE: u16 = 0x11;
+
+    /// Whether only datasets have messages of this kind.
+    pub(super) fn is_of_dataset(&self) -> bool {
+        matches!(self.kind, Self::DATASPACE | Self::FILL_VALUE_OLD | Self::FILL_VALUE | Self::EXTERNAL_FILES | Self::LAYOUT)
+    }
 }
 
 /// A number of `len` bytes.

@@ -9,7 +9,7 @@ mod links;
 mod tree;
 mod types;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use chunked::{Chunked, ChunkedLayout, StoredChunk, grid};
 use filters::Step;
 use header::{Message, fill_value, is_null, messages, old_contiguous};
 use links::{Link, Target, links};
-use tree::{PathKey, Tree, path_key};
+use tree::{PathKey, PathLinks, Tree, path_key};
 use types::{Elements, elements};
 
 const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -104,11 +104,11 @@ pub(super) fn open_range(
     range: Range<u64>,
     enclosing: Option<&Arc<Enclosing>>,
 ) -> Result<Listed<Located>> {
-    let Datasets { mut tensors, others, facts } = datasets(file, range)?;
+    let Datasets { mut tensors, others, links, facts } = datasets(file, range)?;
     for (_, located) in &mut tensors {
         located.enclosing = enclosing.cloned();
     }
-    Ok(Listed::new(format, vec![file.path().to_path_buf()], tensors, facts).also_found_by(others))
+    Ok(Listed::new(format, vec![file.path().to_path_buf()], tensors, facts).also_found_by(others).found_through(Box::new(links)))
 }
 
 /// The datasets of a file.
@@ -116,6 +116,7 @@ pub(super) struct Datasets {
     pub(super) tensors: Vec<(TensorInfo, Located)>,
     /// Other names, with those that they lead to.
     pub(super) others: Vec<(String, Name)>,
+    links: PathLinks,
     facts: Map<String, Value>,
 }
 
@@ -142,7 +143,7 @@ pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Data
     walker.walk(&mut tree)?;
     let count = tree.found.len();
     tree.follow(file)?;
-    let found = tree.found;
+    let Tree { found, links, .. } = tree;
     let super_block = walker.opened.superblock();
     let mut facts = Map::new();
     facts.insert("superblock".into(), json!(super_block.version));
@@ -162,7 +163,7 @@ pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Data
         tensors.push((info, located));
     }
     name_layers(&mut tensors);
-    Ok(Datasets { tensors, others, facts })
+    Ok(Datasets { tensors, others, links, facts })
 }
 
 /// What `hdf5-pure` says, with the file.
@@ -205,7 +206,7 @@ impl Walker<'_> {
         while let Some(Opened { path, address, object: group, depth }) = open.pop() {
             if let Some(first) = seen.get(&address) {
                 // Another link to the same group.
-                tree.links.insert(path, Target::Path(format!("/{first}")));
+                tree.links.0.insert(path, Target::Path(format!("/{first}")));
                 continue;
             }
             seen.insert(address, path.clone());
@@ -219,7 +220,7 @@ impl Walker<'_> {
             let addresses: HashMap<&str, u64> = links.iter().filter_map(|link| Some((&*link.name, self.address(&link.target)?))).collect();
             let address_of = |name: &str| addresses.get(name).copied().unwrap_or(u64::MAX);
             let elsewhere = links.iter().filter(|link| !matches!(link.target, Target::Object(_)));
-            tree.links.extend(elsewhere.map(|link| (format!("{path}/{}", link.name), link.target.clone())));
+            tree.links.0.extend(elsewhere.map(|link| (format!("{path}/{}", link.name), link.target.clone())));
             tree.groups.insert(path.clone());
             for (name, dataset) in datasets {
                 objects += 1;
@@ -285,6 +286,7 @@ impl Walker<'_> {
             }
             listed => listed.map_err(failed)?,
         };
+        self.check_others(path, links, &datasets, &groups)?;
         let found = datasets.len() + groups.len() + others;
         if found != names.len() {
             let detail = format!("{} links lead to objects of the file, {found} objects can be read", names.len());
@@ -292,6 +294,21 @@ impl Walker<'_> {
         }
         datasets.sort_by_cached_key(|(name, _)| path_key(name));
         Ok((datasets, groups))
+    }
+
+    /// Refuses an object that is not taken for a dataset, although its header has what only datasets have.
+    fn check_others(&self, path: &str, links: &[Link], datasets: &NamedDatasets, groups: &NamedGroups) -> Result<()> {
+        let known: HashSet<&str> =
+            datasets.iter().map(|(name, _)| &name[..]).chain(groups.iter().map(|(name, _)| &name[..])).collect();
+        for link in links.iter().filter(|link| !known.contains(&*link.name)) {
+            let Some(address) = self.address(&link.target) else { continue };
+            let header = messages(&self.place, address).unwrap_or_default();
+            if header.is_empty() || header.iter().any(Message::is_of_dataset) {
+                let what = format!("HDF5 object {path}/{}", link.name);
+                return Err(Error::malformed_at(self.file.path(), what, address, "its header is of no dataset, group or datatype"));
+            }
+        }
+        Ok(())
     }
 
     /// Where in the file the header lies that a link leads to.

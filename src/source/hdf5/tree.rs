@@ -7,6 +7,7 @@ use super::Located;
 use super::links::Target;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::source::listed::Links;
 use crate::source::{Name, StoredFile, TensorInfo};
 use crate::spec::TensorSpec;
 
@@ -27,7 +28,17 @@ pub(super) struct Tree {
     /// The paths of groups.
     pub(super) groups: HashSet<String>,
     /// The paths of links that lead to no object by themselves.
-    pub(super) links: BTreeMap<String, Target>,
+    pub(super) links: PathLinks,
+}
+
+/// Links by their paths.
+#[derive(Debug, Default)]
+pub(super) struct PathLinks(pub(super) BTreeMap<String, Target>);
+
+impl Links for PathLinks {
+    fn end_of(&self, path: &str) -> Option<String> {
+        self.follow(&plain(path))
+    }
 }
 
 impl Tree {
@@ -37,10 +48,10 @@ impl Tree {
         for (key, (info, _, others)) in &self.found {
             by_path.extend(std::iter::once(info.name.to_json()).chain(others.iter().cloned()).map(|path| (path, key.clone())));
         }
-        for (path, target) in &self.links {
+        for (path, target) in &self.links.0 {
             let reason = match target {
                 Target::Object(_) => continue,
-                Target::Path(_) => match self.end_of(path) {
+                Target::Path(_) => match self.links.follow(path) {
                     Some(end) if self.groups.contains(&end) => continue,
                     Some(end) => match by_path.get(&end).and_then(|key| self.found.get_mut(key)) {
                         Some((_, _, others)) => {
@@ -62,15 +73,17 @@ impl Tree {
         }
         Ok(())
     }
+}
 
+impl PathLinks {
     /// Where the links that a path goes through end; nothing where they do not.
-    fn end_of(&self, path: &str) -> Option<String> {
+    fn follow(&self, path: &str) -> Option<String> {
         /// As `H5Pset_nlinks` has it.
         const MOST_LINKS: usize = 16;
         let mut path = path.to_owned();
         for _ in 0..=MOST_LINKS {
             let linked = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]).find_map(|end| {
-                let Some(Target::Path(target)) = self.links.get(&path[..end]) else { return None };
+                let Some(Target::Path(target)) = self.0.get(&path[..end]) else { return None };
                 let group = path[..end].rsplit_once('/').map_or("", |(group, _)| group);
                 let from = if target.starts_with('/') { "" } else { group };
                 Some(format!("{from}/{target}{}", &path[end..]))

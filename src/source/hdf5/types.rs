@@ -4,6 +4,7 @@ use hdf5_pure::{Datatype, DatatypeByteOrder, FloatingPointLayout};
 
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
+use crate::format::npy;
 
 /// What the elements of a dataset are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ const BFLOAT16: FloatingPointLayout = FloatingPointLayout {
 
 /// What a datatype is. `named` is the dtype that an attribute of the dataset names, which Keras writes where HDF5 has no type for it.
 pub(super) fn elements(datatype: &Datatype, named: Option<&str>) -> Elements {
-    let unsupported = |what: String| Elements::Unsupported(format!("it is of {what}, which no array has"));
+    let unsupported = |what: String| Elements::Unsupported(format!("it is of {what}, which are not read"));
     match datatype {
         Datatype::Array { base_type, dimensions } => match elements(base_type, named) {
             Elements::Plain(dtype, order, inner) => {
@@ -47,21 +48,32 @@ pub(super) fn elements(datatype: &Datatype, named: Option<&str>) -> Elements {
             }
             _ => unsupported("arrays of something else than numbers".into()),
         },
-        Datatype::Opaque { size, .. } => match named.and_then(Dtype::from_name) {
-            Some(dtype) if dtype.itemsize() == Some((*size).into()) => Elements::Plain(dtype, ByteOrder::Little, Vec::new()),
+        Datatype::Opaque { size, tag } => match (named.and_then(Dtype::from_name), date(tag)) {
+            (Some(dtype), _) if dtype.itemsize() == Some((*size).into()) => Elements::Plain(dtype, ByteOrder::Little, Vec::new()),
+            (_, Some(descr)) if npy::Elements::of(descr) == Some(npy::Elements::Items((*size).into())) => {
+                Elements::Items(descr.to_owned(), (*size).into())
+            }
             _ => Elements::Items(format!("|V{size}"), (*size).into()),
         },
         Datatype::String { size, .. } => Elements::Items(format!("|S{size}"), (*size).into()),
         Datatype::VariableLength { is_string: true, .. } => Elements::Strings,
         Datatype::VariableLength { .. } => unsupported("lists of any length".into()),
         Datatype::Reference { .. } => unsupported("references to other objects".into()),
-        Datatype::Time { .. } => unsupported("HDF5's time type".into()),
+        Datatype::Time { .. } => unsupported("dates of HDF5's own time type".into()),
         Datatype::Compound { size, members } => compound(*size, members),
         number => match plain(number) {
             Some((dtype, order)) => Elements::Plain(dtype, order, Vec::new()),
-            None => unsupported(format!("{number}")),
+            None => unsupported(format!("numbers of type {number}")),
         },
     }
+}
+
+/// The descriptor of dates and differences of dates (`<M8[s]`), which h5py writes as the tag of an opaque type: `opaque_dtype` in
+/// `h5py/_hl/datatype.py`.
+fn date(tag: &[u8]) -> Option<&str> {
+    let tag = tag.split(|&byte| byte == 0).next()?;
+    let descr = std::str::from_utf8(tag).ok()?.strip_prefix("NUMPY:")?;
+    descr.trim_start_matches(['<', '>', '|', '=']).starts_with(['M', 'm']).then_some(descr)
 }
 
 /// The dtype of a number.
@@ -151,5 +163,5 @@ fn compound(size: u32, members: &[hdf5_pure::CompoundMember]) -> Elements {
     if fields.len() == members.len() && next == u64::from(size) && !members.is_empty() {
         return Elements::Items(format!("[{}]", fields.join(", ")), size.into());
     }
-    Elements::Unsupported("it is of records with holes, or of fields that no array has".into())
+    Elements::Unsupported("it is of records with holes, or with fields that are no plain numbers or text, which are not read: h5py reads them".into())
 }

@@ -47,7 +47,7 @@ impl Loaded {
         for (tensor, name) in &startup.assets {
             paths.push((loaded.node(model, tensor)?, path_text(&model.dir.join("assets").join(name))?));
         }
-        if let (Some(saver), Some(prefix)) = (&startup.saver, model.variables()) {
+        if let (Some(saver), Some(prefix)) = (&startup.saver, model.variables()?) {
             let prefix = (loaded.node(model, &saver.filename)?, path_text(&prefix)?);
             let restore = loaded.node(model, &saver.restore)?;
             loaded.run(model, "restoring the variables of", &restore, paths.iter().chain([&prefix]))?;

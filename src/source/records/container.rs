@@ -29,6 +29,8 @@ pub(crate) struct RecordContainer {
     options: Options,
     facts: Map<String, Value>,
     warnings: Vec<String>,
+    /// The files that are missing and were let pass.
+    lost: Vec<String>,
     /// What becomes of values that do not stay what they are.
     notes: Vec<String>,
     /// What it is read from beside the inputs of its sets.
@@ -56,6 +58,7 @@ impl RecordContainer {
             options: options.clone(),
             facts: Map::new(),
             warnings: Vec::new(),
+            lost: Vec::new(),
             notes: Vec::new(),
             files: Vec::new(),
             held_bytes: 0,
@@ -75,8 +78,9 @@ impl RecordContainer {
     }
 
     /// The same with more that is odd.
-    pub(crate) fn with_more_warnings(mut self, warnings: Vec<String>) -> Self {
-        self.warnings.extend(warnings);
+    /// The same, of which these files are missing.
+    pub(crate) fn with_lost(mut self, lost: Vec<String>) -> Self {
+        self.lost.extend(lost);
         self
     }
 
@@ -109,6 +113,7 @@ impl RecordContainer {
             }
             paths.push(part.path.to_string_lossy().into_owned());
             whole.warnings.extend(part.warnings);
+            whole.lost.extend(part.lost);
             whole.notes.extend(part.notes.into_iter().filter(|note| !whole.notes.contains(note)).collect::<Vec<_>>());
             whole.files.extend(part.files);
             whole.held_bytes = whole.held_bytes.saturating_add(part.held_bytes);
@@ -418,6 +423,10 @@ impl Container for RecordContainer {
         let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = surveys.iter().flatten().filter(|survey| survey.is_complete).flat_map(|survey| survey.lost.clone());
         let mixed = surveys.iter().flatten().filter_map(|survey| survey.mixed.clone());
-        self.warnings.iter().cloned().chain(lost).chain(mixed).collect()
+        self.lost.iter().chain(&self.warnings).cloned().chain(lost).chain(mixed).collect()
+    }
+
+    fn lost(&self) -> Vec<String> {
+        self.lost.clone()
     }
 }

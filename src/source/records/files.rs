@@ -107,20 +107,16 @@ impl FileSet {
         Ok(Self { files: sorted, missing })
     }
 
-    /// Refuses a set with holes.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] with the names.
-    pub(crate) fn check_complete(&self) -> Result<()> {
+    /// Which shards of the set are missing, in words; nothing where it is complete.
+    pub(crate) fn missing_shards(&self) -> Option<String> {
         const SHOWN: usize = 5;
         if self.missing.is_empty() {
-            return Ok(());
+            return None;
         }
         let names: Vec<_> = self.missing.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
         let more = if self.missing.len() > SHOWN { ", …" } else { "" };
         let all = self.missing.len() + self.files.len();
-        let detail = format!("{} of {all} are missing: {}{more}; --salvage goes without them", self.missing.len(), names.join(", "));
-        Err(Error::NotFound { what: "shard", detail })
+        Some(format!("{} of {all} are missing: {}{more}", self.missing.len(), names.join(", ")))
     }
 }
 
@@ -241,7 +237,7 @@ mod tests {
         let set = set.unwrap().unwrap();
         assert_eq!(names(&set.files), ["t-0-of-11", "t-9-of-11", "t-10-of-11"]);
         assert_eq!(set.missing.len(), 8);
-        assert!(set.check_complete().unwrap_err().to_string().contains("t-1-of-11"));
+        assert!(set.missing_shards().unwrap().contains("t-1-of-11"));
     }
 
     #[test]

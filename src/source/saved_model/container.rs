@@ -37,6 +37,15 @@ impl Model {
         if let Some(bundle) = &variables {
             survey.leave_out(|name| bundle.find(name).is_ok_and(|found| found.is_some()));
         }
+        let lost = match (&variables, survey.variables()) {
+            (None, 1..) => Some(format!(
+                "{} has a graph with {} variables, and {} is missing: their values are not there",
+                model.dir.display(),
+                survey.variables(),
+                index_path(&model.prefix()).display()
+            )),
+            _ => None,
+        };
         let constants = survey.has_constants().then(|| Constants::new(format, &model.pb, survey, Vec::new())).transpose()?;
         let missing = format!("the SavedModel {} has no {}", model.dir.display(), index_path(&model.prefix()).display());
         let (signatures, ambiguity) = (model.signatures().to_vec(), model.ambiguity());
@@ -50,7 +59,7 @@ impl Model {
             constants,
             signatures,
             tag_sets: model.tag_sets(),
-            warnings: ambiguity.into_iter().collect(),
+            warnings: ambiguity.into_iter().chain(lost).collect(),
             why: format!("{missing}; --signature computes what it can"),
         })
     }

@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{OTHER_FORMS, PB};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
-use crate::paths::Stamp;
+use crate::paths::{Stamp, is_file, parent_of};
 use crate::source::Container;
 use crate::source::bundle::{self, Bundle};
+use crate::source::checkpoint::{names_in, shard_prefix};
 use crate::source::constants::{Survey, WHAT as GRAPH};
 use crate::source::graph::check_graph;
 use crate::source::outline::{Outer, OuterValue, Outline, read_range};
@@ -157,9 +159,23 @@ impl SavedModel {
     }
 
     /// The prefix of its variables, if it has any.
-    pub(crate) fn variables(&self) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where their elements are there and their index is not, [`Error::Io`].
+    pub(crate) fn variables(&self) -> Result<Option<PathBuf>> {
         let prefix = self.prefix();
-        bundle::index_path(&prefix).is_file().then_some(prefix)
+        let index = bundle::index_path(&prefix);
+        if is_file(&index)? {
+            return Ok(Some(prefix));
+        }
+        let stem = prefix.file_name().unwrap_or_default().as_bytes();
+        match names_in(parent_of(&prefix)).iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem)) {
+            Some(shard) => {
+                let detail = format!("{} is missing, although {} is there", index.display(), shard.to_string_lossy());
+                Err(Error::NotFound { what: "variables", detail })
+            }
+            None => Ok(None),
+        }
     }
 
     /// Where its variables would be.

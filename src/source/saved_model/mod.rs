@@ -50,7 +50,7 @@ impl Driver for SavedModelDir {
     fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let model = SavedModel::open(dir, options.model.tag_set.as_deref())?;
         options.model.tag_set_used.note();
-        let variables = model.variables().map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default())).transpose()?;
+        let variables = model.variables()?.map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default())).transpose()?;
         if options.model.wants_model() {
             options.model.used.note();
             return open_signature(model, variables.as_ref(), options);

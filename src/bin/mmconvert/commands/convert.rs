@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mmconvert::{CancelToken, Converter, Error, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, export, pack};
+use mmconvert::{CancelToken, Converter, Error, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, check_output, export, pack};
 use serde_json::{Value, json};
 
 use super::choices::{bytes, model, options, with_form, with_names};
@@ -32,7 +32,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     let mut notes = Notes::new(common);
     let source = open(&locations, how, &options, &mut notes)?;
     let wanted: Vec<&[u8]> = [bytes(&names), bytes(&args.model.outputs)].concat();
-    let tensors = if args.all { source.select_all(&wanted) } else { source.select(&wanted) };
+    let tensors = selected(&source, &wanted, args.all);
     // Looking for them may have shown more.
     for warning in source.warnings() {
         notes.tell(&format!("warning: {warning}"));
@@ -64,14 +64,17 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
     if common.quiet && !args.json && !args.skip_unsupported {
         render::skipped(&done.skipped);
     }
-    if let Some(left_out) = left_out(&source, &tensors, wanted.is_empty() && !args.all)? {
+    if !args.all
+        && let Some(left_out) = left_out(&source, &tensors, &wanted)?
+    {
         notes.tell(&left_out);
     }
     if args.json {
         let outputs: Vec<Value> = done.outputs.iter().map(|(name, path, report)| render::output_json(name, path, report)).collect();
         let written = done.outputs.iter().map(|(_, _, report)| report.nbytes).sum();
         let peak = done.outputs.iter().map(|(_, _, report)| report.peak_memory).max().unwrap_or(0);
-        let mut lost: Vec<&String> = done.outputs.iter().flat_map(|(_, _, report)| &report.lost).collect();
+        let missing = source.lost();
+        let mut lost: Vec<&String> = missing.iter().chain(done.outputs.iter().flat_map(|(_, _, report)| &report.lost)).collect();
         lost.sort();
         lost.dedup();
         render::json_object(&render::outputs_json(&outputs, &done.skipped, started.elapsed().as_secs_f64(), written, peak, &lost))?;
@@ -110,10 +113,27 @@ fn nothing_selected(source: &Source) -> Result<Error> {
     Ok(Error::Unsupported { what, detail })
 }
 
+/// The tensors to convert.
+fn selected<'a>(source: &'a Source, wanted: &[&[u8]], all: bool) -> Result<Vec<Tensor<'a>>> {
+    if !all {
+        return source.select(wanted);
+    }
+    let tensors = source.select_all(wanted)?;
+    if !wanted.is_empty() && tensors.len() == source.select(wanted)?.len() {
+        let detail = "--all has no effect on what is selected: it is for what nobody names, and for patterns that match bookkeeping";
+        return Err(Error::BadRequest { detail: detail.into() });
+    }
+    Ok(tensors)
+}
+
 /// What was left out because nobody named it.
-fn left_out(source: &Source, tensors: &[Tensor<'_>], is_default: bool) -> Result<Option<String>> {
-    let all = source.len()?;
-    if !is_default || all == tensors.len() {
+fn left_out(source: &Source, tensors: &[Tensor<'_>], wanted: &[&[u8]]) -> Result<Option<String>> {
+    if !wanted.is_empty() {
+        let left_out = source.select_all(wanted)?.len() - tensors.len();
+        let note = format!("note: left out, although a pattern matches: {left_out} bookkeeping; --all converts them, too");
+        return Ok((left_out > 0).then_some(note));
+    }
+    if source.len()? == tensors.len() {
         return Ok(None);
     }
     let chosen: HashSet<&Name> = tensors.iter().map(|tensor| &tensor.info().name).collect();
@@ -168,6 +188,12 @@ fn convert_into(source: &Source, tensors: &[Tensor<'_>], target: &Target, args: 
 
 fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Options) -> Result<Outcome> {
     let single = matches!(target, Target::File(_) | Target::Stdout);
+    match target {
+        Target::File(out) | Target::Packed(out) => check_output(out, options)?,
+        // With a slash at its end it is a directory, whatever is there.
+        Target::Directory(out) => check_output(out.join(""), options)?,
+        Target::Stdout => {}
+    }
     let path = match target {
         Target::File(out) | Target::Packed(out) => out.clone(),
         Target::Directory(out) => out.join("array.npy"),

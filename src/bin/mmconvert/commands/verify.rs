@@ -26,6 +26,10 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     }
     let format = args.format.as_deref();
     let manifest = if args.out.is_dir() { Some(Manifest::read(&args.out)?) } else { None };
+    if let (Some(format), true, Some(_)) = (format, args.against.is_empty(), &manifest) {
+        let detail = format!("--format {format} is for --against SRC: the manifest of {} says what its sources are", args.out.display());
+        return Err(Error::BadRequest { detail });
+    }
     let made = manifest.as_ref().map_or_else(|| Ok(given.clone()), |manifest| manifest.apply(&given))?;
     let mut locations = Vec::new();
     for path in &args.against {
@@ -112,8 +116,7 @@ fn pairs<'a>(args: &Verify, source: &'a Source, manifest: Option<&Manifest>, pac
             let own = own?;
             let tensor = source.tensor(own.info().name.as_bytes())?;
             if is_wanted(&tensor) {
-                let cast = Some(own.info().spec.dtype()).filter(|dtype| *dtype != tensor.info().spec.dtype());
-                pairs.push((Made::Packed(Box::new(own)), tensor, cast));
+                pairs.push((Made::Packed(Box::new(own)), tensor, None));
             }
         }
         return Ok(pairs);
@@ -122,6 +125,11 @@ fn pairs<'a>(args: &Verify, source: &'a Source, manifest: Option<&Manifest>, pac
         for entry in manifest.files() {
             let tensor = source.tensor(entry.name.as_bytes())?;
             if is_wanted(&tensor) {
+                let made = entry.cast.unwrap_or(tensor.info().spec.dtype());
+                if let Some(dtype) = args.dtype.filter(|dtype| *dtype != made) {
+                    let detail = format!("--dtype {dtype}: {} was made as {made}, says the manifest, which needs no --dtype", entry.file);
+                    return Err(Error::BadRequest { detail });
+                }
                 pairs.push((Made::File(args.out.join(&entry.file)), tensor, entry.cast));
             }
         }

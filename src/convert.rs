@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::array::{Array, Part};
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
+use crate::columns::Lists;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -264,6 +265,7 @@ impl<'a> Converter<'a> {
             descr,
             shape: axes.iter().map(|axis| axis.unwrap_or(0)).collect(),
             axes,
+            has_rank: info.has_rank,
             is_counted: nbytes.is_some(),
             nbytes: nbytes.unwrap_or(0),
             read_bytes: tensor.source().stored_bytes(),
@@ -445,7 +447,8 @@ fn note_choices(tensor: &Tensor<'_>, options: &Options) {
     if let Some(RecordColumn { feature, .. }) = tensor.column() {
         let name = String::from_utf8_lossy(&feature.name);
         let called = feature.called(&name);
-        options.records.note_lists(called);
+        let is_joined = feature.declared.as_ref().is_some_and(|declared| declared.flat);
+        options.records.note_lists(called, if is_joined { Lists::Joined } else { Lists::Alike });
         let _ = options.records.shape_of(called, false);
     }
 }
@@ -477,6 +480,8 @@ pub struct Estimate {
     pub shape: Vec<u64>,
     /// The output's shape, with `None` for lengths that are not known before all has been read.
     pub axes: Vec<Option<u64>>,
+    /// Whether it is known how many axes there are.
+    pub has_rank: bool,
     /// Whether all is known: otherwise [`nbytes`](Self::nbytes) and [`write_bytes`](Self::write_bytes) are of what is.
     pub is_counted: bool,
     /// Bytes of the output's elements.

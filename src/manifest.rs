@@ -121,6 +121,7 @@ fn choices(rows: Option<Rows>, options: &Options) -> Map<String, Value> {
     let mut put = |key: &str, value: Option<Value>| all.extend(value.map(|value| (key.to_owned(), value)));
     put("rows", rows.map(|rows| json!(rows.to_string())));
     put("dtype", options.cast.map(|dtype| json!(dtype.name())));
+    put("no_verify", (!options.verify).then_some(json!(true)));
     put("strings", options.strings.peek().map(|strings| json!(strings.to_string())));
     let records = &options.records;
     let listed = |choices: Vec<Value>| (!choices.is_empty()).then_some(Value::from(choices));
@@ -262,6 +263,12 @@ impl Manifest {
         if let (None, Some(strings)) = (options.strings.peek(), &own.strings) {
             all = all.strings(self.parsed("strings", strings)?);
         }
+        if let (None, Some(dtype)) = (options.cast, &own.dtype) {
+            all = all.cast(self.dtype(dtype)?);
+        }
+        if own.no_verify {
+            all = all.verify(false);
+        }
         let mut records = RecordOptions::new();
         for choice in &own.shape {
             records = records.shape(choice.feature.as_deref(), &choice.shape);
@@ -361,6 +368,8 @@ impl Entry {
 #[serde(default)]
 struct StoredChoices {
     rows: Option<String>,
+    dtype: Option<String>,
+    no_verify: bool,
     strings: Option<String>,
     shape: Vec<StoredShape>,
     raw: Vec<StoredRaw>,

@@ -16,7 +16,7 @@ use crate::source::records::{Encoding, Feature, Key, Look, Stats, Stored, Survey
 use crate::spec::{TensorSpec, memory_len};
 
 pub(crate) use items::{Item, Units, inflated_len};
-pub(crate) use options::{Called, For, Raw};
+pub(crate) use options::{Called, For, Lists, Raw};
 pub use options::{Missing, Ragged, ReadAs, RecordOptions};
 pub(crate) use resolve::{Resolver, needs_survey};
 

@@ -188,6 +188,17 @@ fn with<T>(choices: &mut Vec<For<T>>, feature: Option<&str>, value: T) {
     choices.push(For { feature: feature.map(str::to_owned), value, used: Used::default() });
 }
 
+/// The lists of a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lists {
+    /// They are, or may be, of different lengths.
+    Differ,
+    /// All are of one length.
+    Alike,
+    /// Their items are rows one behind the other, as nobody says otherwise: steps of episodes.
+    Joined,
+}
+
 impl RecordOptions {
     /// The defaults: shapes and encodings as found, anything ragged or missing an error.
     #[must_use]
@@ -317,8 +328,15 @@ impl RecordOptions {
 
     /// What becomes of lists of a feature, whatever that is. Choices for all features are for those whose lists differ, unless there is
     /// only one feature.
-    pub(crate) fn ragged_of(&self, called: Called<'_>, differs: bool) -> Option<&Ragged> {
-        let is_meant = |choice: &&For<Ragged>| differs || self.is_for_one || choice.feature.is_some();
+    pub(crate) fn ragged_of(&self, called: Called<'_>, lists: Lists) -> Option<&Ragged> {
+        let is_meant = |choice: &&For<Ragged>| {
+            choice.feature.is_some()
+                || match lists {
+                    Lists::Differ => true,
+                    Lists::Alike => self.is_for_one,
+                    Lists::Joined => false,
+                }
+        };
         chosen(&self.ragged, called).filter(is_meant).map(|choice| &choice.value)
     }
 
@@ -327,9 +345,10 @@ impl RecordOptions {
         Self { is_for_one, ..self.clone() }
     }
 
-    /// Notes that a feature has lists. Where each value is a row, it is nothing to them that they differ.
-    pub(crate) fn note_lists(&self, called: Called<'_>) {
-        if self.flatten.peek().is_none() {
+    /// Notes that a feature has lists. Where each value is a row, it is nothing to them that they differ; where their items are put
+    /// together in any case, `--ragged` has to name them.
+    pub(crate) fn note_lists(&self, called: Called<'_>, lists: Lists) {
+        if self.flatten.peek().is_none() && (lists != Lists::Joined || self.ragged_of(called, lists).is_some()) {
             used(&self.ragged, called);
         }
         self.flatten.note();

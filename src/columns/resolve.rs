@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::items::{Item, Text, TextForm, Units};
-use super::{Absent, Arrange, Called, Column, Missing, Ragged, ReadAs, RecordOptions, unsupported};
+use super::{Absent, Arrange, Called, Column, Lists, Missing, Ragged, ReadAs, RecordOptions, unsupported};
 use crate::decode::image::{FileKind, ImageChoices};
 use crate::decode::{ByteOrder, Cast};
 use crate::dtype::Dtype;
@@ -29,9 +29,9 @@ pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options)
     let (wanted, name) = (&options.records, String::from_utf8_lossy(&feature.name));
     let called = feature.called(&name);
     // Which lists differ is known when all have been seen.
-    match wanted.ragged_of(called, true) {
+    match wanted.ragged_of(called, Lists::Differ) {
         Some(Ragged::Pad(_)) => return true,
-        Some(Ragged::Offsets) if feature.declared.is_none() && wanted.ragged_of(called, false).is_none() => return true,
+        Some(Ragged::Offsets) if feature.declared.is_none() && wanted.ragged_of(called, Lists::Alike).is_none() => return true,
         _ => {}
     }
     match bytes_as(feature, stats, wanted, called) {
@@ -183,8 +183,12 @@ impl One<'_> {
 
     /// What becomes of its lists, if they are not all of one length or it is asked for by name.
     fn ragged(&self) -> Option<&Ragged> {
+        self.wanted().ragged_of(self.called(), self.lists())
+    }
+
+    fn lists(&self) -> Lists {
         let differs = match &self.feature.declared {
-            Some(declared) if declared.flat => false,
+            Some(declared) if declared.flat => return Lists::Joined,
             Some(declared) => {
                 !declared.items.is_list() && declared.shape.contains(&None) || matches!(declared.items, Items::Any | Items::Nested)
             }
@@ -195,7 +199,7 @@ impl One<'_> {
                     || self.wanted().has_open_shape(self.called())
             }
         };
-        self.wanted().ragged_of(self.called(), differs)
+        if differs { Lists::Differ } else { Lists::Alike }
     }
 
     /// Whether every item of the feature is a row.
@@ -512,17 +516,19 @@ impl One<'_> {
         if shaped.is_row {
             return Ok(Arrange::Single);
         }
-        self.wanted().note_lists(self.called());
+        self.wanted().note_lists(self.called(), self.lists());
         let declared = feature.declared.as_ref();
         if self.flattens() || declared.is_some_and(|declared| declared.flat && self.ragged().is_none()) {
             return Ok(Arrange::Flat);
         }
+        let is_nested = declared.is_some_and(|declared| declared.items == Items::Nested);
         match self.ragged() {
-            Some(Ragged::Pad(_)) => return Ok(Arrange::Padded(shaped.most)),
+            Some(Ragged::Pad(_)) if !is_nested => return Ok(Arrange::Padded(shaped.most)),
+            Some(Ragged::Pad(_)) => {}
             Some(Ragged::Offsets) => return Ok(Arrange::Offsets(Units::Records)),
             None => {}
         }
-        if declared.is_some_and(|declared| declared.items == Items::Nested) {
+        if is_nested {
             let detail = format!(
                 "it has lists in lists: --flatten gives all values, --ragged offsets where those of each record start; \
                  {name}/ragged_row_lengths_0 tells how they are cut"

@@ -173,6 +173,7 @@ impl<'a> Job<'a> {
             descr: self.header.descr.clone(),
             shape: self.header.shape.clone(),
             axes: self.header.shape.iter().copied().map(Some).collect(),
+            has_rank: true,
             is_counted: true,
             nbytes: self.spec.nbytes(),
             read_bytes: if is_shared && !options.verify {

@@ -134,7 +134,7 @@ fn missing(tensor: &Tensor<'_>, without: &Source) -> (String, String) {
 fn joined(parts: &[Source], tensor: &Tensor<'_>, own: &[Option<usize>]) -> Result<(TensorInfo, Vec<usize>)> {
     let mut info = tensor.info().clone();
     let mut numbers = Vec::with_capacity(parts.len());
-    let mut rows = 0u64;
+    let (mut rows, mut axes) = (Some(0u64), lengths(&info));
     for (at, (part, number)) in parts.iter().zip(own).enumerate() {
         let Some(number) = *number else {
             let (what, detail) = missing(tensor, part);
@@ -146,15 +146,29 @@ fn joined(parts: &[Source], tensor: &Tensor<'_>, own: &[Option<usize>]) -> Resul
         if at > 0 {
             info.lost.extend_from_slice(&own.info().lost);
         }
-        rows = rows.checked_add(own.info().spec.rows()).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?;
+        info.has_rank &= own.info().has_rank;
+        let next = lengths(own.info());
+        rows = match (rows, next.first().copied().flatten()) {
+            (Some(rows), Some(more)) => Some(rows.checked_add(more).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?),
+            // How many there are is known when it has been computed.
+            _ => None,
+        };
+        axes.iter_mut().zip(next).for_each(|(axis, other)| *axis = axis.or(other));
         numbers.push(number);
     }
-    let mut shape = info.spec.shape().to_vec();
-    if let Some(axis) = shape.first_mut() {
+    if let Some(axis) = axes.first_mut() {
         *axis = rows;
     }
+    info.unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
+    let shape = axes.iter().map(|axis| axis.unwrap_or(0)).collect();
     info.spec = TensorSpec::new(info.spec.dtype(), shape).map_err(Error::bad_request)?;
     Ok((info, numbers))
+}
+
+/// The lengths of all axes, with that of an item's bytes, as far as they are known.
+fn lengths(info: &TensorInfo) -> Vec<Option<u64>> {
+    let known = |(axis, &length): (usize, &u64)| (!info.unknown_axes.contains(&axis)).then_some(length);
+    info.spec.shape().iter().enumerate().map(known).collect()
 }
 
 /// Whether one tensor can continue another.
@@ -165,14 +179,18 @@ fn check_fits(first: &Tensor<'_>, other: &Tensor<'_>) -> Result<()> {
             format!("joining {} of {} to {} of {}", next.name, other.source().path().display(), one.name, first.source().path().display());
         Err(Error::Unsupported { what, detail })
     };
-    if one.shape().is_empty() || next.shape().is_empty() {
+    let has_rank = one.has_rank && next.has_rank;
+    if has_rank && (one.shape().is_empty() || next.shape().is_empty()) {
         return refused("a scalar has no axis 0".into());
     }
     if one.spec.dtype() != next.spec.dtype() || one.item != next.item {
         let kind = |info: &TensorInfo| info.item.clone().unwrap_or_else(|| info.spec.dtype().to_string());
-        return refused(format!("it is of {}, the first of {}", kind(next), kind(one)));
+        let hint = "convert them one by one, with --dtype where it fits, and join the arrays";
+        return refused(format!("it is of {}, the first of {}: {hint}", kind(next), kind(one)));
     }
-    if one.spec.shape()[1..] != next.spec.shape()[1..] {
+    let (axes, others) = (lengths(one), lengths(next));
+    let differs = |(one, other): (&Option<u64>, &Option<u64>)| one.is_some() && other.is_some() && one != other;
+    if has_rank && (axes.len() != others.len() || axes.iter().zip(&others).skip(1).any(differs)) {
         return refused(format!(
             "its shape is {}, the first's is {}: only axis 0 may differ",
             ShapeText(next.shape()),
@@ -222,17 +240,27 @@ impl Container for Concat {
             regions.extend_from_slice(reader.regions());
             links.push(Link { elements, reader, regions: own_regions });
         }
+        // What is computed has a shape only now.
+        let spec = spec_of(info, &links).map_err(|(at, detail)| {
+            let what = format!("joining {} of {}", info.name, self.parts[at].path().display());
+            Error::Unsupported { what, detail }
+        })?;
         let order = links.first().map_or(ByteOrder::Little, |link| link.reader.byte_order());
         if let Some(at) = links.iter().position(|link| link.reader.byte_order() != order) {
             let what = format!("joining {}", self.parts[at].path().display());
             return Err(Error::Unsupported { what, detail: format!("it is not {order}-endian as the first one is: convert it before") });
         }
-        Ok(Box::new(Chain { spec: info.spec.clone(), order, links, regions }))
+        Ok(Box::new(Chain { spec, order, links, regions }))
     }
 
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
         let what = format!("joining {}", self.tensors[index].info.name);
         Err(Error::Unsupported { what, detail: "strings are converted source by source".into() })
+    }
+
+    fn is_made(&self, index: usize) -> bool {
+        let numbers = &self.tensors[index].numbers;
+        self.parts.iter().zip(numbers).any(|(part, &number)| part.container.is_made(number))
     }
 
     fn heap_bytes(&self) -> u64 {
@@ -261,6 +289,24 @@ impl Container for Concat {
     fn lost(&self) -> Vec<String> {
         self.parts.iter().flat_map(Source::lost).collect()
     }
+}
+
+/// The shape of all parts together; which part does not fit, and why.
+fn spec_of(info: &TensorInfo, links: &[Link<'_>]) -> Result<TensorSpec, (usize, String)> {
+    let first = links.first().map_or(&info.spec, |link| link.reader.spec());
+    let mut rows = 0u64;
+    for (at, link) in links.iter().enumerate() {
+        let own = link.reader.spec();
+        let (Some(_), Some(row)) = (own.shape().first(), own.shape().get(1..)) else {
+            return Err((at, "a scalar has no axis 0".into()));
+        };
+        if first.shape().get(1..) != Some(row) || own.dtype() != first.dtype() {
+            return Err((at, format!("it is {own}, the first is {first}: only axis 0 may differ")));
+        }
+        rows = rows.checked_add(own.rows()).ok_or_else(|| (at, "there are 2^64 rows or more".to_owned()))?;
+    }
+    let shape = [&[rows], first.shape().get(1..).unwrap_or_default()].concat();
+    TensorSpec::new(first.dtype(), shape).map_err(|detail| (0, detail))
 }
 
 /// One part of a tensor that has been joined.

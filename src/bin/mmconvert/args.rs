@@ -369,6 +369,9 @@ pub(crate) struct Verify {
     /// The dtype it was cast to.
     #[arg(long, value_name = "DT")]
     pub(crate) dtype: Option<Dtype>,
+    /// Do not check the checksums of the source; where it was converted so, the manifest of a directory knows.
+    #[arg(long)]
+    pub(crate) no_verify: bool,
     /// The byte order that raw bytes were read in, where --raw does not say: little, big, or native.
     #[arg(long, value_name = "ORDER")]
     pub(crate) byte_order: Option<ByteOrder>,

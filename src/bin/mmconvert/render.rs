@@ -99,7 +99,7 @@ pub(crate) fn path_json(path: &Path) -> Value {
 /// What `ls --json` says of a tensor.
 pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
     let spec = &info.spec;
-    let is_known = info.unknown_axes.is_empty();
+    let is_known = info.has_rank && info.unknown_axes.is_empty();
     let mut listed = json!({
         "name": info.name.to_json(),
         "alias": info.alias,
@@ -150,7 +150,7 @@ fn axes_text(axes: &[Option<u64>]) -> String {
 
 /// The shape of an array in the making: lengths that are not known yet are open.
 pub(crate) fn estimated_shape(estimate: &Estimate) -> String {
-    axes_text(&estimate.axes)
+    if estimate.has_rank { axes_text(&estimate.axes) } else { "[…]".to_owned() }
 }
 
 /// The sets of tags of a SavedModel, for people.

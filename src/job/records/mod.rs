@@ -302,6 +302,7 @@ impl<'a> Pass<'a> {
                     descr: header.descr,
                     shape: header.shape,
                     axes,
+                    has_rank: true,
                     is_counted,
                     nbytes,
                     read_bytes,

@@ -49,7 +49,8 @@ impl Part {
             _ => unsupported,
         };
         let row = shape.iter().flatten().skip(usize::from(self.is_joined)).copied().collect();
-        let declared = Declared { flat: self.is_joined, ..Declared::new(dtype.unwrap_or(Dtype::Variant), row, Encoding::Tensor) };
+        let has_rank = shape.is_some();
+        let declared = Declared { flat: self.is_joined, has_rank, ..Declared::new(dtype.unwrap_or(Dtype::Variant), row, Encoding::Tensor) };
         Feature {
             name: name.clone().into_bytes(),
             alias: self.output.alias(),

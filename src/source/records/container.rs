@@ -277,8 +277,8 @@ impl Container for RecordContainer {
 
     fn len(&self) -> Result<usize> {
         self.discover()?;
-        // Where nobody wrote down what elements are like, the first ones tell.
-        for (index, set) in self.sets.iter().enumerate() {
+        // Where nobody wrote down what elements are like, the first ones tell; what is computed is not, before it is converted.
+        for (index, set) in self.sets.iter().enumerate().filter(|(_, set)| !set.is_made()) {
             let is_untold =
                 |feature: &Feature| feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Tensor && d.shape.is_empty());
             if set.features.iter().any(is_untold) {
@@ -303,8 +303,10 @@ impl Container for RecordContainer {
             survey.as_deref().filter(|survey| survey.is_complete).and_then(|survey| Some((survey, survey.features.get(&feature.key)?)));
         let facts = stats.map(|(survey, stats)| crate::columns::describe(&feature, stats, survey));
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
+        let has_rank = survey.is_some() || feature.declared.as_ref().is_none_or(|declared| declared.has_rank);
         Ok(TensorInfo {
             alias: feature.alias,
+            has_rank,
             unsupported: feature.unsupported,
             unknown_axes,
             feature: facts,

@@ -70,6 +70,8 @@ pub(crate) struct Declared {
     pub(crate) dtype: Dtype,
     /// The shape of an item; `None` where a length is not known.
     pub(crate) shape: Vec<Option<u64>>,
+    /// Whether it is known how many axes an item has.
+    pub(crate) has_rank: bool,
     pub(crate) encoding: Encoding,
     /// The byte order of raw elements.
     pub(crate) order: ByteOrder,
@@ -86,7 +88,8 @@ pub(crate) struct Declared {
 impl Declared {
     /// One item in every record, which is a row.
     pub(crate) fn new(dtype: Dtype, shape: Vec<Option<u64>>, encoding: Encoding) -> Self {
-        Self { dtype, shape, encoding, order: ByteOrder::Little, items: Items::One, flat: false, only_offsets: false, shape_in: None }
+        let (order, items) = (ByteOrder::Little, Items::One);
+        Self { dtype, shape, has_rank: true, encoding, order, items, flat: false, only_offsets: false, shape_in: None }
     }
 }
 

@@ -20,6 +20,9 @@ const MOST_COMPLAINTS: u64 = 4096;
 
 /// How every frame is had once, whatever its time: version 5.1 and later have the first, version 9 no longer has the second.
 const EVERY_FRAME: [[&str; 2]; 2] = [["-fps_mode", "passthrough"], ["-vsync", "passthrough"]];
+/// Gives frames times by their numbers: some have the same time as the one before, which is refused where they are written. At the rate
+/// of the video times stay apart in the units in which they are counted there; where it has none, they are counted in these.
+const NUMBERED: &str = "settb=1/90000,setpts=if(gt(FRAME_RATE\\,0)*lt(FRAME_RATE\\,45000)\\,N*90000/FRAME_RATE\\,N)";
 /// The first `libavcodec` whose threads tell of every damage: that of FFmpeg 7. Before, three of four runs over a frame with a flipped byte ended
 /// well with threads, and none without.
 const TELLS_WITH_THREADS: u32 = 61;
@@ -103,7 +106,7 @@ impl Decoding {
 
 /// What comes out, and how: every frame as an image of its own, which says how large it is.
 fn output<'a>(every: [&'a str; 2], pixels: &'a str) -> impl Iterator<Item = &'a str> {
-    every.into_iter().chain(["-f", "image2pipe", "-c:v", "pam", "-pix_fmt", pixels, "-"])
+    every.into_iter().chain(["-vf", NUMBERED, "-f", "image2pipe", "-c:v", "pam", "-pix_fmt", pixels, "-"])
 }
 
 /// Finds out what is to be known of the installed `ffmpeg`, once.

@@ -235,7 +235,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
                 output["part"] = json!(estimate.part);
                 output["dtype"] = json!(estimate.item.as_deref().unwrap_or(estimate.dtype.name()));
                 output["source_dtype"] = json!(info.item.as_deref().unwrap_or(info.spec.dtype().name()));
-                output["shape"] = json!(estimate.axes);
+                output["shape"] = json!(estimate.has_rank.then_some(&estimate.axes));
                 output
             })
             .collect();

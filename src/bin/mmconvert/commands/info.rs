@@ -94,7 +94,7 @@ fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, V
                 for estimate in estimates? {
                     facts.insert("conversion".into(), estimate_json(&estimate));
                 }
-                if tensor.info().spec.dtype() != Dtype::String && !tensor.is_of_records() {
+                if tensor.info().spec.dtype() != Dtype::String && !tensor.is_of_records() && !tensor.is_made() {
                     let in_place = tensor.in_place().map_or_else(|error| format!("no: {error}"), |_| "yes".to_owned());
                     facts.insert("view_in_place".into(), json!(in_place));
                 }

@@ -24,6 +24,13 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     if let Some(order) = args.byte_order {
         given = given.byte_order(order);
     }
+    // Videos are decoded to some dtypes, and not cast.
+    if let Some(dtype) = args.dtype {
+        given = given.cast(dtype);
+    }
+    if args.no_verify {
+        given = given.verify(false);
+    }
     let format = args.format.as_deref();
     let manifest = if args.out.is_dir() { Some(Manifest::read(&args.out)?) } else { None };
     if let (Some(format), true, Some(_)) = (format, args.against.is_empty(), &manifest) {
@@ -57,7 +64,7 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     let mut different = false;
     let packed = if Target::is_packed(&args.out) { Some(Source::open_as(&args.out, Some(SAFETENSORS))?) } else { None };
     for (array, tensor, cast) in pairs(args, &source, manifest.as_ref(), packed.as_ref())? {
-        let options = cast.or(args.dtype).map_or_else(|| made.clone(), |dtype| made.clone().cast(dtype));
+        let options = cast.map_or_else(|| made.clone(), |dtype| made.clone().cast(dtype));
         let (path, comparison) = match array {
             Made::File(path) => {
                 let comparison = compare(&path, &tensor, rows, &options);

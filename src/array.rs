@@ -135,10 +135,18 @@ impl<'a> Array<'a> {
             return Ok(vec![Self { item, name, lost: tensor.info().lost.clone(), ..array }]);
         }
         if let Some(dtype) = options.cast {
+            // It is no fault of this choice's.
+            options.strings.note();
             let detail = "strings are no numbers".into();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail });
         }
         let stored = tensor.strings()?;
+        let has_orders = stored.shape.iter().filter(|&&axis| axis > 1).count() > 1;
+        if options.layout == Layout::F && options.strings.peek() == Some(StringMode::Offsets) && has_orders {
+            let what = format!("Fortran order for {} as offsets", tensor.info().name);
+            let detail = "values and offsets are one-dimensional, in C order: --strings pad or utf8, or --layout C".into();
+            return Err(Error::Unsupported { what, detail });
+        }
         // What is computed has a shape only now.
         let spec = TensorSpec::new(Dtype::String, stored.shape.clone()).map_err(Error::bad_request)?;
         let range = spec.select(rows)?;

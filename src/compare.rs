@@ -101,7 +101,7 @@ pub fn compare_packed(packed: &Tensor<'_>, tensor: &Tensor<'_>, rows: Option<Row
 }
 
 fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
-    let (options, part) = file.choices(tensor, options);
+    let (options, part) = file.choices(tensor, options)?;
     let options = &options;
     if let Some(column) = tensor.column() {
         return compare_records(file, column, tensor, rows, options);
@@ -280,17 +280,20 @@ impl<'a> ArrayFile<'a> {
     }
 
     /// How a tensor has to be converted to become an array with this header, as far as that can be told from it.
-    fn choices(&self, tensor: &Tensor<'_>, options: &Options) -> (Options, Part) {
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where it is said to have been converted otherwise.
+    fn choices(&self, tensor: &Tensor<'_>, options: &Options) -> Result<(Options, Part)> {
         let descr = Descr::parse(&self.header.descr);
         let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
         let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
         // Elements that are copied as they are have no order of their own.
         let options = if tensor.info().item.is_some() { options.clone() } else { options.as_ordered(order) }.layout(layout);
         if tensor.is_of_records() && !descr.is_some_and(Descr::is_text) {
-            return (options, Part::Whole);
+            return Ok((options, Part::Whole));
         }
         if tensor.info().spec.dtype() != Dtype::String {
-            return (options, Part::Whole);
+            return Ok((options, Part::Whole));
         }
         // The array tells what became of them.
         let (strings, part) = match descr.map(|descr| descr.kind) {
@@ -299,10 +302,17 @@ impl<'a> ArrayFile<'a> {
             Some('U') => (Strings::Utf8, Part::Whole),
             _ => (Strings::Pad, Part::Whole),
         };
-        if options.strings.peek() == Some(strings) {
-            options.strings.note();
+        match options.strings.peek() {
+            Some(said) if said != strings => {
+                let path = self.path.display();
+                return Err(Error::bad_request(format!(
+                    "{path} has strings as --strings {strings} makes them, not as --strings {said} does"
+                )));
+            }
+            Some(_) => options.strings.note(),
+            None => {}
         }
-        (options.strings(strings), part)
+        Ok((options.strings(strings), part))
     }
 
     fn differs_from(&self, job: &Job<'_>) -> Option<Difference> {

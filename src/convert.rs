@@ -391,11 +391,11 @@ impl<'a> Converter<'a> {
             for job in jobs {
                 // What the memory does not allow is refused before there is an output.
                 job.check_memory(&options)?;
-                let file = StagedFile::create(&job.part().path(path), options.existing(), options.calls())?;
+                let path = job.part().path(path);
                 if let Some(source) = self.source() {
-                    source.check_not_own(file.target())?;
+                    source.check_not_own(&path)?;
                 }
-                staged.push(file);
+                staged.push(StagedFile::create(&path, options.existing(), options.calls())?);
             }
             let mut done = Vec::with_capacity(jobs.len());
             for (job, staged) in jobs.iter().zip(&staged) {
@@ -418,11 +418,11 @@ impl<'a> Converter<'a> {
     ) -> Result<Vec<(V, Report)>> {
         let mut staged = Vec::with_capacity(pass.arrays.len());
         for array in &pass.arrays {
-            let file = StagedFile::create(&array.part.path(path), options.existing(), options.calls())?;
+            let path = array.part.path(path);
             if let Some(source) = self.source() {
-                source.check_not_own(file.target())?;
+                source.check_not_own(&path)?;
             }
-            staged.push(file);
+            staged.push(StagedFile::create(&path, options.existing(), options.calls())?);
         }
         let files: Vec<_> = staged.iter().map(|file| (Arc::clone(file.file()), file.target())).collect();
         let outputs = pass.outputs(&files, options)?;

@@ -138,7 +138,11 @@ fn check(tensor: &Tensor<'_>, options: &Options) -> Result<()> {
     let dtype = options.cast.unwrap_or(info.spec.dtype());
     match &info.item {
         Some(item) => Err(refused(item)),
-        None if info.spec.dtype() == Dtype::String => Err(refused(Dtype::String)),
+        None if info.spec.dtype() == Dtype::String => {
+            // Whatever was to become of it.
+            options.strings.note();
+            Err(refused(Dtype::String))
+        }
         None if name_of(dtype).is_none() => Err(refused(dtype)),
         None => Ok(()),
     }
@@ -157,8 +161,8 @@ fn write_all(
     }
     let entries: Vec<(&str, TensorSpec)> = planned.iter().map(|one| (one.title.as_str(), one.spec.clone())).collect();
     let plan = Plan::new(&entries, &[]).map_err(|detail| Error::Unsupported { what: format!("writing {}", path.display()), detail })?;
+    source.check_not_own(path)?;
     let staged = StagedFile::create(path, options.existing(), options.calls())?;
-    source.check_not_own(staged.target())?;
     let method = Method::to_copy(staged.file(), options.method)?;
     let mut file = File { staged: &staged, method, dirty: 0, heap_bytes };
     file.begin(&plan)?;

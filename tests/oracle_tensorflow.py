@@ -431,7 +431,7 @@ class Computed(unittest.TestCase):
         path = self.write("dataset.pb", tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy())
         out = self.path("out")
         said = run("convert", path, "-o", out, *LIBRARY, expect=6)
-        self.assertIn("r.row_splits", said)
+        self.assertIn("r.nested_row_splits", said)
         np.testing.assert_array_equal(np.load(os.path.join(out, "0.npy")), np.arange(9))
 
     def dataset(self, name, dataset):

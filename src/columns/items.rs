@@ -451,7 +451,15 @@ fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     if status == Status::StreamEnd && state.total_out() == len as u64 && state.total_in() == bytes.len() as u64 {
         return Ok(());
     }
-    Err(Problem::Odd(format!("has other than {len} bytes in its zlib stream, which ended after {}", state.total_out())))
+    Err(Problem::Odd(match status {
+        Status::StreamEnd if state.total_in() < bytes.len() as u64 => {
+            format!("has {} bytes behind its zlib stream", bytes.len() as u64 - state.total_in())
+        }
+        Status::StreamEnd => {
+            format!("has {} bytes in its zlib stream, and an item has {len}: if items differ, --ragged", state.total_out())
+        }
+        _ => format!("has more than the {len} bytes of an item in its zlib stream: if items differ, --ragged"),
+    }))
 }
 
 /// The length of what `bytes` hold.

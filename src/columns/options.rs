@@ -417,7 +417,11 @@ impl RecordOptions {
         let mut unused = of("--shape", &self.shapes, "lists of numbers, raw bytes or strings");
         unused.extend(of("--raw", &self.raw, "bytes that are not said to be something else"));
         unused.extend(of("--as", &self.read_as, "bytes that are not said to be something else"));
-        unused.extend(of("--ragged", &self.ragged, "lists in records, without --flatten"));
+        unused.extend(of(
+            "--ragged",
+            &self.ragged,
+            "lists in records, without --flatten; where their items are rows in any case (steps), NAME=HOW names one",
+        ));
         unused.extend(of("--missing", &self.missing, "features that records may lack, and fill for those with a row a record"));
         unused.extend(self.channels.unused("--channels", "images or videos"));
         unused.extend(self.jpeg.unused("--jpeg", "JPEG images in records"));
@@ -462,7 +466,7 @@ mod tests {
         let flags = |options: &RecordOptions| options.unused().into_iter().map(|unused| unused.flag).collect::<Vec<_>>();
         assert_eq!(flags(&options), ["--shape a=…", "--ragged", "--salvage"]);
         options.clone().shape_of(Called::only("a"), false);
-        options.note_lists(Called::only("b"));
+        options.note_lists(Called::only("b"), Lists::Alike);
         assert_eq!(flags(&options), ["--salvage"], "clones share what was used");
     }
 

@@ -450,9 +450,13 @@ impl One<'_> {
         let form = choices.form(first.value);
         if let Some((record, odd)) = first.odd.map(|(record, odd)| (record, choices.form(odd))).filter(|(_, odd)| *odd != form) {
             let detail = format!(
-                "the image of record {record} has {odd}, that of record {} {form}: an array has one size, and --channels N gives all the same channels. --rows converts those of one size; \
-                 tf.image.resize or an image tool makes them equal before",
-                first.record
+                "the image of record {record} has {odd}, that of record {} {form}: {}",
+                first.record,
+                if (odd.height, odd.width) == (form.height, form.width) {
+                    "--channels N gives all the same channels"
+                } else {
+                    "an array has one size: --rows converts those of one size; tf.image.resize or an image tool makes them equal before"
+                }
             );
             return Err(self.refused(detail));
         }
@@ -524,9 +528,8 @@ impl One<'_> {
         let is_nested = declared.is_some_and(|declared| declared.items == Items::Nested);
         match self.ragged() {
             Some(Ragged::Pad(_)) if !is_nested => return Ok(Arrange::Padded(shaped.most)),
-            Some(Ragged::Pad(_)) => {}
             Some(Ragged::Offsets) => return Ok(Arrange::Offsets(Units::Records)),
-            None => {}
+            Some(Ragged::Pad(_)) | None => {}
         }
         if is_nested {
             let detail = format!(
@@ -636,6 +639,9 @@ impl One<'_> {
                 self.wanted().flatten.note();
             }
             let is_free = self.flattens() || self.is_flat();
+            if !is_single && !is_free {
+                self.wanted().note_lists(self.called(), self.lists());
+            }
             if !is_free && self.check_even().is_err() {
                 let detail =
                     "its records have different numbers of strings, which as offsets would make three arrays: --strings pad or --flatten";

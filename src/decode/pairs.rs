@@ -80,8 +80,11 @@ impl Kind {
 /// # Errors
 /// Why there is no such cast.
 pub(super) fn find(from: Dtype, to: Dtype) -> Result<Option<Step>, &'static str> {
-    let (Some(source), Some(target)) = (Kind::of(from), Kind::of(to)) else {
+    let Some(source) = Kind::of(from) else {
         return Err("its elements are no numbers");
+    };
+    let Some(target) = Kind::of(to) else {
+        return Err("a cast makes numbers only");
     };
     if from == to {
         // A bool is the one type of which not every byte is a value.

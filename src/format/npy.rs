@@ -93,7 +93,8 @@ impl Elements {
             return Some(Self::Plain(dtype, order));
         }
         // `numpy.save` writes this for float8_e5m2, and NumPy takes the names of its types for descriptors.
-        let named = || Dtype::from_name(text).filter(|dtype| *dtype == dtype.as_plain() && dtype.descr().is_some_and(|descr| !descr.contains('V')));
+        let named =
+            || Dtype::from_name(text).filter(|dtype| *dtype == dtype.as_plain() && dtype.descr().is_some_and(|descr| !descr.contains('V')));
         if let Some(dtype) = if text == "<f1" { Some(Dtype::Float8E5M2) } else { named() } {
             return Some(Self::Plain(dtype, ByteOrder::NATIVE));
         }

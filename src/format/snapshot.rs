@@ -88,7 +88,7 @@ impl Composite {
     pub(crate) fn advice(&self) -> String {
         let (what, map) = match self {
             Self::Ragged { rank: 0 } => ("a row of a RaggedTensor", "tf.convert_to_tensor"),
-            Self::Ragged { .. } => ("a RaggedTensor", "lambda r: (r.flat_values, r.row_splits)"),
+            Self::Ragged { .. } => ("a RaggedTensor", "lambda r: (r.flat_values, *r.nested_row_splits)"),
             Self::Sparse => ("a SparseTensor", "lambda s: (s.indices, s.values, s.dense_shape)"),
             Self::Optional => ("an Optional", "lambda o: o.get_value()"),
             Self::Dataset => return "it is a data set in itself, as Dataset.window makes them, which TensorFlow does not load again: save what Dataset.batch makes instead".to_owned(),

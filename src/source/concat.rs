@@ -64,7 +64,7 @@ impl Joined {
     /// One that cannot be joined.
     fn refused(tensor: &Tensor<'_>, (what, detail): (String, String)) -> Result<Self> {
         let is_meant = tensor.source().container.is_meant(tensor.index())?;
-        let unsupported = Some(format!("{what} is not supported: {detail}"));
+        let unsupported = Some(format!("{what}: {detail}"));
         Ok(Self { info: TensorInfo { unsupported, ..tensor.info().clone() }, numbers: Vec::new(), is_meant })
     }
 }
@@ -142,8 +142,8 @@ fn joined(parts: &[Source], tensor: &Tensor<'_>, own: &[Option<usize>]) -> Resul
         };
         let own = part.at(number)?;
         info.unsupported = info.unsupported.take().or_else(|| own.info().unsupported.clone());
-        check_fits(tensor, &own)?;
         if at > 0 {
+            check_fits(tensor, &own)?;
             info.lost.extend_from_slice(&own.info().lost);
         }
         info.has_rank &= own.info().has_rank;

@@ -128,7 +128,15 @@ impl Location {
     /// [`Error::BadRequest`] for a shard that is given twice.
     pub fn group(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
         let mut grouped: Vec<Self> = Vec::with_capacity(locations.len());
-        for location in without_doubles(locations) {
+        let locations = without_doubles(locations);
+        check_stdin(&locations)?;
+        for (at, location) in locations.iter().enumerate() {
+            if locations[..at].iter().any(|other| other.place == location.place) {
+                let detail = format!("{} is given twice: --concat joins a source to itself", location.path().display());
+                return Err(Error::bad_request(detail));
+            }
+        }
+        for location in locations {
             let set = location.shard_set();
             let of_set = |other: &&mut Self| set.is_some() && other.shard_set() == set;
             match grouped.iter_mut().find(of_set) {
@@ -151,6 +159,7 @@ impl Location {
     /// [`Error::NotFound`] as [`group`](Self::group).
     pub fn apart(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
         let mut apart = without_doubles(locations);
+        check_stdin(&apart)?;
         check_sets(&mut apart, options)?;
         Ok(apart)
     }
@@ -216,6 +225,14 @@ fn without_doubles(locations: Vec<Location>) -> Vec<Location> {
         }
     }
     kept
+}
+
+/// Refuses standard input that is given twice.
+fn check_stdin(locations: &[Location]) -> Result<()> {
+    if locations.iter().filter(|location| location.path() == Path::new("-")).count() > 1 {
+        return Err(Error::bad_request("standard input (-) is given twice, and can be read once"));
+    }
+    Ok(())
 }
 
 /// Refuses sets of shards with holes, of files that are sources of their own, too.

@@ -11,6 +11,7 @@ use super::stored::StoredFile;
 use super::{ReadContext, Region, TensorReader};
 use crate::decode::ByteOrder;
 use crate::error::{Error, Result};
+use crate::format::crc::Kind;
 use crate::options::Layout;
 use crate::os::Calls;
 use crate::spec::{TensorSpec, memory_len};
@@ -76,6 +77,22 @@ pub(super) fn inflate_front(file: &StoredFile, packed: &Range<u64>, most: usize)
     let mut front = vec![0; most];
     Stream::new().fill(file, packed, &mut front, Calls::Native)?;
     Ok(front)
+}
+
+/// The checksum of all of a deflated stream of `len` unpacked bytes.
+///
+/// # Errors
+/// As [`inflate_front`].
+pub(super) fn checksum(file: &StoredFile, packed: &Range<u64>, len: u64, kind: Kind) -> Result<u32> {
+    let (mut stream, mut chunk, mut crc) = (Stream::new(), vec![0; 64 << 10], 0);
+    let mut left = len;
+    while left > 0 {
+        let part = memory_len(left.min(chunk.len() as u64));
+        stream.fill(file, packed, &mut chunk[..part], Calls::Native)?;
+        crc = kind.append(crc, &chunk[..part]);
+        left -= part as u64;
+    }
+    Ok(crc)
 }
 
 /// An array in a deflated stream.

@@ -78,7 +78,8 @@ pub(crate) fn nearest(wanted: &[u8], infos: impl Iterator<Item = TensorInfo>) ->
             .flatten()
             .filter_map(|name| {
                 let lower = name.to_lowercase();
-                let contains = wanted.len() >= 3 && lower.contains(&wanted);
+                let is_end = lower.strip_suffix(&wanted).is_some_and(|front| front.ends_with('/'));
+                let contains = is_end || wanted.len() >= 3 && lower.contains(&wanted);
                 if contains {
                     return Some((lower.len() - wanted.len(), name));
                 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::archive::{self, Member, Packing};
 use super::driver::{Driver, starts_with};
-use super::inflated::{Inflated, inflate_front};
+use super::inflated::{Inflated, checksum, inflate_front};
 use super::ledger::{Checksum, Region};
 use super::listed::{Listed, Place};
 use super::npy::{EXTENSION, InFile, MAGIC, MOST_HEADER, NpyArray};
@@ -49,7 +49,7 @@ impl Driver for Npz {
         for member in archive::members(&file)? {
             match packed_array(&file, member)? {
                 Ok(tensor) => tensors.push(tensor),
-                Err(other) => warnings.push(format!("the member {} is no array", Name::new(other))),
+                Err(other) => warnings.push(format!("{}: the member {} is no array", path.display(), Name::new(other))),
             }
         }
         // A member whose name is what is left of another's has it for itself.
@@ -72,8 +72,15 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
     let what = || format!("member {}", Name::new(member.name.clone()));
     let malformed = |detail: String| Error::malformed_at(file.path(), what(), member.offset, detail);
     let most = member.size.min(MOST_HEADER);
+    // As `numpy.load` calls it.
+    let name = Name::new(member.name.strip_suffix(EXTENSION.as_bytes()).unwrap_or(&member.name));
     let front = match &member.packing {
-        Err(why) => return Err(Error::Unsupported { what: format!("{} of {}", what(), file.path().display()), detail: why.clone() }),
+        Err(_) if !is_array(&member.name) => return Ok(Err(member.name)),
+        Err(why) => {
+            let array = NpyArray::new(&Header::new("|O", &[])).map_err(malformed)?;
+            let info = TensorInfo { unsupported: Some(why.clone()), ..array.info(name) };
+            return Ok(Ok((info, PackedArray { file: Arc::clone(file), member, start: 0, array, region: None })));
+        }
         Ok(Packing::Stored) => {
             let mut front = vec![0; memory_len(most)];
             file.read(member.offset, &mut front, Calls::Native)?;
@@ -90,11 +97,11 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
     if array.info(Name::new([])).unsupported.is_none() && have < array.spec.nbytes() {
         return Err(malformed(format!("{have} bytes of data, {} has {}", array.spec, array.spec.nbytes())));
     }
-    // As `numpy.load` calls them.
-    let name = Name::new(member.name.strip_suffix(EXTENSION.as_bytes()).unwrap_or(&member.name));
     let alias = String::from_utf8(member.name.clone()).ok().filter(|alias| alias.as_bytes() != name.as_bytes());
     let mut info = TensorInfo { alias, ..array.info(name) };
     if info.unsupported.is_none() && have > array.spec.nbytes() {
+        // A header that was changed says something else than the archive.
+        check_whole(file, &member)?;
         let behind = have - array.spec.nbytes();
         info.unsupported = Some(format!("{behind} bytes stand behind its array in the member: numpy.load would leave them out"));
     }
@@ -104,6 +111,28 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
     let region = Region::new(Arc::clone(file.path()), member.offset, array.spec.nbytes(), checksum);
     let region = (have == array.spec.nbytes()).then_some(region);
     Ok(Ok((info, PackedArray { file: Arc::clone(file), member, start, array, region })))
+}
+
+/// Compares the checksum of all of a member.
+fn check_whole(file: &StoredFile, member: &Member) -> Result<()> {
+    let (kind, said) = (member.checksum.kind(), member.checksum.value());
+    let found = if member.packing == Ok(Packing::Deflated) {
+        checksum(file, &packed(member), member.size, kind)?
+    } else {
+        const CHUNK: u64 = 64 << 10;
+        let mut crc = 0;
+        for at in (0..member.size).step_by(memory_len(CHUNK)) {
+            let mut chunk = vec![0; memory_len(CHUNK.min(member.size - at))];
+            file.read(member.offset + at, &mut chunk, Calls::Native)?;
+            crc = kind.append(crc, &chunk);
+        }
+        crc
+    };
+    if found != said {
+        let detail = format!("{} of {} bytes is {found:#010x}, the archive says {said:#010x}", kind.name(), member.size);
+        return Err(Error::malformed_at(file.path(), format!("member {}", Name::new(member.name.clone())), member.offset, detail));
+    }
+    Ok(())
 }
 
 fn packed(member: &Member) -> Range<u64> {

@@ -97,7 +97,7 @@ fn tensor(file: &Arc<StoredFile>, start: u64, entry: &Entry) -> Result<(TensorIn
     let name = Name::new(entry.name.as_bytes());
     let Some(dtype) = crate::format::safetensors::dtype(&entry.dtype) else {
         let spec = TensorSpec::new(Dtype::Variant, entry.shape.clone())?;
-        let unsupported = Some(format!("TensorFlow has no {}", entry.dtype));
+        let unsupported = Some(format!("elements of {} are not read", entry.dtype));
         let place = InFile { file: Arc::clone(file), offset: start + entry.begin, spec: spec.clone() };
         return Ok((TensorInfo { unsupported, ..TensorInfo::new(name, spec) }, place));
     };

@@ -17,6 +17,8 @@ pub(super) struct Together {
     /// The part and the number in it.
     tensors: Vec<(Name, usize, usize)>,
     by_name: HashMap<Vec<u8>, usize>,
+    /// What stands in front of the names of each source, where they need it.
+    titles: Vec<String>,
     /// What is odd about the sources together.
     warnings: Vec<String>,
 }
@@ -58,7 +60,7 @@ impl Together {
             }
             tensors.push((own, at, number));
         }
-        Ok(Self { parts, tensors, by_name, warnings })
+        Ok(Self { parts, tensors, by_name, titles, warnings })
     }
 
     fn part(&self, index: usize) -> (&Source, usize) {
@@ -116,7 +118,11 @@ impl Container for Together {
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
         let (part, number) = self.part(index);
-        Ok(TensorInfo { name: self.tensors[index].0.clone(), ..part.container.info(number)? })
+        let (name, at, _) = &self.tensors[index];
+        let info = part.container.info(number)?;
+        // A second name is told apart as the first one is.
+        let alias = if info.name == *name { info.alias } else { info.alias.map(|alias| format!("{}/{alias}", self.titles[*at])) };
+        Ok(TensorInfo { name: name.clone(), alias, ..info })
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<usize>> {
@@ -125,11 +131,15 @@ impl Container for Together {
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
         // The one that its own source knows by this name, if it is the only one.
-        let mut found = self.parts.iter().enumerate().filter_map(|(at, part)| {
-            let number = part.container.find(alias).ok().flatten().or_else(|| part.container.find_alias(alias))?;
+        let find = |at: usize, name: &[u8]| {
+            let container = &self.parts[at].container;
+            let number = container.find(name).ok().flatten().or_else(|| container.find_alias(name))?;
             self.tensors.iter().position(|(_, own, index)| (*own, *index) == (at, number))
-        });
-        found.next().filter(|_| found.next().is_none())
+        };
+        let mut found = (0..self.parts.len()).filter_map(|at| find(at, alias));
+        let only = found.next().filter(|_| found.next().is_none());
+        let titled = |(at, title): (usize, &String)| find(at, alias.strip_prefix(title.as_bytes())?.strip_prefix(b"/")?);
+        only.or_else(|| self.titles.iter().enumerate().find_map(titled))
     }
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {

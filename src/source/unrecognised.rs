@@ -15,7 +15,7 @@ use super::video::picture_hint;
 use super::{Name, archive, bundle};
 use crate::decode::image::FileKind;
 use crate::error::{Error, Result};
-use crate::glob::is_pattern;
+use crate::glob::{Glob, is_pattern};
 use crate::paths::{Found, list, look_at, parent_of};
 
 /// Names that are shown of many.
@@ -107,12 +107,28 @@ fn missing_in(dir: &Path) -> String {
         return format!("with {count}: {}{more}: name that, or one of them", shown.join(", "));
     }
     format!(
-        "without a checkpoint state file, a saved_model.pb, a single .index, a dataset_info.json or a snapshot.metadata; {}{} (files of \
-         records in it are named by a pattern: {}/*)",
+        "without a checkpoint state file, a saved_model.pb, a single .index, a dataset_info.json or a snapshot.metadata; {}{}{}",
         found(&names),
         instead(dir),
-        dir.display()
+        pattern_in(dir, &names)
     )
+}
+
+/// How the files in a directory are named as one source, if most that have a format of their own are of one kind.
+fn pattern_in(dir: &Path, names: &[OsString]) -> String {
+    const KINDS: [&str; 5] = ["*.safetensors", "*.npy", "*.npz", "*.h5", "*tfrecord*"];
+    let count = |kind: &str| {
+        let glob = Glob::new(kind.as_bytes());
+        names.iter().filter(|name| glob.as_ref().is_ok_and(|glob| glob.matches(name.as_bytes()))).count()
+    };
+    let most = KINDS.iter().map(|kind| (count(kind), *kind)).max_by_key(|(count, _)| *count);
+    match most {
+        Some((1.., kind)) => format!(" (those files are named by a pattern: {}/{kind})", dir.display()),
+        _ if names.iter().any(|name| dir.join(name).is_file()) => {
+            format!(" (files of records in it are named by a pattern: {}/*)", dir.display())
+        }
+        _ => String::new(),
+    }
 }
 
 /// Folders in a directory, or in folders in it, that are sources: configurations and versions of a dataset, versions of a model, runs.
@@ -158,7 +174,7 @@ fn guess(path: &Path) -> Option<String> {
         return Some(format!("not readable: {error}"));
     }
     if front.is_empty() {
-        return Some("an empty file".into());
+        return Some("an empty file: as one of records, which may have none, it is read with --format tfrecord".into());
     }
     if let Some(kind) = FileKind::sniff(&front) {
         return Some(format!("a {kind} image, which is no source on its own: {}", picture_hint(Some(kind))));
@@ -195,6 +211,15 @@ fn guess(path: &Path) -> Option<String> {
                 "the state file of checkpoints: name the directory, {}, for the latest of them, or one of them",
                 parent_of(path).display()
             ));
+        }
+        _ if path.to_string_lossy().ends_with(".safetensors.index.json") => {
+            return Some(format!("a list of shards: these are named by a pattern, {}", parent_of(path).join("*.safetensors").display()));
+        }
+        _ if ["h264", "264", "h265", "hevc", "m4v", "mpg", "mpeg", "vob", "dv", "ts", "m2ts", "mts", "y4m", "wmv", "ogv"]
+            .iter()
+            .any(|own| has_extension(own)) =>
+        {
+            "told for a video by nothing but its name: --format video has ffmpeg look at it"
         }
         _ if has_extension("cpb") => "a message in chunks (.cpb), which is not read",
         _ if has_extension("meta") && path.with_extension("index").is_file() => {

@@ -673,7 +673,7 @@ fn parts_of_saved_elements_that_are_no_plain_tensors_are_told() {
     };
     assert_eq!((numbers("indices"), numbers("dense_shape")), ([1, 2].repeat(3), [5, 3].repeat(3)));
     for (name, what, step) in [
-        ("save_ragged_tensor", "RaggedTensor", "r.row_splits"),
+        ("save_ragged_tensor", "RaggedTensor", "r.nested_row_splits"),
         ("save_sparse", "SparseTensor", "s.indices"),
         ("save_optional", "Optional", "get_value"),
     ] {

@@ -151,7 +151,7 @@ pub(crate) struct Convert {
     /// Join tensors of the same name, or the only ones there are, along axis 0 over all sources.
     #[arg(long)]
     pub(crate) concat: bool,
-    /// Only this range of axis 0, as in Python: 10:20, :-1.
+    /// Only this range of axis 0, as in Python: 10:20, :-1. Of records it is a range of these, whatever number of rows each one has.
     #[arg(long, value_name = "A:B", allow_hyphen_values = true)]
     pub(crate) rows: Option<Rows>,
     #[command(flatten)]
@@ -370,8 +370,8 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "DT")]
     pub(crate) dtype: Option<Dtype>,
     /// Do not check the checksums of the source; where it was converted so, the manifest of a directory knows.
-    #[arg(long)]
-    pub(crate) no_verify: bool,
+    #[arg(long = "no-verify")]
+    pub(crate) unchecked: bool,
     /// The byte order that raw bytes were read in, where --raw does not say: little, big, or native.
     #[arg(long, value_name = "ORDER")]
     pub(crate) byte_order: Option<ByteOrder>,

@@ -298,8 +298,7 @@ impl Walker<'_> {
 
     /// Refuses an object that is not taken for a dataset, although its header has what only datasets have.
     fn check_others(&self, path: &str, links: &[Link], datasets: &NamedDatasets, groups: &NamedGroups) -> Result<()> {
-        let known: HashSet<&str> =
-            datasets.iter().map(|(name, _)| &name[..]).chain(groups.iter().map(|(name, _)| &name[..])).collect();
+        let known: HashSet<&str> = datasets.iter().map(|(name, _)| &name[..]).chain(groups.iter().map(|(name, _)| &name[..])).collect();
         for link in links.iter().filter(|link| !known.contains(&*link.name)) {
             let Some(address) = self.address(&link.target) else { continue };
             let header = messages(&self.place, address).unwrap_or_default();

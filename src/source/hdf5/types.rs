@@ -163,5 +163,7 @@ fn compound(size: u32, members: &[hdf5_pure::CompoundMember]) -> Elements {
     if fields.len() == members.len() && next == u64::from(size) && !members.is_empty() {
         return Elements::Items(format!("[{}]", fields.join(", ")), size.into());
     }
-    Elements::Unsupported("it is of records with holes, or with fields that are no plain numbers or text, which are not read: h5py reads them".into())
+    Elements::Unsupported(
+        "it is of records with holes, or with fields that are no plain numbers or text, which are not read: h5py reads them".into(),
+    )
 }

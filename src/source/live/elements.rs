@@ -66,7 +66,7 @@ pub(super) fn no_plain_tensor(dtype: Dtype) -> String {
     match dtype {
         Dtype::Variant => {
             "it is a variant, an object of TensorFlow's (a ragged or sparse tensor, an Optional, a data set): give its tensors instead, \
-                           (r.flat_values, r.row_splits) of a ragged r, (s.indices, s.values, s.dense_shape) of a sparse s"
+                           (r.flat_values, *r.nested_row_splits) of a ragged r, (s.indices, s.values, s.dense_shape) of a sparse s"
                 .to_owned()
         }
         dtype => format!("it is a {dtype}, which has no values that leave TensorFlow"),

@@ -46,6 +46,8 @@ fn with_advice(said: String) -> String {
     } else if has(&["Could not find variable", "Attempting to use uninitialized value", "is uninitialized"]) {
         "a graph brings no values of variables: those of a SavedModel are restored, those of a checkpoint become constants by \
          tf.compat.v1.graph_util.convert_variables_to_constants"
+    } else if has(&["You must feed a value for placeholder tensor"]) {
+        "--feed NAME:0=ARRAY.npy gives it"
     } else if has(&["able not initialized"]) {
         "a graph does not say how its tables are filled: a SavedModel does"
     } else {

@@ -438,7 +438,7 @@ impl Sequential {
         if needed <= self.reading.memory_bytes {
             return Ok(());
         }
-        let what = format!("memory for record {} of {}", current.records, current.path.display());
+        let what = format!("memory for record {} of {} (--memory allows more)", current.records, current.path.display());
         Err(Error::Limit { what, asked: needed, allowed: Some(self.reading.memory_bytes) })
     }
 

@@ -130,7 +130,7 @@ impl Read for Gzip {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.decoder.read(buf).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
-                io::Error::new(error.kind(), "the gzip stream is cut: its last member or that one's trailer is missing")
+                io::Error::new(error.kind(), "the gzip stream is cut, or other bytes stand behind it: the last member has no trailer")
             }
             _ => error,
         })

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mmconvert::{CancelToken, Converter, Error, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, check_output, export, pack};
+use mmconvert::{
+    CancelToken, Converter, Error, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, check_output, export, pack,
+};
 use serde_json::{Value, json};
 
 use super::choices::{bytes, model, options, with_form, with_names};

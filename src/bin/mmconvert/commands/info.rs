@@ -73,7 +73,8 @@ fn size(tensor: &Tensor<'_>, options: &Options) -> Result<Option<u64>> {
         Ok(estimates) if estimates.iter().all(|estimate| estimate.is_counted) => {
             Ok(Some(estimates.iter().map(|estimate| estimate.nbytes).sum()))
         }
-        Ok(_) | Err(Error::Unsupported { .. } | Error::Lossy { .. } | Error::BadRequest { .. }) => Ok(None),
+        // Shards that are missing are among the facts.
+        Ok(_) | Err(Error::Unsupported { .. } | Error::Lossy { .. } | Error::BadRequest { .. } | Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

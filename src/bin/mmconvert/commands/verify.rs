@@ -28,10 +28,13 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     if let Some(dtype) = args.dtype {
         given = given.cast(dtype);
     }
-    if args.no_verify {
+    if args.unchecked {
         given = given.verify(false);
     }
     let format = args.format.as_deref();
+    if !args.out.exists() && !Part::Values.path(&args.out).exists() {
+        return Err(Error::NotFound { what: "array", detail: format!("there is no {}", args.out.display()) });
+    }
     let manifest = if args.out.is_dir() { Some(Manifest::read(&args.out)?) } else { None };
     if let (Some(format), true, Some(_)) = (format, args.against.is_empty(), &manifest) {
         let detail = format!("--format {format} is for --against SRC: the manifest of {} says what its sources are", args.out.display());

@@ -15,6 +15,7 @@ use crate::convert::Converter;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
+use crate::glob::alternatives_of_path;
 use crate::options::{Options, Strings};
 use crate::paths::{Found, look_at};
 use crate::source::records::{FileSet, RECORDS};
@@ -47,7 +48,7 @@ impl FileFeed {
         let is_source = match look_at(path)? {
             Found::File => !npy::is_array(path)?,
             Found::Directory => true,
-            Found::Nothing => FileSet::expand(path)?.is_some(),
+            Found::Nothing => alternatives_of_path(path)?.len() > 1 || FileSet::expand(path)?.is_some(),
             Found::Other => false,
         };
         if is_source {

@@ -144,7 +144,7 @@ impl<'a> Array<'a> {
         let has_orders = stored.shape.iter().filter(|&&axis| axis > 1).count() > 1;
         if options.layout == Layout::F && options.strings.peek() == Some(StringMode::Offsets) && has_orders {
             let what = format!("Fortran order for {} as offsets", tensor.info().name);
-            let detail = "values and offsets are one-dimensional, in C order: --strings pad or utf8, or --layout C".into();
+            let detail = "strings are written in the order in which they are read: --layout C".into();
             return Err(Error::Unsupported { what, detail });
         }
         // What is computed has a shape only now.

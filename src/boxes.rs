@@ -54,7 +54,11 @@ impl BoxPlan {
         let threads = (resources.threads as u64).min(most_threads).max(1);
         if smallest.saturating_add(PAGE_BYTES) > left {
             let asked = fixed.saturating_add(smallest).saturating_add(PAGE_BYTES);
-            return Err(Error::Limit { what: "memory in the budget".into(), asked, allowed: Some(resources.budget.as_bytes()) });
+            return Err(Error::Limit {
+                what: "memory in the budget (--memory allows more)".into(),
+                asked,
+                allowed: Some(resources.budget.as_bytes()),
+            });
         }
         let most = (left / 2 / threads / (each + itemsize)).min(MAX_BOX / itemsize.max(1)).max(chunk);
         let extents = extents(&shape, chunks, most);

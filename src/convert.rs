@@ -239,6 +239,7 @@ impl<'a> Converter<'a> {
         let info = tensor.info();
         let is_text = info.spec.dtype() == Dtype::String;
         if let (true, Some(dtype)) = (is_text, options.cast) {
+            options.strings.note();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
         }
         if let (Some((records, number)), true) = (tensor.records(), self.rows.is_none_or(|rows| rows.end.is_none())) {
@@ -382,6 +383,9 @@ impl<'a> Converter<'a> {
         }
         // Before something is computed for it.
         if options.strings.peek() != Some(Strings::Offsets) {
+            if let Some(source) = self.source() {
+                source.check_not_own(path)?;
+            }
             check_target(path, options.existing())?;
         }
         self.with_jobs(&options, |jobs| {

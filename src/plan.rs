@@ -154,7 +154,11 @@ impl Plan {
         let slice_bytes = slice_for(threads);
         if slice_bytes < MIN_SLICE_BYTES {
             let asked = fixed + MIN_SLICE_BYTES * shares;
-            return Err(Error::Limit { what: "memory in the budget".into(), asked, allowed: Some(budget.as_bytes()) });
+            return Err(Error::Limit {
+                what: "memory in the budget (--memory allows more)".into(),
+                asked,
+                allowed: Some(budget.as_bytes()),
+            });
         }
         // Workers that read far apart confuse the read-ahead.
         let stored = resources.raw_itemsize.map_or(slice_bytes, |stored| slice_bytes * MOST_RAW_PER_SLICE / stored * spec.itemsize());

@@ -60,7 +60,11 @@ impl TilePlan {
         let most = left.saturating_sub(threads * own) / 16 * 5;
         if most < MIN_TILE {
             let asked = fixed + (MIN_TILE + PAGE_BYTES) * 4;
-            return Err(Error::Limit { what: "memory in the budget".into(), asked, allowed: Some(resources.budget.as_bytes()) });
+            return Err(Error::Limit {
+                what: "memory in the budget (--memory allows more)".into(),
+                asked,
+                allowed: Some(resources.budget.as_bytes()),
+            });
         }
         let mut plan = Self {
             shape: spec.shape().to_vec(),

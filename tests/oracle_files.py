@@ -106,6 +106,55 @@ class Files(unittest.TestCase):
             for name, array in arrays.items():
                 self.assertTrue(same(found[name], array), (round, name, array.dtype))
 
+    def test_text_dates_and_links_of_hdf5(self):
+        path = self.path("kinds.h5")
+        texts = ["".join(chr(below(0x24F, 1)) for _ in range(below(9))) + "x" for _ in range(below(40, 2))]
+        dates = np.array(RNG.integers(-(2**60), 2**60, below(30, 1)), "<M8[s]")
+        numbers = np.arange(below(20, 1), dtype="<i4")
+        with h5py.File(path, "w", libver=one_of(["earliest", "latest"])) as file:
+            for name, options in [("plain", {}), ("gzip", {"compression": "gzip"}), ("both", {"compression": "gzip", "shuffle": True})]:
+                chunks = {"chunks": (below(len(texts), 1),)} if options else {}
+                file.create_dataset(f"text/{name}", data=texts, dtype=h5py.string_dtype(), **chunks, **options)
+            file.create_dataset("date", data=dates.astype(h5py.opaque_dtype(dates.dtype)))
+            file["group/inner/x"] = numbers
+            file["soft"] = h5py.SoftLink("/group")
+            file["softer"] = h5py.SoftLink("soft/inner")
+            file["hard"] = file["group/inner"]
+            expected = file["date"][()]
+        found = exported(self.folder.name, path)
+        for name in ["plain", "gzip", "both"]:
+            self.assertEqual([text.decode() for text in found[f"/text/{name}"]], texts)
+        self.assertEqual(found["/date"].dtype, expected.dtype)
+        self.assertEqual(found["/date"].tobytes(), expected.tobytes())
+        # As h5py does, and without the first slash too.
+        for name in ["group/inner/x", "/soft/inner/x", "soft/inner/x", "softer/x", "hard/x", "group/*", "*/inner/?"]:
+            out = self.path("linked.npy")
+            run("convert", path, name, "-fo", out)
+            self.assertEqual(np.load(out).tobytes(), numbers.tobytes(), name)
+
+    def test_members_that_cannot_be_read_do_not_hide_others(self):
+        arrays = {name: numbers("<f8", (below(9, 1), below(9, 1))) for name in ["a", "b"]}
+        path = self.path("mixed.npz")
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, array in arrays.items():
+                content = io.BytesIO()
+                np.save(content, array)
+                archive.writestr(f"{name}.npy", content.getvalue(), zipfile.ZIP_BZIP2 if name == "b" else zipfile.ZIP_DEFLATED)
+        out = self.path("a.npy")
+        run("convert", path, "a", "-o", out)
+        self.assertEqual(np.load(out).tobytes(), arrays["a"].tobytes())
+        said = run("convert", path, "-o", self.path("out") + "/", expect=6)
+        self.assertIn("skipped b", said)
+        # A header that says less than is there: the checksum of the archive tells that it was changed.
+        stored = self.path("stored.npz")
+        np.savez(stored, x=np.zeros((9, 4)), y=arrays["a"])
+        with open(stored, "rb") as file:
+            content = file.read()
+        with open(stored, "wb") as file:
+            file.write(content.replace(b"(9, 4)", b"(8, 4)", 1))
+        for more in [[], ["--skip-unsupported"]]:
+            self.assertIn("CRC-32", run("convert", stored, "-o", self.path("no") + "/", *more, expect=3))
+
     def test_members_of_like_names(self):
         # As `numpy.load` calls them where that is one name, else each by its own.
         arrays = {"x.npy": numbers("<f4", (3,)), "x": numbers("<i8", (4,)), "y.npy": numbers("<u2", (5,))}

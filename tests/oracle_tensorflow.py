@@ -537,6 +537,61 @@ class Computed(unittest.TestCase):
             self.assertLess(len(found), len(strings) + (compression == "GZIP"))
             np.testing.assert_array_equal(found, wanted["length"][: len(found)])
 
+    def test_joined_outputs_have_the_rows_of_all(self):
+        class Model(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+            def rows(self, x):
+                return {"y": x * 2}
+
+            @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, "x")])
+            def any(self, x):
+                return {"y": x * 3}
+
+        model = Model()
+        paths = [self.path("one"), self.path("two")]
+        for path in paths:
+            tf.saved_model.save(model, path, signatures={"serving_default": model.rows, "any": model.any})
+        x = RNG.standard_normal((below(20, 1), 3), np.float32)
+        feed = f"--feed=x={self.save(x)}"
+        out = self.path("y.npy")
+        for more, wanted in [([], x * 2), (["--batch", "4"], x * 2), (["--signature", "any"], x * 3)]:
+            run("convert", *paths, "--output", "y", "--concat", feed, *more, "-fo", out, *LIBRARY)
+            self.check(out, np.concatenate([wanted, wanted]))
+            said = json.loads(run("convert", *paths, "--output", "y", "--concat", feed, *more, "-n", "--json", "-fo", out, *LIBRARY, output=True))
+            self.assertIsNone(said["write_bytes"])
+
+    def test_what_is_only_looked_at_is_not_computed(self):
+        ran = self.path("ran")
+
+        class Model(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, "x")])
+            def f(self, x):
+                with tf.control_dependencies([tf.io.write_file(ran, "f")]):
+                    return {"y": tf.identity(x)}
+
+        def told(number):
+            with tf.control_dependencies([tf.io.write_file(ran, tf.strings.as_string(number))]):
+                return tf.identity(number)
+
+        model = self.path("model")
+        tf.saved_model.save(Model(), model, signatures=Model().f)
+        unknown = tf.data.Dataset.range(5).map(lambda number: tf.io.parse_tensor(tf.io.serialize_tensor(told(number)), tf.int64))
+        sources = []
+        for name, dataset in [("known.pb", tf.data.Dataset.range(5).map(told)), ("unknown.pb", unknown)]:
+            graph = tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor)
+            sources.append((self.write(name, graph.numpy()), []))
+        feed = f"--feed=x={self.save(np.float32([[1, 2]]))}"
+        sources += [(model, ["--signature", "serving_default", feed]), (model, ["--signature", "serving_default", feed, "--batch", "1"])]
+        for source, args in sources:
+            if os.path.exists(ran):
+                os.remove(ran)
+            run("convert", source, *args, "-n", "-o", self.path("no") + "/", *LIBRARY)
+            run("ls", source, *[arg for arg in args if "feed" in arg or "signature" in arg or "serving" in arg], *LIBRARY)
+            run("info", source, *args, *LIBRARY)
+            self.assertFalse(os.path.exists(ran), f"{source} {args}")
+            run("convert", source, *args, "-fo", self.path("out") + "/", *LIBRARY)
+            self.assertTrue(os.path.exists(ran), f"{source} {args}")
+
     def test_outputs_that_are_not_of_rows_are_told(self):
         class Model(tf.Module):
             @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])

@@ -70,7 +70,9 @@ impl Text {
     /// The problem with what else could be done. What is in tensors has elements already.
     fn told(self, problem: Problem) -> Problem {
         match problem {
-            Problem::Lossy(detail) if !self.in_tensors => Problem::Lossy(format!("{detail}, --raw reads elements")),
+            Problem::Lossy(detail) if !self.in_tensors => {
+                Problem::Lossy(format!("{detail} (with --flatten where records have different numbers of them), --raw reads elements"))
+            }
             other => other,
         }
     }

@@ -588,6 +588,8 @@ impl One<'_> {
     fn strings(&self, index: usize, in_tensors: bool) -> Result<Column> {
         let (feature, stats, name) = (self.feature, self.stats, self.name.clone());
         if let Some(dtype) = self.options.cast {
+            // It is no fault of this choice's.
+            self.options.strings.note();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
         }
         let declared = feature.declared.as_ref();

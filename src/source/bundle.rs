@@ -295,7 +295,14 @@ impl Container for Bundle {
         let unsupported = if spec.dtype() == Dtype::String && entry.slices > 0 {
             Some("it is stored in pieces, which TensorFlow does not read either".to_owned())
         } else if spec.dtype() != Dtype::String && spec.dtype().descr().is_none() {
-            Some(format!("dtype {} has no fixed-size elements", spec.dtype()))
+            Some(match spec.dtype() {
+                Dtype::Variant => {
+                    "it is a variant, an object of TensorFlow's (a ragged or sparse tensor, an Optional, a data set), which is not \
+                                   read: save or cache its tensors instead, as (r.flat_values, *r.nested_row_splits) of a ragged r"
+                        .to_owned()
+                }
+                dtype => format!("dtype {dtype} has no fixed-size elements"),
+            })
         } else if spec.shape().len() > MAX_NDIM {
             Some(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", spec.shape().len()))
         } else {

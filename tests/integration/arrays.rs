@@ -392,3 +392,61 @@ fn rows_of_a_cut_array_are_counted_and_salvaged() {
         fs::remove_file(&out).unwrap();
     }
 }
+
+/// An array with this descriptor, as a literal, of `bytes` one behind the other.
+fn described(path: &Path, descr: &str, length: usize, bytes: &[u8]) {
+    let text = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': ({length},), }}\n");
+    let len = u16::try_from(text.len()).unwrap().to_le_bytes();
+    fs::write(path, [b"\x93NUMPY\x01\x00", &len[..], text.as_bytes(), bytes].concat()).unwrap();
+}
+
+#[test]
+fn descriptors_become_what_numpy_reads_or_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, out) = (dir.path().join("a.npy"), dir.path().join("o.npy"));
+    let go = |args: &[&str]| {
+        mmconvert([&[args[0], if args[0] == "verify" { out.to_str().unwrap() } else { path.to_str().unwrap() }], &args[1..]].concat())
+    };
+    // What `numpy.save` writes for float8_e5m2 and cannot read, and names of types instead of descriptors.
+    for (descr, bytes, written) in
+        [("'<f1'", &[60, 0][..], "|V1"), ("'float32'", &[0, 0, 128, 63, 0, 0, 0, 0], "<f4"), ("'bool'", &[0, 1], "|b1")]
+    {
+        described(&path, descr, 2, bytes);
+        let done = go(&["convert", "-fo", out.to_str().unwrap()]);
+        assert_eq!(code(&done), 0, "{descr}: {}", stderr(&done));
+        let (header, data) = npy(&out);
+        assert!(header.contains(&format!("'{written}'")) && data == bytes, "{descr}: {header}");
+    }
+    for descr in ["'<i3'", "'<f5'", "'<c4'", "'<M8'[", "[('a', '<i4'), ('a', '<i4')]", "[(('t', 'a'), '<i4'), ('a', '<i4')]", "'qint8'"] {
+        described(&path, descr, 1, &[0; 8]);
+        let done = go(&["convert", "-fo", out.to_str().unwrap()]);
+        assert_eq!(code(&done), 3, "{descr}: {}", stderr(&done));
+    }
+    // Records of both byte orders are compared as they are.
+    described(&path, "[('a', '<i4'), ('b', '>f8')]", 1, &[1, 0, 0, 0, 63, 240, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(code(&go(&["convert", "-fo", out.to_str().unwrap()])), 0);
+    let same = go(&["verify", "--against", path.to_str().unwrap()]);
+    assert_eq!(code(&same), 0, "{}", stderr(&same));
+    // A file that ends in its magic is not told from one that has it.
+    fs::write(&path, b"\x93NUMPY").unwrap();
+    let cut = go(&["convert", "--format", "npy", "-fo", out.to_str().unwrap()]);
+    assert!(code(&cut) == 3 && stderr(&cut).contains("was cut"), "{}", stderr(&cut));
+}
+
+#[test]
+fn arrays_that_cannot_be_joined_say_which() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, descr, bytes) in [("a.npy", "'<i4'", &[1, 0, 0, 0][..]), ("b.npy", "'<f4'", &[0, 0, 128, 63])] {
+        described(&dir.path().join(name), descr, 1, bytes);
+    }
+    let go = |one: &str, other: &str| {
+        let paths = [one, other].map(|name| dir.path().join(name));
+        let args = [paths[0].as_os_str(), paths[1].as_os_str()];
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mmconvert"));
+        command.arg("convert").args(args).args(["--concat", "-o"]).arg(dir.path().join("o.npy")).output().unwrap()
+    };
+    let done = go("a.npy", "b.npy");
+    let said = stderr(&done);
+    assert!(code(&done) == 6 && said.contains("float32") && said.contains("b.npy"), "{said}");
+    assert_eq!(said.matches("is not supported").count(), 1, "{said}");
+}

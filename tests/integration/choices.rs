@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::bundle::{BundleWriter, Layout};
 use crate::record_files::{Values, example, frames};
 use crate::support::{code, data, mmconvert, names_in, npy, stderr};
 
@@ -17,6 +18,13 @@ fn array(path: &Path, shape: &str, values: &[u8]) {
 
 fn run(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mmconvert")).args(args).current_dir(dir).output().unwrap()
+}
+
+/// A checkpoint of two times two strings.
+fn strings(prefix: &Path) {
+    let mut writer = BundleWriter::create(prefix, Layout::default()).unwrap();
+    writer.add_strings(b"s", &[2, 2], ["a", "bc", "", "d"], 0).unwrap();
+    writer.finish().unwrap();
 }
 
 #[test]
@@ -340,5 +348,111 @@ fn a_warning_comes_once() {
         let done = run(dir.path(), &[&[*command, "d.tfrecord", "--salvage"][..], rest].concat());
         assert_eq!(code(&done), 0, "{}", stderr(&done));
         assert_eq!(stderr(&done).matches("warning").count(), 1, "{args:?}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn a_comparison_takes_no_other_dtype_for_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    array(&dir.path().join("a.npy"), "3,", &[0, 2, 3]);
+    let go = |args: &[&str]| run(dir.path(), args);
+    for (out, dtype) in [("b.safetensors", "bool"), ("h/", "float16"), ("p.npy", "int16")] {
+        assert_eq!(code(&go(&["convert", "a.npy", "-o", out, "--dtype", dtype])), 0, "{out}");
+    }
+    for (args, expected) in [
+        (&["b.safetensors", "--against", "a.npy"][..], 5),
+        (&["b.safetensors", "--against", "a.npy", "--dtype", "int8"], 5),
+        (&["b.safetensors", "--against", "a.npy", "--dtype", "bool"], 0),
+        (&["p.npy", "--against", "a.npy"], 5),
+        (&["p.npy", "--against", "a.npy", "--dtype", "int16"], 0),
+        (&["h"], 0),
+        (&["h", "--dtype", "float16"], 0),
+        (&["h", "--dtype", "float32"], 2),
+        (&["h", "--format", "hdf5"], 2),
+        (&["nothing"], 1),
+        (&["nothing/"], 1),
+    ] {
+        let done = go(&[&["verify"], args].concat());
+        assert_eq!(code(&done), expected, "{args:?}: {}", stderr(&done));
+    }
+    // Strings that are not as it is said they would be.
+    strings(&dir.path().join("c"));
+    assert_eq!(code(&go(&["convert", "c", "--strings", "utf8", "-o", "s.npy"])), 0);
+    let verified = |how: &str| go(&["verify", "s.npy", "--against", "c", "--strings", how]);
+    assert_eq!(code(&verified("utf8")), 0, "{}", stderr(&verified("utf8")));
+    let other = verified("pad");
+    assert!(code(&other) == 2 && stderr(&other).contains("utf8"), "{}", stderr(&other));
+}
+
+#[test]
+fn what_was_not_checked_is_not_checked_when_it_is_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = frames(&[example(&[("x", Values::Ints(vec![7]))], true)]);
+    let end = bytes.len() - 1;
+    bytes[end] ^= 1;
+    fs::write(dir.path().join("d.tfrecord"), bytes).unwrap();
+    assert_eq!(code(&run(dir.path(), &["convert", "d.tfrecord", "-o", "no/"])), 3);
+    assert_eq!(code(&run(dir.path(), &["convert", "d.tfrecord", "--no-verify", "-o", "out/"])), 0);
+    let done = run(dir.path(), &["verify", "out"]);
+    assert!(code(&done) == 0 && stderr(&done).contains("checksums not verified"), "{}", stderr(&done));
+    let source = ["verify", "out/x.npy", "--against", "d.tfrecord"];
+    assert_eq!(code(&run(dir.path(), &source)), 3);
+    assert_eq!(code(&run(dir.path(), &[&source[..], &["--no-verify"]].concat())), 0);
+}
+
+#[test]
+fn bookkeeping_that_a_pattern_matches_is_left_out_with_a_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = data("generated/object_graph");
+    let source = source.to_str().unwrap();
+    let patterned = run(dir.path(), &["convert", source, "*", "-o", "some/", "--strings", "offsets"]);
+    assert!(code(&patterned) == 0 && stderr(&patterned).contains("bookkeeping; --all"), "{}", stderr(&patterned));
+    let all = run(dir.path(), &["convert", source, "*", "--all", "-o", "all/", "--strings", "offsets"]);
+    assert!(code(&all) == 0 && !stderr(&all).contains("left out"), "{}", stderr(&all));
+    assert!(names_in(&dir.path().join("all")).len() > names_in(&dir.path().join("some")).len());
+    let listed: Value = serde_json::from_slice(&run(dir.path(), &["ls", source, "--json"]).stdout).unwrap();
+    let plain = listed["tensors"].as_array().unwrap().iter().find(|tensor| tensor["bookkeeping"].is_null()).unwrap();
+    let named = run(dir.path(), &["convert", source, plain["name"].as_str().unwrap(), "--all", "-o", "w.npy"]);
+    assert!(code(&named) == 2 && stderr(&named).contains("--all"), "{}", stderr(&named));
+}
+
+#[test]
+fn a_dry_run_refuses_what_the_run_would_refuse() {
+    let dir = tempfile::tempdir().unwrap();
+    array(&dir.path().join("a.npy"), "3,", &[1, 2, 3]);
+    array(&dir.path().join("there.npy"), "3,", &[1, 2, 3]);
+    fs::create_dir(dir.path().join("full")).unwrap();
+    fs::write(dir.path().join("full/x"), "x").unwrap();
+    for link in ["loose.npy", "loose"] {
+        std::os::unix::fs::symlink("gone", dir.path().join(link)).unwrap();
+    }
+    let before = names_in(dir.path());
+    for out in ["there.npy", "full/", "none/x.npy", "loose.npy", "loose/", "there.npy/", "none/b.safetensors"] {
+        for dry in [&["-n"][..], &[]] {
+            let done = run(dir.path(), &[&["convert", "a.npy", "-o", out], dry].concat());
+            assert_eq!(code(&done), 1, "{out} {dry:?}: {}", stderr(&done));
+        }
+    }
+    for (out, force) in [("there.npy", true), ("full/", true), ("new.npy", false), ("new/", false)] {
+        let done = run(dir.path(), &["convert", "a.npy", "-n", "-o", out, if force { "-f" } else { "-q" }]);
+        assert_eq!(code(&done), 0, "{out}: {}", stderr(&done));
+    }
+    // Advice that would not help is not given.
+    let link = run(dir.path(), &["convert", "a.npy", "-o", "loose.npy"]);
+    assert!(stderr(&link).contains("symbolic link") && !stderr(&link).contains("-f"), "{}", stderr(&link));
+    let own = run(dir.path(), &["convert", "a.npy", "-o", "a.npy"]);
+    assert!(code(&own) == 2 && stderr(&own).contains("of the source itself"), "{}", stderr(&own));
+    assert_eq!(names_in(dir.path()), before);
+}
+
+#[test]
+fn strings_have_one_order_in_any_form() {
+    let dir = tempfile::tempdir().unwrap();
+    strings(&dir.path().join("c"));
+    for strings in ["offsets", "pad", "utf8"] {
+        let turned = run(dir.path(), &["convert", "c", "--strings", strings, "--layout", "F", "-fo", "s"]);
+        assert!(code(&turned) == 6 && stderr(&turned).contains("order"), "{strings}: {}", stderr(&turned));
+        let plain = run(dir.path(), &["convert", "c", "--strings", strings, "-fo", "s"]);
+        assert_eq!(code(&plain), 0, "{strings}: {}", stderr(&plain));
     }
 }

@@ -450,3 +450,94 @@ fn bookkeeping_decides_nothing() {
     check(&mmconvert(["convert", source.to_str().unwrap(), "--all", "--strings", "offsets", "-o", &out("every/")]));
     assert!(names_in(&dir.path().join("every")).len() > names_in(&dir.path().join("all")).len());
 }
+
+#[test]
+fn what_is_given_twice_is_meant_once_or_told() {
+    let dir = tempfile::tempdir().unwrap();
+    records(&dir.path().join("a.tfrecord"), &[1, 2]);
+    records(&dir.path().join("s-00000-of-00002"), &[1]);
+    records(&dir.path().join("s-00001-of-00002"), &[2]);
+    checkpoint(&dir.path().join("c"), 5);
+    for twice in [["a.tfrecord", "a.tfrecord"], ["c", "c"], ["c.index", "c.index"], ["s-00001-of-00002", "s-00001-of-00002"]] {
+        let done = run_in(dir.path(), &[&["convert"], &twice[..], &["-o", "out/"]].concat());
+        assert!(code(&done) == 2 && stderr(&done).contains("given twice"), "{twice:?}: {}", stderr(&done));
+    }
+    let joined = run_in(dir.path(), &["convert", "a.tfrecord", "a.tfrecord", "--concat", "-o", "x.npy"]);
+    check(&joined);
+    assert_eq!(ints(&dir.path().join("x.npy")), [1, 2, 1, 2]);
+    // Two names of one checkpoint.
+    check(&run_in(dir.path(), &["convert", "c", "c.index", "-o", "c/"]));
+    for more in [&["--concat"][..], &[]] {
+        let done = run_in(dir.path(), &[&["convert", "-", "-", "--raw", "uint8", "--shape", "1", "-o", "p/"], more].concat());
+        assert!(code(&done) == 2 && stderr(&done).contains("given twice"), "{more:?}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn names_that_several_sources_have_are_told_apart_and_suggested() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(&dir.path().join("one/m"), 1);
+    checkpoint(&dir.path().join("two/m"), 2);
+    let done = run_in(dir.path(), &["convert", "one/m", "two/m", "v", "-o", "v.npy"]);
+    let said = stderr(&done);
+    assert!(code(&done) == 2 && said.contains("one/m/v") && said.contains("two/m/v"), "{said}");
+    check(&run_in(dir.path(), &["convert", "one/m", "two/m", "two/m/v", "-o", "v.npy"]));
+    assert_eq!(npy(&dir.path().join("v.npy")).1, [2]);
+    // Second names, too.
+    let model = data("savedmodel/half_plus_two");
+    for copy in ["x", "y"] {
+        let to = dir.path().join(copy);
+        fs::create_dir_all(to.join("variables")).unwrap();
+        for file in ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"] {
+            fs::copy(model.join(file), to.join(file)).unwrap();
+        }
+    }
+    let listed = run_in(dir.path(), &["ls", "{x,y}", "--json"]);
+    check(&listed);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let tensors = listed["tensors"].as_array().unwrap();
+    let names = || tensors.iter().flat_map(|tensor| [&tensor["name"], &tensor["alias"]]).filter_map(Value::as_str);
+    for name in names() {
+        let done = run_in(dir.path(), &["ls", "{x,y}", name, "--json"]);
+        check(&done);
+        let found: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert!(found["tensors"].as_array().unwrap().iter().any(|tensor| tensor["name"] == name || tensor["alias"] == name), "{name}");
+    }
+}
+
+#[test]
+fn a_model_that_lost_its_variables_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = data("savedmodel/half_plus_two");
+    fs::create_dir_all(dir.path().join("m/variables")).unwrap();
+    fs::copy(model.join("saved_model.pb"), dir.path().join("m/saved_model.pb")).unwrap();
+    let bare = run_in(dir.path(), &["convert", "m", "-o", "bare/"]);
+    assert!(code(&bare) == 0 && stderr(&bare).contains("variables.index is missing"), "{}", stderr(&bare));
+    let shard = "variables/variables.data-00000-of-00001";
+    fs::copy(model.join(shard), dir.path().join("m").join(shard)).unwrap();
+    for command in [&["convert", "m", "-o", "out/"][..], &["ls", "m"], &["info", "m"]] {
+        let done = run_in(dir.path(), command);
+        assert!(code(&done) == 1 && stderr(&done).contains("variables.index is missing"), "{command:?}: {}", stderr(&done));
+    }
+    assert!(!dir.path().join("out").exists());
+}
+
+#[test]
+fn shards_that_are_done_without_are_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    records(&dir.path().join("t-00000-of-00003"), &[1]);
+    records(&dir.path().join("t-00002-of-00003"), &[3]);
+    let missing = run_in(dir.path(), &["convert", "t-*", "-o", "no/"]);
+    assert!(code(&missing) == 1 && stderr(&missing).contains("--salvage"), "{}", stderr(&missing));
+    for more in [&[][..], &["--concat"]] {
+        let source: &[&str] = if more.is_empty() { &["t-*"] } else { &["t-00000-of-00003", "t-00002-of-00003"] };
+        let done = run_in(dir.path(), &[&["convert"], source, &["--salvage", "--json", "-fo", "out/"], more].concat());
+        check(&done);
+        assert!(stderr(&done).contains("t-00001-of-00003") && !stderr(&done).contains("--salvage"), "{}", stderr(&done));
+        let told: Value = serde_json::from_slice(&done.stdout).unwrap();
+        let manifest: Value = serde_json::from_slice(&fs::read(dir.path().join("out/manifest.json")).unwrap()).unwrap();
+        for lost in [&told["lost"], &manifest["lost"]] {
+            assert!(lost[0].as_str().is_some_and(|lost| lost.contains("t-00001-of-00003")), "{more:?}: {lost}");
+        }
+    }
+}

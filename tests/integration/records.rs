@@ -831,3 +831,26 @@ fn progress_never_goes_beyond_what_there_is() {
         }
     }
 }
+
+#[test]
+fn steps_are_rows_unless_they_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = data("tfds/rlds");
+    let source = source.to_str().unwrap();
+    let listed: Value = serde_json::from_slice(&mmconvert(["ls", source, "--json"]).stdout).unwrap();
+    let names = listed["tensors"].as_array().unwrap().iter().filter_map(|tensor| tensor["name"].as_str());
+    let action = names.clone().find(|name| name.ends_with("action")).unwrap_or_else(|| panic!("{:?}", names.collect::<Vec<_>>()));
+    let go = |name: &str, choice: &str, out: &str| {
+        mmconvert(["convert", source, name, "--ragged", choice, "-fo", dir.path().join(out).to_str().unwrap()])
+    };
+    // One alone or all: the same rule.
+    for name in [action, "*/action"] {
+        let done = go(name, "pad", "a/");
+        assert!(code(&done) == 2 && stderr(&done).contains("NAME=HOW"), "{name}: {}", stderr(&done));
+    }
+    let named = format!("{action}=pad");
+    let done = go(action, &named, "b/");
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    let verified = mmconvert(["verify", dir.path().join("b").to_str().unwrap()]);
+    assert_eq!(code(&verified), 0, "{}", stderr(&verified));
+}

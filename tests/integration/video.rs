@@ -20,6 +20,10 @@ case " $* " in
   *" -version "*) echo "libavcodec     61.  3.100 / 61.  3.100"; exit 0 ;;
   *" rawvideo "*) printf 'P7\nWIDTH 2\nHEIGHT 2\nDEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE\nENDHDR\n'; exec /bin/cat ;;
   *" image2pipe "*)
+    case " $* " in *setpts=*) ;; *)
+      if [ -e "$here/same_times" ]; then echo "non monotonically increasing dts to muxer in stream 0: 1 >= 1" >&2; exit 1; fi ;;
+    esac
+    case " $* " in *" -pix_fmt gray "*) if [ -e "$here/narrow.pam" ]; then exec /bin/cat "$here/narrow.pam"; fi ;; esac
     case " $* " in *" -map 0:1 "*) /bin/cat "$here/other.pam" ;; *) /bin/cat "$here/frames.pam" ;; esac
     if [ -e "$here/complaints" ]; then /bin/cat "$here/complaints" >&2; fi
     exit 0 ;;
@@ -245,4 +249,48 @@ fn choices_that_no_video_has_are_refused() {
         assert!(code(&done) == 2 && stderr(&done).contains(args[0]) && !stand.out().exists(), "{args:?}: {}", stderr(&done));
     }
     assert!(Path::new(&stand.dir.path().join("clip.mkv")).exists());
+}
+
+#[test]
+fn frames_of_one_time_are_all_kept() {
+    let stand = Stand::new(&["rgb24"], &rgb(), 3);
+    stand.put("same_times", "");
+    let (header, data, _) = stand.array(&[]);
+    assert!(header.contains("(3, 1, 2, 3)") && data.len() == 18, "{header}");
+}
+
+#[test]
+fn frames_that_were_narrowed_are_compared_with_what_they_became() {
+    let frames: Vec<Vec<u8>> = (0..2u8).map(|frame| pam(2, 1, 1, 65535, &[frame, 200, 3, 4])).collect();
+    let stand = Stand::new(&["gray16le"], &frames, 2);
+    stand.put("narrow.pam", (0..2u8).flat_map(|frame| pam(2, 1, 1, 255, &[frame, 3])).collect::<Vec<u8>>());
+    let (header, data, said) = stand.array(&["--dtype", "uint8"]);
+    assert!(header.contains("|u1") && data == [0, 3, 1, 3] && said.contains("lower bits"), "{header} {said}");
+    let clip = stand.dir.path().join("clip.mkv");
+    let mmconvert = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mmconvert"));
+        command.args(args).env("PATH", stand.dir.path()).output().unwrap()
+    };
+    let (out, clip) = (stand.out(), clip.to_str().unwrap());
+    let verify = ["verify", out.to_str().unwrap(), "--against", clip];
+    let same = mmconvert(&[&verify[..], &["--dtype", "uint8"]].concat());
+    assert_eq!(code(&same), 0, "{}", stderr(&same));
+    assert_eq!(code(&mmconvert(&verify)), 5);
+    let dir = stand.dir.path().join("d");
+    let dir = dir.to_str().unwrap();
+    assert_eq!(code(&mmconvert(&["convert", clip, "--dtype", "uint8", "-o", &format!("{dir}/")])), 0);
+    let same = mmconvert(&["verify", dir]);
+    assert_eq!(code(&same), 0, "{}", stderr(&same));
+}
+
+#[test]
+fn a_transport_stream_that_was_cut_is_told() {
+    let stand = Stand::new(&["rgb24"], &rgb(), 3);
+    for (len, is_told) in [(188 * 4, false), (188 * 4 + 100, true)] {
+        let mut packets = vec![0; len];
+        packets.iter_mut().step_by(188).for_each(|byte| *byte = 0x47);
+        stand.put("clip.mkv", packets);
+        let (_, _, said) = stand.array(&[]);
+        assert_eq!(said.contains("100 of 188 bytes"), is_told, "{said}");
+    }
 }

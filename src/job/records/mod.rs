@@ -253,7 +253,11 @@ impl<'a> Pass<'a> {
         let (unit, workers) = (unit_for(threads), per_thread(threads).saturating_mul(threads));
         if workers > left / 2 || left / 4 < unit {
             let asked = fixed.saturating_add(workers.max(unit).saturating_mul(4));
-            return Err(Error::Limit { what: "memory in the budget".into(), asked, allowed: Some(options.budget().as_bytes()) });
+            return Err(Error::Limit {
+                what: "memory in the budget (--memory allows more)".into(),
+                asked,
+                allowed: Some(options.budget().as_bytes()),
+            });
         }
         let window = Resources::window_in(left / 4).min(MAX_BEHIND_BUFFERS);
         self.unit = unit;

@@ -405,7 +405,7 @@ impl Sequential {
             current.records = in_file + (frames.len() / self.group) as u64;
         }
         self.check_groups(frames.len() as u64, current)?;
-        self.check_memory(taken, current)?;
+        self.check_memory(taken, in_file, current)?;
         let held = self.pool.hold(taken);
         let From::Headers(file, cold) = &current.from else {
             return Err(Error::bad_request("these records cannot be read by their headers"));
@@ -434,11 +434,12 @@ impl Sequential {
         }
     }
 
-    fn check_memory(&self, needed: u64, current: &Current) -> Result<()> {
+    /// Refuses record number `record` of the file where it takes more memory than there is.
+    fn check_memory(&self, needed: u64, record: u64, current: &Current) -> Result<()> {
         if needed <= self.reading.memory_bytes {
             return Ok(());
         }
-        let what = format!("memory for record {} of {} (--memory allows more)", current.records, current.path.display());
+        let what = format!("memory for record {record} of {} (--memory allows more)", current.path.display());
         Err(Error::Limit { what, asked: needed, allowed: Some(self.reading.memory_bytes) })
     }
 
@@ -509,7 +510,7 @@ impl Sequential {
             if needed == 0 || problem.is_some() || frames.len() >= self.group {
                 break;
             }
-            self.check_memory(needed, current)?;
+            self.check_memory(needed, current.records, current)?;
             wanted = memory_len(needed);
             drop(held);
             held = self.pool.hold(wanted as u64);

@@ -72,8 +72,29 @@ impl Driver for Video {
             ("video_streams".to_owned(), json!(facts)),
             ("other_streams".to_owned(), json!(streams.others)),
         ]);
-        Ok(Box::new(RecordContainer::new(self.name(), path, sets, options).with_facts(facts, Vec::new()).with_notes(notes)))
+        Ok(Box::new(
+            RecordContainer::new(self.name(), path, sets, options).with_facts(facts, cut(path)?.into_iter().collect()).with_notes(notes),
+        ))
     }
+}
+
+/// What is odd about the length of a transport stream, of which FFmpeg says nothing.
+fn cut(path: &Path) -> Result<Option<String>> {
+    let Some(packet) = packet_len(&front(path)?) else { return Ok(None) };
+    let len = std::fs::metadata(path).map_err(Error::io("look at", path))?.len();
+    let last = len % packet;
+    Ok((last > 0).then(|| {
+        format!(
+            "{}: the last packet has {last} of {packet} bytes: it was cut, and the last frame may be damaged or missing",
+            path.display()
+        )
+    }))
+}
+
+/// The length of the packets of a transport stream, which all start with the same byte; some have a time in front (ISO/IEC 13818-1, 2.4.3.2).
+fn packet_len(front: &[u8]) -> Option<u64> {
+    let has_packets = |start: usize, len: usize| (0..2).all(|number| front.get(start + number * len) == Some(&0x47));
+    [(0, 188), (4, 192)].into_iter().find(|&(start, len)| has_packets(start, len)).map(|(_, len)| len as u64)
 }
 
 fn front(path: &Path) -> Result<Vec<u8>> {
@@ -109,10 +130,7 @@ fn is_video(front: &[u8]) -> bool {
     // A box of QuickTime has its kind behind its length.
     let is_quicktime = matches!(front.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide" | b"pnot"));
     let is_avi = front.starts_with(b"RIFF") && front.get(8..12) == Some(b"AVI ");
-    // Packets of a transport stream all start with the same byte; some have a time in front.
-    let has_packets = |start: usize, len: usize| (0..2).all(|number| front.get(start + number * len) == Some(&0x47));
-    let is_transport = has_packets(0, 188) || has_packets(4, 192);
-    is_quicktime || is_avi || is_transport || MAGICS.iter().any(|magic| front.starts_with(magic))
+    is_quicktime || is_avi || packet_len(front).is_some() || MAGICS.iter().any(|magic| front.starts_with(magic))
 }
 
 /// Refuses what holds no film: still pictures, sound alone.

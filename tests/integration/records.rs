@@ -848,8 +848,8 @@ fn steps_are_rows_unless_they_are_named() {
         let done = go(name, "pad", "a/");
         assert!(code(&done) == 2 && stderr(&done).contains("NAME=HOW"), "{name}: {}", stderr(&done));
     }
-    let named = format!("{action}=pad");
-    let done = go(action, &named, "b/");
+    let choice = format!("{action}=pad");
+    let done = go(action, &choice, "b/");
     assert_eq!(code(&done), 0, "{}", stderr(&done));
     let verified = mmconvert(["verify", dir.path().join("b").to_str().unwrap()]);
     assert_eq!(code(&verified), 0, "{}", stderr(&verified));

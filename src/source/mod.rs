@@ -369,7 +369,7 @@ impl Source {
         self.lost.iter().cloned().chain(self.container.warnings()).collect()
     }
 
-    /// The files that are missing and were [let pass](RecordOptions::salvage), one sentence each; they are among the
+    /// The files that are missing and were [let pass](crate::RecordOptions::salvage), one sentence each; they are among the
     /// [`warnings`](Self::warnings), too.
     #[must_use]
     pub fn lost(&self) -> Vec<String> {

@@ -126,6 +126,7 @@ impl<'a> Array<'a> {
     /// The arrays of a tensor; of strings those of `rows`, of which the lengths are read.
     pub(crate) fn of_tensor(tensor: &Tensor<'a>, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
         let name = Some(tensor.info().name.to_string());
+        check_rows(tensor, rows)?;
         if tensor.info().spec.dtype() != Dtype::String {
             let array = Self::of_reader(tensor.reader()?, rows)?;
             let item = tensor.info().item.clone().map(Item::Stored);
@@ -190,6 +191,22 @@ impl<'a> Array<'a> {
             _ => Header::new(&descr, shape),
         };
         Ok(if options.layout == Layout::F { header.fortran_ordered() } else { header })
+    }
+}
+
+/// Refuses rows of parts of a ragged or sparse tensor.
+///
+/// # Errors
+/// [`Error::BadRequest`].
+pub(crate) fn check_rows(tensor: &Tensor<'_>, rows: Option<Rows>) -> Result<()> {
+    match (&tensor.info().part_of, rows) {
+        (Some(whole), Some(_)) => {
+            let name = &tensor.info().name;
+            let detail =
+                format!("--rows of {name}: it is a part of {whole}, which is ragged or sparse, and rows of its parts mean nothing");
+            Err(Error::bad_request(detail))
+        }
+        _ => Ok(()),
     }
 }
 

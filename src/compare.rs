@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -160,12 +161,10 @@ fn compare_records(
         }
     }
     // What the name says tells what was chosen, whether it was for this feature only or for all.
-    let is_part = |part: Part| file.path.to_string_lossy().ends_with(&format!("{}{}", part.suffix(), file_name::EXTENSION));
-    let options = &options.clone().records(options.records.for_one([Part::Values, Part::Offsets].into_iter().any(is_part)));
+    let options = &options.clone().records(options.records.for_one(file.part != Part::Whole));
     let pass = Pass::plan(records, set, &features, rows, tensor.source().heap_bytes(), options).map_err(|failure| failure.error)?;
     // Of several arrays the name tells which it is.
-    let is_offsets = is_part(Part::Offsets);
-    let is_it = |array: &RecordArray| array.column == 0 && (array.part == Part::Offsets) == is_offsets;
+    let is_it = |array: &RecordArray| array.column == 0 && (array.part == Part::Offsets) == (file.part == Part::Offsets);
     let at = pass.arrays.iter().position(is_it).unwrap_or(0);
     let array = &pass.arrays[at];
     let found = file.header.shape.first().copied().unwrap_or(0);
@@ -247,6 +246,14 @@ struct ArrayFile<'a> {
     data_offset: u64,
     data_len: u64,
     cold: Cold,
+    /// Which array of its tensor it is, as far as its name tells.
+    part: Part,
+}
+
+/// The array that a name stands for, which may have the suffix of a part.
+fn part_of(name: &[u8]) -> Part {
+    let is_one = |part: &Part| name.ends_with(part.suffix().as_bytes());
+    [Part::Values, Part::Offsets].into_iter().find(is_one).unwrap_or(Part::Whole)
 }
 
 impl<'a> ArrayFile<'a> {
@@ -261,8 +268,10 @@ impl<'a> ArrayFile<'a> {
         let mut front = vec![0; memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;
         let (header, data_offset) = Header::parse(&front).map_err(|e| e.in_file(path))?;
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let part = name.strip_suffix(file_name::EXTENSION.as_bytes()).map_or(Part::Whole, part_of);
         let (path, file) = (Cow::Borrowed(path), Arc::new(file));
-        Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default() })
+        Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default(), part })
     }
 
     /// The tensor of another source, where it lies.
@@ -271,7 +280,8 @@ impl<'a> ArrayFile<'a> {
         let spec = &tensor.info().spec;
         let header = Header::new(&spec.dtype().descr_in(ByteOrder::NATIVE)?, spec.shape());
         let path = Cow::Owned(run.path.to_path_buf());
-        Ok(Self { path, file: run.file, header, data_offset: run.offset, data_len: spec.nbytes(), cold: Cold::default() })
+        let part = part_of(tensor.info().name.as_bytes());
+        Ok(Self { path, file: run.file, header, data_offset: run.offset, data_len: spec.nbytes(), cold: Cold::default(), part })
     }
 
     /// Reads bytes of the elements, from `at` on.

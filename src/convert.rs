@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::array::{Array, Part};
+use crate::array::{Array, Part, check_rows};
 use crate::budget::Budget;
 use crate::cancel::CancelToken;
 use crate::columns::Lists;
@@ -223,15 +223,21 @@ impl<'a> Converter<'a> {
     pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
         let options = self.options.settled();
         // What has to be computed for it is not.
-        if let Input::Tensor(tensor) = &self.input
-            && tensor.is_made()
-        {
-            return self.estimate_made(tensor, output.as_ref(), &options).map(|estimate| vec![estimate]);
+        let estimate = || match &self.input {
+            Input::Tensor(tensor) if tensor.is_made() => {
+                self.estimate_made(tensor, output.as_ref(), &options).map(|estimate| vec![estimate])
+            }
+            _ => match self.pass(&options)? {
+                Some(pass) => pass.estimate(output.as_ref(), &options),
+                None => self.with_jobs(&options, |jobs| jobs.iter().map(|job| job.estimate(output.as_ref(), &options)).collect()),
+            },
+        };
+        let estimates = estimate();
+        // One that cannot be converted is no reason to say that a choice has no effect.
+        if let (Err(_), Input::Tensor(tensor)) = (&estimates, &self.input) {
+            options.note_left_out(tensor.info());
         }
-        if let Some(pass) = self.pass(&options)? {
-            return pass.estimate(output.as_ref(), &options);
-        }
-        self.with_jobs(&options, |jobs| jobs.iter().map(|job| job.estimate(output.as_ref(), &options)).collect())
+        estimates
     }
 
     /// What can be said of a tensor that is computed or decoded, without doing that.
@@ -245,7 +251,14 @@ impl<'a> Converter<'a> {
         if let (Some((records, number)), true) = (tensor.records(), self.rows.is_none_or(|rows| rows.end.is_none())) {
             records.check_ends(records.feature(number).0)?;
         }
+        check_rows(tensor, self.rows)?;
         let mut axes = info.axes();
+        if self.rows.is_some() && info.has_rank && axes.is_empty() {
+            return Err(Error::bad_request("a scalar has no rows to choose from"));
+        }
+        if let (Some(rows), Some(RecordColumn { feature, .. })) = (self.rows, tensor.column()) {
+            Pass::check_rows(&feature, rows)?;
+        }
         if let (Some(rows), Some(first)) = (tensor.claimed_rows(), axes.first_mut()) {
             *first = Some(rows);
         }
@@ -357,12 +370,32 @@ impl<'a> Converter<'a> {
         }
         self.with_jobs(&options, |jobs| {
             options.check_applied()?;
-            let [job] = jobs else {
-                return Err(Error::bad_request("values and offsets are two arrays, and a stream has one: write them to files"));
-            };
+            let job = only_job(jobs)?;
             job.check_memory(&options)?;
             Ok(job.report(&job.stream(out, &options)?, started))
         })
+    }
+
+    /// Refuses what [`stream`](Self::stream) would refuse, as far as that can be told without computing anything.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn check_stream(&self) -> Result<()> {
+        let options = self.options.settled();
+        if let Input::Tensor(tensor) = &self.input
+            && tensor.is_made()
+        {
+            return match tensor.column().and_then(|column| column.feature.declared) {
+                Some(declared) if declared.flat => {
+                    Err(Error::bad_request("how many rows it has is known only when it has been computed: write a file"))
+                }
+                _ => Ok(()),
+            };
+        }
+        if let Some(pass) = self.pass(&options)? {
+            return pass.check_stream(&options).map(drop);
+        }
+        self.with_jobs(&options, |jobs| only_job(jobs)?.check_stream())
     }
 
     /// What can still fail once a file is complete happens in `view`, before any file gets its name.
@@ -462,6 +495,13 @@ fn nearest_method(output: &Path, options: &Options) -> Method {
     let tried = crate::job::nearest_directory(output).and_then(|dir| PrivateFile::unnamed(dir, options.calls()).ok());
     let method = tried.and_then(|file| Method::to_copy(&file, options.method).ok());
     method.or(options.method).unwrap_or(Method::Portable)
+}
+
+fn only_job<'a, 'b>(jobs: &'a [Job<'b>]) -> Result<&'a Job<'b>> {
+    let [job] = jobs else {
+        return Err(Error::bad_request("values and offsets are two arrays, and a stream has one: write them to files"));
+    };
+    Ok(job)
 }
 
 fn only<T>(mut items: Vec<T>) -> Result<T> {

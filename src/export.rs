@@ -417,6 +417,7 @@ fn plan_all<'a>(
                     return Err(error);
                 }
                 planned.outputs.truncate(before);
+                options.note_left_out(tensor.info());
                 let reason = tensor.info().unsupported.clone().unwrap_or_else(|| error.to_string());
                 planned.skipped.push(Skipped { name: name.clone(), reason });
             }

@@ -14,6 +14,7 @@ use crate::method::Method;
 use crate::model_options::ModelOptions;
 use crate::os::Calls;
 use crate::plan::Memory;
+use crate::source::TensorInfo;
 use crate::staging::Existing;
 use crate::used::{Choice, Unused};
 
@@ -238,6 +239,13 @@ impl Options {
     /// As [`check_applied`](Self::check_applied).
     pub fn check_model_applied(&self) -> crate::Result<()> {
         if self.effect == Effect::Required { refuse(&self.model.unused()) } else { Ok(()) }
+    }
+
+    /// Notes the choices that a tensor would have made use of that is left out for another reason.
+    pub(crate) fn note_left_out(&self, info: &TensorInfo) {
+        if info.spec.dtype() == Dtype::String {
+            self.strings.note();
+        }
     }
 
     /// Called after every slice, from the threads that do the work.

@@ -13,7 +13,7 @@ use crate::format::npy::{Header, MAX_TEXT_LEN};
 use crate::format::safetensors::{Plan, name_of};
 use crate::job::{Job, Outcome, Output};
 use crate::method::Method;
-use crate::options::{Layout, Options};
+use crate::options::{Layout, Options, Strings};
 use crate::paths::parent_of;
 use crate::plan::{Memory, PAGE_BYTES};
 use crate::rows::Rows;
@@ -27,6 +27,24 @@ const SMALL: u64 = 256 << 10;
 /// What is kept of each tensor until the end, beside its name: a shape, a report, its entry in the header.
 const TENSOR_HEAP: usize = 1 << 10;
 
+/// Checks that the format can hold what `options` make of a tensor, as far as that can be told without reading it.
+///
+/// # Errors
+/// [`Error::BadRequest`] for a layout or a byte order that the format does not have, [`Error::Unsupported`] for a dtype.
+pub fn check_packed(tensor: &Tensor<'_>, options: &Options) -> Result<()> {
+    check_form(options)?;
+    // Strings of records become arrays first.
+    let is_split = tensor.is_of_records() && options.strings.peek() == Some(Strings::Offsets);
+    if is_split && tensor.info().spec.dtype() == Dtype::String { tensor.check_supported() } else { check(tensor, options) }
+}
+
+fn check_form(options: &Options) -> Result<()> {
+    if options.layout == Layout::F || options.asked_order() == Some(ByteOrder::Big) {
+        return Err(Error::bad_request("safetensors are in C order and little-endian"));
+    }
+    Ok(())
+}
+
 /// Writes `tensors` of `source`, or `rows` of each, into one safetensors file at `path`, which appears complete and synced or not at
 /// all. Tensors that the format cannot hold are skipped and listed: strings, handles, dtypes that it has no name for.
 ///
@@ -38,9 +56,7 @@ const TENSOR_HEAP: usize = 1 << 10;
 pub fn pack(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let path = path.as_ref();
     let options = &options.settled();
-    if options.layout == Layout::F || options.asked_order() == Some(ByteOrder::Big) {
-        return Err(Error::bad_request("safetensors are in C order and little-endian"));
-    }
+    check_form(options)?;
     let heap_bytes = tensors.iter().map(|tensor| TENSOR_HEAP + 4 * tensor.info().name.as_bytes().len()).sum::<usize>() as u64;
     let heap_bytes = heap_bytes.saturating_add(source.heap_bytes());
     let (mut planned, mut skipped, mut columns) = (Vec::new(), Vec::new(), Vec::new());
@@ -56,6 +72,7 @@ pub fn pack(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, path: i
             Ok(spec) => planned.push(Planned { name: name.clone(), title: name.to_json(), origin, spec }),
             Err(Error::BadRequest { detail }) => return Err(Error::bad_request(format!("tensor {name}: {detail}"))),
             Err(error @ Error::Unsupported { .. }) => {
+                options.note_left_out(tensor.info());
                 let reason = tensor.info().unsupported.clone().unwrap_or_else(|| error.to_string());
                 skipped.push(Skipped { name, reason });
             }
@@ -138,11 +155,7 @@ fn check(tensor: &Tensor<'_>, options: &Options) -> Result<()> {
     let dtype = options.cast.unwrap_or(info.spec.dtype());
     match &info.item {
         Some(item) => Err(refused(item)),
-        None if info.spec.dtype() == Dtype::String => {
-            // Whatever was to become of it.
-            options.strings.note();
-            Err(refused(Dtype::String))
-        }
+        None if info.spec.dtype() == Dtype::String => Err(refused(Dtype::String)),
         None if name_of(dtype).is_none() => Err(refused(dtype)),
         None => Ok(()),
     }
@@ -233,7 +246,9 @@ impl File<'_> {
         let report = job.report(&outcome, started);
         Ok(match &planned.origin {
             Origin::Tensor(..) => report,
-            Origin::Made(_, made) => Report { verified: made.verified, source_dtype: made.source_dtype, lost: made.lost.clone(), ..report },
+            Origin::Made(_, made) => {
+                Report { part: made.part, verified: made.verified, source_dtype: made.source_dtype, lost: made.lost.clone(), ..report }
+            }
         })
     }
 

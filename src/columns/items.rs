@@ -97,6 +97,11 @@ impl Item {
         }
     }
 
+    /// Whether the rows of what a value holds are its items.
+    pub(crate) fn is_of_rows(&self) -> bool {
+        matches!(self, Self::TensorRows | Self::RawRows { .. })
+    }
+
     /// Whether what a record has can only be little when it is decoded.
     pub(crate) fn is_small(&self, stored: &Stored<'_>) -> bool {
         const LITTLE: usize = 64 << 10;
@@ -283,7 +288,9 @@ impl Item {
             };
             if !fits || proto.spec.dtype() != spec.dtype() {
                 let rows = if is_rows { "rows of " } else { "" };
-                return Err(Problem::Odd(format!("has a tensor {}, {rows}{spec} expected as in the first", proto.spec)));
+                let is_ragged = !is_rows && !spec.shape().is_empty() && proto.spec.shape().get(1..) == spec.shape().get(1..);
+                let hint = if is_ragged { ": --ragged takes axes 0 of different lengths" } else { "" };
+                return Err(Problem::Odd(format!("has a tensor {}, {rows}{spec} expected as in the first{hint}", proto.spec)));
             }
             let len = memory_len(proto.spec.nbytes());
             rows += proto.spec.shape().first().copied().unwrap_or(1);
@@ -371,6 +378,16 @@ impl Item {
             _ => None,
         }
     }
+}
+
+/// How many values of bytes a record has.
+pub(super) fn values_in(stored: &Stored<'_>) -> Result<u64, ParseError> {
+    let mut values = 0;
+    each_value(stored, |_, _| {
+        values += 1;
+        Ok(())
+    })?;
+    Ok(values)
 }
 
 /// Calls `each` with every value of bytes and its offset in its part of the record.

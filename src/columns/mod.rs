@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, ParseError};
-use crate::format::example::Kind;
+use crate::format::example::{Kind, Values};
 use crate::source::records::{Encoding, Feature, Key, Look, Stats, Stored, Survey, Widths};
 use crate::spec::{TensorSpec, memory_len};
 
@@ -174,7 +174,14 @@ impl Column {
 
     /// Whether a record has what the column needs.
     pub(crate) fn is_present(&self, stored: &Stored<'_>) -> Result<bool, ParseError> {
-        Ok(!matches!(stored, Stored::Missing) && !self.item.is_empty(stored)?)
+        match (stored, &self.arrange) {
+            (Stored::Missing, _) => Ok(false),
+            // A row cannot be made of an empty list.
+            (_, Arrange::Single | Arrange::Fixed(_)) => Ok(!self.item.is_empty(stored)?),
+            // Elsewhere that is a value like others. What has no kind has not even that.
+            (Stored::Feature(feature, base), _) => Ok(Values::parse(feature, *base)?.is_some()),
+            _ => Ok(true),
+        }
     }
 
     /// What a record adds to an array of unknown length: units whose starts are noted, and items.
@@ -218,6 +225,10 @@ impl Column {
             Absent::Empty | Absent::Refused | Absent::Skipped => None,
         };
         let item_bytes = memory_len(self.spec.nbytes());
+        if self.item.is_of_rows() && self.arrange != Arrange::Flat && items::values_in(stored)? > 1 {
+            let detail = "has several values, whose rows would run together: --flatten, or without --ragged if all are alike";
+            return Err(Problem::Odd(detail.into()));
+        }
         // What does not fit is refused before it is decoded: a few bytes can stand for a great many.
         if !self.item.is_small(stored) {
             self.check_count(self.item.count(stored)?)?;

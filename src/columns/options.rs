@@ -345,6 +345,11 @@ impl RecordOptions {
         Self { is_for_one, ..self.clone() }
     }
 
+    /// Whether `--missing` names a feature.
+    pub(crate) fn names_missing(&self, called: Called<'_>) -> bool {
+        chosen(&self.missing, called).is_some_and(|choice| choice.feature.is_some())
+    }
+
     /// Notes that a feature has lists. Where each value is a row, it is nothing to them that they differ; where their items are put
     /// together in any case, `--ragged` has to name them.
     pub(crate) fn note_lists(&self, called: Called<'_>, lists: Lists) {

@@ -173,7 +173,14 @@ impl One<'_> {
             None => return Ok(Absent::Empty),
             // It has no effect, which is an error if it has none on the other features either.
             Some(Missing::Fill(_)) if matches!(arrange, Arrange::Flat | Arrange::Offsets(_)) => return Ok(Absent::Empty),
-            Some(Missing::Fill(value)) => Absent::Filled(element(value)?),
+            Some(Missing::Fill(value)) => match element(value) {
+                Ok(element) => Absent::Filled(element),
+                // A value for all is for those that can have it.
+                Err(_) if !self.wanted().names_missing(self.called()) && self.stats.present >= self.survey.records => {
+                    return Ok(Absent::Empty);
+                }
+                Err(error) => return Err(error),
+            },
             Some(Missing::Refuse) => Absent::Refused,
             Some(Missing::Skip) => Absent::Skipped,
         };
@@ -194,7 +201,9 @@ impl One<'_> {
             }
             None => {
                 let lengths = self.survey.lengths(self.stats);
-                lengths.start() != lengths.end()
+                // Where there are only empty ones, or others tell what they are, they may be of any length.
+                *lengths.end() == 0
+                    || lengths.start() != lengths.end()
                     || self.stats.tensor.as_ref().is_some_and(|tensor| tensor.odd.is_some())
                     || self.wanted().has_open_shape(self.called())
             }
@@ -240,9 +249,15 @@ impl One<'_> {
             }
             element
         };
-        let absent = self.absent(&arrange, |value| element(dtype, value, &self.name).map(ordered))?;
+        // What is cast afterwards has to be what it says, too.
+        let target = self.options.cast.filter(|cast| *cast != Dtype::Bool && cast.descr().is_some());
+        let made = |value: &str| -> Result<Vec<u8>> {
+            target.map(|target| element(target, value, &self.name)).transpose()?;
+            element(dtype, value, &self.name).map(ordered)
+        };
+        let absent = self.absent(&arrange, made)?;
         let padding = match self.ragged() {
-            Some(Ragged::Pad(Some(value))) => ordered(element(dtype, value, &self.name)?),
+            Some(Ragged::Pad(Some(value))) => made(value)?,
             _ => vec![0; dtype.item_len()],
         };
         let column = Column::new(self.name.clone(), index, shaped.item, shaped.spec, arrange, dtype);
@@ -391,6 +406,11 @@ impl One<'_> {
             None => return Err(self.refused(format!("{length} bytes in the first record are no whole number of {dtype}"))),
         };
         let (first, most) = (stats.counts.as_ref().map_or(1, |counts| counts.value), stats.most);
+        if shape.first() == Some(&None) && self.ragged().is_some() && most > 1 {
+            return Err(
+                self.refused("records have several values of bytes, whose rows would run together: --shape without -1, or --flatten")
+            );
+        }
         if shape.first() == Some(&None) && self.ragged().is_some() {
             let (shape, _) = self.shaped(&shape, length / itemsize)?;
             let spec = Self::spec(name, dtype, shape)?;
@@ -436,6 +456,7 @@ impl One<'_> {
                     format!("its values are {kind} images; JPEG and PNG are decoded, --as string keeps the bytes")
                 }
                 Some(Look::Image) => "the first image cannot be read".to_owned(),
+                None => "no record has an image, and nothing else says how large they are".to_owned(),
                 _ => "its values are no JPEG or PNG images".to_owned(),
             };
             return Err(self.refused(detail));
@@ -452,7 +473,9 @@ impl One<'_> {
             let detail = format!(
                 "the image of record {record} has {odd}, that of record {} {form}: {}",
                 first.record,
-                if (odd.height, odd.width) == (form.height, form.width) {
+                if odd.dtype != form.dtype {
+                    "samples of 8 and of 16 bits make no array: --rows converts those of one depth, an image tool makes them equal before"
+                } else if (odd.height, odd.width) == (form.height, form.width) {
                     "--channels N gives all the same channels"
                 } else {
                     "an array has one size: --rows converts those of one size; tf.image.resize or an image tool makes them equal before"
@@ -474,21 +497,24 @@ impl One<'_> {
     fn tensor(&self) -> Result<Shaped> {
         let (stats, name) = (self.stats, &self.name[..]);
         let Some(tensor) = &stats.tensor else { return self.no_tensors() };
-        let by_rows = self.ragged().is_some() || self.flattens() || self.is_flat();
+        let is_single = stats.most <= 1;
+        let by_rows = self.ragged().is_some() && is_single || self.flattens() || self.is_flat();
         if let Some(rest) = if by_rows { self.rest()? } else { None } {
             let spec = Self::spec(name, tensor.value.dtype(), rest)?;
             let first = tensor.value.shape().first().copied().unwrap_or(1);
             return Ok(Shaped { item: Item::TensorRows, spec, is_row: false, first, most: stats.most_rows });
         }
         if let Some((record, odd)) = &tensor.odd {
-            let detail = format!(
-                "the tensor of record {record} is {odd}, that of record {} {}: --ragged takes axes 0 of different lengths",
-                tensor.record, tensor.value
-            );
+            let hint = if is_single {
+                "--ragged takes axes 0 of different lengths"
+            } else {
+                "records have several, of which only --flatten takes axes 0 of different lengths: it gives the rows of all"
+            };
+            let detail = format!("the tensor of record {record} is {odd}, that of record {} {}: {hint}", tensor.record, tensor.value);
             return Err(self.refused(detail));
         }
         let first = stats.counts.as_ref().map_or(1, |counts| counts.value);
-        Ok(Shaped { item: Item::Tensor, spec: tensor.value.clone(), is_row: first == 1, first, most: stats.most })
+        Ok(Shaped { item: Item::Tensor, spec: tensor.value.clone(), is_row: first == 1 && is_single, first, most: stats.most })
     }
 
     /// What tensors would be of which there is none: as somebody says.

@@ -28,15 +28,24 @@ pub(crate) fn write_header(header: &Header, out: &mut dyn Write) -> Result<()> {
 }
 
 impl Job<'_> {
+    /// Refuses an array that cannot be written front to back.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub(crate) fn check_stream(&self) -> Result<()> {
+        if self.is_turned() {
+            let detail = "an array whose order of elements changes cannot be streamed: write it to a file, or keep the order that the source has (--layout)";
+            return Err(Error::bad_request(detail));
+        }
+        Ok(())
+    }
+
     /// Writes header and elements to `out`, slice after slice, and compares the checksums at the end.
     ///
     /// # Errors
     /// [`Error::BadRequest`] where elements are read in one order and written in the other; those of reading; [`Error::Io`].
     pub(crate) fn stream(&self, out: &mut dyn Write, options: &Options) -> Result<Outcome> {
-        if self.is_turned() {
-            let detail = "an array whose order of elements changes cannot be streamed: write it to a file, or keep the order that the source has (--layout)";
-            return Err(Error::bad_request(detail));
-        }
+        self.check_stream()?;
         let plan = self.plan(Memory::Buffers, options)?;
         write_header(&self.header, out)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));

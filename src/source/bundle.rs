@@ -298,7 +298,8 @@ impl Container for Bundle {
             Some(match spec.dtype() {
                 Dtype::Variant => {
                     "it is a variant, an object of TensorFlow's (a ragged or sparse tensor, an Optional, a data set), which is not \
-                                   read: save or cache its tensors instead, as (r.flat_values, *r.nested_row_splits) of a ragged r"
+                                   read: save or cache its tensors instead: tf.convert_to_tensor of a row of a ragged tensor, (r.flat_values, *r.nested_row_splits) of \
+                                   a whole one"
                         .to_owned()
                 }
                 dtype => format!("dtype {dtype} has no fixed-size elements"),

@@ -133,6 +133,11 @@ fn missing(tensor: &Tensor<'_>, without: &Source) -> (String, String) {
 /// What `tensor` of the first part is together with those of the others, which have these numbers.
 fn joined(parts: &[Source], tensor: &Tensor<'_>, own: &[Option<usize>]) -> Result<(TensorInfo, Vec<usize>)> {
     let mut info = tensor.info().clone();
+    if let Some(whole) = &info.part_of {
+        let detail =
+            format!("it is a part of {whole}, which is ragged or sparse, and its parts mean nothing when they are joined one by one");
+        return Err(Error::Unsupported { what: format!("joining {}", info.name), detail });
+    }
     let mut numbers = Vec::with_capacity(parts.len());
     let (mut rows, mut axes) = (Some(0u64), lengths(&info));
     for (at, (part, number)) in parts.iter().zip(own).enumerate() {

@@ -111,6 +111,8 @@ pub struct TensorInfo {
     pub unsupported: Option<String>,
     /// What of it had to be given up, one sentence each: see [`RecordOptions::salvage`](crate::RecordOptions::salvage).
     pub lost: Vec<String>,
+    /// The ragged or sparse output that it is a part of: rows of parts mean nothing one by one.
+    pub part_of: Option<String>,
     /// The axes of the shape whose length is not known before the source has been read, or differs; their length there is 0.
     pub unknown_axes: Vec<usize>,
     /// Whether it is known how many axes there are; the shape has none where it is not.
@@ -131,6 +133,7 @@ impl TensorInfo {
             group: None,
             unsupported: None,
             lost: Vec::new(),
+            part_of: None,
             unknown_axes: Vec::new(),
             has_rank: true,
             feature: None,

@@ -156,12 +156,13 @@ impl<'a> Pass<'a> {
             Ok(Arc::new(both))
         };
         let mut survey = if is_looked_at { look(false)? } else { Arc::default() };
-        // What no record is wanted of is told from others.
-        if is_looked_at && survey.records == 0 && rows != (0..u64::MAX) {
-            survey = container.survey(set, false)?;
-        }
         if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, options)) {
             survey = look(true)?;
+        }
+        // What a feature is, is no matter of which records are wanted: where these have no value of it, others tell.
+        if is_looked_at && rows != (0..u64::MAX) && !records.is_made() && features.iter().any(|feature| survey.lacks(&feature.key)) {
+            let all = container.survey(set, true)?;
+            survey = Arc::new(survey.told_by(&all, features.iter().map(|feature| &feature.key)));
         }
         let resolver = Resolver { options, survey: &survey, path: container.path() };
         let mut keys: Vec<Key> = Vec::new();
@@ -206,6 +207,15 @@ impl<'a> Pass<'a> {
         };
         pass.share_memory(heap_bytes, options)?;
         Ok(pass)
+    }
+
+    /// Refuses rows of a feature that is put together of batches, where they are counted from the end.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub(crate) fn check_rows(feature: &Feature, rows: Rows) -> Result<()> {
+        let is_joined = feature.declared.as_ref().is_some_and(|declared| declared.flat);
+        if is_joined { window(std::slice::from_ref(feature), rows).map(drop) } else { Ok(()) }
     }
 
     /// The records that are wanted, and how many there are if somebody says so. Rows that are counted from the end make it necessary to
@@ -321,11 +331,11 @@ impl<'a> Pass<'a> {
             .collect()
     }
 
-    /// Writes the only array to `out`, header first. Records are counted before, where nobody says how many there are.
+    /// The only array, if the number of its rows is known before they come.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where the number of rows cannot be known before they come, and for two arrays.
-    pub(crate) fn stream(&self, out: &mut (dyn Write + Send), started: Instant, options: &Options) -> Result<Report> {
+    /// [`Error::BadRequest`] where it is not, and for two arrays.
+    pub(crate) fn check_stream(&self, options: &Options) -> Result<&RecordArray> {
         let refused =
             |what: &str| Err(Error::bad_request(format!("{what}, and a stream starts with the number of its rows: write a file")));
         let ([array], [column]) = (&self.arrays[..], &self.columns[..]) else {
@@ -334,6 +344,15 @@ impl<'a> Pass<'a> {
         if !column.is_row_per_record() || column.skips() || !self.set.can_be_read_again() || options.records.salvage.peek().is_some() {
             return refused("how many rows it has is known only when all have been read");
         }
+        Ok(array)
+    }
+
+    /// Writes the only array to `out`, header first. Records are counted before, where nobody says how many there are.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where the number of rows cannot be known before they come, and for two arrays.
+    pub(crate) fn stream(&self, out: &mut (dyn Write + Send), started: Instant, options: &Options) -> Result<Report> {
+        let array = self.check_stream(options)?;
         let records = match self.expected {
             Some(expected) => expected,
             None => self.container.count(self.index)?,

@@ -81,7 +81,14 @@ impl Pass<'_> {
                 output.put(array, (rows[at] - 1) * 8, &items.to_le_bytes(), &mut Vec::new(), 0).map_err(Failure::from)?;
             }
         }
-        Ok(Done { rows, lost: batches.lost().to_vec() })
+        let mut lost = batches.lost().to_vec();
+        let left_out = if self.skips() { records - totals[0] } else { 0 };
+        if left_out > 0 {
+            let names: Vec<&str> = self.columns.iter().filter(|column| column.skips()).map(|column| &column.name[..]).collect();
+            let path = self.container.path().display();
+            lost.push(format!("{path}: {left_out} of {records} records lack {} and are left out (--missing skip)", names.join(" or ")));
+        }
+        Ok(Done { rows, lost })
     }
 
     /// Whether records may be left out.

@@ -100,7 +100,8 @@ impl Container for Computed {
             None => None,
         };
         if let Some(spec) = spec {
-            return Ok(TensorInfo { alias, lost: self.lost(), ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) });
+            let part_of = output.part_of.clone();
+            return Ok(TensorInfo { alias, part_of, lost: self.lost(), ..TensorInfo::new(Name::new(output.name.as_bytes()), spec) });
         }
         let dtype = output.dtype.unwrap_or(Dtype::Variant);
         let unsupported = (!can_be_fetched(dtype)).then(|| no_plain_tensor(dtype));
@@ -110,7 +111,8 @@ impl Container for Computed {
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
         let has_rank = output.shape.is_some();
         let info = TensorInfo::new(Name::new(output.name.as_bytes()), spec);
-        Ok(TensorInfo { alias, unsupported, unknown_axes, has_rank, lost: self.lost(), ..info })
+        let part_of = output.part_of.clone();
+        Ok(TensorInfo { alias, unsupported, unknown_axes, has_rank, part_of, lost: self.lost(), ..info })
     }
 
     fn is_made(&self, _index: usize) -> bool {

@@ -219,7 +219,7 @@ impl RecordSet {
     }
 
     /// Whether a program makes any of the records.
-    fn is_made(&self) -> bool {
+    pub(crate) fn is_made(&self) -> bool {
         matches!(&self.inputs, Inputs::Sequence(inputs) if inputs.iter().any(|input| matches!(input, RecordInput::Program(_))))
     }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mmconvert::{
-    CancelToken, Converter, Error, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, check_output, export, pack,
+    CancelToken, Converter, Error, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, check_output, check_packed, export,
+    pack,
 };
 use serde_json::{Value, json};
 
@@ -211,7 +212,13 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
             skipped.push((info.name.clone(), reason.clone()));
             continue;
         }
-        let estimates = match converter(tensor, args, options)?.estimate(&path) {
+        let converter = converter(tensor, args, options)?;
+        let can_be_held = match target {
+            Target::Packed(_) => check_packed(tensor, options),
+            Target::Stdout => converter.check_stream(),
+            Target::File(_) | Target::Directory(_) => Ok(()),
+        };
+        let estimates = match can_be_held.and_then(|()| converter.estimate(&path)) {
             // What an export would skip.
             Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. })) if !single => {
                 skipped.push((info.name.clone(), error.to_string()));

@@ -63,10 +63,14 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         (None, Some(manifest)) => manifest.rows()?,
         (rows, _) => rows,
     };
-    let mut results = Vec::new();
-    let mut different = false;
+    let (mut results, mut different) = (Vec::new(), false);
     let packed = if Target::is_packed(&args.out) { Some(Source::open_as(&args.out, Some(SAFETENSORS))?) } else { None };
-    for (array, tensor, cast) in pairs(args, &source, manifest.as_ref(), packed.as_ref())? {
+    let pairs = pairs(args, &source, manifest.as_ref(), packed.as_ref())?;
+    if let (Some(name), true) = (&args.name, pairs.is_empty()) {
+        let detail = format!("{} has no array of {}", args.out.display(), name.display());
+        return Err(Error::BadRequest { detail });
+    }
+    for (array, tensor, cast) in pairs {
         let options = cast.map_or_else(|| made.clone(), |dtype| made.clone().cast(dtype));
         let (path, comparison) = match array {
             Made::File(path) => {
@@ -124,7 +128,7 @@ fn pairs<'a>(args: &Verify, source: &'a Source, manifest: Option<&Manifest>, pac
     if let Some(packed) = packed {
         for own in packed.tensors() {
             let own = own?;
-            let tensor = source.tensor(own.info().name.as_bytes())?;
+            let tensor = packed_from(source, &own)?;
             if is_wanted(&tensor) {
                 pairs.push((Made::Packed(Box::new(own)), tensor, None));
             }
@@ -155,6 +159,17 @@ fn pairs<'a>(args: &Verify, source: &'a Source, manifest: Option<&Manifest>, pac
         return Ok(parts.map(|path| (Made::File(path), tensor.clone(), None)).into());
     }
     Ok(vec![(Made::File(args.out.clone()), tensor, None)])
+}
+
+/// The tensor that an array of a safetensors file was made from: the one of its name, or of the name that parts of it have.
+fn packed_from<'a>(source: &'a Source, packed: &Tensor<'_>) -> Result<Tensor<'a>> {
+    let name = packed.info().name.as_bytes();
+    let found = source.tensor(name);
+    let whole = |part: Part| source.tensor(name.strip_suffix(format!(".{part}").as_bytes())?).ok();
+    match found {
+        Err(Error::NoSuchTensor { .. }) => [Part::Values, Part::Offsets].into_iter().find_map(whole).map_or(found, Ok),
+        found => found,
+    }
 }
 
 /// The only tensor of a source that can be converted.

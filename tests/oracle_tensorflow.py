@@ -560,6 +560,25 @@ class Computed(unittest.TestCase):
             said = json.loads(run("convert", *paths, "--output", "y", "--concat", feed, *more, "-n", "--json", "-fo", out, *LIBRARY, output=True))
             self.assertIsNone(said["write_bytes"])
 
+    def test_parts_of_ragged_outputs_are_not_cut_one_by_one(self):
+        class Model(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, "n")])
+            def f(self, n):
+                return {"r": tf.ragged.range(n), "n": n}
+
+        model = self.path("model")
+        tf.saved_model.save(Model(), model, signatures=Model().f)
+        lengths = np.int64(RNG.integers(0, 5, below(9, 2)))
+        feed = f"--feed=n={self.save(lengths)}"
+        ragged = tf.ragged.range(lengths)
+        self.convert(model, feed, wanted={"r/flat_values": ragged.flat_values.numpy(), "r/row_splits": ragged.row_splits.numpy()})
+        for name in ["r/flat_values", "r/row_splits"]:
+            self.refused(2, model, feed, "--output", name, "--rows", "0:1", says=["--rows", "ragged"])
+            self.refused(6, model, model, feed, "--output", name, "--concat", says="ragged")
+        out = self.path("n.npy")
+        run("convert", model, "n", feed, "--rows", "1:", "-o", out, *LIBRARY)
+        self.check(out, lengths[1:])
+
     def test_what_is_only_looked_at_is_not_computed(self):
         ran = self.path("ran")
 

@@ -236,7 +236,10 @@ impl Item {
                     return inflate(value, item_bytes, out);
                 }
                 if value.len() != item_bytes {
-                    let detail = format!("has {} bytes, {spec} has {item_bytes}", value.len());
+                    let detail = format!(
+                        "has {} bytes, {spec} has {item_bytes}: --shape with -1 and --ragged, both, take rows of different lengths",
+                        value.len()
+                    );
                     return Err(Problem::Odd(detail));
                 }
                 out.extend_from_slice(value);

@@ -637,7 +637,9 @@ impl One<'_> {
         let mut row = Vec::new();
         if of_tensor.is_some_and(|spec| spec.shape().len() > 1) {
             if self.ragged().is_some() {
-                return Err(self.refused("tensors of strings with several axes are rows of one shape only, not --ragged"));
+                return Err(self.refused(
+                    "tensors of strings with several axes are rows of one shape only, not --ragged; --flatten gives all strings",
+                ));
             }
             if self.flattens() || self.is_flat() {
                 row = self.rest()?.unwrap_or_default();

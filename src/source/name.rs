@@ -79,7 +79,8 @@ pub(crate) fn nearest(wanted: &[u8], infos: impl Iterator<Item = TensorInfo>) ->
             .filter_map(|name| {
                 let lower = name.to_lowercase();
                 let is_end = lower.strip_suffix(&wanted).is_some_and(|front| front.ends_with('/'));
-                let contains = is_end || wanted.len() >= 3 && lower.contains(&wanted);
+                let is_front = lower.strip_prefix(&wanted).is_some_and(|behind| behind.starts_with('/'));
+                let contains = is_end || is_front || wanted.len() >= 3 && lower.contains(&wanted);
                 if contains {
                     return Some((lower.len() - wanted.len(), name));
                 }

@@ -456,3 +456,49 @@ fn strings_have_one_order_in_any_form() {
         assert_eq!(code(&plain), 0, "{strings}: {}", stderr(&plain));
     }
 }
+
+#[test]
+fn a_name_that_an_output_lacks_is_not_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    let examples = [example(&[("a", Values::Ints(vec![1])), ("s", Values::Bytes(vec![b"xy".to_vec()]))], true)];
+    fs::write(dir.path().join("d.tfrecord"), frames(&examples)).unwrap();
+    assert_eq!(code(&run(dir.path(), &["convert", "d.tfrecord", "a", "-o", "out/"])), 0);
+    for (name, expected) in [("a", 0), ("s", 2), ("none", 2)] {
+        let done = run(dir.path(), &["verify", "out", name]);
+        assert_eq!(code(&done), expected, "{name}: {}", stderr(&done));
+    }
+    // Arrays of one tensor have names of their own in a safetensors file.
+    assert_eq!(code(&run(dir.path(), &["convert", "d.tfrecord", "--strings", "offsets", "-o", "p.safetensors"])), 0);
+    let verify = ["verify", "p.safetensors", "--against", "d.tfrecord", "--strings", "offsets"];
+    let done = run(dir.path(), &verify);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    let mut bytes = fs::read(dir.path().join("p.safetensors")).unwrap();
+    let at = bytes.windows(2).rposition(|window| window == b"xy").unwrap();
+    bytes[at] ^= 1;
+    fs::write(dir.path().join("p.safetensors"), bytes).unwrap();
+    assert_eq!(code(&run(dir.path(), &verify)), 5);
+}
+
+#[test]
+fn a_dry_run_knows_what_the_output_can_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    strings(&dir.path().join("c"));
+    array(&dir.path().join("a.npy"), "2, 2", &[1, 2, 3, 4]);
+    let examples = [example(&[("list", Values::Ints(vec![1]))], true), example(&[("list", Values::Ints(vec![1, 2]))], true)];
+    fs::write(dir.path().join("d.tfrecord"), frames(&examples)).unwrap();
+    for (args, expected) in [
+        (&["c", "-o", "p.safetensors"][..], 6),
+        (&["a.npy", "-o", "p.safetensors", "--dtype", "complex128"], 6),
+        (&["a.npy", "-o", "p.safetensors", "--layout", "F"], 2),
+        (&["a.npy", "-o", "-", "--layout", "F"], 2),
+        (&["d.tfrecord", "-o", "-", "--ragged", "offsets"], 2),
+        (&["c", "-o", "s/", "--strings", "pad", "--dtype", "int8"], 6),
+        (&["a.npy", "-o", "p.safetensors"], 0),
+        (&["a.npy", "-o", "-"], 0),
+    ] {
+        for dry in [&["-n"][..], &[]] {
+            let done = run(dir.path(), &[&["convert"], args, dry].concat());
+            assert_eq!(code(&done), expected, "{args:?} {dry:?}: {}", stderr(&done));
+        }
+    }
+}

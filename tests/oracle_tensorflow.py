@@ -579,6 +579,22 @@ class Computed(unittest.TestCase):
         run("convert", model, "n", feed, "--rows", "1:", "-o", out, *LIBRARY)
         self.check(out, lengths[1:])
 
+    def test_ragged_inputs_are_told_where_batches_cut_them(self):
+        class Model(tf.Module):
+            @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.int64)])
+            def f(self, r):
+                return {"sum": tf.reduce_sum(r, axis=1)}
+
+        model = self.path("model")
+        tf.saved_model.save(Model(), model, signatures=Model().f)
+        ragged = tf.RaggedTensor.from_row_splits(np.int64([1, 2, 3, 4]), np.int64([0, 2, 2, 4]))
+        listed = json.loads(run("ls", model, "--json", *LIBRARY, output=True))
+        inputs = [one["name"] for one in next(one for one in listed["signatures"] if one["name"] == "serving_default")["inputs"]]
+        feeds = [f"--feed={name}={self.save(part.numpy())}" for name, part in zip(inputs, [ragged.flat_values, ragged.row_splits], strict=True)]
+        self.convert(model, *feeds, wanted={"sum": tf.reduce_sum(ragged, axis=1).numpy()})
+        said = run("convert", model, "sum", *feeds, "--batch", "2", "-o", self.path("cut.npy"), *LIBRARY)
+        self.assertIn("row splits", said)
+
     def test_what_is_only_looked_at_is_not_computed(self):
         ran = self.path("ran")
 

@@ -11,7 +11,9 @@ use super::feed::FileFeed;
 use super::loading::Loaded;
 use super::model::Model;
 use super::session::{Builder, Target};
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::format::meta_graph::Argument;
 use crate::source::records::RecordContainer;
 
 impl Model {
@@ -46,6 +48,7 @@ impl Model {
         let (format, path, options) = (self.format, self.path.clone(), self.options.clone());
         let mut notes: Vec<String> = feeds.iter().filter_map(FileFeed::note).collect();
         notes.extend(parts.iter().filter_map(|part| not_of_rows(part, batch, rows.div_ceil(batch).max(1))));
+        notes.extend(self.signature.inputs.iter().filter_map(|input| maybe_splits(input, &self.signature.inputs)));
         let lost = feeds.iter().flat_map(FileFeed::lost).cloned().collect();
         let files = self.files.iter().cloned().chain(feeds.iter().flat_map(FileFeed::paths)).collect();
         let facts = Map::from_iter([("rows of the input".to_owned(), json!(rows)), ("rows at a time".to_owned(), json!(batch))]);
@@ -110,6 +113,22 @@ fn not_of_rows(part: &Part, batch: u64, batches: u64) -> Option<String> {
     }
     let length = part.output.shape.as_ref()?.first().copied().flatten().filter(|&length| length != batch)?;
     Some(format!("{name} has {length} rows for any batch: the array has those of the {batches} batches one after the other"))
+}
+
+/// What is to be known of an input that may hold the row splits of a ragged one. A signature does not say that: parts of an input `x` are
+/// called `x`, `x_1` and so on, as `tf.function` flattens them.
+fn maybe_splits(input: &Argument, inputs: &[Argument]) -> Option<String> {
+    let (whole, number) = input.name.rsplit_once('_')?;
+    let is_numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let has_whole = inputs.iter().any(|other| other.name == whole);
+    let is_list = matches!(input.dtype, Some(Dtype::Int32 | Dtype::Int64)) && input.shape.as_ref().is_some_and(|shape| shape.len() == 1);
+    (is_numbered && has_whole && is_list).then(|| {
+        format!(
+            "{} may hold the row splits of a ragged {whole}, which the signature does not say: batches have so many elements of each. If it does, \
+             convert without --batch",
+            input.name
+        )
+    })
 }
 
 /// The rows that all inputs with axes have.

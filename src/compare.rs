@@ -251,7 +251,7 @@ struct ArrayFile<'a> {
 }
 
 /// The array that a name stands for, which may have the suffix of a part.
-fn part_of(name: &[u8]) -> Part {
+fn part_named(name: &[u8]) -> Part {
     let is_one = |part: &Part| name.ends_with(part.suffix().as_bytes());
     [Part::Values, Part::Offsets].into_iter().find(is_one).unwrap_or(Part::Whole)
 }
@@ -269,7 +269,7 @@ impl<'a> ArrayFile<'a> {
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;
         let (header, data_offset) = Header::parse(&front).map_err(|e| e.in_file(path))?;
         let name = path.file_name().unwrap_or_default().as_bytes();
-        let part = name.strip_suffix(file_name::EXTENSION.as_bytes()).map_or(Part::Whole, part_of);
+        let part = name.strip_suffix(file_name::EXTENSION.as_bytes()).map_or(Part::Whole, part_named);
         let (path, file) = (Cow::Borrowed(path), Arc::new(file));
         Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default(), part })
     }
@@ -280,7 +280,7 @@ impl<'a> ArrayFile<'a> {
         let spec = &tensor.info().spec;
         let header = Header::new(&spec.dtype().descr_in(ByteOrder::NATIVE)?, spec.shape());
         let path = Cow::Owned(run.path.to_path_buf());
-        let part = part_of(tensor.info().name.as_bytes());
+        let part = part_named(tensor.info().name.as_bytes());
         Ok(Self { path, file: run.file, header, data_offset: run.offset, data_len: spec.nbytes(), cold: Cold::default(), part })
     }
 

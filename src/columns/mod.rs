@@ -1,5 +1,6 @@
 //! From what records have for a feature to rows of an array: the plan of a column, and what it does with each record.
 
+mod fill;
 mod items;
 mod options;
 mod resolve;

@@ -19,6 +19,7 @@ mod graphs;
 mod hdf5;
 mod hostile;
 mod laws;
+mod lists;
 mod methods;
 mod places;
 mod protos;

@@ -56,3 +56,8 @@ pub(crate) fn stderr(output: &Output) -> String {
 pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("killed: {:?}", output.status))
 }
+
+/// Little-endian integers.
+pub(crate) fn ints(bytes: &[u8]) -> Vec<i64> {
+    bytes.chunks_exact(8).map(|chunk| i64::from_le_bytes(chunk.try_into().unwrap())).collect()
+}

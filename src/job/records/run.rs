@@ -82,7 +82,7 @@ impl Pass<'_> {
             }
         }
         let mut lost = batches.lost().to_vec();
-        let left_out = if self.skips() { records - totals[0] } else { 0 };
+        let left_out = if self.skips() { records.saturating_sub(totals[0]) } else { 0 };
         if left_out > 0 {
             let names: Vec<&str> = self.columns.iter().filter(|column| column.skips()).map(|column| &column.name[..]).collect();
             let path = self.container.path().display();

@@ -141,27 +141,6 @@ pub(crate) struct Survey {
     pub(crate) compressed: Arc<HashSet<Key>>,
 }
 
-impl Survey {
-    /// Whether no record that was looked at has a value of a feature.
-    pub(crate) fn lacks(&self, key: &Key) -> bool {
-        self.features.get(key).is_none_or(|stats| stats.present == 0)
-    }
-
-    /// The same, with what is known from `all` records of features that these lack. Lists of these are empty all the same, if there are any.
-    pub(crate) fn told_by<'a>(&self, all: &Self, keys: impl Iterator<Item = &'a Key>) -> Self {
-        let mut told = self.clone();
-        for key in keys.filter(|key| self.lacks(key)) {
-            let Some(stats) = all.features.get(key) else { continue };
-            let (fewest, most) = if self.records == 0 { (stats.fewest, stats.most) } else { (0, 0) };
-            told.features.insert(key.clone(), Stats { fewest, most, ..stats.clone() });
-        }
-        if self.records == 0 {
-            told.mixed.clone_from(&all.mixed);
-        }
-        told
-    }
-}
-
 impl Stats {
     fn merge(&mut self, other: Self) {
         let is_first = self.counts.is_none();
@@ -269,6 +248,25 @@ impl Stats {
 }
 
 impl Survey {
+    /// Whether no record that was looked at has a value of a feature.
+    pub(crate) fn lacks(&self, key: &Key) -> bool {
+        self.features.get(key).is_none_or(|stats| stats.present == 0)
+    }
+
+    /// The same, with what is known from `all` records of features that these lack. Lists of these are empty all the same, if there are any.
+    pub(crate) fn told_by<'a>(&self, all: &Self, keys: impl Iterator<Item = &'a Key>) -> Self {
+        let mut told = self.clone();
+        for key in keys.filter(|key| self.lacks(key)) {
+            let Some(stats) = all.features.get(key) else { continue };
+            let (fewest, most) = if self.records == 0 { (stats.fewest, stats.most) } else { (0, 0) };
+            told.features.insert(key.clone(), Stats { fewest, most, ..stats.clone() });
+        }
+        if self.records == 0 {
+            told.mixed.clone_from(&all.mixed);
+        }
+        told
+    }
+
     /// Takes over what was seen of other records.
     pub(crate) fn merge(&mut self, other: Self) {
         self.records += other.records;

@@ -132,7 +132,7 @@ fn selected<'a>(source: &'a Source, wanted: &[&[u8]], all: bool) -> Result<Vec<T
 /// What was left out because nobody named it.
 fn left_out(source: &Source, tensors: &[Tensor<'_>], wanted: &[&[u8]]) -> Result<Option<String>> {
     if !wanted.is_empty() {
-        let left_out = source.select_all(wanted)?.len() - tensors.len();
+        let left_out = source.select_all(wanted)?.len().saturating_sub(tensors.len());
         let note = format!("note: left out, although a pattern matches: {left_out} bookkeeping; --all converts them, too");
         return Ok((left_out > 0).then_some(note));
     }

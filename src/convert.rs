@@ -424,16 +424,9 @@ impl<'a> Converter<'a> {
         self.with_jobs(&options, |jobs| {
             check_one(jobs.len())?;
             options.check_applied()?;
-            let mut staged = Vec::with_capacity(jobs.len());
-            for job in jobs {
-                // What the memory does not allow is refused before there is an output.
-                job.check_memory(&options)?;
-                let path = job.part().path(path);
-                if let Some(source) = self.source() {
-                    source.check_not_own(&path)?;
-                }
-                staged.push(StagedFile::create(&path, options.existing(), options.calls())?);
-            }
+            // What the memory does not allow is refused before there is an output.
+            jobs.iter().try_for_each(|job| job.check_memory(&options))?;
+            let staged = self.stage(jobs.iter().map(|job| job.part().path(path)), &options)?;
             let mut done = Vec::with_capacity(jobs.len());
             for (job, staged) in jobs.iter().zip(&staged) {
                 let outcome = job.fill(staged.file(), staged.target(), &options)?;
@@ -445,6 +438,15 @@ impl<'a> Converter<'a> {
         })
     }
 
+    /// Makes the files that get these names together, none of which may be the source's.
+    fn stage(&self, paths: impl Iterator<Item = PathBuf>, options: &Options) -> Result<Vec<StagedFile>> {
+        let paths: Vec<PathBuf> = paths.collect();
+        if let Some(source) = self.source() {
+            paths.iter().try_for_each(|path| source.check_not_own(path))?;
+        }
+        StagedFile::create_all(&paths, options.existing(), options.calls())
+    }
+
     fn execute_pass<V>(
         &self,
         pass: &Pass<'_>,
@@ -453,14 +455,7 @@ impl<'a> Converter<'a> {
         started: Instant,
         view: impl Fn(&StagedFile, Dtype) -> Result<V>,
     ) -> Result<Vec<(V, Report)>> {
-        let mut staged = Vec::with_capacity(pass.arrays.len());
-        for array in &pass.arrays {
-            let path = array.part.path(path);
-            if let Some(source) = self.source() {
-                source.check_not_own(&path)?;
-            }
-            staged.push(StagedFile::create(&path, options.existing(), options.calls())?);
-        }
+        let staged = self.stage(pass.arrays.iter().map(|array| array.part.path(path)), options)?;
         let files: Vec<_> = staged.iter().map(|file| (Arc::clone(file.file()), file.target())).collect();
         let outputs = pass.outputs(&files, options)?;
         let filled = pass.run(&outputs, options).map_err(|failure| failure.error)?;

@@ -32,6 +32,19 @@ pub enum Error {
         /// What can be done.
         hint: &'static str,
     },
+    /// A failure while files that belong together got their names, after which not all of them could be put back.
+    #[error("files that belong together are not all new and not all old: {}", Partly { new, old, kept })]
+    NotUndone {
+        /// What went wrong first.
+        #[source]
+        failure: Box<Error>,
+        /// The files that are new.
+        new: Vec<PathBuf>,
+        /// Those that are still the old ones.
+        old: Vec<PathBuf>,
+        /// Where those lie that the new ones replaced.
+        kept: Vec<PathBuf>,
+    },
     /// A file breaks its own format, or its bytes do not match their checksum.
     #[error("{}: {what}{}: {detail}", path.display(), At(*offset))]
     Malformed {
@@ -164,6 +177,26 @@ impl ParseError {
     /// Adds the file, once someone who knows it is reached.
     pub(crate) fn in_file(self, path: &Path) -> Error {
         Error::malformed_at(path, self.what, self.offset, self.detail)
+    }
+}
+
+struct Partly<'a> {
+    new: &'a [PathBuf],
+    old: &'a [PathBuf],
+    kept: &'a [PathBuf],
+}
+
+impl fmt::Display for Partly<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |paths: &[PathBuf]| match paths {
+            [] => "none".to_owned(),
+            paths => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+        };
+        write!(f, "new are {}; old are {}", list(self.new), list(self.old))?;
+        if !self.kept.is_empty() {
+            write!(f, "; what the new ones replaced is kept: {}", list(self.kept))?;
+        }
+        Ok(())
     }
 }
 

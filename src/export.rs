@@ -21,7 +21,7 @@ use crate::paths::parent_of;
 use crate::rows::Rows;
 use crate::source::records::{Feature, RecordContainer};
 use crate::source::{Name, RecordColumn, Source, Tensor, Verified};
-use crate::staging::{StagedDir, check_target};
+use crate::staging::{StagedDir, check_target, check_together};
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
 const OUTPUT_HEAP_BYTES: usize = 512;
@@ -62,7 +62,7 @@ pub struct Skipped {
 ///
 /// # Errors
 /// [`Error::OutputExists`] where something is there that `options` do not allow to be replaced, or that is never replaced;
-/// [`Error::Io`] where the directory around it is missing or cannot be written to.
+/// [`Error::Io`] where the directory around it is missing or cannot be written to, or does not let its files be replaced.
 pub fn check_output(path: impl AsRef<Path>, options: &Options) -> Result<()> {
     let path = path.as_ref();
     let is_directory = path.as_os_str().as_bytes().ends_with(b"/");
@@ -72,6 +72,37 @@ pub fn check_output(path: impl AsRef<Path>, options: &Options) -> Result<()> {
         parent_of(&check_target(path, options.existing())?).to_owned()
     };
     check_writable(&around).map_err(Error::io("create a file in", &around))
+}
+
+/// As [`check_output`], for files that get their names together: arrays of strings as offsets, or those of an export into a directory
+/// that exists. Where they replace others, there has to be a way back until all are there; to try that, hidden files are made for a
+/// moment.
+///
+/// # Errors
+/// As [`check_output`].
+pub fn check_outputs(paths: &[PathBuf], options: &Options) -> Result<()> {
+    paths.iter().try_for_each(|path| check_output(path, options))?;
+    check_together(paths, options.existing(), options.calls())
+}
+
+/// As [`check_outputs`], for an export of arrays of these names into the directory `dir`.
+///
+/// # Errors
+/// As [`check_output`].
+pub fn check_export<'a>(arrays: impl IntoIterator<Item = (&'a Name, Part)>, dir: impl AsRef<Path>, options: &Options) -> Result<()> {
+    let dir = dir.as_ref();
+    check_output(dir.join(""), options)?;
+    if StagedDir::check_target(dir, options.existing())? {
+        let arrays = arrays.into_iter().map(|(name, part)| file_of(name, part));
+        let paths: Vec<PathBuf> = arrays.chain([MANIFEST.to_owned()]).map(|file| dir.join(file)).collect();
+        check_outputs(&paths, options)?;
+    }
+    Ok(())
+}
+
+/// The file that an array has in a directory.
+fn file_of(name: &Name, part: Part) -> String {
+    part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned()
 }
 
 /// Converts `tensors` of `source`, or `rows` of each, into the directory `dir`.
@@ -227,7 +258,7 @@ impl<'a> RecordPass<'a> {
             let mut named = Vec::with_capacity(pass.arrays.len());
             for array in &pass.arrays {
                 let name = set.features[array.column].0.clone();
-                let file = array.part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned();
+                let file = file_of(&name, array.part);
                 if !files.insert(file.clone()) {
                     return Err(Error::bad_request(format!("two arrays would become {file}: convert them into two directories")));
                 }
@@ -404,7 +435,7 @@ fn plan_all<'a>(
                     _ => job.data_bytes(options)?,
                 };
                 needed = needed.saturating_add(copied).saturating_add(DATA_ALIGN as u64);
-                let file = array.part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned();
+                let file = file_of(name, array.part);
                 planned.outputs.push(Output { tensor, part: array.part, file, nbytes, is_turned });
             }
             Ok(())
@@ -431,6 +462,9 @@ fn plan_all<'a>(
         }
     }
     check_distinct(&planned.outputs)?;
+    if let Some(longest) = planned.outputs.iter().max_by_key(|output| output.nbytes) {
+        staged.check_length(&longest.file, longest.nbytes.saturating_add(DATA_ALIGN as u64))?;
+    }
     if staged.is_there() {
         staged.check_replaceable(MANIFEST)?;
     }

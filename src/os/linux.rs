@@ -8,8 +8,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use memmap2::{Advice, MmapRaw};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
+
+use super::Attributes;
 
 /// `RWF_DONTCACHE` of Linux 6.14: pages that the call brings into the cache leave it when they are copied or on disk.
 const UNCACHED: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
@@ -36,14 +38,26 @@ pub(crate) fn name_file(file: &File, name: &Path) -> io::Result<()> {
     }
 }
 
+/// What rename says to flags that the file system does not know.
+const NO_FLAGS: [Errno; 3] = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
+
 /// Renames where nothing has the new name.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(|e| answer(e, &[Errno::INVAL, Errno::NOSYS]))
+    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(|e| answer(e, &NO_FLAGS))
 }
 
 /// Exchanges two names in one step.
 pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(|e| answer(e, &[Errno::INVAL, Errno::NOSYS]))
+    rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(|e| answer(e, &NO_FLAGS))
+}
+
+/// The attributes of what is at `path`, of a link those of the link; none where the system does not say.
+///
+/// Source: `statx(2)`, `stx_attributes`.
+pub(crate) fn attributes(path: &Path) -> Attributes {
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    let has = |flags: StatxAttributes| found.as_ref().is_ok_and(|found| found.stx_attributes.intersects(flags));
+    Attributes { is_fixed: has(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND), is_mount_point: has(StatxAttributes::MOUNT_ROOT) }
 }
 
 /// Takes blocks for `range`, which may lengthen the file.

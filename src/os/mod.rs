@@ -45,6 +45,14 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
 }
 
+/// What a file system says of a file or a directory, beside its permissions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Attributes {
+    /// Immutable or append-only (`chattr +i`, `+a`): it cannot be replaced or removed, nor can what is in it.
+    pub(crate) is_fixed: bool,
+    pub(crate) is_mount_point: bool,
+}
+
 /// How far back pages are looked for that were not given up when they were read.
 const REACH_BACK: u64 = 64 << 20;
 /// Shorter reads leave their pages in the cache: what lies beside them is likely to be read next.

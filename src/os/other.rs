@@ -7,6 +7,8 @@ use std::path::Path;
 
 use memmap2::MmapRaw;
 
+use super::Attributes;
+
 fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -25,6 +27,10 @@ pub(crate) fn rename_new(_from: &Path, _to: &Path) -> io::Result<()> {
 
 pub(crate) fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
     unsupported()
+}
+
+pub(crate) fn attributes(_path: &Path) -> Attributes {
+    Attributes::default()
 }
 
 pub(crate) fn reserve(_file: &File, _range: &Range<u64>) -> io::Result<()> {

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         args::Command::Verify(verify) => commands::verify(verify, &args.common),
         args::Command::Completions { shell } => commands::completions(*shell),
     };
+    render::notices(&args.common);
     let code = match &result {
         Ok(Outcome::Done) => 0,
         Ok(Outcome::Different) => 5,

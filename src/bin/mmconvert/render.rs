@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use mmconvert::{
-    Argument, Dtype, Error, Estimate, HumanBytes, Name, Report, Result, ShapeText, Signature, Skipped, Source, TensorInfo, Verified,
+    Argument, Dtype, Error, Estimate, HumanBytes, Name, Notice, Report, Result, ShapeText, Signature, Skipped, Source, TensorInfo, Verified,
 };
 use serde_json::{Map, Value, json};
 
@@ -50,6 +50,17 @@ impl Notes {
     pub(crate) fn tell(&mut self, line: &str) {
         if !self.is_quiet && self.told.insert(line.to_owned()) {
             note(line);
+        }
+    }
+}
+
+/// Tells what went wrong beside outputs that are right: leftovers always, even where little is to be said; what a file system
+/// cannot do where much is.
+pub(crate) fn notices(common: &Common) {
+    for notice in mmconvert::take_notices() {
+        match notice {
+            Notice::NotSynced { .. } if !common.verbose => {}
+            notice => note(&format!("warning: {notice}")),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mmconvert::{
-    CancelToken, Converter, Error, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, check_output, check_packed, export,
-    pack,
+    CancelToken, Converter, Error, Estimate, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, TensorInfo, check_export,
+    check_output, check_outputs, check_packed, export, pack,
 };
 use serde_json::{Value, json};
 
@@ -202,7 +202,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
         Target::Directory(out) => out.join("array.npy"),
         Target::Stdout => PathBuf::from("."),
     };
-    let mut outputs = Vec::new();
+    let mut outputs: Vec<(&TensorInfo, Estimate)> = Vec::new();
     let mut skipped = Vec::new();
     let (mut read, mut written, mut memory) = (0u64, 0u64, 0u64);
     let mut is_counted = true;
@@ -235,6 +235,12 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
         }
     }
     options.check_applied()?;
+    let named = outputs.iter().map(|(info, estimate)| (&info.name, estimate.part));
+    match target {
+        Target::File(out) => check_outputs(&named.map(|(_, part)| part.path(out)).collect::<Vec<_>>(), options)?,
+        Target::Directory(out) => check_export(named, out, options)?,
+        Target::Packed(_) | Target::Stdout => {}
+    }
     if args.json {
         let outputs: Vec<Value> = outputs
             .iter()

@@ -1,0 +1,318 @@
+//! Names for finished files: one in one step, or those of several that belong together, all or none.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::Existing;
+use crate::error::{Error, Result};
+use crate::os::{self, Calls, is_unsupported};
+
+/// Where in a hidden directory second names of old files lie.
+const OLD: &str = "old";
+
+/// A complete file in a hidden directory, and the name that it gets.
+#[derive(Debug)]
+pub(super) struct Move {
+    pub(super) from: PathBuf,
+    pub(super) to: PathBuf,
+    pub(super) existing: Existing,
+}
+
+impl Move {
+    fn replaces(&self) -> bool {
+        self.existing == Existing::Replace && fs::symlink_metadata(&self.to).is_ok()
+    }
+
+    /// The second name of the old file, in the directory that the new one comes from.
+    fn backup(&self) -> PathBuf {
+        let dir = self.from.parent().unwrap_or(Path::new(""));
+        dir.join(OLD).join(self.from.file_name().unwrap_or_default())
+    }
+
+    fn keep_old(&self) -> Result<()> {
+        let backup = self.backup();
+        let linked = fs::create_dir(backup.parent().unwrap_or(Path::new("")))
+            .or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+            .and_then(|()| fs::hard_link(&self.to, &backup));
+        linked.map_err(|error| no_way_back(&self.to, &error))
+    }
+
+    fn name_error(&self, error: io::Error) -> Error {
+        name_error(error, &self.to)
+    }
+}
+
+/// Says that a file cannot be replaced together with others.
+fn no_way_back(target: &Path, error: &io::Error) -> Error {
+    let why = format!(
+        "several files would be replaced together, and the old one cannot be kept until all are there ({error}): remove it before, or write \
+         to another place"
+    );
+    Error::Io { action: "replace", path: target.to_owned(), source: io::Error::new(error.kind(), why) }
+}
+
+/// How a file got its name.
+enum How {
+    /// Nothing had it.
+    New,
+    /// The old file has the hidden name now.
+    Exchanged,
+    /// The old file has its second name only.
+    Replaced,
+}
+
+/// A move that was made, and the file that was moved.
+struct Made<'a> {
+    which: &'a Move,
+    how: How,
+    identity: Option<(u64, u64)>,
+}
+
+/// Why several files did not get their names.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// Old files that lie in a hidden directory now, and nowhere else.
+    pub(super) kept: Vec<PathBuf>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, kept: Vec::new() }
+    }
+}
+
+/// Makes all moves, in their order, or none. `exchanges` says whether two names can be exchanged there: see [`exchanges`].
+///
+/// A kill between two of them leaves those before it new and those behind it as they were.
+///
+/// # Errors
+/// [`Error::OutputExists`] when a name was taken meanwhile and is to be kept; [`Error::Io`], also when an old file could not be kept
+/// until all are there, which is before anything is renamed; [`Error::NotUndone`].
+pub(super) fn move_all(moves: &[Move], exchanges: bool, calls: Calls) -> Result<(), Failed> {
+    if !exchanges {
+        moves.iter().filter(|one| one.replaces()).try_for_each(Move::keep_old)?;
+    }
+    let mut made: Vec<Made<'_>> = Vec::with_capacity(moves.len());
+    for one in moves {
+        let identity = identity(&one.from);
+        let result = if fs::symlink_metadata(&one.to).is_ok_and(|old| old.is_dir()) {
+            Err(ErrorKind::IsADirectory.into())
+        } else if !one.replaces() {
+            rename_new(&one.from, &one.to, calls).map(|()| How::New)
+        } else if exchanges {
+            os::exchange(&one.from, &one.to).map(|()| How::Exchanged)
+        } else if fs::symlink_metadata(one.backup()).is_ok() {
+            fs::rename(&one.from, &one.to).map(|()| How::Replaced)
+        } else {
+            // It was not there when the others were kept.
+            Err(ErrorKind::AlreadyExists.into())
+        };
+        match result {
+            Ok(how) => made.push(Made { which: one, how, identity }),
+            Err(error) => return Err(undo(made, moves, one.name_error(error))),
+        }
+    }
+    Ok(())
+}
+
+/// Takes moves back, the last one first.
+fn undo(made: Vec<Made<'_>>, moves: &[Move], error: Error) -> Failed {
+    let (mut new, mut kept) = (Vec::new(), Vec::new());
+    for Made { which, how, identity: moved } in made.into_iter().rev() {
+        let Move { from, to, .. } = which;
+        // Somebody else has put another file in its place meanwhile: that is not ours to take away.
+        if moved.is_some() && identity(to) != moved {
+            continue;
+        }
+        let (undone, old) = match how {
+            How::New => (fs::rename(to, from).or_else(|_| fs::remove_file(to)), None),
+            How::Exchanged => (os::exchange(to, from).or_else(|_| fs::rename(from, to)), Some(from.clone())),
+            How::Replaced => (fs::rename(which.backup(), to).or_else(|_| os::exchange(&which.backup(), to)), Some(which.backup())),
+        };
+        if undone.is_err() {
+            new.push(to.clone());
+            kept.extend(old);
+        }
+    }
+    if new.is_empty() {
+        return error.into();
+    }
+    let is_old = |to: &&PathBuf| !new.contains(to) && fs::symlink_metadata(to).is_ok();
+    let old = moves.iter().map(|one| &one.to).filter(is_old).cloned().collect();
+    new.reverse();
+    kept.reverse();
+    Failed { error: Error::NotUndone { failure: Box::new(error), new, old, kept: kept.clone() }, kept }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Whether two names in `dir`, which is hidden, can be exchanged. It is tried.
+pub(super) fn exchanges(dir: &Path, calls: Calls) -> bool {
+    let [one, other] = ["one", "other"].map(|name| dir.join(name));
+    let make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path).map(drop);
+    let tried = make(&one).and_then(|()| make(&other)).and_then(|()| calls.native(|| os::exchange(&one, &other)));
+    // What stays goes with the directory.
+    let _ = (fs::remove_file(one), fs::remove_file(other));
+    tried.is_ok()
+}
+
+/// Refuses to replace `target` together with other files where the way back would be missing: names cannot be exchanged, and the old file
+/// cannot have a second name in `dir`, which is hidden.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn check_way_back(target: &Path, dir: &Path, exchanges: bool) -> Result<()> {
+    if exchanges || fs::symlink_metadata(target).is_err() {
+        return Ok(());
+    }
+    let trial = dir.join("trial");
+    let linked = fs::hard_link(target, &trial).map_err(|error| no_way_back(target, &error));
+    let _ = fs::remove_file(trial);
+    linked
+}
+
+pub(super) fn name_error(error: io::Error, target: &Path) -> Error {
+    match error.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => {
+            Error::OutputExists { path: target.to_owned(), hint: "it was not there at the start" }
+        }
+        _ => Error::io("name the finished output", target)(error),
+    }
+}
+
+/// Renames a file where nothing has the new name: by the best of three ways that the file system has.
+pub(super) fn rename_new(from: &Path, to: &Path, calls: Calls) -> io::Result<()> {
+    match calls.native(|| os::rename_new(from, to)) {
+        Err(error) if is_unsupported(&error) => {}
+        result => return result,
+    }
+    // A hard link does not replace anything either.
+    match fs::hard_link(from, to) {
+        // Where the first name stays, it is hidden, and told as one that could not be removed.
+        Ok(()) => return fs::remove_file(from).or_else(|error| fs::remove_file(to).and(Err(error))),
+        Err(error) if !is_missing_call(&error) => return Err(error),
+        Err(_) => {}
+    }
+    // Whoever makes the name owns it, and may rename over it. A crash between the two calls leaves it empty.
+    OpenOptions::new().write(true).create_new(true).open(to)?;
+    fs::rename(from, to).inspect_err(|_| {
+        let _ = fs::remove_file(to);
+    })
+}
+
+/// Whether a file system says that it has no such call at all. The words for it differ: see `link(2)`, EPERM.
+pub(super) fn is_missing_call(error: &io::Error) -> bool {
+    const MISSING: [Errno; 7] = [Errno::PERM, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL, Errno::XDEV, Errno::MLINK, Errno::ISDIR];
+    is_unsupported(error) || Errno::from_io_error(error).is_some_and(|errno| MISSING.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn contents(dir: &Path) -> BTreeMap<String, String> {
+        let named = |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap());
+        let entries = fs::read_dir(dir).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file());
+        entries.map(named).collect()
+    }
+
+    /// Files `a` to `d`, of which `a` and `c` are there already.
+    fn prepare(dir: &Path) -> Vec<Move> {
+        let hidden = dir.join(".hidden");
+        fs::create_dir(&hidden).unwrap();
+        for name in ["a", "c"] {
+            fs::write(dir.join(name), "old").unwrap();
+        }
+        let make = |name: &str| {
+            fs::write(hidden.join(name), "new").unwrap();
+            Move { from: hidden.join(name), to: dir.join(name), existing: Existing::Replace }
+        };
+        ["a", "b", "c", "d"].map(make).into()
+    }
+
+    fn expect(dir: &Path, expected: &[(&str, &str)]) {
+        let expected = expected.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect();
+        assert_eq!(contents(dir), expected);
+    }
+
+    /// The ways to replace: names that are exchanged, second names, and second names without any call that only Linux has.
+    const WAYS: [(bool, Calls); 3] = [(true, Calls::Native), (false, Calls::Native), (false, Calls::Standard)];
+
+    #[test]
+    fn several_files_get_their_names_together() {
+        for (exchanges, calls) in WAYS {
+            let dir = tempfile::tempdir().unwrap();
+            let moves = prepare(dir.path());
+            assert!(move_all(&moves, exchanges, calls).is_ok());
+            expect(dir.path(), &[("a", "new"), ("b", "new"), ("c", "new"), ("d", "new")]);
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_given_takes_the_others_back() {
+        for (exchanges, calls) in WAYS {
+            let dir = tempfile::tempdir().unwrap();
+            let mut moves = prepare(dir.path());
+            moves[3].to = dir.path().join("missing/d");
+            let Err(Failed { error: Error::Io { .. }, .. }) = move_all(&moves, exchanges, calls) else {
+                panic!("there is no such directory")
+            };
+            expect(dir.path(), &[("a", "old"), ("c", "old")]);
+        }
+    }
+
+    #[test]
+    fn an_old_file_that_cannot_be_kept_is_an_error_before_anything_is_renamed() {
+        let dir = tempfile::tempdir().unwrap();
+        let moves = prepare(dir.path());
+        // Second names cannot lie in a file.
+        fs::write(dir.path().join(".hidden").join(OLD), "").unwrap();
+        let Err(Failed { error: Error::Io { action: "replace", .. }, .. }) = move_all(&moves, false, Calls::Native) else {
+            panic!("there is no way back")
+        };
+        expect(dir.path(), &[("a", "old"), ("c", "old")]);
+    }
+
+    #[test]
+    fn somebody_elses_file_is_not_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let moves = prepare(dir.path());
+        let made = Made { which: &moves[1], how: How::New, identity: identity(&moves[1].from) };
+        fs::write(dir.path().join("b"), "theirs").unwrap();
+        let failed = undo(vec![made], &moves, Error::Cancelled);
+        assert!(matches!(failed.error, Error::Cancelled));
+        expect(dir.path(), &[("a", "old"), ("b", "theirs"), ("c", "old")]);
+    }
+
+    #[test]
+    fn what_cannot_be_undone_is_listed_and_kept() {
+        for (exchanges, calls) in WAYS {
+            let dir = tempfile::tempdir().unwrap();
+            let moves = prepare(dir.path());
+            let mut made = Vec::new();
+            let first = identity(&moves[0].from);
+            if exchanges {
+                os::exchange(&moves[0].from, &moves[0].to).unwrap();
+                made.push(Made { which: &moves[0], how: How::Exchanged, identity: first });
+                // The old file is gone from where it should lie, so that it cannot come back.
+                fs::rename(&moves[0].from, dir.path().join(".hidden/elsewhere")).unwrap();
+            } else {
+                moves[0].keep_old().unwrap();
+                fs::rename(&moves[0].from, &moves[0].to).unwrap();
+                made.push(Made { which: &moves[0], how: How::Replaced, identity: first });
+                fs::rename(moves[0].backup(), dir.path().join(".hidden/elsewhere")).unwrap();
+            }
+            let Failed { error: Error::NotUndone { new, old, .. }, kept } = undo(made, &moves, Error::Cancelled) else {
+                panic!("{calls:?}")
+            };
+            assert_eq!((new, old, kept.len()), (vec![dir.path().join("a")], vec![dir.path().join("c")], 1));
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::mmap;
 use crate::os;
 use crate::plan::Memory;
 use crate::sink::PrivateFile;
@@ -52,12 +53,12 @@ impl Method {
     /// The way to copy into `file`, which must be empty: the `wanted` one, or the best that works.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when the wanted one does not.
+    /// [`Error::Unsupported`] when the wanted one does not; [`Error::Io`].
     pub(crate) fn to_copy(file: &PrivateFile, wanted: Option<Self>) -> Result<Self> {
         match wanted {
-            None if Self::Uncached.works_for(file) => Ok(Self::Uncached),
+            None if Self::Uncached.works_for(file)? => Ok(Self::Uncached),
             None => Ok(Self::Portable),
-            Some(method) if method.works_for(file) => Ok(method),
+            Some(method) if method.works_for(file)? => Ok(method),
             Some(method) => {
                 let detail = match method {
                     Self::Clone => {
@@ -73,16 +74,20 @@ impl Method {
 
     /// Whether a way that copies can be taken for `file`, which must be empty and is so again afterwards: it is tried with a
     /// byte.
-    pub(crate) fn works_for(self, file: &PrivateFile) -> bool {
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be made empty again.
+    fn works_for(self, file: &PrivateFile) -> Result<bool> {
         // Anything but a plain no is left to the real attempt, which has the right words for it.
-        let known = |tried: std::io::Result<()>| tried.is_ok() || tried.is_err_and(|error| !os::is_unsupported(&error));
+        let known = |tried: std::io::Result<()>| !tried.is_err_and(|error| os::is_unsupported(&error));
         let works = match self {
             Self::Clone => false,
             Self::Uncached => known(file.write_uncached_at(&[0], 0)),
-            Self::Map => known(file.reserve(&(0..1))),
-            Self::Portable => true,
+            Self::Map => known(file.reserve(&(0..1))) && mmap::can_map(file),
+            Self::Portable => return Ok(true),
         };
-        works && file.file().set_len(0).is_ok()
+        file.resize(0)?;
+        Ok(works)
     }
 }
 

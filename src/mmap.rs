@@ -72,11 +72,25 @@ impl DerefMut for MappedRange {
     }
 }
 
+/// Whether `file` can be mapped for writing; not where a file system reads and writes past the page cache (FUSE with `direct_io`).
+pub(crate) fn can_map(file: &PrivateFile) -> bool {
+    match MmapOptions::new().len(1).map_raw(file.file()) {
+        // Whatever else goes wrong, the real attempt has the words for it.
+        Err(error) => !is_without_maps(&error),
+        Ok(_) => true,
+    }
+}
+
+/// Whether a file system says that it has no maps that are shared with others: see `mmap(2)`, ENODEV.
+fn is_without_maps(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
+}
+
 /// Maps all of a finished file for reading.
 pub(crate) fn map_finished(file: &PrivateFile) -> io::Result<Mmap> {
     // SAFETY: this process wrote the file and does not change it any more. It gets its final name next, and then
     // another process could shorten or rewrite it; `MmapArray` tells its users so.
-    unsafe { Mmap::map(file.file()) }
+    unsafe { map_reading(file.file()) }
 }
 
 /// Maps all of a file for reading.
@@ -86,5 +100,17 @@ pub(crate) fn map_finished(file: &PrivateFile) -> io::Result<Mmap> {
 /// - Nobody rewrites it: the bytes behind a `&[u8]` would change.
 pub(crate) unsafe fn map_foreign(file: &File) -> io::Result<Mmap> {
     // SAFETY: the caller vouches for exactly what the mapping needs.
-    unsafe { Mmap::map(file) }
+    unsafe { map_reading(file) }
+}
+
+/// # Safety
+/// As [`map_foreign`].
+unsafe fn map_reading(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the caller vouches for exactly what the mapping needs.
+    match unsafe { Mmap::map(file) } {
+        // A map of our own, which nobody writes to, shows the same.
+        // SAFETY: as above.
+        Err(error) if is_without_maps(&error) => unsafe { MmapOptions::new().map_copy_read_only(file) },
+        result => result,
+    }
 }

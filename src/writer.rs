@@ -81,7 +81,8 @@ impl ArrayBuilder {
         };
         let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
         let staged = StagedFile::create(path.as_ref(), self.options.existing(), Calls::Native)?;
-        let sink = Arc::new(NpySink::new(Arc::clone(staged.file()), staged.target(), Method::Map, plan.shares.window_bytes));
+        let sink = NpySink::new(Arc::clone(staged.file()), staged.target(), Method::Map, plan.shares.window_bytes);
+        let sink = Arc::new(if mmap::can_map(staged.file()) { sink } else { sink.without_maps() });
         if let Some(rows) = self.rows {
             sink.reserve(rows * spec.row_bytes())?;
         }
@@ -205,7 +206,7 @@ impl ArrayWriter {
             self.next += now.len() as u64;
             bytes = later;
             if filled == window.len() {
-                self.commit(window)?;
+                self.commit(window, filled)?;
             } else {
                 self.appending = Some((window, filled));
             }
@@ -213,9 +214,10 @@ impl ArrayWriter {
         Ok(())
     }
 
-    /// Hands a window to the disk. If that fails nobody knows what is there: the array cannot be finished any more.
-    fn commit(&self, window: Window) -> Result<()> {
-        window.commit().inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
+    /// Hands a window, of which the front is filled, to the disk. If that fails nobody knows what is there: the array cannot be finished
+    /// any more.
+    fn commit(&self, window: Window, filled: usize) -> Result<()> {
+        window.commit_front(filled).inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
     }
 
     /// A window from the append position to the next boundary of windows, or the end of a known number of rows.
@@ -266,7 +268,8 @@ impl ArrayWriter {
             let mut window = self.sink.window(bytes, filler)?;
             fill(&mut window)?;
             self.make_valid(&mut window);
-            self.commit(window)?;
+            let filled = window.len();
+            self.commit(window, filled)?;
         }
         claim.keep();
         Ok(())
@@ -278,8 +281,8 @@ impl ArrayWriter {
     /// [`Error::BadRequest`] when rows are missing or the last one is cut; [`Error::OutputExists`] when the name was
     /// taken meanwhile; [`Error::Io`]. There is no output then, unless the error says that it is in its place.
     pub fn finish(mut self) -> Result<MmapArray> {
-        if let Some((window, _)) = self.appending.take() {
-            self.commit(window)?;
+        if let Some((window, filled)) = self.appending.take() {
+            self.commit(window, filled)?;
         }
         if self.broken.load(Ordering::Relaxed) {
             return Err(Error::bad_request("a part of the array could not be written before"));

@@ -280,6 +280,7 @@ impl<'a> Job<'a> {
                 Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
                 return Ok(outcome);
             }
+            file.resize(0)?;
         }
         let method = Method::to_copy(file, options.method)?;
         self.fill_output(&Output { file, target, method, start: None }, options)
@@ -299,7 +300,11 @@ impl<'a> Job<'a> {
     /// Whether an output in the place of `file`, which is empty and stays so, would share the blocks of the source.
     pub(crate) fn can_share(&self, file: &PrivateFile, options: &Options) -> Result<bool> {
         match self.sharing(file, options)? {
-            Some((run, sharing)) => sharing.probe(&run.file, file).map_err(Error::io("try to share blocks of", &run.path)),
+            Some((run, sharing)) => {
+                let can = sharing.probe(&run.file, file).map_err(Error::io("try to share blocks of", &run.path))?;
+                file.resize(0)?;
+                Ok(can)
+            }
             None => Ok(false),
         }
     }

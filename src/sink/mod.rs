@@ -7,6 +7,7 @@ mod writeback;
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
@@ -39,6 +40,10 @@ pub(crate) struct NpySink {
     is_part: bool,
     /// Up to which byte the file has blocks.
     reserved: Mutex<u64>,
+    /// The length that the file was to have, for messages.
+    wanted: AtomicU64,
+    /// Whether windows are mapped; elsewhere they are buffers that are written when they are filled.
+    maps: bool,
     behind: WriteBehind,
 }
 
@@ -46,7 +51,13 @@ impl NpySink {
     /// An array in `file`, of which at most `window_bytes` are dirty at any time. No space is taken yet.
     pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
         let behind = WriteBehind::new(window_bytes);
-        Self { file, path: path.to_owned(), method, data_start: DATA_ALIGN as u64, is_part: false, reserved: Mutex::new(0), behind }
+        let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
+        Self { file, path: path.to_owned(), method, data_start, is_part: false, reserved, wanted, maps: true, behind }
+    }
+
+    /// The same for a file that cannot be mapped: its windows are buffers.
+    pub(crate) fn without_maps(self) -> Self {
+        Self { maps: false, ..self }
     }
 
     /// The same for an array that is one of several in a file, from byte `start` on. The file has its full length already.
@@ -73,6 +84,7 @@ impl NpySink {
         if nbytes == 0 || end <= *reserved {
             return Ok(());
         }
+        self.wanted.fetch_max(end, Ordering::Relaxed);
         self.check_space(end - *reserved)?;
         self.take_blocks(*reserved..end)?;
         *reserved = end;
@@ -85,6 +97,7 @@ impl NpySink {
     /// As [`reserve`](Self::reserve).
     pub(crate) fn reserve_parts(&self, nbytes: u64, parts: impl Iterator<Item = Result<Range<u64>>>) -> Result<()> {
         let end = self.position(nbytes)?;
+        self.wanted.fetch_max(end, Ordering::Relaxed);
         if !self.is_part {
             self.file.file().set_len(end).map_err(|e| self.write_error("resize", end)(e))?;
             self.take_blocks(0..self.data_start)?;
@@ -113,11 +126,22 @@ impl NpySink {
     fn take_blocks(&self, range: Range<u64>) -> Result<()> {
         match self.file.reserve(&range) {
             Ok(()) => Ok(()),
-            // A write reports a full disk; a store to a mapped page cannot.
-            Err(error) if os::is_unsupported(&error) && self.method != Method::Map => Ok(()),
+            // A write reports a full disk; a store to a mapped page cannot. The length shows before the work whether the file system
+            // has files that long, and not every one takes writes behind the end.
+            Err(error) if os::is_unsupported(&error) && (self.method != Method::Map || !self.maps) => self.lengthen(range.end),
             Err(error) if os::is_unsupported(&error) => self.fill_with_zeros(range),
             Err(error) => Err(self.write_error("reserve space for", range.end - range.start)(error)),
         }
+    }
+
+    /// Makes the file at least so long.
+    fn lengthen(&self, end: u64) -> Result<()> {
+        let file = self.file.file();
+        let len = file.metadata().map_err(Error::io("look at the file that becomes", &self.path))?.len();
+        if len >= end {
+            return Ok(());
+        }
+        file.set_len(end).map_err(|e| self.write_error("resize", end)(e))
     }
 
     /// As [`reserve`](Self::reserve): `ahead` bytes if there is room, else just `nbytes`.
@@ -133,11 +157,19 @@ impl NpySink {
     }
 
     fn no_space(&self, errno: Errno, asked: u64) -> Error {
-        no_space(&self.file, &self.path, errno, asked)
+        no_space(&self.file, &self.path, errno, self.asked(errno, asked))
     }
 
     fn write_error(&self, action: &'static str, bytes: u64) -> impl FnOnce(io::Error) -> Error {
-        write_error(&self.file, &self.path, action, bytes)
+        move |error| {
+            let asked = Errno::from_io_error(&error).map_or(bytes, |errno| self.asked(errno, bytes));
+            write_error(&self.file, &self.path, action, asked)(error)
+        }
+    }
+
+    /// How much was asked for: of a limit on the length of files, that is the whole file.
+    fn asked(&self, errno: Errno, bytes: u64) -> u64 {
+        if errno == Errno::FBIG { bytes.max(self.wanted.load(Ordering::Relaxed)) } else { bytes }
     }
 
     /// Puts the blame right when reading into a mapped page failed because there was no block for the page.
@@ -159,11 +191,17 @@ impl NpySink {
         let pages = range.start / page * page..range.end.next_multiple_of(page);
         let len = pages.end - pages.start;
         let wait = filler != Filler::Nested;
-        self.behind.acquire(&self.file, len, wait).map_err(|e| self.write_error("write", len)(e))?;
-        let counted = Counted { sink: Arc::clone(self), pages };
+        // A buffer is there beside the pages that it is written to.
+        let buffer = if self.maps { 0 } else { len };
+        self.behind.acquire(&self.file, len + buffer, wait).map_err(|e| self.write_error("write", len)(e))?;
+        let counted = Counted { sink: Arc::clone(self), pages, buffer };
+        if !self.maps {
+            let bytes = vec![0; memory_len(range.end - range.start)];
+            return Ok(Window { content: Content::Buffer { bytes, start: range.start }, counted });
+        }
         let populate = filler != Filler::Kernel;
         let map = MappedRange::new(&self.file, &range, populate).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
-        Ok(Window { map, counted })
+        Ok(Window { content: Content::Map(map), counted })
     }
 
     /// Writes `data` as these bytes of the array, once the limit on dirty pages allows it.
@@ -332,19 +370,43 @@ pub(crate) enum Filler {
     Nested,
 }
 
-/// A mapped part of the data. Filled through [`DerefMut`], then handed to the disk with [`commit`](Self::commit).
+/// A part of the data, mapped where that can be. Filled through [`DerefMut`], then handed to the disk with [`commit`](Self::commit).
 #[derive(Debug)]
 pub(crate) struct Window {
-    map: MappedRange,
+    content: Content,
     counted: Counted,
 }
 
+#[derive(Debug)]
+enum Content {
+    Map(MappedRange),
+    /// Zeros at first; `start` is where they belong in the file.
+    Buffer {
+        bytes: Vec<u8>,
+        start: u64,
+    },
+}
+
 impl Window {
-    /// Unmaps the part and starts writing it to the disk.
+    /// Unmaps or writes the part, and starts writing it to the disk.
     pub(crate) fn commit(self) -> Result<()> {
-        let Self { map, mut counted } = self;
-        drop(map);
-        counted.submit()
+        let len = self.len();
+        self.commit_front(len)
+    }
+
+    /// As [`commit`](Self::commit), for a window of which only the first `len` bytes were filled; others may have written the rest.
+    pub(crate) fn commit_front(self, len: usize) -> Result<()> {
+        let Self { content, mut counted } = self;
+        let written = match content {
+            Content::Map(map) => {
+                drop(map);
+                Ok(())
+            }
+            Content::Buffer { bytes, start } => {
+                counted.sink.file.write_at(&bytes[..len], start).map_err(|e| counted.sink.write_error("write", len as u64)(e))
+            }
+        };
+        written.and(counted.submit())
     }
 }
 
@@ -352,13 +414,19 @@ impl Deref for Window {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.map
+        match &self.content {
+            Content::Map(map) => map,
+            Content::Buffer { bytes, .. } => bytes,
+        }
     }
 }
 
 impl DerefMut for Window {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.map
+        match &mut self.content {
+            Content::Map(map) => map,
+            Content::Buffer { bytes, .. } => bytes,
+        }
     }
 }
 
@@ -367,12 +435,15 @@ impl DerefMut for Window {
 struct Counted {
     sink: Arc<NpySink>,
     pages: Range<u64>,
+    /// Bytes beside them that count as long as the window is there.
+    buffer: u64,
 }
 
 impl Counted {
     fn submit(&mut self) -> Result<()> {
         let pages = std::mem::take(&mut self.pages);
         let bytes = pages.end - pages.start;
+        self.sink.behind.release(std::mem::take(&mut self.buffer));
         self.sink.behind.submit(&self.sink.file, pages).map_err(|e| self.sink.write_error("write", bytes)(e))
     }
 }

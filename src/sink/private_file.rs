@@ -4,37 +4,40 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::error::{Error, Result};
 use crate::mmap::LARGE_PAGE;
 use crate::os::{self, Calls};
 
-/// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or one that
-/// was chosen at random. It is written, mapped and synced here and gets its final name when it is complete.
+/// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or a hidden one that
+/// nothing had. It is written, mapped and synced here and gets its final name when it is complete.
 #[derive(Debug)]
 pub(crate) struct PrivateFile {
     file: File,
     calls: Calls,
+    /// Its name, or the directory that it has no name in.
+    place: PathBuf,
 }
 
 impl PrivateFile {
     /// A file without a name in `dir`; fails as unsupported where there are no such files.
     pub(crate) fn unnamed(dir: &Path, calls: Calls) -> io::Result<Self> {
-        Ok(Self { file: calls.native(|| os::unnamed_file(dir))?, calls })
+        Ok(Self { file: calls.native(|| os::unnamed_file(dir))?, calls, place: dir.to_owned() })
     }
 
-    /// A file under a name that did not exist and that nobody else knows.
+    /// A file under a hidden name that did not exist.
     pub(crate) fn named(path: &Path, calls: Calls) -> io::Result<Self> {
-        Ok(Self { file: OpenOptions::new().read(true).write(true).create_new(true).open(path)?, calls })
+        Ok(Self { file: OpenOptions::new().read(true).write(true).create_new(true).open(path)?, calls, place: path.to_owned() })
     }
 
     /// The same in a directory that is open, which saves the way there.
-    pub(crate) fn named_in(dir: &File, name: &str, calls: Calls) -> io::Result<Self> {
+    pub(crate) fn named_in((dir, path): (&File, &Path), name: &str, calls: Calls) -> io::Result<Self> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666))?;
-        Ok(Self { file: file.into(), calls })
+        Ok(Self { file: file.into(), calls, place: path.join(name) })
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -44,6 +47,14 @@ impl PrivateFile {
     /// Which calls may be made for it.
     pub(crate) fn calls(&self) -> Calls {
         self.calls
+    }
+
+    /// Gives it this length: it must be possible to make it empty again after something has been tried on it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn resize(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).map_err(Error::io("resize the file that is being made at", &self.place))
     }
 
     /// Takes blocks for `range`, which may lengthen the file; fails as unsupported where blocks cannot be reserved.

@@ -51,18 +51,15 @@ impl Sharing {
         at - self.source.start + self.data_start
     }
 
-    /// Tries it with one block of an empty file; whether it can be done. The file is as empty afterwards.
+    /// Tries it with one block of an empty file; whether it can be done. The file has to be made empty again.
     pub(crate) fn probe(&self, from: &File, to: &PrivateFile) -> io::Result<bool> {
         let first = self.shared.start..self.shared.end.min(self.shared.start + self.block);
-        let can = answer(to.share_blocks(from, &first, self.target(first.start)))?;
-        to.file().set_len(0)?;
-        Ok(can)
+        answer(to.share_blocks(from, &first, self.target(first.start)))
     }
 
-    /// Puts all of the data into an empty file. If the file systems of both cannot share, or are two, it stays empty.
+    /// Puts all of the data into an empty file, if the file systems of both can share and are one. If not, it has to be made empty again.
     pub(crate) fn apply(&self, from: &File, to: &PrivateFile) -> io::Result<bool> {
         if !answer(to.share_blocks(from, &self.shared, self.target(self.shared.start)))? {
-            to.file().set_len(0)?;
             return Ok(false);
         }
         for edge in [self.source.start..self.shared.start, self.shared.end..self.source.end] {

@@ -78,7 +78,7 @@ impl WriteBehind {
     }
 
     /// Gives back what was acquired for pages that are not dirty any more.
-    fn release(&self, bytes: u64) {
+    pub(super) fn release(&self, bytes: u64) {
         self.lock().held -= bytes;
         self.changed.notify_all();
     }

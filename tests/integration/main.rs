@@ -18,6 +18,10 @@ mod forms;
 mod graphs;
 mod hdf5;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod kernel;
+#[cfg(target_os = "linux")]
+mod lacking;
 mod laws;
 mod lists;
 mod methods;

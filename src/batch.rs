@@ -66,11 +66,11 @@ impl<'a> Batch<'a> {
         // As if all were one array of unlimited length.
         let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()]).map_err(Error::bad_request)?;
         let plan = Plan::new(&all, &(0..all.rows()), Memory::Buffers, &resources)?;
-        let method = match (options.method, staged.unnamed_file()) {
+        let method = match (options.method, staged.trial_file()) {
             // These are made for what is large.
             (Some(Method::Clone | Method::Map), _) => None,
-            (wanted, Ok(file)) => Some(Method::to_copy(&file, wanted)?),
-            (wanted, Err(_)) => Some(wanted.unwrap_or(Method::Portable)),
+            (wanted, Some(file)) => Some(Method::to_copy(&file, wanted)?),
+            (wanted, None) => Some(wanted.unwrap_or(Method::Portable)),
         };
         Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })
     }

@@ -18,9 +18,8 @@ use crate::mmap;
 use crate::options::{Layout, Options, Progress, Strings};
 use crate::plan::Memory;
 use crate::rows::Rows;
-use crate::sink::PrivateFile;
 use crate::source::{RecordColumn, Source, Tensor, TensorReader, Verified};
-use crate::staging::{StagedFile, check_target, publish_all};
+use crate::staging::{StagedFile, TrialFile, check_target, publish_all};
 use crate::view::MmapArray;
 
 /// What a conversion did.
@@ -487,7 +486,7 @@ fn note_choices(tensor: &Tensor<'_>, options: &Options) {
 
 /// How an output would be written, as far as that can be tried.
 fn nearest_method(output: &Path, options: &Options) -> Method {
-    let tried = crate::job::nearest_directory(output).and_then(|dir| PrivateFile::unnamed(dir, options.calls()).ok());
+    let tried = crate::job::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, options.calls()));
     let method = tried.and_then(|file| Method::to_copy(&file, options.method).ok());
     method.or(options.method).unwrap_or(Method::Portable)
 }

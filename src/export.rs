@@ -418,7 +418,7 @@ fn plan_all<'a>(
     let Batch { dir, rows, heap_bytes, .. } = *batch;
     let mut planned = Planned { outputs: Vec::new(), skipped: Vec::new(), total_bytes: 0 };
     let mut needed = 0u64;
-    let trial = staged.unnamed_file().ok();
+    let trial = staged.trial_file();
     for &tensor in tensors {
         options.cancel.check()?;
         let name = &tensor.info().name;

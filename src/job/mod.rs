@@ -29,6 +29,7 @@ use crate::runs::{self, DataRuns, slices};
 use crate::sink::{self, Filler, NpySink, PrivateFile, Sharing};
 use crate::source::{Ledger, ReadContext, StoredRun, TensorReader, Verified};
 use crate::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
+use crate::staging::TrialFile;
 use crate::tiles::Tile;
 
 use placed::Placed;
@@ -149,9 +150,9 @@ impl<'a> Job<'a> {
 
     /// What filling a file at `output` would take.
     pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Estimate> {
-        let method = match nearest_directory(output).map(|dir| PrivateFile::unnamed(dir, options.calls())) {
-            Some(Ok(file)) if self.can_share(&file, options)? => Method::Clone,
-            Some(Ok(file)) => Method::to_copy(&file, options.method)?,
+        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, options.calls())) {
+            Some(file) if self.can_share(&file, options)? => Method::Clone,
+            Some(file) => Method::to_copy(&file, options.method)?,
             // Where nothing can be tried: what can be done everywhere.
             _ => options.method.unwrap_or(Method::Portable),
         };

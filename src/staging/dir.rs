@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::file::keep_permissions;
+use super::file::{TrialFile, keep_permissions};
 use super::hidden::{ANY, HiddenDir, sweep};
-use super::moves::{Failed, Move, check_way_back, exchanges, is_missing_call, move_all, name_error};
+use super::moves::{Failed, Move, WayBack, check_way_back, exchanges, is_missing_call, keep_old, move_all, name_error};
 use super::target::{DANGLING, check_replaceable, is_link};
 use super::{Directory, Existing};
 use crate::error::{Error, Result};
@@ -121,9 +121,9 @@ impl StagedDir {
         fs::remove_file(&path).map_err(Error::io("remove", &path))
     }
 
-    /// A file beside the others that never has a name, to try on it what can be done here.
-    pub(crate) fn unnamed_file(&self) -> io::Result<PrivateFile> {
-        PrivateFile::unnamed(self.hidden.path(), self.calls)
+    /// An empty file beside the others, to try on it what can be done here.
+    pub(crate) fn trial_file(&self) -> Option<TrialFile> {
+        TrialFile::create_in(self.hidden.path(), self.calls)
     }
 
     /// Refuses a file of so many bytes where the file system has none that long.
@@ -135,10 +135,8 @@ impl StagedDir {
         if self.syncs_as_a_whole() {
             return Ok(());
         }
-        let path = self.hidden.path().join("trial");
-        let Ok(trial) = PrivateFile::named(&path, self.calls) else { return Ok(()) };
+        let Some(trial) = self.trial_file() else { return Ok(()) };
         let resized = trial.file().set_len(len);
-        let _ = fs::remove_file(&path);
         match resized {
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
                 Err(sink::write_error(&trial, &self.target.join(file), "resize", len)(error))
@@ -213,7 +211,8 @@ impl StagedDir {
         let Self { target, existing, outer, files, calls, exchanges, hidden, .. } = self;
         let files = files.into_inner().unwrap_or_else(PoisonError::into_inner);
         let moves: Vec<Move> = files.iter().map(|file| Move { from: hidden.path().join(file), to: target.join(file), existing }).collect();
-        match move_all(&moves, exchanges, calls) {
+        let way_back = if exchanges { WayBack::Exchange } else { keep_old(&moves)? };
+        match move_all(&moves, way_back, calls) {
             Ok(()) => outer.sync(),
             Err(Failed { error, kept }) => {
                 if !kept.is_empty() {

@@ -1,12 +1,13 @@
 //! A file in the making.
 
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::hidden::{HiddenDir, HiddenName, lock, sweep};
-use super::moves::{Move, check_way_back, exchanges, move_all, name_error, rename_new};
+use super::hidden::{ANY, HiddenDir, HiddenName, check_dir, lock, sweep};
+use super::moves::{Move, WayBack, check_way_back, exchanges, keep_old, move_all, name_error, rename_new};
 use super::target::check_target;
 use super::{Directory, Existing};
 use crate::error::{Error, Result};
@@ -34,7 +35,10 @@ impl StagedFile {
     pub(crate) fn create(target: &Path, existing: Existing, calls: Calls) -> Result<Self> {
         let target = check_target(target, existing)?;
         sweep(&target);
+        let existing = if fs::symlink_metadata(&target).is_err() { Existing::Keep } else { existing };
         match PrivateFile::unnamed(parent_of(&target), calls) {
+            // In a directory that only grows a name for a trial would stay, and every file can have one.
+            Ok(file) if existing == Existing::Keep && check_dir(parent_of(&target)).is_err() => Self::of(file, target, existing, None),
             Ok(file) if can_be_named(&target, calls) => Self::of(file, target, existing, None),
             Err(error) if !is_unsupported(&error) => Err(Error::io("create a file in", parent_of(&target))(error)),
             _ => Self::create_named(target, existing, calls),
@@ -48,9 +52,9 @@ impl StagedFile {
     pub(crate) fn create_all(targets: &[PathBuf], existing: Existing, calls: Calls) -> Result<Vec<Self>> {
         let staged: Vec<Self> = targets.iter().map(|target| Self::create(target, existing, calls)).collect::<Result<_>>()?;
         if staged.len() > 1 {
-            for one in staged.iter().filter(|one| one.existing == Existing::Replace) {
-                check_together(&one.target, calls)?;
-            }
+            staged.iter().try_for_each(|one| check_dir(&one.directory.path))?;
+            let replacing = staged.iter().filter(|one| one.existing == Existing::Replace);
+            replacing.map(|one| &one.target).try_for_each(|target| check_together(target, calls))?;
         }
         Ok(staged)
     }
@@ -120,6 +124,37 @@ impl StagedFile {
     }
 }
 
+/// An empty file to try on it what can be done in a directory. It is gone when dropped.
+#[derive(Debug)]
+pub(crate) struct TrialFile {
+    file: PrivateFile,
+    /// Where there are no files without names.
+    _hidden: Option<HiddenName>,
+}
+
+impl TrialFile {
+    /// Makes one in `dir`; nothing where that cannot be done.
+    pub(crate) fn create_in(dir: &Path, calls: Calls) -> Option<Self> {
+        if let Ok(file) = PrivateFile::unnamed(dir, calls) {
+            return Some(Self { file, _hidden: None });
+        }
+        let made = HiddenName::make(&dir.join(ANY), "create a file in", |path| {
+            let file = PrivateFile::named(path, calls)?;
+            lock(file.file());
+            Ok(file)
+        });
+        made.ok().map(|(name, file)| Self { file, _hidden: Some(name) })
+    }
+}
+
+impl Deref for TrialFile {
+    type Target = PrivateFile;
+
+    fn deref(&self) -> &PrivateFile {
+        &self.file
+    }
+}
+
 /// Gives a file that has no name a hidden one.
 fn name_hidden(file: &PrivateFile, target: &Path) -> Result<HiddenName> {
     HiddenName::make(target, "name the finished output in", |path| os::name_file(file.file(), path)).map(|(name, ())| name)
@@ -163,8 +198,11 @@ pub(crate) fn publish_all(mut files: Vec<StagedFile>) -> Result<()> {
         moves.push(one);
         directories.push(directory);
     }
-    let can_exchange = dirs.iter().all(|dir| exchanges(dir.path(), calls));
-    if let Err(failed) = move_all(&moves, can_exchange, calls) {
+    let way_back = keep_old(&moves).or_else(|error| {
+        let can_exchange = dirs.iter().all(|dir| exchanges(dir.path(), calls));
+        if can_exchange { Ok(WayBack::Exchange) } else { Err(error) }
+    })?;
+    if let Err(failed) = move_all(&moves, way_back, calls) {
         let has_old = |dir: &HiddenDir| failed.kept.iter().any(|old| old.starts_with(dir.path()));
         dirs.into_iter().filter(has_old).for_each(HiddenDir::keep);
         return Err(failed.error);

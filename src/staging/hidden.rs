@@ -17,6 +17,7 @@ use rustix::fs::FlockOperation;
 
 use super::notices::{self, Notice};
 use crate::error::{Error, Result};
+use crate::os;
 use crate::paths::parent_of;
 
 const SUFFIX: &str = ".mmconvert-tmp";
@@ -68,6 +69,7 @@ impl HiddenName {
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn make<T>(target: &Path, action: &'static str, make: impl Fn(&Path) -> io::Result<T>) -> Result<(Self, T)> {
+        check_dir(parent_of(target))?;
         for number in 0..MOST_NUMBERS {
             let path = hidden(target, number);
             let mut made = make(&path);
@@ -155,6 +157,18 @@ fn hidden(target: &Path, number: usize) -> PathBuf {
     let name = target.file_name().unwrap_or_else(|| OsStr::new("output")).as_bytes();
     let name = [b".", &name[..name.len().min(MOST_OF_NAME)], format!(".{number}{SUFFIX}").as_bytes()].concat();
     parent_of(target).join(OsString::from_vec(name))
+}
+
+/// Refuses a directory in which hidden names would stay: an append-only one.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn check_dir(dir: &Path) -> Result<()> {
+    if !os::attributes(dir).is_fixed {
+        return Ok(());
+    }
+    let why = "names in it cannot be changed (chattr +a or +i), and the output needs a hidden one first: write to another directory";
+    Err(Error::io("create a file in", dir)(io::Error::new(ErrorKind::PermissionDenied, why)))
 }
 
 /// Holds on to `file` so that no sweep takes it. File systems without locks are not swept either.

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::os::{Calls, is_unsupported};
 
 pub(crate) use dir::StagedDir;
-pub(crate) use file::{StagedFile, publish_all};
+pub(crate) use file::{StagedFile, TrialFile, publish_all};
 pub(crate) use hidden::ScratchDir;
 pub use hidden::abandon;
 pub use notices::{Notice, take_notices};

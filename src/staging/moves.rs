@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::Existing;
+use super::hidden::remove;
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, is_unsupported};
 
@@ -85,17 +86,30 @@ impl From<Error> for Failed {
     }
 }
 
-/// Makes all moves, in their order, or none. `exchanges` says whether two names can be exchanged there: see [`exchanges`].
+/// How old files are kept until all new ones have their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WayBack {
+    /// They get the hidden names of the new ones, in one step: see [`exchanges`].
+    Exchange,
+    /// They have second names already, by [`keep_old`].
+    SecondNames,
+}
+
+/// Gives old files second names, before anything is renamed.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn keep_old(moves: &[Move]) -> Result<WayBack> {
+    moves.iter().filter(|one| one.replaces()).try_for_each(Move::keep_old).map(|()| WayBack::SecondNames)
+}
+
+/// Makes all moves, in their order, or none.
 ///
 /// A kill between two of them leaves those before it new and those behind it as they were.
 ///
 /// # Errors
-/// [`Error::OutputExists`] when a name was taken meanwhile and is to be kept; [`Error::Io`], also when an old file could not be kept
-/// until all are there, which is before anything is renamed; [`Error::NotUndone`].
-pub(super) fn move_all(moves: &[Move], exchanges: bool, calls: Calls) -> Result<(), Failed> {
-    if !exchanges {
-        moves.iter().filter(|one| one.replaces()).try_for_each(Move::keep_old)?;
-    }
+/// [`Error::OutputExists`] when a name was taken meanwhile and is to be kept; [`Error::Io`]; [`Error::NotUndone`].
+pub(super) fn move_all(moves: &[Move], way_back: WayBack, calls: Calls) -> Result<(), Failed> {
     let mut made: Vec<Made<'_>> = Vec::with_capacity(moves.len());
     for one in moves {
         let identity = identity(&one.from);
@@ -103,7 +117,7 @@ pub(super) fn move_all(moves: &[Move], exchanges: bool, calls: Calls) -> Result<
             Err(ErrorKind::IsADirectory.into())
         } else if !one.replaces() {
             rename_new(&one.from, &one.to, calls).map(|()| How::New)
-        } else if exchanges {
+        } else if way_back == WayBack::Exchange {
             os::exchange(&one.from, &one.to).map(|()| How::Exchanged)
         } else if fs::symlink_metadata(one.backup()).is_ok() {
             fs::rename(&one.from, &one.to).map(|()| How::Replaced)
@@ -194,8 +208,11 @@ pub(super) fn rename_new(from: &Path, to: &Path, calls: Calls) -> io::Result<()>
     }
     // A hard link does not replace anything either.
     match fs::hard_link(from, to) {
-        // Where the first name stays, it is hidden, and told as one that could not be removed.
-        Ok(()) => return fs::remove_file(from).or_else(|error| fs::remove_file(to).and(Err(error))),
+        // Where the hidden name cannot be removed, that is told, and the output is right.
+        Ok(()) => {
+            remove(from);
+            return Ok(());
+        }
         Err(error) if !is_missing_call(&error) => return Err(error),
         Err(_) => {}
     }
@@ -250,7 +267,8 @@ mod tests {
         for (exchanges, calls) in WAYS {
             let dir = tempfile::tempdir().unwrap();
             let moves = prepare(dir.path());
-            assert!(move_all(&moves, exchanges, calls).is_ok());
+            let way_back = if exchanges { WayBack::Exchange } else { keep_old(&moves).unwrap() };
+            assert!(move_all(&moves, way_back, calls).is_ok());
             expect(dir.path(), &[("a", "new"), ("b", "new"), ("c", "new"), ("d", "new")]);
         }
     }
@@ -261,7 +279,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let mut moves = prepare(dir.path());
             moves[3].to = dir.path().join("missing/d");
-            let Err(Failed { error: Error::Io { .. }, .. }) = move_all(&moves, exchanges, calls) else {
+            let way_back = if exchanges { WayBack::Exchange } else { keep_old(&moves).unwrap() };
+            let Err(Failed { error: Error::Io { .. }, .. }) = move_all(&moves, way_back, calls) else {
                 panic!("there is no such directory")
             };
             expect(dir.path(), &[("a", "old"), ("c", "old")]);
@@ -274,9 +293,7 @@ mod tests {
         let moves = prepare(dir.path());
         // Second names cannot lie in a file.
         fs::write(dir.path().join(".hidden").join(OLD), "").unwrap();
-        let Err(Failed { error: Error::Io { action: "replace", .. }, .. }) = move_all(&moves, false, Calls::Native) else {
-            panic!("there is no way back")
-        };
+        assert!(matches!(keep_old(&moves), Err(Error::Io { action: "replace", .. })), "there is no way back");
         expect(dir.path(), &[("a", "old"), ("c", "old")]);
     }
 

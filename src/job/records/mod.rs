@@ -27,6 +27,7 @@ use crate::sink::{NpySink, PrivateFile};
 use crate::source::Verified;
 use crate::source::records::{Feature, Framing, Key, Locator, RecordContainer, RecordSet, Survey};
 use crate::spec::memory_len;
+use crate::staging::TrialFile;
 
 pub(crate) use array::RecordArray;
 pub(crate) use output::Output;
@@ -293,8 +294,8 @@ impl<'a> Pass<'a> {
 
     /// What the pass would read, write and use, as far as that is known.
     pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Vec<Estimate>> {
-        let method = match nearest_directory(output).map(|dir| PrivateFile::unnamed(dir, options.calls())) {
-            Some(Ok(file)) => Method::to_copy(&file, options.method)?,
+        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, options.calls())) {
+            Some(file) => Method::to_copy(&file, options.method)?,
             _ => options.method.unwrap_or(Method::Portable),
         };
         let counted = if self.set.can_be_read_again() { Some(self.container.count(self.index)?) } else { None };

@@ -121,9 +121,9 @@ impl StagedDir {
         fs::remove_file(&path).map_err(Error::io("remove", &path))
     }
 
-    /// An empty file beside the others, to try on it what can be done here.
+    /// An empty file to try on it what can be done here. It lies beside the hidden directory, not among what becomes the output.
     pub(crate) fn trial_file(&self) -> Option<TrialFile> {
-        TrialFile::create_in(self.hidden.path(), self.calls)
+        TrialFile::create_in(&self.outer.path, self.calls)
     }
 
     /// Refuses a file of so many bytes where the file system has none that long.

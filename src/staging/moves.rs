@@ -186,7 +186,11 @@ pub(super) fn check_way_back(target: &Path, dir: &Path, exchanges: bool) -> Resu
         return Ok(());
     }
     let trial = dir.join("trial");
-    let linked = fs::hard_link(target, &trial).map_err(|error| no_way_back(target, &error));
+    let linked = match fs::hard_link(target, &trial) {
+        // An earlier trial, which could not be removed: links can be made.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        linked => linked.map_err(|error| no_way_back(target, &error)),
+    };
     let _ = fs::remove_file(trial);
     linked
 }

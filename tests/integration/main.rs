@@ -25,10 +25,14 @@ mod lacking;
 mod laws;
 mod lists;
 mod methods;
+#[cfg(target_os = "linux")]
+mod outputs;
 mod places;
 mod protos;
 mod records;
 mod sources;
 mod support;
+#[cfg(target_os = "linux")]
+mod undo;
 mod video;
 mod writer;

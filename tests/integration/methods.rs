@@ -211,7 +211,7 @@ fn many_tensors_are_written_like_one() {
         if let Some(method) = method {
             options = options.method(method);
         }
-        let done = match export(&source, &chosen, None, &out, &options) {
+        let done = match export(&chosen, None, &out, &options) {
             Err(Error::Unsupported { .. }) if method == Some(Method::Uncached) => continue,
             done => done.unwrap(),
         };

@@ -83,7 +83,7 @@ pub fn check_output(path: impl AsRef<Path>, options: &Options) -> Result<()> {
 /// error, where values must not ([`Options::strict`]). Columns of records are made in one pass over each set of records.
 ///
 /// # Errors
-/// As [`Converter::run`](crate::Converter::run); [`Error::Unsupported`] when there is nothing to convert.
+/// As [`Converter::write`](crate::Converter::write); [`Error::Unsupported`] when there is nothing to convert.
 pub fn export(tensors: &Selection<'_>, rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, dir) = (tensors.source(), dir.as_ref());
     let options = &options.settled();

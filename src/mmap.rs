@@ -73,9 +73,11 @@ impl DerefMut for MappedRange {
 }
 
 /// Maps all of a finished file for reading.
-pub(crate) fn map_finished(file: &PrivateFile) -> io::Result<Mmap> {
-    // SAFETY: this process wrote the file and does not change it any more. It gets its final name next, and then
-    // another process could shorten or rewrite it; `MmapArray` tells its users so.
+///
+/// # Safety
+/// Nobody shortens or writes to the file while the map lives: neither this process, from now on, nor others, once it has a name.
+pub(crate) unsafe fn map_finished(file: &PrivateFile) -> io::Result<Mmap> {
+    // SAFETY: the caller vouches for exactly what the mapping needs.
     unsafe { Mmap::map(file.file()) }
 }
 

@@ -52,7 +52,7 @@ fn check_form(options: &Options) -> Result<()> {
 /// all are aligned.
 ///
 /// # Errors
-/// As [`Converter::run`](crate::Converter::run); [`Error::BadRequest`] for a layout or a byte order that the format does not have; [`Error::Unsupported`] when there is nothing to write.
+/// As [`Converter::write`](crate::Converter::write); [`Error::BadRequest`] for a layout or a byte order that the format does not have; [`Error::Unsupported`] when there is nothing to write.
 pub fn pack(tensors: &Selection<'_>, rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, path) = (tensors.source(), path.as_ref());
     let options = &options.settled();

@@ -41,7 +41,8 @@ pub unsafe fn view(source: &Source, name: impl AsRef<[u8]>) -> Result<MmapArray>
 /// A `.npy` array, or a tensor where it lies, mapped for reading. Nothing is copied: pages come from the file when they are looked at.
 ///
 /// Another process that shortens the file while it is mapped makes reads behind its new end fail with `SIGBUS`, and
-/// one that writes to it changes what the views show. Conversions only ever replace a whole file under its name, which
+/// one that writes to it changes what the views show. Nothing can prevent that once a file has a name, so every function that
+/// returns an array is an `unsafe fn`: the caller vouches that nobody does it while the array lives. Conversions only ever replace a whole file under its name, which
 /// does not touch maps of the old one.
 #[derive(Debug)]
 pub struct MmapArray {
@@ -175,7 +176,8 @@ impl MmapArray {
     /// # let dir = tempfile::tempdir()?;
     /// let mut writer = ArrayWriter::new(Dtype::Float32, &[3]).create(dir.path().join("a.npy"))?;
     /// writer.append(&[0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0])?;
-    /// let array = writer.finish()?;
+    /// // SAFETY: nobody shortens or writes to a.npy while the array lives.
+    /// let array = unsafe { writer.finish_mapped() }?;
     /// assert_eq!(array.view::<f32>()?.shape(), [2, 3]);
     /// assert_eq!(array.view::<f32>()?[[1, 0]], 3.0);
     /// assert!(array.view::<f64>().is_err());

@@ -8,7 +8,7 @@ use std::time::Instant;
 use mmconvert::{Converter, Dtype, Error, Options, Part, Rows, Selection, Source, Strings, Verified, export};
 use serde_json::Value;
 
-use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_of, shape_text, stderr};
+use crate::support::{Mapped as _, code, data, json, mmconvert, names_in, npy, sha256, shape_of, shape_text, stderr};
 
 /// Converts tensors of a source, which have to be those of `expected`. Returns how many are arrays, and how many strings.
 fn check_tensors(tensors: &Selection<'_>, expected: &[Value]) -> (usize, usize) {
@@ -386,7 +386,7 @@ fn fields_of_a_tensor_may_come_in_any_order() {
         let source = Source::open(&path).unwrap();
         assert_eq!(source.format(), "tensor-proto", "{order:?}");
         let tensor = source.tensors().next().unwrap().unwrap();
-        let done = Converter::new(&tensor).unwrap().overwrite(true).run(dir.path().join("t.npy")).unwrap();
+        let done = Converter::new(&tensor).unwrap().overwrite(true).mapped(dir.path().join("t.npy")).unwrap();
         assert_eq!((done.array.shape(), done.array.as_bytes()), (&[2, 3][..], &content[..]), "{order:?}");
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::bundle::varint;
 use crate::record_files::{Values, compress, example, field, frame, frames};
-use crate::support::{code, data, ints, json, mmconvert, names_in, npy, sha256, shape_text, stderr};
+use crate::support::{Mapped as _, code, data, ints, json, mmconvert, names_in, npy, sha256, shape_text, stderr};
 
 /// Converts one feature; the data of each array.
 fn convert(path: &Path, name: &str, options: Options) -> Result<Vec<(String, Vec<u8>)>, Error> {
@@ -75,7 +75,7 @@ fn features_of_tensorflows_files_equal_what_it_reads() {
             let source = Source::open(&path).unwrap();
             let dir = tempfile::tempdir().unwrap();
             let tensor = source.tensor(case["image_feature"].as_str().unwrap()).unwrap();
-            let array = Converter::new(&tensor).unwrap().rows(row..row + 1).run(dir.path().join("i.npy")).unwrap().array;
+            let array = Converter::new(&tensor).unwrap().rows(row..row + 1).mapped(dir.path().join("i.npy")).unwrap().array;
             let shape: Vec<u64> = image["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect();
             assert_eq!(array.shape()[1..], shape);
             let bytes = npy(&dir.path().join("i.npy")).1;
@@ -153,10 +153,10 @@ fn components_of_tf_data_equal_what_tensorflow_reads() {
     let cache = Source::open_as(data("tf-data/cache_file"), Some("tf-data-cache")).unwrap();
     assert_eq!(cache.len().unwrap(), 1);
     let dir = tempfile::tempdir().unwrap();
-    let stacked = Converter::new(&cache.tensor("0").unwrap()).unwrap().run(dir.path().join("c.npy")).unwrap();
+    let stacked = Converter::new(&cache.tensor("0").unwrap()).unwrap().mapped(dir.path().join("c.npy")).unwrap();
     assert_eq!(stacked.array.shape(), [25, 5, 3]);
     let bundle = Source::open(data("tf-data/cache_file")).unwrap();
-    let one = Converter::new(&bundle.tensor("     12_0").unwrap()).unwrap().run(dir.path().join("d.npy")).unwrap();
+    let one = Converter::new(&bundle.tensor("     12_0").unwrap()).unwrap().mapped(dir.path().join("d.npy")).unwrap();
     assert_eq!(stacked.array.view::<f32>().unwrap().index_axis(ndarray::Axis(0), 12), one.array.view::<f32>().unwrap());
 }
 

@@ -372,15 +372,23 @@ impl<'a> Converter<'a> {
         let started = Instant::now();
         // One worker hands out rows in their order.
         let options = self.options.settled().threads(1);
-        if let Some(pass) = self.pass(&options)? {
+        self.stream_with(out, started, &options).map_err(|error| match error {
+            // What takes the bytes may have been told by the same token.
+            Error::Io { .. } if options.cancel.is_cancelled() => Error::Cancelled,
+            error => error,
+        })
+    }
+
+    fn stream_with(&self, out: &mut (dyn Write + Send), started: Instant, options: &Options) -> Result<Report> {
+        if let Some(pass) = self.pass(options)? {
             options.check_applied()?;
-            return pass.stream(out, started, &options);
+            return pass.stream(out, started, options);
         }
-        self.with_jobs(&options, |jobs| {
+        self.with_jobs(options, |jobs| {
             options.check_applied()?;
             let job = only_job(jobs)?;
-            job.check_memory(&options)?;
-            Ok(job.report(&job.stream(out, &options)?, started))
+            job.check_memory(options)?;
+            Ok(job.report(&job.stream(out, options)?, started))
         })
     }
 

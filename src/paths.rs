@@ -1,10 +1,13 @@
 //! Questions about paths and files that more than one module asks.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 
@@ -47,6 +50,37 @@ pub(crate) fn is_file(path: &Path) -> Result<bool> {
     Ok(look_at(path)? == Found::File)
 }
 
+/// Opens a regular file for reading. It waits for nobody: a named pipe or a device that lies at the path is refused.
+///
+/// # Errors
+/// Those of the system, and invalid input for what is no regular file.
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+    let file = match open_at_once(path) {
+        // Somebody has a lease on the file, and has been told to give it up.
+        Err(error) if error.kind() == ErrorKind::WouldBlock && fs::metadata(path)?.is_file() => File::open(path)?,
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    // Of a file that lies on a tape, or on another machine, reads would fail instead of waiting.
+    rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+    Ok(file)
+}
+
+/// Opens what lies at a path for reading, without waiting for somebody who writes to it. Reads of a pipe do not wait either.
+///
+/// # Errors
+/// Those of the system.
+pub(crate) fn open_at_once(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
 /// What lies in a directory, sorted by name.
 ///
 /// # Errors
@@ -65,7 +99,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>> {
     const MOST: u64 = 16 << 20;
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(Error::io("read", path))?;
+    open_file(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > MOST {
         let asked = fs::metadata(path).map_or(MOST + 1, |metadata| metadata.len());
         return Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(MOST) });

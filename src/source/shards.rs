@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, Cold};
-use crate::paths::parent_of;
+use crate::paths::{open_file, parent_of};
 
 /// Files kept open at once, so that a bundle of thousands of shards works under any limit on descriptors.
 const MOST_OPEN: usize = 6;
@@ -108,7 +108,7 @@ impl ShardSet {
                 open.remove(0);
             }
             let path = self.path(shard);
-            let file = File::open(&path).map_err(Error::io("open", &path))?;
+            let file = open_file(&path).map_err(Error::io("open", &path))?;
             (shard, Shard { file: Arc::new(file), cold: Cold::default() })
         };
         let opened = entry.1.clone();

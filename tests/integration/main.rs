@@ -18,6 +18,7 @@ mod forms;
 mod graphs;
 mod hdf5;
 mod hostile;
+mod interrupts;
 mod laws;
 mod lists;
 mod methods;

@@ -208,7 +208,7 @@ impl Sequential {
             Framing::TfRecord => Self::compression(&opened, &path)?,
             _ => Compression::None,
         };
-        let stream = FileBytes::new(Arc::clone(&opened), file.start, self.reading.calls).map_err(failed)?;
+        let stream = FileBytes::new(Arc::clone(&opened), file.start, self.reading.calls, &self.reading.cancel).map_err(failed)?;
         let len = opened.metadata().map_err(failed)?.len();
         if file.start > len {
             let detail = format!("it has {len} bytes, and records are to start at byte {}", file.start);
@@ -430,6 +430,7 @@ impl Sequential {
             unchecked: self.reading.verify && self.framing.has_checksum(),
             shift: if let Framing::Pam { shift } = self.framing { shift } else { 0 },
             calls: self.reading.calls,
+            cancel: self.reading.cancel.clone(),
             held,
         }
     }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::choices::{bytes, model, options, with_form, with_names};
 use super::info::estimate_json;
 use super::sources::{How, open, parse};
+use super::stdout::PatientStdout;
 use super::target::Target;
 use crate::args::{Common, Convert};
 use crate::render::{self, Notes, Stdout};
@@ -49,7 +50,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         return dry_run(args, &tensors, &target, &options);
     }
     let (options, bar) = progress::attach(options, common);
-    let done = convert_into(&tensors, &target, args, &options);
+    let done = convert_into(&tensors, &target, args, (&options, &cancel));
     bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
     let done = done?;
     for lost in done.outputs.iter().flat_map(|(_, _, report)| &report.lost) {
@@ -167,7 +168,7 @@ fn converter<'a>(tensor: &Tensor<'a>, args: &Convert, options: &Options) -> Resu
     })
 }
 
-fn convert_into(tensors: &Selection<'_>, target: &Target, args: &Convert, options: &Options) -> Result<Done> {
+fn convert_into(tensors: &Selection<'_>, target: &Target, args: &Convert, (options, cancel): (&Options, &CancelToken)) -> Result<Done> {
     let done = match (target, &tensors[..]) {
         (Target::File(out), [tensor]) => {
             let name = &tensor.info().name;
@@ -179,7 +180,7 @@ fn convert_into(tensors: &Selection<'_>, target: &Target, args: &Convert, option
             return Ok(Done { outputs, ..Done::default() });
         }
         (Target::Stdout, [tensor]) => {
-            let report = converter(tensor, args, options)?.stream(&mut io::stdout())?;
+            let report = converter(tensor, args, options)?.stream(&mut PatientStdout::new(cancel.clone())?)?;
             return Ok(Done { outputs: vec![(tensor.info().name.clone(), "standard output".into(), report)], ..Done::default() });
         }
         (Target::Packed(out), _) => pack(tensors, args.rows, out, options)?,

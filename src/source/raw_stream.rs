@@ -65,7 +65,7 @@ impl Driver for RawStream {
 
     fn open_files(&self, path: &Path, set: FileSet, options: &Options) -> Result<Box<dyn Container>> {
         let frame = Frame::asked(path, options)?;
-        let file = |path| RecordFile { path, expected: None, start: frame.offset };
+        let file = |path| RecordFile::new(path, None).starting_at(frame.offset);
         Ok(self.container(path, Inputs::files(set.files.into_iter().map(file)), &frame, options))
     }
 }

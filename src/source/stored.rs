@@ -33,7 +33,7 @@ pub(crate) struct Opened {
     cold: Cold,
 }
 
-/// Keeps the last files open that were opened.
+/// Keeps the last files open that were opened, as long as somebody has the [`StoredFile`].
 static RECENT: Mutex<VecDeque<Arc<Opened>>> = Mutex::new(VecDeque::new());
 
 impl StoredFile {
@@ -115,6 +115,16 @@ impl StoredFile {
     /// [`Error::Malformed`], [`Error::Io`].
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         self.stamp.check(&self.opened()?.file, &self.path)
+    }
+}
+
+impl Drop for StoredFile {
+    /// Closes the file: nobody can ask for it any more.
+    fn drop(&mut self) {
+        let opened = self.opened.get_mut().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if let Some(opened) = opened {
+            RECENT.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, &opened));
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod methods;
 mod places;
 mod protos;
 mod records;
+mod same_files;
 mod sources;
 mod support;
 mod video;

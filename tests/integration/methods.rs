@@ -65,13 +65,13 @@ fn a_wrong_byte_is_found_by_every_method_and_nothing_is_left() {
     let prefix = dir.path().join("c");
     floats(&prefix, 4096, 5000);
     let shard = fs::OpenOptions::new().write(true).open(with_suffix(&prefix, ".data-00000-of-00001")).unwrap();
-    let source = Source::open(&prefix).unwrap();
     let out = dir.path().join("out.npy");
     let before = names_in(dir.path());
     for at in [4096, 4096 + 700_000, 4096 + 5000 * 256 - 1] {
         let mut byte = [0];
         std::fs::File::open(with_suffix(&prefix, ".data-00000-of-00001")).unwrap().read_exact_at(&mut byte, at).unwrap();
         shard.write_all_at(&[!byte[0]], at).unwrap();
+        let source = Source::open(&prefix).unwrap();
         for method in [None].into_iter().chain(Method::ALL.map(Some)) {
             let mut converter = Converter::new(&source.tensor("t").unwrap()).unwrap();
             if let Some(method) = method {

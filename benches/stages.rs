@@ -101,7 +101,7 @@ fn conversions(c: &mut Criterion) {
             b.iter(|| {
                 let reader = MemoryTensor::new(spec.clone(), &elements).expect("a tensor");
                 let converter = Converter::from_reader(Box::new(reader)).threads(threads).memory(Budget::mib(256));
-                converter.overwrite(true).run(dir.path().join("out.npy")).expect("a conversion")
+                converter.overwrite(true).write(dir.path().join("out.npy")).expect("a conversion")
             });
         });
     }
@@ -111,7 +111,7 @@ fn conversions(c: &mut Criterion) {
                 b.iter(|| {
                     let converter = Converter::new(&source.tensor("t").expect("the tensor")).expect("a reader");
                     let converter = converter.verify(*verify).threads(threads).memory(Budget::mib(256)).overwrite(true);
-                    converter.run(dir.path().join("out.npy")).expect("a conversion")
+                    converter.write(dir.path().join("out.npy")).expect("a conversion")
                 });
             });
         }

@@ -34,7 +34,8 @@ impl Budget {
         self.0
     }
 
-    /// A quarter of the memory available to this process, at most 1 GiB. The limits of its memory cgroups count. Where a
+    /// A quarter of the memory available to this process, at most 1 GiB. The limits of its memory cgroups count (`memory.max` and
+    /// `memory.high`, the lesser of both). Where a
     /// quarter would be too little for any conversion it is up to half.
     #[must_use]
     pub fn detect() -> Self {
@@ -138,7 +139,8 @@ fn cgroup_available() -> Option<u64> {
 /// What is left in one cgroup; its page cache counts as free, since it gives way.
 fn cgroup_left(dir: &Path) -> Option<u64> {
     let number = |name: &str| std::fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
-    let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"))?;
+    // Above `memory.high` a process is slowed down until it hardly runs.
+    let limit = ["memory.max", "memory.high"].into_iter().filter_map(number).min().or_else(|| number("memory.limit_in_bytes"))?;
     let usage = number("memory.current").or_else(|| number("memory.usage_in_bytes")).unwrap_or(0);
     let cache = std::fs::read_to_string(dir.join("memory.stat"))
         .ok()
@@ -206,6 +208,28 @@ mod tests {
         let contained =
             cgroup_directories("4:memory:/docker/1\n", "9 8 0:26 /docker/1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
         assert_eq!(contained, [PathBuf::from("/sys/fs/cgroup/memory")]);
+    }
+
+    #[test]
+    fn the_lesser_limit_of_a_cgroup_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = |files: &[(&str, &str)]| {
+            let names = ["memory.max", "memory.high", "memory.limit_in_bytes", "memory.current"];
+            for name in names {
+                let _ = std::fs::remove_file(dir.path().join(name));
+            }
+            for (name, text) in files {
+                std::fs::write(dir.path().join(name), text).unwrap();
+            }
+            cgroup_left(dir.path())
+        };
+        let current = ("memory.current", "100\n");
+        assert_eq!(left(&[("memory.max", "max\n"), ("memory.high", "max\n"), current]), None);
+        assert_eq!(left(&[("memory.max", "1000\n"), ("memory.high", "max\n"), current]), Some(900));
+        assert_eq!(left(&[("memory.max", "max\n"), ("memory.high", "700\n"), current]), Some(600));
+        assert_eq!(left(&[("memory.max", "1000\n"), ("memory.high", "700\n"), current]), Some(600));
+        assert_eq!(left(&[("memory.max", "700\n"), ("memory.high", "1000\n"), current]), Some(600));
+        assert_eq!(left(&[("memory.limit_in_bytes", "500\n"), current]), Some(400));
     }
 
     #[test]

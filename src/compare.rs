@@ -17,7 +17,7 @@ use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::job::{Job, Pass, RecordArray, RecordOutput};
 use crate::options::{Layout, Options, Strings};
 use crate::os::{self, Cold};
-use crate::paths::{Found, look_at};
+use crate::paths::{Found, look_at, open_file};
 use crate::rows::Rows;
 use crate::source::{RecordColumn, Tensor, Verified};
 use crate::spec::{ShapeText, memory_len, unravel};
@@ -263,7 +263,7 @@ impl<'a> ArrayFile<'a> {
             Found::Nothing => return Err(Error::NotFound { what: "array", detail: format!("there is no {}", path.display()) }),
             Found::Directory | Found::Other => return Err(Error::bad_request(format!("{} is not a regular file", path.display()))),
         }
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = open_file(path).map_err(Error::io("open", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
         let mut front = vec![0; memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;

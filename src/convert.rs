@@ -71,7 +71,9 @@ pub struct Converted {
 ///
 /// let source = Source::open("model.ckpt-1000")?;
 /// let tensor = source.tensor("embedding")?;
-/// let converted = Converter::new(&tensor)?.memory(Budget::mib(256)).run("embedding.npy")?;
+/// let converter = Converter::new(&tensor)?.memory(Budget::mib(256));
+/// // SAFETY: nobody shortens or writes to embedding.npy while the array lives.
+/// let converted = unsafe { converter.run("embedding.npy") }?;
 /// let view = converted.array.view::<f32>()?;
 /// println!("{:?}, checksums: {:?}", view.shape(), converted.report.verified);
 /// # Ok::<(), mmconvert::Error>(())
@@ -317,7 +319,7 @@ impl<'a> Converter<'a> {
         work(&jobs.collect::<Result<Vec<_>>>()?)
     }
 
-    /// Writes the array to `path`, where it appears complete, verified and synced, or not at all; then maps it.
+    /// Writes the array to `path`, where it appears complete, verified and synced, or not at all. [`run`](Self::run) maps it, too.
     ///
     /// # Errors
     /// [`Error::OutputExists`] unless overwriting was chosen; [`Error::Malformed`] when a checksum does not match;
@@ -325,28 +327,34 @@ impl<'a> Converter<'a> {
     /// [`Error::Unsupported`] for a cast that makes no sense;
     /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::BadRequest`] when `path` is a file of the source, or
     /// when strings become two arrays; [`Error::Cancelled`]; [`Error::Io`].
-    pub fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
+    pub fn write(self, path: impl AsRef<Path>) -> Result<Report> {
+        only(self.execute(path.as_ref(), Some("write"), |_, _| Ok(()))?).map(|((), report)| report)
+    }
+
+    /// As [`write`](Self::write), and maps the array. It is mapped before the file gets its name: what is mapped is what was written.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    ///
+    /// # Safety
+    /// As [`MmapArray::open`]: nobody shortens the file or writes to it while the array lives. It has a name by then, and so whoever may
+    /// write there could.
+    #[expect(unsafe_code, reason = "the obligations of mapping a file with a name are the caller's")]
+    pub unsafe fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
         let view = |staged: &StagedFile, element| {
-            let map = mmap::map_finished(staged.file()).map_err(Error::io("map", staged.target()))?;
+            // SAFETY: this process does not change the file any more, and the caller vouches for others.
+            let map = unsafe { mmap::map_finished(staged.file()) }.map_err(Error::io("map", staged.target()))?;
             MmapArray::new(map, staged.target(), Some(element))
         };
         let (array, report) = only(self.execute(path.as_ref(), Some("run"), view)?)?;
         Ok(Converted { array, report })
     }
 
-    /// As [`run`](Self::run), for callers that only want the file.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub fn write(self, path: impl AsRef<Path>) -> Result<Report> {
-        only(self.execute(path.as_ref(), Some("write"), |_, _| Ok(()))?).map(|((), report)| report)
-    }
-
     /// As [`write`](Self::write), for strings as offsets too: they become two arrays, whose paths are `path` with `.values` and
     /// `.offsets` before the `.npy`. Returns the path of each array and what was done.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`write`](Self::write).
     pub fn write_parts(self, path: impl AsRef<Path>) -> Result<Vec<(PathBuf, Report)>> {
         let path = path.as_ref();
         let reports = self.execute(path, None, |_, _| Ok(()))?;
@@ -357,21 +365,29 @@ impl<'a> Converter<'a> {
     /// what came out is to be thrown away.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and [`Error::BadRequest`] for what has no length before it has been read, for two arrays and for an order of
+    /// As [`write`](Self::write), and [`Error::BadRequest`] for what has no length before it has been read, for two arrays and for an order of
     /// elements that is not the source's.
     pub fn stream(self, out: &mut (dyn Write + Send)) -> Result<Report> {
         let started = Instant::now();
         // One worker hands out rows in their order.
         let options = self.options.settled().threads(1);
-        if let Some(pass) = self.pass(&options)? {
+        self.stream_with(out, started, &options).map_err(|error| match error {
+            // What takes the bytes may have been told by the same token.
+            Error::Io { .. } if options.cancel.is_cancelled() => Error::Cancelled,
+            error => error,
+        })
+    }
+
+    fn stream_with(&self, out: &mut (dyn Write + Send), started: Instant, options: &Options) -> Result<Report> {
+        if let Some(pass) = self.pass(options)? {
             options.check_applied()?;
-            return pass.stream(out, started, &options);
+            return pass.stream(out, started, options);
         }
-        self.with_jobs(&options, |jobs| {
+        self.with_jobs(options, |jobs| {
             options.check_applied()?;
             let job = only_job(jobs)?;
-            job.check_memory(&options)?;
-            Ok(job.report(&job.stream(out, &options)?, started))
+            job.check_memory(options)?;
+            Ok(job.report(&job.stream(out, options)?, started))
         })
     }
 

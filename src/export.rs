@@ -20,7 +20,7 @@ use crate::os::check_writable;
 use crate::paths::parent_of;
 use crate::rows::Rows;
 use crate::source::records::{Feature, RecordContainer};
-use crate::source::{Name, RecordColumn, Source, Tensor, Verified};
+use crate::source::{Name, RecordColumn, Selection, Source, Tensor, Verified};
 use crate::staging::{StagedDir, check_target, check_together};
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
@@ -105,7 +105,7 @@ fn file_of(name: &Name, part: Part) -> String {
     part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned()
 }
 
-/// Converts `tensors` of `source`, or `rows` of each, into the directory `dir`.
+/// Converts `tensors`, or `rows` of each, into the directory `dir`.
 ///
 /// A directory that does not exist appears complete or not at all. One that exists must be empty, or
 /// [`Options::overwrite`] chosen: when everything is complete, files get their names in it one by one, `manifest.json` last,
@@ -114,9 +114,9 @@ fn file_of(name: &Name, part: Part) -> String {
 /// error, where values must not ([`Options::strict`]). Columns of records are made in one pass over each set of records.
 ///
 /// # Errors
-/// As [`Converter::run`](crate::Converter::run); [`Error::Unsupported`] when there is nothing to convert.
-pub fn export(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
-    let dir = dir.as_ref();
+/// As [`Converter::write`](crate::Converter::write); [`Error::Unsupported`] when there is nothing to convert.
+pub fn export(tensors: &Selection<'_>, rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
+    let (source, dir) = (tensors.source(), dir.as_ref());
     let options = &options.settled();
     let staged = StagedDir::create(dir, options.existing(), options.calls())?;
     let (columns, others): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = tensors.iter().partition(|tensor| tensor.is_of_records());

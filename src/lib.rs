@@ -82,7 +82,7 @@ pub use pack::{check_packed, pack};
 pub use rows::Rows;
 #[cfg(feature = "tensorflow")]
 pub use source::live;
-pub use source::{Location, Name, Source, Tensor, TensorInfo, Verified};
+pub use source::{Location, Name, Selection, Source, Tensor, TensorInfo, Verified};
 pub use spec::{ShapeText, TensorSpec};
 pub use staging::{Notice, abandon, take_notices};
 pub use view::{MmapArray, view};

@@ -1,7 +1,6 @@
 //! `manifest.json`: what an export wrote, of what, and with which choices, so that it can be checked without saying any of it again.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use crate::export::{Exported, Skipped};
 use crate::file_name;
 use crate::model_options::ModelOptions;
 use crate::options::Options;
-use crate::paths::{is_file, list, parent_of};
+use crate::paths::{is_file, list, open_file, parent_of};
 use crate::rows::Rows;
 use crate::source::{Location, Source};
 use crate::staging::StagedDir;
@@ -181,7 +180,7 @@ impl Manifest {
             let detail = format!("{} has none, so it is no directory that an export made", dir.as_ref().display());
             return Err(Error::NotFound { what: MANIFEST, detail });
         }
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let file = open_file(&path).map_err(Error::io("open", &path))?;
         let stored: Stored =
             serde_json::from_reader(BufReader::new(file)).map_err(|e| Error::malformed(&path, "manifest", e.to_string()))?;
         let files = stored.tensors.iter().map(|entry| entry.checked(&path)).collect::<Result<_>>()?;

@@ -87,9 +87,11 @@ fn is_without_maps(error: &io::Error) -> bool {
 }
 
 /// Maps all of a finished file for reading.
-pub(crate) fn map_finished(file: &PrivateFile) -> io::Result<Mmap> {
-    // SAFETY: this process wrote the file and does not change it any more. It gets its final name next, and then
-    // another process could shorten or rewrite it; `MmapArray` tells its users so.
+///
+/// # Safety
+/// Nobody shortens or writes to the file while the map lives: neither this process, from now on, nor others, once it has a name.
+pub(crate) unsafe fn map_finished(file: &PrivateFile) -> io::Result<Mmap> {
+    // SAFETY: the caller vouches for exactly what the mapping needs.
     unsafe { map_reading(file.file()) }
 }
 

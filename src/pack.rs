@@ -18,7 +18,7 @@ use crate::paths::parent_of;
 use crate::plan::{Memory, PAGE_BYTES};
 use crate::rows::Rows;
 use crate::sink;
-use crate::source::{Name, Source, StoredArray, StoredFile, Tensor};
+use crate::source::{Name, Selection, Source, StoredArray, StoredFile, Tensor};
 use crate::spec::{TensorSpec, memory_len};
 use crate::staging::{ScratchDir, StagedFile, check_target, publish_all};
 
@@ -45,27 +45,25 @@ fn check_form(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Writes `tensors` of `source`, or `rows` of each, into one safetensors file at `path`, which appears complete and synced or not at
+/// Writes `tensors`, or `rows` of each, into one safetensors file at `path`, which appears complete and synced or not at
 /// all. Tensors that the format cannot hold are skipped and listed: strings, handles, dtypes that it has no name for.
 ///
 /// The file is laid out before the first byte is written: those with larger elements first, as the format's own library does it, so that
 /// all are aligned.
 ///
 /// # Errors
-/// As [`Converter::run`](crate::Converter::run); [`Error::BadRequest`] for a layout or a byte order that the format does not have; [`Error::Unsupported`] when there is nothing to write.
-pub fn pack(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
-    let path = path.as_ref();
+/// As [`Converter::write`](crate::Converter::write); [`Error::BadRequest`] for a layout or a byte order that the format does not have; [`Error::Unsupported`] when there is nothing to write.
+pub fn pack(tensors: &Selection<'_>, rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
+    let (source, path) = (tensors.source(), path.as_ref());
     let options = &options.settled();
     check_form(options)?;
     let heap_bytes = tensors.iter().map(|tensor| TENSOR_HEAP + 4 * tensor.info().name.as_bytes().len()).sum::<usize>() as u64;
     let heap_bytes = heap_bytes.saturating_add(source.heap_bytes());
-    let (mut planned, mut skipped, mut columns) = (Vec::new(), Vec::new(), Vec::new());
-    for tensor in tensors {
+    let (mut planned, mut skipped) = (Vec::new(), Vec::new());
+    let mut columns = tensors.clone();
+    columns.retain(Tensor::is_of_records);
+    for tensor in tensors.iter().filter(|tensor| !tensor.is_of_records()) {
         options.cancel.check()?;
-        if tensor.is_of_records() {
-            columns.push(tensor.clone());
-            continue;
-        }
         let name = tensor.info().name.clone();
         let origin = Origin::Tensor(tensor, rows);
         match check(tensor, options).and_then(|()| origin.spec(heap_bytes, options)) {
@@ -87,7 +85,7 @@ pub fn pack(source: &Source, tensors: &[Tensor<'_>], rows: Option<Rows>, path: i
     // output first.
     check_target(path, options.existing())?;
     let scratch = ScratchDir::create_in(parent_of(path))?;
-    let Export { outputs, skipped: others } = export(source, &columns, rows, scratch.path().join("arrays"), options)?;
+    let Export { outputs, skipped: others } = export(&columns, rows, scratch.path().join("arrays"), options)?;
     skipped.extend(others);
     for Exported { name, path, report } in outputs {
         if report.dtype == Dtype::String || name_of(report.dtype).is_none() {

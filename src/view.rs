@@ -1,6 +1,5 @@
 //! The finished array, as `ndarray` views over the mapped file.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -12,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::mmap;
 use crate::options::Layout;
+use crate::paths::open_file;
 use crate::source::{Source, StoredRun};
 use crate::spec::{TensorSpec, memory_len};
 
@@ -41,7 +41,8 @@ pub unsafe fn view(source: &Source, name: impl AsRef<[u8]>) -> Result<MmapArray>
 /// A `.npy` array, or a tensor where it lies, mapped for reading. Nothing is copied: pages come from the file when they are looked at.
 ///
 /// Another process that shortens the file while it is mapped makes reads behind its new end fail with `SIGBUS`, and
-/// one that writes to it changes what the views show. Conversions only ever replace a whole file under its name, which
+/// one that writes to it changes what the views show. Nothing can prevent that once a file has a name, so every function that
+/// returns an array is an `unsafe fn`: the caller vouches that nobody does it while the array lives. Conversions only ever replace a whole file under its name, which
 /// does not touch maps of the old one.
 #[derive(Debug)]
 pub struct MmapArray {
@@ -86,7 +87,7 @@ impl MmapArray {
 
     #[expect(unsafe_code, reason = "the obligations of mapping somebody's file are the caller's")]
     unsafe fn open_foreign(path: &Path, dtype: Option<Dtype>) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = open_file(path).map_err(Error::io("open", path))?;
         // SAFETY: the caller vouches that nobody shortens or writes the file.
         let map = unsafe { mmap::map_foreign(&file) }.map_err(Error::io("map", path))?;
         Self::new(map, path, dtype)
@@ -175,7 +176,8 @@ impl MmapArray {
     /// # let dir = tempfile::tempdir()?;
     /// let mut writer = ArrayWriter::new(Dtype::Float32, &[3]).create(dir.path().join("a.npy"))?;
     /// writer.append(&[0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0])?;
-    /// let array = writer.finish()?;
+    /// // SAFETY: nobody shortens or writes to a.npy while the array lives.
+    /// let array = unsafe { writer.finish_mapped() }?;
     /// assert_eq!(array.view::<f32>()?.shape(), [2, 3]);
     /// assert_eq!(array.view::<f32>()?[[1, 0]], 3.0);
     /// assert!(array.view::<f64>().is_err());

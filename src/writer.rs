@@ -122,7 +122,8 @@ impl ArrayBuilder {
 ///         Ok::<(), Error>(())
 ///     })
 /// })?;
-/// let array = writer.finish()?;
+/// // SAFETY: nobody shortens or writes to frames.npy while the array lives.
+/// let array = unsafe { writer.finish_mapped() }?;
 /// assert_eq!(array.view::<u8>()?[[99, 3, 5, 2]], 99);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -275,12 +276,36 @@ impl ArrayWriter {
         Ok(())
     }
 
-    /// Writes the header, syncs everything, gives the file its name, and maps it.
+    /// Writes the header, syncs everything, and gives the file its name. Returns dtype and shape of the array.
     ///
     /// # Errors
     /// [`Error::BadRequest`] when rows are missing or the last one is cut; [`Error::OutputExists`] when the name was
     /// taken meanwhile; [`Error::Io`]. There is no output then, unless the error says that it is in its place.
-    pub fn finish(mut self) -> Result<MmapArray> {
+    pub fn finish(self) -> Result<TensorSpec> {
+        let (staged, spec) = self.complete()?;
+        staged.publish()?;
+        Ok(spec)
+    }
+
+    /// As [`finish`](Self::finish), and maps the array. It is mapped before the file gets its name: what is mapped is what was written.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    ///
+    /// # Safety
+    /// As [`MmapArray::open`]: nobody shortens the file or writes to it while the array lives.
+    #[expect(unsafe_code, reason = "the obligations of mapping a file with a name are the caller's")]
+    pub unsafe fn finish_mapped(self) -> Result<MmapArray> {
+        let (staged, spec) = self.complete()?;
+        // SAFETY: this process does not change the file any more, and the caller vouches for others.
+        let map = unsafe { mmap::map_finished(staged.file()) }.map_err(Error::io("map", staged.target()))?;
+        let array = MmapArray::new(map, staged.target(), Some(spec.dtype()))?;
+        staged.publish()?;
+        Ok(array)
+    }
+
+    /// Makes the file complete but for its name.
+    fn complete(mut self) -> Result<(StagedFile, TensorSpec)> {
         if let Some((window, filled)) = self.appending.take() {
             self.commit(window, filled)?;
         }
@@ -292,10 +317,7 @@ impl ArrayWriter {
         let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape()[1..].iter().copied()).collect();
         let spec = TensorSpec::new(self.row.dtype(), shape).map_err(Error::bad_request)?;
         self.sink.finish(&Header::new(self.descr, spec.shape()), spec.nbytes())?;
-        let map = mmap::map_finished(self.staged.file()).map_err(Error::io("map", self.staged.target()))?;
-        let array = MmapArray::new(map, self.staged.target(), Some(spec.dtype()))?;
-        self.staged.publish()?;
-        Ok(array)
+        Ok((self.staged, spec))
     }
 
     /// The number of rows, once every one of them has been written.

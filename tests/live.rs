@@ -20,7 +20,7 @@ use mmconvert::live::tensorflow::{
     TensorType,
 };
 use mmconvert::live::{LiveTensor, SessionOutput, load};
-use mmconvert::{Budget, Dtype, Error, Layout, MmapArray, Rows, Strings};
+use mmconvert::{Budget, Converted, Converter, Dtype, Error, Layout, MmapArray, Rows, Strings};
 use num_complex::Complex;
 
 type Test = fn() -> Outcome;
@@ -65,6 +65,15 @@ fn written(path: &Path) -> Result<(MmapArray, Vec<u8>), Failed> {
     let array = unsafe { MmapArray::open(path) }?;
     let bytes = array.as_bytes().to_vec();
     Ok((array, bytes))
+}
+
+/// Converts and maps the array.
+fn mapped(converter: Converter<'_>, path: impl AsRef<Path>) -> Result<Converted, Error> {
+    #[expect(unsafe_code, reason = "a file of the test's own")]
+    // SAFETY: nobody else knows the file.
+    unsafe {
+        converter.run(path)
+    }
 }
 
 /// A session for a graph with these nodes.
@@ -195,11 +204,11 @@ fn a_variable_that_is_written_to() -> Outcome {
     let both = SessionOutput::new(&session, &mut graph, "variable").and("read:0").compute_all()?;
     run(&add)?;
     for (at, live) in both.iter().enumerate() {
-        let done = live.converter()?.run(dir.path().join(format!("{at}.npy")))?;
+        let done = mapped(live.converter()?, dir.path().join(format!("{at}.npy")))?;
         check(done.array.view::<f32>()?.iter().all(|&value| value == 1.0), "a value changed after it was computed")?;
     }
     let now = SessionOutput::new(&session, &mut graph, "variable").compute()?;
-    let done = now.converter()?.run(dir.path().join("now.npy"))?;
+    let done = mapped(now.converter()?, dir.path().join("now.npy"))?;
     check(done.array.view::<f32>()?.iter().all(|&value| value == 2.0), "not the present value")
 }
 
@@ -221,7 +230,7 @@ fn outputs_of_a_session() -> Outcome {
     for (name, column) in [("doubled:0", 0..6), ("doubled", 0..6), ("split", 0..3), ("split:1", 3..6)] {
         let live = SessionOutput::new(&session, &mut graph, name).feed("x:0", &input)?.compute()?;
         let path = dir.path().join("out.npy");
-        let done = live.converter()?.memory(Budget::mib(16)).overwrite(true).run(&path)?;
+        let done = mapped(live.converter()?.memory(Budget::mib(16)).overwrite(true), &path)?;
         let view = done.array.view::<f32>()?;
         check(view.shape() == [50_000, column.len()], format!("{name}: {:?}", view.shape()))?;
         for (row, found) in view.outer_iter().enumerate() {
@@ -249,11 +258,11 @@ fn every_run_is_one_evaluation() -> Outcome {
     random(&mut graph, &[1000, 1000])?;
     let session = session(&graph)?;
     let live = SessionOutput::new(&session, &mut graph, "random").compute()?;
-    let first = live.converter()?.memory(Budget::mib(16)).run(dir.path().join("a.npy"))?;
-    let second = live.converter()?.memory(Budget::mib(24)).threads(1).run(dir.path().join("b.npy"))?;
+    let first = mapped(live.converter()?.memory(Budget::mib(16)), dir.path().join("a.npy"))?;
+    let second = mapped(live.converter()?.memory(Budget::mib(24)).threads(1), dir.path().join("b.npy"))?;
     check(first.array.as_bytes() == second.array.as_bytes(), "two conversions of one value differ")?;
     let other = SessionOutput::new(&session, &mut graph, "random").compute()?;
-    let other = other.converter()?.run(dir.path().join("c.npy"))?;
+    let other = mapped(other.converter()?, dir.path().join("c.npy"))?;
     check(first.array.as_bytes() != other.array.as_bytes(), "two values are the same")
 }
 
@@ -271,7 +280,7 @@ fn a_value_that_cannot_be_cut() -> Outcome {
     let session = session(&graph)?;
     let live = SessionOutput::new(&session, &mut graph, "small").scratch(dir.path()).compute()?;
     check(live.spec()?.dtype() == Dtype::Float8E5M2, live.spec()?.to_string())?;
-    let done = live.converter()?.cast(Dtype::Float32).run(dir.path().join("out.npy"))?;
+    let done = mapped(live.converter()?.cast(Dtype::Float32), dir.path().join("out.npy"))?;
     let found: Vec<f32> = done.array.view::<f32>()?.iter().copied().collect();
     check(found == values, "values differ")
 }
@@ -281,10 +290,10 @@ fn forms_and_rows() -> Outcome {
     let values: Vec<i64> = (0..120_000).collect();
     let tensor = Tensor::<i64>::new(&[400, 300]).with_values(&values)?;
     let live = LiveTensor::of_tensor(&tensor)?;
-    let done = live.converter()?.layout(Layout::F).cast(Dtype::Int32).run(dir.path().join("f.npy"))?;
+    let done = mapped(live.converter()?.layout(Layout::F).cast(Dtype::Int32), dir.path().join("f.npy"))?;
     let view = done.array.view::<i32>()?;
     check(view.iter().copied().eq(0..120_000), "Fortran order")?;
-    let done = live.converter()?.rows(Rows { start: Some(-3), end: None }).run(dir.path().join("rows.npy"));
+    let done = mapped(live.converter()?.rows(Rows { start: Some(-3), end: None }), dir.path().join("rows.npy"));
     let view = done?.array;
     check(view.view::<i64>()?.iter().copied().eq(397 * 300..120_000), "rows")
 }
@@ -339,7 +348,7 @@ fn a_graph_stays_usable() -> Outcome {
         let live = SessionOutput::new(&session, &mut graph, "y").feed("x", &input)?.compute()?;
         let mut out = [0; 12];
         let path = tempfile::tempdir()?;
-        let done = live.converter()?.run(path.path().join("y.npy"))?;
+        let done = mapped(live.converter()?, path.path().join("y.npy"))?;
         out.copy_from_slice(done.array.as_bytes());
         check(out.chunks(4).all(|value| value == (-(round as f32)).to_le_bytes()), format!("round {round}: {out:?}"))?;
     }

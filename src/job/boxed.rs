@@ -36,7 +36,7 @@ impl Job<'_> {
             let mut places = placed.places();
             match (places.next(), places.next()) {
                 (Some(only), None) => sink.write(only, placed.bytes)?,
-                _ => sink.write_runs(placed.places(), placed.bytes)?,
+                _ => sink.write_runs(placed.places(), placed.bytes, &options.cancel)?,
             }
             meter.add(placed.bytes.len() as u64, sink.behind().held_and_peak().0);
             Ok(())

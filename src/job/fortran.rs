@@ -38,7 +38,7 @@ impl Job<'_> {
         sink.reserve(self.spec.nbytes())?;
         let meter = Meter::new(&plan.shares, options);
         let verified = self.for_each_part(&plan, options, 0, |turned, _| {
-            sink.write_runs(turned.places(), turned.bytes)?;
+            sink.write_runs(turned.places(), turned.bytes, &options.cancel)?;
             meter.add(turned.bytes.len() as u64, sink.behind().held_and_peak().0);
             Ok(())
         })?;

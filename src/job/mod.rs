@@ -277,6 +277,7 @@ impl<'a> Job<'a> {
                 let outcome = self.check_shared(&run, options)?;
                 // What was checked is the source; what is shared is as it was at that moment.
                 stamp.check(&run.file, &run.path)?;
+                self.reader.check_unchanged()?;
                 let sink = NpySink::shared(Arc::clone(file), target, sharing.data_start);
                 Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
                 return Ok(outcome);

@@ -199,6 +199,18 @@ pub(crate) fn syncs_as_a_whole(file: &File) -> bool {
     reports && kind.is_ok_and(|kind| [EXT, XFS, BTRFS, F2FS, TMPFS].contains(&kind))
 }
 
+/// Whether a file has the same number whenever it is opened: not everywhere on file systems that other programs or machines provide.
+pub(crate) fn keeps_inodes(file: &File) -> bool {
+    const FUSE: u64 = 0x6573_5546;
+    const CIFS: u64 = 0xff53_4d42;
+    const SMB2: u64 = 0xfe53_4d42;
+    const SMB: u64 = 0x517b;
+    const PLAN9: u64 = 0x0102_1997;
+    #[expect(clippy::cast_sign_loss, reason = "as above")]
+    let kind = rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff);
+    kind.is_ok_and(|kind| ![FUSE, CIFS, SMB2, SMB, PLAN9].contains(&kind))
+}
+
 /// Tells the kernel how a mapped window will be used. Advice, so a refusal costs speed only.
 pub(crate) fn advise_window(map: &MmapRaw, is_large: bool) {
     let _ = map.advise(if is_large { Advice::HugePage } else { Advice::Random });

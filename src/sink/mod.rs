@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::method::Method;
@@ -250,12 +251,13 @@ impl NpySink {
     ///
     /// Whole pages go past the page cache, if that can be. What a run shares with its neighbours stays in the cache for a while,
     /// because they are likely to come next.
-    pub(crate) fn write_runs(&self, runs: impl Iterator<Item = Range<u64>>, mut data: &[u8]) -> Result<()> {
+    pub(crate) fn write_runs(&self, runs: impl Iterator<Item = Range<u64>>, mut data: &[u8], cancel: &CancelToken) -> Result<()> {
         const MOST_RUNS: usize = 4096;
         let most_bytes = self.behind.limit() / 4;
         let mut runs = runs.map(|run| run.start + self.data_start..run.end + self.data_start).peekable();
         let mut together = Vec::new();
         while runs.peek().is_some() {
+            cancel.check()?;
             // As many as may be dirty together. They are in order, so the first page of one may be the last of another.
             let (mut bytes, mut counted) = (0, 0);
             together.clear();

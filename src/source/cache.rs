@@ -3,6 +3,7 @@
 //! Source of the keys: `FileDatasetBase::FormatName` in `tensorflow/core/kernels/data/cache_dataset_ops.cc`: both numbers padded with
 //! blanks, with `_` between them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -272,6 +273,11 @@ impl TensorReader for Stacked<'_> {
 
     fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        let own: BTreeSet<u32> = self.places.iter().map(|place| place.shard).collect();
+        own.into_iter().try_for_each(|shard| self.bundle.shards().check_unchanged(shard))
     }
 
     fn fills_by_system_calls(&self) -> bool {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use super::{Container, FORMATS, Origin, Source};
 use crate::error::{Error, Result};
 use crate::glob::alternatives_of_path;
 use crate::options::Options;
-use crate::paths::{Found, is_file, look_at};
+use crate::paths::{Found, is_file, look_at, open_file};
 
 /// One format: what it is called, whether a path is one, how it is opened.
 pub(crate) trait Driver: Sync {
@@ -397,7 +396,7 @@ impl Candidates {
 /// [`Error::Io`].
 pub(super) fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
     let mut front = vec![0; magic.len()];
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_file(path).map_err(Error::io("open", path))?;
     match file.read_exact_at(&mut front, 0) {
         Ok(()) => Ok(front == magic),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),

@@ -2,7 +2,6 @@
 //! TensorFlow.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use crate::format::meta_graph::{Argument, Signature};
 use crate::format::tensor_proto::TensorProto as Message;
 use crate::format::varint;
 use crate::options::Options;
-use crate::paths::{Stamp, is_file};
+use crate::paths::{Stamp, is_file, open_file};
 use crate::spec::memory_len;
 
 /// What is looked at to tell a graph.
@@ -76,7 +75,7 @@ impl Driver for GraphDef {
 
 /// What is in the graph of a file.
 fn survey(path: &Path) -> Result<Survey> {
-    Survey::of_file(&File::open(path).map_err(Error::io("open", path))?, path)
+    Survey::of_file(&open_file(path).map_err(Error::io("open", path))?, path)
 }
 
 /// Without a library it is told what stands in the file.
@@ -89,7 +88,7 @@ fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>>
 
 /// Whether a file starts with the name and the operation of a node.
 fn looks_like_one(path: &Path) -> Result<bool> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_file(path).map_err(Error::io("open", path))?;
     let mut outline = Outline::of_file(&file, path, WHAT)?;
     // Versions and functions may come first.
     for _ in 0..4 {
@@ -199,7 +198,7 @@ pub(crate) struct DatasetGraph {
 
 impl Graph {
     fn open(path: &Path, options: &Options) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = open_file(path).map_err(Error::io("open", path))?;
         let stamp = Stamp::of(&file).map_err(Error::io("look at", path))?;
         let most = options.budget().as_bytes();
         let (mut inputs, mut names, mut taken, mut returns) = (Vec::new(), Vec::new(), HashSet::new(), Vec::new());
@@ -336,7 +335,7 @@ impl GraphFile {
 
 /// Reads what has been looked through, and nothing else.
 fn read_file(path: &Path, stamp: &Stamp, options: &Options) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_file(path).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     let bytes = read_range(&file, path, &(0..len), options.budget().as_bytes())?;
     stamp.check(&file, path)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::budget::Limits;
 use crate::error::{Error, ParseError, Result};
 use crate::format::table::{self, Block, BlockHandle, FOOTER_LEN};
+use crate::paths::open_file;
 use crate::spec::memory_len;
 
 /// How much larger than the table's blocks the keys may become when their shared prefixes are written out.
@@ -35,7 +36,7 @@ struct EntryRef {
 impl Index {
     /// Reads and checks the table in `path`: footer, blocks and their checksums, keys strictly ascending.
     pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = open_file(path).map_err(Error::io("open", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
         if !metadata.is_file() {
             return Err(Error::NotFound { what: "index", detail: format!("{} is not a regular file", path.display()) });

@@ -36,6 +36,7 @@ pub(crate) mod records;
 mod reversed;
 mod safetensors;
 pub(crate) mod saved_model;
+mod selection;
 mod shards;
 mod stored;
 pub(crate) mod strings;
@@ -73,6 +74,7 @@ pub use reader::ReadContext;
 pub use reader::{StoredRun, TensorReader};
 use records::{Feature, RecordContainer};
 pub(crate) use reversed::Reversed;
+pub use selection::Selection;
 pub(crate) use stored::{StoredArray, StoredFile};
 use strings::StoredStrings;
 
@@ -276,7 +278,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
-    pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Vec<Tensor<'_>>> {
+    pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection<'_>> {
         if !patterns.is_empty() {
             return self.named(patterns, false);
         }
@@ -286,11 +288,11 @@ impl Source {
                 chosen.push(self.at(index)?);
             }
         }
-        Ok(chosen)
+        Ok(Selection::new(self, chosen))
     }
 
     /// The tensors that patterns select, of which globs select bookkeeping too or only where they match nothing else.
-    fn named<P: AsRef<[u8]>>(&self, patterns: &[P], with_bookkeeping: bool) -> Result<Vec<Tensor<'_>>> {
+    fn named<P: AsRef<[u8]>>(&self, patterns: &[P], with_bookkeeping: bool) -> Result<Selection<'_>> {
         let mut chosen = std::collections::BTreeSet::new();
         let mut globs = Vec::new();
         let mut open: Vec<Vec<u8>> = patterns.iter().rev().map(|pattern| pattern.as_ref().to_vec()).collect();
@@ -334,15 +336,24 @@ impl Source {
             }
             chosen.extend(&wanted.bookkeeping);
         }
-        chosen.into_iter().map(|index| self.at(index)).collect()
+        let chosen = chosen.into_iter().map(|index| self.at(index)).collect::<Result<_>>()?;
+        Ok(Selection::new(self, chosen))
     }
 
     /// As [`select`](Self::select), with nothing left out that nobody named: without a pattern all tensors, and globs select bookkeeping, too.
     ///
     /// # Errors
     /// As [`select`](Self::select).
-    pub fn select_all<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Vec<Tensor<'_>>> {
-        if patterns.is_empty() { self.tensors().collect() } else { self.named(patterns, true) }
+    pub fn select_all<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection<'_>> {
+        if patterns.is_empty() { self.all() } else { self.named(patterns, true) }
+    }
+
+    /// All tensors, in the order of the source.
+    ///
+    /// # Errors
+    /// As [`tensors`](Self::tensors).
+    pub fn all(&self) -> Result<Selection<'_>> {
+        Ok(Selection::new(self, self.tensors().collect::<Result<_>>()?))
     }
 
     /// The sets of tags of the graphs of a SavedModel.

@@ -16,7 +16,7 @@ use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::paths::{Found, look_at};
+use crate::paths::{Found, look_at, open_at_once};
 use crate::spec::{TensorSpec, memory_len};
 
 /// What stands for standard input.
@@ -56,7 +56,8 @@ impl Driver for RawStream {
             return Ok(self.of_stream(path, File::from(stdin), "standard input".into(), &frame, options));
         }
         if look_at(path)? == Found::Other {
-            let pipe = File::open(path).map_err(Error::io("open", path))?;
+            // One that nobody writes to yet is not waited for here: reading it can be cancelled.
+            let pipe = open_at_once(path).map_err(Error::io("open", path))?;
             return Ok(self.of_stream(path, pipe, path.to_owned(), &frame, options));
         }
         self.open_files(path, FileSet { files: vec![path.to_owned()], missing: Vec::new() }, options)
@@ -64,7 +65,7 @@ impl Driver for RawStream {
 
     fn open_files(&self, path: &Path, set: FileSet, options: &Options) -> Result<Box<dyn Container>> {
         let frame = Frame::asked(path, options)?;
-        let file = |path| RecordFile { path, expected: None, start: frame.offset };
+        let file = |path| RecordFile::new(path, None).starting_at(frame.offset);
         Ok(self.container(path, Inputs::files(set.files.into_iter().map(file)), &frame, options))
     }
 }

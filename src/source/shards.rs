@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, Cold};
-use crate::paths::parent_of;
+use crate::paths::{Stamp, open_file, parent_of};
 
 /// Files kept open at once, so that a bundle of thousands of shards works under any limit on descriptors.
 const MOST_OPEN: usize = 6;
@@ -20,8 +20,15 @@ pub(crate) struct ShardSet {
     num_shards: u32,
     /// Lengths and paths of shards that were looked at.
     known: Mutex<HashMap<u32, (u64, Arc<Path>)>>,
+    open: Mutex<OpenShards>,
+}
+
+#[derive(Debug, Default)]
+struct OpenShards {
     /// Most recently used last.
-    open: Mutex<Vec<(u32, Shard)>>,
+    recent: Vec<(u32, Shard)>,
+    /// What those showed that were ever opened.
+    stamps: HashMap<u32, Stamp>,
 }
 
 /// An opened file.
@@ -99,21 +106,38 @@ impl ShardSet {
     }
 
     /// The opened file of a shard.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it is not the one, or not as it was, that was opened first; [`Error::Io`].
     pub(crate) fn open(&self, shard: u32) -> Result<Shard> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = if let Some(at) = open.iter().position(|(id, _)| *id == shard) {
-            open.remove(at)
+        let OpenShards { recent, stamps } = &mut *open;
+        let entry = if let Some(at) = recent.iter().position(|(id, _)| *id == shard) {
+            recent.remove(at)
         } else {
-            if open.len() == MOST_OPEN {
-                open.remove(0);
+            if recent.len() == MOST_OPEN {
+                recent.remove(0);
             }
             let path = self.path(shard);
-            let file = File::open(&path).map_err(Error::io("open", &path))?;
+            let file = open_file(&path).map_err(Error::io("open", &path))?;
+            match stamps.get(&shard) {
+                Some(stamp) => stamp.check(&file, &path)?,
+                None => drop(stamps.insert(shard, Stamp::of(&file).map_err(Error::io("look at", &path))?)),
+            }
             (shard, Shard { file: Arc::new(file), cold: Cold::default() })
         };
         let opened = entry.1.clone();
-        open.push(entry);
+        recent.push(entry);
         Ok(opened)
+    }
+
+    /// Fails if a shard was replaced or written to since it was opened first.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Io`].
+    pub(crate) fn check_unchanged(&self, shard: u32) -> Result<()> {
+        let stamp = self.open.lock().unwrap_or_else(PoisonError::into_inner).stamps.get(&shard).cloned();
+        stamp.map_or(Ok(()), |stamp| stamp.check(&self.open(shard)?.file, &self.path(shard)))
     }
 
     /// Lets `range` of a shard be fetched meanwhile.

@@ -12,7 +12,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Layout;
 use crate::os::{self, Calls, Cold};
-use crate::paths::Stamp;
+use crate::paths::{Stamp, open_file};
 use crate::spec::{TensorSpec, even_part};
 
 /// Files kept open at once, by all sources together, so that an array of thousands of files works under any limit on descriptors.
@@ -33,14 +33,14 @@ pub(crate) struct Opened {
     cold: Cold,
 }
 
-/// Keeps the last files open that were opened.
+/// Keeps the last files open that were opened, as long as somebody has the [`StoredFile`].
 static RECENT: Mutex<VecDeque<Arc<Opened>>> = Mutex::new(VecDeque::new());
 
 impl StoredFile {
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = open_file(path).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("look at", path))?.len();
         let stamp = Stamp::of(&file).map_err(Error::io("look at", path))?;
         let opened = Mutex::new(Arc::downgrade(&remember(file)));
@@ -65,7 +65,7 @@ impl StoredFile {
         if let Some(opened) = known.upgrade() {
             return Ok(opened);
         }
-        let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+        let file = open_file(&self.path).map_err(Error::io("open", &self.path))?;
         self.stamp.check(&file, &self.path)?;
         let opened = remember(file);
         *known = Arc::downgrade(&opened);
@@ -115,6 +115,16 @@ impl StoredFile {
     /// [`Error::Malformed`], [`Error::Io`].
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         self.stamp.check(&self.opened()?.file, &self.path)
+    }
+}
+
+impl Drop for StoredFile {
+    /// Closes the file: nobody can ask for it any more.
+    fn drop(&mut self) {
+        let opened = self.opened.get_mut().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if let Some(opened) = opened {
+            RECENT.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, &opened));
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! A file with one serialized `TensorProto`: what `tf.io.serialize_tensor` gives.
 
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::tensor_proto::{CONTENT, TYPED, WHAT};
 use crate::options::Options;
-use crate::paths::is_file;
+use crate::paths::{is_file, open_file};
 use crate::spec::{MAX_NDIM, TensorSpec};
 
 /// A serialized tensor.
@@ -32,7 +31,7 @@ impl Driver for TensorProto {
         if !is_file(path)? {
             return Ok(None);
         }
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = open_file(path).map_err(Error::io("open", path))?;
         let mut outline = Outline::of_file(&file, path, WHAT)?;
         // What cannot be read is told by whoever reads it.
         Ok(is_likely(&mut outline).unwrap_or(false).then(|| path.to_owned()))

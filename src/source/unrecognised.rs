@@ -1,7 +1,6 @@
 //! What is said of a path that no format takes: what it is as far as that can be told, and the next step.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use super::{Name, archive, bundle};
 use crate::decode::image::FileKind;
 use crate::error::{Error, Result};
 use crate::glob::{Glob, is_pattern};
-use crate::paths::{Found, list, look_at, parent_of};
+use crate::paths::{Found, list, look_at, open_file, parent_of};
 
 /// Names that are shown of many.
 const SHOWN: usize = 5;
@@ -170,7 +169,7 @@ fn found(names: &[OsString]) -> String {
 /// What a file seems to be, and what can be done with it; nothing where it seems to be nothing known.
 fn guess(path: &Path) -> Option<String> {
     let mut front = Vec::new();
-    if let Err(error) = File::open(path).and_then(|file| file.take(FRONT as u64).read_to_end(&mut front)) {
+    if let Err(error) = open_file(path).and_then(|file| file.take(FRONT as u64).read_to_end(&mut front)) {
         return Some(format!("not readable: {error}"));
     }
     if front.is_empty() {
@@ -258,7 +257,7 @@ fn zipped(path: &Path) -> String {
 /// What is packed with gzip.
 fn gzipped(path: &Path) -> String {
     let mut front = Vec::new();
-    let read = File::open(path).and_then(|file| GzDecoder::new(file).take(FRONT as u64).read_to_end(&mut front));
+    let read = open_file(path).and_then(|file| GzDecoder::new(file).take(FRONT as u64).read_to_end(&mut front));
     match read {
         Ok(_) if is_tar(&front) => "a packed tar archive: unpack it (tar -xzf) and name what is in it".into(),
         Ok(0) => "packed with gzip, with nothing in it".into(),

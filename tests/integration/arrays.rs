@@ -239,8 +239,8 @@ fn several_sources_become_one_directory() {
     fs::copy(&npz, at("again.npz")).unwrap();
     let both = Source::together(vec![Source::open(&npz).unwrap(), Source::open(at("again.npz")).unwrap()]).unwrap();
     assert!(both.tensor("again/arr1").is_ok() && both.tensor("stored/arr1").is_ok() && both.tensor("arr1").is_err());
-    let tensors: Vec<_> = both.tensors().map(Result::unwrap).collect();
-    export(&both, &tensors, None, at("both"), &Options::new()).unwrap();
+    let tensors = both.all().unwrap();
+    export(&tensors, None, at("both"), &Options::new()).unwrap();
     // As much of a path is in front as tells it from the others.
     let both = Source::together(vec![Source::open(&x).unwrap(), Source::open(at("other/x.npy")).unwrap()]).unwrap();
     assert!(both.tensor("other/x").is_ok() && both.tensor("x").is_err());
@@ -258,9 +258,9 @@ fn several_sources_become_one_directory() {
 fn what_safetensors_cannot_hold_is_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::open(data("generated/dtypes")).unwrap();
-    let tensors: Vec<_> = source.tensors().map(Result::unwrap).collect();
+    let tensors = source.all().unwrap();
     let path = dir.path().join("all.safetensors");
-    let done = pack(&source, &tensors, None, &path, &Options::new()).unwrap();
+    let done = pack(&tensors, None, &path, &Options::new()).unwrap();
     assert_eq!(done.outputs.len() + done.skipped.len(), tensors.len());
     assert!(done.skipped.iter().any(|skipped| skipped.reason.contains("complex128")));
     let packed = Source::open(&path).unwrap();
@@ -274,9 +274,9 @@ fn what_safetensors_cannot_hold_is_left_out() {
         );
     }
     for options in [Options::new().layout(Layout::F), Options::new().byte_order(mmconvert::ByteOrder::Big)] {
-        assert!(matches!(pack(&source, &tensors, None, dir.path().join("no.safetensors"), &options), Err(Error::BadRequest { .. })));
+        assert!(matches!(pack(&tensors, None, dir.path().join("no.safetensors"), &options), Err(Error::BadRequest { .. })));
     }
-    assert!(matches!(pack(&source, &tensors, None, &path, &Options::new()), Err(Error::OutputExists { .. })));
+    assert!(matches!(pack(&tensors, None, &path, &Options::new()), Err(Error::OutputExists { .. })));
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use mmconvert::{Budget, ByteOrder, CancelToken, Comparison, Converter, Error, Layout, Options, Source, Tensor, compare, export, pack};
+use mmconvert::{
+    Budget, ByteOrder, CancelToken, Comparison, Converter, Error, Layout, Options, Selection, Source, Tensor, compare, export, pack,
+};
 
 use crate::support::{code, data, mmconvert as command, names_in, npy, stderr};
 
@@ -27,11 +29,12 @@ const SAMPLES: &[(&str, &str)] = &[
 const OTHERS: &[&str] = &["tf-data", "tfds", "tf-data-cache", "raw", "video", "tfrecord"];
 
 /// Tensors of the sample that are arrays of numbers.
-fn with_arrays(path: &str, check: impl Fn(&Source, &[Tensor<'_>])) {
+fn with_arrays(path: &str, check: impl Fn(&Selection<'_>)) {
     let source = Source::open(data(path)).unwrap();
-    let tensors: Vec<Tensor<'_>> = source.tensors().map(Result::unwrap).filter(|tensor| tensor.reader().is_ok()).collect();
+    let mut tensors = source.all().unwrap();
+    tensors.retain(|tensor| tensor.reader().is_ok());
     assert!(!tensors.is_empty(), "{path}");
-    check(&source, &tensors);
+    check(&tensors);
 }
 
 fn convert(tensor: &Tensor<'_>, options: Options) -> Vec<u8> {
@@ -82,7 +85,7 @@ fn a_file_that_is_no_source_of_a_format_is_told_so() {
 #[test]
 fn rows_are_those_of_the_whole_whatever_the_memory_and_the_threads() {
     for (format, path) in SAMPLES {
-        with_arrays(path, |_, tensors| {
+        with_arrays(path, |tensors| {
             for tensor in tensors {
                 let spec = tensor.reader().unwrap().spec().clone();
                 let whole = convert(tensor, Options::new());
@@ -114,7 +117,7 @@ fn is_equal(comparison: &Comparison) -> bool {
 #[test]
 fn other_orders_hold_the_same_elements() {
     for (format, path) in SAMPLES {
-        with_arrays(path, |_, tensors| {
+        with_arrays(path, |tensors| {
             for tensor in tensors.iter().filter(|tensor| tensor.info().item.is_none()) {
                 let dir = tempfile::tempdir().unwrap();
                 for (layout, order) in [(Layout::F, ByteOrder::Little), (Layout::C, ByteOrder::Big), (Layout::F, ByteOrder::Big)] {
@@ -133,7 +136,7 @@ fn other_orders_hold_the_same_elements() {
 #[test]
 fn a_changed_byte_of_an_output_is_found() {
     for (format, path) in SAMPLES {
-        with_arrays(path, |_, tensors| {
+        with_arrays(path, |tensors| {
             let Some(tensor) = tensors.iter().find(|tensor| tensor.info().spec.nbytes() > 0) else { return };
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().join("a.npy");
@@ -149,7 +152,8 @@ fn a_changed_byte_of_an_output_is_found() {
 #[test]
 fn a_view_in_place_shows_what_a_conversion_writes() {
     for (format, path) in SAMPLES {
-        with_arrays(path, |source, tensors| {
+        with_arrays(path, |tensors| {
+            let source = tensors.source();
             for tensor in tensors {
                 let name = tensor.info().name.as_bytes();
                 // SAFETY: nobody writes to the data of these tests.
@@ -170,12 +174,12 @@ fn a_view_in_place_shows_what_a_conversion_writes() {
 #[test]
 fn an_export_and_a_pack_have_all_tensors_or_are_not_there() {
     for (format, path) in SAMPLES {
-        with_arrays(path, |source, tensors| {
+        with_arrays(path, |tensors| {
             let dir = tempfile::tempdir().unwrap();
             let (out, packed) = (dir.path().join("out"), dir.path().join("all.safetensors"));
-            let done = export(source, tensors, None, &out, &Options::new()).unwrap();
+            let done = export(tensors, None, &out, &Options::new()).unwrap();
             assert_eq!(done.outputs.len(), tensors.len(), "{format}");
-            let both = pack(source, tensors, None, &packed, &Options::new()).unwrap();
+            let both = pack(tensors, None, &packed, &Options::new()).unwrap();
             let again = Source::open(&packed).unwrap();
             assert_eq!(again.len().unwrap(), both.outputs.len(), "{format}");
             for output in &both.outputs {
@@ -187,8 +191,8 @@ fn an_export_and_a_pack_have_all_tensors_or_are_not_there() {
             let cancelled = CancelToken::new();
             cancelled.cancel();
             let options = Options::new().cancel(cancelled).overwrite(true);
-            assert!(matches!(pack(source, tensors, None, dir.path().join("no.safetensors"), &options), Err(Error::Cancelled)));
-            assert!(matches!(export(source, tensors, None, dir.path().join("no"), &options), Err(Error::Cancelled)));
+            assert!(matches!(pack(tensors, None, dir.path().join("no.safetensors"), &options), Err(Error::Cancelled)));
+            assert!(matches!(export(tensors, None, dir.path().join("no"), &options), Err(Error::Cancelled)));
             assert_eq!(names_in(dir.path()), ["all.safetensors", "out"], "{format}");
         });
     }
@@ -209,8 +213,7 @@ fn damaged(path: &Path, dir: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Option
 /// Converts all that there is of a file.
 fn convert_all(path: &Path, format: &str, out: &Path) -> Result<(), Error> {
     let source = Source::open_as(path, Some(format))?;
-    let tensors = source.tensors().collect::<Result<Vec<_>, _>>()?;
-    export(&source, &tensors, None, out, &Options::new().memory(Budget::mib(64))).map(drop)
+    export(&source.all()?, None, out, &Options::new().memory(Budget::mib(64))).map(drop)
 }
 
 #[test]

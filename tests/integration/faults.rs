@@ -59,7 +59,7 @@ fn a_reader_that_fails_anywhere_leaves_what_was_there() {
                         .memory(Budget::mib(16))
                         .overwrite(old.is_some())
                         .cancel(token)
-                        .run(&out);
+                        .write(&out);
                     match result {
                         Err(Error::Cancelled) => assert!(cancel),
                         Err(Error::BadRequest { detail }) => assert!(!cancel && detail == "the wire was cut"),
@@ -82,7 +82,7 @@ fn an_existing_output_is_kept_before_anything_is_read() {
     let spec = TensorSpec::new(Dtype::UInt8, vec![4]).unwrap();
     let inner = MemoryTensor::new(spec, &bytes).unwrap();
     let reader = Faulty { inner, left: AtomicU64::new(0), cancel: None };
-    assert!(matches!(Converter::from_reader(Box::new(reader)).run(&out), Err(Error::OutputExists { .. })));
+    assert!(matches!(Converter::from_reader(Box::new(reader)).write(&out), Err(Error::OutputExists { .. })));
     assert_eq!(fs::read_to_string(&out).unwrap(), "old");
 }
 
@@ -93,10 +93,10 @@ fn too_little_memory_is_refused_with_the_amount_needed() {
     let spec = TensorSpec::new(Dtype::UInt8, vec![4]).unwrap();
     let reader = || Box::new(MemoryTensor::new(spec.clone(), &bytes).unwrap());
     let Err(Error::Limit { asked, allowed, .. }) =
-        Converter::from_reader(reader()).memory(Budget::bytes(65536)).run(dir.path().join("o.npy"))
+        Converter::from_reader(reader()).memory(Budget::bytes(65536)).write(dir.path().join("o.npy"))
     else {
         panic!("64 KiB cannot do")
     };
     assert_eq!(allowed, Some(65536));
-    Converter::from_reader(reader()).memory(Budget::bytes(asked)).run(dir.path().join("o.npy")).unwrap();
+    Converter::from_reader(reader()).memory(Budget::bytes(asked)).write(dir.path().join("o.npy")).unwrap();
 }

@@ -12,7 +12,7 @@ use mmconvert::{
 use proptest::prelude::*;
 
 use crate::bundle::{BundleWriter, Layout as BundleLayout};
-use crate::support::{code, mmconvert, names_in, npy, shape_text, stderr};
+use crate::support::{Mapped as _, code, mmconvert, names_in, npy, shape_text, stderr};
 
 fn numeric() -> impl Strategy<Value = Dtype> {
     prop::sample::select(Dtype::ALL.iter().copied().filter(|dtype| dtype.itemsize().is_some()).collect::<Vec<_>>())
@@ -92,7 +92,7 @@ proptest! {
         }
         let cast = Cast::new(from, dtype);
         let no_such_order = written == ByteOrder::Big && dtype == Dtype::BFloat16;
-        let done = match converter.run(&out) {
+        let done = match converter.mapped(&out) {
             Err(Error::Unsupported { .. }) if cast.is_err() || no_such_order => return Ok(()),
             done => done.unwrap(),
         };
@@ -317,7 +317,7 @@ fn strict_casts_name_the_first_value_that_changes() {
     let convert = |dtype, strict, layout| {
         let reader = MemoryTensor::new(TensorSpec::new(Dtype::Float32, vec![1000, 100]).unwrap(), &bytes).unwrap();
         let converter = Converter::from_reader(Box::new(reader)).cast(dtype).strict(strict).layout(layout).overwrite(true);
-        converter.run(dir.path().join("x.npy"))
+        converter.mapped(dir.path().join("x.npy"))
     };
     assert_eq!(convert(Dtype::UInt8, false, Layout::C).unwrap().array.view::<u8>().unwrap()[[712, 34]], 44);
     fs::remove_file(dir.path().join("x.npy")).unwrap();
@@ -358,7 +358,7 @@ fn many_strings_and_a_very_long_one_are_found_from_marks() {
     let source = Source::open(&prefix).unwrap();
     for (name, rows, width) in [("many", 31_234..39_999, 6), ("long", 0..3, 3_000_000)] {
         let converter = Converter::new(&source.tensor(name).unwrap()).unwrap().strings(Strings::Utf8).rows(rows.clone());
-        let done = converter.memory(Budget::mib(14)).threads(3).overwrite(true).run(dir.path().join("x.npy")).unwrap();
+        let done = converter.memory(Budget::mib(14)).threads(3).overwrite(true).mapped(dir.path().join("x.npy")).unwrap();
         let view = done.array.view_fixed::<u32, mmconvert::ndarray::Ix2>().unwrap();
         assert_eq!(view.shape(), [(rows.end - rows.start) as usize, width]);
         for (row, i) in view.rows().into_iter().zip(rows) {
@@ -414,7 +414,7 @@ fn specialised_types_are_viewed_as_what_they_are() {
     let convert = |dtype, bytes: &[u8]| {
         let spec = TensorSpec::new(dtype, vec![bytes.len() as u64 / dtype.itemsize().unwrap()]).unwrap();
         let reader = MemoryTensor::new(spec, bytes).unwrap();
-        Converter::from_reader(Box::new(reader)).overwrite(true).run(dir.path().join("x.npy")).unwrap().array
+        Converter::from_reader(Box::new(reader)).overwrite(true).mapped(dir.path().join("x.npy")).unwrap().array
     };
     let array = convert(Dtype::Float8E4M3Fn, &[0x38, 0xb8, 0x7e, 0x7f]);
     let view = array.view::<Float8E4M3Fn>().unwrap();

@@ -72,8 +72,7 @@ fn checkpoint_with(dir: &Path, snappy: bool, change: impl FnOnce(&mut BundleWrit
 /// Converts all there is; any outcome but a wrong one is fine.
 fn convert_all(prefix: &Path, out: &Path) -> Result<(), Error> {
     let source = Source::open(prefix)?;
-    let tensors = source.tensors().collect::<Result<Vec<_>, _>>()?;
-    export(&source, &tensors, None, out, &Options::new()).map(drop)
+    export(&source.all()?, None, out, &Options::new()).map(drop)
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use mmconvert::{Budget, Converter, Dtype, Error, Method, Options, Rows, Source, 
 use proptest::prelude::*;
 
 use crate::bundle::{BundleWriter, Extents, Layout};
-use crate::support::{npy, shape_text};
+use crate::support::{Mapped as _, npy, shape_text};
 
 /// A stored tensor and how it is stored.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ proptest! {
         if !tensor.shape.is_empty() {
             converter = converter.rows(rows);
         }
-        let done = converter.run(dir.path().join("out.npy")).unwrap();
+        let done = converter.mapped(dir.path().join("out.npy")).unwrap();
         prop_assert_eq!(done.array.as_bytes(), wanted);
         let (header, bytes) = npy(done.array.path());
         prop_assert_eq!(&bytes[..], wanted, "the file ends with the data");
@@ -152,7 +152,7 @@ proptest! {
         writer.add(b"b", 10, &[bytes.len() as u64], 0, &bytes[..]).unwrap();
         writer.finish().unwrap();
         let source = Source::open(dir.path().join("c")).unwrap();
-        let done = Converter::new(&source.tensor("b").unwrap()).unwrap().run(dir.path().join("b.npy")).unwrap();
+        let done = Converter::new(&source.tensor("b").unwrap()).unwrap().mapped(dir.path().join("b.npy")).unwrap();
         let view = done.array.view::<bool>().unwrap();
         let wanted: Vec<bool> = bytes.iter().map(|&b| b != 0).collect();
         prop_assert_eq!(view.iter().copied().collect::<Vec<_>>(), wanted);
@@ -200,7 +200,7 @@ fn any_budget_and_any_thread_count_give_the_same_bytes() {
                 estimate => estimate.unwrap().remove(0),
             };
             assert!(estimate.memory_bytes <= budget.as_bytes());
-            let done = converter.run(out).unwrap();
+            let done = converter.mapped(out).unwrap();
             assert_eq!(done.report.method, estimate.method, "what was announced was done");
             assert!(method.is_none_or(|method| method == done.report.method));
             assert!(done.array.as_bytes() == bytes, "shape {shape:?}, {threads} threads, {budget}, {method:?}");
@@ -216,7 +216,7 @@ fn a_tensor_in_memory_is_written_like_one_in_a_file() {
     let bytes: Vec<u8> = (0..=255).collect();
     let spec = TensorSpec::new(Dtype::Float32, vec![4, 16]).unwrap();
     let reader = MemoryTensor::new(spec.clone(), &bytes).unwrap();
-    let done = Converter::from_reader(Box::new(reader)).options(Options::new()).run(dir.path().join("m.npy")).unwrap();
+    let done = Converter::from_reader(Box::new(reader)).options(Options::new()).mapped(dir.path().join("m.npy")).unwrap();
     assert_eq!(fs::read(dir.path().join("m.npy")).unwrap()[4096..], bytes);
     assert_eq!(done.report.verified, Verified::Not, "nothing vouches for memory");
     assert!(MemoryTensor::new(spec, &bytes[1..]).is_err());

@@ -18,6 +18,7 @@ mod forms;
 mod graphs;
 mod hdf5;
 mod hostile;
+mod interrupts;
 #[cfg(target_os = "linux")]
 mod kernel;
 #[cfg(target_os = "linux")]
@@ -30,6 +31,7 @@ mod outputs;
 mod places;
 mod protos;
 mod records;
+mod same_files;
 mod sources;
 mod support;
 #[cfg(target_os = "linux")]

@@ -8,7 +8,7 @@ use std::path::Path;
 use mmconvert::{Budget, Comparison, Converter, Dtype, Error, Method, Options, Source, Verified, compare, export};
 
 use crate::bundle::{BundleWriter, Layout, Pattern, with_suffix};
-use crate::support::{code, mmconvert, names_in, npy, stderr};
+use crate::support::{Mapped as _, code, mmconvert, names_in, npy, stderr};
 
 /// Bytes that differ everywhere, and from tensor to tensor.
 fn bytes(seed: u64, len: u64) -> Vec<u8> {
@@ -44,7 +44,7 @@ fn a_source_at_any_offset_is_right_by_every_method() {
                 let wanted = &stored[rows.start as usize * 256..rows.end as usize * 256];
                 let whole = rows == (0..5000);
                 let converter = Converter::new(&tensor).unwrap().rows(rows).options(options);
-                let done = match converter.run(&out) {
+                let done = match converter.mapped(&out) {
                     Err(Error::Unsupported { .. }) if matches!(method, Some(Method::Clone | Method::Uncached)) => continue,
                     done => done.unwrap(),
                 };
@@ -65,19 +65,19 @@ fn a_wrong_byte_is_found_by_every_method_and_nothing_is_left() {
     let prefix = dir.path().join("c");
     floats(&prefix, 4096, 5000);
     let shard = fs::OpenOptions::new().write(true).open(with_suffix(&prefix, ".data-00000-of-00001")).unwrap();
-    let source = Source::open(&prefix).unwrap();
     let out = dir.path().join("out.npy");
     let before = names_in(dir.path());
     for at in [4096, 4096 + 700_000, 4096 + 5000 * 256 - 1] {
         let mut byte = [0];
         std::fs::File::open(with_suffix(&prefix, ".data-00000-of-00001")).unwrap().read_exact_at(&mut byte, at).unwrap();
         shard.write_all_at(&[!byte[0]], at).unwrap();
+        let source = Source::open(&prefix).unwrap();
         for method in [None].into_iter().chain(Method::ALL.map(Some)) {
             let mut converter = Converter::new(&source.tensor("t").unwrap()).unwrap();
             if let Some(method) = method {
                 converter = converter.method(method);
             }
-            match converter.run(&out) {
+            match converter.mapped(&out) {
                 Err(Error::Malformed { what, .. }) => assert_eq!(what, "tensor data"),
                 Err(Error::Unsupported { .. }) => assert!(matches!(method, Some(Method::Clone | Method::Uncached))),
                 other => panic!("{other:?}"),
@@ -97,7 +97,7 @@ fn few_slices_in_flight_change_nothing_but_memory() {
     for method in [Method::Map, Method::Portable] {
         let run = |slices: usize| {
             let converter = Converter::new(&tensor).unwrap().method(method).threads(4).in_flight(slices).overwrite(true);
-            let done = converter.memory(Budget::mib(200)).run(dir.path().join("out.npy")).unwrap();
+            let done = converter.memory(Budget::mib(200)).mapped(dir.path().join("out.npy")).unwrap();
             assert!(done.array.as_bytes() == stored);
             done.report.peak_memory
         };
@@ -150,7 +150,7 @@ fn holes_stay_holes_and_their_checksum_holds() {
             continue;
         }
         let estimate = converter().estimate(&out).unwrap().remove(0);
-        let done = converter().run(&out).unwrap();
+        let done = converter().mapped(&out).unwrap();
         // Looked at before it is read: a memory file system fills holes that are mapped and read.
         if method != Some(Method::Portable) {
             assert!(estimate.read_bytes < 8 << 20, "{estimate:?}");
@@ -159,7 +159,7 @@ fn holes_stay_holes_and_their_checksum_holds() {
         assert!(done.array.as_bytes() == stored, "{method:?}");
         assert_eq!(done.report.verified, Verified::Full);
         assert!(matches!(compare(&out, &tensor, None, &Options::new()).unwrap(), Comparison::Equal(Verified::Full)));
-        let part = converter().rows(100_000..700_000).run(dir.path().join("part.npy")).unwrap();
+        let part = converter().rows(100_000..700_000).mapped(dir.path().join("part.npy")).unwrap();
         assert!(part.array.as_bytes() == &stored[100_000 * 64..700_000 * 64], "{method:?}");
     }
 
@@ -171,7 +171,7 @@ fn holes_stay_holes_and_their_checksum_holds() {
     // And a hole where the checksum says otherwise is found.
     let found = fs::OpenOptions::new().write(true).open(&shard).unwrap();
     found.write_all_at(&[1], 20 << 20).unwrap();
-    assert!(matches!(Converter::new(&tensor).unwrap().overwrite(true).run(&out), Err(Error::Malformed { .. })));
+    assert!(matches!(Converter::new(&tensor).unwrap().overwrite(true).write(&out), Err(Error::Malformed { .. })));
 }
 
 /// Many small tensors of all kinds and a few large ones.
@@ -211,7 +211,7 @@ fn many_tensors_are_written_like_one() {
         if let Some(method) = method {
             options = options.method(method);
         }
-        let done = match export(&source, &chosen, None, &out, &options) {
+        let done = match export(&chosen, None, &out, &options) {
             Err(Error::Unsupported { .. }) if method == Some(Method::Uncached) => continue,
             done => done.unwrap(),
         };

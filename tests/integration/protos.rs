@@ -5,19 +5,19 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use mmconvert::{Converter, Dtype, Error, Options, Part, Rows, Source, Strings, Tensor, Verified, export};
+use mmconvert::{Converter, Dtype, Error, Options, Part, Rows, Selection, Source, Strings, Verified, export};
 use serde_json::Value;
 
-use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_of, shape_text, stderr};
+use crate::support::{Mapped as _, code, data, json, mmconvert, names_in, npy, sha256, shape_of, shape_text, stderr};
 
-/// Converts `tensors` of a source, which have to be those of `expected`. Returns how many are arrays, and how many strings.
-fn check_tensors(source: &Source, tensors: &[Tensor<'_>], expected: &[Value]) -> (usize, usize) {
-    let path = source.path().display();
+/// Converts tensors of a source, which have to be those of `expected`. Returns how many are arrays, and how many strings.
+fn check_tensors(tensors: &Selection<'_>, expected: &[Value]) -> (usize, usize) {
+    let path = tensors.source().path().display();
     let dir = tempfile::tempdir().unwrap();
     if expected.is_empty() {
         return (0, 0);
     }
-    let done = export(source, tensors, None, dir.path().join("out"), &Options::new().strings(Strings::Offsets)).unwrap();
+    let done = export(tensors, None, dir.path().join("out"), &Options::new().strings(Strings::Offsets)).unwrap();
     assert!(done.skipped.is_empty(), "{path}: {:?}", done.skipped);
     let mut files: BTreeMap<(String, String), _> = BTreeMap::new();
     for output in &done.outputs {
@@ -75,7 +75,7 @@ fn serialized_tensors_equal_what_tensorflow_reads() {
         let name = file.strip_suffix(".pb").unwrap().to_owned();
         assert_eq!(source.tensor(&file).unwrap().info().name, source.tensor(&name).unwrap().info().name);
         expected[0]["name"] = name.into();
-        check_tensors(source, &source.select::<&str>(&[]).unwrap(), &expected)
+        check_tensors(&source.select::<&str>(&[]).unwrap(), &expected)
     });
     assert_eq!(counts, [160, 154, 6]);
 }
@@ -88,9 +88,9 @@ fn constants_equal_what_tensorflow_reads() {
         if !expected.is_empty() {
             assert_eq!((&facts["nodes"], &facts["functions"]), (&case["nodes"], &case["functions"]));
         }
-        let tensors: Vec<_> = source.tensors().map(Result::unwrap).collect();
+        let tensors = source.all().unwrap();
         assert!(tensors.iter().all(|tensor| tensor.info().group == Some("constants")));
-        check_tensors(source, &tensors, &expected)
+        check_tensors(&tensors, &expected)
     });
     assert_eq!(counts, [4, 523, 15]);
 }
@@ -98,8 +98,11 @@ fn constants_equal_what_tensorflow_reads() {
 #[test]
 fn models_have_variables_and_constants() {
     let counts = all_cases("saved-model", |source, case| {
-        let all: Vec<_> = source.tensors().map(Result::unwrap).collect();
-        let (variables_of, constants_of) = all.split_at(tensors_of(case).len());
+        let all = source.all().unwrap();
+        let (mut variables_of, mut constants_of) = (all.clone(), all.clone());
+        variables_of.truncate(tensors_of(case).len());
+        let mut at = 0..;
+        constants_of.retain(|_| at.next() >= Some(tensors_of(case).len()));
         if !constants_of.is_empty() {
             assert!(variables_of.iter().all(|tensor| tensor.info().group == Some("variables")));
         }
@@ -109,8 +112,8 @@ fn models_have_variables_and_constants() {
         let users = variables_of.iter().filter(|tensor| !tensor.info().bookkeeping).count();
         assert_eq!(meant.len(), if users > 0 { users } else { constants_of.len() });
         assert!(meant.iter().all(|tensor| !tensor.info().bookkeeping));
-        let first = check_tensors(source, variables_of, &tensors_of(case));
-        let second = check_tensors(source, constants_of, case["constants"].as_array().unwrap());
+        let first = check_tensors(&variables_of, &tensors_of(case));
+        let second = check_tensors(&constants_of, case["constants"].as_array().unwrap());
         for tensor in &all {
             assert_eq!(source.tensor(tensor.info().name.as_bytes()).unwrap().info().group, tensor.info().group);
         }
@@ -123,8 +126,8 @@ fn models_have_variables_and_constants() {
 fn checkpoints_of_the_first_version_equal_what_tensorflow_reads() {
     let counts = all_cases("v1-checkpoint", |source, case| {
         assert_eq!(source.facts()["snappy_blocks"], 0);
-        let tensors: Vec<_> = source.tensors().map(Result::unwrap).collect();
-        check_tensors(source, &tensors, &tensors_of(case))
+        let tensors = source.all().unwrap();
+        check_tensors(&tensors, &tensors_of(case))
     });
     assert_eq!(counts, [7, 252, 15]);
     // In parts, and by rows.
@@ -179,7 +182,7 @@ fn hostile_messages_have_the_outcome_wanted() {
             if kind == "tensor-proto" {
                 tensors[0]["name"] = path.file_stem().unwrap().to_str().unwrap().into();
             }
-            check_tensors(&source, &source.select::<&str>(&[]).unwrap(), &tensors);
+            check_tensors(&source.select::<&str>(&[]).unwrap(), &tensors);
         }
     }
     assert_eq!(outcomes, [16, 6], "error, ok");
@@ -383,7 +386,7 @@ fn fields_of_a_tensor_may_come_in_any_order() {
         let source = Source::open(&path).unwrap();
         assert_eq!(source.format(), "tensor-proto", "{order:?}");
         let tensor = source.tensors().next().unwrap().unwrap();
-        let done = Converter::new(&tensor).unwrap().overwrite(true).run(dir.path().join("t.npy")).unwrap();
+        let done = Converter::new(&tensor).unwrap().overwrite(true).mapped(dir.path().join("t.npy")).unwrap();
         assert_eq!((done.array.shape(), done.array.as_bytes()), (&[2, 3][..], &content[..]), "{order:?}");
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::bundle::varint;
 use crate::record_files::{Values, compress, example, field, frame, frames};
-use crate::support::{code, data, ints, json, mmconvert, names_in, npy, sha256, shape_text, stderr};
+use crate::support::{Mapped as _, code, data, ints, json, mmconvert, names_in, npy, sha256, shape_text, stderr};
 
 /// Converts one feature; the data of each array.
 fn convert(path: &Path, name: &str, options: Options) -> Result<Vec<(String, Vec<u8>)>, Error> {
@@ -75,7 +75,7 @@ fn features_of_tensorflows_files_equal_what_it_reads() {
             let source = Source::open(&path).unwrap();
             let dir = tempfile::tempdir().unwrap();
             let tensor = source.tensor(case["image_feature"].as_str().unwrap()).unwrap();
-            let array = Converter::new(&tensor).unwrap().rows(row..row + 1).run(dir.path().join("i.npy")).unwrap().array;
+            let array = Converter::new(&tensor).unwrap().rows(row..row + 1).mapped(dir.path().join("i.npy")).unwrap().array;
             let shape: Vec<u64> = image["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect();
             assert_eq!(array.shape()[1..], shape);
             let bytes = npy(&dir.path().join("i.npy")).1;
@@ -153,10 +153,10 @@ fn components_of_tf_data_equal_what_tensorflow_reads() {
     let cache = Source::open_as(data("tf-data/cache_file"), Some("tf-data-cache")).unwrap();
     assert_eq!(cache.len().unwrap(), 1);
     let dir = tempfile::tempdir().unwrap();
-    let stacked = Converter::new(&cache.tensor("0").unwrap()).unwrap().run(dir.path().join("c.npy")).unwrap();
+    let stacked = Converter::new(&cache.tensor("0").unwrap()).unwrap().mapped(dir.path().join("c.npy")).unwrap();
     assert_eq!(stacked.array.shape(), [25, 5, 3]);
     let bundle = Source::open(data("tf-data/cache_file")).unwrap();
-    let one = Converter::new(&bundle.tensor("     12_0").unwrap()).unwrap().run(dir.path().join("d.npy")).unwrap();
+    let one = Converter::new(&bundle.tensor("     12_0").unwrap()).unwrap().mapped(dir.path().join("d.npy")).unwrap();
     assert_eq!(stacked.array.view::<f32>().unwrap().index_axis(ndarray::Axis(0), 12), one.array.view::<f32>().unwrap());
 }
 
@@ -326,9 +326,9 @@ proptest! {
             prop_assert_eq!(ints(&go("rare", plain().missing(None, Missing::Fill(pads.to_string())))[0].1), filled);
             let options = base(plain().missing(None, Missing::Skip)).strings(Strings::Offsets);
             let source = Source::open_with(&path, None, &options).unwrap();
-            let tensors = ["rare", "fixed", "text"].map(|name| source.tensor(name).unwrap());
+            let tensors = source.select(&["rare", "fixed", "text"]).unwrap();
             let out = dir.path().join("out");
-            export(&source, &tensors, None, &out, &options).unwrap();
+            export(&tensors, None, &out, &options).unwrap();
             let kept: Vec<&Record> = records.iter().filter(|r| r.2.is_some()).collect();
             prop_assert_eq!(npy(&out.join("fixed.npy")).1, le_floats(kept.iter().flat_map(|r| &r.0)));
             prop_assert_eq!(ints(&npy(&out.join("rare.npy")).1), kept.iter().map(|r| r.2.unwrap()).collect::<Vec<_>>());
@@ -461,9 +461,9 @@ fn each_feature_can_have_its_own_way_with_records_that_lack_it() {
     let records = RecordOptions::new().missing(Some("first"), Missing::Fill("-1".into())).missing(Some("key"), Missing::Skip);
     let options = with(records);
     let source = Source::open_with(&path, None, &options).unwrap();
-    let tensors = ["always", "first", "key"].map(|name| source.tensor(name).unwrap());
+    let tensors = source.select(&["always", "first", "key"]).unwrap();
     let out = dir.path().join("out");
-    export(&source, &tensors, None, &out, &options).unwrap();
+    export(&tensors, None, &out, &options).unwrap();
     assert_eq!(ints(&npy(&out.join("always.npy")).1), [0, 1, 2, 4, 5]);
     assert_eq!(ints(&npy(&out.join("key.npy")).1), [0, 10, 20, 40, 50]);
     assert_eq!(npy(&out.join("first.npy")).1, le_floats([-1.0, 1.0, -1.0, -1.0, 5.0].iter()));
@@ -764,7 +764,7 @@ fn progress_never_goes_beyond_what_there_is() {
             };
             let dir = tempfile::tempdir().unwrap();
             let tensors = source.select::<&str>(&[]).unwrap();
-            mmconvert::export(&source, &tensors, None, dir.path().join("out"), &options).unwrap();
+            mmconvert::export(&tensors, None, dir.path().join("out"), &options).unwrap();
             let seen = seen.lock().unwrap();
             assert!(!seen.is_empty(), "{name}");
             for (done, total) in seen.iter() {

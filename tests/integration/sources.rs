@@ -6,7 +6,7 @@ use std::path::Path;
 use mmconvert::{Error, Source};
 
 use crate::bundle::{BundleWriter, Layout, push_bytes_field, push_varint_field};
-use crate::support::data;
+use crate::support::{Mapped as _, data};
 
 fn small(prefix: &Path, value: u8) {
     let mut writer = BundleWriter::create(prefix, Layout::default()).unwrap();
@@ -17,7 +17,7 @@ fn small(prefix: &Path, value: u8) {
 fn value(path: &Path) -> u8 {
     let source = Source::open(path).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let done = mmconvert::Converter::new(&source.tensor("v").unwrap()).unwrap().run(dir.path().join("v.npy")).unwrap();
+    let done = mmconvert::Converter::new(&source.tensor("v").unwrap()).unwrap().mapped(dir.path().join("v.npy")).unwrap();
     done.array.as_bytes()[0]
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use mmconvert::{ArrayWriter, Converted, Converter, MmapArray, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -25,6 +26,26 @@ pub(crate) fn npy(path: &Path) -> (String, Vec<u8>) {
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00", "{}", path.display());
     let len = usize::from(bytes[8]) + 256 * usize::from(bytes[9]);
     (String::from_utf8(bytes[10..10 + len].to_vec()).unwrap(), bytes[10 + len..].to_vec())
+}
+
+/// Makes an array and maps it.
+pub(crate) trait Mapped {
+    fn mapped(self, path: impl AsRef<Path>) -> Result<Converted>;
+}
+
+impl Mapped for Converter<'_> {
+    #[expect(unsafe_code, reason = "the files of tests are their own")]
+    fn mapped(self, path: impl AsRef<Path>) -> Result<Converted> {
+        // SAFETY: only the test that made the file knows it, and looks at the array before it changes the file.
+        unsafe { self.run(path) }
+    }
+}
+
+/// Finishes an array and maps it.
+#[expect(unsafe_code, reason = "the files of tests are their own")]
+pub(crate) fn finish(writer: ArrayWriter) -> Result<MmapArray> {
+    // SAFETY: only the test that made the file knows it, and looks at the array before it changes the file.
+    unsafe { writer.finish_mapped() }
 }
 
 /// The shape as a `.npy` header writes it.

@@ -294,3 +294,29 @@ fn a_transport_stream_that_was_cut_is_told() {
         assert_eq!(said.contains("100 of 188 bytes"), is_told, "{said}");
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn programs_that_do_not_end_are_ended_by_a_signal() {
+    use rustix::process::{Pid, Signal, kill_process};
+    // What waits before it says anything, and what stops in the middle.
+    for (program, text) in [
+        ("ffprobe", "#!/bin/sh\n: > \"${0%/*}/started\"\nexec /bin/sleep 1000\n"),
+        ("ffmpeg", "#!/bin/sh\ncase \"$*\" in *file:*) : > \"${0%/*}/started\"; exec /bin/sleep 1000;; esac\nprintf 'P7\\n'; /bin/cat\n"),
+    ] {
+        let stand = Stand::new(&["rgb24"], &rgb(), 3);
+        stand.program(program, text);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mmconvert"));
+        command.arg("convert").arg(stand.dir.path().join("clip.mkv")).arg("-o").arg(stand.out()).env("PATH", stand.dir.path());
+        let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let began = std::time::Instant::now();
+        while !stand.dir.path().join("started").exists() {
+            assert!(began.elapsed().as_secs() < 120, "{program} is never started");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), Signal::INT).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(code(&done), 130, "{program}: {}", stderr(&done));
+        assert!(!stand.out().exists());
+    }
+}

@@ -7,7 +7,7 @@ use mmconvert::{ArrayWriter, Budget, ByteOrder, Dtype, Error, MmapArray};
 use proptest::prelude::*;
 use rayon::prelude::*;
 
-use crate::support::{names_in, npy};
+use crate::support::{finish, names_in, npy};
 
 #[test]
 fn rows_filled_in_parallel_and_rows_appended_are_the_same_array() {
@@ -29,7 +29,7 @@ fn rows_filled_in_parallel_and_rows_appended_are_the_same_array() {
             })
         })
         .unwrap();
-    let array = writer.finish().unwrap();
+    let array = finish(writer).unwrap();
     assert_eq!(array.shape(), [500, 40, 30, 3]);
     assert_eq!(array.view_fixed::<u8, Ix4>().unwrap()[[499, 39, 29, 2]], pixel(499, 3599));
 
@@ -53,7 +53,7 @@ fn an_array_of_unknown_length_ends_where_its_rows_end() {
         for row in 0..rows {
             writer.append(&[row as i64, -(row as i64)]).unwrap();
         }
-        let array = writer.finish().unwrap();
+        let array = finish(writer).unwrap();
         assert_eq!(array.shape(), [rows, 2]);
         let (header, data) = npy(&path);
         assert_eq!(data.len() as u64, rows * 16);
@@ -78,7 +78,7 @@ fn filled_and_appended_rows_may_be_mixed() {
     writer.append(&[2u16; 2000]).unwrap();
     assert!(matches!(writer.append(&[9u16]), Err(Error::BadRequest { .. })), "row 3 was filled");
     writer.fill(5..6, fill(5)).unwrap();
-    let array = writer.finish().unwrap();
+    let array = finish(writer).unwrap();
     let firsts: Vec<u16> = array.view_fixed::<u16, Ix2>().unwrap().column(0).to_vec();
     assert_eq!(firsts, [1, 2, 2, 3, 3, 5]);
 }
@@ -126,7 +126,7 @@ proptest! {
             let from = row as usize * 2048;
             writer.fill_bytes(row..row + 1, |out| { out.copy_from_slice(&bytes[from..from + 2048]); Ok::<(), Error>(()) }).unwrap();
         }
-        let filled = writer.finish().unwrap();
+        let filled = finish(writer).unwrap();
         prop_assert!(filled.as_bytes() == bytes);
 
         let mut writer = ArrayWriter::new(Dtype::UInt8, &[2048]).create(dir.path().join("a.npy")).unwrap();
@@ -137,7 +137,7 @@ proptest! {
             rest = later;
             if rest.is_empty() { break }
         }
-        let appended = writer.finish().unwrap();
+        let appended = finish(writer).unwrap();
         prop_assert!(appended.as_bytes() == bytes);
     }
 }
@@ -215,7 +215,7 @@ fn a_fill_inside_a_fill_does_not_wait_for_itself() {
     let dir = tempfile::tempdir().unwrap();
     let writer = ArrayWriter::new(Dtype::UInt8, &[1 << 20]).rows(24).memory(Budget::mib(20)).create(dir.path().join("n.npy")).unwrap();
     (0..3usize).into_par_iter().try_for_each(|outer| nest(&writer, outer as u64 * 8)).unwrap();
-    let array = writer.finish().unwrap();
+    let array = finish(writer).unwrap();
     assert!(array.as_bytes().chunks(1 << 20).enumerate().all(|(row, bytes)| bytes.iter().all(|&b| usize::from(b) == row)));
 }
 

@@ -1,4 +1,4 @@
-//! Signals ask the work to stop and clean up. It does so within a read or a sync; SIGKILL and SIGQUIT end it at once.
+//! Signals ask the work to stop and clean up. It does so within a read or a sync; a second signal, SIGKILL and SIGQUIT end it at once.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -15,11 +15,14 @@ use crate::{args::ColorMode, render};
 
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// Lets signals cancel `token`.
+/// Lets signals cancel `token`. One that comes when it is cancelled already ends the program at once, with 128 and its number as exit code;
+/// hidden files that are left then are removed by the next run for the same output.
 pub(crate) fn cancel_on_signals(token: &CancelToken) -> Result<()> {
     let received = RECEIVED.get_or_init(Arc::default);
     let register = || {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The first to be asked: what the second signal finds is the flag that the first one set.
+            flag::register_conditional_shutdown(signal, 128 + signal, token.flag())?;
             flag::register_usize(signal, Arc::clone(received), signal.unsigned_abs() as usize)?;
             flag::register(signal, token.flag())?;
         }

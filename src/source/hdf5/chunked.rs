@@ -82,17 +82,27 @@ impl Pool {
 
     fn with<T>(&self, work: impl FnOnce(&mut Scratch) -> T) -> T {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut scratch = loop {
+        let scratch = loop {
             if let Some(scratch) = free.pop() {
                 break scratch;
             }
             free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
         };
         drop(free);
-        let result = work(&mut scratch);
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
-        self.returned.notify_one();
-        result
+        work(&mut Lent { pool: self, scratch }.scratch)
+    }
+}
+
+/// Memory that is given back when it is dropped, by a panic too: others wait for it.
+struct Lent<'a> {
+    pool: &'a Pool,
+    scratch: Scratch,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.scratch));
+        self.pool.returned.notify_one();
     }
 }
 

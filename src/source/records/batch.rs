@@ -9,10 +9,14 @@ use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
 use super::batches::whole;
 use super::pool::Held;
+use crate::cancel::CancelToken;
 use crate::error::{Error, ParseError, Result};
 use crate::format::{crc, tfrecord};
 use crate::os::{self, Calls, Cold};
 use crate::spec::memory_len;
+
+/// So much of a long record is read before the token is looked at again.
+const PART_BYTES: usize = 8 << 20;
 
 /// Records that follow each other in one file.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ pub(crate) struct Batch {
     /// Bits by which samples of 16 bits, big-endian, are still to be moved down.
     pub(super) shift: u32,
     pub(super) calls: Calls,
+    pub(super) cancel: CancelToken,
     pub(super) held: Held,
 }
 
@@ -64,6 +69,7 @@ impl Batch {
             unchecked: false,
             shift: 0,
             calls: Calls::Native,
+            cancel: CancelToken::new(),
             held,
         }
     }
@@ -83,7 +89,12 @@ impl Batch {
         if let Some((file, cold, len)) = self.unread.take() {
             self.bytes.reserve_exact(len);
             self.bytes.resize(len, 0);
-            os::read_exact_at(&file, &mut self.bytes, self.base, self.calls, &cold).map_err(Error::io("read", &self.path))?;
+            let mut at = self.base;
+            for part in self.bytes.chunks_mut(PART_BYTES) {
+                self.cancel.check()?;
+                os::read_exact_at(&file, part, at, self.calls, &cold).map_err(Error::io("read", &self.path))?;
+                at += part.len() as u64;
+            }
         }
         let shift = std::mem::take(&mut self.shift);
         for frame in self.frames.iter().filter(|_| shift > 0) {

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::batch::{Batch, wrong_checksum};
 use super::bytes::{self, Compression, FileBytes};
@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::options::Options;
 use crate::os::{Calls, Cold};
+use crate::paths::Stamp;
 use crate::spec::memory_len;
 
 /// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
@@ -35,12 +36,19 @@ pub(crate) struct RecordFile {
     pub(crate) expected: Option<u64>,
     /// Where the first of them starts.
     pub(crate) start: u64,
+    /// What it showed when it was opened first; every pass reads the same file.
+    stamp: Arc<OnceLock<Stamp>>,
 }
 
 impl RecordFile {
     /// A file of records from its start.
     pub(crate) fn new(path: PathBuf, expected: Option<u64>) -> Self {
-        Self { path, expected, start: 0 }
+        Self { path, expected, start: 0, stamp: Arc::default() }
+    }
+
+    /// The same, with the first record at `start`.
+    pub(crate) fn starting_at(self, start: u64) -> Self {
+        Self { start, ..self }
     }
 }
 
@@ -130,6 +138,15 @@ struct Current {
     check: Option<CheckCount>,
     /// Whether they come through a pipe: whoever writes to it may have failed.
     is_piped: bool,
+    /// The file, and what it has to show until its end.
+    file: Option<(Arc<File>, Arc<OnceLock<Stamp>>)>,
+}
+
+impl Current {
+    /// Fails if the file was written to since it was opened first.
+    fn check_unchanged(&self) -> Result<()> {
+        self.file.iter().try_for_each(|(file, stamp)| stamp.get().map_or(Ok(()), |stamp| stamp.check(file, &self.path)))
+    }
 }
 
 enum From {
@@ -204,11 +221,13 @@ impl Sequential {
         let path: Arc<Path> = file.path.as_path().into();
         let opened = bytes::open(&path)?;
         let failed = |error| Error::io("read", &path)(error);
+        let stamp = Stamp::of(&opened).map_err(failed)?;
+        file.stamp.get_or_init(|| stamp).check(&opened, &path)?;
         let compression = match self.framing {
             Framing::TfRecord => Self::compression(&opened, &path)?,
             _ => Compression::None,
         };
-        let stream = FileBytes::new(Arc::clone(&opened), file.start, self.reading.calls).map_err(failed)?;
+        let stream = FileBytes::new(Arc::clone(&opened), file.start, self.reading.calls, &self.reading.cancel).map_err(failed)?;
         let len = opened.metadata().map_err(failed)?.len();
         if file.start > len {
             let detail = format!("it has {len} bytes, and records are to start at byte {}", file.start);
@@ -218,7 +237,7 @@ impl Sequential {
         let is_plain = compression == Compression::None;
         let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&opened, len, &cold).map_err(failed)?;
         let from = if by_headers {
-            From::Headers(opened, cold)
+            From::Headers(Arc::clone(&opened), cold)
         } else {
             From::Bytes(bytes::decompressed(stream, compression, self.reading.memory_bytes / 4))
         };
@@ -232,6 +251,7 @@ impl Sequential {
             expected: file.expected,
             check: None,
             is_piped: false,
+            file: Some((opened, Arc::clone(&file.stamp))),
         })
     }
 
@@ -347,6 +367,7 @@ impl Sequential {
             expected: None,
             check,
             is_piped,
+            file: None,
         });
         Ok(true)
     }
@@ -430,6 +451,7 @@ impl Sequential {
             unchecked: self.reading.verify && self.framing.has_checksum(),
             shift: if let Framing::Pam { shift } = self.framing { shift } else { 0 },
             calls: self.reading.calls,
+            cancel: self.reading.cancel.clone(),
             held,
         }
     }
@@ -554,6 +576,7 @@ impl Batches for Sequential {
     fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
             if self.seen >= self.reading.rows.end {
+                self.current.as_ref().map_or(Ok(()), Current::check_unchanged)?;
                 return Ok(None);
             }
             let Some(mut current) = self.current.take() else {
@@ -582,6 +605,7 @@ impl Batches for Sequential {
                     self.lost
                         .push(format!("{} ended before the first frame: whatever writes to it may have failed", current.path.display()));
                 }
+                current.check_unchanged()?;
                 match Self::check_end(&current) {
                     Err(error @ Error::Malformed { .. }) if self.reading.salvage => {
                         let is_told = self.lost.iter().any(|lost| lost.starts_with(&*current.path.to_string_lossy()));

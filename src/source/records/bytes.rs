@@ -18,6 +18,7 @@ use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::os::{self, Calls, Cold};
+use crate::paths::open_file;
 use crate::spec::memory_len;
 
 /// What compressed bytes are read by.
@@ -78,18 +79,22 @@ pub(crate) struct FileBytes {
     len: u64,
     calls: Calls,
     cold: Cold,
+    cancel: CancelToken,
 }
 
 impl FileBytes {
-    /// Those from `start` on.
-    pub(crate) fn new(file: Arc<File>, start: u64, calls: Calls) -> io::Result<Self> {
+    /// Those from `start` on. Reading them fails once `cancel` was used, however many a reader of them wants.
+    pub(crate) fn new(file: Arc<File>, start: u64, calls: Calls, cancel: &CancelToken) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, at: start.min(len), len, calls, cold: Cold::default() })
+        Ok(Self { file, at: start.min(len), len, calls, cold: Cold::default(), cancel: cancel.clone() })
     }
 }
 
 impl Read for FileBytes {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let len = memory_len(self.len - self.at).min(buf.len());
         os::read_exact_at(&self.file, &mut buf[..len], self.at, self.calls, &self.cold)?;
         self.at += len as u64;
@@ -234,6 +239,9 @@ impl Read for Snappy {
 }
 
 /// Bytes of a pipe, which may keep us waiting: whoever cancels does not.
+///
+/// A named pipe that was opened without waiting has no end before somebody has opened it to write: until then it is not ready, and so not
+/// read.
 #[derive(Debug)]
 pub(crate) struct Patient<R> {
     pipe: R,
@@ -253,7 +261,11 @@ impl<R: Read + AsFd> Read for Patient<R> {
             let mut waiting = [PollFd::new(&self.pipe, PollFlags::IN)];
             match rustix::event::poll(&mut waiting, Some(&LOOK_UP)) {
                 Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return self.pipe.read(buf),
+                Ok(_) => match self.pipe.read(buf) {
+                    // Another reader of the pipe was faster, or a signal came.
+                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                    read => return read,
+                },
                 Err(error) => return Err(error.into()),
             }
         }
@@ -292,7 +304,7 @@ pub(crate) fn read_error(path: &Path, at: u64, error: io::Error) -> Error {
 
 /// Opens a file for reading.
 pub(crate) fn open(path: &Path) -> Result<Arc<File>> {
-    File::open(path).map(Arc::new).map_err(Error::io("open", path))
+    open_file(path).map(Arc::new).map_err(Error::io("open", path))
 }
 
 /// What looking at the first bytes of a file may take.
@@ -303,7 +315,7 @@ pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
     let file = open(path)?;
     let failed = |error| Error::io("read", path)(error);
     let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
-    let stream = FileBytes::new(file, 0, crate::os::Calls::Standard).map_err(failed)?;
+    let stream = FileBytes::new(file, 0, crate::os::Calls::Standard, &CancelToken::new()).map_err(failed)?;
     let mut header = [0; tfrecord::HEADER_LEN];
     let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut header);
     result.map_err(|error| read_error(path, 0, error))?;
@@ -323,7 +335,7 @@ pub(crate) fn holds_nothing(path: &Path) -> Result<bool> {
     match Compression::detect(&file).map_err(failed)? {
         None | Some(Compression::None) => Ok(false),
         Some(compression) => {
-            let stream = FileBytes::new(file, 0, crate::os::Calls::Standard).map_err(failed)?;
+            let stream = FileBytes::new(file, 0, crate::os::Calls::Standard, &CancelToken::new()).map_err(failed)?;
             let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut [0]);
             Ok(read == 0 && result.is_ok())
         }
@@ -343,7 +355,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], compression: Compression) -> io::Result<Vec<u8>> {
-        let bytes = FileBytes::new(Arc::new(file(bytes)), 0, Calls::Native)?;
+        let bytes = FileBytes::new(Arc::new(file(bytes)), 0, Calls::Native, &CancelToken::new())?;
         let mut all = Vec::new();
         decompressed(bytes, compression, 1 << 30).read_to_end(&mut all)?;
         Ok(all)

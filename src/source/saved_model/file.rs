@@ -10,7 +10,7 @@ use super::{OTHER_FORMS, PB};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
-use crate::paths::{Stamp, is_file, parent_of};
+use crate::paths::{Stamp, is_file, open_file, parent_of};
 use crate::source::Container;
 use crate::source::bundle::{self, Bundle};
 use crate::source::checkpoint::{names_in, shard_prefix};
@@ -77,7 +77,7 @@ impl SavedModel {
             let what = OTHER_FORMS.iter().find(|(name, _)| dir.join(name).is_file()).map_or("a SavedModel", |(_, what)| what);
             return Err(Error::Unsupported { what: what.into(), detail: format!("{} has no {PB}", dir.display()) });
         }
-        let file = File::open(&pb).map_err(Error::io("open", &pb))?;
+        let file = open_file(&pb).map_err(Error::io("open", &pb))?;
         let mut outline = Outline::of_file(&file, &pb, WHAT)?;
         let mut graphs = Vec::new();
         while let Some(field) = outline.next_field()? {
@@ -142,7 +142,7 @@ impl SavedModel {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
     pub(super) fn survey(&self) -> Result<Survey> {
-        let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
+        let file = open_file(&self.pb).map_err(Error::io("open", &self.pb))?;
         let look = |graph: &MetaGraph| -> Result<Survey> {
             let mut survey = Survey::default();
             for range in &graph.graphs {
@@ -206,7 +206,7 @@ impl SavedModel {
     /// [`Error::Limit`] for one that is larger than the memory, [`Error::Malformed`] if the file was written to since it was opened,
     /// [`Error::Io`].
     pub(crate) fn read_graph(&self, options: &Options) -> Result<Vec<u8>> {
-        let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
+        let file = open_file(&self.pb).map_err(Error::io("open", &self.pb))?;
         let mut graph = Vec::new();
         // What comes in parts is merged, and a message is merged by what follows it.
         for range in &self.graph()?.graphs {
@@ -245,7 +245,7 @@ impl SavedModel {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
     pub(crate) fn check_graph(&self, most: u64) -> Result<()> {
-        let file = File::open(&self.pb).map_err(Error::io("open", &self.pb))?;
+        let file = open_file(&self.pb).map_err(Error::io("open", &self.pb))?;
         let mut claimed = 0u64;
         for range in &self.graph()?.graphs {
             check_graph(&mut Outline::new(&file, &self.pb, GRAPH, range.clone()), most, &mut claimed, |_, _| ())?;

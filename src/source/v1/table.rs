@@ -1,6 +1,5 @@
 //! A table whose values are tensors: entries are found where they lie, blocks of any size are not read for it.
 
-use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,6 +13,7 @@ use crate::format::crc;
 use crate::format::table::{self, BlockHandle, FOOTER_LEN, SNAPPY, STORED, TRAILER_LEN};
 use crate::format::varint;
 use crate::os::Calls;
+use crate::paths::open_file;
 use crate::source::index::read_block;
 use crate::source::outline::Outline;
 use crate::source::stored::StoredFile;
@@ -58,7 +58,7 @@ pub(super) struct Table {
 
 /// Whether a file ends like a table.
 pub(super) fn ends_like_one(path: &Path) -> Result<bool> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_file(path).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("look at", path))?.len();
     let Some(at) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(false) };
     let mut footer = [0; FOOTER_LEN];

@@ -4,7 +4,6 @@ mod pixels;
 mod probe;
 mod program;
 
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use crate::decode::ByteOrder;
 use crate::decode::image::FileKind;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::paths::is_file;
+use crate::paths::{is_file, open_file};
 use crate::spec::TensorSpec;
 
 use pixels::{Form, Pixels};
@@ -51,7 +50,7 @@ impl Driver for Video {
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let streams = probe::streams(path)?;
+        let streams = probe::streams(path, &options.cancel)?;
         check_moves(path, &streams)?;
         let wanted = chosen(path, &streams, options)?;
         let is_alone = wanted.len() == 1;
@@ -98,7 +97,7 @@ fn packet_len(front: &[u8]) -> Option<u64> {
 }
 
 fn front(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = open_file(path).map_err(Error::io("open", path))?;
     let mut front = vec![0; FRONT];
     let mut have = 0;
     while have < front.len() {
@@ -220,11 +219,11 @@ fn alpha_decoder(path: &Path, stream: &Stream) -> Result<Option<&'static str>> {
 fn frames(decoding: Decoding, stream: &Stream, options: &Options) -> Result<RecordSet> {
     let path = decoding.path.clone();
     let frame = first_frame(&decoding, &options.cancel)?;
-    let check = stream.frames.map(|claimed| check_count(&path, stream.index, claimed));
+    let check = stream.frames.map(|claimed| check_count(&path, stream.index, claimed, &options.cancel));
     let shift = decoding.form.shift;
     let start = move |wanted: &Wanted<'_>| -> Result<Box<dyn Read + Send>> { Ok(Box::new(decoding.start(false, wanted.cancel)?)) };
-    let (claimed, file, index) = (stream.frames, path.clone(), stream.index);
-    let claim: Claim = Arc::new(move || claimed.or_else(|| probe::count_packets(&file, index)));
+    let (claimed, file, index, cancel) = (stream.frames, path.clone(), stream.index, options.cancel.clone());
+    let claim: Claim = Arc::new(move || claimed.or_else(|| probe::count_packets(&file, index, &cancel).ok().flatten()));
     let set = of_frames(Inputs::program(&path, start, (check, Some(claim))), &frame, ByteOrder::Big);
     Ok(RecordSet { framing: Framing::Pam { shift }, ..set })
 }
@@ -249,11 +248,11 @@ fn first_frame(decoding: &Decoding, cancel: &CancelToken) -> Result<TensorSpec> 
 }
 
 /// Looks whether as many frames came out as the container says: some versions of `ffmpeg` end well without the last frames of a damaged file.
-fn check_count(path: &Path, stream: u64, claimed: u64) -> CheckCount {
-    let path = path.to_owned();
+fn check_count(path: &Path, stream: u64, claimed: u64, cancel: &CancelToken) -> CheckCount {
+    let (path, cancel) = (path.to_owned(), cancel.clone());
     Arc::new(move |found| {
         // An edit list may hide frames that the container counts; the packets tell.
-        if found >= claimed || probe::count_packets(&path, stream).is_some_and(|packets| packets <= found) {
+        if found >= claimed || probe::count_packets(&path, stream, &cancel)?.is_some_and(|packets| packets <= found) {
             return Ok(());
         }
         let detail = format!(

@@ -7,6 +7,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use super::program::{PROBE, PROGRAM, ended_by, run};
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 
 /// A video stream.
@@ -40,18 +41,19 @@ pub(super) struct Streams {
 /// Asks what streams a file has.
 ///
 /// # Errors
-/// [`Error::Malformed`] with what FFmpeg says where it is no file that it reads; [`Error::NotFound`] where there is no FFmpeg.
-pub(super) fn streams(path: &Path) -> Result<Streams> {
+/// [`Error::Malformed`] with what FFmpeg says where it is no file that it reads; [`Error::NotFound`] where there is no FFmpeg;
+/// [`Error::Cancelled`].
+pub(super) fn streams(path: &Path, cancel: &CancelToken) -> Result<Streams> {
     const ENTRIES: &str = "stream=index,codec_type,codec_name,pix_fmt,width,height,nb_frames:stream_disposition=attached_pic:stream_tags=alpha_mode:stream_side_data=rotation:format=format_name";
     let args = ["-v", "error", "-protocol_whitelist", "file,pipe", "-show_entries", ENTRIES, "-of", "json", "-i"];
     // A probe that is not there, or does not work, is done without.
-    if let Ok(Output { status, stdout, .. }) = run(PROBE, &args, path)
+    if let Ok(Output { status, stdout, .. }) = run(PROBE, &args, path, cancel)
         && status.success()
         && let Some(streams) = of_json(&stdout)
     {
         return Ok(streams);
     }
-    let said = run(PROGRAM, &["-nostdin", "-hide_banner", "-protocol_whitelist", "file,pipe", "-i"], path)?;
+    let said = run(PROGRAM, &["-nostdin", "-hide_banner", "-protocol_whitelist", "file,pipe", "-i"], path, cancel)?;
     let text = String::from_utf8_lossy(&said.stderr);
     let streams = of_text(&text);
     if let Some(signal) = said.status.signal() {
@@ -157,7 +159,10 @@ fn parts(text: &str) -> Vec<&str> {
 }
 
 /// How many frames a stream is to give by its packets: those that are not empty and not cut away by an edit list. `None` where that cannot be told.
-pub(super) fn count_packets(path: &Path, stream: u64) -> Option<u64> {
+///
+/// # Errors
+/// [`Error::Cancelled`].
+pub(super) fn count_packets(path: &Path, stream: u64, cancel: &CancelToken) -> Result<Option<u64>> {
     let number = stream.to_string();
     let args = [
         "-v",
@@ -172,13 +177,17 @@ pub(super) fn count_packets(path: &Path, stream: u64) -> Option<u64> {
         "csv=p=0",
         "-i",
     ];
-    let said = run(PROBE, &args, path).ok().filter(|said| said.status.success())?;
+    let said = match run(PROBE, &args, path, cancel) {
+        Err(Error::Cancelled) => return Err(Error::Cancelled),
+        Ok(said) if said.status.success() => said,
+        _ => return Ok(None),
+    };
     let is_shown = |line: &&str| {
         let mut fields = line.split(',');
         let is_empty = fields.next().is_none_or(|size| size == "0" || size.is_empty());
         !is_empty && !fields.next().unwrap_or_default().contains('D')
     };
-    Some(String::from_utf8_lossy(&said.stdout).lines().filter(is_shown).count() as u64)
+    Ok(Some(String::from_utf8_lossy(&said.stdout).lines().filter(is_shown).count() as u64))
 }
 
 /// Whether a container is that of still pictures.

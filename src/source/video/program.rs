@@ -4,13 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::pixels::Form;
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::source::records::Patient;
+use crate::source::records::{Patient, read_error};
 
 /// The program that decodes.
 pub(super) const PROGRAM: &str = "ffmpeg";
@@ -44,11 +45,54 @@ pub(super) fn input(path: &Path) -> OsString {
 /// Runs a program on a file to its end.
 ///
 /// # Errors
-/// [`Error::NotFound`] where there is no such program, [`Error::Io`].
-pub(super) fn run(program: &str, args: &[&str], path: &Path) -> Result<Output> {
+/// [`Error::NotFound`] where there is no such program, [`Error::Io`], [`Error::Cancelled`].
+pub(super) fn run(program: &str, args: &[&str], path: &Path, cancel: &CancelToken) -> Result<Output> {
     let mut command = Command::new(program);
-    command.args(args).arg(input(path)).stdin(Stdio::null()).process_group(0);
-    command.output().map_err(|error| not_started(program, path, error))
+    command.args(args).arg(input(path)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = Running(command.spawn().map_err(|error| not_started(program, path, error))?);
+    let (out, mut complaints) = child.outputs()?;
+    // Read meanwhile, or the program would wait for that.
+    let complaints = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = complaints.read_to_end(&mut text);
+        text
+    });
+    let mut stdout = Vec::new();
+    let done = Patient::new(out, cancel).read_to_end(&mut stdout).and_then(|_| child.wait(cancel));
+    let status = done.map_err(|error| read_error(path, 0, error))?;
+    Ok(Output { status, stdout, stderr: complaints.join().unwrap_or_default() })
+}
+
+/// A program that runs. It is ended when it is dropped: nobody wants the rest.
+struct Running(Child);
+
+impl Running {
+    /// What it writes, and what it complains about.
+    fn outputs(&mut self) -> Result<(ChildStdout, ChildStderr)> {
+        let missing = || Error::bad_request("ffmpeg has no output");
+        Ok((self.0.stdout.take().ok_or_else(missing)?, self.0.stderr.take().ok_or_else(missing)?))
+    }
+
+    /// Waits until it has ended; whoever cancels does not.
+    fn wait(&mut self, cancel: &CancelToken) -> io::Result<ExitStatus> {
+        const LONGEST: Duration = Duration::from_millis(50);
+        let mut pause = Duration::from_millis(1);
+        while !cancel.is_cancelled() {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST);
+        }
+        Err(io::ErrorKind::ConnectionAborted.into())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn not_started(program: &str, path: &Path, error: io::Error) -> Error {
@@ -89,10 +133,8 @@ impl Decoding {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A signal to us is not one to it: it ends when we do.
         command.process_group(0);
-        let mut child = command.spawn().map_err(|error| not_started(PROGRAM, &self.path, error))?;
-        let missing = || Error::bad_request("ffmpeg has no output");
-        let stdout = child.stdout.take().ok_or_else(missing)?;
-        let mut stderr = child.stderr.take().ok_or_else(missing)?;
+        let mut child = Running(command.spawn().map_err(|error| not_started(PROGRAM, &self.path, error))?);
+        let (stdout, mut stderr) = child.outputs()?;
         // What it complains about is read meanwhile, or it would wait for that for ever.
         let complaints = std::thread::spawn(move || {
             let mut text = Vec::new();
@@ -100,7 +142,8 @@ impl Decoding {
             let _ = io::copy(&mut stderr, &mut io::sink());
             String::from_utf8_lossy(&text).trim().to_owned()
         });
-        Ok(Frames { path: self.path.clone(), child, stdout: Patient::new(stdout, cancel), complaints: Some(complaints) })
+        let (cancel, stdout) = (cancel.clone(), Patient::new(stdout, cancel));
+        Ok(Frames { path: self.path.clone(), child, cancel, stdout, complaints: Some(complaints) })
     }
 }
 
@@ -168,7 +211,8 @@ pub(super) fn ended_by(path: &Path, signal: i32, complaints: &str) -> Error {
 /// What `ffmpeg` writes. It ends well only if `ffmpeg` does.
 pub(super) struct Frames {
     path: PathBuf,
-    child: Child,
+    child: Running,
+    cancel: CancelToken,
     stdout: Patient<ChildStdout>,
     complaints: Option<std::thread::JoinHandle<String>>,
 }
@@ -193,7 +237,7 @@ impl Read for Frames {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.stdout.read(buf)?;
         if read == 0 && !buf.is_empty() {
-            let status = self.child.wait()?;
+            let status = self.child.wait(&self.cancel)?;
             let complaints = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
             // It goes on after damages, and tells of them.
             if !status.success() || !complaints.is_empty() {
@@ -201,14 +245,6 @@ impl Read for Frames {
             }
         }
         Ok(read)
-    }
-}
-
-impl Drop for Frames {
-    fn drop(&mut self) {
-        // Nobody wants the rest.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

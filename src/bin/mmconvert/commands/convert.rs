@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mmconvert::{
-    CancelToken, Converter, Error, Estimate, HumanBytes, Name, Options, Report, Result, Skipped, Source, Tensor, TensorInfo, check_export,
-    check_output, check_outputs, check_packed, export, pack,
+    CancelToken, Converter, Error, Estimate, HumanBytes, Name, Options, Report, Result, Selection, Skipped, Source, Tensor, TensorInfo,
+    check_export, check_output, check_outputs, check_packed, export, pack,
 };
 use serde_json::{Value, json};
 
 use super::choices::{bytes, model, options, with_form, with_names};
 use super::info::estimate_json;
 use super::sources::{How, open, parse};
+use super::stdout::PatientStdout;
 use super::target::Target;
 use crate::args::{Common, Convert};
 use crate::render::{self, Notes, Stdout};
@@ -49,7 +50,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         return dry_run(args, &tensors, &target, &options);
     }
     let (options, bar) = progress::attach(options, common);
-    let done = convert_into(&source, &tensors, &target, args, &options);
+    let done = convert_into(&tensors, &target, args, (&options, &cancel));
     bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
     let done = done?;
     for lost in done.outputs.iter().flat_map(|(_, _, report)| &report.lost) {
@@ -68,7 +69,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         render::skipped(&done.skipped);
     }
     if !args.all
-        && let Some(left_out) = left_out(&source, &tensors, &wanted)?
+        && let Some(left_out) = left_out(&tensors, &wanted)?
     {
         notes.tell(&left_out);
     }
@@ -117,7 +118,7 @@ fn nothing_selected(source: &Source) -> Result<Error> {
 }
 
 /// The tensors to convert.
-fn selected<'a>(source: &'a Source, wanted: &[&[u8]], all: bool) -> Result<Vec<Tensor<'a>>> {
+fn selected<'a>(source: &'a Source, wanted: &[&[u8]], all: bool) -> Result<Selection<'a>> {
     if !all {
         return source.select(wanted);
     }
@@ -130,7 +131,8 @@ fn selected<'a>(source: &'a Source, wanted: &[&[u8]], all: bool) -> Result<Vec<T
 }
 
 /// What was left out because nobody named it.
-fn left_out(source: &Source, tensors: &[Tensor<'_>], wanted: &[&[u8]]) -> Result<Option<String>> {
+fn left_out(tensors: &Selection<'_>, wanted: &[&[u8]]) -> Result<Option<String>> {
+    let source = tensors.source();
     if !wanted.is_empty() {
         let left_out = source.select_all(wanted)?.len().saturating_sub(tensors.len());
         let note = format!("note: left out, although a pattern matches: {left_out} bookkeeping; --all converts them, too");
@@ -166,8 +168,8 @@ fn converter<'a>(tensor: &Tensor<'a>, args: &Convert, options: &Options) -> Resu
     })
 }
 
-fn convert_into(source: &Source, tensors: &[Tensor<'_>], target: &Target, args: &Convert, options: &Options) -> Result<Done> {
-    let done = match (target, tensors) {
+fn convert_into(tensors: &Selection<'_>, target: &Target, args: &Convert, (options, cancel): (&Options, &CancelToken)) -> Result<Done> {
+    let done = match (target, &tensors[..]) {
         (Target::File(out), [tensor]) => {
             let name = &tensor.info().name;
             let outputs = converter(tensor, args, options)?
@@ -178,11 +180,11 @@ fn convert_into(source: &Source, tensors: &[Tensor<'_>], target: &Target, args: 
             return Ok(Done { outputs, ..Done::default() });
         }
         (Target::Stdout, [tensor]) => {
-            let report = converter(tensor, args, options)?.stream(&mut io::stdout())?;
+            let report = converter(tensor, args, options)?.stream(&mut PatientStdout::new(cancel.clone())?)?;
             return Ok(Done { outputs: vec![(tensor.info().name.clone(), "standard output".into(), report)], ..Done::default() });
         }
-        (Target::Packed(out), _) => pack(source, tensors, args.rows, out, options)?,
-        (Target::File(out) | Target::Directory(out), _) => export(source, tensors, args.rows, out, options)?,
+        (Target::Packed(out), _) => pack(tensors, args.rows, out, options)?,
+        (Target::File(out) | Target::Directory(out), _) => export(tensors, args.rows, out, options)?,
         (Target::Stdout, _) => return Err(Error::BadRequest { detail: "standard output takes one tensor".into() }),
     };
     let outputs = done.outputs.into_iter().map(|output| (output.name, output.path, output.report)).collect();

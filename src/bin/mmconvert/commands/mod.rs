@@ -5,6 +5,7 @@ mod convert;
 mod info;
 mod ls;
 mod sources;
+mod stdout;
 mod target;
 mod verify;
 

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
 use crate::os::{self, Calls, Cold};
+use crate::paths::open_file;
 use crate::source::live::session::{Feed, Target, attempt};
 use crate::source::live::wire;
 use crate::spec::{MAX_NDIM, ShapeText, memory_len};
@@ -43,7 +44,7 @@ impl ArrayFeed {
     /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for orders that it cannot be fed in,
     /// [`Error::Malformed`], [`Error::Io`].
     pub(super) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: Calls) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = open_file(path).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("read", path))?.len();
         let cold = Cold::default();
         let mut front = vec![0; memory_len(len).min(MAX_TEXT_LEN + 12)];

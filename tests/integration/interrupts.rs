@@ -1,0 +1,218 @@
+//! Signals: what blocks lets go, nothing is left, and a second signal ends the program at once.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::{PipeReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{data, names_in};
+
+/// Nothing here takes that long, unless it waits for ever.
+const FOR_EVER: Duration = Duration::from_mins(2);
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < FOR_EVER, "{what}: never");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A program that is killed if its test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// A number of `/proc/PID/status`: a set of signals.
+    fn signals(&self, which: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap_or("0");
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+    }
+
+    /// Waits until the program handles signals by itself.
+    fn until_signals_are_handled(&self) {
+        until("a handler", || self.signals("SigCgt") & 1 << (Signal::INT.as_raw() - 1) != 0);
+    }
+
+    fn has_open(&self, path: &Path) -> bool {
+        let opened = fs::read_dir(format!("/proc/{}/fd", self.0.id())).into_iter().flatten().flatten();
+        opened.into_iter().any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link == path))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.0.id().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+        until("a delivery", || self.signals("ShdPnd") == 0 && self.signals("SigPnd") == 0);
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    /// The exit code.
+    fn end(&mut self) -> Option<i32> {
+        let mut status = None;
+        until("an end", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+}
+
+fn mmconvert() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_mmconvert"))
+}
+
+fn fifo(dir: &Path) -> std::path::PathBuf {
+    let path = dir.canonicalize().unwrap().join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
+}
+
+fn frames(command: &mut Command, source: &Path, out: &Path) -> Running {
+    Running::start(command.arg("convert").arg(source).args(["--raw", "uint8", "--shape", "4,4", "-o"]).arg(out))
+}
+
+#[test]
+fn a_pipe_that_nobody_writes_to_can_be_interrupted() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let dir = tempfile::tempdir().unwrap();
+        let source = fifo(dir.path());
+        let mut running = frames(&mut mmconvert(), &source, &dir.path().join("x.npy"));
+        running.until_signals_are_handled();
+        until("an open pipe", || running.has_open(&source));
+        running.signal(signal);
+        assert_eq!(running.end(), Some(code));
+        assert_eq!(names_in(dir.path()), ["fifo"]);
+    }
+}
+
+#[test]
+fn a_pipe_whose_writer_stops_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = fifo(dir.path());
+    let mut running = frames(&mut mmconvert(), &source, &dir.path().join("x.npy"));
+    until("an open pipe", || running.has_open(&source));
+    let mut writer = fs::OpenOptions::new().write(true).open(&source).unwrap();
+    writer.write_all(&[7; 40]).unwrap();
+    running.until_signals_are_handled();
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), Some(130));
+    assert_eq!(names_in(dir.path()), ["fifo"]);
+    // The same for standard input.
+    let mut running = Running::start(
+        mmconvert().args(["convert", "-", "--raw", "uint8", "--shape", "4", "-o"]).arg(dir.path().join("x.npy")).stdin(Stdio::piped()),
+    );
+    running.until_signals_are_handled();
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), Some(130));
+    assert_eq!(names_in(dir.path()), ["fifo"]);
+}
+
+#[test]
+fn a_pipe_ends_where_its_writer_ends_however_late_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (fifo(dir.path()), dir.path().join("x.npy"));
+    let mut running = frames(&mut mmconvert(), &source, &out);
+    until("an open pipe", || running.has_open(&source));
+    let mut writer = fs::OpenOptions::new().write(true).open(&source).unwrap();
+    for part in [20, 44, 16] {
+        writer.write_all(&vec![7; part]).unwrap();
+    }
+    drop(writer);
+    assert_eq!(running.end(), Some(0));
+    assert_eq!(crate::support::npy(&out).1, [7; 80]);
+}
+
+#[test]
+fn an_output_that_nobody_reads_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("long.raw");
+    fs::write(&source, vec![7; 4 << 20]).unwrap();
+    let mut running = frames(mmconvert().stdout(Stdio::piped()), &source, Path::new("-"));
+    let mut out = running.0.stdout.take().unwrap();
+    // It is at work; the pipe takes less than the array has.
+    out.read_exact(&mut [0; 16]).unwrap();
+    running.until_signals_are_handled();
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), Some(130));
+    // And one that is read slowly gets all of it.
+    let mut running = frames(mmconvert().stdout(Stdio::piped()), &source, Path::new("-"));
+    let mut bytes = Vec::new();
+    running.0.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(running.end(), Some(0));
+    assert!(bytes.len() > 4 << 20 && bytes[bytes.len() - (4 << 20)..].iter().all(|&byte| byte == 7));
+}
+
+/// A pipe that takes nothing more.
+fn full_pipe() -> (PipeReader, Stdio) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer.into())
+}
+
+#[test]
+fn a_second_signal_ends_the_program_at_once() {
+    for (first, second, code) in [(Signal::INT, Signal::INT, 130), (Signal::TERM, Signal::HUP, 129)] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("x.npy");
+        let (reader, stdout) = full_pipe();
+        let source = data("safetensors/all.safetensors");
+        let args = ["convert".as_ref(), source.as_os_str(), "f32".as_ref(), "--json".as_ref(), "-o".as_ref(), out.as_os_str()];
+        let mut running = Running::start(mmconvert().args(args).stdout(stdout));
+        // What is left is to write what was done, which nobody takes.
+        until("an output", || out.exists() || !running.is_running());
+        assert!(running.is_running());
+        running.signal(first);
+        assert!(running.is_running(), "it waits for its reader");
+        running.signal(second);
+        assert_eq!(running.end(), Some(code));
+        drop(reader);
+    }
+}
+
+#[test]
+fn only_what_is_read_as_a_stream_may_be_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = fifo(dir.path());
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("out")).unwrap();
+    for name in ["out/manifest.json", "c.index", "c.data-00000-of-00001", "saved_model.pb", "checkpoint"] {
+        std::os::unix::fs::symlink(&pipe, at(name)).unwrap();
+    }
+    let source = data("checkpoint/embedding/embedding.ckpt");
+    for args in [
+        vec!["verify".into(), at("out")],
+        vec!["verify".into(), pipe.clone(), "--against".into(), source],
+        vec!["convert".into(), at("c"), "-o".into(), at("x.npy")],
+        vec!["convert".into(), at("c.index"), "-o".into(), at("x.npy")],
+        vec!["convert".into(), dir.path().into(), "-o".into(), at("x.npy")],
+        vec!["convert".into(), at("saved_model.pb"), "--format".into(), "graph-def".into(), "-o".into(), at("x.npy")],
+        vec!["convert".into(), pipe.clone(), "-o".into(), at("x.npy")],
+        vec!["ls".into(), pipe.clone()],
+        vec!["info".into(), at("c")],
+    ] {
+        let mut running = Running::start(mmconvert().args(&args).stdout(Stdio::null()));
+        assert!(running.end().is_some_and(|code| code > 0 && code < 64), "{args:?}");
+    }
+}

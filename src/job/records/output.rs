@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::{MIN_UNIT, RecordArray};
 use crate::error::{Error, Result};
 use crate::method::Method;
-use crate::sink::NpySink;
+use crate::sink::{NpySink, PrivateFile};
 use crate::spec::{memory_len, unravel};
 
 /// Where rows go.
 pub(crate) enum Output<'a> {
     File {
         sink: Arc<NpySink>,
+        file: Arc<PrivateFile>,
         method: Method,
     },
     /// To somebody who looks at them: bytes as they would be written, and where.
@@ -23,6 +24,14 @@ impl Output<'_> {
         match self {
             Self::File { sink, .. } => sink.reserve(nbytes),
             Self::Check(_) => Ok(()),
+        }
+    }
+
+    /// Gives back the space of what nobody wants any more. Nobody may be writing.
+    pub(super) fn give_up(&self) {
+        if let Self::File { file, .. } = self {
+            // It is removed at the end in any case.
+            let _ = file.file().set_len(0);
         }
     }
 

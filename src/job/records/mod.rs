@@ -9,6 +9,8 @@ mod output;
 mod run;
 mod scan;
 mod sequencer;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 use std::ops::Range;

@@ -169,15 +169,15 @@ fn convert_planned(
 }
 
 /// Columns of one set of records.
-struct Set<'a> {
+pub(crate) struct Set<'a> {
     records: &'a RecordContainer,
     number: usize,
-    features: Vec<(Name, Feature)>,
+    pub(crate) features: Vec<(Name, Feature)>,
 }
 
 impl<'a> Set<'a> {
     /// The columns by the records that they are of, in their order.
-    fn of(tensors: &[&Tensor<'a>]) -> Vec<Self> {
+    pub(crate) fn of(tensors: &[&Tensor<'a>]) -> Vec<Self> {
         let mut sets: Vec<Self> = Vec::new();
         for tensor in tensors {
             let Some(RecordColumn { records, set: number, feature }) = tensor.column() else { continue };
@@ -200,7 +200,7 @@ struct RecordPass<'a> {
 }
 
 /// Rows that are wanted, and heap bytes that others hold.
-type Wanted = (Option<Rows>, u64);
+pub(crate) type Wanted = (Option<Rows>, u64);
 /// The directory, and it in the making.
 type Place<'b> = (&'b Path, &'b StagedDir);
 
@@ -289,7 +289,7 @@ impl<'a> RecordPass<'a> {
 
 impl<'a> Set<'a> {
     /// Plans a pass for the columns. What cannot be one is left out; nothing if that is all of them.
-    fn plan(&mut self, wanted: Wanted, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Option<Pass<'a>>> {
+    pub(crate) fn plan(&mut self, wanted: Wanted, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Option<Pass<'a>>> {
         let features: Vec<Feature> = self.features.iter().map(|(_, feature)| feature.clone()).collect();
         let mut gone = Vec::new();
         let mut leave_out = |at: usize, error: Error| match error {
@@ -307,13 +307,19 @@ impl<'a> Set<'a> {
     }
 
     /// Leaves out the columns that dropped out of a pass.
-    fn leave_out(&mut self, dropouts: Vec<Dropout>, skipped: &mut Vec<Skipped>) {
+    pub(crate) fn leave_out(&mut self, dropouts: Vec<Dropout>, skipped: &mut Vec<Skipped>) {
         let mut gone: Vec<usize> = dropouts.iter().map(|dropout| dropout.column).collect();
         for Dropout { column, error, .. } in dropouts {
             skipped.push(Skipped { name: self.features[column].0.clone(), reason: error.to_string() });
         }
         gone.sort_unstable();
         gone.iter().rev().for_each(|&at| drop(self.features.remove(at)));
+    }
+
+    /// Whether its records lie in files, and can be gone through twice for little.
+    pub(crate) fn is_stored(&self) -> bool {
+        let set = self.records.set(self.number);
+        set.can_be_read_again() && !set.is_made()
     }
 }
 

@@ -129,7 +129,11 @@ mod tests {
         assert!(dropouts.is_before(1, 4) && !dropouts.is_before(1, 3) && dropouts.has(1) && !dropouts.has(2) && !dropouts.are_all());
         let mut written = Vec::new();
         for column in 0..3 {
-            dropouts.put(column, || Ok(written.push(column))).unwrap();
+            let put = dropouts.put(column, || {
+                written.push(column);
+                Ok(())
+            });
+            put.unwrap();
         }
         assert_eq!(written, [2]);
         let list: Vec<(usize, u64)> = dropouts.into_list().iter().map(|dropout| (dropout.column, dropout.record)).collect();

@@ -35,6 +35,7 @@ pub(crate) use array::RecordArray;
 pub(crate) use dropouts::Dropout;
 use dropouts::Dropouts;
 pub(crate) use output::Output;
+use run::Depth;
 pub(crate) use run::Misfits;
 pub(crate) use scan::{Scan, scan};
 use sequencer::{Sequencer, Turn};
@@ -280,6 +281,11 @@ impl<'a> Pass<'a> {
         self.set.can_be_read_again()
     }
 
+    /// Where its records come from, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        self.container.path()
+    }
+
     /// Refuses rows of a feature that is put together of batches, where they are counted from the end.
     ///
     /// # Errors
@@ -485,9 +491,48 @@ impl<'a> Pass<'a> {
             }
             let method = Method::to_copy(file, options.method)?;
             let sink = Arc::new(NpySink::new(Arc::clone(file), path, method, window));
-            Ok(Output::File { sink, file: Arc::clone(file), method })
+            Ok(Output::File { sink, whole: Some(Arc::clone(file)), counted: None, method })
         });
         made.collect()
+    }
+
+    /// Parts of one file to be filled, each of which starts at its byte. Where `rows` says how many each array has, space is taken for that;
+    /// otherwise there is one array, which is the last of the file.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the disk has no room.
+    pub(crate) fn parts(
+        &self,
+        (file, target): (&Arc<PrivateFile>, &Path),
+        method: Method,
+        starts: &[u64],
+        rows: Option<&[u64]>,
+    ) -> Result<Vec<Output<'static>>> {
+        let window = self.shares.window_bytes / starts.len().max(1) as u64;
+        let part = |(at, start): (usize, &u64)| {
+            let sink = Arc::new(NpySink::new(Arc::clone(file), target, method, window).part(*start));
+            let nbytes = rows.map(|rows| self.arrays[at].nbytes(rows[at])).transpose()?;
+            nbytes.map_or(Ok(()), |nbytes| sink.reserve(nbytes))?;
+            let counted = nbytes.map(|nbytes| (nbytes, self.container.path().to_owned()));
+            Ok(Output::File { sink, whole: None, counted, method })
+        };
+        starts.iter().enumerate().map(part).collect()
+    }
+
+    /// How many rows each array has, for which records are read if need be, but not decoded.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn count(&self, misfits: Misfits, options: &Options) -> Result<Done, Failure> {
+        let is_even = self.columns.iter().all(Column::is_row_per_record) && !self.skips();
+        if !is_even || options.records.salvage.peek().is_some() {
+            let ignore = |_: u64, _: &[u8]| Ok(());
+            let outputs: Vec<Output<'_>> = self.arrays.iter().map(|_| Output::Check(&ignore)).collect();
+            return self.go(&outputs, (misfits, Depth::Count), options);
+        }
+        let records = self.expected.map_or_else(|| self.container.count(self.index), Ok)?;
+        let rows = self.rows.end.min(records) - self.rows.start.min(records);
+        Ok(Done { rows: vec![rows; self.arrays.len()], lost: Vec::new(), dropouts: Vec::new(), repeat: None })
     }
 
     /// Finishes the files: headers, lengths, all of it on the disk. What was done for each array, by their numbers; those of columns that

@@ -32,6 +32,15 @@ impl Misfits {
     }
 }
 
+/// How far a pass goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Rows are counted, and not decoded.
+    Count,
+    /// All rows are made.
+    Make,
+}
+
 /// How the first piece of work that failed did.
 #[derive(Default)]
 struct Ended {
@@ -44,6 +53,10 @@ struct Ended {
 impl Pass<'_> {
     /// Reads the records and hands rows to the outputs, one for each of [`arrays`](Self::arrays).
     pub(crate) fn run(&self, outputs: &[Output<'_>], misfits: Misfits, options: &Options) -> Result<Done, Failure> {
+        self.go(outputs, (misfits, Depth::Make), options)
+    }
+
+    pub(super) fn go(&self, outputs: &[Output<'_>], (misfits, depth): (Misfits, Depth), options: &Options) -> Result<Done, Failure> {
         let reading = Reading {
             most_records: (MOST_SPANS / self.locator.len().max(1)).max(1),
             rows: self.rows.clone(),
@@ -70,6 +83,7 @@ impl Pass<'_> {
             outputs,
             sequencer: Sequencer::new(self.totals()),
             dropouts: Dropouts::new(self.columns.len(), misfits == Misfits::LeftOut),
+            depth,
             meter,
         };
         let records = AtomicU64::new(0);
@@ -152,7 +166,8 @@ impl Pass<'_> {
     /// yet, says nothing: the pass is to be repeated without the column.
     fn repeated(&self, error: Error, ended: &Ended, dropouts: Dropouts) -> Result<Done, Failure> {
         let column = ended.batch.and_then(|(_, column)| column);
-        let is_void = |column: usize, batch: u64| dropouts.is_before(column, batch) && !ended.at_source && !matches!(error, Error::Cancelled);
+        let is_void =
+            |column: usize, batch: u64| dropouts.is_before(column, batch) && !ended.at_source && !matches!(error, Error::Cancelled);
         match ended.batch {
             Some((batch, Some(column))) if is_void(column, batch) => {
                 let mut dropouts = self.dropped(dropouts);
@@ -255,6 +270,7 @@ struct Work<'a> {
     outputs: &'a [Output<'a>],
     sequencer: Sequencer,
     dropouts: Dropouts,
+    depth: Depth,
     meter: Meter<'a>,
 }
 
@@ -304,6 +320,9 @@ impl Work<'_> {
             counts = self.count(&located, kept);
             before = turn.take(&counts.totals)?;
         }
+        if self.depth == Depth::Count {
+            return counts.failed.into_iter().try_for_each(|failure| self.drop_out(failure, batch));
+        }
         let is_large = counts.largest > pass.stage;
         // What is larger than a worker's own share takes that of all, one after the other.
         let _alone = is_large.then(|| pass.large.lock().unwrap_or_else(PoisonError::into_inner));
@@ -311,7 +330,8 @@ impl Work<'_> {
         for at in 0..pass.columns.len() {
             let place = Place { first, units: before[1 + 2 * at], items: before[2 + 2 * at] };
             // One that cannot be counted is looked at up to there: there may be something wrong before.
-            let uncounted = counts.failed.iter().position(|failed| failed.column == Some(at)).map(|failed| counts.failed.swap_remove(failed));
+            let uncounted =
+                counts.failed.iter().position(|failed| failed.column == Some(at)).map(|failed| counts.failed.swap_remove(failed));
             let end = uncounted.as_ref().map_or(u64::MAX, |failed| failed.record);
             let rows = kept.partition_point(|&record| (batch.first + record as u64) < end);
             let mut told = 0;

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::budget::Budget;
 use crate::columns::{Missing, Ragged, RecordOptions};
+use crate::convert::Converter;
 use crate::error::Error;
 use crate::export::{Skipped, export};
 use crate::format::crc;
 use crate::options::{Options, Strings};
+use crate::pack::{pack, packing_room};
 use crate::source::records::{Inputs, RecordContainer, RecordSet};
 use crate::source::{Origin, Source};
 
@@ -203,5 +205,37 @@ fn a_feature_that_decided_which_records_are_kept_makes_one_more_pass() {
             assert!(late.contains("record 5008 "), "{late}");
             assert!(all.lost.is_empty(), "{:?}", all.lost);
         }
+    }
+}
+
+#[test]
+fn what_is_computed_is_gone_through_once_for_a_safetensors_file() {
+    let options = options(2, 20);
+    let made = Made::new(mixed(), &options);
+    let wanted = |name: &str| ["a", "pair", "bad00", "bad01"].contains(&name);
+    for several in [false, true] {
+        let is_wanted = |name: &str| if several { wanted(name) } else { name == "pair" };
+        let arrays = made.export(is_wanted, &options).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let tensors: Vec<_> = made.source.tensors().map(Result::unwrap).filter(|tensor| is_wanted(&tensor.info().name.to_json())).collect();
+        let before = made.starts.load(Ordering::Relaxed);
+        let out = dir.path().join("all.safetensors");
+        let packed = pack(&made.source, &tensors, None, &out, &options).unwrap();
+        assert_eq!(made.starts.load(Ordering::Relaxed) - before, 1);
+        assert_eq!(packed.skipped.len(), if several { 2 } else { 0 });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left of what was made on the way");
+        let packed = Source::open(&out).unwrap();
+        assert_eq!(packed.len().unwrap(), arrays.files.len());
+        for tensor in packed.tensors().map(Result::unwrap) {
+            let file = format!("{}.npy", tensor.info().name.to_json());
+            Converter::new(&tensor).unwrap().write(dir.path().join(&file)).unwrap();
+            assert!(fs::read(dir.path().join(&file)).unwrap() == arrays.files[&file], "{file}");
+        }
+        let sizes: Vec<_> = tensors.iter().zip([8, 16, 3, 4]).map(|(tensor, bytes)| (tensor, vec![bytes])).collect();
+        assert_eq!(packing_room(&sizes), if several { 16 } else { 0 });
+        // No array is left.
+        let bad: Vec<_> = tensors.iter().filter(|tensor| tensor.info().name.to_json().starts_with("bad")).cloned().collect();
+        assert!(pack(&made.source, &bad, None, dir.path().join("no.safetensors"), &options).is_err());
+        assert!(!dir.path().join("no.safetensors").exists());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,12 +32,14 @@ enum Values {
     /// Each from 0 to 127.
     Ints(Vec<u8>),
     Strings(Vec<&'static str>),
+    Image(Vec<u8>),
 }
-use Values::{Ints, Strings as Texts};
+use Values::{Image, Ints, Strings as Texts};
 
 fn frame(features: &[(String, Values)]) -> Vec<u8> {
     let list = |values: &Values| match values {
         Ints(values) => field(3, &field(1, values)),
+        Image(value) => field(1, &field(1, value)),
         Texts(values) => field(1, &values.iter().flat_map(|value| field(1, value.as_bytes())).collect::<Vec<_>>()),
     };
     let entry = |(name, values): &(String, Values)| field(1, &[field(1, name.as_bytes()), field(2, &list(values))].concat());
@@ -237,5 +239,48 @@ fn what_is_computed_is_gone_through_once_for_a_safetensors_file() {
         let bad: Vec<_> = tensors.iter().filter(|tensor| tensor.info().name.to_json().starts_with("bad")).cloned().collect();
         assert!(pack(&made.source, &bad, None, dir.path().join("no.safetensors"), &options).is_err());
         assert!(!dir.path().join("no.safetensors").exists());
+    }
+}
+
+/// A gray PNG of one pixel, or one whose pixel is damaged.
+fn png(is_whole: bool) -> Vec<u8> {
+    let chunk = |kind: &[u8], data: &[u8]| {
+        let mut sum = flate2::Crc::new();
+        sum.update(&[kind, data].concat());
+        [&u32::try_from(data.len()).unwrap().to_be_bytes()[..], kind, data, &sum.sum().to_be_bytes()].concat()
+    };
+    let mut pixel = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    pixel.write_all(&[0, 7]).unwrap();
+    let pixel = if is_whole { pixel.finish().unwrap() } else { vec![9; 10] };
+    let header = [0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0];
+    [b"\x89PNG\r\n\x1a\n", &chunk(b"IHDR", &header)[..], &chunk(b"IDAT", &pixel), &chunk(b"IEND", b"")].concat()
+}
+
+#[test]
+fn values_that_cannot_be_read_do_not_matter_behind_a_dropout_and_do_before_it() {
+    for (missing, expected) in [(2000, true), (4000, false)] {
+        let records = (0..RECORDS).map(|record| {
+            let mut features = vec![("n".to_owned(), Ints(vec![(record % 100) as u8]))];
+            if record != missing {
+                features.push(("image".to_owned(), Image(png(record < 2001))));
+            }
+            features
+        });
+        let options = |threads| options(threads, 16);
+        let made = Made::new(records, &options(1));
+        let good = made.export(|name| name == "n", &options(2)).unwrap();
+        for threads in [1, 2, 4, 4, 4] {
+            match made.export(|_| true, &options(threads)) {
+                // Whoever is ahead may have come upon one: then it is done again.
+                Ok(all) => {
+                    assert!(expected && all.files == good.files && all.passes <= threads.min(2), "{threads}: {}", all.passes);
+                    assert!(all.skipped[0].reason.contains("record 2000 "), "{}", all.skipped[0].reason);
+                }
+                Err(error) => {
+                    assert!(!expected && matches!(error, Error::Malformed { .. }), "{threads}: {error}");
+                    assert!(error.to_string().contains("record 2001"), "{error}");
+                }
+            }
+        }
     }
 }

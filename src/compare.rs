@@ -14,7 +14,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::job::{Job, Pass, RecordArray, RecordOutput};
+use crate::job::{Job, Misfits, Pass, RecordArray, RecordOutput};
 use crate::options::{Layout, Options, Strings};
 use crate::os::{self, Cold};
 use crate::paths::{Found, look_at, open_file};
@@ -162,7 +162,7 @@ fn compare_records(
     }
     // What the name says tells what was chosen, whether it was for this feature only or for all.
     let options = &options.clone().records(options.records.for_one(file.part != Part::Whole));
-    let pass = Pass::plan(records, set, &features, rows, tensor.source().heap_bytes(), options).map_err(|failure| failure.error)?;
+    let pass = Pass::plan(records, set, &features, rows, tensor.source().heap_bytes(), options)?;
     // Of several arrays the name tells which it is.
     let is_it = |array: &RecordArray| array.column == 0 && (array.part == Part::Offsets) == (file.part == Part::Offsets);
     let at = pass.arrays.iter().position(is_it).unwrap_or(0);
@@ -194,7 +194,7 @@ fn compare_records(
     let ignore = |_: u64, _: &[u8]| Ok(());
     let outputs: Vec<RecordOutput<'_>> =
         (0..pass.arrays.len()).map(|index| RecordOutput::Check(if index == at { &check } else { &ignore })).collect();
-    let done = pass.run(&outputs, options).map_err(|failure| failure.error)?;
+    let done = pass.run(&outputs, Misfits::Refused, options).map_err(|failure| failure.error)?;
     if done.rows[at] != found {
         return shape(array.header(done.rows[at], options)?.shape);
     }

@@ -12,7 +12,7 @@ use crate::columns::Lists;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::job::{Job, Pass};
+use crate::job::{Job, Misfits, Pass};
 use crate::method::Method;
 use crate::mmap;
 use crate::options::{Layout, Options, Progress, Strings};
@@ -305,8 +305,7 @@ impl<'a> Converter<'a> {
         let Input::Tensor(tensor) = &self.input else { return Ok(None) };
         let Some(RecordColumn { records, set, feature }) = tensor.column() else { return Ok(None) };
         let options = &options.clone().records(options.records.for_one(true));
-        let pass = Pass::plan(records, set, &[feature], self.rows, tensor.source().heap_bytes(), options);
-        pass.map(Some).map_err(|failure| failure.error)
+        Pass::plan(records, set, &[feature], self.rows, tensor.source().heap_bytes(), options).map(Some)
     }
 
     fn with_jobs<T>(&self, options: &Options, work: impl FnOnce(&[Job<'_>]) -> Result<T>) -> Result<T> {
@@ -473,11 +472,11 @@ impl<'a> Converter<'a> {
         let staged = self.stage(pass.arrays.iter().map(|array| array.part.path(path)), options)?;
         let files: Vec<_> = staged.iter().map(|file| (Arc::clone(file.file()), file.target())).collect();
         let outputs = pass.outputs(&files, options)?;
-        let filled = pass.run(&outputs, options).map_err(|failure| failure.error)?;
+        let filled = pass.run(&outputs, Misfits::Refused, options).map_err(|failure| failure.error)?;
         let outcomes = pass.finish(outputs, &filled, options)?;
         let mut done = Vec::with_capacity(staged.len());
-        for (at, outcome) in outcomes.iter().enumerate() {
-            let report = pass.report(at, &filled, outcome, started, options)?;
+        for (at, outcome) in outcomes {
+            let report = pass.report(at, &filled, &outcome, started, options)?;
             done.push((view(&staged[at], pass.arrays[at].element())?, report));
         }
         options.cancel.check()?;

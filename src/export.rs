@@ -13,7 +13,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
-use crate::job::{Failure, Job, Pass};
+use crate::job::{Dropout, Job, Misfits, Pass};
 use crate::manifest::{self, MANIFEST};
 use crate::options::{Options, Progress};
 use crate::os::check_writable;
@@ -142,7 +142,7 @@ pub fn export(tensors: &Selection<'_>, rows: Option<Rows>, dir: impl AsRef<Path>
         // Of several passes nobody knows what all of them together make.
         let done = outputs.iter().map(|output| output.report.nbytes).sum();
         let options = if is_one_pass { options } else { &with_offset(options, done, None) };
-        outputs.extend(pass.convert(source, (rows, heap_bytes), (dir, &staged), &mut files, &mut skipped, options)?);
+        outputs.extend(pass.convert(heap_bytes, &staged, &mut skipped, options)?);
     }
     if outputs.is_empty() {
         return Err(nothing_to_convert(source, &skipped));
@@ -200,15 +200,15 @@ fn convert_planned(
 }
 
 /// Columns of one set of records.
-struct Set<'a> {
+pub(crate) struct Set<'a> {
     records: &'a RecordContainer,
     number: usize,
-    features: Vec<(Name, Feature)>,
+    pub(crate) features: Vec<(Name, Feature)>,
 }
 
 impl<'a> Set<'a> {
     /// The columns by the records that they are of, in their order.
-    fn of(tensors: &[&Tensor<'a>]) -> Vec<Self> {
+    pub(crate) fn of(tensors: &[&Tensor<'a>]) -> Vec<Self> {
         let mut sets: Vec<Self> = Vec::new();
         for tensor in tensors {
             let Some(RecordColumn { records, set: number, feature }) = tensor.column() else { continue };
@@ -231,7 +231,7 @@ struct RecordPass<'a> {
 }
 
 /// Rows that are wanted, and heap bytes that others hold.
-type Wanted = (Option<Rows>, u64);
+pub(crate) type Wanted = (Option<Rows>, u64);
 /// The directory, and it in the making.
 type Place<'b> = (&'b Path, &'b StagedDir);
 
@@ -240,95 +240,117 @@ impl<'a> RecordPass<'a> {
     fn plan(
         source: &Source,
         mut set: Set<'a>,
-        (rows, heap_bytes): Wanted,
+        wanted: Wanted,
         (dir, staged): Place<'_>,
         files: &mut HashSet<String>,
         skipped: &mut Vec<Skipped>,
         options: &Options,
     ) -> Result<Option<Self>> {
-        while !set.features.is_empty() {
-            let features: Vec<Feature> = set.features.iter().map(|(_, feature)| feature.clone()).collect();
-            let pass = match Pass::plan(set.records, set.number, &features, rows, heap_bytes, options) {
-                Ok(pass) => pass,
-                Err(failure) => {
-                    set.leave_out(failure, skipped, options)?;
-                    continue;
-                }
-            };
-            let mut named = Vec::with_capacity(pass.arrays.len());
-            for array in &pass.arrays {
-                let name = set.features[array.column].0.clone();
-                let file = file_of(&name, array.part);
-                if !files.insert(file.clone()) {
-                    return Err(Error::bad_request(format!("two arrays would become {file}: convert them into two directories")));
-                }
-                let path = dir.join(&file);
-                if staged.is_there() {
-                    staged.check_replaceable(&file)?;
-                    source.check_not_own(&path)?;
-                }
-                named.push((name, file, path));
+        let Some(pass) = set.plan(wanted, skipped, options)? else { return Ok(None) };
+        let mut named = Vec::with_capacity(pass.arrays.len());
+        for array in &pass.arrays {
+            let name = set.features[array.column].0.clone();
+            let file = file_of(&name, array.part);
+            if !files.insert(file.clone()) {
+                return Err(Error::bad_request(format!("two arrays would become {file}: convert them into two directories")));
             }
-            return Ok(Some(Self { set, pass, named }));
+            let path = dir.join(&file);
+            if staged.is_there() {
+                staged.check_replaceable(&file)?;
+                source.check_not_own(&path)?;
+            }
+            named.push((name, file, path));
         }
-        Ok(None)
+        Ok(Some(Self { set, pass, named }))
     }
 
-    /// Makes the arrays. A column that turns out to be no array is left out, and the others are made without it.
-    fn convert(
+    /// Makes the arrays. Columns that turn out to be no arrays are left out: only where that changes the others is the pass repeated.
+    fn convert(mut self, heap_bytes: u64, staged: &StagedDir, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Vec<Exported>> {
+        while self.pass.has_columns() {
+            let started = Instant::now();
+            let (pass, named) = (&self.pass, &self.named);
+            let files: Vec<_> =
+                named.iter().map(|(_, file, path)| Ok((Arc::new(staged.create_file(file)?), path.as_path()))).collect::<Result<_>>()?;
+            let outputs = pass.outputs(&files, options)?;
+            let mut done = pass.run(&outputs, Misfits::of(options), options).map_err(|failure| failure.error)?;
+            drop(files);
+            if let Some(reason) = done.repeat.take() {
+                drop(outputs);
+                named.iter().try_for_each(|(_, file, _)| staged.remove_file(file))?;
+                self = self.without(reason, done.dropouts, heap_bytes, skipped, options)?;
+                continue;
+            }
+            let outcomes = pass.finish(outputs, &done, options)?;
+            let exported = |(at, outcome): &(usize, _)| {
+                let (name, _, path) = &named[*at];
+                Ok(Exported { name: name.clone(), path: path.clone(), report: pass.report(*at, &done, outcome, started, options)? })
+            };
+            let exported = outcomes.iter().map(exported).collect::<Result<_>>()?;
+            for (array, (_, file, _)) in pass.arrays.iter().zip(named) {
+                if done.lacks(array.column) {
+                    staged.remove_file(file)?;
+                }
+            }
+            self.set.leave_out(done.dropouts, skipped);
+            return Ok(exported);
+        }
+        Ok(Vec::new())
+    }
+
+    /// The same pass without the columns that dropped out.
+    fn without(
         mut self,
-        source: &Source,
-        wanted: Wanted,
-        place: Place<'_>,
-        files: &mut HashSet<String>,
+        reason: Error,
+        dropouts: Vec<Dropout>,
+        heap_bytes: u64,
         skipped: &mut Vec<Skipped>,
         options: &Options,
-    ) -> Result<Vec<Exported>> {
-        loop {
-            let failure = match self.run(place.1, options) {
-                Ok(done) => return Ok(done),
-                Err(failure) => failure,
-            };
-            for (_, file, _) in &self.named {
-                // What was not made has no file.
-                let _ = place.1.remove_file(file);
-                files.remove(file);
-            }
-            self.set.leave_out(failure, skipped, options)?;
-            match Self::plan(source, self.set, wanted, place, files, skipped, options)? {
-                Some(next) => self = next,
-                None => return Ok(Vec::new()),
-            }
+    ) -> Result<Self> {
+        if !self.pass.can_be_repeated() {
+            return Err(reason);
         }
-    }
-
-    fn run(&self, staged: &StagedDir, options: &Options) -> Result<Vec<Exported>, Failure> {
-        let started = Instant::now();
-        let (pass, named) = (&self.pass, &self.named);
-        let files: Vec<_> =
-            named.iter().map(|(_, file, path)| Ok((Arc::new(staged.create_file(file)?), path.as_path()))).collect::<Result<_>>()?;
-        let outputs = pass.outputs(&files, options)?;
-        let filled = pass.run(&outputs, options)?;
-        let outcomes = pass.finish(outputs, &filled, options)?;
-        let exported = |(at, outcome): (usize, &_)| {
-            let report = pass.report(at, &filled, outcome, started, options)?;
-            Ok(Exported { name: named[at].0.clone(), path: named[at].2.clone(), report })
-        };
-        Ok(outcomes.iter().enumerate().map(exported).collect::<Result<_>>()?)
+        let gone: Vec<usize> = dropouts.iter().map(|dropout| dropout.column).collect();
+        let mut arrays = self.pass.arrays.iter();
+        self.named.retain(|_| arrays.next().is_some_and(|array| !gone.contains(&array.column)));
+        self.pass = self.pass.without(&gone, heap_bytes, options)?;
+        self.set.leave_out(dropouts, skipped);
+        Ok(self)
     }
 }
 
-impl Set<'_> {
-    /// Leaves out the column that a pass failed over, if it is because of one.
-    fn leave_out(&mut self, failure: Failure, skipped: &mut Vec<Skipped>, options: &Options) -> Result<()> {
-        match failure {
-            Failure { column: Some(column), error: error @ (Error::Unsupported { .. } | Error::Lossy { .. }) } if !options.strict => {
-                let (name, feature) = self.features.remove(column);
-                skipped.push(Skipped { name, reason: feature.unsupported.unwrap_or_else(|| error.to_string()) });
+impl<'a> Set<'a> {
+    /// Plans a pass for the columns. What cannot be one is left out; nothing if that is all of them.
+    pub(crate) fn plan(&mut self, wanted: Wanted, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Option<Pass<'a>>> {
+        let features: Vec<Feature> = self.features.iter().map(|(_, feature)| feature.clone()).collect();
+        let mut gone = Vec::new();
+        let mut leave_out = |at: usize, error: Error| match error {
+            Error::Unsupported { .. } | Error::Lossy { .. } if !options.strict => {
+                let (name, feature) = &self.features[at];
+                skipped.push(Skipped { name: name.clone(), reason: feature.unsupported.clone().unwrap_or_else(|| error.to_string()) });
+                gone.push(at);
                 Ok(())
             }
-            Failure { error, .. } => Err(error),
+            error => Err(error),
+        };
+        let pass = Pass::plan_with(self.records, self.number, &features, wanted, options, &mut leave_out)?;
+        gone.iter().rev().for_each(|&at| drop(self.features.remove(at)));
+        Ok(Some(pass).filter(Pass::has_columns))
+    }
+
+    /// Leaves out the columns that dropped out of a pass.
+    pub(crate) fn leave_out(&mut self, dropouts: Vec<Dropout>, skipped: &mut Vec<Skipped>) {
+        let mut gone: Vec<usize> = dropouts.iter().map(|dropout| dropout.column).collect();
+        for Dropout { column, error, .. } in dropouts {
+            skipped.push(Skipped { name: self.features[column].0.clone(), reason: error.to_string() });
         }
+        gone.sort_unstable();
+        gone.iter().rev().for_each(|&at| drop(self.features.remove(at)));
+    }
+
+    /// Whether its records lie in files, and can be gone through twice for little.
+    pub(crate) fn is_stored(&self) -> bool {
+        let set = self.records.set(self.number);
+        set.can_be_read_again() && !set.is_made()
     }
 }
 

@@ -78,7 +78,7 @@ pub use method::Method;
 pub use model_options::ModelOptions;
 pub use ndarray;
 pub use options::{Layout, Options, Progress, Strings};
-pub use pack::{check_packed, pack};
+pub use pack::{check_packed, pack, packing_room};
 pub use rows::Rows;
 #[cfg(feature = "tensorflow")]
 pub use source::live;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::dtype::Dtype;
-use crate::spec::TensorSpec;
+use crate::spec::{TensorSpec, memory_len};
 
 /// Bytes before the JSON: its length.
 pub(crate) const PREFIX_LEN: usize = 8;
@@ -171,6 +171,19 @@ impl Plan {
         header.append(&mut text);
         Ok(Self { header, offsets: begins.into_iter().map(|begin| start + begin).collect(), len })
     }
+
+    /// The same with a header that ends at byte `start`, and is filled up with blanks.
+    ///
+    /// # Errors
+    /// In words, where the header is longer.
+    pub(crate) fn padded(self, start: u64) -> Result<Self, String> {
+        let Self { mut header, offsets, len } = self;
+        let own = header.len() as u64;
+        let more = start.checked_sub(own).ok_or_else(|| format!("a header of {own} bytes, there is room for {start}"))?;
+        header.resize(memory_len(start), b' ');
+        header[..PREFIX_LEN].copy_from_slice(&(start - PREFIX_LEN as u64).to_le_bytes());
+        Ok(Self { header, offsets: offsets.into_iter().map(|offset| offset + more).collect(), len: len + more })
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +232,12 @@ mod tests {
                 next = entry.end;
             }
             prop_assert_eq!(plan.len, plan.header.len() as u64 + next);
+            let (start, offsets) = (plan.header.len() as u64, plan.offsets.clone());
+            let padded = plan.padded(start + 24).unwrap();
+            prop_assert_eq!(parse(&padded.header[PREFIX_LEN..]).unwrap().entries, header.entries);
+            prop_assert_eq!((prefix(&padded.header), padded.header.len() as u64, padded.len), (start + 16, start + 24, start + 24 + next));
+            prop_assert!(padded.offsets.iter().zip(&offsets).all(|(new, old)| *new == old + 24));
+            prop_assert!(padded.padded(start).is_err());
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::tiles::Tile;
 
 use placed::Placed;
 
-pub(crate) use records::{Failure, Output as RecordOutput, Pass, RecordArray, Scan, scan};
+pub(crate) use records::{Done, Dropout, Misfits, Output as RecordOutput, Pass, RecordArray, Scan, scan};
 
 /// One array, ready to be made: everything that can be refused without an output has been.
 pub(crate) struct Job<'a> {

@@ -156,7 +156,7 @@ impl Source {
         }
     }
 
-    fn new(path: &Path, container: Box<dyn Container>, origin: Origin) -> Self {
+    pub(crate) fn new(path: &Path, container: Box<dyn Container>, origin: Origin) -> Self {
         Self { path: path.to_owned(), container, origin, lost: Vec::new() }
     }
 

@@ -28,6 +28,7 @@ mod lists;
 mod methods;
 #[cfg(target_os = "linux")]
 mod outputs;
+mod packed;
 mod places;
 mod protos;
 mod records;

@@ -4,10 +4,13 @@
 //! records have any number of rows, each batch counts its own first and waits for those before it to have counted theirs.
 
 mod array;
+mod dropouts;
 mod output;
 mod run;
 mod scan;
 mod sequencer;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 use std::ops::Range;
@@ -30,7 +33,11 @@ use crate::spec::memory_len;
 use crate::staging::TrialFile;
 
 pub(crate) use array::RecordArray;
+pub(crate) use dropouts::Dropout;
+use dropouts::Dropouts;
 pub(crate) use output::Output;
+use run::Depth;
+pub(crate) use run::Misfits;
 pub(crate) use scan::{Scan, scan};
 use sequencer::{Sequencer, Turn};
 
@@ -90,14 +97,17 @@ fn window(features: &[Feature], rows: Rows) -> Result<Range<u64>> {
 }
 
 /// Why a pass failed, and over which column if it is because of one.
+#[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) column: Option<usize>,
+    /// The number of the record that shows it, among those that are wanted, where it is because of one.
+    record: u64,
     pub(crate) error: Error,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { column: None, error }
+        Self { column: None, record: 0, error }
     }
 }
 
@@ -107,13 +117,24 @@ pub(crate) struct Done {
     pub(crate) rows: Vec<u64>,
     /// What had to be given up.
     pub(crate) lost: Vec<String>,
+    /// The columns that are no arrays, in the order of the records that show it.
+    pub(crate) dropouts: Vec<Dropout>,
+    /// Whether the others have to be made again without these, and what is wrong where that cannot be.
+    pub(crate) repeat: Option<Error>,
+}
+
+impl Done {
+    /// Whether the column is no array.
+    pub(crate) fn lacks(&self, column: usize) -> bool {
+        self.dropouts.iter().any(|dropout| dropout.column == column)
+    }
 }
 
 impl<'a> Pass<'a> {
     /// Plans the columns of `features`, which are all in set number `set`.
     ///
     /// # Errors
-    /// [`Failure`] with the feature that cannot be a column; those of the records that have to be looked at.
+    /// That of the first feature that cannot be a column; those of the records that have to be looked at.
     pub(crate) fn plan(
         container: &'a RecordContainer,
         set: usize,
@@ -121,10 +142,26 @@ impl<'a> Pass<'a> {
         rows: Option<Rows>,
         heap_bytes: u64,
         options: &Options,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self> {
+        Self::plan_with(container, set, features, (rows, heap_bytes), options, &mut |_, error| Err(error))
+    }
+
+    /// The same without the features that cannot be columns, as far as `leave_out` lets that pass: it is called with the number of each,
+    /// and why it is none. There may be no column left.
+    ///
+    /// # Errors
+    /// Those of `leave_out`, and of the records that have to be looked at.
+    pub(crate) fn plan_with(
+        container: &'a RecordContainer,
+        set: usize,
+        features: &[Feature],
+        (rows, heap_bytes): (Option<Rows>, u64),
+        options: &Options,
+        leave_out: &mut dyn FnMut(usize, Error) -> Result<()>,
+    ) -> Result<Self> {
         if options.layout == Layout::F {
             let detail = "records are written in the order in which they come, which is C order";
-            return Err(Error::Unsupported { what: "Fortran order for records".into(), detail: detail.into() }.into());
+            return Err(Error::Unsupported { what: "Fortran order for records".into(), detail: detail.into() });
         }
         let records = container.set(set);
         let is_joined = |feature: &Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
@@ -166,27 +203,31 @@ impl<'a> Pass<'a> {
             survey = Arc::new(survey.told_by(&all, features.iter().map(|feature| &feature.key)));
         }
         let resolver = Resolver { options, survey: &survey, path: container.path() };
-        let mut keys: Vec<Key> = Vec::new();
-        let mut columns = Vec::new();
+        let (mut keys, mut columns, mut arrays, mut starts) = (Vec::new(), Vec::new(), Vec::new(), vec![0]);
+        let mut planned = Vec::new();
         for (at, feature) in features.iter().enumerate() {
-            keys.push(feature.key.clone());
-            columns.push(resolver.column(feature, at).map_err(|error| Failure { column: Some(at), error })?);
+            let column = resolver.column(feature, columns.len());
+            match column.and_then(|column| Ok((RecordArray::of_column(columns.len(), &column, options)?, column))) {
+                Ok((own, column)) => {
+                    keys.push(feature.key.clone());
+                    planned.push(feature);
+                    columns.push(column);
+                    arrays.extend(own);
+                    starts.push(arrays.len());
+                }
+                Err(error) => leave_out(at, error)?,
+            }
         }
         if let (Some(_), Some(at)) = (&window, columns.iter().position(|column: &Column| column.arrange != Arrange::Flat)) {
             let detail =
                 format!("--rows of {}, which becomes values and offsets: rows of batches are cut of single arrays only", columns[at].name);
-            return Err(Error::bad_request(detail).into());
+            return Err(Error::bad_request(detail));
         }
-        for (feature, column) in features.iter().zip(&mut columns) {
+        for (feature, column) in planned.iter().zip(&mut columns) {
             if let Some((key, shape)) = resolver.shape_beside(feature) {
                 column.shape_is = Some((keys.len(), shape));
                 keys.push(key);
             }
-        }
-        let (mut arrays, mut starts) = (Vec::new(), vec![0]);
-        for (at, column) in columns.iter().enumerate() {
-            arrays.extend(RecordArray::of_column(at, column, options).map_err(|error| Failure { column: Some(at), error })?);
-            starts.push(arrays.len());
         }
         let mut pass = Self {
             container,
@@ -206,8 +247,44 @@ impl<'a> Pass<'a> {
             large: Mutex::default(),
             starts,
         };
-        pass.share_memory(heap_bytes, options)?;
+        if !pass.columns.is_empty() {
+            pass.share_memory(heap_bytes, options)?;
+        }
         Ok(pass)
+    }
+
+    /// The same without some of the columns.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where the memory does not suffice.
+    pub(crate) fn without(mut self, gone: &[usize], heap_bytes: u64, options: &Options) -> Result<Self> {
+        let (mut columns, mut arrays, mut starts) = (Vec::new(), Vec::new(), vec![0]);
+        for (at, column) in std::mem::take(&mut self.columns).into_iter().enumerate().filter(|(at, _)| !gone.contains(at)) {
+            let own = &self.arrays[self.starts[at]..self.starts[at + 1]];
+            arrays.extend(own.iter().map(|array| RecordArray { column: columns.len(), ..array.clone() }));
+            starts.push(arrays.len());
+            columns.push(column);
+        }
+        let mut pass = Self { columns, arrays, starts, ..self };
+        if !pass.columns.is_empty() {
+            pass.share_memory(heap_bytes, options)?;
+        }
+        Ok(pass)
+    }
+
+    /// Whether there is a column.
+    pub(crate) fn has_columns(&self) -> bool {
+        !self.columns.is_empty()
+    }
+
+    /// Whether it can be made any number of times.
+    pub(crate) fn can_be_repeated(&self) -> bool {
+        self.set.can_be_read_again()
+    }
+
+    /// Where its records come from, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        self.container.path()
     }
 
     /// Refuses rows of a feature that is put together of batches, where they are counted from the end.
@@ -369,7 +446,7 @@ impl<'a> Pass<'a> {
             writer.0 += bytes.len() as u64;
             writer.1.write_all(bytes).map_err(stream::write_error)
         };
-        let done = self.run(&[Output::Check(&put)], options).map_err(|failure| failure.error)?;
+        let done = self.run(&[Output::Check(&put)], Misfits::Refused, options).map_err(|failure| failure.error)?;
         if done.rows[0] != rows {
             let detail = format!("{} records came, {rows} were counted before: it was written to while it was being read", done.rows[0]);
             return Err(Error::malformed(self.container.path(), "source", detail));
@@ -414,19 +491,63 @@ impl<'a> Pass<'a> {
                 return Err(Error::Unsupported { what: "method clone for records".into(), detail });
             }
             let method = Method::to_copy(file, options.method)?;
-            Ok(Output::File { sink: Arc::new(NpySink::new(Arc::clone(file), path, method, window)), method })
+            let sink = Arc::new(NpySink::new(Arc::clone(file), path, method, window));
+            Ok(Output::File { sink, whole: Some(Arc::clone(file)), counted: None, method })
         });
         made.collect()
     }
 
-    /// Finishes the files: headers, lengths, all of it on the disk.
-    pub(crate) fn finish(&self, outputs: Vec<Output<'_>>, done: &Done, options: &Options) -> Result<Vec<Outcome>> {
+    /// Parts of one file to be filled, each of which starts at its byte. Where `rows` says how many each array has, space is taken for that;
+    /// otherwise there is one array, which is the last of the file.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the disk has no room.
+    pub(crate) fn parts(
+        &self,
+        (file, target): (&Arc<PrivateFile>, &Path),
+        method: Method,
+        starts: &[u64],
+        rows: Option<&[u64]>,
+    ) -> Result<Vec<Output<'static>>> {
+        let window = self.shares.window_bytes / starts.len().max(1) as u64;
+        let part = |(at, start): (usize, &u64)| {
+            let sink = Arc::new(NpySink::new(Arc::clone(file), target, method, window).part(*start));
+            let nbytes = rows.map(|rows| self.arrays[at].nbytes(rows[at])).transpose()?;
+            nbytes.map_or(Ok(()), |nbytes| sink.reserve(nbytes))?;
+            let counted = nbytes.map(|nbytes| (nbytes, self.container.path().to_owned()));
+            Ok(Output::File { sink, whole: None, counted, method })
+        };
+        starts.iter().enumerate().map(part).collect()
+    }
+
+    /// How many rows each array has, for which records are read if need be, but not decoded.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn count(&self, misfits: Misfits, options: &Options) -> Result<Done, Failure> {
+        let is_even = self.columns.iter().all(Column::is_row_per_record) && !self.skips();
+        if !is_even || options.records.salvage.peek().is_some() {
+            let ignore = |_: u64, _: &[u8]| Ok(());
+            let outputs: Vec<Output<'_>> = self.arrays.iter().map(|_| Output::Check(&ignore)).collect();
+            return self.go(&outputs, (misfits, Depth::Count), options);
+        }
+        let records = self.expected.map_or_else(|| self.container.count_frames(self.index), Ok)?;
+        let rows = self.rows.end.min(records) - self.rows.start.min(records);
+        Ok(Done { rows: vec![rows; self.arrays.len()], lost: Vec::new(), dropouts: Vec::new(), repeat: None })
+    }
+
+    /// Finishes the files: headers, lengths, all of it on the disk. What was done for each array, by their numbers; those of columns that
+    /// dropped out are left as they are.
+    pub(crate) fn finish(&self, outputs: Vec<Output<'_>>, done: &Done, options: &Options) -> Result<Vec<(usize, Outcome)>> {
         let mut outcomes = Vec::with_capacity(outputs.len());
-        for ((output, array), &rows) in outputs.into_iter().zip(&self.arrays).zip(&done.rows) {
-            let Output::File { sink, method } = output else { continue };
-            let behind = sink.finish(&array.header(rows, options)?, array.nbytes(rows)?)?;
+        for (at, (output, array)) in outputs.into_iter().zip(&self.arrays).enumerate() {
+            let Output::File { sink, method, .. } = output else { continue };
+            if done.lacks(array.column) {
+                continue;
+            }
+            let behind = sink.finish(&array.header(done.rows[at], options)?, array.nbytes(done.rows[at])?)?;
             let peak_memory = self.shares.fixed_bytes + behind.held_and_peak().1;
-            outcomes.push(Outcome { method, verified: self.verified(options), peak_memory });
+            outcomes.push((at, Outcome { method, verified: self.verified(options), peak_memory }));
         }
         Ok(outcomes)
     }

@@ -1,17 +1,22 @@
 //! Where rows go: into a file, or to somebody who compares them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{MIN_UNIT, RecordArray};
 use crate::error::{Error, Result};
 use crate::method::Method;
-use crate::sink::NpySink;
+use crate::sink::{NpySink, PrivateFile};
 use crate::spec::{memory_len, unravel};
 
 /// Where rows go.
 pub(crate) enum Output<'a> {
     File {
         sink: Arc<NpySink>,
+        /// The file, if that is all there is in it.
+        whole: Option<Arc<PrivateFile>>,
+        /// How many bytes it has, where that has been counted, and what was counted.
+        counted: Option<(u64, PathBuf)>,
         method: Method,
     },
     /// To somebody who looks at them: bytes as they would be written, and where.
@@ -21,8 +26,19 @@ pub(crate) enum Output<'a> {
 impl Output<'_> {
     pub(super) fn reserve(&self, nbytes: u64) -> Result<()> {
         match self {
-            Self::File { sink, .. } => sink.reserve(nbytes),
+            Self::File { sink, .. } => {
+                self.check_counted(nbytes)?;
+                sink.reserve(nbytes)
+            }
             Self::Check(_) => Ok(()),
+        }
+    }
+
+    /// Gives back the space of what nobody wants any more. Nobody may be writing.
+    pub(super) fn give_up(&self) {
+        if let Self::File { whole: Some(file), .. } = self {
+            // It is removed at the end in any case.
+            let _ = file.file().set_len(0);
         }
     }
 
@@ -61,8 +77,23 @@ impl Output<'_> {
 
     fn place(&self, at: u64, bytes: &[u8]) -> Result<()> {
         match self {
-            Self::File { sink, .. } => sink.place(at..at + bytes.len() as u64, bytes),
+            Self::File { sink, .. } => {
+                let end = at + bytes.len() as u64;
+                self.check_counted(end)?;
+                sink.place(at..end, bytes)
+            }
             Self::Check(check) => check(at, bytes),
+        }
+    }
+
+    /// Refuses more than was counted, which would run into what lies behind it.
+    fn check_counted(&self, end: u64) -> Result<()> {
+        match self {
+            Self::File { counted: Some((most, source)), .. } if end > *most => {
+                let detail = format!("{end} bytes came of an array that had {most} before: it was written to while it was being read");
+                Err(Error::malformed(source, "source", detail))
+            }
+            _ => Ok(()),
         }
     }
 }

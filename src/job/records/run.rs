@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Done, Failure, LONG_ROW, Output, Pass, Sequencer, Turn};
+use super::{Done, Dropout, Dropouts, Failure, LONG_ROW, Output, Pass, Sequencer, Turn};
 use crate::columns::{Arrange, Column, Problem, unsupported};
 use crate::error::{Error, Result};
 use crate::job::Meter;
@@ -16,9 +16,47 @@ const MOST_UNITS: usize = 16 << 10;
 /// Places of features in records, of one batch.
 const MOST_SPANS: usize = 128 << 10;
 
+/// What becomes of a column that turns out to be no array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misfits {
+    /// It ends the pass.
+    Refused,
+    /// It drops out, and the others are made.
+    LeftOut,
+}
+
+impl Misfits {
+    /// What `options` say for several columns.
+    pub(crate) fn of(options: &Options) -> Self {
+        if options.strict { Self::Refused } else { Self::LeftOut }
+    }
+}
+
+/// How far a pass goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Rows are counted, and not decoded.
+    Count,
+    /// All rows are made.
+    Make,
+}
+
+/// How the first piece of work that failed did.
+#[derive(Default)]
+struct Ended {
+    /// The number of its batch, and its column if it is because of one.
+    batch: Option<(u64, Option<usize>)>,
+    /// Whether the source failed to give the next one.
+    at_source: bool,
+}
+
 impl Pass<'_> {
     /// Reads the records and hands rows to the outputs, one for each of [`arrays`](Self::arrays).
-    pub(crate) fn run(&self, outputs: &[Output<'_>], options: &Options) -> Result<Done, Failure> {
+    pub(crate) fn run(&self, outputs: &[Output<'_>], misfits: Misfits, options: &Options) -> Result<Done, Failure> {
+        self.go(outputs, (misfits, Depth::Make), options)
+    }
+
+    pub(super) fn go(&self, outputs: &[Output<'_>], (misfits, depth): (Misfits, Depth), options: &Options) -> Result<Done, Failure> {
         let reading = Reading {
             most_records: (MOST_SPANS / self.locator.len().max(1)).max(1),
             rows: self.rows.clone(),
@@ -40,55 +78,116 @@ impl Pass<'_> {
             }
         }
         let meter = Meter::new(&self.shares, options).of(total);
-        let sequencer = Sequencer::new(self.totals());
+        let work = Work {
+            pass: self,
+            outputs,
+            sequencer: Sequencer::new(self.totals()),
+            dropouts: Dropouts::new(self.columns.len(), misfits == Misfits::LeftOut),
+            depth,
+            meter,
+        };
         let records = AtomicU64::new(0);
-        let failed_column: Mutex<Option<(u64, Option<usize>)>> = Mutex::new(None);
+        let ended: Mutex<Ended> = Mutex::default();
+        let lock = || ended.lock().unwrap_or_else(PoisonError::into_inner);
         let result = crate::pool::run(
             self.shares.threads,
             &options.cancel,
             || {
+                if work.dropouts.are_all() {
+                    return Ok(None);
+                }
+                let batch = batches.next_batch().inspect_err(|_| lock().at_source = true)?;
                 // Given up with its batch, wherever that happens, so that nobody waits for it.
-                let turn = |batch: &Batch| Turn { sequencer: &sequencer, number: batch.number, taken: false };
-                Ok(batches.next_batch()?.map(|batch| (turn(&batch), batch)))
+                let turn = |batch: &Batch| Turn { sequencer: &work.sequencer, number: batch.number, taken: false };
+                Ok(batch.map(|batch| (turn(&batch), batch)))
             },
             Lent::default,
             |(turn, mut batch), lent| {
-                batch.load()?;
-                records.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                self.work(&batch, turn, outputs, lent, &meter).map_err(|failure| {
-                    let mut failed = failed_column.lock().unwrap_or_else(PoisonError::into_inner);
-                    if failed.is_none_or(|(number, _)| batch.number < number) {
-                        *failed = Some((batch.number, failure.column));
+                let number = batch.number;
+                let done = batch.load().map_err(Failure::from).and_then(|()| {
+                    records.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                    work.on_batch(&batch, turn, lent)
+                });
+                done.map_err(|failure| {
+                    let mut ended = lock();
+                    if ended.batch.is_none_or(|(first, _)| number < first) {
+                        ended.batch = Some((number, failure.column));
                     }
                     failure.error
                 })
             },
         );
-        let column = failed_column.into_inner().unwrap_or_else(PoisonError::into_inner).and_then(|(_, column)| column);
-        result.map_err(|error| Failure { column, error })?;
+        let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Work { sequencer, dropouts, .. } = work;
+        if let Err(error) = result {
+            return self.repeated(error, &ended, dropouts);
+        }
         let totals = sequencer.totals();
         let records = records.into_inner();
+        let repeat = self.decided_rows(&dropouts);
+        let is_left = |column: usize| !dropouts.has(column);
+        let mut done = Done { rows: vec![0; self.arrays.len()], lost: batches.lost().to_vec(), dropouts: Vec::new(), repeat };
+        if done.repeat.is_some() || dropouts.are_all() {
+            return Ok(Done { dropouts: self.dropped(dropouts), ..done });
+        }
         if let Some(expected) =
             self.set.total.filter(|&total| total != records && self.rows == (0..u64::MAX) && options.records.salvage.peek().is_none())
         {
             let detail = format!("its files have {records} elements, {expected} expected");
             return Err(Error::malformed(self.container.path(), "source", detail).into());
         }
-        let rows = (0..self.arrays.len()).map(|array| self.rows_of(array, &totals, records)).collect::<Vec<_>>();
-        for (at, (array, output)) in self.arrays.iter().zip(outputs).enumerate() {
+        for (at, array) in self.arrays.iter().enumerate().filter(|(_, array)| is_left(array.column)) {
+            done.rows[at] = self.rows_of(at, &totals, records);
             if array.extra > 0 {
                 let items = totals[1 + 2 * array.column + 1];
-                output.put(array, (rows[at] - 1) * 8, &items.to_le_bytes(), &mut Vec::new(), 0).map_err(Failure::from)?;
+                outputs[at].put(array, (done.rows[at] - 1) * 8, &items.to_le_bytes(), &mut Vec::new(), 0)?;
             }
         }
-        let mut lost = batches.lost().to_vec();
         let left_out = if self.skips() { records.saturating_sub(totals[0]) } else { 0 };
         if left_out > 0 {
-            let names: Vec<&str> = self.columns.iter().filter(|column| column.skips()).map(|column| &column.name[..]).collect();
+            let skipping = self.columns.iter().enumerate().filter(|(at, column)| column.skips() && is_left(*at));
+            let names: Vec<&str> = skipping.map(|(_, column)| &column.name[..]).collect();
             let path = self.container.path().display();
-            lost.push(format!("{path}: {left_out} of {records} records lack {} and are left out (--missing skip)", names.join(" or ")));
+            done.lost
+                .push(format!("{path}: {left_out} of {records} records lack {} and are left out (--missing skip)", names.join(" or ")));
         }
-        Ok(Done { rows, lost })
+        Ok(Done { dropouts: self.dropped(dropouts), ..done })
+    }
+
+    /// The columns that dropped out, as far as that stands: behind one that decided which records have a row, all is to be seen again.
+    fn dropped(&self, dropouts: Dropouts) -> Vec<Dropout> {
+        let mut list = dropouts.into_list();
+        let decisive = list.iter().position(|dropout| self.columns[dropout.column].skips() && dropout.has_lacked);
+        list.truncate(decisive.map_or(list.len(), |at| at + 1));
+        list
+    }
+
+    /// What comes of a pass that ended with `error`. One over a column that had dropped out in a batch before, only that this was not known
+    /// yet, says nothing: the pass is to be repeated without the column.
+    fn repeated(&self, error: Error, ended: &Ended, dropouts: Dropouts) -> Result<Done, Failure> {
+        let column = ended.batch.and_then(|(_, column)| column);
+        let is_void =
+            |column: usize, batch: u64| dropouts.is_before(column, batch) && !ended.at_source && !matches!(error, Error::Cancelled);
+        match ended.batch {
+            Some((batch, Some(column))) if is_void(column, batch) => {
+                let mut dropouts = self.dropped(dropouts);
+                dropouts.retain(|dropout| dropout.batch < batch);
+                Ok(Done { rows: Vec::new(), lost: Vec::new(), dropouts, repeat: Some(error) })
+            }
+            _ => Err(Failure { column, record: 0, error }),
+        }
+    }
+
+    /// The error for a column that dropped out after records were left out because they lack it: the other arrays have not the rows that
+    /// they have without it.
+    fn decided_rows(&self, dropouts: &Dropouts) -> Option<Error> {
+        let is_decisive = |at: &usize| self.columns[*at].skips() && dropouts.has(*at) && dropouts.has_lacked(*at);
+        let column = &self.columns[(0..self.columns.len()).find(is_decisive)?];
+        let detail = format!(
+            "{}: records without it were left out before that showed (--missing skip); convert the others without it",
+            self.container.path().display()
+        );
+        Some(unsupported(&column.name, detail))
     }
 
     /// Whether records may be left out.
@@ -113,131 +212,12 @@ impl Pass<'_> {
         }
     }
 
-    /// Everything that is done to a batch.
-    fn work(&self, batch: &Batch, mut turn: Turn<'_>, outputs: &[Output<'_>], lent: &mut Lent, meter: &Meter<'_>) -> Result<(), Failure> {
-        let keys = self.locator.len();
-        lent.spans.clear();
-        lent.spans.resize(batch.len() * keys, Span::MISSING);
-        for record in 0..batch.len() {
-            self.locator.locate(batch, record, &mut lent.spans[record * keys..][..keys])?;
-        }
-        let Lent { spans, kept, stage, units, cast } = lent;
-        let spans = &*spans;
-        let stored = |record: usize, column: &Column| self.locator.stored(batch, record, column.index, spans[record * keys + column.index]);
-        let failed = |record: usize, at: usize| {
-            move |problem| Failure { column: Some(at), error: self.explain(batch, record, &self.columns[at], problem) }
-        };
-
-        kept.clear();
-        if self.skips() {
-            for record in 0..batch.len() {
-                let mut is_whole = true;
-                for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| column.skips()) {
-                    is_whole &= column.is_present(&stored(record, column)).map_err(Problem::Broken).map_err(failed(record, at))?;
-                }
-                if is_whole {
-                    kept.push(record);
-                }
-            }
-        } else {
-            kept.extend(0..batch.len());
-        }
-        let needs_place = self.skips() || !self.columns.iter().all(Column::is_row_per_record);
-        let (mut before, mut is_large) = (vec![0; self.totals()], false);
-        if needs_place {
-            let counts = self.count(batch, kept, stored)?;
-            is_large = counts.largest > self.stage;
-            before = turn.take(&counts.totals)?;
-        }
-        // What is larger than a worker's own share takes that of all, one after the other.
-        let _alone = is_large.then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
-        let first = if self.skips() { before[0] } else { batch.first };
-        for (at, column) in self.columns.iter().enumerate() {
-            let own = self.starts[at]..self.starts[at + 1];
-            let mut mine = self.arrays[own.clone()].iter().zip(&outputs[own]);
-            let Some((values, output)) = mine.next() else { continue };
-            stage.clear();
-            units.clear();
-            if column.only_offsets {
-                for &record in &*kept {
-                    units.push(column.count(&stored(record, column)).map_err(failed(record, at))?.1);
-                }
-                let mut starts = Starts { units: before[1 + 2 * at], items: before[2 + 2 * at] };
-                starts.put(units, |place, bytes| output.put(values, place, bytes, cast, self.stage))?;
-                continue;
-            }
-            let offsets = mine.next();
-            let mut starts = Starts { units: before[1 + 2 * at], items: before[2 + 2 * at] };
-            let mut put_starts = |units: &mut Vec<u64>| match offsets {
-                Some((offsets, output)) => starts.put(units, |place, bytes| output.put(offsets, place, bytes, &mut Vec::new(), self.stage)),
-                None => Ok(()),
-            };
-            let row_bytes = values.row.nbytes();
-            let mut place = row_bytes * if column.is_row_per_record() { first } else { before[2 + 2 * at] };
-            let mut flush = |stage: &mut Vec<u8>, place: &mut u64| -> Result<()> {
-                let (wanted, at) = self.wanted_part(*place, stage, row_bytes);
-                if !wanted.is_empty() {
-                    output.put(values, at, wanted, cast, self.stage)?;
-                    meter.add(values.written_bytes(wanted.len() as u64), output.held());
-                }
-                *place += stage.len() as u64;
-                stage.clear();
-                Ok(())
-            };
-            let is_direct = row_bytes >= LONG_ROW && values.decoder.is_copy();
-            for &record in &*kept {
-                let found = stored(record, column);
-                if let Some((index, expected)) = &column.shape_is {
-                    self.check_shape(batch, record, spans[record * keys + index], *index, expected).map_err(failed(record, at))?;
-                }
-                if let Some(row) = column.stored_row(&found).filter(|_| is_direct) {
-                    flush(stage, &mut place)?;
-                    output.put(values, place, row, &mut Vec::new(), 0)?;
-                    meter.add(row_bytes, output.held());
-                    place += row_bytes;
-                    continue;
-                }
-                if stage.len() as u64 + row_bytes > self.stage && !stage.is_empty() {
-                    flush(stage, &mut place)?;
-                }
-                column.decode(&found, stage, units).map_err(failed(record, at))?;
-                if units.len() >= MOST_UNITS {
-                    put_starts(units)?;
-                }
-            }
-            flush(stage, &mut place)?;
-            put_starts(units)?;
-        }
-        if is_large {
-            stage.shrink_to(memory_len(self.stage));
-            units.shrink_to(memory_len(self.stage / 8));
-        }
-        Ok(())
-    }
-
     /// What is wanted of rows that start at byte `place` of all, and where it belongs among what is wanted.
     fn wanted_part<'s>(&self, place: u64, rows: &'s [u8], row_bytes: u64) -> (&'s [u8], u64) {
         let Some(window) = &self.window else { return (rows, place) };
         let ends = [window.start, window.end].map(|row| row.saturating_mul(row_bytes).saturating_sub(place).min(rows.len() as u64));
         let start = window.start.saturating_mul(row_bytes);
         (&rows[memory_len(ends[0])..memory_len(ends[1].max(ends[0]))], place.max(start) - start)
-    }
-
-    /// What the records that are kept add to arrays of unknown length.
-    fn count<'b>(&self, batch: &Batch, kept: &[usize], stored: impl Fn(usize, &Column) -> Stored<'b>) -> Result<Counts, Failure> {
-        let mut counts = Counts { totals: vec![0; self.totals()], largest: 0 };
-        counts.totals[0] = kept.len() as u64;
-        for (at, column) in self.columns.iter().enumerate().filter(|(_, column)| !column.is_row_per_record()) {
-            for &record in kept {
-                let (units, items) = column
-                    .count(&stored(record, column))
-                    .map_err(|problem| Failure { column: Some(at), error: self.explain(batch, record, column, problem) })?;
-                counts.largest = counts.largest.max(self.check_output(batch, record, column, units, items)?);
-                counts.totals[1 + 2 * at] += units;
-                counts.totals[2 + 2 * at] += items;
-            }
-        }
-        Ok(counts)
     }
 
     /// What a record takes when it is decoded. Refuses one that has more than a worker can hold at once.
@@ -284,10 +264,246 @@ impl Pass<'_> {
     }
 }
 
+/// What workers share in a pass.
+struct Work<'a> {
+    pass: &'a Pass<'a>,
+    outputs: &'a [Output<'a>],
+    sequencer: Sequencer,
+    dropouts: Dropouts,
+    depth: Depth,
+    meter: Meter<'a>,
+}
+
+/// A batch, and where the features of its records stand.
+struct Located<'a> {
+    pass: &'a Pass<'a>,
+    batch: &'a Batch,
+    spans: &'a [Span],
+}
+
+impl<'a> Located<'a> {
+    fn span(&self, record: usize, key: usize) -> Span {
+        self.spans[record * self.pass.locator.len() + key]
+    }
+
+    fn stored(&self, record: usize, column: &Column) -> Stored<'a> {
+        self.pass.locator.stored(self.batch, record, column.index, self.span(record, column.index))
+    }
+
+    /// The failure of column number `at` over a problem with a record.
+    fn failed(&self, record: usize, at: usize) -> impl FnOnce(Problem) -> Failure {
+        move |problem| self.failure(record, at, self.pass.explain(self.batch, record, &self.pass.columns[at], problem))
+    }
+
+    fn failure(&self, record: usize, at: usize, error: Error) -> Failure {
+        Failure { column: Some(at), record: self.batch.first + record as u64, error }
+    }
+}
+
+impl Work<'_> {
+    /// Everything that is done to a batch.
+    fn on_batch(&self, batch: &Batch, mut turn: Turn<'_>, lent: &mut Lent) -> Result<(), Failure> {
+        let pass = self.pass;
+        let keys = pass.locator.len();
+        lent.spans.clear();
+        lent.spans.resize(batch.len() * keys, Span::MISSING);
+        for record in 0..batch.len() {
+            pass.locator.locate(batch, record, &mut lent.spans[record * keys..][..keys])?;
+        }
+        let Lent { spans, kept, buffers } = lent;
+        let located = Located { pass, batch, spans };
+        self.keep(&located, kept)?;
+        let needs_place = pass.skips() || !pass.columns.iter().all(Column::is_row_per_record);
+        let mut before = vec![0; pass.totals()];
+        let mut counts = Counts { totals: Vec::new(), largest: 0, failed: Vec::new() };
+        if needs_place {
+            counts = self.count(&located, kept);
+            before = turn.take(&counts.totals)?;
+        }
+        if self.depth == Depth::Count {
+            return counts.failed.into_iter().try_for_each(|failure| self.drop_out(failure, batch));
+        }
+        let is_large = counts.largest > pass.stage;
+        // What is larger than a worker's own share takes that of all, one after the other.
+        let _alone = is_large.then(|| pass.large.lock().unwrap_or_else(PoisonError::into_inner));
+        let first = if pass.skips() { before[0] } else { batch.first };
+        for at in 0..pass.columns.len() {
+            let place = Place { first, units: before[1 + 2 * at], items: before[2 + 2 * at] };
+            // One that cannot be counted is looked at up to there: there may be something wrong before.
+            let uncounted =
+                counts.failed.iter().position(|failed| failed.column == Some(at)).map(|failed| counts.failed.swap_remove(failed));
+            let end = uncounted.as_ref().map_or(u64::MAX, |failed| failed.record);
+            let rows = kept.partition_point(|&record| (batch.first + record as u64) < end);
+            let mut told = 0;
+            if !self.dropouts.is_before(at, batch.number) {
+                let done = self.column(at, &located, &kept[..rows], place, (buffers, &mut told));
+                if let Err(failure) = done.and(uncounted.map_or(Ok(()), Err)) {
+                    self.drop_out(failure, batch)?;
+                }
+            }
+            self.tell_rest(at, kept.len() as u64, told);
+        }
+        if is_large {
+            buffers.stage.shrink_to(memory_len(pass.stage));
+            buffers.units.shrink_to(memory_len(pass.stage / 8));
+        }
+        Ok(())
+    }
+
+    fn drop_out(&self, failure: Failure, batch: &Batch) -> Result<(), Failure> {
+        let own = failure.column.map_or(0..0, |at| self.pass.starts[at]..self.pass.starts[at + 1]);
+        self.dropouts.add(failure, batch.number, || self.outputs[own].iter().for_each(Output::give_up))
+    }
+
+    /// Counts what does not come any more as done, of columns that have a row for each record.
+    fn tell_rest(&self, at: usize, rows: u64, told: u64) {
+        let array = &self.pass.arrays[self.pass.starts[at]];
+        if self.dropouts.has(at) && self.pass.columns[at].is_row_per_record() {
+            self.meter.add(rows.saturating_mul(array.written_row()).saturating_sub(told), 0);
+        }
+    }
+
+    /// The records that have a row: all of them, or those that lack nothing that is needed.
+    fn keep(&self, located: &Located<'_>, kept: &mut Vec<usize>) -> Result<(), Failure> {
+        kept.clear();
+        let columns = self.pass.columns.iter().enumerate();
+        let needed = || columns.clone().filter(|(at, column)| column.skips() && !self.dropouts.is_before(*at, located.batch.number));
+        for record in 0..located.batch.len() {
+            let mut is_whole = true;
+            for (at, column) in needed() {
+                let is_present = column.is_present(&located.stored(record, column)).map_err(Problem::Broken);
+                if !is_present.map_err(located.failed(record, at))? {
+                    self.dropouts.note_lacking(at);
+                    is_whole = false;
+                }
+            }
+            if is_whole {
+                kept.push(record);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the records that are kept add to arrays of unknown length. The totals of a column that fails do not matter any more.
+    fn count(&self, located: &Located<'_>, kept: &[usize]) -> Counts {
+        let pass = self.pass;
+        let mut counts = Counts { totals: vec![0; pass.totals()], largest: 0, failed: Vec::new() };
+        counts.totals[0] = kept.len() as u64;
+        for (at, column) in pass.columns.iter().enumerate().filter(|(_, column)| !column.is_row_per_record()) {
+            if self.dropouts.is_before(at, located.batch.number) {
+                continue;
+            }
+            for &record in kept {
+                let counted = column.count(&located.stored(record, column)).map_err(located.failed(record, at));
+                let counted = counted.and_then(|(units, items)| {
+                    let asked = pass.check_output(located.batch, record, column, units, items);
+                    Ok((units, items, asked.map_err(|error| located.failure(record, at, error))?))
+                });
+                match counted {
+                    Ok((units, items, asked)) => {
+                        counts.largest = counts.largest.max(asked);
+                        counts.totals[1 + 2 * at] += units;
+                        counts.totals[2 + 2 * at] += items;
+                    }
+                    Err(failure) => {
+                        counts.failed.push(failure);
+                        break;
+                    }
+                }
+            }
+        }
+        counts
+    }
+
+    /// Makes the rows that `kept` have for column number `at`, and adds the bytes that are told as done to `told`.
+    fn column(
+        &self,
+        at: usize,
+        located: &Located<'_>,
+        kept: &[usize],
+        before: Place,
+        (buffers, told): (&mut Buffers, &mut u64),
+    ) -> Result<(), Failure> {
+        let (pass, column) = (self.pass, &self.pass.columns[at]);
+        let own = pass.starts[at]..pass.starts[at + 1];
+        let mut mine = pass.arrays[own.clone()].iter().zip(&self.outputs[own]);
+        let Some((values, output)) = mine.next() else { return Ok(()) };
+        let Buffers { stage, units, cast } = buffers;
+        stage.clear();
+        units.clear();
+        let mut starts = Starts { units: before.units, items: before.items };
+        if column.only_offsets {
+            for &record in kept {
+                units.push(column.count(&located.stored(record, column)).map_err(located.failed(record, at))?.1);
+            }
+            starts.put(units, |place, bytes| self.dropouts.put(at, || output.put(values, place, bytes, cast, pass.stage)))?;
+            return Ok(());
+        }
+        let offsets = mine.next();
+        let put_offsets = |place: u64, bytes: &[u8]| match offsets {
+            Some((offsets, output)) => self.dropouts.put(at, || output.put(offsets, place, bytes, &mut Vec::new(), pass.stage)),
+            None => Ok(()),
+        };
+        let mut put_starts = |units: &mut Vec<u64>| if offsets.is_some() { starts.put(units, put_offsets) } else { Ok(()) };
+        let row_bytes = values.row.nbytes();
+        let mut place = row_bytes * if column.is_row_per_record() { before.first } else { before.items };
+        let mut flush = |stage: &mut Vec<u8>, place: &mut u64, told: &mut u64| -> Result<()> {
+            let (wanted, start) = pass.wanted_part(*place, stage, row_bytes);
+            if !wanted.is_empty() {
+                self.dropouts.put(at, || output.put(values, start, wanted, cast, pass.stage))?;
+                let written = values.written_bytes(wanted.len() as u64);
+                self.meter.add(written, output.held());
+                *told += written;
+            }
+            *place += stage.len() as u64;
+            stage.clear();
+            Ok(())
+        };
+        let is_direct = row_bytes >= LONG_ROW && values.decoder.is_copy();
+        for &record in kept {
+            let found = located.stored(record, column);
+            if let Some((index, expected)) = &column.shape_is {
+                let checked = pass.check_shape(located.batch, record, located.span(record, *index), *index, expected);
+                checked.map_err(located.failed(record, at))?;
+            }
+            if let Some(row) = column.stored_row(&found).filter(|_| is_direct) {
+                flush(stage, &mut place, told)?;
+                self.dropouts.put(at, || output.put(values, place, row, &mut Vec::new(), 0))?;
+                self.meter.add(row_bytes, output.held());
+                *told += row_bytes;
+                place += row_bytes;
+                continue;
+            }
+            if stage.len() as u64 + row_bytes > pass.stage && !stage.is_empty() {
+                flush(stage, &mut place, told)?;
+            }
+            column.decode(&found, stage, units).map_err(located.failed(record, at))?;
+            if units.len() >= MOST_UNITS {
+                put_starts(units)?;
+            }
+        }
+        flush(stage, &mut place, told)?;
+        put_starts(units)?;
+        Ok(())
+    }
+}
+
 /// What a batch has, and the most that one of its records takes.
 struct Counts {
     totals: Vec<u64>,
     largest: u64,
+    /// The failures of columns that cannot be counted, one each at most.
+    failed: Vec<Failure>,
+}
+
+/// Where rows of a batch go.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The row of the first record that is kept, of columns that have one for each.
+    first: u64,
+    /// Units and items before those of the batch.
+    units: u64,
+    items: u64,
 }
 
 /// How many units and items there are before those that come next.
@@ -320,6 +536,11 @@ impl Starts {
 struct Lent {
     spans: Vec<Span>,
     kept: Vec<usize>,
+    buffers: Buffers,
+}
+
+#[derive(Default)]
+struct Buffers {
     stage: Vec<u8>,
     units: Vec<u64>,
     cast: Vec<u8>,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mmconvert::{
     CancelToken, Converter, Error, Estimate, HumanBytes, Name, Options, Report, Result, Selection, Skipped, Source, Tensor, TensorInfo,
-    check_export, check_output, check_outputs, check_packed, export, pack,
+    check_export, check_output, check_outputs, check_packed, export, pack, packing_room,
 };
 use serde_json::{Value, json};
 
@@ -191,6 +191,17 @@ fn convert_into(tensors: &Selection<'_>, target: &Target, args: &Convert, (optio
     Ok(Done { outputs, skipped: done.skipped })
 }
 
+/// What `--dry-run --json` says of an array.
+fn planned_json(info: &TensorInfo, estimate: &Estimate) -> Value {
+    let mut output = estimate_json(estimate);
+    output["name"] = json!(info.name.to_json());
+    output["part"] = json!(estimate.part);
+    output["dtype"] = json!(estimate.item.as_deref().unwrap_or(estimate.dtype.name()));
+    output["source_dtype"] = json!(info.item.as_deref().unwrap_or(info.spec.dtype().name()));
+    output["shape"] = json!(estimate.has_rank.then_some(&estimate.axes));
+    output
+}
+
 fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Options) -> Result<Outcome> {
     let single = matches!(target, Target::File(_) | Target::Stdout);
     match target {
@@ -208,6 +219,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
     let mut skipped = Vec::new();
     let (mut read, mut written, mut memory) = (0u64, 0u64, 0u64);
     let mut is_counted = true;
+    let mut sizes = Vec::new();
     for tensor in tensors {
         let info = tensor.info();
         if let Some(reason) = &info.unsupported {
@@ -228,6 +240,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
             }
             estimates => estimates?,
         };
+        sizes.push((tensor, estimates.iter().map(|estimate| estimate.nbytes).collect()));
         for estimate in estimates {
             is_counted &= estimate.is_counted;
             read = read.saturating_add(estimate.read_bytes);
@@ -243,24 +256,21 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
         Target::Directory(out) => check_export(named, out, options)?,
         Target::Packed(_) | Target::Stdout => {}
     }
+    let beside = if let Target::Packed(_) = target { packing_room(&sizes) } else { 0 };
     if args.json {
-        let outputs: Vec<Value> = outputs
-            .iter()
-            .map(|(info, estimate)| {
-                let mut output = estimate_json(estimate);
-                output["name"] = json!(info.name.to_json());
-                output["part"] = json!(estimate.part);
-                output["dtype"] = json!(estimate.item.as_deref().unwrap_or(estimate.dtype.name()));
-                output["source_dtype"] = json!(info.item.as_deref().unwrap_or(info.spec.dtype().name()));
-                output["shape"] = json!(estimate.has_rank.then_some(&estimate.axes));
-                output
-            })
-            .collect();
+        let outputs: Vec<Value> = outputs.iter().map(|(info, estimate)| planned_json(info, estimate)).collect();
         let skipped: Vec<Value> = skipped.iter().map(|(name, reason)| json!({"name": name.to_json(), "reason": reason})).collect();
+        let room = is_counted.then_some(written.saturating_add(beside));
         let written = is_counted.then_some(written);
-        render::json_object(
-            &json!({"dry_run": true, "outputs": outputs, "skipped": skipped, "read_bytes": read, "write_bytes": written, "memory_bytes": memory}),
-        )?;
+        render::json_object(&json!({
+            "dry_run": true,
+            "outputs": outputs,
+            "skipped": skipped,
+            "read_bytes": read,
+            "write_bytes": written,
+            "room_bytes": room,
+            "memory_bytes": memory,
+        }))?;
     } else {
         let mut out = Stdout::new();
         for (info, estimate) in &outputs {
@@ -289,6 +299,10 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
             args.out.display(),
             HumanBytes(memory)
         ))?;
+        if beside > 0 {
+            let room = HumanBytes(written.saturating_add(beside));
+            out.line(format_args!("would need room for {room} on the disk: the arrays are made beside the file, and then moved into it"))?;
+        }
         out.finish()?;
     }
     Ok(if skipped.is_empty() || args.skip_unsupported { Outcome::Done } else { Outcome::Skipped })

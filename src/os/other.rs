@@ -75,6 +75,10 @@ pub(crate) fn syncs_as_a_whole(_file: &File) -> bool {
     false
 }
 
+pub(crate) fn is_in_memory(_file: &File) -> bool {
+    false
+}
+
 pub(crate) fn advise_window(_map: &MmapRaw, _is_large: bool) {}
 
 pub(crate) fn populate(_map: &MmapRaw, _part: Range<usize>) -> io::Result<()> {

@@ -36,6 +36,23 @@ impl BoxPlans {
     }
 }
 
+/// What going through all boxes gave.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) verified: Verified,
+    /// The most memory that was in use while a copy was made.
+    copying_bytes: u64,
+    /// Memory for boxes.
+    fixed_bytes: u64,
+}
+
+impl Done {
+    /// The most memory that was in use, where so much was in use beside boxes.
+    pub(super) fn peak_memory(&self, beside: u64) -> u64 {
+        self.copying_bytes.max(self.fixed_bytes + beside)
+    }
+}
+
 impl Job<'_> {
     /// The grids in which the source is stored, if it is read in boxes.
     pub(super) fn grids(&self, options: &Options) -> Vec<ChunkGrid> {
@@ -88,12 +105,12 @@ impl Job<'_> {
         // A copy may lie beside the output, or elsewhere.
         let beside = nearest_directory(output.target).map(Path::to_owned);
         let places: Vec<PathBuf> = beside.into_iter().chain([std::env::temp_dir()]).collect();
-        let (verified, peak_memory) = self.for_each_box(plans, &places, options, false, |placed, _| {
+        let done = self.for_each_box(plans, &places, options, false, |placed, _| {
             sink.write_runs(placed.places(), placed.bytes)?;
             Ok(sink.behind().held_and_peak().0)
         })?;
         let behind = Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
-        Ok(Outcome { method: output.method, verified, peak_memory: peak_memory + behind.held_and_peak().1 })
+        Ok(Outcome { method: output.method, verified: done.verified, peak_memory: done.peak_memory(behind.held_and_peak().1) })
     }
 
     /// Calls `check` with every box of the array, in any order, and memory of the same length. A temporary copy may lie in one of
@@ -109,11 +126,11 @@ impl Job<'_> {
             check(placed, spare)?;
             Ok(0)
         });
-        checked.map(|(verified, _)| verified)
+        checked.map(|done| done.verified)
     }
 
     /// Calls `work` with every box, and with memory of the same length if there is a `spare`; what it returns is the memory that is held
-    /// beside that of the plan. Returns the most memory of any plan, too.
+    /// beside that of the plan.
     fn for_each_box(
         &self,
         plans: &BoxPlans,
@@ -121,7 +138,7 @@ impl Job<'_> {
         options: &Options,
         spare: bool,
         work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
-    ) -> Result<(Verified, u64)> {
+    ) -> Result<Done> {
         if let Some(plan) = &plans.copied
             && let Some(scratch) = Scratch::create(places, self.copy_bytes(), options)
         {
@@ -137,11 +154,11 @@ impl Job<'_> {
         options: &Options,
         spare: bool,
         work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
-    ) -> Result<(Verified, u64)> {
+    ) -> Result<Done> {
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
         let meter = Meter::new(&plan.shares, options);
         self.for_each_box_of(self.reader, plan, (options, &meter), ledger.as_ref(), spare, work)?;
-        Ok((self.verified(ledger.as_ref())?, plan.shares.fixed_bytes))
+        Ok(Done { verified: self.verified(ledger.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
     }
 
     /// The same for boxes of a copy, which is made before.
@@ -152,11 +169,11 @@ impl Job<'_> {
         options: &Options,
         spare: bool,
         work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
-    ) -> Result<(Verified, u64)> {
-        let (copy, verified, peak_memory) = self.unpack(scratch, options)?;
+    ) -> Result<Done> {
+        let (copy, verified, copying_bytes) = self.unpack(scratch, options)?;
         let meter = Meter::new(&plan.shares, options).step(1, 2);
         self.for_each_box_of(&copy, plan, (options, &meter), None, spare, work)?;
-        Ok((verified, peak_memory.max(plan.shares.fixed_bytes)))
+        Ok(Done { verified, copying_bytes, fixed_bytes: plan.shares.fixed_bytes })
     }
 
     fn for_each_box_of(

@@ -86,7 +86,7 @@ impl Job<'_> {
             lock().write_all(placed.bytes).map_err(write_error)?;
             Ok(0)
         };
-        let (verified, peak_memory) = if plans.direct.is_in_order() {
+        let done = if plans.direct.is_in_order() {
             write_header(&self.header, *lock())?;
             self.for_each_box_here(&plans.direct, options, false, write)?
         } else {
@@ -96,6 +96,6 @@ impl Job<'_> {
             self.for_each_box_of_copy(scratch, &plan, options, false, write)?
         };
         lock().flush().map_err(write_error)?;
-        Ok(Some(Outcome { method: Method::Portable, verified, peak_memory }))
+        Ok(Some(Outcome { method: Method::Portable, verified: done.verified, peak_memory: done.peak_memory(0) }))
     }
 }

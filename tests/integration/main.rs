@@ -21,6 +21,7 @@ mod hostile;
 mod laws;
 mod lists;
 mod methods;
+mod passes;
 mod places;
 mod protos;
 mod records;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::array::{Array, Part};
@@ -14,7 +14,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::job::{Job, Misfits, Pass, RecordArray, RecordOutput};
+use crate::job::{Job, Misfits, Pass, RecordArray, RecordOutput, nearest_directory};
 use crate::options::{Layout, Options, Strings};
 use crate::os::{self, Cold};
 use crate::paths::{Found, look_at, open_file};
@@ -114,7 +114,9 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, o
         return Ok(Comparison::Different(difference));
     }
     let first = First::new(memory_len(job.spec.itemsize()));
-    let placed = job.for_each_placed(options, |placed, found| {
+    // Nobody expects anything to be written beside an array that is looked at.
+    let scratch: Vec<PathBuf> = [std::env::temp_dir()].into_iter().chain(nearest_directory(&file.path).map(Path::to_owned)).collect();
+    let placed = job.for_each_placed(&scratch, options, |placed, found| {
         let mut rest = &mut found[..];
         for run in placed.places() {
             let (now, later) = rest.split_at_mut(memory_len(run.end - run.start));

@@ -371,7 +371,7 @@ impl FromStr for Strings {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Bytes of the output that are filled.
+    /// Bytes of the output that are filled. Where a temporary copy of the source is made first, that is half of the work.
     pub done_bytes: u64,
     /// All bytes of the output; `None` where that is not known before the source has been read.
     pub total_bytes: Option<u64>,

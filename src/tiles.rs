@@ -69,7 +69,7 @@ impl TilePlan {
         let mut plan = Self {
             shape: spec.shape().to_vec(),
             itemsize,
-            extents: extents(spec.shape(), itemsize, most),
+            extents: balanced(spec.shape(), itemsize, most),
             part_bytes,
             shares: Shares::default(),
         };
@@ -183,6 +183,11 @@ impl Runs {
         })
     }
 
+    /// Elements of a run.
+    pub(crate) fn run(&self) -> u64 {
+        self.run
+    }
+
     /// The flat position of element `at` of the box.
     pub(crate) fn position(&self, at: u64) -> u64 {
         self.start_of(at / self.run) + at % self.run
@@ -208,6 +213,11 @@ impl Tile {
     /// All of a tensor.
     pub(crate) fn whole(shape: &[u64]) -> Self {
         Self { start: vec![0; shape.len()], len: shape.to_vec() }
+    }
+
+    /// A box of a tensor.
+    pub(crate) fn new(start: &[u64], len: &[u64]) -> Self {
+        Self { start: start.to_vec(), len: len.to_vec() }
     }
 
     /// The number of elements.
@@ -245,7 +255,7 @@ impl Tile {
 
 /// The lengths of a box of at most `most` bytes whose runs are about equally long in both orders: it grows along the last axes
 /// and along the first ones in turns, whichever run is short. Runs of the output are whole pages, if they can be.
-fn extents(shape: &[u64], itemsize: u64, most: u64) -> Vec<u64> {
+pub(crate) fn balanced(shape: &[u64], itemsize: u64, most: u64) -> Vec<u64> {
     let most = (most / itemsize).max(1);
     let mut extents = vec![1; shape.len()];
     let mut volume = 1;
@@ -333,7 +343,7 @@ mod tests {
             let spec = TensorSpec::new(Dtype::UInt16, shape.clone()).unwrap();
             let total = spec.elements();
             let mut plan = TilePlan::new(&spec, &resources(32), false).unwrap();
-            plan.extents = extents(&shape, 2, most);
+            plan.extents = balanced(&shape, 2, most);
             prop_assert!(plan.tile_bytes() <= most.max(2));
             let source: Vec<u8> = (0..total as u16).flat_map(u16::to_le_bytes).collect();
             let mut output = vec![0xff; source.len()];
@@ -385,7 +395,7 @@ mod tests {
         let run = |shape: &[u64]| {
             let spec = TensorSpec::new(Dtype::UInt8, shape.to_vec()).unwrap();
             let mut plan = TilePlan::new(&spec, &resources(64), false).unwrap();
-            plan.extents = extents(shape, 1, 1 << 20);
+            plan.extents = balanced(shape, 1, 1 << 20);
             let tile = plan.tiles().next().unwrap();
             (plan.in_source(&tile).run, plan.in_output(&tile).run)
         };

@@ -8,10 +8,12 @@ mod bundle;
 mod record_files;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bundle::{BundleWriter, Pattern};
-use mmconvert::{Budget, Comparison, Converter, Dtype, Options, Ragged, RecordOptions, Source, compare};
+use mmconvert::source::{ReadContext, TensorReader};
+use mmconvert::{Budget, Comparison, Converter, Dtype, Options, Ragged, RecordOptions, Source, TensorSpec, compare};
 
 struct Counting;
 
@@ -42,6 +44,43 @@ static ALLOCATOR: Counting = Counting;
 fn the_heap_stays_under_the_budget() {
     a_tensor_forty_times_the_budget_is_converted_within_it();
     records_beyond_the_budget_are_converted_within_it();
+    streams_that_are_turned_around_stay_within_it();
+}
+
+/// Bytes that are read from front to back.
+#[derive(Debug)]
+struct Stream(TensorSpec);
+
+impl TensorReader for Stream {
+    fn spec(&self) -> &TensorSpec {
+        &self.0
+    }
+
+    fn is_sequential(&self) -> bool {
+        true
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> mmconvert::Result<()> {
+        context.check_cancelled()?;
+        out.iter_mut().zip(elements).for_each(|(byte, at)| *byte = (at >> 12).to_le_bytes()[0]);
+        Ok(())
+    }
+}
+
+fn streams_that_are_turned_around_stay_within_it() {
+    let budget = Budget::mib(15);
+    let dir = tempfile::tempdir().unwrap();
+    for (rows, width) in [(1 << 13, 1 << 13), (3, 1 << 24), (1 << 24, 3)] {
+        let reader = Stream(TensorSpec::new(Dtype::UInt8, vec![rows, width]).unwrap());
+        let options = Options::new().memory(budget).threads(4).layout(mmconvert::Layout::F).overwrite(true);
+        PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+        let before = LIVE.load(Ordering::Relaxed);
+        let out = dir.path().join("a.npy");
+        let report = Converter::from_reader(Box::new(&reader)).options(options).write(&out).unwrap();
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        assert!(peak < 3 << 20, "heap grew by {peak} bytes");
+        assert!(report.peak_memory <= budget.as_bytes(), "{} bytes by the plan's account", report.peak_memory);
+    }
 }
 
 fn records_beyond_the_budget_are_converted_within_it() {

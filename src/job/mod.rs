@@ -5,10 +5,12 @@ mod fortran;
 mod placed;
 mod records;
 pub(crate) mod stream;
+mod turns;
+mod unpacked;
 
 use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -33,6 +35,7 @@ use crate::staging::TrialFile;
 use crate::tiles::Tile;
 
 use placed::Placed;
+use turns::Turns;
 
 pub(crate) use records::{Done, Dropout, Misfits, Output as RecordOutput, Pass, RecordArray, Scan, scan};
 
@@ -124,11 +127,9 @@ impl<'a> Job<'a> {
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
     pub(crate) fn check_memory(&self, options: &Options) -> Result<()> {
-        if self.is_turned {
-            return self.tile_plan(options, false).map(drop);
-        }
         match self.box_plan(options, false)? {
             Some(_) => Ok(()),
+            None if self.is_turned => self.tile_plan(options, false).map(drop),
             None => self.plan(Memory::Buffers, options).map(drop),
         }
     }
@@ -157,11 +158,12 @@ impl<'a> Job<'a> {
             _ => options.method.unwrap_or(Method::Portable),
         };
         let is_shared = method == Method::Clone;
-        let (slices, slice_bytes, shares) = if self.is_turned {
+        let (slices, slice_bytes, shares) = if let Some(plans) = self.box_plan(options, false)? {
+            let plan = plans.direct;
+            (memory_len(plan.count()), plan.box_bytes(), plan.shares)
+        } else if self.is_turned {
             let plan = self.tile_plan(options, false)?;
             (memory_len(plan.count()), plan.tile_bytes(), plan.shares)
-        } else if let Some(plan) = self.box_plan(options, false)? {
-            (memory_len(plan.count()), plan.box_bytes(), plan.shares)
         } else {
             let plan = self.plan(method.memory(), options)?;
             (plan.slices(), plan.slice_bytes().min(plan.shares.total_bytes), plan.shares)
@@ -249,17 +251,16 @@ impl<'a> Job<'a> {
     }
 
     /// Calls `check` with every part of an array that is not made slice by slice, in any order, and memory of the same length; `None` for
-    /// one that is.
+    /// one that is. A temporary copy of the source may lie in one of `places`.
     pub(crate) fn for_each_placed(
         &self,
+        places: &[PathBuf],
         options: &Options,
         check: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Option<Verified>> {
-        if self.is_turned {
-            return self.for_each_turned(options, check).map(Some);
-        }
         match self.box_plan(options, true)? {
-            Some(plan) => self.for_each_boxed(&plan, options, check).map(Some),
+            Some(plans) => self.for_each_boxed(&plans, places, options, check).map(Some),
+            None if self.is_turned => self.for_each_turned(options, check).map(Some),
             None => Ok(None),
         }
     }
@@ -290,11 +291,9 @@ impl<'a> Job<'a> {
 
     /// As [`fill`](Self::fill), wherever the output is; blocks of the source are not shared.
     pub(crate) fn fill_output(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
-        if self.is_turned {
-            return self.turn_into(output, options);
-        }
         match self.box_plan(options, false)? {
-            Some(plan) => self.place_boxes(output.sink(plan.shares.window_bytes), output.method, &plan, options),
+            Some(plans) => self.place_boxes(output, &plans, options),
+            None if self.is_turned => self.turn_into(output, options),
             None => self.copy_into(output, options),
         }
     }
@@ -364,21 +363,26 @@ impl<'a> Job<'a> {
         let by_kernel = self.reader.fills_by_system_calls() && self.decoder.is_copy();
         let filler = if by_kernel { Filler::Kernel } else { Filler::Stores };
         let meter = Meter::new(&plan.shares, options);
+        let turns = Turns::default();
         let buffer_bytes = if method.memory() == Memory::Buffers { plan.slice_bytes() } else { 0 };
         crate::pool::run(
             plan.shares.threads,
             &options.cancel,
-            slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0)),
+            Turns::numbered(slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0))),
             || (Lent::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
-            |slice, (lent, buffer)| {
+            |(number, slice), (lent, buffer)| {
+                let turn = turns.of(number, self.reader.is_sequential());
                 let len = slice.bytes.end - slice.bytes.start;
                 if method.memory() == Memory::Windows {
                     let mut window = sink.window(slice.bytes, filler)?;
+                    turn.wait(&options.cancel)?;
                     self.read(slice.elements, &mut window, lent).map_err(|error| sink.explain(error, len))?;
                     window.commit()?;
                 } else {
                     let buffer = &mut buffer[..memory_len(len)];
+                    turn.wait(&options.cancel)?;
                     self.read(slice.elements, buffer, lent)?;
+                    drop(turn);
                     sink.write(slice.bytes, buffer)?;
                 }
                 meter.add(len, sink.behind().held_and_peak().0);
@@ -447,15 +451,19 @@ impl<'a> Job<'a> {
         let (first, itemsize) = (self.elements().start, self.spec.itemsize());
         let array = runs::Finished { file: array.0, data_offset: array.1, first, itemsize };
         let runs = DataRuns::new(self.reader, self.elements(), true, &options.cancel).beside(array);
+        let turns = Turns::default();
         crate::pool::run(
             plan.shares.threads,
             &options.cancel,
-            slices(&plan, runs, ledger.as_ref(), |bytes| meter.add(bytes, 0)),
+            Turns::numbered(slices(&plan, runs, ledger.as_ref(), |bytes| meter.add(bytes, 0))),
             || (Lent::new(&plan.shares, ledger.as_ref(), options), buffer(), buffer()),
-            |slice, (lent, decoded, other)| {
+            |(number, slice), (lent, decoded, other)| {
+                let turn = turns.of(number, self.reader.is_sequential());
                 let len = memory_len(slice.bytes.end - slice.bytes.start);
                 let decoded = &mut decoded[..len];
+                turn.wait(&options.cancel)?;
                 self.read(slice.elements, decoded, lent)?;
+                drop(turn);
                 check(slice.bytes, decoded, &mut other[..len])?;
                 meter.add(len as u64, 0);
                 Ok(())
@@ -514,11 +522,18 @@ struct Meter<'a> {
     shares: &'a Shares,
     /// All bytes there will be, if that is known.
     total_bytes: Option<u64>,
+    /// How many times all bytes are gone through.
+    steps: u64,
 }
 
 impl<'a> Meter<'a> {
     fn new(shares: &'a Shares, options: &'a Options) -> Self {
-        Self { options, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes) }
+        Self { options, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes), steps: 1 }
+    }
+
+    /// The same where all bytes are gone through in `steps`, of which so many are done.
+    fn step(self, done: u64, steps: u64) -> Self {
+        Self { done: AtomicU64::new(done.saturating_mul(self.shares.total_bytes)), steps, ..self }
     }
 
     /// The same for what will have so many bytes, or nobody knows how many.
@@ -531,7 +546,7 @@ impl<'a> Meter<'a> {
         let done_bytes = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(report) = &self.options.progress {
             report(&Progress {
-                done_bytes,
+                done_bytes: done_bytes / self.steps,
                 total_bytes: self.total_bytes,
                 memory_bytes: self.shares.fixed_bytes + held,
                 memory_limit: self.shares.budget.as_bytes(),

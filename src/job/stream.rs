@@ -2,14 +2,18 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
+use super::placed::Placed;
+use super::unpacked::Scratch;
 use super::{Job, Lent, Meter, Outcome};
+use crate::boxes::BoxUse;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
 use crate::method::Method;
 use crate::options::Options;
 use crate::plan::Memory;
-use crate::source::Ledger;
+use crate::source::{Ledger, Unit};
 use crate::spec::memory_len;
 
 /// What messages call where the bytes go.
@@ -44,8 +48,11 @@ impl Job<'_> {
     ///
     /// # Errors
     /// [`Error::BadRequest`] where elements are read in one order and written in the other; those of reading; [`Error::Io`].
-    pub(crate) fn stream(&self, out: &mut dyn Write, options: &Options) -> Result<Outcome> {
+    pub(crate) fn stream(&self, out: &mut (dyn Write + Send), options: &Options) -> Result<Outcome> {
         self.check_stream()?;
+        if let Some(outcome) = self.stream_boxes(out, options)? {
+            return Ok(outcome);
+        }
         let plan = self.plan(Memory::Buffers, options)?;
         write_header(&self.header, out)?;
         let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
@@ -54,13 +61,10 @@ impl Job<'_> {
         let mut buffer = vec![0; memory_len(plan.slice_bytes())];
         let elements = self.elements();
         let most = plan.slice_bytes() / self.spec.itemsize().max(1);
-        // Whole rows of chunks, if they fit, so that each chunk is decoded once.
-        let band = self.reader.chunks().and_then(|chunks| chunks.first()?.checked_mul(self.whole.row_elements()));
-        let step = band.filter(|&band| band > 0 && band <= most).map_or(most, |band| most / band * band).max(1);
         let mut at = elements.start;
         while at < elements.end {
             options.cancel.check()?;
-            let end = (at - at % step).saturating_add(step).min(elements.end);
+            let end = at.saturating_add(most.max(1)).min(elements.end);
             let bytes = &mut buffer[..memory_len((end - at) * self.spec.itemsize())];
             self.read(at..end, bytes, lent)?;
             out.write_all(bytes).map_err(write_error)?;
@@ -70,5 +74,28 @@ impl Job<'_> {
         let verified = self.verified(ledger.as_ref())?;
         out.flush().map_err(write_error)?;
         Ok(Outcome { method: Method::Portable, verified, peak_memory: plan.shares.fixed_bytes })
+    }
+
+    /// The same for what is stored in chunks, each of which is decoded once: row of chunks by row of chunks, or from a temporary copy where
+    /// one does not fit in memory. `None` for anything else, and where there is no room for a copy.
+    fn stream_boxes(&self, out: &mut (dyn Write + Send), options: &Options) -> Result<Option<Outcome>> {
+        let Some(plans) = self.box_plan(options, false)? else { return Ok(None) };
+        let out = Mutex::new(out);
+        let lock = || out.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = |placed: &Placed<'_>, _: &mut [u8]| {
+            lock().write_all(placed.bytes).map_err(write_error)?;
+            Ok(0)
+        };
+        let done = if plans.direct.is_in_order() {
+            write_header(&self.header, *lock())?;
+            self.for_each_box_here(&plans.direct, options, false, write)?
+        } else {
+            let Some(scratch) = Scratch::create(&[std::env::temp_dir()], self.copy_bytes(), options) else { return Ok(None) };
+            let plan = self.copy_plan(Unit::Stream, BoxUse::default(), options)?;
+            write_header(&self.header, *lock())?;
+            self.for_each_box_of_copy(scratch, &plan, options, false, write)?
+        };
+        lock().flush().map_err(write_error)?;
+        Ok(Some(Outcome { method: Method::Portable, verified: done.verified, peak_memory: done.peak_memory(0) }))
     }
 }

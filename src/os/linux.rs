@@ -190,13 +190,24 @@ pub(crate) fn syncs_as_a_whole(file: &File) -> bool {
     const XFS: u64 = 0x5846_5342;
     const BTRFS: u64 = 0x9123_683e;
     const F2FS: u64 = 0xf2f5_2010;
-    const TMPFS: u64 = 0x0102_1994;
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let reports = (numbers.next(), numbers.next()) >= (Some(5), Some(8));
+    reports && file_system(file).is_some_and(|kind| [EXT, XFS, BTRFS, F2FS, TMPFS].contains(&kind))
+}
+
+const TMPFS: u64 = 0x0102_1994;
+
+/// The number of the kind of file system that `file` is in.
+fn file_system(file: &File) -> Option<u64> {
     #[expect(clippy::cast_sign_loss, reason = "the type of the field differs between architectures; the numbers fit")]
-    let kind = rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff);
-    reports && kind.is_ok_and(|kind| [EXT, XFS, BTRFS, F2FS, TMPFS].contains(&kind))
+    rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff).ok()
+}
+
+/// Whether what is written to `file` stays in memory.
+pub(crate) fn is_in_memory(file: &File) -> bool {
+    const RAMFS: u64 = 0x8584_58f6;
+    file_system(file).is_some_and(|kind| [TMPFS, RAMFS].contains(&kind))
 }
 
 /// Whether a file has the same number whenever it is opened: not everywhere on file systems that other programs or machines provide.

@@ -85,6 +85,10 @@ pub(crate) fn keeps_inodes(_file: &File) -> bool {
     false
 }
 
+pub(crate) fn is_in_memory(_file: &File) -> bool {
+    false
+}
+
 pub(crate) fn advise_window(_map: &MmapRaw, _is_large: bool) {}
 
 pub(crate) fn populate(_map: &MmapRaw, _part: Range<usize>) -> io::Result<()> {

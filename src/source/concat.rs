@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::records::RecordContainer;
 use super::strings::StoredStrings;
-use super::{Container, ReadContext, Region, Source, StoredRun, Tensor, TensorInfo, TensorReader};
+use super::{ChunkGrid, Container, ReadContext, Region, Source, StoredRun, Tensor, TensorInfo, TensorReader, Unit};
 use crate::decode::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::Layout;
@@ -342,6 +342,16 @@ impl Chain<'_> {
             (!own.is_empty()).then(|| (link, own.start - link.elements.start..own.end - link.elements.start))
         })
     }
+
+    /// The row that an element starts.
+    fn row(&self, element: u64) -> u64 {
+        element / self.spec.row_elements().max(1)
+    }
+
+    fn own_heap_bytes(&self) -> u64 {
+        let own = self.links.len() * size_of::<Link<'_>>() + self.regions.len() * size_of::<Region>();
+        super::Ledger::heap_bytes(self.regions.len()).saturating_add(own as u64)
+    }
 }
 
 impl TensorReader for Chain<'_> {
@@ -362,6 +372,45 @@ impl TensorReader for Chain<'_> {
         for (link, own) in self.of(elements) {
             let (now, later) = rest.split_at_mut(memory_len((own.end - own.start) * self.spec.itemsize()));
             context.with_regions(link.regions.clone(), |context| link.reader.read(own, now, context))?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn is_sequential(&self) -> bool {
+        self.links.iter().any(|link| link.reader.is_sequential())
+    }
+
+    fn chunk_grids(&self) -> Vec<ChunkGrid> {
+        let mut grids = Vec::new();
+        for link in &self.links {
+            let (first, rows) = (self.row(link.elements.start), link.reader.spec().rows());
+            let mut own = link.reader.chunk_grids();
+            if own.is_empty() {
+                own.push(ChunkGrid { rows: 0..rows, chunk: vec![1; self.spec.shape().len()], unit: Unit::Element });
+            }
+            grids.extend(own.into_iter().map(|grid| ChunkGrid { rows: first + grid.rows.start..first + grid.rows.end, ..grid }));
+        }
+        let all = |unit: Unit| grids.iter().all(|grid| grid.unit == unit);
+        if all(Unit::Element) {
+            return Vec::new();
+        }
+        if all(Unit::Stream) {
+            return vec![ChunkGrid { rows: 0..self.spec.rows(), chunk: vec![1; self.spec.shape().len()], unit: Unit::Stream }];
+        }
+        grids
+    }
+
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let (Some((&first, start)), Some((&rows, shape))) = (start.split_first(), shape.split_first()) else { return Ok(()) };
+        let row_bytes = shape.iter().product::<u64>() * self.spec.itemsize();
+        let width = self.spec.row_elements();
+        let mut rest = out;
+        for (link, own) in self.of(first * width..(first + rows) * width) {
+            let (own, len) = (own.start / width, (own.end - own.start) / width);
+            let (now, later) = rest.split_at_mut(memory_len(len * row_bytes));
+            let (start, shape) = ([&[own], start].concat(), [&[len], shape].concat());
+            context.with_regions(link.regions.clone(), |context| link.reader.read_box(&start, &shape, now, context))?;
             rest = later;
         }
         Ok(())
@@ -406,8 +455,10 @@ impl TensorReader for Chain<'_> {
     }
 
     fn heap_bytes(&self) -> u64 {
-        let own = self.links.len() * size_of::<Link<'_>>() + self.regions.len() * size_of::<Region>();
-        let regions = super::Ledger::heap_bytes(self.regions.len());
-        self.links.iter().map(|link| link.reader.heap_bytes()).fold(own as u64 + regions, u64::saturating_add)
+        self.links.iter().map(|link| link.reader.heap_bytes()).fold(self.own_heap_bytes(), u64::saturating_add)
+    }
+
+    fn box_heap_bytes(&self, workers: u64) -> u64 {
+        self.links.iter().map(|link| link.reader.box_heap_bytes(workers)).fold(self.own_heap_bytes(), u64::saturating_add)
     }
 }

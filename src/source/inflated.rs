@@ -1,9 +1,8 @@
-//! Elements in a deflated stream: there is one way through it, and whoever reads takes its turn.
+//! Elements in a deflated stream: there is one way through it.
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -19,8 +18,6 @@ use crate::spec::{TensorSpec, memory_len};
 const WHAT: &str = "deflated data";
 /// Packed bytes that are read at once.
 const CHUNK: usize = 256 << 10;
-/// How long a read waits for those before it, which other workers are about to make. If nobody comes they are passed over.
-const PATIENCE: Duration = Duration::from_millis(20);
 
 /// A place in the unpacked stream, and what it takes to go on from there.
 struct Stream {
@@ -97,8 +94,8 @@ pub(super) fn checksum(file: &StoredFile, packed: &Range<u64>, len: u64, kind: K
 
 /// An array in a deflated stream.
 ///
-/// Slices that are asked for in order, by any number of workers, are unpacked one after the other while others are on their way to
-/// the disk. What was passed already is unpacked from the start again.
+/// What follows the last elements that were read is unpacked from there on. To read what was passed already, all is unpacked from the
+/// start again.
 pub(super) struct Inflated {
     file: Arc<StoredFile>,
     packed: Range<u64>,
@@ -108,7 +105,6 @@ pub(super) struct Inflated {
     order: (ByteOrder, Layout),
     regions: Vec<Region>,
     stream: Mutex<Stream>,
-    moved: Condvar,
 }
 
 impl fmt::Debug for Inflated {
@@ -127,39 +123,27 @@ impl Inflated {
         order: (ByteOrder, Layout),
         region: Option<Region>,
     ) -> Self {
-        let (stream, moved) = (Mutex::new(Stream::new()), Condvar::new());
-        Self { file: Arc::clone(file), packed, start, spec, order, regions: region.into_iter().collect(), stream, moved }
+        let stream = Mutex::new(Stream::new());
+        Self { file: Arc::clone(file), packed, start, spec, order, regions: region.into_iter().collect(), stream }
     }
 
     /// Unpacks `out` from byte `at` of the stream on.
     fn unpack(&self, at: u64, out: &mut [u8], context: &ReadContext<'_>) -> Result<()> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        while stream.at != at {
-            context.check_cancelled()?;
-            if stream.at > at {
-                *stream = Stream::new();
-            }
-            let before = stream.at;
-            // The very first bytes are the header's, for which nobody else comes.
-            if before >= self.start {
-                let waited = self.moved.wait_timeout_while(stream, PATIENCE, |stream| stream.at == before);
-                stream = waited.unwrap_or_else(PoisonError::into_inner).0;
-                if stream.at != before {
-                    continue;
-                }
-            }
-            let target = if before < self.start { self.start.min(at) } else { at };
-            let mut passed = vec![0; memory_len((target - before).min(CHUNK as u64))];
-            while stream.at < target {
-                context.check_cancelled()?;
-                let len = memory_len((target - stream.at).min(passed.len() as u64));
-                stream.fill(&self.file, &self.packed, &mut passed[..len], context.calls)?;
-            }
+        if stream.at > at {
+            *stream = Stream::new();
         }
-        let filled = stream.fill(&self.file, &self.packed, out, context.calls);
-        drop(stream);
-        self.moved.notify_all();
-        filled
+        let mut passed = vec![0; memory_len((at - stream.at).min(CHUNK as u64))];
+        while stream.at < at {
+            context.check_cancelled()?;
+            let len = memory_len((at - stream.at).min(passed.len() as u64));
+            stream.fill(&self.file, &self.packed, &mut passed[..len], context.calls)?;
+        }
+        for part in out.chunks_mut(CHUNK) {
+            context.check_cancelled()?;
+            stream.fill(&self.file, &self.packed, part, context.calls)?;
+        }
+        Ok(())
     }
 }
 
@@ -174,6 +158,10 @@ impl TensorReader for Inflated {
 
     fn layout(&self) -> Layout {
         self.order.1
+    }
+
+    fn is_sequential(&self) -> bool {
+        true
     }
 
     fn keeps_odd_bools(&self) -> bool {

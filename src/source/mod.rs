@@ -71,7 +71,7 @@ pub use ledger::{Checksum, Region, Verified};
 pub use name::Name;
 pub(crate) use origin::{GivenPart, Origin};
 pub use reader::ReadContext;
-pub use reader::{StoredRun, TensorReader};
+pub use reader::{ChunkGrid, StoredRun, TensorReader, Unit};
 use records::{Feature, RecordContainer};
 pub(crate) use reversed::Reversed;
 pub use selection::Selection;

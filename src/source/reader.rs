@@ -9,10 +9,11 @@ use std::sync::Arc;
 use super::ledger::{Ledger, Region};
 use crate::cancel::CancelToken;
 use crate::decode::ByteOrder;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::Layout;
 use crate::os::Calls;
-use crate::spec::TensorSpec;
+use crate::spec::{TensorSpec, memory_len};
+use crate::tiles::Runs;
 
 /// Elements of one tensor, in any order, from any thread.
 ///
@@ -42,8 +43,15 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     /// Checksums of what was read go to the context, not over the bytes after decoding.
     ///
     /// # Errors
-    /// [`Error::Io`] when reading fails, [`Error::Malformed`] when the file ends early, [`Error::Cancelled`].
+    /// [`Error::Io`](crate::Error::Io) when reading fails, [`Error::Malformed`](crate::Error::Malformed) when the file ends early,
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()>;
+
+    /// Whether elements are stored as a stream: to read anything but those behind the last ones that were read costs as much as to read
+    /// all before them. Whoever reads such a tensor does so once, from front to back.
+    fn is_sequential(&self) -> bool {
+        false
+    }
 
     /// The lengths of the boxes that elements are stored in, where it takes all of a box to read any part of it: compressed chunks.
     /// One length for each axis; boxes start at multiples of them.
@@ -51,13 +59,33 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Fills `out`, which holds exactly the box of `shape` that starts at index `start`, in C order. Only where there are
-    /// [`chunks`](Self::chunks); then each chunk is decoded once for each call that needs any of it.
+    /// How elements are stored where it costs more to read them in some orders than in others; empty where it does not. Grids follow
+    /// each other along axis 0 and hold every row: one for a tensor in [`chunks`](Self::chunks) or a stream, several for one that was
+    /// joined.
+    fn chunk_grids(&self) -> Vec<ChunkGrid> {
+        let rows = 0..self.spec().rows();
+        match self.chunks() {
+            Some(chunks) => vec![ChunkGrid { rows, chunk: chunks.to_vec(), unit: Unit::Chunk }],
+            None if self.is_sequential() => vec![ChunkGrid { rows, chunk: vec![1; self.spec().shape().len()], unit: Unit::Stream }],
+            None => Vec::new(),
+        }
+    }
+
+    /// Fills `out`, which holds exactly the box of `shape` that starts at index `start`, in the order of [`layout`](Self::layout).
+    /// Where there are [`chunks`](Self::chunks), each one is decoded once for each call that needs any of it.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    fn read_box(&self, _start: &[u64], _shape: &[u64], _out: &mut [u8], _context: &mut ReadContext<'_>) -> Result<()> {
-        Err(Error::Unsupported { what: "reading a box".into(), detail: "the elements are not stored in chunks".into() })
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let axes = |axes: &[u64]| if self.layout() == Layout::F { axes.iter().rev().copied().collect() } else { axes.to_vec() };
+        let places = Runs::new(axes(self.spec().shape()), axes(start), axes(shape));
+        let mut rest = out;
+        for run in places.of(0..shape.iter().product()) {
+            let (now, later) = rest.split_at_mut(memory_len((run.end - run.start) * self.spec().itemsize()));
+            self.read(run, now, context)?;
+            rest = later;
+        }
+        Ok(())
     }
 
     /// The stored checksums and the bytes each one covers; empty when the format has none.
@@ -74,7 +102,7 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     /// side by side and in order. Holes in it are left out of the output, and its blocks may be shared.
     ///
     /// # Errors
-    /// [`Error::Io`] when its file cannot be opened.
+    /// [`Error::Io`](crate::Error::Io) when its file cannot be opened.
     fn stored_run(&self, _element: u64) -> Result<Option<StoredRun>> {
         Ok(None)
     }
@@ -93,7 +121,7 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     /// Called when all has been read: a reader that reads parts of the source twice fails here if those may differ.
     ///
     /// # Errors
-    /// [`Error::Malformed`] when the source was written to since the reader was made.
+    /// [`Error::Malformed`](crate::Error::Malformed) when the source was written to since the reader was made.
     fn check_unchanged(&self) -> Result<()> {
         Ok(())
     }
@@ -108,6 +136,11 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     /// Heap bytes the reader keeps while it lives, which come out of the memory budget.
     fn heap_bytes(&self) -> u64 {
         0
+    }
+
+    /// The same, as long as at most so many `workers` call nothing but [`read_box`](Self::read_box).
+    fn box_heap_bytes(&self, _workers: u64) -> u64 {
+        self.heap_bytes()
     }
 }
 
@@ -132,8 +165,16 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
         (**self).read(elements, out, context)
     }
 
+    fn is_sequential(&self) -> bool {
+        (**self).is_sequential()
+    }
+
     fn chunks(&self) -> Option<&[u64]> {
         (**self).chunks()
+    }
+
+    fn chunk_grids(&self) -> Vec<ChunkGrid> {
+        (**self).chunk_grids()
     }
 
     fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
@@ -175,6 +216,33 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
     fn heap_bytes(&self) -> u64 {
         (**self).heap_bytes()
     }
+
+    fn box_heap_bytes(&self, workers: u64) -> u64 {
+        (**self).box_heap_bytes(workers)
+    }
+}
+
+/// What has to be read at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// Any element by itself.
+    Element,
+    /// All of a chunk, to read any of it.
+    Chunk,
+    /// All elements in their order.
+    Stream,
+}
+
+/// How some rows of a tensor are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkGrid {
+    /// Rows of axis 0.
+    pub rows: Range<u64>,
+    /// The lengths of a chunk, one for each axis. Chunks start at multiples of them, on axis 0 counted from the first of `rows`.
+    pub chunk: Vec<u64>,
+    /// What has to be read at a time.
+    pub unit: Unit,
 }
 
 /// A run of elements as it lies in a file.
@@ -219,7 +287,7 @@ impl<'a> ReadContext<'a> {
     /// Fails once the caller has cancelled; readers ask between chunks.
     ///
     /// # Errors
-    /// [`Error::Cancelled`].
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn check_cancelled(&self) -> Result<()> {
         self.cancel.check()
     }
@@ -243,13 +311,13 @@ impl<'a> ReadContext<'a> {
     }
 
     /// The worker's own memory, taken for one call; hand it back with [`return_scratch`](Self::return_scratch).
-    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
+    pub(crate) fn take_scratch(&mut self) -> Vec<u8> {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.resize(self.chunk_bytes, 0);
         scratch
     }
 
-    pub(super) fn return_scratch(&mut self, scratch: Vec<u8>) {
+    pub(crate) fn return_scratch(&mut self, scratch: Vec<u8>) {
         self.scratch = scratch;
     }
 }

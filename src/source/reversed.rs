@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{ReadContext, Region, StoredRun, TensorReader};
+use super::{ChunkGrid, ReadContext, Region, StoredRun, TensorReader, Unit};
 use crate::decode::ByteOrder;
 use crate::error::{Error, Result};
 use crate::spec::{TensorSpec, memory_len};
@@ -81,17 +81,45 @@ impl TensorReader for Reversed<'_> {
         }
         let mut columns = vec![0; memory_len(LONG_COLUMN)];
         let mut held = 0..0;
+        // What is read together ends where a run does: nothing is read twice.
+        let mut ends = self.runs(elements.clone()).map(|(run, _)| run.end).peekable();
         for (run, at) in self.runs(elements) {
             let len = run.end - run.start;
-            if run.start < held.start || run.end > held.end {
-                let end = (run.start + LONG_COLUMN / itemsize).min(self.reader.spec().elements());
-                held = run.start..end.max(run.end);
+            if run.end > held.end {
+                let most = run.start + LONG_COLUMN / itemsize;
+                held = run.start..run.end;
+                while let Some(end) = ends.next_if(|&end| end <= most) {
+                    held.end = held.end.max(end);
+                }
                 let bytes = memory_len((held.end - held.start) * itemsize);
                 self.reader.read(held.clone(), &mut columns[..bytes], context)?;
             }
             out[place(at, len)].copy_from_slice(&columns[place(run.start - held.start, len)]);
         }
         Ok(())
+    }
+
+    fn is_sequential(&self) -> bool {
+        self.reader.is_sequential()
+    }
+
+    fn chunk_grids(&self) -> Vec<ChunkGrid> {
+        let all = ChunkGrid { rows: 0..self.spec.rows(), chunk: vec![1; self.spec.shape().len()], unit: Unit::Stream };
+        match &self.reader.chunk_grids()[..] {
+            [grid] if grid.unit == Unit::Stream => vec![all],
+            // Of the rows there, which are the last axis here, a chunk has to start with the first.
+            [grid] if grid.unit == Unit::Chunk && grid.chunk.first().is_some_and(|&len| self.rows.start.is_multiple_of(len.max(1))) => {
+                vec![ChunkGrid { chunk: grid.chunk.iter().rev().copied().collect(), unit: Unit::Chunk, ..all }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let reversed = |axes: &[u64]| axes.iter().rev().copied().collect::<Vec<_>>();
+        let (mut start, shape) = (reversed(start), reversed(shape));
+        start.iter_mut().take(1).for_each(|row| *row += self.rows.start);
+        self.reader.read_box(&start, &shape, out, context)
     }
 
     fn regions(&self) -> &[Region] {
@@ -129,6 +157,10 @@ impl TensorReader for Reversed<'_> {
 
     fn heap_bytes(&self) -> u64 {
         self.reader.heap_bytes().saturating_add(if self.is_whole() { 0 } else { LONG_COLUMN })
+    }
+
+    fn box_heap_bytes(&self, workers: u64) -> u64 {
+        self.reader.box_heap_bytes(workers).saturating_add(if self.is_whole() { 0 } else { LONG_COLUMN })
     }
 }
 

@@ -29,6 +29,7 @@ mod methods;
 #[cfg(target_os = "linux")]
 mod outputs;
 mod packed;
+mod passes;
 mod places;
 mod protos;
 mod records;

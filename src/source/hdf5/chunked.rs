@@ -62,7 +62,9 @@ pub(super) struct Chunked {
 struct Pool {
     free: Mutex<Vec<Scratch>>,
     returned: Condvar,
-    bytes: u64,
+    /// Bytes for a worker.
+    each: u64,
+    workers: u64,
 }
 
 /// A chunk as it is stored, between two filters, and decoded.
@@ -77,7 +79,7 @@ impl Pool {
     fn new(each: u64) -> Self {
         let workers = (MOST_SCRATCH / each.max(1)).clamp(1, MOST_WORKERS);
         let free = (0..workers).map(|_| Scratch::default()).collect();
-        Self { free: Mutex::new(free), returned: Condvar::new(), bytes: workers.saturating_mul(each) }
+        Self { free: Mutex::new(free), returned: Condvar::new(), each, workers }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Scratch) -> T) -> T {
@@ -247,13 +249,20 @@ impl Overlap<'_> {
     fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         let outer = self.outer();
         let run: u64 = self.len[outer..].iter().product();
-        let at = |(shape, start): (&[u64], &[u64]), index: &[u64]| {
-            let position = (0..shape.len()).fold(0, |position, axis| position * shape[axis] + start[axis] + index.get(axis).unwrap_or(&0));
-            memory_len(position * self.itemsize)
-        };
-        (0..self.len[..outer].iter().product()).map(move |number| {
-            let index = unravel(number, &self.len[..outer]);
-            (at(self.to, &index), at(self.from, &index), memory_len(run * self.itemsize))
+        // Where the first run starts, and how far it is to the next one on each axis.
+        let first = |(shape, start): (&[u64], &[u64])| (0..shape.len()).fold(0, |at, axis| at * shape[axis] + start[axis]);
+        let step = |shape: &[u64], axis: usize| shape[axis + 1..].iter().product::<u64>();
+        let steps: Vec<_> = (0..outer).map(|axis| (self.len[axis], step(self.to.0, axis), step(self.from.0, axis))).collect();
+        let starts = (first(self.to), first(self.from));
+        (0..self.len[..outer].iter().product()).map(move |mut number: u64| {
+            let (mut to, mut from) = starts;
+            for (len, to_step, from_step) in steps.iter().rev() {
+                let index = number % len;
+                number /= len;
+                to += index * to_step;
+                from += index * from_step;
+            }
+            (memory_len(to * self.itemsize), memory_len(from * self.itemsize), memory_len(run * self.itemsize))
         })
     }
 
@@ -331,9 +340,13 @@ impl TensorReader for Chunked {
     }
 
     fn heap_bytes(&self) -> u64 {
-        let table = (self.chunks.capacity() * size_of::<StoredChunk>()) as u64;
         // What is kept, and what readers of it still hold when it has gone.
         let kept = (self.most_kept() + 1) * self.chunk_bytes as u64;
-        table.saturating_add(self.scratch.bytes).saturating_add(kept)
+        self.box_heap_bytes(MOST_WORKERS).saturating_add(kept)
+    }
+
+    fn box_heap_bytes(&self, workers: u64) -> u64 {
+        let table = (self.chunks.capacity() * size_of::<StoredChunk>()) as u64;
+        table.saturating_add(self.scratch.each.saturating_mul(workers.clamp(1, self.scratch.workers)))
     }
 }

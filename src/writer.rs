@@ -269,8 +269,8 @@ impl ArrayWriter {
             let mut window = self.sink.window(bytes, filler)?;
             fill(&mut window)?;
             self.make_valid(&mut window);
-            let filled = window.len();
-            self.commit(window, filled)?;
+            let len = window.len();
+            self.commit(window, len)?;
         }
         claim.keep();
         Ok(())

@@ -64,7 +64,7 @@ pub fn pack(tensors: &Selection<'_>, rows: Option<Rows>, path: impl AsRef<Path>,
     let heap_bytes = tensors.iter().map(|tensor| TENSOR_HEAP + 4 * tensor.info().name.as_bytes().len()).sum::<usize>() as u64;
     let heap_bytes = heap_bytes.saturating_add(source.heap_bytes());
     let (mut planned, mut skipped, mut columns) = (Vec::new(), Vec::new(), Vec::<&Tensor<'_>>::new());
-    for tensor in tensors.iter() {
+    for tensor in tensors {
         options.cancel.check()?;
         if tensor.is_of_records() {
             columns.push(tensor);

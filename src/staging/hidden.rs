@@ -68,13 +68,13 @@ impl HiddenName {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn make<T>(target: &Path, action: &'static str, make: impl Fn(&Path) -> io::Result<T>) -> Result<(Self, T)> {
+    pub(super) fn make<T>(target: &Path, action: &'static str, create: impl Fn(&Path) -> io::Result<T>) -> Result<(Self, T)> {
         check_dir(parent_of(target))?;
         for number in 0..MOST_NUMBERS {
             let path = hidden(target, number);
-            let mut made = make(&path);
+            let mut made = create(&path);
             if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) && sweep_one(&path) == Found::Swept {
-                made = make(&path);
+                made = create(&path);
             }
             match made {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     fn aged(path: &Path) {
-        let long_ago = std::time::SystemTime::now() - Duration::from_secs(60);
+        let long_ago = std::time::SystemTime::now() - Duration::from_mins(1);
         File::open(path).unwrap().set_modified(long_ago).unwrap();
     }
 

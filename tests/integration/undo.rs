@@ -9,6 +9,9 @@ use crate::kernel::{self, Call};
 use crate::outputs::{CASES, Case, Place, Sources, WATCHED, renamed, tree};
 use crate::support::{code, stderr};
 
+/// Which calls a file system does not know, and what it says to them.
+type Lack = dyn Fn(&Call) -> Option<i32> + Sync;
+
 fn names(call: &Call) -> bool {
     call.number == libc::SYS_linkat || renamed(call).is_some()
 }
@@ -55,7 +58,7 @@ fn a_name_that_cannot_be_given_leaves_everything_new_or_everything_as_it_was() {
     // On a disk that knows everything, without flags to rename, and without links.
     let without_flags = |call: &Call| renamed(call).filter(|&(.., flags)| flags != 0).map(|_| libc::EINVAL);
     let without_links = |call: &Call| (call.number == libc::SYS_linkat).then_some(libc::EPERM);
-    let lacks: [&(dyn Fn(&Call) -> Option<i32> + Sync); 3] = [&|_| None, &without_flags, &without_links];
+    let lacks: [&Lack; 3] = [&|_| None, &without_flags, &without_links];
     for lack in lacks {
         for case in CASES {
             for force in [false, true] {
@@ -107,7 +110,7 @@ fn what_cannot_be_undone_is_told_and_kept() {
                 let hidden =
                     place.dir.path().join(path.iter().take_while(|part| !is_hidden(Path::new(part))).collect::<std::path::PathBuf>());
                 for entry in fs::read_dir(hidden).unwrap().flatten().filter(|entry| is_hidden(&entry.path())) {
-                    File::open(entry.path()).unwrap().set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+                    File::open(entry.path()).unwrap().set_modified(SystemTime::now() - Duration::from_mins(1)).unwrap();
                 }
             }
             let again = sources.command(&case.words(1, &["-f"]), &place.out).output().unwrap();

@@ -2,9 +2,9 @@
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use mmconvert::{Budget, Converter, Error, Options, RecordOptions, Source, export, pack};
 
@@ -58,9 +58,17 @@ enum Way {
     Replaced,
 }
 
+/// Waits until a change of `path` would get another time than its last one: times have the grain of the system's clock.
+fn until_the_clock_moves(path: &Path) {
+    let time_of = |path: &Path| fs::metadata(path).map(|file| (file.ctime(), file.ctime_nsec())).unwrap();
+    let probe = tempfile::NamedTempFile::new_in(path.parent().unwrap()).unwrap();
+    while time_of(probe.path()) <= time_of(path) {
+        probe.as_file().set_modified(std::time::SystemTime::now()).unwrap();
+    }
+}
+
 fn change(path: &Path, way: Way) {
-    // Times have the grain of the system's clock.
-    std::thread::sleep(Duration::from_millis(20));
+    until_the_clock_moves(path);
     let modified = fs::metadata(path).unwrap().modified().unwrap();
     let bytes = fs::read(path).unwrap();
     let written = match way {
@@ -125,13 +133,12 @@ fn a_shard_that_is_changed_between_two_conversions_is_noticed() {
 
 #[test]
 fn a_source_keeps_its_times_whatever_is_made_of_it() {
-    use std::os::unix::fs::MetadataExt;
     let dir = tempfile::tempdir().unwrap();
     let npy = dir.path().join("a.npy");
     write_npy(&npy, 1 << 20, 7);
     let times = || fs::metadata(&npy).map(|m| (m.ctime(), m.ctime_nsec(), m.mtime(), m.mtime_nsec(), m.nlink())).unwrap();
     let before = times();
-    std::thread::sleep(Duration::from_millis(20));
+    until_the_clock_moves(&npy);
     let source = Source::open(&npy).unwrap();
     let tensor = source.tensors().next().unwrap().unwrap();
     // Shared blocks included, where the file system has them.

@@ -49,7 +49,11 @@ impl StagedDir {
         let target = target.components().as_path();
         let is_there = Self::check_target(target, existing)?;
         let place = if is_there { target.join(ANY) } else { target.to_owned() };
-        sweep(&place);
+        // A run that made the directory, and was killed while files were moved into it, left those beside it.
+        sweep(target);
+        if is_there {
+            sweep(&place);
+        }
         let outer = Directory::open(parent_of(&place))?;
         let hidden = HiddenDir::make(&place, 0o777)?;
         let exchanges = is_there && existing == Existing::Replace && exchanges(hidden.path(), calls);

@@ -224,6 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_run_left_beside_a_directory_is_swept_when_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out");
+        let left = dir.path().join(".out.0.mmconvert-tmp");
+        for path in [&target, &left] {
+            fs::create_dir(path).unwrap();
+        }
+        File::open(&left).unwrap().set_modified(std::time::SystemTime::now() - std::time::Duration::from_mins(1)).unwrap();
+        drop(StagedDir::create(&target, Existing::Replace, Calls::Native).unwrap());
+        assert_eq!(names(dir.path()), ["out"]);
+    }
+
+    #[test]
     fn a_name_that_cannot_be_given_takes_the_others_back() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.npy"), "old").unwrap();

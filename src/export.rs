@@ -13,15 +13,15 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
-use crate::job::{Dropout, Job, Misfits, Pass};
+use crate::job::{Dropout, Job, Misfits, Pass, nearest_directory};
 use crate::manifest::{self, MANIFEST};
 use crate::options::{Options, Progress};
-use crate::os::check_writable;
+use crate::os::{check_writable, free_bytes};
 use crate::paths::parent_of;
 use crate::rows::Rows;
 use crate::source::records::{Feature, RecordContainer};
 use crate::source::{Name, RecordColumn, Selection, Source, Tensor, Verified};
-use crate::staging::{StagedDir, check_target, check_together};
+use crate::staging::{StagedDir, TrialFile, check_target, check_together};
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
 const OUTPUT_HEAP_BYTES: usize = 512;
@@ -98,6 +98,22 @@ pub fn check_export<'a>(arrays: impl IntoIterator<Item = (&'a Name, Part)>, dir:
         check_outputs(&paths, options)?;
     }
     Ok(())
+}
+
+/// Checks that there is room for outputs at `path` which take `needed` bytes, and the longest of whose files has `longest`. An empty hidden
+/// file is made for a moment to try that.
+///
+/// # Errors
+/// [`Error::Limit`].
+pub fn check_room(path: impl AsRef<Path>, needed: u64, longest: u64, options: &Options) -> Result<()> {
+    let path = path.as_ref();
+    let Some(trial) = nearest_directory(path).and_then(|dir| TrialFile::create_in(dir, options.calls())) else { return Ok(()) };
+    match free_bytes(trial.file()) {
+        Some(free) if free < needed => {
+            Err(Error::Limit { what: format!("disk space for {}", path.display()), asked: needed, allowed: Some(free) })
+        }
+        _ => trial.check_length(path, longest),
+    }
 }
 
 /// The file that an array has in a directory.

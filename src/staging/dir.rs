@@ -14,7 +14,7 @@ use super::{Directory, Existing};
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, free_bytes, is_unsupported};
 use crate::paths::{Found, look_at, parent_of};
-use crate::sink::{self, PrivateFile};
+use crate::sink::PrivateFile;
 
 /// A directory in the making. Dropped, it and all in it is gone.
 ///
@@ -130,24 +130,12 @@ impl StagedDir {
         TrialFile::create_in(&self.outer.path, self.calls)
     }
 
-    /// Refuses a file of so many bytes where the file system has none that long.
+    /// Refuses a file of so many bytes where none may be that long.
     ///
     /// # Errors
     /// [`Error::Limit`].
     pub(crate) fn check_length(&self, file: &str, len: u64) -> Result<()> {
-        // Those that are known have them, and elsewhere a longer file may take time.
-        if self.syncs_as_a_whole() {
-            return Ok(());
-        }
-        let Some(trial) = self.trial_file() else { return Ok(()) };
-        let resized = trial.file().set_len(len);
-        match resized {
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                Err(sink::write_error(&trial, &self.target.join(file), "resize", len)(error))
-            }
-            // Whatever else there is, is told where it matters.
-            _ => Ok(()),
-        }
+        self.trial_file().map_or(Ok(()), |trial| trial.check_length(&self.target.join(file), len))
     }
 
     /// Whether [`sync_files`](Self::sync_files) can do the work of a sync of each file.

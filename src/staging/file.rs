@@ -1,6 +1,7 @@
 //! A file in the making.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use super::{Directory, Existing};
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, is_unsupported};
 use crate::paths::parent_of;
-use crate::sink::PrivateFile;
+use crate::sink::{self, PrivateFile};
 
 /// A file that has no final name yet. Dropped, it is gone.
 #[derive(Debug)]
@@ -144,6 +145,18 @@ impl TrialFile {
             Ok(file)
         });
         made.ok().map(|(name, file)| Self { file, _hidden: Some(name) })
+    }
+
+    /// Refuses `len` bytes for `target`, which lies beside it, where no file may be that long.
+    ///
+    /// # Errors
+    /// [`Error::Limit`].
+    pub(crate) fn check_length(&self, target: &Path, len: u64) -> Result<()> {
+        match self.file.file().set_len(len) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => Err(sink::write_error(&self.file, target, "resize", len)(error)),
+            // Whatever else there is, is told where it matters.
+            _ => Ok(()),
+        }
     }
 }
 

@@ -130,3 +130,28 @@ fn a_file_system_that_lacks_something_gets_the_output_or_an_error_before_the_wor
         }
     }
 }
+
+#[test]
+fn a_limit_on_the_length_of_files_is_told_before_the_work_and_by_a_dry_run() {
+    const LIMIT: u64 = 512 << 10;
+    let sources = Sources::new();
+    // The long ones.
+    for case in CASES.iter().filter(|case| case.sources[1] == "a") {
+        let place = Place::new(case, false, &sources);
+        for dry in [&["-n"][..], &[]] {
+            let mut wrote = false;
+            let done = kernel::run(sources.command(&case.words(1, dry), &place.out), WATCHED, |call| {
+                wrote |= writes(call);
+                let end = match call.number {
+                    libc::SYS_ftruncate => call.args[1],
+                    libc::SYS_fallocate => call.args[2] + call.args[3],
+                    _ => 0,
+                };
+                (end > LIMIT).then_some(libc::EFBIG)
+            });
+            let what = format!("{} {:?} {dry:?}: {}", case.out, case.words, stderr(&done));
+            assert!(code(&done) == 4 && stderr(&done).contains("file size limit"), "{what}");
+            assert!(tree(place.dir.path()) == place.old && !wrote, "{what}");
+        }
+    }
+}

@@ -107,7 +107,7 @@ pub(crate) struct Case {
     pub(crate) out: &'static str,
     pub(crate) words: &'static [&'static str],
     /// The sources of the old and of the new output.
-    sources: [&'static str; 2],
+    pub(crate) sources: [&'static str; 2],
 }
 
 pub(crate) const CASES: &[Case] = &[

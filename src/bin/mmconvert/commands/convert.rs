@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mmconvert::{
     CancelToken, Converter, Error, Estimate, HumanBytes, Name, Options, Report, Result, Selection, Skipped, Source, Tensor, TensorInfo,
-    check_export, check_output, check_outputs, check_packed, export, pack, packing_room,
+    check_export, check_output, check_outputs, check_packed, check_room, export, pack, packing_room,
 };
 use serde_json::{Value, json};
 
@@ -257,6 +257,15 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
         Target::Packed(_) | Target::Stdout => {}
     }
     let beside = if let Target::Packed(_) = target { packing_room(&sizes) } else { 0 };
+    let lengths = outputs.iter().map(|(_, estimate)| estimate.nbytes);
+    match target {
+        Target::File(_) | Target::Directory(_) => check_room(&path, written, lengths.max().unwrap_or(0), options)?,
+        Target::Packed(_) => {
+            let len = lengths.fold(0, u64::saturating_add);
+            check_room(&path, len.saturating_add(beside), len, options)?;
+        }
+        Target::Stdout => {}
+    }
     if args.json {
         let outputs: Vec<Value> = outputs.iter().map(|(info, estimate)| planned_json(info, estimate)).collect();
         let skipped: Vec<Value> = skipped.iter().map(|(name, reason)| json!({"name": name.to_json(), "reason": reason})).collect();

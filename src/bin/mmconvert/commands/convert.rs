@@ -202,6 +202,28 @@ fn planned_json(info: &TensorInfo, estimate: &Estimate) -> Value {
     output
 }
 
+/// Refuses outputs that could not get their names, or for which there is no room; a file with several takes `beside` bytes more for a while.
+fn check_places(target: &Target, outputs: &[(&TensorInfo, Estimate)], beside: u64, options: &Options) -> Result<()> {
+    let named = outputs.iter().map(|(info, estimate)| (&info.name, estimate.part));
+    let written = outputs.iter().map(|(_, estimate)| estimate.write_bytes).fold(0, u64::saturating_add);
+    let lengths = outputs.iter().map(|(_, estimate)| estimate.nbytes);
+    match target {
+        Target::File(out) => {
+            check_outputs(&named.map(|(_, part)| part.path(out)).collect::<Vec<_>>(), options)?;
+            check_room(out, written, lengths.max().unwrap_or(0), options)
+        }
+        Target::Directory(out) => {
+            check_export(named, out, options)?;
+            check_room(out.join("array.npy"), written, lengths.max().unwrap_or(0), options)
+        }
+        Target::Packed(out) => {
+            let len = lengths.fold(0, u64::saturating_add);
+            check_room(out, len.saturating_add(beside), len, options)
+        }
+        Target::Stdout => Ok(()),
+    }
+}
+
 fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Options) -> Result<Outcome> {
     let single = matches!(target, Target::File(_) | Target::Stdout);
     match target {
@@ -250,22 +272,8 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
         }
     }
     options.check_applied()?;
-    let named = outputs.iter().map(|(info, estimate)| (&info.name, estimate.part));
-    match target {
-        Target::File(out) => check_outputs(&named.map(|(_, part)| part.path(out)).collect::<Vec<_>>(), options)?,
-        Target::Directory(out) => check_export(named, out, options)?,
-        Target::Packed(_) | Target::Stdout => {}
-    }
     let beside = if let Target::Packed(_) = target { packing_room(&sizes) } else { 0 };
-    let lengths = outputs.iter().map(|(_, estimate)| estimate.nbytes);
-    match target {
-        Target::File(_) | Target::Directory(_) => check_room(&path, written, lengths.max().unwrap_or(0), options)?,
-        Target::Packed(_) => {
-            let len = lengths.fold(0, u64::saturating_add);
-            check_room(&path, len.saturating_add(beside), len, options)?;
-        }
-        Target::Stdout => {}
-    }
+    check_places(target, &outputs, beside, options)?;
     if args.json {
         let outputs: Vec<Value> = outputs.iter().map(|(info, estimate)| planned_json(info, estimate)).collect();
         let skipped: Vec<Value> = skipped.iter().map(|(name, reason)| json!({"name": name.to_json(), "reason": reason})).collect();

@@ -500,19 +500,17 @@ fn plan_all<'a>(
         }
     }
     check_distinct(&planned.outputs)?;
-    if let Some(longest) = planned.outputs.iter().max_by_key(|output| output.nbytes) {
-        staged.check_length(&longest.file, longest.nbytes.saturating_add(DATA_ALIGN as u64))?;
-    }
     if staged.is_there() {
         staged.check_replaceable(MANIFEST)?;
     }
-    match staged.free_bytes() {
-        Some(free) if free < needed => {
-            let what = format!("disk space for {}, which {} becomes", dir.display(), source.path().display());
-            Err(Error::Limit { what, asked: needed, allowed: Some(free) })
-        }
-        _ => Ok(planned),
+    if let Some(free) = staged.free_bytes().filter(|&free| free < needed) {
+        let what = format!("disk space for {}, which {} becomes", dir.display(), source.path().display());
+        return Err(Error::Limit { what, asked: needed, allowed: Some(free) });
     }
+    if let Some(longest) = planned.outputs.iter().max_by_key(|output| output.nbytes) {
+        staged.check_length(&longest.file, longest.nbytes.saturating_add(DATA_ALIGN as u64))?;
+    }
+    Ok(planned)
 }
 
 /// Refuses two files of one name: names of tensors have one each, but those of parts may be another tensor's.

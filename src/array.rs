@@ -151,7 +151,7 @@ impl<'a> Array<'a> {
         // What is computed has a shape only now.
         let spec = TensorSpec::new(Dtype::String, stored.shape.clone()).map_err(Error::bad_request)?;
         let range = spec.select(rows)?;
-        let strings = Arc::new(Strings::open(stored, &range, options.verify, &options.cancel)?);
+        let strings = Arc::new(Strings::open(stored, &range, options.verify, &options.calls())?);
         let read_bytes = |part| if part == Part::Offsets { strings.lengths_bytes() } else { strings.stored_bytes() };
         let array = |part, reader, item| Self {
             part,
@@ -167,11 +167,7 @@ impl<'a> Array<'a> {
         Ok(match options.strings.get().unwrap_or_default() {
             StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), Some(Item::Bytes))],
             StringMode::Utf8 => {
-                vec![array(
-                    Part::Whole,
-                    Box::new(Text::new(Arc::clone(&strings), &options.cancel, options.calls())?),
-                    Some(Item::CodePoints),
-                )]
+                vec![array(Part::Whole, Box::new(Text::new(Arc::clone(&strings), &options.calls())?), Some(Item::CodePoints))]
             }
             StringMode::Offsets => vec![
                 array(Part::Values, Box::new(Values::new(Arc::clone(&strings))?), None),

@@ -141,7 +141,7 @@ impl<'a> Batch<'a> {
             Err(error) if os::is_unsupported(&error) => file.write_at(bytes, 0)?,
             result => result?,
         }
-        if self.syncs_as_a_whole { Ok(()) } else { file.file().sync_all() }
+        if self.syncs_as_a_whole { Ok(()) } else { file.sync_all() }
     }
 
     /// Whether a file of so many bytes may leave its pages in the page cache. All that do fit the window together.

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +15,7 @@ use crate::file_name;
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::job::{Job, Misfits, Pass, RecordArray, RecordOutput, nearest_directory};
 use crate::options::{Layout, Options, Strings};
-use crate::os::{self, Cold};
+use crate::os::{self, Calls, Cold};
 use crate::paths::{Found, look_at, open_file};
 use crate::rows::Rows;
 use crate::source::{RecordColumn, Tensor, Verified};
@@ -89,7 +88,7 @@ impl fmt::Display for Difference {
 /// [`Error::Malformed`] when either side is broken or the source does not match its checksums,
 /// [`Error::Unsupported`] for a cast that makes no sense, [`Error::Limit`], [`Error::Cancelled`], [`Error::Io`].
 pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
-    compare_file(&ArrayFile::open(path.as_ref())?, tensor, rows, options)
+    compare_file(&ArrayFile::open(path.as_ref(), &options.calls())?, tensor, rows, options)
 }
 
 /// As [`compare`], for `packed`, a tensor of another source whose bytes lie side by side: of a safetensors file that
@@ -259,20 +258,20 @@ fn part_named(name: &[u8]) -> Part {
 }
 
 impl<'a> ArrayFile<'a> {
-    fn open(path: &'a Path) -> Result<Self> {
+    fn open(path: &'a Path, calls: &Calls) -> Result<Self> {
         match look_at(path)? {
             Found::File => {}
             Found::Nothing => return Err(Error::NotFound { what: "array", detail: format!("there is no {}", path.display()) }),
             Found::Directory | Found::Other => return Err(Error::bad_request(format!("{} is not a regular file", path.display()))),
         }
-        let file = open_file(path).map_err(Error::io("open", path))?;
+        let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
         let mut front = vec![0; memory_len(metadata.len().min(MAX_TEXT_LEN as u64 + 12))];
         file.read_exact_at(&mut front, 0).map_err(Error::io("read", path))?;
         let (header, data_offset) = Header::parse(&front).map_err(|e| e.in_file(path))?;
         let name = path.file_name().unwrap_or_default().as_bytes();
         let part = name.strip_suffix(file_name::EXTENSION.as_bytes()).map_or(Part::Whole, part_named);
-        let (path, file) = (Cow::Borrowed(path), Arc::new(file));
+        let (path, file) = (Cow::Borrowed(path), file.shared());
         Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default(), part })
     }
 
@@ -288,7 +287,7 @@ impl<'a> ArrayFile<'a> {
 
     /// Reads bytes of the elements, from `at` on.
     fn read(&self, at: u64, buf: &mut [u8], options: &Options) -> Result<()> {
-        os::read_exact_at(&self.file, buf, self.data_offset + at, options.calls(), &self.cold).map_err(Error::io("read", &self.path))
+        os::read_exact_at(&self.file, buf, self.data_offset + at, &options.calls(), &self.cold).map_err(Error::io("read", &self.path))
     }
 
     /// How a tensor has to be converted to become an array with this header, as far as that can be told from it.

@@ -458,7 +458,7 @@ impl<'a> Converter<'a> {
         if let Some(source) = self.source() {
             paths.iter().try_for_each(|path| source.check_not_own(path))?;
         }
-        StagedFile::create_all(&paths, options.existing(), options.calls())
+        StagedFile::create_all(&paths, options.existing(), &options.calls())
     }
 
     fn execute_pass<V>(
@@ -501,7 +501,7 @@ fn note_choices(tensor: &Tensor<'_>, options: &Options) {
 
 /// How an output would be written, as far as that can be tried.
 fn nearest_method(output: &Path, options: &Options) -> Method {
-    let tried = crate::job::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, options.calls()));
+    let tried = crate::job::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls()));
     let method = tried.and_then(|file| Method::to_copy(&file, options.method).ok());
     method.or(options.method).unwrap_or(Method::Portable)
 }

@@ -131,9 +131,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// An adapter for `map_err` that says what was being done and to which file.
+    /// An adapter for `map_err` that says what was being done and to which file. One of our own errors, which came through an
+    /// interface of the standard library, says that itself.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
+        move |source| source.downcast().unwrap_or_else(|source| Self::Io { action, path: path.to_owned(), source })
     }
 
     /// A broken file without one place to point at.

@@ -82,7 +82,7 @@ pub fn check_output(path: impl AsRef<Path>, options: &Options) -> Result<()> {
 /// As [`check_output`].
 pub fn check_outputs(paths: &[PathBuf], options: &Options) -> Result<()> {
     paths.iter().try_for_each(|path| check_output(path, options))?;
-    check_together(paths, options.existing(), options.calls())
+    check_together(paths, options.existing(), &options.calls())
 }
 
 /// As [`check_outputs`], for an export of arrays of these names into the directory `dir`.
@@ -107,7 +107,7 @@ pub fn check_export<'a>(arrays: impl IntoIterator<Item = (&'a Name, Part)>, dir:
 /// [`Error::Limit`].
 pub fn check_room(path: impl AsRef<Path>, needed: u64, longest: u64, options: &Options) -> Result<()> {
     let path = path.as_ref();
-    let Some(trial) = nearest_directory(path).and_then(|dir| TrialFile::create_in(dir, options.calls())) else { return Ok(()) };
+    let Some(trial) = nearest_directory(path).and_then(|dir| TrialFile::create_in(dir, &options.calls())) else { return Ok(()) };
     match free_bytes(trial.file()) {
         Some(free) if free < needed => {
             Err(Error::Limit { what: format!("disk space for {}", path.display()), asked: needed, allowed: Some(free) })
@@ -134,7 +134,7 @@ fn file_of(name: &Name, part: Part) -> String {
 pub fn export(tensors: &Selection<'_>, rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, dir) = (tensors.source(), dir.as_ref());
     let options = &options.settled();
-    let staged = StagedDir::create(dir, options.existing(), options.calls())?;
+    let staged = StagedDir::create(dir, options.existing(), &options.calls())?;
     let (columns, others): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = tensors.iter().partition(|tensor| tensor.is_of_records());
     let options = &options.clone().records(options.records.for_one(columns.len() == 1));
     let heap_bytes = source.heap_bytes().saturating_add((tensors.len() * OUTPUT_HEAP_BYTES) as u64);

@@ -15,6 +15,7 @@ use crate::export::{Exported, Skipped};
 use crate::file_name;
 use crate::model_options::ModelOptions;
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{is_file, list, open_file, parent_of};
 use crate::rows::Rows;
 use crate::source::{Location, Source};
@@ -83,7 +84,7 @@ pub(crate) fn write(
     let file = staged.create_file(MANIFEST)?;
     let mut out = BufWriter::new(file.file());
     let done = serde_json::to_writer_pretty(&mut out, &written).map_err(std::io::Error::from);
-    let done = done.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).and_then(|()| file.file().sync_all());
+    let done = done.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).and_then(|()| file.sync_all());
     done.map_err(Error::io("write", &dir.join(MANIFEST)))
 }
 
@@ -180,7 +181,7 @@ impl Manifest {
             let detail = format!("{} has none, so it is no directory that an export made", dir.as_ref().display());
             return Err(Error::NotFound { what: MANIFEST, detail });
         }
-        let file = open_file(&path).map_err(Error::io("open", &path))?;
+        let file = open_file(&path, &Calls::default()).map_err(Error::io("open", &path))?;
         let stored: Stored =
             serde_json::from_reader(BufReader::new(file)).map_err(|e| Error::malformed(&path, "manifest", e.to_string()))?;
         let files = stored.tensors.iter().map(|entry| entry.checked(&path)).collect::<Result<_>>()?;

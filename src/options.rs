@@ -295,7 +295,7 @@ impl Options {
 
     /// Which system calls may be made.
     pub(crate) fn calls(&self) -> Calls {
-        if self.method == Some(Method::Portable) { Calls::Standard } else { Calls::Native }
+        if self.method == Some(Method::Portable) { Calls::standard(&self.cancel) } else { Calls::all(&self.cancel) }
     }
 
     pub(crate) fn existing(&self) -> Existing {

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
-use crate::os;
+use crate::os::{self, Calls};
 
 /// The directory a path lies in.
 pub(crate) fn parent_of(path: &Path) -> &Path {
@@ -51,11 +53,59 @@ pub(crate) fn is_file(path: &Path) -> Result<bool> {
     Ok(look_at(path)? == Found::File)
 }
 
+/// A regular file that is open for reading. Its reads are made again where signals interrupt them, until the caller cancels.
+#[derive(Debug, Clone)]
+pub(crate) struct InputFile {
+    file: Arc<File>,
+    calls: Calls,
+}
+
+impl InputFile {
+    /// Which calls may be made for it.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// The file itself.
+    pub(crate) fn shared(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// Those of [`Calls::read_exact_at`].
+    pub(crate) fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.calls.read_exact_at(&self.file, buf, offset)
+    }
+}
+
+#[cfg(test)]
+impl From<File> for InputFile {
+    fn from(file: File) -> Self {
+        Self { file: Arc::new(file), calls: Calls::default() }
+    }
+}
+
+impl Deref for InputFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Read for InputFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.calls.repeat(|| (&*self.file).read(buf))
+    }
+}
+
 /// Opens a regular file for reading. It waits for nobody: a named pipe or a device that lies at the path is refused.
 ///
 /// # Errors
 /// Those of the system, and invalid input for what is no regular file.
-pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+pub(crate) fn open_file(path: &Path, calls: &Calls) -> io::Result<InputFile> {
     let file = match open_at_once(path) {
         // Somebody has a lease on the file, and has been told to give it up.
         Err(error) if error.kind() == ErrorKind::WouldBlock && fs::metadata(path)?.is_file() => File::open(path)?,
@@ -70,7 +120,7 @@ pub(crate) fn open_file(path: &Path) -> io::Result<File> {
     }
     // Of a file that lies on a tape, or on another machine, reads would fail instead of waiting.
     rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
-    Ok(file)
+    Ok(InputFile { file: Arc::new(file), calls: calls.clone() })
 }
 
 /// Opens what lies at a path for reading, without waiting for somebody who writes to it. Reads of a pipe do not wait either.
@@ -100,7 +150,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>> {
     const MOST: u64 = 16 << 20;
     let mut bytes = Vec::new();
-    open_file(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(Error::io("read", path))?;
+    open_file(path, &Calls::default()).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > MOST {
         let asked = fs::metadata(path).map_or(MOST + 1, |metadata| metadata.len());
         return Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(MOST) });
@@ -217,11 +267,11 @@ mod tests {
     #[test]
     fn only_regular_files_are_opened() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(open_file(dir.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
-        assert_eq!(open_file(Path::new("/dev/null")).unwrap_err().kind(), ErrorKind::InvalidInput);
-        assert_eq!(open_file(&dir.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(open_file(dir.path(), &Calls::default()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(open_file(Path::new("/dev/null"), &Calls::default()).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(open_file(&dir.path().join("none"), &Calls::default()).unwrap_err().kind(), ErrorKind::NotFound);
         fs::write(dir.path().join("a"), "one").unwrap();
-        let file = open_file(&dir.path().join("a")).unwrap();
-        assert!(!rustix::fs::fcntl_getfl(&file).unwrap().contains(OFlags::NONBLOCK));
+        let file = open_file(&dir.path().join("a"), &Calls::default()).unwrap();
+        assert!(!rustix::fs::fcntl_getfl(&*file).unwrap().contains(OFlags::NONBLOCK));
     }
 }

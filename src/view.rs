@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::mmap;
 use crate::options::Layout;
+use crate::os::Calls;
 use crate::paths::open_file;
 use crate::source::{Source, StoredRun};
 use crate::spec::{TensorSpec, memory_len};
@@ -87,7 +88,7 @@ impl MmapArray {
 
     #[expect(unsafe_code, reason = "the obligations of mapping somebody's file are the caller's")]
     unsafe fn open_foreign(path: &Path, dtype: Option<Dtype>) -> Result<Self> {
-        let file = open_file(path).map_err(Error::io("open", path))?;
+        let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
         // SAFETY: the caller vouches that nobody shortens or writes the file.
         let map = unsafe { mmap::map_foreign(&file) }.map_err(Error::io("map", path))?;
         Self::new(map, path, dtype)

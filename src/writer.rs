@@ -17,7 +17,6 @@ use crate::format::npy::Header;
 use crate::method::Method;
 use crate::mmap;
 use crate::options::Options;
-use crate::os::Calls;
 use crate::plan::{Memory, Plan, Resources};
 use crate::sink::{Filler, NpySink, Window};
 use crate::spec::{ShapeText, TensorSpec};
@@ -80,7 +79,7 @@ impl ArrayBuilder {
             in_flight: None,
         };
         let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
-        let staged = StagedFile::create(path.as_ref(), self.options.existing(), Calls::Native)?;
+        let staged = StagedFile::create(path.as_ref(), self.options.existing(), &self.options.calls())?;
         let sink = NpySink::new(Arc::clone(staged.file()), staged.target(), Method::Map, plan.shares.window_bytes);
         let sink = Arc::new(if mmap::can_map(staged.file()) { sink } else { sink.without_maps() });
         if let Some(rows) = self.rows {

@@ -23,7 +23,6 @@ use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::method::Method;
 use crate::options::{Options, Progress};
-use crate::os::Calls;
 use crate::paths::Stamp;
 use crate::plan::{Memory, Plan, Resources, Shares};
 use crate::rows::Rows;
@@ -151,7 +150,7 @@ impl<'a> Job<'a> {
 
     /// What filling a file at `output` would take.
     pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Estimate> {
-        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, options.calls())) {
+        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls())) {
             Some(file) if self.can_share(&file, options)? => Method::Clone,
             Some(file) => Method::to_copy(&file, options.method)?,
             // Where nothing can be tried: what can be done everywhere.
@@ -433,7 +432,7 @@ impl<'a> Job<'a> {
     }
 
     fn runs<'b>(&'b self, options: &'b Options) -> DataRuns<'b> {
-        DataRuns::new(self.reader, self.elements(), options.calls() == Calls::Native, &options.cancel)
+        DataRuns::new(self.reader, self.elements(), options.calls().is_native(), &options.cancel)
     }
 
     /// Calls `check` with every slice's place in `array`, its decoded elements, and memory of the same length, in parallel
@@ -511,7 +510,7 @@ impl<'a> Job<'a> {
 
 impl<'a> Lent<'a> {
     fn new(shares: &Shares, ledger: Option<&'a Ledger<'a>>, options: &'a Options) -> Self {
-        let context = ReadContext::new(shares.chunk_bytes, ledger, &options.cancel, options.calls());
+        let context = ReadContext::new(shares.chunk_bytes, ledger, &options.calls());
         Self { context, raw: Vec::new(), raw_bytes: shares.raw_bytes }
     }
 }

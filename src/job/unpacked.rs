@@ -44,11 +44,11 @@ impl Scratch {
     }
 
     fn create_in(place: &Path, options: &Options) -> Option<Self> {
-        let (file, dir) = match PrivateFile::unnamed(place, options.calls()) {
+        let (file, dir) = match PrivateFile::unnamed(place, &options.calls()) {
             Ok(file) => (file, None),
             Err(error) if os::is_unsupported(&error) => {
                 let dir = ScratchDir::create_in(place).ok()?;
-                (PrivateFile::named(&dir.path().join("copy"), options.calls()).ok()?, Some(dir))
+                (PrivateFile::named(&dir.path().join("copy"), &options.calls()).ok()?, Some(dir))
             }
             Err(_) => return None,
         };

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use memmap2::{Advice, MmapRaw};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, StatxAttributes, StatxFlags};
-use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::Attributes;
 
@@ -63,8 +63,18 @@ pub(crate) fn attributes(path: &Path) -> Attributes {
 /// Takes blocks for `range`, which may lengthen the file.
 pub(crate) fn reserve(file: &File, range: &Range<u64>) -> io::Result<()> {
     let len = range.end - range.start;
-    retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, len))
+    rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, len)
         .map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL]))
+}
+
+/// Syncs the data of `file`, and what is needed to find them.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fdatasync(file)?)
+}
+
+/// Syncs the data of `file` and all that is known of it.
+pub(crate) fn sync_all(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fsync(file)?)
 }
 
 /// Starts writing dirty pages of `range` to the disk, without waiting.
@@ -156,12 +166,10 @@ pub(crate) fn share_blocks(from: &File, range: &Range<u64>, to: &File, to_offset
         src_length: range.end - range.start,
         dest_offset: to_offset,
     };
-    retry_on_intr(|| {
-        // SAFETY: the call reads one `file_clone_range` (linux/fs.h), which `CloneRange` is field by field; both descriptors
-        // are open while it runs.
-        unsafe { rustix::ioctl::ioctl(to, rustix::ioctl::Setter::<FICLONERANGE, CloneRange>::new(arguments)) }
-    })
-    .map_err(|e| answer(e, &UNKNOWN))
+    // SAFETY: the call reads one `file_clone_range` (linux/fs.h), which `CloneRange` is field by field; both descriptors
+    // are open while it runs.
+    let cloned = unsafe { rustix::ioctl::ioctl(to, rustix::ioctl::Setter::<FICLONERANGE, CloneRange>::new(arguments)) };
+    cloned.map_err(|e| answer(e, &UNKNOWN))
 }
 
 /// The first byte at or behind `from` that may be something else than zero; `u64::MAX` if there is none.

@@ -37,6 +37,14 @@ pub(crate) fn reserve(_file: &File, _range: &Range<u64>) -> io::Result<()> {
     unsupported()
 }
 
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    file.sync_data()
+}
+
+pub(crate) fn sync_all(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
 pub(crate) fn start_writeback(_file: &File, _range: &Range<u64>) -> io::Result<()> {
     unsupported()
 }

@@ -16,6 +16,7 @@ use crate::format::safetensors::{Plan, name_of};
 use crate::job::{Job, Outcome, Output};
 use crate::method::Method;
 use crate::options::{Layout, Options, Strings};
+use crate::os::Calls;
 use crate::paths::parent_of;
 use crate::plan::{Memory, PAGE_BYTES};
 use crate::rows::Rows;
@@ -160,7 +161,7 @@ impl<'a> Origin<'a> {
                 let array = Array::of_tensor(tensor, *rows, options)?.into_iter().find(|array| array.part == Part::Whole);
                 array.ok_or_else(|| Error::bad_request(format!("tensor {} is no array", tensor.info().name)))
             }
-            Self::Made(path, _) => Array::of_reader(Box::new(made_array(path, spec)?), None),
+            Self::Made(path, _) => Array::of_reader(Box::new(made_array(path, spec, &options.calls())?), None),
         }
     }
 
@@ -225,7 +226,7 @@ impl<'a> Packer<'a, '_> {
     }
 
     fn begin(&self, options: &Options) -> Result<StagedFile> {
-        StagedFile::create(self.path, options.existing(), options.calls())
+        StagedFile::create(self.path, options.existing(), &options.calls())
     }
 
     fn layout(&self, entries: &[Entry]) -> Result<Plan> {
@@ -335,8 +336,8 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 /// The elements of an array that was made.
-fn made_array(path: &Path, spec: &TensorSpec) -> Result<StoredArray> {
-    let file = StoredFile::open(path)?;
+fn made_array(path: &Path, spec: &TensorSpec, calls: &Calls) -> Result<StoredArray> {
+    let file = StoredFile::open(path, calls)?;
     let front = file.read_range(&(0..file.len().min(MAX_TEXT_LEN as u64 + 12)), u64::MAX)?;
     let (_, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
     StoredArray::new(&file, start, spec.clone(), ".npy data")
@@ -371,7 +372,7 @@ impl File<'_> {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.staged.file().file().set_len(len).map_err(self.failed("resize", len))
+        self.staged.file().set_len(len).map_err(self.failed("resize", len))
     }
 
     fn write(&mut self, planned: &Planned<'_>, start: u64, options: &Options) -> Result<Report> {
@@ -405,7 +406,7 @@ impl File<'_> {
         self.dirty += (len as u64).next_multiple_of(PAGE_BYTES) + PAGE_BYTES;
         let peak_memory = plan.shares.fixed_bytes + self.dirty.min(plan.shares.window_bytes);
         if self.dirty + SMALL > plan.shares.window_bytes {
-            self.staged.file().file().sync_data().map_err(self.failed("sync", self.dirty))?;
+            self.staged.file().sync_data().map_err(self.failed("sync", self.dirty))?;
             self.dirty = 0;
         }
         Ok(Outcome { method: self.method, verified, peak_memory })
@@ -414,6 +415,6 @@ impl File<'_> {
     /// Writes the header, last, and makes sure that all of it is on the disk.
     fn end(&self, plan: &Plan) -> Result<()> {
         self.staged.file().write_at(&plan.header, 0).map_err(self.failed("write", plan.header.len() as u64))?;
-        self.staged.file().file().sync_all().map_err(self.failed("sync", plan.len))
+        self.staged.file().sync_all().map_err(self.failed("sync", plan.len))
     }
 }

@@ -100,7 +100,7 @@ impl NpySink {
         let end = self.position(nbytes)?;
         self.wanted.fetch_max(end, Ordering::Relaxed);
         if !self.is_part {
-            self.file.file().set_len(end).map_err(|e| self.write_error("resize", end)(e))?;
+            self.file.set_len(end).map_err(|e| self.write_error("resize", end)(e))?;
             self.take_blocks(0..self.data_start)?;
         }
         for part in parts {
@@ -137,12 +137,11 @@ impl NpySink {
 
     /// Makes the file at least so long.
     fn lengthen(&self, end: u64) -> Result<()> {
-        let file = self.file.file();
-        let len = file.metadata().map_err(Error::io("look at the file that becomes", &self.path))?.len();
+        let len = self.file.file().metadata().map_err(Error::io("look at the file that becomes", &self.path))?.len();
         if len >= end {
             return Ok(());
         }
-        file.set_len(end).map_err(|e| self.write_error("resize", end)(e))
+        self.file.set_len(end).map_err(|e| self.write_error("resize", end)(e))
     }
 
     /// As [`reserve`](Self::reserve): `ahead` bytes if there is room, else just `nbytes`.
@@ -330,14 +329,13 @@ impl NpySink {
     }
 
     fn finish_alone(&self, header: &Header, nbytes: u64) -> Result<()> {
-        let file = self.file.file();
         if self.is_part {
-            return file.sync_data().map_err(|e| self.write_error("sync", nbytes)(e));
+            return self.file.sync_data().map_err(|e| self.write_error("sync", nbytes)(e));
         }
         let data_start = if nbytes == 0 { header.data_start() } else { self.data_start };
-        file.set_len(data_start + nbytes).map_err(|e| self.write_error("resize", data_start)(e))?;
+        self.file.set_len(data_start + nbytes).map_err(|e| self.write_error("resize", data_start)(e))?;
         self.file.write_at(&header.encode(data_start), 0).map_err(|e| self.write_error("write", data_start)(e))?;
-        file.sync_all().map_err(|e| self.write_error("sync", nbytes)(e))
+        self.file.sync_all().map_err(|e| self.write_error("sync", nbytes)(e))
     }
 }
 

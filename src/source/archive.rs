@@ -12,7 +12,6 @@ use zip::result::ZipError;
 use super::ledger::Checksum;
 use super::stored::StoredFile;
 use crate::error::{Error, Result};
-use crate::os::Calls;
 
 const WHAT: &str = "ZIP archive";
 /// What an archive starts with: a member, or nothing.
@@ -88,7 +87,7 @@ impl Read for Cursor {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let left = self.file.len().saturating_sub(self.at);
         let len = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.file.read(self.at, &mut buf[..len], Calls::Native).map_err(io::Error::other)?;
+        self.file.read(self.at, &mut buf[..len], self.file.calls()).map_err(io::Error::other)?;
         self.at += len as u64;
         Ok(len)
     }

@@ -61,9 +61,9 @@ pub(crate) fn index_path(prefix: &Path) -> PathBuf {
 
 impl Bundle {
     /// Opens the bundle of `prefix`: reads the whole index and checks every entry on its own.
-    pub(crate) fn open(prefix: &Path, format: &'static str, limits: &Limits) -> Result<Self> {
+    pub(crate) fn open(prefix: &Path, format: &'static str, limits: &Limits, calls: &Calls) -> Result<Self> {
         let index_path = index_path(prefix);
-        let index = Index::read(&index_path, limits)?;
+        let index = Index::read(&index_path, limits, calls)?;
         if index.len() == 0 || !index.key(0).is_empty() {
             let found = if index.len() == 0 {
                 "the index is empty".to_owned()
@@ -77,7 +77,7 @@ impl Bundle {
         let bundle = Self {
             format,
             tensors: first..index.len(),
-            shards: ShardSet::new(prefix.to_owned(), header.num_shards),
+            shards: ShardSet::new(prefix.to_owned(), header.num_shards, calls),
             index,
             index_path,
             header,
@@ -131,7 +131,7 @@ impl Bundle {
     }
 
     /// Fills `buf` from `at` bytes behind a place.
-    pub(crate) fn read(&self, place: Place, at: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
+    pub(crate) fn read(&self, place: Place, at: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
         self.shards.read(place.shard, place.offset + at, buf, calls)
     }
 

@@ -33,8 +33,8 @@ impl Driver for TfDataCache {
         TensorBundle.resolve(path)
     }
 
-    fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        let bundle = Bundle::open(prefix, TensorBundle.name(), &Limits::default())?;
+    fn open(&self, prefix: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let bundle = Bundle::open(prefix, TensorBundle.name(), &Limits::default(), &options.calls())?;
         let Some(components) = Cache::components(&bundle) else {
             let detail = format!("the keys of {} are not numbers of elements and components", bundle::index_path(prefix).display());
             return Err(Error::Unsupported { what: "a bundle as a tf.data cache".into(), detail });
@@ -255,7 +255,7 @@ impl TensorReader for Stacked<'_> {
             }
             let len = memory_len(len.min(most));
             let (now, later) = rest.split_at_mut(len);
-            self.bundle.read(place, inside, now, context.calls)?;
+            self.bundle.read(place, inside, now, &context.calls)?;
             let (mut start, mut part) = (inside, &now[..]);
             for region in first.. {
                 let (own, others) = part.split_at(part.len().min(memory_len(row - start)));

@@ -39,8 +39,8 @@ impl Driver for TensorBundle {
         }
     }
 
-    fn open(&self, prefix: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        let bundle = Bundle::open(prefix, self.name(), &Limits::default())?;
+    fn open(&self, prefix: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let bundle = Bundle::open(prefix, self.name(), &Limits::default(), &options.calls())?;
         Ok(match Cache::components(&bundle) {
             Some(components) => Box::new(Cache::new(bundle, components, false)?),
             None => Box::new(bundle),

@@ -20,6 +20,8 @@ use crate::error::{Error, Result};
 use crate::format::graph_def::{PLACEHOLDERS, attr_function, attr_shape, attr_type};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::glob::{Glob, is_pattern};
+use crate::os::Calls;
+use crate::paths::InputFile;
 use crate::spec::TensorSpec;
 
 /// What messages call a graph.
@@ -81,7 +83,7 @@ impl Survey {
     ///
     /// # Errors
     /// [`Error::Malformed`] where nodes or constants are broken, [`Error::Limit`] for more than are listed, [`Error::Io`].
-    pub(super) fn of_file(file: &std::fs::File, path: &Path) -> Result<Self> {
+    pub(super) fn of_file(file: &InputFile, path: &Path) -> Result<Self> {
         let mut survey = Self::default();
         survey.graph(&mut Outline::of_file(file, path, WHAT)?)?;
         Ok(survey)
@@ -384,8 +386,8 @@ impl Constants {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(super) fn new(format: &'static str, path: &Path, survey: Survey, signatures: Vec<Signature>) -> Result<Self> {
-        let medium = Medium::File(StoredFile::open(path)?);
+    pub(super) fn new(format: &'static str, path: &Path, survey: Survey, signatures: Vec<Signature>, calls: &Calls) -> Result<Self> {
+        let medium = Medium::File(StoredFile::open(path, calls)?);
         let mut list = survey.constants;
         let mut by_name: Vec<usize> = (0..list.len()).collect();
         by_name.sort_by(|&a, &b| list[a].name.cmp(&list[b].name).then(a.cmp(&b)));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::bundle;
@@ -12,6 +11,7 @@ use super::{Container, FORMATS, Origin, Source};
 use crate::error::{Error, Result};
 use crate::glob::alternatives_of_path;
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{Found, is_file, look_at, open_file};
 
 /// One format: what it is called, whether a path is one, how it is opened.
@@ -202,10 +202,12 @@ impl Location {
     /// As [`Source::open_with`].
     pub fn open(&self, options: &Options) -> Result<Source> {
         let path = self.path();
-        let container = match &self.place {
-            Place::At(resolved) => self.driver.open(resolved, options)?,
-            Place::Files(set) => self.driver.open_files(path, set.clone(), options)?,
+        let opened = match &self.place {
+            Place::At(resolved) => self.driver.open(resolved, options),
+            Place::Files(set) => self.driver.open_files(path, set.clone(), options),
         };
+        // A library between a read that was stopped and here may have other words for it.
+        let container = opened.map_err(|error| if options.cancel.is_cancelled() { Error::Cancelled } else { error })?;
         Ok(Source::new(path, container, Origin::of(&self.given, self.asked)).with_lost(self.lost.clone()))
     }
 }
@@ -396,7 +398,7 @@ impl Candidates {
 /// [`Error::Io`].
 pub(super) fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
     let mut front = vec![0; magic.len()];
-    let file = open_file(path).map_err(Error::io("open", path))?;
+    let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
     match file.read_exact_at(&mut front, 0) {
         Ok(()) => Ok(front == magic),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::ledger::Checksum;
 use super::stored::StoredFile;
 use crate::error::{Error, Result};
-use crate::os::Calls;
 use crate::spec::memory_len;
 
 /// What lies between tensors is read for the comparison: up to this much, or this part of all.
@@ -101,7 +100,7 @@ impl Enclosing {
         let (mut at, mut crc) = (range.start, 0);
         while at < range.end {
             let len = memory_len((range.end - at).min(buffer.len() as u64));
-            self.file.read(at, &mut buffer[..len], Calls::Native)?;
+            self.file.read(at, &mut buffer[..len], self.file.calls())?;
             crc = self.checksum.kind().append(crc, &buffer[..len]);
             at += len as u64;
         }
@@ -113,6 +112,7 @@ impl Enclosing {
 mod tests {
     use super::*;
     use crate::format::crc::Kind;
+    use crate::os::Calls;
 
     #[test]
     fn parts_and_what_lies_between_are_compared_with_the_whole() {
@@ -120,7 +120,7 @@ mod tests {
         let path = dir.path().join("f");
         let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7 % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
-        let file = StoredFile::open(&path).unwrap();
+        let file = StoredFile::open(&path, &Calls::default()).unwrap();
         let whole = Checksum::Crc32(Kind::Crc32.of(&bytes[10..990]));
         let crc = |range: Range<usize>| Kind::Crc32.of(&bytes[range]);
         let right = Enclosing::new(&file, 10..990, whole, "x".into());

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -20,6 +19,7 @@ use crate::format::meta_graph::{Argument, Signature};
 use crate::format::tensor_proto::TensorProto as Message;
 use crate::format::varint;
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{Stamp, is_file, open_file};
 use crate::spec::memory_len;
 
@@ -44,20 +44,20 @@ impl Driver for GraphDef {
 
     fn needs_tensorflow(&self, path: &Path, options: &Options) -> bool {
         // What is wrong with it is said when it is opened.
-        options.model.wants_model() || survey(path).is_ok_and(|survey| survey.is_dataset())
+        options.model.wants_model() || survey(path, options).is_ok_and(|survey| survey.is_dataset())
     }
 
     fn are_outputs(&self, path: &Path, names: &[&[u8]]) -> bool {
-        !names.is_empty() && survey(path).is_ok_and(|survey| !survey.has_all(names))
+        !names.is_empty() && survey(path, &Options::default()).is_ok_and(|survey| !survey.has_all(names))
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         if !options.model.wants_model() {
-            let mut survey = survey(path)?;
+            let mut survey = survey(path, options)?;
             if !survey.is_dataset() {
                 let signature = survey.signature();
                 if survey.has_constants() {
-                    return Ok(Box::new(Constants::new(self.name(), path, survey, vec![signature])?));
+                    return Ok(Box::new(Constants::new(self.name(), path, survey, vec![signature], &options.calls())?));
                 }
                 return Ok(Box::new(Listing::without_constants(path, signature)));
             }
@@ -74,8 +74,8 @@ impl Driver for GraphDef {
 }
 
 /// What is in the graph of a file.
-fn survey(path: &Path) -> Result<Survey> {
-    Survey::of_file(&open_file(path).map_err(Error::io("open", path))?, path)
+fn survey(path: &Path, options: &Options) -> Result<Survey> {
+    Survey::of_file(&open_file(path, &options.calls()).map_err(Error::io("open", path))?, path)
 }
 
 /// Without a library it is told what stands in the file.
@@ -88,7 +88,7 @@ fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>>
 
 /// Whether a file starts with the name and the operation of a node.
 fn looks_like_one(path: &Path) -> Result<bool> {
-    let file = open_file(path).map_err(Error::io("open", path))?;
+    let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
     let mut outline = Outline::of_file(&file, path, WHAT)?;
     // Versions and functions may come first.
     for _ in 0..4 {
@@ -198,7 +198,7 @@ pub(crate) struct DatasetGraph {
 
 impl Graph {
     fn open(path: &Path, options: &Options) -> Result<Self> {
-        let file = open_file(path).map_err(Error::io("open", path))?;
+        let file = open_file(path, &options.calls()).map_err(Error::io("open", path))?;
         let stamp = Stamp::of(&file).map_err(Error::io("look at", path))?;
         let most = options.budget().as_bytes();
         let (mut inputs, mut names, mut taken, mut returns) = (Vec::new(), Vec::new(), HashSet::new(), Vec::new());
@@ -335,7 +335,7 @@ impl GraphFile {
 
 /// Reads what has been looked through, and nothing else.
 fn read_file(path: &Path, stamp: &Stamp, options: &Options) -> Result<Vec<u8>> {
-    let file = open_file(path).map_err(Error::io("open", path))?;
+    let file = open_file(path, &options.calls()).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     let bytes = read_range(&file, path, &(0..len), options.budget().as_bytes())?;
     stamp.check(&file, path)?;

@@ -1,13 +1,12 @@
 //! The `.index` of a checkpoint, read whole and kept small.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::budget::Limits;
 use crate::error::{Error, ParseError, Result};
 use crate::format::table::{self, Block, BlockHandle, FOOTER_LEN};
-use crate::paths::open_file;
+use crate::os::Calls;
+use crate::paths::{InputFile, open_file};
 use crate::spec::memory_len;
 
 /// How much larger than the table's blocks the keys may become when their shared prefixes are written out.
@@ -35,8 +34,8 @@ struct EntryRef {
 
 impl Index {
     /// Reads and checks the table in `path`: footer, blocks and their checksums, keys strictly ascending.
-    pub(crate) fn read(path: &Path, limits: &Limits) -> Result<Self> {
-        let file = open_file(path).map_err(Error::io("open", path))?;
+    pub(crate) fn read(path: &Path, limits: &Limits, calls: &Calls) -> Result<Self> {
+        let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
         if !metadata.is_file() {
             return Err(Error::NotFound { what: "index", detail: format!("{} is not a regular file", path.display()) });
@@ -141,7 +140,7 @@ impl Index {
 }
 
 /// Reads and checks a block, which has to end before `body_len`.
-pub(super) fn read_block(file: &File, path: &Path, handle: BlockHandle, body_len: u64) -> Result<Block> {
+pub(super) fn read_block(file: &InputFile, path: &Path, handle: BlockHandle, body_len: u64) -> Result<Block> {
     if handle.end_within(body_len).is_none() {
         let detail = format!("block of {} bytes does not end within the {body_len} bytes before the footer", handle.size);
         return Err(Error::malformed_at(path, "table block", handle.offset, detail));

@@ -37,7 +37,7 @@ impl Stream {
     }
 
     /// Fills `out` with the next bytes of the stream that is packed in `packed` of `file`.
-    fn fill(&mut self, file: &StoredFile, packed: &Range<u64>, out: &mut [u8], calls: Calls) -> Result<()> {
+    fn fill(&mut self, file: &StoredFile, packed: &Range<u64>, out: &mut [u8], calls: &Calls) -> Result<()> {
         let mut filled = 0;
         while filled < out.len() {
             if self.ready.is_empty() {
@@ -72,7 +72,7 @@ impl Stream {
 /// [`Error::Malformed`], [`Error::Io`].
 pub(super) fn inflate_front(file: &StoredFile, packed: &Range<u64>, most: usize) -> Result<Vec<u8>> {
     let mut front = vec![0; most];
-    Stream::new().fill(file, packed, &mut front, Calls::Native)?;
+    Stream::new().fill(file, packed, &mut front, file.calls())?;
     Ok(front)
 }
 
@@ -85,7 +85,7 @@ pub(super) fn checksum(file: &StoredFile, packed: &Range<u64>, len: u64, kind: K
     let mut left = len;
     while left > 0 {
         let part = memory_len(left.min(chunk.len() as u64));
-        stream.fill(file, packed, &mut chunk[..part], Calls::Native)?;
+        stream.fill(file, packed, &mut chunk[..part], file.calls())?;
         crc = kind.append(crc, &chunk[..part]);
         left -= part as u64;
     }
@@ -137,11 +137,11 @@ impl Inflated {
         while stream.at < at {
             context.check_cancelled()?;
             let len = memory_len((at - stream.at).min(passed.len() as u64));
-            stream.fill(&self.file, &self.packed, &mut passed[..len], context.calls)?;
+            stream.fill(&self.file, &self.packed, &mut passed[..len], &context.calls)?;
         }
         for part in out.chunks_mut(CHUNK) {
             context.check_cancelled()?;
-            stream.fill(&self.file, &self.packed, part, context.calls)?;
+            stream.fill(&self.file, &self.packed, part, &context.calls)?;
         }
         Ok(())
     }

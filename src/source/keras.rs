@@ -12,6 +12,7 @@ use super::stored::StoredFile;
 use super::{Container, Name};
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::is_file;
 
 /// The member of an archive that holds the weights.
@@ -36,7 +37,7 @@ impl Driver for Keras {
         }
         let is_named = path.extension().is_some_and(|extension| extension == self.name());
         let has_weights = || -> Result<bool> {
-            let members = archive::members(&StoredFile::open(path)?)?;
+            let members = archive::members(&StoredFile::open(path, &Calls::default())?)?;
             Ok(members.iter().any(|member| member.name == WEIGHTS || member.name == OTHER_WEIGHTS))
         };
         Ok((is_named || has_weights()?).then(|| path.to_owned()))
@@ -46,8 +47,8 @@ impl Driver for Keras {
         true
     }
 
-    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path)?;
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path, &options.calls())?;
         let members = archive::members(&file)?;
         let unsupported = |detail: String| Err(Error::Unsupported { what: format!("the weights of {}", path.display()), detail });
         let Some(weights) = members.iter().find(|member| member.name == WEIGHTS) else {

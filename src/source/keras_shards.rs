@@ -36,7 +36,7 @@ impl Driver for KerasShards {
         true
     }
 
-    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let malformed = |detail: String| Error::malformed(path, "map of weights", detail);
         let map: WeightMap = serde_json::from_slice(&read_small(path)?).map_err(|error| malformed(error.to_string()))?;
         let names: BTreeSet<String> = map.weight_map.into_values().flat_map(Shards::names).collect();
@@ -51,7 +51,7 @@ impl Driver for KerasShards {
             if !is_file(&shard)? {
                 return Err(Error::NotFound { what: "shard", detail: format!("{}, which {} names", shard.display(), path.display()) });
             }
-            let file = StoredFile::open(&shard)?;
+            let file = StoredFile::open(&shard, &options.calls())?;
             let datasets = hdf5::datasets(&file, 0..file.len())?;
             tensors.extend(datasets.tensors);
             others.extend(datasets.others);

@@ -14,7 +14,6 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{Elements, Header, MAX_TEXT_LEN};
 use crate::options::{Layout, Options};
-use crate::os::Calls;
 use crate::paths::is_file;
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 
@@ -53,7 +52,7 @@ impl Driver for Npy {
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path)?;
+        let file = StoredFile::open(path, &options.calls())?;
         let salvage = options.records.salvage.get().unwrap_or_default();
         let mut arrays = Vec::new();
         let mut at = 0;
@@ -100,7 +99,7 @@ struct Found {
 fn array_at(file: &Arc<StoredFile>, at: u64, salvage: bool) -> Result<Found> {
     let path = file.path();
     let mut front = vec![0; memory_len((file.len() - at).min(MOST_HEADER))];
-    file.read(at, &mut front, Calls::Native)?;
+    file.read(at, &mut front, file.calls())?;
     if at > 0 && !front.starts_with(MAGIC) {
         let detail = format!(
             "{} bytes stand behind the array, and no other array starts there: a part of another file, or of an older and longer one; \

@@ -35,7 +35,7 @@ impl Driver for Npz {
             return Ok(None);
         }
         let is_named = path.extension().is_some_and(|extension| extension == self.name());
-        let is_one = is_named || archive::members(&StoredFile::open(path)?)?.iter().any(|member| is_array(&member.name));
+        let is_one = is_named || archive::members(&StoredFile::open(path, &Calls::default())?)?.iter().any(|member| is_array(&member.name));
         Ok(is_one.then(|| path.to_owned()))
     }
 
@@ -43,8 +43,8 @@ impl Driver for Npz {
         true
     }
 
-    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path)?;
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path, &options.calls())?;
         let (mut tensors, mut warnings) = (Vec::new(), Vec::new());
         for member in archive::members(&file)? {
             match packed_array(&file, member)? {
@@ -83,7 +83,7 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
         }
         Ok(Packing::Stored) => {
             let mut front = vec![0; memory_len(most)];
-            file.read(member.offset, &mut front, Calls::Native)?;
+            file.read(member.offset, &mut front, file.calls())?;
             front
         }
         Ok(Packing::Deflated) => inflate_front(file, &packed(&member), memory_len(most))?,
@@ -123,7 +123,7 @@ fn check_whole(file: &StoredFile, member: &Member) -> Result<()> {
         let mut crc = 0;
         for at in (0..member.size).step_by(memory_len(CHUNK)) {
             let mut chunk = vec![0; memory_len(CHUNK.min(member.size - at))];
-            file.read(member.offset + at, &mut chunk, Calls::Native)?;
+            file.read(member.offset + at, &mut chunk, file.calls())?;
             crc = kind.append(crc, &chunk);
         }
         crc

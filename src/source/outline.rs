@@ -1,7 +1,6 @@
 //! The fields of messages in a file, without reading what is in them: graphs have gigabytes.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -9,6 +8,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::format::varint;
+use crate::paths::InputFile;
 use crate::spec::memory_len;
 
 /// A tag and a length.
@@ -23,14 +23,9 @@ pub(crate) trait ReadAt: fmt::Debug + Sync {
     fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
 }
 
-impl ReadAt for File {
+impl ReadAt for InputFile {
     fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        loop {
-            match self.read_at(buf, at) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        self.calls().repeat(|| self.read_at(buf, at))
     }
 }
 
@@ -92,7 +87,7 @@ impl<'a> Outline<'a> {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn of_file(file: &'a File, path: &'a Path, what: &'static str) -> Result<Self> {
+    pub(crate) fn of_file(file: &'a InputFile, path: &'a Path, what: &'static str) -> Result<Self> {
         let len = file.metadata().map_err(Error::io("read", path))?.len();
         Ok(Self::new(file, path, what, 0..len))
     }
@@ -246,7 +241,7 @@ fn check_most(path: &Path, range: &Range<u64>, most: u64) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Limit`], [`Error::Io`].
-pub(crate) fn read_range(file: &File, path: &Path, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_range(file: &InputFile, path: &Path, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
     check_most(path, range, most)?;
     let mut bytes = vec![0; memory_len(range.end - range.start)];
     file.read_exact_at(&mut bytes, range.start).map_err(Error::io("read", path))?;
@@ -261,6 +256,7 @@ mod tests {
     fn fields(bytes: &[u8]) -> Result<Vec<Outer>> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
+        let file = file.into();
         let mut outline = Outline::of_file(&file, Path::new("m"), "message")?;
         let mut found = Vec::new();
         while let Some(field) = outline.next_field()? {

@@ -273,7 +273,7 @@ impl<'a> PieceReader<'a> {
         let chunk = even_part(buf.len(), context.chunk_bytes());
         for chunk in buf.chunks_mut(chunk) {
             context.check_cancelled()?;
-            shards.read(placed.piece.shard, placed.piece.offset + at, chunk, context.calls)?;
+            shards.read(placed.piece.shard, placed.piece.offset + at, chunk, &context.calls)?;
             context.record(placed.region, at, chunk);
             at += chunk.len() as u64;
         }
@@ -367,13 +367,13 @@ impl TensorReader for PieceReader<'_> {
         let Parts::Shards(shards) = &self.parts else { return Ok(None) };
         let file = shards.open(placed.piece.shard)?.file;
         let path = Arc::clone(&self.regions[placed.region].path);
-        Ok(Some(StoredRun { elements, file, path, offset: placed.piece.offset, region: Some(placed.region) }))
+        Ok(Some(StoredRun { elements, file: file.shared(), path, offset: placed.piece.offset, region: Some(placed.region) }))
     }
 
     fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
         let itemsize = self.spec.itemsize();
         self.stored(elements).for_each(|(shard, range)| match &self.parts {
-            Parts::Shards(shards) => shards.fetch(shard, &range, context.calls),
+            Parts::Shards(shards) => shards.fetch(shard, &range, &context.calls),
             Parts::Readers(_) => {
                 self.part(shard).iter().for_each(|(reader, _)| reader.fetch(range.start / itemsize..range.end / itemsize, context));
             }
@@ -383,7 +383,7 @@ impl TensorReader for PieceReader<'_> {
     fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
         let itemsize = self.spec.itemsize();
         self.stored(elements).for_each(|(shard, range)| match &self.parts {
-            Parts::Shards(shards) => shards.forget(shard, &range, context.calls),
+            Parts::Shards(shards) => shards.forget(shard, &range, &context.calls),
             Parts::Readers(_) => {
                 self.part(shard).iter().for_each(|(reader, _)| reader.forget(range.start / itemsize..range.end / itemsize, context));
             }

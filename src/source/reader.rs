@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::ledger::{Ledger, Region};
-use crate::cancel::CancelToken;
 use crate::decode::ByteOrder;
 use crate::error::Result;
 use crate::options::Layout;
@@ -267,15 +266,14 @@ pub struct ReadContext<'a> {
     scratch: Vec<u8>,
     chunk_bytes: usize,
     ledger: Option<&'a Ledger<'a>>,
-    cancel: &'a CancelToken,
     pub(super) calls: Calls,
     /// The regions of what is being read, among those of the ledger.
     regions: Range<usize>,
 }
 
 impl<'a> ReadContext<'a> {
-    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, cancel: &'a CancelToken, calls: Calls) -> Self {
-        Self { scratch: Vec::new(), chunk_bytes, ledger, cancel, calls, regions: 0..usize::MAX }
+    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, calls: &Calls) -> Self {
+        Self { scratch: Vec::new(), chunk_bytes, ledger, calls: calls.clone(), regions: 0..usize::MAX }
     }
 
     /// The largest single read from storage, in bytes.
@@ -289,7 +287,7 @@ impl<'a> ReadContext<'a> {
     /// # Errors
     /// [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn check_cancelled(&self) -> Result<()> {
-        self.cancel.check()
+        self.calls.cancel().check()
     }
 
     /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].

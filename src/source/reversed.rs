@@ -189,8 +189,7 @@ mod tests {
             let mut part = [ends[2].index(wanted.len() + 1), ends[3].index(wanted.len() + 1)];
             part.sort_unstable();
             let mut out = vec![0xff; part[1] - part[0]];
-            let cancel = CancelToken::new();
-            let mut context = ReadContext::new(7, None, &cancel, Calls::Standard);
+            let mut context = ReadContext::new(7, None, &Calls::standard(&CancelToken::new()));
             reversed.read(part[0] as u64..part[1] as u64, &mut out, &mut context).unwrap();
             prop_assert_eq!(&out, &wanted[part[0]..part[1]]);
         }

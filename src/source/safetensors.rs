@@ -33,9 +33,9 @@ impl Driver for SafeTensors {
         if !is_file(path)? {
             return Ok(None);
         }
-        let file = StoredFile::open(path)?;
+        let file = StoredFile::open(path, &Calls::default())?;
         let mut front = [0; PREFIX_LEN + 2];
-        let is_one = file.len() >= front.len() as u64 && file.read(0, &mut front, Calls::Native).is_ok() && {
+        let is_one = file.len() >= front.len() as u64 && file.read(0, &mut front, file.calls()).is_ok() && {
             let len = prefix(&front);
             let fits = len > 1 && len <= file.len() - PREFIX_LEN as u64;
             let [.., open, next] = front;
@@ -49,14 +49,14 @@ impl Driver for SafeTensors {
         true
     }
 
-    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path)?;
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path, &options.calls())?;
         let malformed = |offset: u64, detail: String| Error::malformed_at(path, WHAT, offset, detail);
         let mut front = [0; PREFIX_LEN];
         if file.len() < PREFIX_LEN as u64 {
             return Err(malformed(0, format!("{} bytes, expected at least {PREFIX_LEN}", file.len())));
         }
-        file.read(0, &mut front, Calls::Native)?;
+        file.read(0, &mut front, file.calls())?;
         let (len, most) = (prefix(&front), file.len() - PREFIX_LEN as u64);
         if len > most {
             return Err(malformed(0, format!("a header of {len} bytes, the file has {most} more")));

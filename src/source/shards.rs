@@ -1,14 +1,13 @@
 //! The data files of a bundle: positional reads, few of them open at a time.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, Cold};
-use crate::paths::{Stamp, open_file, parent_of};
+use crate::paths::{InputFile, Stamp, open_file, parent_of};
 
 /// Files kept open at once, so that a bundle of thousands of shards works under any limit on descriptors.
 const MOST_OPEN: usize = 6;
@@ -18,6 +17,7 @@ const MOST_OPEN: usize = 6;
 pub(crate) struct ShardSet {
     prefix: PathBuf,
     num_shards: u32,
+    calls: Calls,
     /// Lengths and paths of shards that were looked at.
     known: Mutex<HashMap<u32, (u64, Arc<Path>)>>,
     open: Mutex<OpenShards>,
@@ -34,13 +34,13 @@ struct OpenShards {
 /// An opened file.
 #[derive(Debug, Clone)]
 pub(crate) struct Shard {
-    pub(crate) file: Arc<File>,
+    pub(crate) file: InputFile,
     cold: Cold,
 }
 
 impl ShardSet {
-    pub(crate) fn new(prefix: PathBuf, num_shards: u32) -> Self {
-        Self { prefix, num_shards, known: Mutex::default(), open: Mutex::default() }
+    pub(crate) fn new(prefix: PathBuf, num_shards: u32, calls: &Calls) -> Self {
+        Self { prefix, num_shards, calls: calls.clone(), known: Mutex::default(), open: Mutex::default() }
     }
 
     pub(crate) fn num_shards(&self) -> u32 {
@@ -119,12 +119,12 @@ impl ShardSet {
                 recent.remove(0);
             }
             let path = self.path(shard);
-            let file = open_file(&path).map_err(Error::io("open", &path))?;
+            let file = open_file(&path, &self.calls).map_err(Error::io("open", &path))?;
             match stamps.get(&shard) {
                 Some(stamp) => stamp.check(&file, &path)?,
                 None => drop(stamps.insert(shard, Stamp::of(&file).map_err(Error::io("look at", &path))?)),
             }
-            (shard, Shard { file: Arc::new(file), cold: Cold::default() })
+            (shard, Shard { file, cold: Cold::default() })
         };
         let opened = entry.1.clone();
         recent.push(entry);
@@ -141,21 +141,21 @@ impl ShardSet {
     }
 
     /// Lets `range` of a shard be fetched meanwhile.
-    pub(crate) fn fetch(&self, shard: u32, range: &Range<u64>, calls: Calls) {
+    pub(crate) fn fetch(&self, shard: u32, range: &Range<u64>, calls: &Calls) {
         if let Ok(Shard { file, cold }) = self.open(shard) {
             cold.fetch(&file, range, calls);
         }
     }
 
     /// Lets the memory of `range` of a shard be used for something else.
-    pub(crate) fn forget(&self, shard: u32, range: &Range<u64>, calls: Calls) {
+    pub(crate) fn forget(&self, shard: u32, range: &Range<u64>, calls: &Calls) {
         if let Ok(Shard { file, cold }) = self.open(shard) {
             cold.forget(&file, range, calls);
         }
     }
 
     /// Fills `buf` from `offset` of a shard.
-    pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
+    pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
         let Shard { file, cold } = self.open(shard)?;
         os::read_exact_at(&file, buf, offset, calls, &cold).map_err(|error| {
             let path = self.path(shard);

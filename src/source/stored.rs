@@ -1,7 +1,6 @@
 //! Elements that lie side by side in a file, as they are or nearly so: what most formats lead to.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,7 +11,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Layout;
 use crate::os::{self, Calls, Cold};
-use crate::paths::{Stamp, open_file};
+use crate::paths::{InputFile, Stamp, open_file};
 use crate::spec::{TensorSpec, even_part};
 
 /// Files kept open at once, by all sources together, so that an array of thousands of files works under any limit on descriptors.
@@ -24,12 +23,13 @@ pub(crate) struct StoredFile {
     path: Arc<Path>,
     len: u64,
     stamp: Stamp,
+    calls: Calls,
     opened: Mutex<Weak<Opened>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) file: Arc<File>,
+    pub(crate) file: InputFile,
     cold: Cold,
 }
 
@@ -39,16 +39,21 @@ static RECENT: Mutex<VecDeque<Arc<Opened>>> = Mutex::new(VecDeque::new());
 impl StoredFile {
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
-        let file = open_file(path).map_err(Error::io("open", path))?;
+    pub(crate) fn open(path: &Path, calls: &Calls) -> Result<Arc<Self>> {
+        let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("look at", path))?.len();
         let stamp = Stamp::of(&file).map_err(Error::io("look at", path))?;
         let opened = Mutex::new(Arc::downgrade(&remember(file)));
-        Ok(Arc::new(Self { path: path.into(), len, stamp, opened }))
+        Ok(Arc::new(Self { path: path.into(), len, stamp, calls: calls.clone(), opened }))
     }
 
     pub(crate) fn path(&self) -> &Arc<Path> {
         &self.path
+    }
+
+    /// Which calls may be made for what it says of itself. Elements are read as whoever wants them says.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// Its length in bytes.
@@ -65,7 +70,7 @@ impl StoredFile {
         if let Some(opened) = known.upgrade() {
             return Ok(opened);
         }
-        let file = open_file(&self.path).map_err(Error::io("open", &self.path))?;
+        let file = open_file(&self.path, &self.calls).map_err(Error::io("open", &self.path))?;
         self.stamp.check(&file, &self.path)?;
         let opened = remember(file);
         *known = Arc::downgrade(&opened);
@@ -76,7 +81,7 @@ impl StoredFile {
     ///
     /// # Errors
     /// [`Error::Malformed`] where the file ends before, [`Error::Io`].
-    pub(crate) fn read(&self, offset: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
         let opened = self.opened()?;
         os::read_exact_at(&opened.file, buf, offset, calls, &opened.cold).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
@@ -96,14 +101,14 @@ impl StoredFile {
     }
 
     /// Lets `range` be fetched meanwhile.
-    pub(crate) fn fetch(&self, range: &Range<u64>, calls: Calls) {
+    pub(crate) fn fetch(&self, range: &Range<u64>, calls: &Calls) {
         if let Ok(opened) = self.opened() {
             opened.cold.fetch(&opened.file, range, calls);
         }
     }
 
     /// Lets the memory of `range` be used for something else.
-    pub(crate) fn forget(&self, range: &Range<u64>, calls: Calls) {
+    pub(crate) fn forget(&self, range: &Range<u64>, calls: &Calls) {
         if let Ok(opened) = self.opened() {
             opened.cold.forget(&opened.file, range, calls);
         }
@@ -128,8 +133,8 @@ impl Drop for StoredFile {
     }
 }
 
-fn remember(file: File) -> Arc<Opened> {
-    let opened = Arc::new(Opened { file: Arc::new(file), cold: Cold::default() });
+fn remember(file: InputFile) -> Arc<Opened> {
+    let opened = Arc::new(Opened { file, cold: Cold::default() });
     let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
     if recent.len() == MOST_OPEN {
         recent.pop_front();
@@ -231,7 +236,7 @@ impl TensorReader for StoredArray {
         let chunk = even_part(out.len(), context.chunk_bytes());
         for chunk in out.chunks_mut(chunk) {
             context.check_cancelled()?;
-            self.file.read(at, chunk, context.calls)?;
+            self.file.read(at, chunk, &context.calls)?;
             context.record(0, at - self.offset, chunk);
             match self.check {
                 Check::Nothing | Check::OddBools => {}
@@ -256,17 +261,17 @@ impl TensorReader for StoredArray {
     }
 
     fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {
-        let (file, path) = (Arc::clone(&self.file.opened()?.file), Arc::clone(self.file.path()));
+        let (file, path) = (self.file.opened()?.file.shared(), Arc::clone(self.file.path()));
         let region = (!self.regions.is_empty()).then_some(0);
         Ok(Some(StoredRun { elements: 0..self.spec.elements(), file, path, offset: self.offset, region }))
     }
 
     fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        self.file.fetch(&self.place(&elements), context.calls);
+        self.file.fetch(&self.place(&elements), &context.calls);
     }
 
     fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        self.file.forget(&self.place(&elements), context.calls);
+        self.file.forget(&self.place(&elements), &context.calls);
     }
 
     fn check_unchanged(&self) -> Result<()> {

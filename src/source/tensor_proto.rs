@@ -16,6 +16,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::tensor_proto::{CONTENT, TYPED, WHAT};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{is_file, open_file};
 use crate::spec::{MAX_NDIM, TensorSpec};
 
@@ -31,7 +32,7 @@ impl Driver for TensorProto {
         if !is_file(path)? {
             return Ok(None);
         }
-        let file = open_file(path).map_err(Error::io("open", path))?;
+        let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
         let mut outline = Outline::of_file(&file, path, WHAT)?;
         // What cannot be read is told by whoever reads it.
         Ok(is_likely(&mut outline).unwrap_or(false).then(|| path.to_owned()))
@@ -41,8 +42,8 @@ impl Driver for TensorProto {
         true
     }
 
-    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path)?;
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path, &options.calls())?;
         let len = file.len();
         let medium = Medium::File(file);
         let proto = Proto::look_at(&medium, &(0..len), None)?;

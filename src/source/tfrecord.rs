@@ -7,6 +7,7 @@ use super::driver::Driver;
 use super::records::{Compression, FileSet, Inputs, RecordContainer, RecordFile, RecordSet};
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{is_file, open_file};
 
 /// A word that is in the names of most files of records. It says nothing about what is in them.
@@ -29,7 +30,7 @@ impl Driver for TfRecord {
             return Ok(None);
         }
         let is_named = path.to_string_lossy().contains(USUAL);
-        let file = open_file(path).map_err(Error::io("open", path))?;
+        let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
         let is_empty = file.metadata().map_err(Error::io("look at", path))?.len() == 0;
         let is_one = !is_empty
             && Compression::detect(&file)

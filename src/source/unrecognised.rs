@@ -15,6 +15,7 @@ use super::{Name, archive, bundle};
 use crate::decode::image::FileKind;
 use crate::error::{Error, Result};
 use crate::glob::{Glob, is_pattern};
+use crate::os::Calls;
 use crate::paths::{Found, list, look_at, open_file, parent_of};
 
 /// Names that are shown of many.
@@ -169,7 +170,7 @@ fn found(names: &[OsString]) -> String {
 /// What a file seems to be, and what can be done with it; nothing where it seems to be nothing known.
 fn guess(path: &Path) -> Option<String> {
     let mut front = Vec::new();
-    if let Err(error) = open_file(path).and_then(|file| file.take(FRONT as u64).read_to_end(&mut front)) {
+    if let Err(error) = open_file(path, &Calls::default()).and_then(|file| file.take(FRONT as u64).read_to_end(&mut front)) {
         return Some(format!("not readable: {error}"));
     }
     if front.is_empty() {
@@ -235,7 +236,7 @@ fn is_tar(front: &[u8]) -> bool {
 
 /// What a ZIP archive seems to be.
 fn zipped(path: &Path) -> String {
-    let Ok(members) = StoredFile::open(path).and_then(|file| archive::members(&file)) else {
+    let Ok(members) = StoredFile::open(path, &Calls::default()).and_then(|file| archive::members(&file)) else {
         return "a ZIP archive that cannot be read: its directory is missing or damaged".into();
     };
     let ends_in = |wanted: &[u8]| members.iter().any(|member| member.name.ends_with(wanted));
@@ -257,7 +258,7 @@ fn zipped(path: &Path) -> String {
 /// What is packed with gzip.
 fn gzipped(path: &Path) -> String {
     let mut front = Vec::new();
-    let read = open_file(path).and_then(|file| GzDecoder::new(file).take(FRONT as u64).read_to_end(&mut front));
+    let read = open_file(path, &Calls::default()).and_then(|file| GzDecoder::new(file).take(FRONT as u64).read_to_end(&mut front));
     match read {
         Ok(_) if is_tar(&front) => "a packed tar archive: unpack it (tar -xzf) and name what is in it".into(),
         Ok(0) => "packed with gzip, with nothing in it".into(),

@@ -64,7 +64,7 @@ impl Medium {
     /// Those of `read`, and [`Error::Malformed`] if the file was written to since it was opened.
     pub(crate) fn with<T>(&self, read: impl FnOnce(&dyn ReadAt) -> Result<T>) -> Result<T> {
         match self {
-            Self::File(file) => read(&*file.opened()?.file),
+            Self::File(file) => read(&file.opened()?.file),
             Self::Held(_, bytes) => read(&**bytes),
         }
     }
@@ -476,7 +476,7 @@ impl TensorReader for Values {
 
     fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
         if let Medium::File(file) = &self.medium {
-            file.forget(&self.place(&elements), context.calls);
+            file.forget(&self.place(&elements), &context.calls);
         }
     }
 
@@ -508,7 +508,6 @@ fn repeat(element: &[u8], out: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cancel::CancelToken;
     use crate::format::tensor_proto::TensorProto;
     use crate::format::varint;
     use crate::os::Calls;
@@ -538,14 +537,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.pb");
         std::fs::write(&path, bytes).unwrap();
-        let file = StoredFile::open(&path).unwrap();
+        let file = StoredFile::open(&path, &Calls::default()).unwrap();
         (dir, Medium::File(file))
     }
 
     fn read(reader: &dyn TensorReader, elements: Range<u64>) -> Result<Vec<u8>> {
-        let cancel = CancelToken::new();
         let mut out = vec![9; memory_len((elements.end - elements.start) * reader.spec().itemsize())];
-        reader.read(elements, &mut out, &mut ReadContext::new(1 << 16, None, &cancel, Calls::Native))?;
+        reader.read(elements, &mut out, &mut ReadContext::new(1 << 16, None, &Calls::default()))?;
         Ok(out)
     }
 

@@ -44,7 +44,7 @@ impl StagedDir {
     ///
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`].
-    pub(crate) fn create(target: &Path, existing: Existing, calls: Calls) -> Result<Self> {
+    pub(crate) fn create(target: &Path, existing: Existing, calls: &Calls) -> Result<Self> {
         // A slash at the end would make `target` the name of something in the directory.
         let target = target.components().as_path();
         let is_there = Self::check_target(target, existing)?;
@@ -57,7 +57,7 @@ impl StagedDir {
         let outer = Directory::open(parent_of(&place))?;
         let hidden = HiddenDir::make(&place, 0o777)?;
         let exchanges = is_there && existing == Existing::Replace && exchanges(hidden.path(), calls);
-        Ok(Self { target: target.to_owned(), is_there, existing, outer, files: Mutex::default(), calls, exchanges, hidden })
+        Ok(Self { target: target.to_owned(), is_there, existing, outer, files: Mutex::default(), calls: calls.clone(), exchanges, hidden })
     }
 
     /// Refuses a target that cannot become, or take, what is written; tells whether it is a directory already.
@@ -109,7 +109,7 @@ impl StagedDir {
 
     /// A new file in the directory; to be synced by whoever fills it, or with all others by [`sync_files`](Self::sync_files).
     pub(crate) fn create_file(&self, file: &str) -> Result<PrivateFile> {
-        let created = PrivateFile::named_in((&self.hidden.file, self.hidden.path()), file, self.calls);
+        let created = PrivateFile::named_in((&self.hidden.file, self.hidden.path()), file, &self.calls);
         let created = created.map_err(|error| Error::io("create", &self.hidden.path().join(file))(error))?;
         if self.is_there && self.existing == Existing::Replace {
             keep_permissions(&created, &self.target.join(file))?;
@@ -127,7 +127,7 @@ impl StagedDir {
 
     /// An empty file to try on it what can be done here. It lies beside the hidden directory, not among what becomes the output.
     pub(crate) fn trial_file(&self) -> Option<TrialFile> {
-        TrialFile::create_in(&self.outer.path, self.calls)
+        TrialFile::create_in(&self.outer.path, &self.calls)
     }
 
     /// Refuses a file of so many bytes where none may be that long.
@@ -140,7 +140,7 @@ impl StagedDir {
 
     /// Whether [`sync_files`](Self::sync_files) can do the work of a sync of each file.
     pub(crate) fn syncs_as_a_whole(&self) -> bool {
-        self.calls == Calls::Native && os::syncs_as_a_whole(&self.hidden.file)
+        self.calls.is_native() && os::syncs_as_a_whole(&self.hidden.file)
     }
 
     /// Syncs all files written so far, and what else is dirty in their file system.
@@ -204,7 +204,7 @@ impl StagedDir {
         let files = files.into_inner().unwrap_or_else(PoisonError::into_inner);
         let moves: Vec<Move> = files.iter().map(|file| Move { from: hidden.path().join(file), to: target.join(file), existing }).collect();
         let way_back = if exchanges { WayBack::Exchange } else { keep_old(&moves)? };
-        match move_all(&moves, way_back, calls) {
+        match move_all(&moves, way_back, &calls) {
             Ok(()) => outer.sync(),
             Err(Failed { error, kept }) => {
                 if !kept.is_empty() {

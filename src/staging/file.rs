@@ -33,7 +33,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`] also when `target` is something that cannot be replaced.
-    pub(crate) fn create(target: &Path, existing: Existing, calls: Calls) -> Result<Self> {
+    pub(crate) fn create(target: &Path, existing: Existing, calls: &Calls) -> Result<Self> {
         let target = check_target(target, existing)?;
         sweep(&target);
         let existing = if fs::symlink_metadata(&target).is_err() { Existing::Keep } else { existing };
@@ -50,7 +50,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub(crate) fn create_all(targets: &[PathBuf], existing: Existing, calls: Calls) -> Result<Vec<Self>> {
+    pub(crate) fn create_all(targets: &[PathBuf], existing: Existing, calls: &Calls) -> Result<Vec<Self>> {
         let staged: Vec<Self> = targets.iter().map(|target| Self::create(target, existing, calls)).collect::<Result<_>>()?;
         if staged.len() > 1 {
             staged.iter().try_for_each(|one| check_dir(&one.directory.path))?;
@@ -61,7 +61,7 @@ impl StagedFile {
     }
 
     /// The way for file systems that know no files without names, or cannot name them.
-    pub(super) fn create_named(target: PathBuf, existing: Existing, calls: Calls) -> Result<Self> {
+    pub(super) fn create_named(target: PathBuf, existing: Existing, calls: &Calls) -> Result<Self> {
         let (name, file) = HiddenName::make(&target, "create a file in", |path| PrivateFile::named(path, calls))?;
         Self::of(file, target, existing, Some(name))
     }
@@ -135,7 +135,7 @@ pub(crate) struct TrialFile {
 
 impl TrialFile {
     /// Makes one in `dir`; nothing where that cannot be done.
-    pub(crate) fn create_in(dir: &Path, calls: Calls) -> Option<Self> {
+    pub(crate) fn create_in(dir: &Path, calls: &Calls) -> Option<Self> {
         if let Ok(file) = PrivateFile::unnamed(dir, calls) {
             return Some(Self { file, _hidden: None });
         }
@@ -152,7 +152,7 @@ impl TrialFile {
     /// # Errors
     /// [`Error::Limit`].
     pub(crate) fn check_length(&self, target: &Path, len: u64) -> Result<()> {
-        match self.file.file().set_len(len) {
+        match self.file.set_len(len) {
             Err(error) if error.kind() == ErrorKind::FileTooLarge => Err(sink::write_error(&self.file, target, "resize", len)(error)),
             // Whatever else there is, is told where it matters.
             _ => Ok(()),
@@ -174,7 +174,7 @@ fn name_hidden(file: &PrivateFile, target: &Path) -> Result<HiddenName> {
 }
 
 /// Whether a file without a name can get one beside `target`. It is tried with another, before the work.
-fn can_be_named(target: &Path, calls: Calls) -> bool {
+fn can_be_named(target: &Path, calls: &Calls) -> bool {
     PrivateFile::unnamed(parent_of(target), calls).is_ok_and(|file| {
         lock(file.file());
         name_hidden(&file, target).is_ok()
@@ -185,7 +185,7 @@ fn can_be_named(target: &Path, calls: Calls) -> bool {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn check_together(target: &Path, calls: Calls) -> Result<()> {
+pub(super) fn check_together(target: &Path, calls: &Calls) -> Result<()> {
     if fs::symlink_metadata(target).is_err() {
         return Ok(());
     }
@@ -203,7 +203,7 @@ pub(crate) fn publish_all(mut files: Vec<StagedFile>) -> Result<()> {
     if files.len() <= 1 {
         return files.pop().map_or(Ok(()), StagedFile::publish);
     }
-    let calls = files[0].file.calls();
+    let calls = files[0].file.calls().clone();
     let (mut dirs, mut moves, mut directories) = (Vec::new(), Vec::new(), Vec::new());
     for file in files {
         let (dir, one, directory) = file.into_hidden_dir()?;
@@ -212,10 +212,10 @@ pub(crate) fn publish_all(mut files: Vec<StagedFile>) -> Result<()> {
         directories.push(directory);
     }
     let way_back = keep_old(&moves).or_else(|error| {
-        let can_exchange = dirs.iter().all(|dir| exchanges(dir.path(), calls));
+        let can_exchange = dirs.iter().all(|dir| exchanges(dir.path(), &calls));
         if can_exchange { Ok(WayBack::Exchange) } else { Err(error) }
     })?;
-    if let Err(failed) = move_all(&moves, way_back, calls) {
+    if let Err(failed) = move_all(&moves, way_back, &calls) {
         let has_old = |dir: &HiddenDir| failed.kept.iter().any(|old| old.starts_with(dir.path()));
         dirs.into_iter().filter(has_old).for_each(HiddenDir::keep);
         return Err(failed.error);

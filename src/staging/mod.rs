@@ -46,7 +46,7 @@ pub(crate) enum Existing {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(crate) fn check_together(targets: &[PathBuf], existing: Existing, calls: Calls) -> Result<()> {
+pub(crate) fn check_together(targets: &[PathBuf], existing: Existing, calls: &Calls) -> Result<()> {
     if targets.len() < 2 || existing == Existing::Keep {
         return Ok(());
     }
@@ -90,6 +90,7 @@ fn cannot_sync(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cancel::CancelToken;
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -105,9 +106,9 @@ mod tests {
 
     fn staged(way: usize, target: &Path, existing: Existing) -> StagedFile {
         match way {
-            0 => StagedFile::create(target, existing, Calls::Native).unwrap(),
-            1 => StagedFile::create_named(check_target(target, existing).unwrap(), existing, Calls::Native).unwrap(),
-            _ => StagedFile::create(target, existing, Calls::Standard).unwrap(),
+            0 => StagedFile::create(target, existing, &Calls::default()).unwrap(),
+            1 => StagedFile::create_named(check_target(target, existing).unwrap(), existing, &Calls::default()).unwrap(),
+            _ => StagedFile::create(target, existing, &Calls::standard(&CancelToken::new())).unwrap(),
         }
     }
 
@@ -158,27 +159,27 @@ mod tests {
         fs::write(&real, "old").unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink("real.npy", &alias).unwrap();
-        assert!(matches!(StagedFile::create(&alias, Existing::Keep, Calls::Native), Err(Error::OutputExists { .. })));
-        let staged = StagedFile::create(&alias, Existing::Replace, Calls::Native).unwrap();
+        assert!(matches!(StagedFile::create(&alias, Existing::Keep, &Calls::default()), Err(Error::OutputExists { .. })));
+        let staged = StagedFile::create(&alias, Existing::Replace, &Calls::default()).unwrap();
         staged.file().file().write_all(b"new").unwrap();
         staged.publish().unwrap();
         assert_eq!(fs::read_to_string(&real).unwrap(), "new");
         assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600, "a private file stays private");
         assert!(fs::symlink_metadata(&alias).unwrap().is_symlink());
         for bad in [dir.path(), Path::new("/dev/null")] {
-            assert!(matches!(StagedFile::create(bad, Existing::Replace, Calls::Native), Err(Error::Io { .. })));
+            assert!(matches!(StagedFile::create(bad, Existing::Replace, &Calls::default()), Err(Error::Io { .. })));
         }
-        assert!(matches!(StagedFile::create(&dir.path().join("no/out.npy"), Existing::Keep, Calls::Native), Err(Error::Io { .. })));
+        assert!(matches!(StagedFile::create(&dir.path().join("no/out.npy"), Existing::Keep, &Calls::default()), Err(Error::Io { .. })));
     }
 
     #[test]
     fn a_new_directory_appears_whole_or_not_at_all() {
-        for calls in [Calls::Native, Calls::Standard] {
-            check_a_new_directory(calls);
+        for calls in [Calls::default(), Calls::standard(&CancelToken::new())] {
+            check_a_new_directory(&calls);
         }
     }
 
-    fn check_a_new_directory(calls: Calls) {
+    fn check_a_new_directory(calls: &Calls) {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out");
         let stage = |existing| {
@@ -203,16 +204,16 @@ mod tests {
         fs::create_dir(&target).unwrap();
         let inode = fs::metadata(&target).unwrap().ino();
         for (existing, content, calls) in [
-            (Existing::Keep, "one", Calls::Native),
-            (Existing::Replace, "two", Calls::Native),
-            (Existing::Replace, "three", Calls::Standard),
+            (Existing::Keep, "one", Calls::default()),
+            (Existing::Replace, "two", Calls::default()),
+            (Existing::Replace, "three", Calls::standard(&CancelToken::new())),
         ] {
-            let staged = StagedDir::create(&target, existing, calls).unwrap();
+            let staged = StagedDir::create(&target, existing, &calls).unwrap();
             staged.create_file("a.npy").unwrap().file().write_all(content.as_bytes()).unwrap();
             staged.publish().unwrap();
             assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
             fs::write(target.join("mine.txt"), "mine").unwrap();
-            let dropped = StagedDir::create(&target, Existing::Replace, Calls::Native).unwrap();
+            let dropped = StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap();
             dropped.create_file("a.npy").unwrap().file().write_all(b"never").unwrap();
             drop(dropped);
             assert_eq!(names(&target), ["a.npy", "mine.txt"]);
@@ -220,7 +221,7 @@ mod tests {
         }
         assert_eq!(fs::metadata(&target).unwrap().ino(), inode);
         fs::create_dir(target.join("d.npy")).unwrap();
-        assert!(StagedDir::create(&target, Existing::Replace, Calls::Native).unwrap().check_replaceable("d.npy").is_err());
+        assert!(StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap().check_replaceable("d.npy").is_err());
     }
 
     #[test]
@@ -232,7 +233,7 @@ mod tests {
             fs::create_dir(path).unwrap();
         }
         File::open(&left).unwrap().set_modified(std::time::SystemTime::now() - std::time::Duration::from_mins(1)).unwrap();
-        drop(StagedDir::create(&target, Existing::Replace, Calls::Native).unwrap());
+        drop(StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap());
         assert_eq!(names(dir.path()), ["out"]);
     }
 
@@ -241,7 +242,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.npy"), "old").unwrap();
         fs::set_permissions(dir.path().join("a.npy"), fs::Permissions::from_mode(0o4600)).unwrap();
-        let staged = StagedDir::create(dir.path(), Existing::Replace, Calls::Native).unwrap();
+        let staged = StagedDir::create(dir.path(), Existing::Replace, &Calls::default()).unwrap();
         for name in ["a.npy", "b.npy", "c.npy", "d.npy"] {
             staged.create_file(name).unwrap().file().write_all(b"new").unwrap();
         }

@@ -109,7 +109,7 @@ pub(super) fn keep_old(moves: &[Move]) -> Result<WayBack> {
 ///
 /// # Errors
 /// [`Error::OutputExists`] when a name was taken meanwhile and is to be kept; [`Error::Io`]; [`Error::NotUndone`].
-pub(super) fn move_all(moves: &[Move], way_back: WayBack, calls: Calls) -> Result<(), Failed> {
+pub(super) fn move_all(moves: &[Move], way_back: WayBack, calls: &Calls) -> Result<(), Failed> {
     let mut made: Vec<Made<'_>> = Vec::with_capacity(moves.len());
     for one in moves {
         let identity = identity(&one.from);
@@ -167,7 +167,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Whether two names in `dir`, which is hidden, can be exchanged. It is tried.
-pub(super) fn exchanges(dir: &Path, calls: Calls) -> bool {
+pub(super) fn exchanges(dir: &Path, calls: &Calls) -> bool {
     let [one, other] = ["one", "other"].map(|name| dir.join(name));
     let make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path).map(drop);
     let tried = make(&one).and_then(|()| make(&other)).and_then(|()| calls.native(|| os::exchange(&one, &other)));
@@ -205,7 +205,7 @@ pub(super) fn name_error(error: io::Error, target: &Path) -> Error {
 }
 
 /// Renames a file where nothing has the new name: by the best of three ways that the file system has.
-pub(super) fn rename_new(from: &Path, to: &Path, calls: Calls) -> io::Result<()> {
+pub(super) fn rename_new(from: &Path, to: &Path, calls: &Calls) -> io::Result<()> {
     match calls.native(|| os::rename_new(from, to)) {
         Err(error) if is_unsupported(&error) => {}
         result => return result,
@@ -236,6 +236,7 @@ pub(super) fn is_missing_call(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cancel::CancelToken;
     use std::collections::BTreeMap;
 
     fn contents(dir: &Path) -> BTreeMap<String, String> {
@@ -264,27 +265,29 @@ mod tests {
     }
 
     /// The ways to replace: names that are exchanged, second names, and second names without any call that only Linux has.
-    const WAYS: [(bool, Calls); 3] = [(true, Calls::Native), (false, Calls::Native), (false, Calls::Standard)];
+    fn ways() -> [(bool, Calls); 3] {
+        [(true, Calls::default()), (false, Calls::default()), (false, Calls::standard(&CancelToken::new()))]
+    }
 
     #[test]
     fn several_files_get_their_names_together() {
-        for (exchanges, calls) in WAYS {
+        for (exchanges, calls) in ways() {
             let dir = tempfile::tempdir().unwrap();
             let moves = prepare(dir.path());
             let way_back = if exchanges { WayBack::Exchange } else { keep_old(&moves).unwrap() };
-            assert!(move_all(&moves, way_back, calls).is_ok());
+            assert!(move_all(&moves, way_back, &calls).is_ok());
             expect(dir.path(), &[("a", "new"), ("b", "new"), ("c", "new"), ("d", "new")]);
         }
     }
 
     #[test]
     fn a_name_that_cannot_be_given_takes_the_others_back() {
-        for (exchanges, calls) in WAYS {
+        for (exchanges, calls) in ways() {
             let dir = tempfile::tempdir().unwrap();
             let mut moves = prepare(dir.path());
             moves[3].to = dir.path().join("missing/d");
             let way_back = if exchanges { WayBack::Exchange } else { keep_old(&moves).unwrap() };
-            let Err(Failed { error: Error::Io { .. }, .. }) = move_all(&moves, way_back, calls) else {
+            let Err(Failed { error: Error::Io { .. }, .. }) = move_all(&moves, way_back, &calls) else {
                 panic!("there is no such directory")
             };
             expect(dir.path(), &[("a", "old"), ("c", "old")]);
@@ -314,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_undone_is_listed_and_kept() {
-        for (exchanges, calls) in WAYS {
+        for (exchanges, calls) in ways() {
             let dir = tempfile::tempdir().unwrap();
             let moves = prepare(dir.path());
             let mut made = Vec::new();

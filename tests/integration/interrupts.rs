@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{data, names_in};
+use crate::kernel;
+use crate::support::{code, data, names_in, npy, stderr};
 
 /// Nothing here takes that long, unless it waits for ever.
 const FOR_EVER: Duration = Duration::from_mins(2);
@@ -188,6 +189,83 @@ fn a_second_signal_ends_the_program_at_once() {
         running.signal(second);
         assert_eq!(running.end(), Some(code));
         drop(reader);
+    }
+}
+
+/// Calls that signals may interrupt, by what makes `mmconvert` make them, and whether it makes them for the source.
+const INTERRUPTED: [(libc::c_long, &[&str], bool); 13] = [
+    (libc::SYS_preadv2, &[], true),
+    (libc::SYS_preadv2, &["--method", "map"], true),
+    (libc::SYS_pread64, &["--method", "portable"], true),
+    (libc::SYS_pread64, &["--method", "portable", "--layout", "F"], true),
+    (libc::SYS_pwritev2, &["--method", "uncached"], false),
+    (libc::SYS_pwritev2, &["--method", "uncached", "--layout", "F"], false),
+    (libc::SYS_pwrite64, &["--method", "portable"], false),
+    (libc::SYS_pwrite64, &["--method", "portable", "--layout", "F"], false),
+    (libc::SYS_fallocate, &["--method", "map"], false),
+    (libc::SYS_ftruncate, &[], false),
+    (libc::SYS_fsync, &[], false),
+    (libc::SYS_sync_file_range, &["--method", "map"], false),
+    (libc::SYS_ioctl, &[], false),
+];
+
+/// Runs a conversion of `source` in which one kind of call is interrupted; `go_on` is told how often it was, and whose it is.
+fn interrupted(case: usize, source: &Path, out: &Path, mut go_on: impl FnMut(u64, u32) -> bool + Send) -> (u64, std::process::Output) {
+    const FICLONERANGE: u64 = 0x4020_940d;
+    let (number, words, is_source) = INTERRUPTED[case];
+    let mut times = 0;
+    let mut command = mmconvert();
+    command.arg("convert").arg(source).args(["--memory", "24MiB"]).args(words).arg("-o").arg(out);
+    let done = kernel::run(command, &[number], |call| {
+        // The front of the source is read before anybody handles signals.
+        let is_front = call.args[3] < 1 << 20;
+        let is_it = match number {
+            libc::SYS_ioctl => call.args[1] == FICLONERANGE,
+            _ if is_source => call.file(0) == *source && !is_front,
+            _ => call.file(0).parent() == out.parent() && call.file(0).is_file() || call.file(0).to_string_lossy().contains("(deleted)"),
+        };
+        if !is_it {
+            return None;
+        }
+        times += 1;
+        go_on(times, call.thread).then_some(libc::EINTR)
+    });
+    (times, done)
+}
+
+#[test]
+fn a_call_that_is_interrupted_is_made_again_until_somebody_cancels() {
+    let sources = tempfile::tempdir().unwrap();
+    let source = sources.path().canonicalize().unwrap().join("rows.npy");
+    let bytes: Vec<u8> = (0..4u32 << 20).map(|at| (at * 7 >> 3) as u8).collect();
+    let header = "{'descr': '<u2', 'fortran_order': False, 'shape': (4096, 512), }";
+    let mut file = [b"\x93NUMPY\x01\x00\x76\x00", format!("{header:<117}\n").as_bytes()].concat();
+    file.extend_from_slice(&bytes);
+    fs::write(&source, file).unwrap();
+    for (case, (number, words, _)) in INTERRUPTED.iter().enumerate() {
+        let what = format!("call {number} with {words:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().canonicalize().unwrap().join("x.npy");
+        // A few times.
+        let (times, done) = interrupted(case, &source, &out, |times, _| times < 4);
+        assert!(times > 0, "{what}: it is not made");
+        assert_eq!(code(&done), 0, "{what}: {}", stderr(&done));
+        let values = npy(&out).1;
+        assert!(values.len() == bytes.len() && (words.contains(&"F") || values == bytes), "{what}");
+        fs::remove_file(&out).unwrap();
+        // For ever, until a signal cancels.
+        let (times, done) = interrupted(case, &source, &out, |times, thread| {
+            let signal = match times {
+                3 => Some(Signal::INT),
+                100_000 => Some(Signal::KILL),
+                _ => None,
+            };
+            let sent = signal.map(|signal| kill_process(Pid::from_raw(thread.cast_signed()).unwrap(), signal));
+            assert!(sent.is_none_or(|sent| sent.is_ok()));
+            true
+        });
+        assert_eq!(code(&done), 130, "{what}, {times} times: {}", stderr(&done));
+        assert!(names_in(dir.path()).is_empty(), "{what}: {:?}", names_in(dir.path()));
     }
 }
 

@@ -24,7 +24,8 @@ use rustix::net::{
 pub(crate) struct Call {
     pub(crate) number: libc::c_long,
     pub(crate) args: [u64; 6],
-    thread: u32,
+    /// Who makes it.
+    pub(crate) thread: u32,
 }
 
 impl Call {

@@ -371,7 +371,7 @@ impl<'a> Pass<'a> {
 
     /// What the pass would read, write and use, as far as that is known.
     pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Vec<Estimate>> {
-        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, options.calls())) {
+        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls())) {
             Some(file) => Method::to_copy(&file, options.method)?,
             _ => options.method.unwrap_or(Method::Portable),
         };

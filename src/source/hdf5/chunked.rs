@@ -161,10 +161,10 @@ impl Chunked {
     ) -> Result<()> {
         context.check_cancelled()?;
         if self.layout.steps.is_empty() {
-            return self.file.read(chunk.address, out, context.calls);
+            return self.file.read(chunk.address, out, &context.calls);
         }
         stored.resize(memory_len(chunk.nbytes), 0);
-        self.file.read(chunk.address, stored, context.calls)?;
+        self.file.read(chunk.address, stored, &context.calls)?;
         undo(&self.layout.steps, chunk.mask, stored, spare, out)
             .map_err(|detail| Error::malformed_at(self.file.path(), WHAT, chunk.address, detail))
     }

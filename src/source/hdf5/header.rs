@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use byteorder::{ByteOrder, LittleEndian};
 use hdf5_pure::{FormatError, Source};
 
-use crate::os::Calls;
 use crate::source::StoredFile;
 
 /// No header has more blocks or bytes than this.
@@ -58,7 +57,7 @@ impl Place {
     pub(super) fn bytes(&self, at: u64, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
         let end = at.checked_add(len as u64).filter(|&end| end <= self.len())?;
-        self.file.read(self.range.start + (end - len as u64), &mut bytes, Calls::Native).ok()?;
+        self.file.read(self.range.start + (end - len as u64), &mut bytes, self.file.calls()).ok()?;
         Some(bytes)
     }
 }
@@ -84,7 +83,7 @@ impl Source for Place {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > available) {
             return Err(beyond(offset, buf.len(), available));
         }
-        self.file.read(self.range.start + offset, buf, Calls::Native).map_err(|error| FormatError::Source(error.to_string()))
+        self.file.read(self.range.start + offset, buf, self.file.calls()).map_err(|error| FormatError::Source(error.to_string()))
     }
 }
 

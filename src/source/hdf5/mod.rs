@@ -68,7 +68,7 @@ impl Driver for Hdf5 {
         if !is_file(path)? {
             return Ok(None);
         }
-        let file = StoredFile::open(path)?;
+        let file = StoredFile::open(path, &Calls::default())?;
         // Blocks of the user's are short; to look for a superblock all over a large file would take a read for each power of two.
         Ok(superblock(&file, 0..file.len().min(LONGEST_FRONT)).is_some().then(|| path.to_owned()))
     }
@@ -77,8 +77,8 @@ impl Driver for Hdf5 {
         true
     }
 
-    fn open(&self, path: &Path, _: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path)?;
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path, &options.calls())?;
         let range = 0..file.len();
         Ok(Box::new(open_range(self.name(), &file, range, None)?))
     }
@@ -90,7 +90,7 @@ fn superblock(file: &StoredFile, range: Range<u64>) -> Option<u64> {
     let blocks = std::iter::successors(Some(FIRST_BLOCK), |at| at.checked_mul(2));
     std::iter::once(0).chain(blocks).take_while(|at| at + MAGIC.len() as u64 <= len).find(|at| {
         let mut front = [0; MAGIC.len()];
-        file.read(range.start + at, &mut front, Calls::Native).is_ok() && front == MAGIC
+        file.read(range.start + at, &mut front, file.calls()).is_ok() && front == MAGIC
     })
 }
 

@@ -241,8 +241,7 @@ impl Fetch {
                 let reader = bundle.reader(0)?;
                 let spec = reader.spec();
                 let mut bytes = vec![0; memory_len(spec.nbytes())];
-                let cancel = CancelToken::new();
-                reader.read(0..spec.elements(), &mut bytes, &mut ReadContext::new(1 << 20, None, &cancel, Calls::Standard))?;
+                reader.read(0..spec.elements(), &mut bytes, &mut ReadContext::new(1 << 20, None, &Calls::default()))?;
                 let mut front = wire::before_content(*dtype, spec.shape(), bytes.len());
                 front.append(&mut bytes);
                 Ok(Component { front, content: None, rows: spec.shape().first().copied() })
@@ -345,9 +344,7 @@ impl Read for Elements {
                 self.at = 0;
                 continue;
             }
-            if self.cancel.is_cancelled() {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
+            self.cancel.check().map_err(io::Error::other)?;
             if self.is_over() {
                 return Ok(0);
             }

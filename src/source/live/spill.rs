@@ -8,6 +8,7 @@ use super::session::{Builder, Target, attempt, text};
 use crate::budget::Limits;
 use crate::error::{Error, Result};
 use crate::model_options::ModelOptions;
+use crate::os::Calls;
 use crate::source::Container;
 use crate::source::bundle::Bundle;
 use crate::staging::ScratchDir;
@@ -81,7 +82,7 @@ impl Spilling {
     /// # Errors
     /// Those of opening a bundle.
     pub(super) fn bundle(&self) -> Result<Bundle> {
-        Bundle::open(&self.dir.path().join(NAME), "tensor-bundle", &Limits::default())
+        Bundle::open(&self.dir.path().join(NAME), "tensor-bundle", &Limits::default(), &Calls::default())
     }
 }
 

@@ -1,6 +1,5 @@
 //! Records that follow each other in one file.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +8,10 @@ use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
 use super::batches::whole;
 use super::pool::Held;
-use crate::cancel::CancelToken;
 use crate::error::{Error, ParseError, Result};
 use crate::format::{crc, tfrecord};
-use crate::os::{self, Calls, Cold};
+use crate::os::{self, Cold};
+use crate::paths::InputFile;
 use crate::spec::memory_len;
 
 /// So much of a long record is read before the token is looked at again.
@@ -35,13 +34,11 @@ pub(crate) struct Batch {
     /// Frames that make a record.
     pub(super) group: usize,
     /// Where the bytes are still to be read from.
-    pub(super) unread: Option<(Arc<File>, Cold, usize)>,
+    pub(super) unread: Option<(InputFile, Cold, usize)>,
     /// Whether checksums of the data are still to be compared.
     pub(super) unchecked: bool,
     /// Bits by which samples of 16 bits, big-endian, are still to be moved down.
     pub(super) shift: u32,
-    pub(super) calls: Calls,
-    pub(super) cancel: CancelToken,
     pub(super) held: Held,
 }
 
@@ -56,22 +53,7 @@ impl Batch {
         group: usize,
         held: Held,
     ) -> Self {
-        Self {
-            number,
-            first,
-            in_file: first,
-            path,
-            base: 0,
-            bytes,
-            frames,
-            group,
-            unread: None,
-            unchecked: false,
-            shift: 0,
-            calls: Calls::Native,
-            cancel: CancelToken::new(),
-            held,
-        }
+        Self { number, first, in_file: first, path, base: 0, bytes, frames, group, unread: None, unchecked: false, shift: 0, held }
     }
 
     /// The number of records.
@@ -91,8 +73,7 @@ impl Batch {
             self.bytes.resize(len, 0);
             let mut at = self.base;
             for part in self.bytes.chunks_mut(PART_BYTES) {
-                self.cancel.check()?;
-                os::read_exact_at(&file, part, at, self.calls, &cold).map_err(Error::io("read", &self.path))?;
+                os::read_exact_at(&file, part, at, file.calls(), &cold).map_err(Error::io("read", &self.path))?;
                 at += part.len() as u64;
             }
         }

@@ -4,10 +4,8 @@
 //! by their headers alone. Nobody holds more than the pool of buffers allows.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -16,12 +14,11 @@ use super::bytes::{self, Compression, FileBytes};
 use super::framing::{Framing, Step};
 use super::pool::{Held, Pool};
 use super::{CheckCount, Program, Wanted};
-use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::options::Options;
 use crate::os::{Calls, Cold};
-use crate::paths::Stamp;
+use crate::paths::{InputFile, Stamp};
 use crate::spec::memory_len;
 
 /// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
@@ -78,7 +75,6 @@ pub(crate) struct Reading {
     /// Whether what lies behind a damage is given up instead of everything.
     pub(crate) salvage: bool,
     pub(crate) calls: Calls,
-    pub(crate) cancel: CancelToken,
 }
 
 impl Reading {
@@ -93,7 +89,6 @@ impl Reading {
             verify: options.verify,
             salvage: options.records.salvage.is_set(),
             calls: options.calls(),
-            cancel: options.cancel.clone(),
         }
     }
 }
@@ -139,7 +134,7 @@ struct Current {
     /// Whether they come through a pipe: whoever writes to it may have failed.
     is_piped: bool,
     /// The file, and what it has to show until its end.
-    file: Option<(Arc<File>, Arc<OnceLock<Stamp>>)>,
+    file: Option<(InputFile, Arc<OnceLock<Stamp>>)>,
 }
 
 impl Current {
@@ -152,7 +147,7 @@ impl Current {
 enum From {
     Bytes(Box<dyn Read + Send>),
     /// Headers are read alone.
-    Headers(Arc<File>, Cold),
+    Headers(InputFile, Cold),
 }
 
 impl Sequential {
@@ -219,7 +214,7 @@ impl Sequential {
 
     fn open_file(&self, file: &RecordFile) -> Result<Current> {
         let path: Arc<Path> = file.path.as_path().into();
-        let opened = bytes::open(&path)?;
+        let opened = bytes::open(&path, &self.reading.calls)?;
         let failed = |error| Error::io("read", &path)(error);
         let stamp = Stamp::of(&opened).map_err(failed)?;
         file.stamp.get_or_init(|| stamp).check(&opened, &path)?;
@@ -227,7 +222,7 @@ impl Sequential {
             Framing::TfRecord => Self::compression(&opened, &path)?,
             _ => Compression::None,
         };
-        let stream = FileBytes::new(Arc::clone(&opened), file.start, self.reading.calls, &self.reading.cancel).map_err(failed)?;
+        let stream = FileBytes::new(opened.clone(), file.start).map_err(failed)?;
         let len = opened.metadata().map_err(failed)?.len();
         if file.start > len {
             let detail = format!("it has {len} bytes, and records are to start at byte {}", file.start);
@@ -237,7 +232,7 @@ impl Sequential {
         let is_plain = compression == Compression::None;
         let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&opened, len, &cold).map_err(failed)?;
         let from = if by_headers {
-            From::Headers(Arc::clone(&opened), cold)
+            From::Headers(opened.clone(), cold)
         } else {
             From::Bytes(bytes::decompressed(stream, compression, self.reading.memory_bytes / 4))
         };
@@ -255,7 +250,7 @@ impl Sequential {
         })
     }
 
-    fn compression(file: &File, path: &Path) -> Result<Compression> {
+    fn compression(file: &InputFile, path: &Path) -> Result<Compression> {
         let found = Compression::detect(file).map_err(Error::io("read", path))?;
         found.ok_or_else(|| {
             let mut front = [0; tfrecord::HEADER_LEN];
@@ -268,7 +263,7 @@ impl Sequential {
     }
 
     /// Whether the first records of a file are so long that their headers may be read alone.
-    fn has_long_records(&self, file: &File, len: u64, cold: &Cold) -> std::io::Result<bool> {
+    fn has_long_records(&self, file: &InputFile, len: u64, cold: &Cold) -> std::io::Result<bool> {
         const LOOKED_AT: u64 = 8;
         let mut at = 0;
         let Some(header_len) = self.framing.header_len().filter(|&len| len > 0) else { return Ok(false) };
@@ -353,7 +348,7 @@ impl Sequential {
             Input::Stream(bytes, name) => (bytes, name, None),
             Input::Program(Program { path, start, check, .. }) => {
                 let records = self.reading.rows.end.saturating_sub(self.seen);
-                let wanted = Wanted { cancel: &self.reading.cancel, records, rows: self.reading.joined_rows };
+                let wanted = Wanted { cancel: self.reading.calls.cancel(), records, rows: self.reading.joined_rows };
                 (start(&wanted)?, path, check)
             }
         };
@@ -432,7 +427,7 @@ impl Sequential {
             return Err(Error::bad_request("these records cannot be read by their headers"));
         };
         let mut batch = self.empty_batch(current, base, in_file, held);
-        batch.unread = Some((Arc::clone(file), cold.clone(), memory_len(taken)));
+        batch.unread = Some((file.clone(), cold.clone(), memory_len(taken)));
         (batch.bytes, batch.frames) = (self.pool.buffer(), frames);
         Ok(batch)
     }
@@ -450,8 +445,6 @@ impl Sequential {
             unread: None,
             unchecked: self.reading.verify && self.framing.has_checksum(),
             shift: if let Framing::Pam { shift } = self.framing { shift } else { 0 },
-            calls: self.reading.calls,
-            cancel: self.reading.cancel.clone(),
             held,
         }
     }

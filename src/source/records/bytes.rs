@@ -1,11 +1,8 @@
 //! Bytes that can only be read from front to back: files, as they are or decompressed, and pipes.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use byteorder::{BigEndian, ByteOrder as _};
 use flate2::bufread::MultiGzDecoder;
@@ -18,7 +15,7 @@ use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::os::{self, Calls, Cold};
-use crate::paths::open_file;
+use crate::paths::{InputFile, open_file};
 use crate::spec::memory_len;
 
 /// What compressed bytes are read by.
@@ -43,7 +40,7 @@ impl Compression {
     ///
     /// The checksum of a record's length proves that there is none. Otherwise the magic of gzip and zlib, and for Snappy a first
     /// block that begins with a record, do.
-    pub(crate) fn detect(file: &File) -> io::Result<Option<Self>> {
+    pub(crate) fn detect(file: &InputFile) -> io::Result<Option<Self>> {
         let len = file.metadata()?.len();
         let mut front = [0; tfrecord::HEADER_LEN];
         let have = memory_len(len.min(front.len() as u64));
@@ -60,7 +57,7 @@ impl Compression {
 }
 
 /// Whether a file starts with a block of Snappy that starts with a record.
-fn is_snappy(file: &File, len: u64, front: &[u8]) -> io::Result<bool> {
+fn is_snappy(file: &InputFile, len: u64, front: &[u8]) -> io::Result<bool> {
     let Some(block) = front.get(..4).map(BigEndian::read_u32).filter(|&block| block > 0 && u64::from(block) + 4 <= len) else {
         return Ok(false);
     };
@@ -74,29 +71,24 @@ fn is_snappy(file: &File, len: u64, front: &[u8]) -> io::Result<bool> {
 /// Bytes of a file as they are.
 #[derive(Debug)]
 pub(crate) struct FileBytes {
-    file: Arc<File>,
+    file: InputFile,
     at: u64,
     len: u64,
-    calls: Calls,
     cold: Cold,
-    cancel: CancelToken,
 }
 
 impl FileBytes {
-    /// Those from `start` on. Reading them fails once `cancel` was used, however many a reader of them wants.
-    pub(crate) fn new(file: Arc<File>, start: u64, calls: Calls, cancel: &CancelToken) -> io::Result<Self> {
+    /// Those from `start` on.
+    pub(crate) fn new(file: InputFile, start: u64) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, at: start.min(len), len, calls, cold: Cold::default(), cancel: cancel.clone() })
+        Ok(Self { file, at: start.min(len), len, cold: Cold::default() })
     }
 }
 
 impl Read for FileBytes {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
         let len = memory_len(self.len - self.at).min(buf.len());
-        os::read_exact_at(&self.file, &mut buf[..len], self.at, self.calls, &self.cold)?;
+        os::read_exact_at(&self.file, &mut buf[..len], self.at, self.file.calls(), &self.cold)?;
         self.at += len as u64;
         Ok(len)
     }
@@ -269,7 +261,7 @@ impl<R: Read + AsFd> Read for Patient<R> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(io::ErrorKind::ConnectionAborted.into())
+        Err(io::Error::other(Error::Cancelled))
     }
 }
 
@@ -290,11 +282,6 @@ pub(crate) fn read_full(bytes: &mut (impl Read + ?Sized), buf: &mut [u8]) -> (us
 /// Puts the blame for a read that failed: on the file's content, or on what it lies on.
 pub(crate) fn read_error(path: &Path, at: u64, error: io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::ConnectionAborted => Error::Cancelled,
-        // What was said as one of our own errors on the way.
-        io::ErrorKind::Other if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) => {
-            error.downcast().unwrap_or_else(Error::io("read", path))
-        }
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
             Error::malformed_at(path, "contents", at, error.to_string())
         }
@@ -303,8 +290,8 @@ pub(crate) fn read_error(path: &Path, at: u64, error: io::Error) -> Error {
 }
 
 /// Opens a file for reading.
-pub(crate) fn open(path: &Path) -> Result<Arc<File>> {
-    open_file(path).map(Arc::new).map_err(Error::io("open", path))
+pub(crate) fn open(path: &Path, calls: &Calls) -> Result<InputFile> {
+    open_file(path, calls).map_err(Error::io("open", path))
 }
 
 /// What looking at the first bytes of a file may take.
@@ -312,10 +299,10 @@ const LOOKING_BYTES: u64 = 16 << 20;
 
 /// Whether what a file holds, decompressed, starts like a record.
 pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
-    let file = open(path)?;
+    let file = open(path, &Calls::default())?;
     let failed = |error| Error::io("read", path)(error);
     let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
-    let stream = FileBytes::new(file, 0, crate::os::Calls::Standard, &CancelToken::new()).map_err(failed)?;
+    let stream = FileBytes::new(file, 0).map_err(failed)?;
     let mut header = [0; tfrecord::HEADER_LEN];
     let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut header);
     result.map_err(|error| read_error(path, 0, error))?;
@@ -327,7 +314,7 @@ pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`].
 pub(crate) fn holds_nothing(path: &Path) -> Result<bool> {
-    let file = open(path)?;
+    let file = open(path, &Calls::default())?;
     let failed = |error| Error::io("read", path)(error);
     if file.metadata().map_err(failed)?.len() == 0 {
         return Ok(true);
@@ -335,7 +322,7 @@ pub(crate) fn holds_nothing(path: &Path) -> Result<bool> {
     match Compression::detect(&file).map_err(failed)? {
         None | Some(Compression::None) => Ok(false),
         Some(compression) => {
-            let stream = FileBytes::new(file, 0, crate::os::Calls::Standard, &CancelToken::new()).map_err(failed)?;
+            let stream = FileBytes::new(file, 0).map_err(failed)?;
             let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut [0]);
             Ok(read == 0 && result.is_ok())
         }
@@ -348,14 +335,14 @@ mod tests {
     use flate2::write::{GzEncoder, ZlibEncoder};
     use std::io::Write;
 
-    fn file(bytes: &[u8]) -> File {
+    fn file(bytes: &[u8]) -> InputFile {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file
+        file.into()
     }
 
     fn read(bytes: &[u8], compression: Compression) -> io::Result<Vec<u8>> {
-        let bytes = FileBytes::new(Arc::new(file(bytes)), 0, Calls::Native, &CancelToken::new())?;
+        let bytes = FileBytes::new(file(bytes), 0)?;
         let mut all = Vec::new();
         decompressed(bytes, compression, 1 << 30).read_to_end(&mut all)?;
         Ok(all)

@@ -13,6 +13,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::job::{Scan, scan};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::source::strings::StoredStrings;
 use crate::source::{Container, Name, TensorInfo, TensorReader};
 use crate::spec::TensorSpec;
@@ -396,8 +397,11 @@ impl Container for RecordContainer {
         }
         let files = self.files();
         facts.insert("files".into(), json!(files.len()));
-        let compressions: Option<Vec<Compression>> =
-            files.iter().take(1).map(|path| bytes::open(path).ok().and_then(|file| Compression::detect(&file).ok()?)).collect();
+        let compressions: Option<Vec<Compression>> = files
+            .iter()
+            .take(1)
+            .map(|path| bytes::open(path, &Calls::default()).ok().and_then(|file| Compression::detect(&file).ok()?))
+            .collect();
         if let Some([compression]) = compressions.as_deref() {
             facts.insert("compression".into(), json!(compression));
         }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::SavedModel;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
+use crate::os::Calls;
 use crate::source::bundle::{Bundle, index_path};
 use crate::source::constants::Constants;
 use crate::source::strings::StoredStrings;
@@ -32,8 +33,8 @@ type Part<'a> = (&'a dyn Container, usize);
 impl Model {
     /// # Errors
     /// [`Error::NotFound`] where there are neither tensors nor signatures: most of it is missing.
-    pub(super) fn new(format: &'static str, model: &SavedModel, variables: Option<Bundle>) -> Result<Self> {
-        let mut survey = model.survey()?;
+    pub(super) fn new(format: &'static str, model: &SavedModel, variables: Option<Bundle>, calls: &Calls) -> Result<Self> {
+        let mut survey = model.survey(calls)?;
         if let Some(bundle) = &variables {
             survey.leave_out(|name| bundle.find(name).is_ok_and(|found| found.is_some()));
         }
@@ -46,7 +47,7 @@ impl Model {
             )),
             _ => None,
         };
-        let constants = survey.has_constants().then(|| Constants::new(format, &model.pb, survey, Vec::new())).transpose()?;
+        let constants = survey.has_constants().then(|| Constants::new(format, &model.pb, survey, Vec::new(), calls)).transpose()?;
         let missing = format!("the SavedModel {} has no {}", model.dir.display(), index_path(&model.prefix()).display());
         let (signatures, ambiguity) = (model.signatures().to_vec(), model.ambiguity());
         if variables.is_none() && constants.is_none() && signatures.is_empty() && ambiguity.is_none() {

@@ -1,7 +1,6 @@
 //! What stands in `saved_model.pb`: graphs, each with tags and signatures.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,8 @@ use super::{OTHER_FORMS, PB};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
-use crate::paths::{Stamp, is_file, open_file, parent_of};
+use crate::os::Calls;
+use crate::paths::{InputFile, Stamp, is_file, open_file, parent_of};
 use crate::source::Container;
 use crate::source::bundle::{self, Bundle};
 use crate::source::checkpoint::{names_in, shard_prefix};
@@ -71,13 +71,13 @@ impl SavedModel {
     /// # Errors
     /// [`Error::BadRequest`] where no graph has these tags, [`Error::Unsupported`] for other forms of the file, [`Error::Malformed`],
     /// [`Error::Io`].
-    pub(crate) fn open(dir: &Path, tag_set: Option<&[String]>) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, tag_set: Option<&[String]>, calls: &Calls) -> Result<Self> {
         let pb = dir.join(PB);
         if !pb.is_file() {
             let what = OTHER_FORMS.iter().find(|(name, _)| dir.join(name).is_file()).map_or("a SavedModel", |(_, what)| what);
             return Err(Error::Unsupported { what: what.into(), detail: format!("{} has no {PB}", dir.display()) });
         }
-        let file = open_file(&pb).map_err(Error::io("open", &pb))?;
+        let file = open_file(&pb, calls).map_err(Error::io("open", &pb))?;
         let mut outline = Outline::of_file(&file, &pb, WHAT)?;
         let mut graphs = Vec::new();
         while let Some(field) = outline.next_field()? {
@@ -141,8 +141,8 @@ impl SavedModel {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(super) fn survey(&self) -> Result<Survey> {
-        let file = open_file(&self.pb).map_err(Error::io("open", &self.pb))?;
+    pub(super) fn survey(&self, calls: &Calls) -> Result<Survey> {
+        let file = open_file(&self.pb, calls).map_err(Error::io("open", &self.pb))?;
         let look = |graph: &MetaGraph| -> Result<Survey> {
             let mut survey = Survey::default();
             for range in &graph.graphs {
@@ -206,7 +206,7 @@ impl SavedModel {
     /// [`Error::Limit`] for one that is larger than the memory, [`Error::Malformed`] if the file was written to since it was opened,
     /// [`Error::Io`].
     pub(crate) fn read_graph(&self, options: &Options) -> Result<Vec<u8>> {
-        let file = open_file(&self.pb).map_err(Error::io("open", &self.pb))?;
+        let file = open_file(&self.pb, &options.calls()).map_err(Error::io("open", &self.pb))?;
         let mut graph = Vec::new();
         // What comes in parts is merged, and a message is merged by what follows it.
         for range in &self.graph()?.graphs {
@@ -244,8 +244,8 @@ impl SavedModel {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(crate) fn check_graph(&self, most: u64) -> Result<()> {
-        let file = open_file(&self.pb).map_err(Error::io("open", &self.pb))?;
+    pub(crate) fn check_graph(&self, most: u64, calls: &Calls) -> Result<()> {
+        let file = open_file(&self.pb, calls).map_err(Error::io("open", &self.pb))?;
         let mut claimed = 0u64;
         for range in &self.graph()?.graphs {
             check_graph(&mut Outline::new(&file, &self.pb, GRAPH, range.clone()), most, &mut claimed, |_, _| ())?;
@@ -255,7 +255,7 @@ impl SavedModel {
 }
 
 impl MetaGraph {
-    fn read(file: &File, path: &Path, range: Range<u64>) -> Result<Self> {
+    fn read(file: &InputFile, path: &Path, range: Range<u64>) -> Result<Self> {
         let mut outline = Outline::new(file, path, WHAT, range);
         let mut graph = Self::default();
         let (mut main_op, mut legacy) = (None, None);
@@ -311,7 +311,7 @@ fn tag_text(tags: &[String]) -> String {
 }
 
 /// Whether two ranges of a file have the same bytes.
-fn same_bytes(file: &File, path: &Path, one: &Range<u64>, other: &Range<u64>) -> Result<bool> {
+fn same_bytes(file: &InputFile, path: &Path, one: &Range<u64>, other: &Range<u64>) -> Result<bool> {
     const CHUNK: u64 = 1 << 20;
     let len = one.end - one.start;
     if len != other.end - other.start {

@@ -48,21 +48,22 @@ impl Driver for SavedModelDir {
     }
 
     fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let model = SavedModel::open(dir, options.model.tag_set.as_deref())?;
+        let model = SavedModel::open(dir, options.model.tag_set.as_deref(), &options.calls())?;
         options.model.tag_set_used.note();
-        let variables = model.variables()?.map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default())).transpose()?;
+        let variables =
+            model.variables()?.map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default(), &options.calls())).transpose()?;
         if options.model.wants_model() {
             options.model.used.note();
             return open_signature(model, variables.as_ref(), options);
         }
-        Ok(Box::new(Model::new(self.name(), &model, variables)?))
+        Ok(Box::new(Model::new(self.name(), &model, variables, &options.calls())?))
     }
 }
 
 /// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
 fn open_signature(model: SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
     model.signature(options.model.signature.as_deref())?;
-    model.check_graph(options.budget().as_bytes())?;
+    model.check_graph(options.budget().as_bytes(), &options.calls())?;
     variables.map(Bundle::check_all).transpose()?;
     let files = model.files(variables);
     live::open_signature(model, files, options)

@@ -1,15 +1,14 @@
 //! Strings of many small tensors, put together to those of one: the elements of a tf.data cache.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::lengths::{LengthsCrc, Scan};
 use super::{StoredStrings, StringBytes};
-use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::{crc, varint};
 use crate::os::Calls;
+use crate::paths::InputFile;
 use crate::source::shards::ShardSet;
 use crate::source::{Checksum, Ledger, Region};
 use crate::spec::memory_len;
@@ -58,10 +57,10 @@ impl<'a> Chain<'a> {
                 return Err(stored.malformed(0, "its strings lie in no shard"));
             };
             let elements: u64 = stored.shape.iter().product();
-            let scan = Scan::new(&stored, &(0..elements), true, &CancelToken::new())?;
+            let scan = Scan::new(&stored, &(0..elements), true, &Calls::default())?;
             big_endian = stored.big_endian;
             let checksum = checksum.get_or_insert_with(|| LengthsCrc::new(big_endian));
-            let mut lengths = scan.lengths_from(&stored, 0, Calls::Native)?;
+            let mut lengths = scan.lengths_from(&stored, 0, &Calls::default())?;
             while let Some(length) = lengths.next_length()? {
                 varint::push(&mut front, length);
                 checksum.add(length);
@@ -87,7 +86,7 @@ impl<'a> Chain<'a> {
     }
 
     /// The files that have the strings, as they are opened now.
-    pub(super) fn files(&self) -> Result<Vec<Arc<File>>> {
+    pub(super) fn files(&self) -> Result<Vec<InputFile>> {
         let mut shards: Vec<u32> = self.parts.iter().map(|part| part.shard).collect();
         shards.sort_unstable();
         shards.dedup();
@@ -106,7 +105,7 @@ impl<'a> Chain<'a> {
     }
 
     /// Fills `buf` from `at` on.
-    pub(super) fn read(&self, at: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
+    pub(super) fn read(&self, at: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
         let len = self.front.len() as u64;
         let (held, stored) = buf.split_at_mut(memory_len(len.saturating_sub(at)).min(buf.len()));
         if !held.is_empty() {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
 use super::StoredStrings;
-use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::format::{crc, varint};
 use crate::os::Calls;
@@ -52,13 +51,13 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(stored: &StoredStrings<'_>, selected: &Range<u64>, verify: bool, cancel: &CancelToken) -> Result<Self> {
+    pub(super) fn new(stored: &StoredStrings<'_>, selected: &Range<u64>, verify: bool, calls: &Calls) -> Result<Self> {
         let elements: u64 = stored.shape.iter().product();
         let size = stored.region.nbytes;
         if elements.checked_add(CRC_BYTES as u64).is_none_or(|least| least > size) {
             return Err(stored.malformed(0, format!("{elements} strings in {size} bytes, which need a byte each and {CRC_BYTES} more")));
         }
-        let mut lengths = Lengths::new(stored, Mark { element: 0, length_at: 0, data_at: 0 }, elements, Calls::Native);
+        let mut lengths = Lengths::new(stored, Mark { element: 0, length_at: 0, data_at: 0 }, elements, calls);
         let mut checksum = LengthsCrc::new(stored.big_endian);
         let (mut step, mut marks, mut longest) = (FIRST_STEP, Vec::new(), 0);
         let mut selected_data = 0..0;
@@ -71,7 +70,7 @@ impl Scan {
                 selected_data.end = mark.data_at;
             }
             if mark.element.is_multiple_of(step) {
-                cancel.check()?;
+                calls.cancel().check()?;
                 if marks.len() == MOST_MARKS {
                     step *= 2;
                     marks.retain(|mark: &Mark| mark.element.is_multiple_of(step));
@@ -93,7 +92,7 @@ impl Scan {
             return Err(stored.malformed(0, detail));
         }
         let mut stored_crc = [0; CRC_BYTES];
-        stored.read(end.length_at, &mut stored_crc, Calls::Native)?;
+        stored.read(end.length_at, &mut stored_crc, calls)?;
         let (expected, actual) = (crc::unmask(LittleEndian::read_u32(&stored_crc)), checksum.finish());
         if verify && actual != expected {
             let detail = format!("CRC32C of the lengths is {actual:#010x}, the file says {expected:#010x}");
@@ -111,7 +110,7 @@ impl Scan {
     }
 
     /// The lengths from `element` of the tensor on.
-    pub(super) fn lengths_from<'b>(&self, stored: &'b StoredStrings<'b>, element: u64, calls: Calls) -> Result<Lengths<'b>> {
+    pub(super) fn lengths_from<'b>(&self, stored: &'b StoredStrings<'b>, element: u64, calls: &Calls) -> Result<Lengths<'b>> {
         let at = crate::spec::memory_len(element / self.step).min(self.marks.len() - 1);
         let mut lengths = Lengths::new(stored, self.marks[at], self.elements, calls);
         while lengths.next.element < element {
@@ -142,13 +141,13 @@ pub(super) struct Lengths<'a> {
 
 impl Drop for Lengths<'_> {
     fn drop(&mut self) {
-        self.stored.forget(self.start..self.next.length_at, self.calls);
+        self.stored.forget(self.start..self.next.length_at, &self.calls);
     }
 }
 
 impl<'a> Lengths<'a> {
-    fn new(stored: &'a StoredStrings<'a>, next: Mark, elements: u64, calls: Calls) -> Self {
-        Self { stored, calls, elements, start: next.length_at, next, buffer: Vec::new(), used: 0 }
+    fn new(stored: &'a StoredStrings<'a>, next: Mark, elements: u64, calls: &Calls) -> Self {
+        Self { stored, calls: calls.clone(), elements, start: next.length_at, next, buffer: Vec::new(), used: 0 }
     }
 
     /// Where the bytes of the next element lie, from the start of those of all elements.
@@ -184,7 +183,7 @@ impl<'a> Lengths<'a> {
         let most = (self.elements - self.next.element).saturating_mul(MOST_VARINT as u64);
         self.buffer.resize(crate::spec::memory_len(left.min(most)).min(CHUNK), 0);
         self.used = 0;
-        self.stored.read(self.next.length_at, &mut self.buffer, self.calls)
+        self.stored.read(self.next.length_at, &mut self.buffer, &self.calls)
     }
 }
 
@@ -272,20 +271,20 @@ mod tests {
             bytes.resize(bytes.len() + lengths.iter().sum::<u64>() as usize, b'x');
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("s.data-00000-of-00001"), &bytes).unwrap();
-            let shards = ShardSet::new(dir.path().join("s"), 1);
+            let shards = ShardSet::new(dir.path().join("s"), 1, &Calls::default());
             let region = Region::new(Path::new("s").into(), 7, bytes.len() as u64 - 7, Checksum::Crc32c(0));
             let shape = vec![lengths.len() as u64];
             let stored = StoredStrings { bytes: StringBytes::Shard(&shards, 0), big_endian: false, name: "t".into(), shape, region };
             let mut ends = picks.map(|pick| pick.index(lengths.len() + 1) as u64);
             ends.sort_unstable();
-            let scan = Scan::new(&stored, &(ends[0]..ends[1]), true, &CancelToken::new()).unwrap();
+            let scan = Scan::new(&stored, &(ends[0]..ends[1]), true, &Calls::default()).unwrap();
             prop_assert!(scan.marks.len() <= MOST_MARKS);
             let selected = &lengths[ends[0] as usize..ends[1] as usize];
             prop_assert_eq!(scan.longest, selected.iter().copied().max().unwrap_or(0));
             let start: u64 = lengths[..ends[0] as usize].iter().sum();
             prop_assert_eq!(scan.selected_data.clone(), start..start + selected.iter().sum::<u64>());
             for element in 0..=lengths.len() {
-                let mut found = scan.lengths_from(&stored, element as u64, Calls::Native).unwrap();
+                let mut found = scan.lengths_from(&stored, element as u64, &Calls::default()).unwrap();
                 prop_assert_eq!(found.data_at(), lengths[..element].iter().sum::<u64>());
                 prop_assert_eq!(found.next_length().unwrap(), lengths.get(element).copied());
             }

@@ -8,18 +8,16 @@ mod offsets;
 mod padded;
 mod text;
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::shards::ShardSet;
 use super::{Checksum, Ledger, Name, ReadContext, Region};
-use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::format::{crc, varint};
 use crate::os::Calls;
-use crate::paths::Stamp;
+use crate::paths::{InputFile, Stamp};
 use crate::spec::{even_part, memory_len, unravel};
 
 pub(crate) use chain::Chain;
@@ -104,13 +102,13 @@ impl StoredStrings<'_> {
     }
 
     /// Gives up the memory of what was read of a file that was not in it before.
-    fn forget(&self, stored: Range<u64>, calls: Calls) {
+    fn forget(&self, stored: Range<u64>, calls: &Calls) {
         if let StringBytes::Shard(shards, shard) = &self.bytes {
             shards.forget(*shard, &(self.region.offset + stored.start..self.region.offset + stored.end), calls);
         }
     }
 
-    fn read(&self, at: u64, buf: &mut [u8], calls: Calls) -> Result<()> {
+    fn read(&self, at: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
         match &self.bytes {
             StringBytes::Shard(shards, shard) => shards.read(*shard, self.region.offset + at, buf, calls),
             StringBytes::Held(bytes) => {
@@ -122,7 +120,7 @@ impl StoredStrings<'_> {
     }
 
     /// The file, if they lie in it as one run.
-    fn file(&self) -> Result<Option<Arc<File>>> {
+    fn file(&self) -> Result<Option<InputFile>> {
         match &self.bytes {
             StringBytes::Shard(shards, shard) => Ok(Some(shards.open(*shard)?.file)),
             StringBytes::Held(_) | StringBytes::Chain(_) => Ok(None),
@@ -130,7 +128,7 @@ impl StoredStrings<'_> {
     }
 
     /// The files that have them.
-    fn files(&self) -> Result<Vec<Arc<File>>> {
+    fn files(&self) -> Result<Vec<InputFile>> {
         match &self.bytes {
             StringBytes::Chain(chain) => chain.files(),
             _ => Ok(self.file()?.into_iter().collect()),
@@ -152,7 +150,7 @@ pub(crate) struct Strings<'a> {
     /// The files as they were when the lengths were gone over; they are read again.
     stamps: Vec<Stamp>,
     verify: bool,
-    cancel: CancelToken,
+    calls: Calls,
 }
 
 impl<'a> Strings<'a> {
@@ -160,7 +158,7 @@ impl<'a> Strings<'a> {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Io`], [`Error::Cancelled`].
-    pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, cancel: &CancelToken) -> Result<Self> {
+    pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, calls: &Calls) -> Result<Self> {
         let stamps = stored.files()?.iter().map(|file| Stamp::of(file)).collect::<Result<_, _>>();
         let stamps = stamps.map_err(Error::io("look at", &stored.region.path))?;
         let mut shape = stored.shape.clone();
@@ -169,9 +167,9 @@ impl<'a> Strings<'a> {
             *axis = rows.end - rows.start;
         }
         let selected = rows.start * row..rows.end * row;
-        let scan = Scan::new(&stored, &selected, verify, cancel)?;
+        let scan = Scan::new(&stored, &selected, verify, calls)?;
         let data = scan.data(&stored.region);
-        Ok(Self { stored, scan, selected, shape, data, stamps, verify, cancel: cancel.clone() })
+        Ok(Self { stored, scan, selected, shape, data, stamps, verify, calls: calls.clone() })
     }
 
     /// The length of the longest selected element, in bytes.
@@ -213,7 +211,7 @@ impl<'a> Strings<'a> {
     }
 
     /// The lengths of the selected elements, from the one at `element` of them on.
-    fn lengths_from(&self, element: u64, calls: Calls) -> Result<Lengths<'_>> {
+    fn lengths_from(&self, element: u64, calls: &Calls) -> Result<Lengths<'_>> {
         self.check_unchanged()?;
         self.scan.lengths_from(&self.stored, self.selected.start + element, calls)
     }
@@ -223,7 +221,7 @@ impl<'a> Strings<'a> {
         let chunk = even_part(buf.len(), context.chunk_bytes());
         for chunk in buf.chunks_mut(chunk) {
             context.check_cancelled()?;
-            self.stored.read(self.scan.data_start + at, chunk, context.calls)?;
+            self.stored.read(self.scan.data_start + at, chunk, &context.calls)?;
             self.record(at, chunk, context);
             at += chunk.len() as u64;
         }
@@ -255,7 +253,7 @@ impl<'a> Strings<'a> {
     fn verify_data(&self) -> Result<()> {
         const CHUNK: u64 = 1 << 20;
         let ledger = Ledger::new(self.regions());
-        let context = ReadContext::new(memory_len(CHUNK), Some(&ledger), &self.cancel, Calls::Native);
+        let context = ReadContext::new(memory_len(CHUNK), Some(&ledger), &self.calls);
         let nbytes = self.data.nbytes;
         let mut buffer = vec![0; memory_len(CHUNK.min(nbytes))];
         for at in (0..nbytes).step_by(buffer.len().max(1)) {
@@ -269,12 +267,11 @@ impl<'a> Strings<'a> {
     /// # Errors
     /// As [`open`](Self::open), and [`Error::Malformed`] when the checksum does not match.
     pub(crate) fn read_scalar(stored: StoredStrings<'a>) -> Result<(u64, Vec<u8>)> {
-        let cancel = CancelToken::new();
-        let strings = Self::open(stored, &(0..1), true, &cancel)?;
+        let strings = Self::open(stored, &(0..1), true, &Calls::default())?;
         let region = &strings.data;
         let mut bytes = vec![0; memory_len(region.nbytes)];
         let ledger = Ledger::new(std::slice::from_ref(region));
-        strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&ledger), &cancel, Calls::Standard))?;
+        strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&ledger), &Calls::default()))?;
         ledger.verify()?;
         Ok((region.offset, bytes))
     }

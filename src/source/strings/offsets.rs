@@ -49,7 +49,13 @@ impl TensorReader for Values<'_> {
         let run = 0..self.spec.elements();
         // Behind other elements the run does not start where the region does.
         let covering = (start == 0).then_some(0);
-        Ok(Some(StoredRun { elements: run, file, path: Arc::clone(self.strings.path()), offset: region.offset + start, region: covering }))
+        Ok(Some(StoredRun {
+            elements: run,
+            file: file.shared(),
+            path: Arc::clone(self.strings.path()),
+            offset: region.offset + start,
+            region: covering,
+        }))
     }
 
     fn fills_by_system_calls(&self) -> bool {
@@ -90,7 +96,7 @@ impl TensorReader for Offsets<'_> {
 
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         context.check_cancelled()?;
-        let mut lengths = self.strings.lengths_from(elements.start, context.calls)?;
+        let mut lengths = self.strings.lengths_from(elements.start, &context.calls)?;
         for place in out.chunks_exact_mut(size_of::<i64>()) {
             let offset = lengths.data_at().saturating_sub(self.strings.scan.selected_data.start);
             LittleEndian::write_u64(place, offset);

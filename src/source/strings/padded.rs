@@ -50,7 +50,7 @@ impl TensorReader for Padded<'_> {
     fn read(&self, bytes: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         let mut element = bytes.start / self.width;
         let mut skipped = bytes.start % self.width;
-        let mut lengths = self.strings.lengths_from(element, context.calls)?;
+        let mut lengths = self.strings.lengths_from(element, &context.calls)?;
         let mut parts = Vec::new();
         let mut rest = out;
         while !rest.is_empty() {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use byteorder::{ByteOrder as _, LittleEndian};
 
 use super::Strings;
-use crate::cancel::CancelToken;
 use crate::decode::Cast;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -49,7 +48,7 @@ impl<'a> Text<'a> {
     /// # Errors
     /// [`Error::Lossy`] for the first element that is not UTF-8; [`Error::BadRequest`] when all elements as long as the longest
     /// are more than an array can have; [`Error::Io`]; [`Error::Cancelled`].
-    pub(crate) fn new(strings: Arc<Strings<'a>>, cancel: &CancelToken, calls: Calls) -> Result<Self> {
+    pub(crate) fn new(strings: Arc<Strings<'a>>, calls: &Calls) -> Result<Self> {
         let (mut longest, mut marks, mut step) = (0, Vec::new(), MARK_BYTES);
         let mut lengths = strings.lengths_from(0, calls)?;
         let mut bytes = Bytes::new(&strings, lengths.data_at(), calls);
@@ -58,7 +57,7 @@ impl<'a> Text<'a> {
             let (mut code_points, mut done, mut marked) = (0, 0, 0);
             while done < length {
                 if element.is_multiple_of(1024) || done > 0 {
-                    cancel.check()?;
+                    calls.cancel().check()?;
                 }
                 if done - marked >= step {
                     if marks.len() == MOST_MARKS {
@@ -143,11 +142,11 @@ impl TensorReader for Text<'_> {
     fn read(&self, code_points: Range<u64>, mut out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         let mut element = code_points.start / self.width;
         let mut skip = code_points.start % self.width;
-        let mut lengths = self.strings.lengths_from(element, context.calls)?;
+        let mut lengths = self.strings.lengths_from(element, &context.calls)?;
         let start = Mark { element, code_points: 0, bytes: 0 };
         let behind = self.marks.partition_point(|mark| (mark.element, mark.code_points) <= (element, skip));
         let mut from = self.marks[..behind].last().copied().filter(|mark| mark.element == element).unwrap_or(start);
-        let mut bytes = Bytes::new(&self.strings, lengths.data_at() + from.bytes, context.calls);
+        let mut bytes = Bytes::new(&self.strings, lengths.data_at() + from.bytes, &context.calls);
         while !out.is_empty() {
             let room = (memory_len(self.width - skip) * size_of::<u32>()).min(out.len());
             let (place, behind) = std::mem::take(&mut out).split_at_mut(room);
@@ -186,8 +185,8 @@ struct Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    fn new(strings: &'a Strings<'a>, at: u64, calls: Calls) -> Self {
-        Self { strings, calls, at, buffer: Vec::new(), used: 0 }
+    fn new(strings: &'a Strings<'a>, at: u64, calls: &Calls) -> Self {
+        Self { strings, calls: calls.clone(), at, buffer: Vec::new(), used: 0 }
     }
 
     /// Makes sure that a character is in the buffer, or all of the `left` bytes of the element; returns where its next byte lies.
@@ -201,7 +200,7 @@ impl<'a> Bytes<'a> {
             }
             let len = memory_len(behind).min(CHUNK);
             self.buffer.resize(len, 0);
-            self.strings.stored.read(self.strings.scan.data_start + at, &mut self.buffer, self.calls)?;
+            self.strings.stored.read(self.strings.scan.data_start + at, &mut self.buffer, &self.calls)?;
             (self.at, self.used) = (at, 0);
         }
         Ok(at)

@@ -152,7 +152,7 @@ impl Checkpoint {
         let mut entries: BTreeMap<Vec<u8>, (TensorSpec, Vec<Slice>)> = BTreeMap::new();
         let (mut held, most) = (0u64, Limits::default().index_bytes);
         for path in files {
-            let table = Table::open(path, options.verify)?;
+            let table = Table::open(path, options.verify, &options.calls())?;
             let number = tables.len();
             let Some((block, (medium, range))) = table.find(b"")? else {
                 let detail = "there is no table of contents: the first key is not empty";
@@ -331,7 +331,6 @@ impl Container for Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cancel::CancelToken;
     use crate::os::Calls;
     use crate::source::{Ledger, ReadContext};
     use crate::spec::memory_len;
@@ -343,7 +342,6 @@ mod tests {
     /// The bytes of all tensors, checked as a conversion checks them; those of strings in our form.
     fn read_all(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         let checkpoint = Checkpoint::open(&[path.to_owned()], &Options::default())?;
-        let cancel = CancelToken::new();
         let mut all = Vec::new();
         for index in 0..checkpoint.len()? {
             let info = checkpoint.info(index)?;
@@ -353,7 +351,7 @@ mod tests {
                 let reader = checkpoint.reader(index)?;
                 let ledger = Ledger::new(reader.regions());
                 let mut out = vec![0; memory_len(info.spec.nbytes())];
-                reader.read(0..info.spec.elements(), &mut out, &mut ReadContext::new(64, Some(&ledger), &cancel, Calls::Native))?;
+                reader.read(0..info.spec.elements(), &mut out, &mut ReadContext::new(64, Some(&ledger), &Calls::default()))?;
                 ledger.verify()?;
                 reader.check_unchanged()?;
                 out

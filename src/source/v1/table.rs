@@ -1,7 +1,6 @@
 //! A table whose values are tensors: entries are found where they lie, blocks of any size are not read for it.
 
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +57,7 @@ pub(super) struct Table {
 
 /// Whether a file ends like a table.
 pub(super) fn ends_like_one(path: &Path) -> Result<bool> {
-    let file = open_file(path).map_err(Error::io("open", path))?;
+    let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("look at", path))?.len();
     let Some(at) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(false) };
     let mut footer = [0; FOOTER_LEN];
@@ -71,13 +70,13 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(super) fn open(path: &Path, verify: bool) -> Result<Self> {
-        let file = StoredFile::open(path)?;
+    pub(super) fn open(path: &Path, verify: bool, calls: &Calls) -> Result<Self> {
+        let file = StoredFile::open(path, calls)?;
         let Some(body_len) = file.len().checked_sub(FOOTER_LEN as u64) else {
             return Err(Error::malformed(path, "table", format!("{} bytes, a table has at least {FOOTER_LEN}", file.len())));
         };
         let mut footer = [0; FOOTER_LEN];
-        file.read(body_len, &mut footer, Calls::Native)?;
+        file.read(body_len, &mut footer, file.calls())?;
         let handle = table::parse_footer(&footer).map_err(|error| error.shifted(body_len).in_file(path))?;
         check_size(path, handle.size)?;
         let opened = file.opened()?;
@@ -96,7 +95,7 @@ impl Table {
             };
             let at = end - TRAILER_LEN as u64;
             let mut kind = [0];
-            file.read(at, &mut kind, Calls::Native)?;
+            file.read(at, &mut kind, file.calls())?;
             block.is_snappy = match kind[0] {
                 STORED => false,
                 SNAPPY => true,
@@ -141,7 +140,7 @@ impl Table {
                 let in_file = |error: ParseError| error.shifted(handle.offset).in_file(path);
                 check_size(path, handle.size)?;
                 let mut stored = vec![0; memory_len(handle.size) + TRAILER_LEN];
-                self.file.read(handle.offset, &mut stored, Calls::Native)?;
+                self.file.read(handle.offset, &mut stored, self.file.calls())?;
                 let len = table::expanded_len(&stored[..memory_len(handle.size)]).map_err(in_file)?;
                 check_size(path, len as u64)?;
                 let bytes = Arc::new(table::parse_block(stored).map_err(in_file)?.contents);
@@ -173,7 +172,7 @@ impl Table {
     fn stored_crc(&self, number: usize) -> Result<u32> {
         let handle = self.blocks[number].handle;
         let mut stored = [0; 4];
-        self.file.read(handle.offset + handle.size + 1, &mut stored, Calls::Native)?;
+        self.file.read(handle.offset + handle.size + 1, &mut stored, self.file.calls())?;
         Ok(crc::unmask(LittleEndian::read_u32(&stored)))
     }
 
@@ -182,7 +181,7 @@ impl Table {
         let (mut at, mut sum) = (range.start, 0);
         while at < range.end {
             let part = &mut buffer[..memory_len((range.end - at).min(CHUNK))];
-            self.file.read(at, part, Calls::Native)?;
+            self.file.read(at, part, self.file.calls())?;
             sum = crc::append(sum, part);
             at += part.len() as u64;
         }

@@ -20,6 +20,7 @@ use crate::decode::ByteOrder;
 use crate::decode::image::FileKind;
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{is_file, open_file};
 use crate::spec::TensorSpec;
 
@@ -97,7 +98,7 @@ fn packet_len(front: &[u8]) -> Option<u64> {
 }
 
 fn front(path: &Path) -> Result<Vec<u8>> {
-    let file = open_file(path).map_err(Error::io("open", path))?;
+    let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
     let mut front = vec![0; FRONT];
     let mut have = 0;
     while have < front.len() {

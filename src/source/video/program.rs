@@ -84,7 +84,7 @@ impl Running {
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST);
         }
-        Err(io::ErrorKind::ConnectionAborted.into())
+        Err(io::Error::other(Error::Cancelled))
     }
 }
 

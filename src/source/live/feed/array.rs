@@ -1,6 +1,5 @@
 //! Arrays that go into a run: `.npy` files, read as they are needed.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
 use crate::os::{self, Calls, Cold};
-use crate::paths::open_file;
+use crate::paths::{InputFile, open_file};
 use crate::source::live::session::{Feed, Target, attempt};
 use crate::source::live::wire;
 use crate::spec::{MAX_NDIM, ShapeText, memory_len};
@@ -26,9 +25,8 @@ use crate::spec::{MAX_NDIM, ShapeText, memory_len};
 pub(in crate::source::live) struct ArrayFeed {
     target: Target,
     path: PathBuf,
-    file: File,
+    file: InputFile,
     cold: Cold,
-    calls: Calls,
     dtype: Dtype,
     descr: Descr,
     data_start: u64,
@@ -43,8 +41,8 @@ impl ArrayFeed {
     /// # Errors
     /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for orders that it cannot be fed in,
     /// [`Error::Malformed`], [`Error::Io`].
-    pub(super) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: Calls) -> Result<Self> {
-        let file = open_file(path).map_err(Error::io("open", path))?;
+    pub(super) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: &Calls) -> Result<Self> {
+        let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("read", path))?.len();
         let cold = Cold::default();
         let mut front = vec![0; memory_len(len).min(MAX_TEXT_LEN + 12)];
@@ -82,8 +80,7 @@ impl ArrayFeed {
         if header.shape.len() > MAX_NDIM {
             return Err(refused(format!("the array has {} dimensions, at most {MAX_NDIM} are fed", header.shape.len())));
         }
-        let mut array =
-            Self { target, path: path.to_owned(), file, cold, calls, dtype, descr, data_start, shape: header.shape, is_padded: false };
+        let mut array = Self { target, path: path.to_owned(), file, cold, dtype, descr, data_start, shape: header.shape, is_padded: false };
         let (elements, nbytes) = array.bytes_of(&array.shape)?;
         if len - data_start < nbytes {
             let detail = format!("{} bytes of data, {elements} elements have {nbytes}", len - data_start);
@@ -180,7 +177,7 @@ impl ArrayFeed {
     }
 
     fn read(&self, buf: &mut [u8], start: u64) -> Result<()> {
-        os::read_exact_at(&self.file, buf, self.data_start + start, self.calls, &self.cold).map_err(Error::io("read", &self.path))
+        os::read_exact_at(&self.file, buf, self.data_start + start, self.file.calls(), &self.cold).map_err(Error::io("read", &self.path))
     }
 
     fn fed<T: TensorType>(&self, tensor: Tensor<T>) -> Box<dyn Feed + '_> {

@@ -43,7 +43,7 @@ impl FileFeed {
     /// [`Error::Malformed`], [`Error::Io`].
     pub(super) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<Self> {
         if let Some([values, offsets]) = parts(path)? {
-            return StringsFeed::open([&values, &offsets], None, target, input, batch, options.calls()).map(Self::Strings);
+            return StringsFeed::open([&values, &offsets], None, target, input, batch, &options.calls()).map(Self::Strings);
         }
         let is_source = match look_at(path)? {
             Found::File => !npy::is_array(path)?,
@@ -54,7 +54,7 @@ impl FileFeed {
         if is_source {
             return of_records(path, target, input, batch, options);
         }
-        ArrayFeed::open(path, target, input, batch, options.calls()).map(Self::Array)
+        ArrayFeed::open(path, target, input, batch, &options.calls()).map(Self::Array)
     }
 
     pub(super) fn is_for(&self, target: &Target) -> bool {
@@ -160,7 +160,7 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     lost.dedup();
     let parts = [Part::Values, Part::Offsets].map(|part| part.path(&whole));
     let made = Made { given: source.container.files(), lost, _dir: dir };
-    StringsFeed::open([&parts[0], &parts[1]], Some(made), target, input, batch, options.calls()).map(FileFeed::Strings)
+    StringsFeed::open([&parts[0], &parts[1]], Some(made), target, input, batch, &options.calls()).map(FileFeed::Strings)
 }
 
 /// Whether an array of this shape fits an input, `batch` rows at a time.

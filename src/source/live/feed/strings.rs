@@ -56,8 +56,8 @@ struct Stored {
 impl Stored {
     /// # Errors
     /// [`Error::BadRequest`] where it is not an array of `descr`, [`Error::Malformed`], [`Error::Io`].
-    fn open(path: &Path, descr: &str, size: u64, calls: Calls) -> Result<Self> {
-        let file = StoredFile::open(path)?;
+    fn open(path: &Path, descr: &str, size: u64, calls: &Calls) -> Result<Self> {
+        let file = StoredFile::open(path, calls)?;
         let mut front = vec![0; memory_len(file.len().min(MOST_HEADER))];
         file.read(0, &mut front, calls)?;
         let (header, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
@@ -74,14 +74,14 @@ impl Stored {
         Ok(Self { file, start, len })
     }
 
-    fn read(&self, elements: &Range<u64>, size: u64, calls: Calls) -> Result<Vec<u8>> {
+    fn read(&self, elements: &Range<u64>, size: u64, calls: &Calls) -> Result<Vec<u8>> {
         let mut bytes = vec![0; memory_len((elements.end - elements.start) * size)];
         self.file.read(self.start + elements.start * size, &mut bytes, calls)?;
         Ok(bytes)
     }
 
     /// These elements as integers that count bytes.
-    fn numbers(&self, elements: &Range<u64>, calls: Calls) -> Result<Vec<u64>> {
+    fn numbers(&self, elements: &Range<u64>, calls: &Calls) -> Result<Vec<u64>> {
         let bytes = self.read(elements, OFFSET, calls)?;
         let number = |(at, bytes): (usize, &[u8])| {
             let number = bytemuck::pod_read_unaligned::<i64>(bytes);
@@ -103,7 +103,7 @@ impl StringsFeed {
         target: Target,
         input: &Argument,
         batch: Option<u64>,
-        calls: Calls,
+        calls: &Calls,
     ) -> Result<Self> {
         let path = values;
         if input.dtype.is_none_or(|dtype| dtype != Dtype::String) {
@@ -118,7 +118,7 @@ impl StringsFeed {
         let shape = shape_of(count, input);
         let fitted = made.as_ref().and_then(|made| made.given.first().cloned()).unwrap_or_else(|| path.to_owned());
         check_shape(&fitted, &target, &shape, input, batch)?;
-        let mut feed = Self { target, values, offsets, shape, calls, most_bytes: 0, made };
+        let mut feed = Self { target, values, offsets, shape, calls: calls.clone(), most_bytes: 0, made };
         feed.most_bytes = feed.check(batch)?;
         Ok(feed)
     }
@@ -129,7 +129,7 @@ impl StringsFeed {
         let per_batch = batch.map_or(u64::MAX, |batch| batch.saturating_mul(self.per_row()));
         let (mut last, mut most, mut batch_start) = (0, 0, 0);
         for first in (0..self.offsets.len).step_by(memory_len(CHUNK)) {
-            let numbers = self.offsets.numbers(&(first..self.offsets.len.min(first + CHUNK)), self.calls)?;
+            let numbers = self.offsets.numbers(&(first..self.offsets.len.min(first + CHUNK)), &self.calls)?;
             for (at, number) in (first..).zip(numbers) {
                 if number < last || at == 0 && number != 0 || number > self.values.len {
                     let detail = format!("{number} behind {last}, of {} bytes of values", self.values.len);
@@ -186,13 +186,13 @@ impl StringsFeed {
         shape.iter_mut().take(1).for_each(|axis| *axis = rows.end - rows.start);
         let count: u64 = shape.iter().product();
         let first = if shape.is_empty() { 0 } else { rows.start * self.per_row() };
-        let offsets = self.offsets.numbers(&(first..first + count + 1), self.calls)?;
+        let offsets = self.offsets.numbers(&(first..first + count + 1), &self.calls)?;
         let (start, end) = (offsets[0], offsets[offsets.len() - 1]);
         let changed = || Error::malformed(self.offsets.file.path(), "offsets", "they were written to while they were being read");
         if start > end || end > self.values.len {
             return Err(changed());
         }
-        let bytes = self.values.read(&(start..end), 1, self.calls)?;
+        let bytes = self.values.read(&(start..end), 1, &self.calls)?;
         let mut proto = wire::tensor(Dtype::String, &shape);
         for pair in offsets.windows(2) {
             let place = pair[0].checked_sub(start).map(memory_len).zip(pair[1].checked_sub(start).map(memory_len));

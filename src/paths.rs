@@ -147,10 +147,10 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// [`Error::Limit`] for one that is larger than such files are, [`Error::Io`].
-pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path, calls: &Calls) -> Result<Vec<u8>> {
     const MOST: u64 = 16 << 20;
     let mut bytes = Vec::new();
-    open_file(path, &Calls::default()).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(Error::io("read", path))?;
+    open_file(path, calls).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > MOST {
         let asked = fs::metadata(path).map_or(MOST + 1, |metadata| metadata.len());
         return Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(MOST) });

@@ -19,6 +19,7 @@ use crate::budget::Limits;
 use crate::decode::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::spec::{ShapeText, TensorSpec, memory_len};
 
 /// The components of what `Dataset.cache` wrote, which is a bundle. Only on request: its keys can be asked for as well.
@@ -29,8 +30,8 @@ impl Driver for TfDataCache {
         "tf-data-cache"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        TensorBundle.resolve(path)
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
+        TensorBundle.resolve(path, calls)
     }
 
     fn open(&self, prefix: &Path, options: &Options) -> Result<Box<dyn Container>> {

@@ -13,6 +13,7 @@ use crate::budget::Limits;
 use crate::error::{Error, Result};
 use crate::format::checkpoint_state;
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{Found, is_file, list, look_at, read_small};
 
 /// A V2 checkpoint: its prefix, its `.index`, one of its shards, or a directory that holds it.
@@ -23,7 +24,7 @@ impl Driver for TensorBundle {
         "tensor-bundle"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
         if is_file(&bundle::index_path(path))? {
             return Ok(Some(path.to_owned()));
         }
@@ -34,7 +35,7 @@ impl Driver for TensorBundle {
                 (None, Some(prefix)) => Ok(Some(to_path(prefix)).filter(|prefix| bundle::index_path(prefix).is_file())),
                 (None, None) => Ok(None),
             },
-            Found::Directory => resolve_directory(path),
+            Found::Directory => resolve_directory(path, calls),
             Found::Nothing | Found::Other => Ok(None),
         }
     }
@@ -61,10 +62,10 @@ pub(super) fn shard_prefix(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// The checkpoint that a directory stands for: the newest of its state file, else the only one there.
-fn resolve_directory(dir: &Path) -> Result<Option<PathBuf>> {
+fn resolve_directory(dir: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
     let state = dir.join("checkpoint");
     if is_file(&state)? {
-        return Ok(match newest(dir, &state)? {
+        return Ok(match newest(dir, &state, calls)? {
             Newest::Bundle(prefix) => Some(prefix),
             Newest::V1(_) => None,
         });
@@ -85,8 +86,8 @@ pub(super) enum Newest {
 ///
 /// # Errors
 /// [`Error::NotFound`] if it is not there, [`Error::Malformed`], [`Error::Io`].
-pub(super) fn newest(dir: &Path, state: &Path) -> Result<Newest> {
-    let text = read_small(state)?;
+pub(super) fn newest(dir: &Path, state: &Path, calls: &Calls) -> Result<Newest> {
+    let text = read_small(state, calls)?;
     let latest = to_path(&checkpoint_state::parse_latest(&text).map_err(|e| e.in_file(state))?);
     // A relative path counts from the directory; an absolute one is where it was written, often somewhere else.
     let named = dir.join(&latest);
@@ -96,7 +97,7 @@ pub(super) fn newest(dir: &Path, state: &Path) -> Result<Newest> {
     if let Some(found) = tried.iter().find(|prefix| bundle::index_path(prefix).is_file()) {
         return Ok(Newest::Bundle(found.clone()));
     }
-    if let Some(found) = tried.iter().find(|path| v1::files(path).is_ok_and(|files| files.is_some())) {
+    if let Some(found) = tried.iter().find(|path| v1::files(path, calls).is_ok_and(|files| files.is_some())) {
         return Ok(Newest::V1(found.clone()));
     }
     let tried: Vec<String> = tried.iter().map(|path| bundle::index_path(path).display().to_string()).collect();

@@ -18,7 +18,7 @@ use crate::paths::{Found, is_file, look_at, open_file};
 pub(crate) trait Driver: Sync {
     fn name(&self) -> &'static str;
     /// What to hand to [`open`](Self::open) if `path` is of this format, judged by what lies there. `path` is no pattern.
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>>;
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>>;
     /// Whether several files are one source of this format; elsewhere each file is one.
     fn joins_files(&self) -> bool {
         false
@@ -91,13 +91,16 @@ impl Location {
     /// [`Error::NotFound`] says what is missing and what was found instead, [`Error::Unsupported`] names what is in no format that is
     /// read, [`Error::BadRequest`] for a format that does not exist, [`Error::Io`].
     pub fn find(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
-        let path = path.as_ref();
+        Self::find_any(path.as_ref(), format, options).map_err(|error| unless_cancelled(error, options))
+    }
+
+    fn find_any(path: &Path, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
         let formats = Candidates::new(format)?;
         if let Some(found) = formats.judge(path, options)? {
             return Ok(vec![Self::at(path, found, formats.asked)]);
         }
         if look_at(path)? != Found::Nothing {
-            return Err(unrecognised(path)?);
+            return Err(unrecognised(path, &options.calls())?);
         }
         if let alternatives @ [_, _, ..] = &alternatives_of_path(path)?[..] {
             return of_alternatives(path, alternatives, format, options);
@@ -111,7 +114,7 @@ impl Location {
                 let files = indexes.files.iter().map(|index| index.with_extension("")).collect();
                 of_set(path, FileSet { files, missing: Vec::new() }, &formats, options)
             }
-            None => Err(unrecognised(path)?),
+            None => Err(unrecognised(path, &options.calls())?),
         }
     }
 
@@ -206,8 +209,7 @@ impl Location {
             Place::At(resolved) => self.driver.open(resolved, options),
             Place::Files(set) => self.driver.open_files(path, set.clone(), options),
         };
-        // A library between a read that was stopped and here may have other words for it.
-        let container = opened.map_err(|error| if options.cancel.is_cancelled() { Error::Cancelled } else { error })?;
+        let container = opened.map_err(|error| unless_cancelled(error, options))?;
         Ok(Source::new(path, container, Origin::of(&self.given, self.asked)).with_lost(self.lost.clone()))
     }
 }
@@ -319,7 +321,7 @@ fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) ->
                         driver.name()
                     )));
                 }
-                None if !holds_nothing(file)? => return Err(not_of_pattern(path, file)?),
+                None if !holds_nothing(file, &options.calls())? => return Err(not_of_pattern(path, file, &options.calls())?),
                 _ => {}
             }
         }
@@ -330,7 +332,7 @@ fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) ->
     let mut locations: Vec<Location> = Vec::new();
     judged.sort_by_cached_key(|(file, _)| natural_key(file));
     for (file, found) in judged {
-        let Some(found) = found else { return Err(not_of_pattern(path, file)?) };
+        let Some(found) = found else { return Err(not_of_pattern(path, file, &options.calls())?) };
         let location = Location::at(file, found, formats.asked);
         // All files of a checkpoint lead to it.
         if !locations.iter().any(|other| other.place == location.place) {
@@ -344,8 +346,8 @@ fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) ->
 }
 
 /// The error for a file that a pattern matches and that is in no known format.
-fn not_of_pattern(pattern: &Path, file: &Path) -> Result<Error> {
-    Ok(match unrecognised(file)? {
+fn not_of_pattern(pattern: &Path, file: &Path, calls: &Calls) -> Result<Error> {
+    Ok(match unrecognised(file, calls)? {
         Error::Unsupported { what, detail } => {
             Error::Unsupported { what, detail: format!("{detail}; {} matches it: a narrower pattern leaves it out", pattern.display()) }
         }
@@ -374,8 +376,9 @@ impl Candidates {
 
     /// The format of what lies at `path` as it is written, if it is in one, and what is to be opened there.
     fn judge(&self, path: &Path, options: &Options) -> Result<Option<(&'static dyn Driver, PathBuf)>> {
+        let calls = options.calls();
         for &driver in &self.drivers {
-            if let Some(resolved) = driver.resolve(path)? {
+            if let Some(resolved) = driver.resolve(path, &calls)? {
                 return Ok(Some((driver, resolved)));
             }
         }
@@ -392,13 +395,18 @@ impl Candidates {
     }
 }
 
+/// What went wrong, unless that is that the caller has cancelled: a library between a read that was stopped and here has other words for it.
+fn unless_cancelled(error: Error, options: &Options) -> Error {
+    if options.cancel.is_cancelled() { Error::Cancelled } else { error }
+}
+
 /// Whether the file at a path starts with these bytes.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
+pub(super) fn starts_with(path: &Path, magic: &[u8], calls: &Calls) -> Result<bool> {
     let mut front = vec![0; magic.len()];
-    let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
+    let file = open_file(path, calls).map_err(Error::io("open", path))?;
     match file.read_exact_at(&mut front, 0) {
         Ok(()) => Ok(front == magic),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),

@@ -34,8 +34,8 @@ impl Driver for GraphDef {
         "graph-def"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        Ok((is_file(path)? && looks_like_one(path)?).then(|| path.to_owned()))
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
+        Ok((is_file(path)? && looks_like_one(path, calls)?).then(|| path.to_owned()))
     }
 
     fn takes_any_file(&self) -> bool {
@@ -87,8 +87,8 @@ fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>>
 }
 
 /// Whether a file starts with the name and the operation of a node.
-fn looks_like_one(path: &Path) -> Result<bool> {
-    let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
+fn looks_like_one(path: &Path, calls: &Calls) -> Result<bool> {
+    let file = open_file(path, calls).map_err(Error::io("open", path))?;
     let mut outline = Outline::of_file(&file, path, WHAT)?;
     // Versions and functions may come first.
     for _ in 0..4 {

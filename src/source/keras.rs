@@ -31,13 +31,13 @@ impl Driver for Keras {
         "keras"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        if !is_file(path)? || !starts_with(path, archive::MAGICS[0])? {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
+        if !is_file(path)? || !starts_with(path, archive::MAGICS[0], calls)? {
             return Ok(None);
         }
         let is_named = path.extension().is_some_and(|extension| extension == self.name());
         let has_weights = || -> Result<bool> {
-            let members = archive::members(&StoredFile::open(path, &Calls::default())?)?;
+            let members = archive::members(&StoredFile::open(path, calls)?)?;
             Ok(members.iter().any(|member| member.name == WEIGHTS || member.name == OTHER_WEIGHTS))
         };
         Ok((is_named || has_weights()?).then(|| path.to_owned()))

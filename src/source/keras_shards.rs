@@ -14,6 +14,7 @@ use super::stored::StoredFile;
 use super::{Container, hdf5};
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{is_file, parent_of, read_small};
 
 /// What the name of a map ends in.
@@ -27,7 +28,7 @@ impl Driver for KerasShards {
         "keras-shards"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
         let is_named = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(EXTENSION));
         Ok((is_named && is_file(path)?).then(|| path.to_owned()))
     }
@@ -38,7 +39,7 @@ impl Driver for KerasShards {
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let malformed = |detail: String| Error::malformed(path, "map of weights", detail);
-        let map: WeightMap = serde_json::from_slice(&read_small(path)?).map_err(|error| malformed(error.to_string()))?;
+        let map: WeightMap = serde_json::from_slice(&read_small(path, &options.calls())?).map_err(|error| malformed(error.to_string()))?;
         let names: BTreeSet<String> = map.weight_map.into_values().flat_map(Shards::names).collect();
         let (mut files, mut tensors, mut others) = (vec![path.to_owned()], Vec::new(), Vec::new());
         for name in &names {

@@ -14,6 +14,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::npy::{Elements, Header, MAX_TEXT_LEN};
 use crate::options::{Layout, Options};
+use crate::os::Calls;
 use crate::paths::is_file;
 use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
 
@@ -31,8 +32,8 @@ const MOST_ARRAYS: usize = 1 << 20;
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn is_array(path: &Path) -> Result<bool> {
-    super::driver::starts_with(path, MAGIC)
+pub(super) fn is_array(path: &Path, calls: &Calls) -> Result<bool> {
+    super::driver::starts_with(path, MAGIC, calls)
 }
 
 /// One array in a file.
@@ -43,8 +44,8 @@ impl Driver for Npy {
         "npy"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        Ok((is_file(path)? && is_array(path)?).then(|| path.to_owned()))
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
+        Ok((is_file(path)? && is_array(path, calls)?).then(|| path.to_owned()))
     }
 
     fn takes_any_file(&self) -> bool {

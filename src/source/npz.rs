@@ -30,12 +30,12 @@ impl Driver for Npz {
         "npz"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
-        if !is_file(path)? || !archive::MAGICS.iter().any(|magic| starts_with(path, magic).is_ok_and(|is_one| is_one)) {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
+        if !is_file(path)? || !archive::MAGICS.iter().any(|magic| starts_with(path, magic, calls).is_ok_and(|is_one| is_one)) {
             return Ok(None);
         }
         let is_named = path.extension().is_some_and(|extension| extension == self.name());
-        let is_one = is_named || archive::members(&StoredFile::open(path, &Calls::default())?)?.iter().any(|member| is_array(&member.name));
+        let is_one = is_named || archive::members(&StoredFile::open(path, calls)?)?.iter().any(|member| is_array(&member.name));
         Ok(is_one.then(|| path.to_owned()))
     }
 

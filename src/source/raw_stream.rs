@@ -16,6 +16,7 @@ use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{Found, look_at, open_at_once};
 use crate::spec::{TensorSpec, memory_len};
 
@@ -32,7 +33,7 @@ impl Driver for RawStream {
         "raw"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
         Ok((path == Path::new(STDIN)).then(|| path.to_owned()))
     }
 

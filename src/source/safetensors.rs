@@ -29,11 +29,11 @@ impl Driver for SafeTensors {
         "safetensors"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
         if !is_file(path)? {
             return Ok(None);
         }
-        let file = StoredFile::open(path, &Calls::default())?;
+        let file = StoredFile::open(path, calls)?;
         let mut front = [0; PREFIX_LEN + 2];
         let is_one = file.len() >= front.len() as u64 && file.read(0, &mut front, file.calls()).is_ok() && {
             let len = prefix(&front);

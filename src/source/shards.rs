@@ -43,6 +43,11 @@ impl ShardSet {
         Self { prefix, num_shards, calls: calls.clone(), known: Mutex::default(), open: Mutex::default() }
     }
 
+    /// Which calls may be made for what is read of a file when it is opened.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
     pub(crate) fn num_shards(&self) -> u32 {
         self.num_shards
     }

@@ -28,11 +28,11 @@ impl Driver for TensorProto {
         "tensor-proto"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
         if !is_file(path)? {
             return Ok(None);
         }
-        let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
+        let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let mut outline = Outline::of_file(&file, path, WHAT)?;
         // What cannot be read is told by whoever reads it.
         Ok(is_likely(&mut outline).unwrap_or(false).then(|| path.to_owned()))

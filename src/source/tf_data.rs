@@ -14,6 +14,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::snapshot::{Component, Metadata, components};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{Found, is_file, list, look_at, parent_of, read_small};
 
 const METADATA: &str = "snapshot.metadata";
@@ -26,7 +27,7 @@ impl Driver for TfData {
         "tf-data"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
         if path.file_name().is_some_and(|name| name == METADATA) && is_file(path)? {
             return Ok(Some(parent_of(path).to_owned()));
         }
@@ -68,7 +69,7 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
         let detail = format!("{} is missing: the save did not come to its end; folders there: {}", path.display(), runs.join(", "));
         return Err(Error::NotFound { what: METADATA, detail });
     }
-    let metadata = Metadata::parse(&read_small(&path)?).map_err(|error| error.in_file(&path))?;
+    let metadata = Metadata::parse(&read_small(&path, &options.calls())?).map_err(|error| error.in_file(&path))?;
     if metadata.version != 2 {
         let detail =
             format!("{} is of version {}, version 2 is read: load it with TensorFlow and save it again", path.display(), metadata.version);
@@ -95,7 +96,7 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
         });
     }
     let shards = shards(&run)?;
-    let spec = spec(dir)?;
+    let spec = spec(dir, options)?;
     let is_dealt = spec.is_none() && metadata.dtypes.len() > 1 && metadata.dtypes[0] == Dtype::Int64.code();
     let count = u64::try_from(metadata.num_elements).ok().filter(|_| spec.is_some() && metadata.finalized);
     let group = metadata.dtypes.len();
@@ -134,12 +135,12 @@ fn shards(run: &Path) -> Result<Vec<Vec<PathBuf>>> {
 }
 
 /// The structure of an element, if it is written down.
-fn spec(dir: &Path) -> Result<Option<Vec<Component>>> {
+fn spec(dir: &Path, options: &Options) -> Result<Option<Vec<Component>>> {
     let path = dir.join(SPEC);
     if !is_file(&path)? {
         return Ok(None);
     }
-    components(&read_small(&path)?).map(Some).map_err(|error| error.in_file(&path))
+    components(&read_small(&path, &options.calls())?).map(Some).map_err(|error| error.in_file(&path))
 }
 
 /// The components by name, where there is a spec, and by number.
@@ -178,7 +179,7 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
 fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
     let error = dir.join("ERROR");
     if is_file(&error)? {
-        let text = String::from_utf8_lossy(&read_small(&error)?).trim().to_owned();
+        let text = String::from_utf8_lossy(&read_small(&error, &options.calls())?).trim().to_owned();
         return Err(Error::malformed(&error, "distributed save", format!("it failed: {text}")));
     }
     let mut warnings = vec!["elements of a distributed save are in no order: its writers did not keep theirs".to_owned()];
@@ -192,7 +193,7 @@ fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
         }
         warnings.push("the save has not come to its end".into());
     }
-    let Some(spec) = spec(dir)? else {
+    let Some(spec) = spec(dir, options)? else {
         return Err(Error::NotFound { what: SPEC, detail: format!("{} is missing", dir.join(SPEC).display()) });
     };
     // chunk_<stream>_<index>_<elements>; older ones lack the last.

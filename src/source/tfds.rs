@@ -11,6 +11,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::tfds::{Features, Leaf, Storage, splits};
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{Found, is_file, list, look_at, parent_of, read_small};
 
 const FEATURES: &str = "features.json";
@@ -24,7 +25,7 @@ impl Driver for Tfds {
         "tfds"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
         if path.file_name().is_some_and(|name| name == FEATURES || name == INFO) && is_file(path)? {
             return Ok(Some(parent_of(path).to_owned()));
         }
@@ -49,7 +50,7 @@ impl Driver for Tfds {
 
     fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let path = dir.join(INFO);
-        let text = read_small(&path)?;
+        let text = read_small(&path, &options.calls())?;
         let (format, splits) = splits(&text).map_err(|detail| Error::malformed(&path, "dataset_info.json", detail))?;
         if format != "tfrecord" {
             let detail = format!(
@@ -61,7 +62,7 @@ impl Driver for Tfds {
         }
         let path = dir.join(FEATURES);
         let features = if is_file(&path)? {
-            let text = read_small(&path)?;
+            let text = read_small(&path, &options.calls())?;
             Some(Features::parse(&text).map_err(|detail| Error::malformed(&path, "features.json", detail))?)
         } else {
             None

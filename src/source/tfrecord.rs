@@ -25,17 +25,17 @@ impl Driver for TfRecord {
         true
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
         if !is_file(path)? {
             return Ok(None);
         }
         let is_named = path.to_string_lossy().contains(USUAL);
-        let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
+        let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let is_empty = file.metadata().map_err(Error::io("look at", path))?.len() == 0;
         let is_one = !is_empty
             && Compression::detect(&file)
                 .map_err(Error::io("read", path))?
-                .is_some_and(|found| found == Compression::None || is_record(path));
+                .is_some_and(|found| found == Compression::None || is_record(path, calls));
         Ok((is_one || is_named).then(|| path.to_owned()))
     }
 
@@ -55,6 +55,6 @@ impl Driver for TfRecord {
 }
 
 /// Whether what a compressed file holds starts like a record.
-fn is_record(path: &Path) -> bool {
-    super::records::starts_with_record(path).unwrap_or(false)
+fn is_record(path: &Path, calls: &Calls) -> bool {
+    super::records::starts_with_record(path, calls).unwrap_or(false)
 }

@@ -27,7 +27,7 @@ const FRONT: usize = 512;
 ///
 /// # Errors
 /// [`Error::Io`] where that cannot be found out.
-pub(super) fn unrecognised(path: &Path) -> Result<Error> {
+pub(super) fn unrecognised(path: &Path, calls: &Calls) -> Result<Error> {
     let not_found = |detail| Ok(Error::NotFound { what: "source", detail });
     match look_at(path)? {
         Found::Directory => {
@@ -35,7 +35,7 @@ pub(super) fn unrecognised(path: &Path) -> Result<Error> {
             return not_found(format!("{} is a directory {}", path.display(), missing_in(path)));
         }
         Found::File => {
-            let detail = match guess(path) {
+            let detail = match guess(path, calls) {
                 Some(guess) => format!("{} is {guess}", path.display()),
                 None => format!(
                     "{} is in no format known here; readable are {}. Numbers without any format are read with --raw",
@@ -168,9 +168,9 @@ fn found(names: &[OsString]) -> String {
 }
 
 /// What a file seems to be, and what can be done with it; nothing where it seems to be nothing known.
-fn guess(path: &Path) -> Option<String> {
+fn guess(path: &Path, calls: &Calls) -> Option<String> {
     let mut front = Vec::new();
-    if let Err(error) = open_file(path, &Calls::default()).and_then(|file| file.take(FRONT as u64).read_to_end(&mut front)) {
+    if let Err(error) = open_file(path, calls).and_then(|file| file.take(FRONT as u64).read_to_end(&mut front)) {
         return Some(format!("not readable: {error}"));
     }
     if front.is_empty() {
@@ -181,8 +181,8 @@ fn guess(path: &Path) -> Option<String> {
     }
     let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
     let text = match &front[..] {
-        [b'P', b'K', 3, 4, ..] => return Some(zipped(path)),
-        [0x1f, 0x8b, ..] => return Some(gzipped(path)),
+        [b'P', b'K', 3, 4, ..] => return Some(zipped(path, calls)),
+        [0x1f, 0x8b, ..] => return Some(gzipped(path, calls)),
         _ if is_tar(&front) => "a tar archive: unpack it (tar -xf) and name what is in it",
         // `file_identifier` of tensorflow/lite/schema/schema.fbs.
         [_, _, _, _, b'T', b'F', b'L', b'3', ..] => {
@@ -235,8 +235,8 @@ fn is_tar(front: &[u8]) -> bool {
 }
 
 /// What a ZIP archive seems to be.
-fn zipped(path: &Path) -> String {
-    let Ok(members) = StoredFile::open(path, &Calls::default()).and_then(|file| archive::members(&file)) else {
+fn zipped(path: &Path, calls: &Calls) -> String {
+    let Ok(members) = StoredFile::open(path, calls).and_then(|file| archive::members(&file)) else {
         return "a ZIP archive that cannot be read: its directory is missing or damaged".into();
     };
     let ends_in = |wanted: &[u8]| members.iter().any(|member| member.name.ends_with(wanted));
@@ -256,9 +256,9 @@ fn zipped(path: &Path) -> String {
 }
 
 /// What is packed with gzip.
-fn gzipped(path: &Path) -> String {
+fn gzipped(path: &Path, calls: &Calls) -> String {
     let mut front = Vec::new();
-    let read = open_file(path, &Calls::default()).and_then(|file| GzDecoder::new(file).take(FRONT as u64).read_to_end(&mut front));
+    let read = open_file(path, calls).and_then(|file| GzDecoder::new(file).take(FRONT as u64).read_to_end(&mut front));
     match read {
         Ok(_) if is_tar(&front) => "a packed tar archive: unpack it (tar -xzf) and name what is in it".into(),
         Ok(0) => "packed with gzip, with nothing in it".into(),

@@ -237,7 +237,7 @@ fn interrupted(case: usize, source: &Path, out: &Path, mut go_on: impl FnMut(u64
 fn a_call_that_is_interrupted_is_made_again_until_somebody_cancels() {
     let sources = tempfile::tempdir().unwrap();
     let source = sources.path().canonicalize().unwrap().join("rows.npy");
-    let bytes: Vec<u8> = (0..4u32 << 20).map(|at| (at * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..4u32 << 20).map(|at| ((at * 7) >> 3) as u8).collect();
     let header = "{'descr': '<u2', 'fortran_order': False, 'shape': (4096, 512), }";
     let mut file = [b"\x93NUMPY\x01\x00\x76\x00", format!("{header:<117}\n").as_bytes()].concat();
     file.extend_from_slice(&bytes);
@@ -266,6 +266,64 @@ fn a_call_that_is_interrupted_is_made_again_until_somebody_cancels() {
         });
         assert_eq!(code(&done), 130, "{what}, {times} times: {}", stderr(&done));
         assert!(names_in(dir.path()).is_empty(), "{what}: {:?}", names_in(dir.path()));
+    }
+}
+
+#[test]
+fn every_read_of_a_source_can_be_cancelled() {
+    const READS: [libc::c_long; 3] = [libc::SYS_read, libc::SYS_pread64, libc::SYS_preadv2];
+    const SOURCES: [&str; 18] = [
+        "generated/dtypes",
+        "generated/six_shards",
+        "savedmodel/half_plus_two",
+        "safetensors/all.safetensors",
+        "keras/dk.weights.h5",
+        "keras/dk_model.keras",
+        "keras-shards/m.weights.json",
+        "npy/npyio/data_float64_corder.npz",
+        "npy/generated/u8_be_f.npy",
+        "records/mixed_plain.tfrecord",
+        "records/mixed_gz.tfrecord",
+        "tf-data/cache_strings",
+        "tf-data/save_snappy",
+        "tf-data/distributed",
+        "tfds/labels",
+        "protos/graph/dtypes.pb",
+        "protos/tensorproto/dev__string__r2_4_0x1618.pb",
+        "protos/v1/dtypes.ckpt",
+    ];
+    let root = data("").canonicalize().unwrap();
+    for source in SOURCES {
+        let source = root.join(source);
+        // Runs it, and interrupts each read from number `from` on until the program ends.
+        let convert = |from: u64| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut command = mmconvert();
+            command.arg("convert").arg(&source).args(["--memory", "24MiB", "-q", "-o"]).arg(dir.path().join("out"));
+            let mut times = 0u64;
+            let done = kernel::run(command, &READS, |call| {
+                if !call.file(0).starts_with(&root) {
+                    return None;
+                }
+                times += 1;
+                let signal = match times.checked_sub(from)? {
+                    2 => Some(Signal::INT),
+                    20_000 => Some(Signal::KILL),
+                    _ => None,
+                };
+                let sent = signal.map(|signal| kill_process(Pid::from_raw(call.thread.cast_signed()).unwrap(), signal));
+                assert!(sent.is_none_or(|sent| sent.is_ok()));
+                Some(libc::EINTR)
+            });
+            (times, done, names_in(dir.path()))
+        };
+        let (reads, done, made) = convert(u64::MAX);
+        let what = format!("{} with {reads} reads", source.display());
+        assert!(reads > 0 && made == ["out"], "{what}: {}", stderr(&done));
+        for from in (1..=reads).step_by(1 + reads as usize / 6) {
+            let (_, done, left) = convert(from);
+            assert_eq!((done.status.code(), left), (Some(130), vec![]), "{what}, from {from} on: {}", stderr(&done));
+        }
     }
 }
 

@@ -64,11 +64,11 @@ impl Driver for Hdf5 {
         "hdf5"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
         if !is_file(path)? {
             return Ok(None);
         }
-        let file = StoredFile::open(path, &Calls::default())?;
+        let file = StoredFile::open(path, calls)?;
         // Blocks of the user's are short; to look for a superblock all over a large file would take a read for each power of two.
         Ok(superblock(&file, 0..file.len().min(LONGEST_FRONT)).is_some().then(|| path.to_owned()))
     }

@@ -298,8 +298,8 @@ pub(crate) fn open(path: &Path, calls: &Calls) -> Result<InputFile> {
 const LOOKING_BYTES: u64 = 16 << 20;
 
 /// Whether what a file holds, decompressed, starts like a record.
-pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
-    let file = open(path, &Calls::default())?;
+pub(crate) fn starts_with_record(path: &Path, calls: &Calls) -> Result<bool> {
+    let file = open(path, calls)?;
     let failed = |error| Error::io("read", path)(error);
     let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
     let stream = FileBytes::new(file, 0).map_err(failed)?;
@@ -313,8 +313,8 @@ pub(crate) fn starts_with_record(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`].
-pub(crate) fn holds_nothing(path: &Path) -> Result<bool> {
-    let file = open(path, &Calls::default())?;
+pub(crate) fn holds_nothing(path: &Path, calls: &Calls) -> Result<bool> {
+    let file = open(path, calls)?;
     let failed = |error| Error::io("read", path)(error);
     if file.metadata().map_err(failed)?.len() == 0 {
         return Ok(true);

@@ -12,6 +12,7 @@ use super::{Container, live};
 use crate::budget::Limits;
 use crate::error::Result;
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{is_file, parent_of};
 
 use container::Model;
@@ -31,7 +32,7 @@ impl Driver for SavedModelDir {
         "saved-model"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
         if path.file_name().is_some_and(|name| name == PB) && is_file(path)? {
             return Ok(Some(parent_of(path).to_owned()));
         }

@@ -57,10 +57,10 @@ impl<'a> Chain<'a> {
                 return Err(stored.malformed(0, "its strings lie in no shard"));
             };
             let elements: u64 = stored.shape.iter().product();
-            let scan = Scan::new(&stored, &(0..elements), true, &Calls::default())?;
+            let scan = Scan::new(&stored, &(0..elements), true, shards.calls())?;
             big_endian = stored.big_endian;
             let checksum = checksum.get_or_insert_with(|| LengthsCrc::new(big_endian));
-            let mut lengths = scan.lengths_from(&stored, 0, &Calls::default())?;
+            let mut lengths = scan.lengths_from(&stored, 0, shards.calls())?;
             while let Some(length) = lengths.next_length()? {
                 varint::push(&mut front, length);
                 checksum.add(length);

@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::format::bundle::Extent;
 use crate::format::ordered_code::piece_key;
 use crate::options::Options;
+use crate::os::Calls;
 use crate::paths::{Found, is_file, look_at, parent_of};
 use crate::spec::TensorSpec;
 
@@ -40,19 +41,19 @@ impl Driver for V1Checkpoint {
         "v1-checkpoint"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
         if look_at(path)? == Found::Directory {
             let state = path.join("checkpoint");
             if !is_file(&state)? {
                 return Ok(None);
             }
-            return Ok(match newest(path, &state)? {
+            return Ok(match newest(path, &state, calls)? {
                 Newest::V1(path) => Some(path),
                 Newest::Bundle(_) => None,
             });
         }
         // All files of one lead to the same.
-        Ok(files(path)?.and_then(|files| files.into_iter().next()))
+        Ok(files(path, calls)?.and_then(|files| files.into_iter().next()))
     }
 
     fn takes_any_file(&self) -> bool {
@@ -60,7 +61,7 @@ impl Driver for V1Checkpoint {
     }
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let files = files(path)?.unwrap_or_else(|| vec![path.to_owned()]);
+        let files = files(path, &options.calls())?.unwrap_or_else(|| vec![path.to_owned()]);
         Ok(Box::new(Checkpoint::open(&files, options)?))
     }
 }
@@ -82,11 +83,11 @@ fn shard_of(name: &[u8]) -> Option<(&[u8], usize)> {
 ///
 /// # Errors
 /// [`Error::NotFound`] if some are missing, [`Error::Io`].
-pub(super) fn files(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+pub(super) fn files(path: &Path, calls: &Calls) -> Result<Option<Vec<PathBuf>>> {
     let (dir, name) = (parent_of(path), path.file_name().unwrap_or_default().as_bytes());
     let (prefix, count) = match (look_at(path)?, shard_of(name)) {
         (Found::File, shard) => {
-            if !table::ends_like_one(path)? {
+            if !table::ends_like_one(path, calls)? {
                 return Ok(None);
             }
             let Some(shard) = shard else { return Ok(Some(vec![path.to_owned()])) };
@@ -105,7 +106,7 @@ pub(super) fn files(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let there = names_in(dir).iter().filter(|other| shard_of(other.as_bytes()) == Some((prefix, count))).count();
     let shard = |number: usize| dir.join(to_path(&[prefix, format!("-{number:05}-of-{count:05}").as_bytes()].concat()));
     let first = shard(0);
-    if there == 0 || (is_file(&first)? && !table::ends_like_one(&first)?) {
+    if there == 0 || (is_file(&first)? && !table::ends_like_one(&first, calls)?) {
         return Ok(None);
     }
     if let Some(missing) = (0..count).map(shard).find(|path| !path.is_file()) {
@@ -331,7 +332,6 @@ impl Container for Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::Calls;
     use crate::source::{Ledger, ReadContext};
     use crate::spec::memory_len;
 
@@ -396,6 +396,6 @@ mod tests {
         assert!(error.contains("V2"), "{error}");
         let missing = dir.path().join("s-00000-of-00002");
         std::fs::copy(data("dtypes.ckpt"), &missing).unwrap();
-        assert!(matches!(files(&missing), Err(Error::NotFound { .. })));
+        assert!(matches!(files(&missing, &Calls::default()), Err(Error::NotFound { .. })));
     }
 }

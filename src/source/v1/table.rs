@@ -56,8 +56,8 @@ pub(super) struct Table {
 }
 
 /// Whether a file ends like a table.
-pub(super) fn ends_like_one(path: &Path) -> Result<bool> {
-    let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
+pub(super) fn ends_like_one(path: &Path, calls: &Calls) -> Result<bool> {
+    let file = open_file(path, calls).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("look at", path))?.len();
     let Some(at) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(false) };
     let mut footer = [0; FOOTER_LEN];

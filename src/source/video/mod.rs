@@ -39,11 +39,11 @@ impl Driver for Video {
         "video"
     }
 
-    fn resolve(&self, path: &Path) -> Result<Option<PathBuf>> {
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
         if !is_file(path)? {
             return Ok(None);
         }
-        Ok(is_video(&front(path)?).then(|| path.to_owned()))
+        Ok(is_video(&front(path, calls)?).then(|| path.to_owned()))
     }
 
     fn takes_any_file(&self) -> bool {
@@ -52,7 +52,7 @@ impl Driver for Video {
 
     fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
         let streams = probe::streams(path, &options.cancel)?;
-        check_moves(path, &streams)?;
+        check_moves(path, &streams, &options.calls())?;
         let wanted = chosen(path, &streams, options)?;
         let is_alone = wanted.len() == 1;
         let (mut sets, mut facts, mut notes) = (Vec::new(), Vec::new(), Vec::new());
@@ -73,14 +73,16 @@ impl Driver for Video {
             ("other_streams".to_owned(), json!(streams.others)),
         ]);
         Ok(Box::new(
-            RecordContainer::new(self.name(), path, sets, options).with_facts(facts, cut(path)?.into_iter().collect()).with_notes(notes),
+            RecordContainer::new(self.name(), path, sets, options)
+                .with_facts(facts, cut(path, &options.calls())?.into_iter().collect())
+                .with_notes(notes),
         ))
     }
 }
 
 /// What is odd about the length of a transport stream, of which FFmpeg says nothing.
-fn cut(path: &Path) -> Result<Option<String>> {
-    let Some(packet) = packet_len(&front(path)?) else { return Ok(None) };
+fn cut(path: &Path, calls: &Calls) -> Result<Option<String>> {
+    let Some(packet) = packet_len(&front(path, calls)?) else { return Ok(None) };
     let len = std::fs::metadata(path).map_err(Error::io("look at", path))?.len();
     let last = len % packet;
     Ok((last > 0).then(|| {
@@ -97,12 +99,12 @@ fn packet_len(front: &[u8]) -> Option<u64> {
     [(0, 188), (4, 192)].into_iter().find(|&(start, len)| has_packets(start, len)).map(|(_, len)| len as u64)
 }
 
-fn front(path: &Path) -> Result<Vec<u8>> {
-    let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
+fn front(path: &Path, calls: &Calls) -> Result<Vec<u8>> {
+    let file = open_file(path, calls).map_err(Error::io("open", path))?;
     let mut front = vec![0; FRONT];
     let mut have = 0;
     while have < front.len() {
-        match file.read_at(&mut front[have..], have as u64).map_err(Error::io("read", path))? {
+        match calls.repeat(|| file.read_at(&mut front[have..], have as u64)).map_err(Error::io("read", path))? {
             0 => break,
             read => have += read,
         }
@@ -134,11 +136,11 @@ fn is_video(front: &[u8]) -> bool {
 }
 
 /// Refuses what holds no film: still pictures, sound alone.
-fn check_moves(path: &Path, streams: &Streams) -> Result<()> {
+fn check_moves(path: &Path, streams: &Streams, calls: &Calls) -> Result<()> {
     let refused = |what: String, detail: String| {
         Err(Error::Unsupported { what: format!("{} as a video", path.display()), detail: format!("it is {what}: {detail}") })
     };
-    let kind = FileKind::sniff(&front(path)?).filter(|kind| *kind != FileKind::Gif);
+    let kind = FileKind::sniff(&front(path, calls)?).filter(|kind| *kind != FileKind::Gif);
     if kind.is_some() || probe::is_of_pictures(&streams.container) {
         let what = kind.map_or_else(|| format!("of still pictures ({})", streams.container), |kind| format!("a {kind} image"));
         return refused(what, picture_hint(kind).into());

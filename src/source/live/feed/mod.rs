@@ -46,7 +46,7 @@ impl FileFeed {
             return StringsFeed::open([&values, &offsets], None, target, input, batch, &options.calls()).map(Self::Strings);
         }
         let is_source = match look_at(path)? {
-            Found::File => !npy::is_array(path)?,
+            Found::File => !npy::is_array(path, &options.calls())?,
             Found::Directory => true,
             Found::Nothing => alternatives_of_path(path)?.len() > 1 || FileSet::expand(path)?.is_some(),
             Found::Other => false,

@@ -200,6 +200,8 @@ impl Options {
     }
 
     /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`](crate::Error::Cancelled) and no output.
+    ///
+    /// A source that was opened with these options keeps the token: once it was used, open the source again.
     #[must_use]
     pub fn cancel(mut self, token: CancelToken) -> Self {
         self.cancel = token;

@@ -125,6 +125,10 @@ impl<'a> Array<'a> {
 
     /// The arrays of a tensor; of strings those of `rows`, of which the lengths are read.
     pub(crate) fn of_tensor(tensor: &Tensor<'a>, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
+        Self::look_at(tensor, rows, options).map_err(|error| options.cancel.unless_cancelled(error))
+    }
+
+    fn look_at(tensor: &Tensor<'a>, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
         let name = Some(tensor.info().name.to_string());
         check_rows(tensor, rows)?;
         if tensor.info().spec.dtype() != Dtype::String {

@@ -33,6 +33,17 @@ impl CancelToken {
         Arc::clone(&self.0)
     }
 
+    /// What to tell of an error: that the caller has cancelled, if so and the error is about what was read. A library between a read that
+    /// was stopped and here may have other words for that. What happens to outputs is told as it is.
+    #[must_use]
+    pub fn unless_cancelled(&self, error: Error) -> Error {
+        match error {
+            error @ (Error::Io { .. } | Error::NotUndone { .. } | Error::OutputExists { .. } | Error::Limit { .. }) => error,
+            _ if self.is_cancelled() => Error::Cancelled,
+            error => error,
+        }
+    }
+
     /// Fails once the token was used.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }

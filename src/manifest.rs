@@ -15,7 +15,6 @@ use crate::export::{Exported, Skipped};
 use crate::file_name;
 use crate::model_options::ModelOptions;
 use crate::options::Options;
-use crate::os::Calls;
 use crate::paths::{is_file, list, open_file, parent_of};
 use crate::rows::Rows;
 use crate::source::{Location, Source};
@@ -82,7 +81,7 @@ pub(crate) fn write(
         lost,
     };
     let file = staged.create_file(MANIFEST)?;
-    let mut out = BufWriter::new(file.file());
+    let mut out = BufWriter::new(&file);
     let done = serde_json::to_writer_pretty(&mut out, &written).map_err(std::io::Error::from);
     let done = done.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).and_then(|()| file.sync_all());
     done.map_err(Error::io("write", &dir.join(MANIFEST)))
@@ -175,13 +174,13 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is none, [`Error::Malformed`] when it is not one that [`export`](crate::export) wrote.
-    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+    pub fn read(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
         let path = dir.as_ref().join(MANIFEST);
         if !is_file(&path)? {
             let detail = format!("{} has none, so it is no directory that an export made", dir.as_ref().display());
             return Err(Error::NotFound { what: MANIFEST, detail });
         }
-        let file = open_file(&path, &Calls::default()).map_err(Error::io("open", &path))?;
+        let file = open_file(&path, &options.calls()).map_err(Error::io("open", &path))?;
         let stored: Stored =
             serde_json::from_reader(BufReader::new(file)).map_err(|e| Error::malformed(&path, "manifest", e.to_string()))?;
         let files = stored.tensors.iter().map(|entry| entry.checked(&path)).collect::<Result<_>>()?;

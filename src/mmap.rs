@@ -65,9 +65,11 @@ impl DerefMut for MappedRange {
         // SAFETY: `new` mapped at least `lead + len` bytes, readable and writable, for as long as `self` lives. The file
         // was created by this process without a name or under one that nobody else knows (`PrivateFile` has no other
         // constructors), so no other process writes or shortens it. This process only lengthens it while maps of it live: what
-        // `Method` and `Sharing` try on it they take back before there is a sink, and the one call that may shorten it then is
-        // in `NpySink::finish`, which consumes the last handle of the sink, and every window holds one. The part has blocks, so that stores do not fault. Maps may overlap, but every byte is written
-        // through one of them only, because `Plan` cuts disjoint slices and `ArrayWriter` hands out every row once.
+        // `Method` and `Sharing` try on it they take back before there is a sink. Three calls may shorten it later. That in
+        // `NpySink::finish` consumes the last handle of the sink, and every window holds one; so does the layout that `pack` takes
+        // back, whose sinks are gone by then; and `records::Output::give_up` comes when nobody may map a window of the column any
+        // more (`Dropouts` holds a lock for that). The part has blocks, so that stores do not fault. Maps may overlap, but every
+        // byte is written through one of them only, because `Plan` cuts disjoint slices and `ArrayWriter` hands out every row once.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.lead), self.len) }
     }
 }

@@ -373,9 +373,11 @@ impl<'a> Job<'a> {
                 let turn = turns.of(number, self.reader.is_sequential());
                 let len = slice.bytes.end - slice.bytes.start;
                 if method.memory() == Memory::Windows {
-                    let mut window = sink.window(slice.bytes, filler)?;
+                    // Whoever holds a window while others have their turn would take the memory that they wait for.
                     turn.wait(&options.cancel)?;
+                    let mut window = sink.window(slice.bytes, filler)?;
                     self.read(slice.elements, &mut window, lent).map_err(|error| sink.explain(error, len))?;
+                    drop(turn);
                     window.commit()?;
                 } else {
                     let buffer = &mut buffer[..memory_len(len)];

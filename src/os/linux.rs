@@ -208,8 +208,13 @@ const TMPFS: u64 = 0x0102_1994;
 
 /// The number of the kind of file system that `file` is in.
 fn file_system(file: &File) -> Option<u64> {
+    rustix::fs::fstatfs(file).map(|stat| kind_of(&stat)).ok()
+}
+
+fn kind_of(stat: &rustix::fs::StatFs) -> u64 {
     #[expect(clippy::cast_sign_loss, reason = "the type of the field differs between architectures; the numbers fit")]
-    rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff).ok()
+    let kind = stat.f_type as u64;
+    kind & 0xffff_ffff
 }
 
 /// Whether what is written to `file` stays in memory.
@@ -220,14 +225,21 @@ pub(crate) fn is_in_memory(file: &File) -> bool {
 
 /// Whether a file has the same number whenever it is opened: not everywhere on file systems that other programs or machines provide.
 pub(crate) fn keeps_inodes(file: &File) -> bool {
+    file_system(file).is_some_and(keeps_numbers)
+}
+
+/// The same for what is in a directory, also where it is moved.
+pub(crate) fn keeps_inodes_in(dir: &Path) -> bool {
+    rustix::fs::statfs(dir).is_ok_and(|stat| keeps_numbers(kind_of(&stat)))
+}
+
+fn keeps_numbers(kind: u64) -> bool {
     const FUSE: u64 = 0x6573_5546;
     const CIFS: u64 = 0xff53_4d42;
     const SMB2: u64 = 0xfe53_4d42;
     const SMB: u64 = 0x517b;
     const PLAN9: u64 = 0x0102_1997;
-    #[expect(clippy::cast_sign_loss, reason = "as above")]
-    let kind = rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64 & 0xffff_ffff);
-    kind.is_ok_and(|kind| ![FUSE, CIFS, SMB2, SMB, PLAN9].contains(&kind))
+    ![FUSE, CIFS, SMB2, SMB, PLAN9].contains(&kind)
 }
 
 /// Tells the kernel how a mapped window will be used. Advice, so a refusal costs speed only.

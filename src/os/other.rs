@@ -93,6 +93,10 @@ pub(crate) fn keeps_inodes(_file: &File) -> bool {
     false
 }
 
+pub(crate) fn keeps_inodes_in(_dir: &Path) -> bool {
+    false
+}
+
 pub(crate) fn is_in_memory(_file: &File) -> bool {
     false
 }

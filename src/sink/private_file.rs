@@ -22,6 +22,17 @@ pub(crate) struct PrivateFile {
     place: PathBuf,
 }
 
+/// From where the last write ended.
+impl io::Write for &PrivateFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.calls.repeat(|| (&self.file).write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl PrivateFile {
     /// A file without a name in `dir`; fails as unsupported where there are no such files.
     pub(crate) fn unnamed(dir: &Path, calls: &Calls) -> io::Result<Self> {

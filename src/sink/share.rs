@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use super::PrivateFile;
 use crate::format::npy::Header;
@@ -64,7 +63,7 @@ impl Sharing {
         }
         for edge in [self.source.start..self.shared.start, self.shared.end..self.source.end] {
             let mut bytes = vec![0; memory_len(edge.end - edge.start)];
-            from.read_exact_at(&mut bytes, edge.start)?;
+            to.calls().read_exact_at(from, &mut bytes, edge.start)?;
             to.write_at(&bytes, self.target(edge.start))?;
         }
         Ok(true)

@@ -267,7 +267,7 @@ impl Bundle {
         }
         let strings = self.stored_strings(i)?;
         let path = Arc::clone(&strings.region.path);
-        let (offset, graph) = Strings::read_scalar(strings)?;
+        let (offset, graph) = Strings::read_scalar(strings, self.shards.calls())?;
         let graph = ObjectGraph::parse(&graph, self.limits.object_graph_bytes).map_err(|e| e.shifted(offset).in_file(&path))?;
         Ok(Some(Aliases::new(graph)))
     }

@@ -91,7 +91,7 @@ impl Location {
     /// [`Error::NotFound`] says what is missing and what was found instead, [`Error::Unsupported`] names what is in no format that is
     /// read, [`Error::BadRequest`] for a format that does not exist, [`Error::Io`].
     pub fn find(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
-        Self::find_any(path.as_ref(), format, options).map_err(|error| unless_cancelled(error, options))
+        Self::find_any(path.as_ref(), format, options).map_err(|error| options.cancel.unless_cancelled(error))
     }
 
     fn find_any(path: &Path, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
@@ -209,7 +209,7 @@ impl Location {
             Place::At(resolved) => self.driver.open(resolved, options),
             Place::Files(set) => self.driver.open_files(path, set.clone(), options),
         };
-        let container = opened.map_err(|error| unless_cancelled(error, options))?;
+        let container = opened.map_err(|error| options.cancel.unless_cancelled(error))?;
         Ok(Source::new(path, container, Origin::of(&self.given, self.asked)).with_lost(self.lost.clone()))
     }
 }
@@ -393,11 +393,6 @@ impl Candidates {
             _ => Ok(None),
         }
     }
-}
-
-/// What went wrong, unless that is that the caller has cancelled: a library between a read that was stopped and here has other words for it.
-fn unless_cancelled(error: Error, options: &Options) -> Error {
-    if options.cancel.is_cancelled() { Error::Cancelled } else { error }
 }
 
 /// Whether the file at a path starts with these bytes.

@@ -45,7 +45,10 @@ pub(super) fn unrecognised(path: &Path, calls: &Calls) -> Result<Error> {
             };
             return Ok(Error::Unsupported { what: "this file".into(), detail });
         }
-        Found::Other => return not_found(format!("{} is neither a file nor a directory", path.display())),
+        Found::Other => {
+            let hint = "what comes out of a pipe or a device is read with --raw and --shape";
+            return not_found(format!("{} is neither a file nor a directory: {hint}", path.display()));
+        }
         Found::Nothing => {}
     }
     let dir = parent_of(path);

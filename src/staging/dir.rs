@@ -145,7 +145,7 @@ impl StagedDir {
 
     /// Syncs all files written so far, and what else is dirty in their file system.
     pub(crate) fn sync_files(&self) -> Result<()> {
-        let synced = match self.calls.native(|| os::sync_file_system(&self.hidden.file)) {
+        let synced = match self.calls.repeat(|| self.calls.native(|| os::sync_file_system(&self.hidden.file))) {
             Err(error) if is_unsupported(&error) => {
                 let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
                 files.iter().try_for_each(|file| fs::File::open(self.hidden.path().join(file))?.sync_all())
@@ -176,8 +176,8 @@ impl StagedDir {
             }
             // The file system renames files only.
             Err(error) if is_missing_call(&error) => {
-                fs::create_dir(&self.target).map_err(|error| name_error(error, &self.target))?;
                 let (made, outer) = (self.target.clone(), Directory::open(&self.outer.path)?);
+                fs::create_dir(&made).map_err(|error| name_error(error, &made))?;
                 let published = Directory::open(&made).and_then(|target| Self { outer: target, ..self }.publish_files());
                 published.and_then(|()| outer.sync()).inspect_err(|_| {
                     // What could not be taken out again stays in it.

@@ -11,6 +11,7 @@ use super::Existing;
 use super::hidden::remove;
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, is_unsupported};
+use crate::paths::parent_of;
 
 /// Where in a hidden directory second names of old files lie.
 const OLD: &str = "old";
@@ -70,7 +71,7 @@ enum How {
 struct Made<'a> {
     which: &'a Move,
     how: How,
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
 }
 
 /// Why several files did not get their names.
@@ -135,35 +136,65 @@ pub(super) fn move_all(moves: &[Move], way_back: WayBack, calls: &Calls) -> Resu
 
 /// Takes moves back, the last one first.
 fn undo(made: Vec<Made<'_>>, moves: &[Move], error: Error) -> Failed {
-    let (mut new, mut kept) = (Vec::new(), Vec::new());
+    undo_as(made, moves, error, identity)
+}
+
+fn undo_as(made: Vec<Made<'_>>, moves: &[Move], error: Error, identity: impl Fn(&Path) -> Option<Identity>) -> Failed {
+    let (mut new, mut kept, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for Made { which, how, identity: moved } in made.into_iter().rev() {
         let Move { from, to, .. } = which;
+        let old = match how {
+            How::New => None,
+            How::Exchanged => Some(from.clone()),
+            How::Replaced => Some(which.backup()),
+        };
         // Somebody else has put another file in its place meanwhile: that is not ours to take away.
-        if moved.is_some() && identity(to) != moved {
+        if moved.is_some_and(|moved| identity(to).is_some_and(|found| found != moved)) {
+            kept.extend(old);
+            theirs.push(to);
             continue;
         }
-        let (undone, old) = match how {
-            How::New => (fs::rename(to, from).or_else(|_| fs::remove_file(to)), None),
-            How::Exchanged => (os::exchange(to, from).or_else(|_| fs::rename(from, to)), Some(from.clone())),
-            How::Replaced => (fs::rename(which.backup(), to).or_else(|_| os::exchange(&which.backup(), to)), Some(which.backup())),
+        let undone = match how {
+            How::New => match fs::rename(to, from).or_else(|_| fs::remove_file(to)) {
+                // Somebody else has taken it away.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                undone => undone,
+            },
+            How::Exchanged => os::exchange(to, from).or_else(|_| fs::rename(from, to)),
+            How::Replaced => fs::rename(which.backup(), to).or_else(|_| os::exchange(&which.backup(), to)),
         };
         if undone.is_err() {
             new.push(to.clone());
             kept.extend(old);
         }
     }
-    if new.is_empty() {
+    if new.is_empty() && kept.is_empty() {
         return error.into();
     }
-    let is_old = |to: &&PathBuf| !new.contains(to) && fs::symlink_metadata(to).is_ok();
+    let is_old = |to: &&PathBuf| !new.contains(to) && !theirs.contains(to) && fs::symlink_metadata(to).is_ok();
     let old = moves.iter().map(|one| &one.to).filter(is_old).cloned().collect();
     new.reverse();
     kept.reverse();
     Failed { error: Error::NotUndone { failure: Box::new(error), new, old, kept: kept.clone() }, kept }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+/// What tells a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Identity {
+    /// The numbers of its device and its inode, and when it was written: the number of a file that is gone goes to the next one.
+    Numbers { dev: u64, ino: u64, modified: (i64, i64) },
+    /// Its length, where a file that is moved may get another number.
+    Length(u64),
+}
+
+/// That of what is at a path, where the system says.
+fn identity(path: &Path) -> Option<Identity> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some(if os::keeps_inodes_in(parent_of(path)) {
+        Identity::Numbers { dev: metadata.dev(), ino: metadata.ino(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    } else {
+        Identity::Length(metadata.len())
+    })
 }
 
 /// Whether two names in `dir`, which is hidden, can be exchanged. It is tried.
@@ -313,6 +344,39 @@ mod tests {
         let failed = undo(vec![made], &moves, Error::Cancelled);
         assert!(matches!(failed.error, Error::Cancelled));
         expect(dir.path(), &[("a", "old"), ("b", "theirs"), ("c", "old")]);
+        // Where it replaced an old file, that one is kept, and said.
+        let made = Made { which: &moves[2], how: How::Exchanged, identity: identity(&moves[2].from) };
+        os::exchange(&moves[2].from, &moves[2].to).unwrap();
+        fs::remove_file(&moves[2].to).unwrap();
+        fs::write(&moves[2].to, "theirs, too").unwrap();
+        let failed = undo(vec![made], &moves, Error::Cancelled);
+        let Error::NotUndone { new, old, kept, .. } = failed.error else { panic!("the old file has no name of its own") };
+        assert_eq!((new, old), (vec![], vec![dir.path().join("a"), dir.path().join("b")]));
+        assert_eq!((&kept, fs::read_to_string(&kept[0]).unwrap().as_str()), (&failed.kept, "old"));
+        expect(dir.path(), &[("a", "old"), ("b", "theirs"), ("c", "theirs, too")]);
+    }
+
+    #[test]
+    fn a_file_that_gets_another_number_when_it_is_moved_is_ours_all_the_same() {
+        for how in [How::New, How::Exchanged, How::Replaced] {
+            let dir = tempfile::tempdir().unwrap();
+            let moves = prepare(dir.path());
+            let which = if matches!(how, How::New) { &moves[1] } else { &moves[0] };
+            match how {
+                How::New => fs::rename(&which.from, &which.to).unwrap(),
+                How::Exchanged => os::exchange(&which.from, &which.to).unwrap(),
+                How::Replaced => {
+                    which.keep_old().unwrap();
+                    fs::rename(&which.from, &which.to).unwrap();
+                }
+            }
+            // As `identity` tells it where numbers are no help.
+            let made = Made { which, how, identity: Some(Identity::Length(3)) };
+            let found = Identity::Length(fs::metadata(&which.to).unwrap().len());
+            assert_eq!(made.identity, Some(found));
+            assert!(matches!(undo_as(vec![made], &moves, Error::Cancelled, |_| Some(found)).error, Error::Cancelled));
+            expect(dir.path(), &[("a", "old"), ("c", "old")]);
+        }
     }
 
     #[test]

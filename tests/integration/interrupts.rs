@@ -5,24 +5,12 @@ use std::fs;
 use std::io::{PipeReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kernel;
-use crate::support::{code, data, names_in, npy, stderr};
-
-/// Nothing here takes that long, unless it waits for ever.
-const FOR_EVER: Duration = Duration::from_mins(2);
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < FOR_EVER, "{what}: never");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use crate::support::{code, data, names_in, npy, stderr, until};
 
 /// A program that is killed if its test fails.
 struct Running(Child);
@@ -272,10 +260,12 @@ fn a_call_that_is_interrupted_is_made_again_until_somebody_cancels() {
 #[test]
 fn every_read_of_a_source_can_be_cancelled() {
     const READS: [libc::c_long; 3] = [libc::SYS_read, libc::SYS_pread64, libc::SYS_preadv2];
-    const SOURCES: [&str; 18] = [
+    const SOURCES: [&str; 20] = [
         "generated/dtypes",
         "generated/six_shards",
         "savedmodel/half_plus_two",
+        "savedmodel/half_plus_two_tf2",
+        "narrow-h5/narrow.h5",
         "safetensors/all.safetensors",
         "keras/dk.weights.h5",
         "keras/dk_model.keras",

@@ -227,7 +227,12 @@ fn many_tensors_are_written_like_one() {
             assert_eq!((header.len() as u64 + 10) % align, 0);
         }
         assert_eq!(names_in(&out).len(), tensors.len() + 1);
-        let listed: Vec<String> = mmconvert::Manifest::read(&out).unwrap().files().iter().map(|entry| entry.name.clone()).collect();
+        let listed: Vec<String> = mmconvert::Manifest::read(&out, &mmconvert::Options::default())
+            .unwrap()
+            .files()
+            .iter()
+            .map(|entry| entry.name.clone())
+            .collect();
         assert_eq!(listed, tensors.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>(), "in the order of the source");
         let status = mmconvert(["verify".as_ref(), out.as_os_str(), "--against".as_ref(), prefix.as_os_str(), "-q".as_ref()]);
         assert_eq!(code(&status), 0, "{}", stderr(&status));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use mmconvert::{ArrayWriter, Converted, Converter, MmapArray, Result};
 use serde_json::Value;
@@ -76,6 +77,17 @@ pub(crate) fn stderr(output: &Output) -> String {
 
 pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("killed: {:?}", output.status))
+}
+
+/// Waits for something that another process does.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    /// Nothing takes that long, unless it waits for ever.
+    const FOR_EVER: Duration = Duration::from_mins(2);
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < FOR_EVER, "{what}: never");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Little-endian integers.

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::support::{code, npy, stderr};
+use crate::support::{code, npy, stderr, until};
 
 /// What takes the place of `ffmpeg`. It reads what it is to say from files beside it.
 const FFMPEG: &str = r#"#!/bin/sh
@@ -309,11 +309,7 @@ fn programs_that_do_not_end_are_ended_by_a_signal() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mmconvert"));
         command.arg("convert").arg(stand.dir.path().join("clip.mkv")).arg("-o").arg(stand.out()).env("PATH", stand.dir.path());
         let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let began = std::time::Instant::now();
-        while !stand.dir.path().join("started").exists() {
-            assert!(began.elapsed().as_secs() < 120, "{program} is never started");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        until(&format!("a start of {program}"), || stand.dir.path().join("started").exists());
         kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), Signal::INT).unwrap();
         let done = child.wait_with_output().unwrap();
         assert_eq!(code(&done), 130, "{program}: {}", stderr(&done));

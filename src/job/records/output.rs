@@ -38,7 +38,7 @@ impl Output<'_> {
     pub(super) fn give_up(&self) {
         if let Self::File { whole: Some(file), .. } = self {
             // It is removed at the end in any case.
-            let _ = file.file().set_len(0);
+            let _ = file.set_len(0);
         }
     }
 

@@ -266,12 +266,12 @@ impl<'a> Strings<'a> {
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::Malformed`] when the checksum does not match.
-    pub(crate) fn read_scalar(stored: StoredStrings<'a>) -> Result<(u64, Vec<u8>)> {
-        let strings = Self::open(stored, &(0..1), true, &Calls::default())?;
+    pub(crate) fn read_scalar(stored: StoredStrings<'a>, calls: &Calls) -> Result<(u64, Vec<u8>)> {
+        let strings = Self::open(stored, &(0..1), true, calls)?;
         let region = &strings.data;
         let mut bytes = vec![0; memory_len(region.nbytes)];
         let ledger = Ledger::new(std::slice::from_ref(region));
-        strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&ledger), &Calls::default()))?;
+        strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&ledger), calls))?;
         ledger.verify()?;
         Ok((region.offset, bytes))
     }

@@ -22,9 +22,13 @@ use crate::{Outcome, progress, signals};
 
 /// `mmconvert convert`.
 pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
-    let started = Instant::now();
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
+    run(args, common, &cancel).map_err(|error| cancel.unless_cancelled(error))
+}
+
+fn run(args: &Convert, common: &Common, cancel: &CancelToken) -> Result<Outcome> {
+    let started = Instant::now();
     // A name that cannot be that of an output is told before anything is opened.
     check_stdout(args, &Target::of(&args.out, None)?)?;
     let options = with_form(options(&args.resources, &args.records), &args.form);
@@ -50,7 +54,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
         return dry_run(args, &tensors, &target, &options);
     }
     let (options, bar) = progress::attach(options, common);
-    let done = convert_into(&tensors, &target, args, (&options, &cancel));
+    let done = convert_into(&tensors, &target, args, (&options, cancel));
     bar.iter().for_each(indicatif::ProgressBar::finish_and_clear);
     let done = done?;
     for lost in done.outputs.iter().flat_map(|(_, _, report)| &report.lost) {

@@ -17,7 +17,11 @@ use crate::{Outcome, signals};
 pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     let cancel = CancelToken::new();
     signals::cancel_on_signals(&cancel)?;
-    let mut given = options(&args.resources, &args.records).cancel(cancel).model(model(&args.model, None));
+    run(args, common, &cancel).map_err(|error| cancel.unless_cancelled(error))
+}
+
+fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> {
+    let mut given = options(&args.resources, &args.records).cancel(cancel.clone()).model(model(&args.model, None));
     if let Some(strings) = args.strings {
         given = given.strings(strings);
     }
@@ -35,7 +39,7 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
     if !args.out.exists() && !Part::Values.path(&args.out).exists() {
         return Err(Error::NotFound { what: "array", detail: format!("there is no {}", args.out.display()) });
     }
-    let manifest = if args.out.is_dir() { Some(Manifest::read(&args.out)?) } else { None };
+    let manifest = if args.out.is_dir() { Some(Manifest::read(&args.out, &given)?) } else { None };
     if let (Some(format), true, Some(_)) = (format, args.against.is_empty(), &manifest) {
         let detail = format!("--format {format} is for --against SRC: the manifest of {} says what its sources are", args.out.display());
         return Err(Error::BadRequest { detail });
@@ -64,7 +68,7 @@ pub(crate) fn verify(args: &Verify, common: &Common) -> Result<Outcome> {
         (rows, _) => rows,
     };
     let (mut results, mut different) = (Vec::new(), false);
-    let packed = if Target::is_packed(&args.out) { Some(Source::open_as(&args.out, Some(SAFETENSORS))?) } else { None };
+    let packed = Target::is_packed(&args.out).then(|| Source::open_with(&args.out, Some(SAFETENSORS), &given)).transpose()?;
     let pairs = pairs(args, &source, manifest.as_ref(), packed.as_ref())?;
     if let (Some(name), true) = (&args.name, pairs.is_empty()) {
         let detail = format!("{} has no array of {}", args.out.display(), name.display());

@@ -299,8 +299,10 @@ fn a_transport_stream_that_was_cut_is_told() {
 #[cfg(target_os = "linux")]
 fn programs_that_do_not_end_are_ended_by_a_signal() {
     use rustix::process::{Pid, Signal, kill_process};
-    // What waits before it says anything, and what stops in the middle.
+    // What waits before it says anything, what stops in the middle, and what leaves another program with its pipe.
     for (program, text) in [
+        ("ffmpeg", "#!/bin/sh\n: > \"${0%/*}/started\"\nexec /bin/sleep 1000\n"),
+        ("ffprobe", "#!/bin/sh\n/bin/sleep 30 > /dev/null &\n: > \"${0%/*}/started\"\n"),
         ("ffprobe", "#!/bin/sh\n: > \"${0%/*}/started\"\nexec /bin/sleep 1000\n"),
         ("ffmpeg", "#!/bin/sh\ncase \"$*\" in *file:*) : > \"${0%/*}/started\"; exec /bin/sleep 1000;; esac\nprintf 'P7\\n'; /bin/cat\n"),
     ] {

@@ -183,7 +183,7 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
         // Alpha that lies beside the frames is read by the decoder of the codec's own library only.
         Ok(pixels) if stream.has_alpha_beside => {
             if asked.is_none_or(|channels| channels.is_multiple_of(2)) {
-                decoder = alpha_decoder(path, stream)?;
+                decoder = alpha_decoder(path, stream, &options.cancel)?;
             }
             Pixels { channels: 4, ..pixels }
         }
@@ -205,13 +205,13 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
 }
 
 /// The decoder that reads the alpha of a stream, too; `None` if the usual one does.
-fn alpha_decoder(path: &Path, stream: &Stream) -> Result<Option<&'static str>> {
+fn alpha_decoder(path: &Path, stream: &Stream, cancel: &CancelToken) -> Result<Option<&'static str>> {
     let name = match &stream.codec[..] {
         "vp8" => "libvpx",
         "vp9" => "libvpx-vp9",
         _ => return Ok(None),
     };
-    if program::has_decoder(name.as_ref()) {
+    if program::has_decoder(name.as_ref(), cancel) {
         return Ok(Some(name));
     }
     let detail = format!("it has alpha, which this ffmpeg cannot read (it lacks {name}); --channels 3 gives the frames without it");

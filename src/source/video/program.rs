@@ -6,12 +6,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::pixels::Form;
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::source::records::{Patient, read_error};
+use crate::source::records::Patient;
 
 /// The program that decodes.
 pub(super) const PROGRAM: &str = "ffmpeg";
@@ -48,19 +49,38 @@ pub(super) fn input(path: &Path) -> OsString {
 /// [`Error::NotFound`] where there is no such program, [`Error::Io`], [`Error::Cancelled`].
 pub(super) fn run(program: &str, args: &[&str], path: &Path, cancel: &CancelToken) -> Result<Output> {
     let mut command = Command::new(program);
-    command.args(args).arg(input(path)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = Running(command.spawn().map_err(|error| not_started(program, path, error))?);
-    let (out, mut complaints) = child.outputs()?;
-    // Read meanwhile, or the program would wait for that.
-    let complaints = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = complaints.read_to_end(&mut text);
-        text
-    });
+    command.args(args).arg(input(path));
+    finish(command, &[], cancel).map_err(|error| not_done(program, path, error))
+}
+
+/// Runs a program that takes `input` to its end. A signal to us is not one to it: whoever cancels ends it.
+///
+/// # Errors
+/// Those of starting it and of reading what it writes, and [`Error::Cancelled`] inside one.
+fn finish(mut command: Command, input: &[u8], cancel: &CancelToken) -> io::Result<Output> {
+    let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = Running(command.spawn()?);
+    // One that does not read it says why.
+    let _ = child.0.stdin.take().map(|mut stdin| stdin.write_all(input));
+    let (out, complaints) = child.outputs().map_err(io::Error::other)?;
+    let complaints = collect(complaints, u64::MAX, cancel);
     let mut stdout = Vec::new();
-    let done = Patient::new(out, cancel).read_to_end(&mut stdout).and_then(|_| child.wait(cancel));
-    let status = done.map_err(|error| read_error(path, 0, error))?;
+    Patient::new(out, cancel).read_to_end(&mut stdout)?;
+    let status = child.wait(cancel)?;
     Ok(Output { status, stdout, stderr: complaints.join().unwrap_or_default() })
+}
+
+/// Reads what a program complains about while it works, or it would wait for that for ever; keeps the first `most` bytes of it.
+fn collect(complaints: ChildStderr, most: u64, cancel: &CancelToken) -> JoinHandle<Vec<u8>> {
+    // Another program may hold the pipe when this one has ended.
+    let mut complaints = Patient::new(complaints, cancel);
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = complaints.by_ref().take(most).read_to_end(&mut text);
+        let _ = io::copy(&mut complaints, &mut io::sink());
+        text
+    })
 }
 
 /// A program that runs. It is ended when it is dropped: nobody wants the rest.
@@ -95,9 +115,10 @@ impl Drop for Running {
     }
 }
 
-fn not_started(program: &str, path: &Path, error: io::Error) -> Error {
+/// The error for a program that could not be started, or not be read to its end.
+fn not_done(program: &str, path: &Path, error: io::Error) -> Error {
     if error.kind() != io::ErrorKind::NotFound {
-        return Error::io("start ffmpeg for", path)(error);
+        return Error::io("run ffmpeg for", path)(error);
     }
     let detail = format!(
         "{} is a video, and decoding it takes the program {program}, which is not on the PATH: install it (apt install ffmpeg)",
@@ -123,7 +144,7 @@ impl Decoding {
     /// # Errors
     /// [`Error::NotFound`] where there is no `ffmpeg`, [`Error::Io`] where it fails by itself.
     pub(super) fn start(&self, only_first: bool, cancel: &CancelToken) -> Result<Frames> {
-        let installed = installed(&self.path)?;
+        let installed = installed(&self.path, cancel)?;
         let mut command = Command::new(PROGRAM);
         command.args(["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe"]);
         command.args(if installed.has_reliable_threads { &[][..] } else { &["-threads", "1"] });
@@ -133,15 +154,9 @@ impl Decoding {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A signal to us is not one to it: it ends when we do.
         command.process_group(0);
-        let mut child = Running(command.spawn().map_err(|error| not_started(PROGRAM, &self.path, error))?);
-        let (stdout, mut stderr) = child.outputs()?;
-        // What it complains about is read meanwhile, or it would wait for that for ever.
-        let complaints = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = stderr.by_ref().take(MOST_COMPLAINTS).read_to_end(&mut text);
-            let _ = io::copy(&mut stderr, &mut io::sink());
-            String::from_utf8_lossy(&text).trim().to_owned()
-        });
+        let mut child = Running(command.spawn().map_err(|error| not_done(PROGRAM, &self.path, error))?);
+        let (stdout, stderr) = child.outputs()?;
+        let complaints = collect(stderr, MOST_COMPLAINTS, cancel);
         let (cancel, stdout) = (cancel.clone(), Patient::new(stdout, cancel));
         Ok(Frames { path: self.path.clone(), child, cancel, stdout, complaints: Some(complaints) })
     }
@@ -158,7 +173,7 @@ fn output<'a>(every: [&'a str; 2], pixels: &'a str) -> impl Iterator<Item = &'a 
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no `ffmpeg`, [`Error::Io`] where it fails by itself.
-fn installed(path: &Path) -> Result<Installed> {
+fn installed(path: &Path, cancel: &CancelToken) -> Result<Installed> {
     static FOUND: Mutex<Option<Installed>> = Mutex::new(None);
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = *found {
@@ -168,15 +183,11 @@ fn installed(path: &Path) -> Result<Installed> {
     for every in EVERY_FRAME {
         let mut command = Command::new(PROGRAM);
         command.args(["-v", "error", "-f", "rawvideo", "-pix_fmt", "gray", "-s", "2x2", "-i", "-"]).args(output(every, "gray"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().map_err(|error| not_started(PROGRAM, path, error))?;
-        // One that does not read it says why.
-        let _ = child.stdin.take().map(|mut stdin| stdin.write_all(&[0, 85, 170, 255]));
-        let done = child.wait_with_output().map_err(Error::io("wait for ffmpeg for", path))?;
+        let done = finish(command, &[0, 85, 170, 255], cancel).map_err(|error| not_done(PROGRAM, path, error))?;
         if done.status.success() && done.stdout.starts_with(b"P7") && done.stdout.ends_with(&[0, 85, 170, 255]) {
             let installed = Installed {
                 every_frame: every,
-                has_reliable_threads: codec_version().is_some_and(|version| version >= TELLS_WITH_THREADS),
+                has_reliable_threads: codec_version(cancel).is_some_and(|version| version >= TELLS_WITH_THREADS),
             };
             *found = Some(installed);
             return Ok(installed);
@@ -189,8 +200,10 @@ fn installed(path: &Path) -> Result<Installed> {
 }
 
 /// The version of the `libavcodec` of the installed `ffmpeg`, if it says so.
-fn codec_version() -> Option<u32> {
-    let said = Command::new(PROGRAM).arg("-version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+fn codec_version(cancel: &CancelToken) -> Option<u32> {
+    let mut command = Command::new(PROGRAM);
+    command.arg("-version");
+    let said = finish(command, &[], cancel).ok()?;
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     text.lines().find_map(|line| line.trim().strip_prefix("libavcodec")?.trim().split('.').next()?.trim().parse().ok())
 }
@@ -214,7 +227,7 @@ pub(super) struct Frames {
     child: Running,
     cancel: CancelToken,
     stdout: Patient<ChildStdout>,
-    complaints: Option<std::thread::JoinHandle<String>>,
+    complaints: Option<JoinHandle<Vec<u8>>>,
 }
 
 impl Frames {
@@ -239,6 +252,7 @@ impl Read for Frames {
         if read == 0 && !buf.is_empty() {
             let status = self.child.wait(&self.cancel)?;
             let complaints = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+            let complaints = String::from_utf8_lossy(&complaints).trim().to_owned();
             // It goes on after damages, and tells of them.
             if !status.success() || !complaints.is_empty() {
                 return Err(io::Error::other(self.failure(status, &complaints)));
@@ -249,8 +263,10 @@ impl Read for Frames {
 }
 
 /// Whether the installed `ffmpeg` has this decoder.
-pub(super) fn has_decoder(name: &OsStr) -> bool {
-    let listed = Command::new(PROGRAM).args(["-v", "error", "-decoders"]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+pub(super) fn has_decoder(name: &OsStr, cancel: &CancelToken) -> bool {
+    let mut command = Command::new(PROGRAM);
+    command.args(["-v", "error", "-decoders"]);
+    let listed = finish(command, &[], cancel);
     let is_it = |line: &str| line.split_whitespace().nth(1).is_some_and(|word| OsStr::new(word) == name);
     listed.is_ok_and(|listed| String::from_utf8_lossy(&listed.stdout).lines().any(is_it))
 }

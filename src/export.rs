@@ -1,27 +1,24 @@
 //! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
 
 use std::collections::{HashMap, HashSet};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::array::{Array, Part};
 use crate::batch::Batch;
-use crate::convert::Report;
+use crate::convert::{Estimate, Report};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::file_name;
 use crate::format::npy::DATA_ALIGN;
-use crate::job::{Dropout, Job, Misfits, Pass, nearest_directory};
+use crate::job::{Dropout, Job, Misfits, Pass};
 use crate::manifest::{self, MANIFEST};
 use crate::options::{Options, Progress};
-use crate::os::{check_writable, free_bytes};
-use crate::paths::parent_of;
 use crate::rows::Rows;
 use crate::source::records::{Feature, RecordContainer};
 use crate::source::{Name, RecordColumn, Selection, Source, Tensor, Verified};
-use crate::staging::{StagedDir, TrialFile, check_target, check_together};
+use crate::staging::{StagedDir, StagedFile};
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
 const OUTPUT_HEAP_BYTES: usize = 512;
@@ -58,62 +55,79 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// Checks that an output could get its name, without writing anything: a file at `path`, or a directory where that ends in a slash.
+/// What a dry run knows of the arrays that a tensor becomes.
+pub type Estimated<'a, 's> = (&'a Tensor<'s>, Vec<Estimate>);
+
+/// Checks, as [`Converter::write_parts`](crate::Converter::write_parts) does before it reads anything, that the arrays of a tensor could get
+/// their names at `path`, and that there is room for them. Hidden files are made for a moment to try that, and what a killed run left there
+/// is removed. Returns the bytes of room that are needed.
 ///
 /// # Errors
 /// [`Error::OutputExists`] where something is there that `options` do not allow to be replaced, or that is never replaced;
-/// [`Error::Io`] where the directory around it is missing or cannot be written to, or does not let its files be replaced.
-pub fn check_output(path: impl AsRef<Path>, options: &Options) -> Result<()> {
+/// [`Error::BadRequest`] for a file of the source; [`Error::Limit`]; [`Error::Io`] where the directory around it is missing or cannot be
+/// written to, or does not let its files be replaced.
+pub fn check_write((tensor, estimates): &Estimated<'_, '_>, path: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let path = path.as_ref();
-    let is_directory = path.as_os_str().as_bytes().ends_with(b"/");
-    let around = if is_directory {
-        if StagedDir::check_target(path, options.existing())? { path.to_owned() } else { parent_of(path).to_owned() }
-    } else {
-        parent_of(&check_target(path, options.existing())?).to_owned()
-    };
-    check_writable(&around).map_err(Error::io("create a file in", &around))
+    let paths: Vec<PathBuf> = estimates.iter().map(|estimate| estimate.part.path(path)).collect();
+    paths.iter().try_for_each(|path| tensor.source().check_not_own(path))?;
+    let staged = StagedFile::create_all(&paths, options.existing(), &options.calls())?;
+    let needed = estimates.iter().map(room_of).fold(0, u64::saturating_add);
+    for (file, estimate) in staged.iter().zip(estimates) {
+        file.check_room(needed)?;
+        file.check_length(estimate.nbytes.saturating_add(DATA_ALIGN as u64))?;
+    }
+    Ok(needed)
 }
 
-/// As [`check_output`], for files that get their names together: arrays of strings as offsets, or those of an export into a directory
-/// that exists. Where they replace others, there has to be a way back until all are there; to try that, hidden files are made for a
-/// moment.
+/// As [`check_write`], for an [`export`] of arrays into the directory `dir`.
 ///
 /// # Errors
-/// As [`check_output`].
-pub fn check_outputs(paths: &[PathBuf], options: &Options) -> Result<()> {
-    paths.iter().try_for_each(|path| check_output(path, options))?;
-    check_together(paths, options.existing(), &options.calls())
-}
-
-/// As [`check_outputs`], for an export of arrays of these names into the directory `dir`.
-///
-/// # Errors
-/// As [`check_output`].
-pub fn check_export<'a>(arrays: impl IntoIterator<Item = (&'a Name, Part)>, dir: impl AsRef<Path>, options: &Options) -> Result<()> {
+/// As [`check_write`].
+pub fn check_export(arrays: &[Estimated<'_, '_>], dir: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let dir = dir.as_ref();
-    check_output(dir.join(""), options)?;
-    if StagedDir::check_target(dir, options.existing())? {
-        let arrays = arrays.into_iter().map(|(name, part)| file_of(name, part));
-        let paths: Vec<PathBuf> = arrays.chain([MANIFEST.to_owned()]).map(|file| dir.join(file)).collect();
-        check_outputs(&paths, options)?;
+    let staged = StagedDir::create(dir, options.existing(), &options.calls())?;
+    let each = || arrays.iter().flat_map(|(tensor, estimates)| estimates.iter().map(move |estimate| (*tensor, estimate)));
+    let needed = each().map(|(_, estimate)| room_of(estimate)).fold(0, u64::saturating_add);
+    let Some((first, _)) = arrays.first() else { return Ok(0) };
+    let files: Vec<(String, u64)> =
+        each().map(|(tensor, estimate)| (file_of(&tensor.info().name, estimate.part), estimate.nbytes)).collect();
+    let mut names = HashSet::new();
+    if let Some((twice, _)) = files.iter().find(|(file, _)| !names.insert(file)) {
+        return Err(becomes_twice(twice));
     }
-    Ok(())
+    check_files(first.source(), (dir, &staged), files.iter().map(|(file, nbytes)| (file.as_str(), *nbytes)), needed)?;
+    check_manifest(&staged)?;
+    Ok(needed)
 }
 
-/// Checks that there is room for outputs at `path` which take `needed` bytes, and the longest of whose files has `longest`. An empty hidden
-/// file is made for a moment to try that.
-///
-/// # Errors
-/// [`Error::Limit`].
-pub fn check_room(path: impl AsRef<Path>, needed: u64, longest: u64, options: &Options) -> Result<()> {
-    let path = path.as_ref();
-    let Some(trial) = nearest_directory(path).and_then(|dir| TrialFile::create_in(dir, &options.calls())) else { return Ok(()) };
-    match free_bytes(trial.file()) {
-        Some(free) if free < needed => {
-            Err(Error::Limit { what: format!("disk space for {}", path.display()), asked: needed, allowed: Some(free) })
+fn check_manifest(staged: &StagedDir) -> Result<()> {
+    if staged.is_there() { staged.check_replaceable(MANIFEST) } else { Ok(()) }
+}
+
+/// The room that an array takes.
+fn room_of(estimate: &Estimate) -> u64 {
+    estimate.write_bytes.saturating_add(DATA_ALIGN as u64)
+}
+
+fn becomes_twice(file: &str) -> Error {
+    Error::bad_request(format!("two arrays would become {file}: convert them into two directories"))
+}
+
+/// Refuses files with elements of so many bytes that could not get their names in the directory, or for which there is no room.
+fn check_files<'a>(source: &Source, (dir, staged): Place<'_>, files: impl Iterator<Item = (&'a str, u64)>, needed: u64) -> Result<()> {
+    let mut longest: Option<(&str, u64)> = None;
+    for (file, nbytes) in files {
+        if staged.is_there() {
+            staged.check_replaceable(file)?;
+            source.check_not_own(&dir.join(file))?;
         }
-        _ => trial.check_length(path, longest),
+        longest = longest.filter(|(_, most)| *most >= nbytes).or(Some((file, nbytes)));
     }
+    if let Some(free) = staged.free_bytes().filter(|&free| free < needed) {
+        let what = format!("disk space for {}, which {} becomes", dir.display(), source.path().display());
+        return Err(Error::Limit { what, asked: needed, allowed: Some(free) });
+    }
+    longest.map_or(Ok(()), |(file, nbytes)| staged.check_length(file, nbytes.saturating_add(DATA_ALIGN as u64)))
 }
 
 /// The file that an array has in a directory.
@@ -149,6 +163,7 @@ pub fn export(tensors: &Selection<'_>, rows: Option<Rows>, dir: impl AsRef<Path>
     if planned.is_empty() && passes.is_empty() {
         return Err(nothing_to_convert(source, &skipped));
     }
+    check_manifest(&staged)?;
     options.check_applied()?;
 
     let total_bytes = passes.is_empty().then_some(total_bytes);
@@ -268,7 +283,7 @@ impl<'a> RecordPass<'a> {
             let name = set.features[array.column].0.clone();
             let file = file_of(&name, array.part);
             if !files.insert(file.clone()) {
-                return Err(Error::bad_request(format!("two arrays would become {file}: convert them into two directories")));
+                return Err(becomes_twice(&file));
             }
             let path = dir.join(&file);
             if staged.is_there() {
@@ -491,25 +506,12 @@ fn plan_all<'a>(
                 planned.skipped.push(Skipped { name: name.clone(), reason });
             }
         }
-        for output in &planned.outputs[before..] {
-            planned.total_bytes = planned.total_bytes.saturating_add(output.nbytes);
-            if staged.is_there() {
-                staged.check_replaceable(&output.file)?;
-                source.check_not_own(&dir.join(&output.file))?;
-            }
-        }
+        let new = planned.outputs[before..].iter().map(|output| output.nbytes);
+        planned.total_bytes = new.fold(planned.total_bytes, u64::saturating_add);
     }
     check_distinct(&planned.outputs)?;
-    if staged.is_there() {
-        staged.check_replaceable(MANIFEST)?;
-    }
-    if let Some(free) = staged.free_bytes().filter(|&free| free < needed) {
-        let what = format!("disk space for {}, which {} becomes", dir.display(), source.path().display());
-        return Err(Error::Limit { what, asked: needed, allowed: Some(free) });
-    }
-    if let Some(longest) = planned.outputs.iter().max_by_key(|output| output.nbytes) {
-        staged.check_length(&longest.file, longest.nbytes.saturating_add(DATA_ALIGN as u64))?;
-    }
+    let files = planned.outputs.iter().map(|output| (output.file.as_str(), output.nbytes));
+    check_files(source, (dir, staged), files, needed)?;
     Ok(planned)
 }
 

@@ -71,14 +71,14 @@ pub use decode::{ByteOrder, Cast};
 pub use dtype::{Dtype, Element};
 pub use element::{Float4E2M1Fn, Float8E4M3B11Fnuz, Float8E4M3Fn, Float8E4M3Fnuz, Float8E5M2, Float8E5M2Fnuz, Int2, Int4, UInt2, UInt4};
 pub use error::{Error, Result};
-pub use export::{Export, Exported, Skipped, check_export, check_output, check_outputs, check_room, export};
+pub use export::{Estimated, Export, Exported, Skipped, check_export, check_write, export};
 pub use format::meta_graph::{Argument, Signature};
 pub use manifest::{Manifest, ManifestFile};
 pub use method::Method;
 pub use model_options::ModelOptions;
 pub use ndarray;
 pub use options::{Layout, Options, Progress, Strings};
-pub use pack::{check_packed, pack, packing_room};
+pub use pack::{check_pack, check_packed, pack, packing_room};
 pub use rows::Rows;
 #[cfg(feature = "tensorflow")]
 pub use source::live;

@@ -1,7 +1,7 @@
 //! An array that goes out front to back, to a pipe or whatever else takes bytes.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::placed::Placed;
@@ -24,6 +24,11 @@ pub(crate) fn write_error(error: std::io::Error) -> Error {
     // That the other side has gone is a failure here: the array is not complete.
     let source = if error.kind() == std::io::ErrorKind::BrokenPipe { std::io::Error::other(error.to_string()) } else { error };
     Error::Io { action: "write the array to", path: Path::new(TARGET).to_owned(), source }
+}
+
+/// Where a temporary copy may lie: what is in memory is no gain, and directories for temporary files often are.
+fn scratch_places() -> Vec<PathBuf> {
+    vec![std::env::temp_dir(), "/var/tmp".into(), ".".into()]
 }
 
 /// Writes what stands before the elements.
@@ -90,7 +95,7 @@ impl Job<'_> {
             write_header(&self.header, *lock())?;
             self.for_each_box_here(&plans.direct, options, false, write)?
         } else {
-            let Some(scratch) = Scratch::create(&[std::env::temp_dir()], self.copy_bytes(), options) else { return Ok(None) };
+            let Some(scratch) = Scratch::create(&scratch_places(), self.copy_bytes(), options) else { return Ok(None) };
             let plan = self.copy_plan(Unit::Stream, BoxUse::default(), options)?;
             write_header(&self.header, *lock())?;
             self.for_each_box_of_copy(scratch, &plan, options, false, write)?

@@ -90,7 +90,7 @@ impl Job<'_> {
         let chunks = cuts.parts().iter().filter(|cut| cut.unit == Unit::Chunk);
         let longest = chunks.map(|cut| cuts.most_elements_of(cut) * itemsize).max().unwrap_or(0);
         // One unpacks a stream while another writes.
-        let most = if self.reader.is_sequential() { 2 } else { resources.threads as u64 };
+        let most = if self.reader.is_sequential() { 2.min(resources.threads as u64) } else { resources.threads as u64 };
         let mut threads = most.min(resources.in_flight.map_or(u64::MAX, |slices| slices as u64)).max(1);
         loop {
             let heap_bytes = resources.heap_bytes.saturating_add(self.reader.box_heap_bytes(threads));
@@ -164,6 +164,8 @@ impl Job<'_> {
         )?;
         let verified = self.verified(ledger.as_ref())?;
         let peak_memory = shares.fixed_bytes + sink.behind().held_and_peak().1;
+        // Whoever reads the copy has the memory of what is on its way to the disk.
+        scratch.file.finish_writeback(&(0..self.copy_bytes())).map_err(Error::io("write the temporary copy in", &scratch.path))?;
         drop(pieces);
         let order = self.reader.byte_order();
         Ok((Unpacked { scratch, cuts, spec: spec.clone(), order, cold: Cold::default() }, verified, peak_memory))

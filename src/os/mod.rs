@@ -13,7 +13,6 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::cancel::CancelToken;
@@ -189,12 +188,6 @@ impl Cold {
             len > 0 && (0..PLACES).map(cached).try_fold(0, |sum, bytes| bytes.map(|bytes| sum + bytes)).is_ok_and(|sum| sum < LENGTH)
         })
     }
-}
-
-/// Asks whether files can be made in a directory.
-pub(crate) fn check_writable(dir: &Path) -> io::Result<()> {
-    use rustix::fs::Access;
-    Ok(rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// What the file system of `file` has left for this user, as `df` says it; `None` where it does not say.

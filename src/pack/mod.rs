@@ -10,7 +10,7 @@ use crate::convert::Report;
 use crate::decode::ByteOrder;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::export::{Export, Exported, Set, Skipped, export, nothing_to_convert, vouch, with_offset};
+use crate::export::{Estimated, Export, Exported, Set, Skipped, export, nothing_to_convert, vouch, with_offset};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
 use crate::format::safetensors::{Plan, name_of};
 use crate::job::{Job, Outcome, Output};
@@ -114,13 +114,42 @@ pub fn pack(tensors: &Selection<'_>, rows: Option<Rows>, path: impl AsRef<Path>,
     packer.write_all(options)
 }
 
-/// How many bytes of room [`pack`] needs beside the file for a while, where the arrays of each tensor have so many. Only what a program or TensorFlow
-/// computes takes any, and only if there are several arrays.
+/// How many bytes of room [`pack`] needs beside the file for a while, at most. Only what a program or TensorFlow computes takes any, and
+/// only if there are several arrays.
 #[must_use]
-pub fn packing_room(tensors: &[(&Tensor<'_>, Vec<u64>)]) -> u64 {
-    let is_alone = tensors.iter().map(|(_, arrays)| arrays.len()).sum::<usize>() == 1;
-    let made = tensors.iter().filter(|(tensor, _)| !is_alone && tensor.is_of_records() && !records::is_stored(tensor));
-    made.flat_map(|(_, arrays)| arrays).max().copied().unwrap_or(0)
+pub fn packing_room(arrays: &[Estimated<'_, '_>]) -> u64 {
+    let is_alone = arrays.iter().map(|(_, estimates)| estimates.len()).sum::<usize>() == 1;
+    let made = arrays.iter().filter(|(tensor, _)| !is_alone && tensor.is_of_records() && !records::is_stored(tensor));
+    made.flat_map(|(_, estimates)| estimates).map(|estimate| estimate.nbytes).max().unwrap_or(0)
+}
+
+/// Checks, as [`pack`] does before it reads elements, that the file with these arrays could get its name at `path`, and that there is room
+/// for it. Returns the bytes of room that are needed, what is [needed beside the file](packing_room) included.
+///
+/// # Errors
+/// As [`check_write`](crate::check_write); [`Error::Unsupported`] where the file cannot be laid out.
+pub fn check_pack(arrays: &[Estimated<'_, '_>], path: impl AsRef<Path>, options: &Options) -> Result<u64> {
+    let path = path.as_ref();
+    let Some((first, _)) = arrays.first() else { return Ok(0) };
+    first.source().check_not_own(path)?;
+    let staged = StagedFile::create(path, options.existing(), &options.calls())?;
+    let mut entries = Vec::new();
+    for (tensor, estimates) in arrays {
+        for estimate in estimates {
+            let spec = TensorSpec::new(estimate.dtype, estimate.shape.clone()).map_err(Error::bad_request)?;
+            entries.push((format!("{}{}", tensor.info().name.to_json(), estimate.part.suffix()), spec));
+        }
+    }
+    let entries: Vec<_> = entries.iter().map(|(title, spec)| (title.as_str(), spec.clone())).collect();
+    let plan = Plan::new(&entries, &[]).map_err(|detail| not_laid_out(path, detail))?;
+    let needed = plan.len.saturating_add(packing_room(arrays));
+    staged.check_room(needed)?;
+    staged.check_length(plan.len)?;
+    Ok(needed)
+}
+
+fn not_laid_out(path: &Path, detail: String) -> Error {
+    Error::Unsupported { what: format!("writing {}", path.display()), detail }
 }
 
 /// A tensor of the file.
@@ -237,7 +266,7 @@ impl<'a> Packer<'a, '_> {
     }
 
     fn refused(&self, detail: String) -> Error {
-        Error::Unsupported { what: format!("writing {}", self.path.display()), detail }
+        not_laid_out(self.path, detail)
     }
 
     fn write_all(mut self, options: &Options) -> Result<Export> {

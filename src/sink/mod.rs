@@ -253,6 +253,10 @@ impl NpySink {
     pub(crate) fn write_runs(&self, runs: impl Iterator<Item = Range<u64>>, mut data: &[u8], cancel: &CancelToken) -> Result<()> {
         const MOST_RUNS: usize = 4096;
         let most_bytes = self.behind.limit() / 4;
+        let mut runs = runs.peekable();
+        if let Some(only) = runs.next_if(|run| run.end - run.start == data.len() as u64) {
+            return self.write(only, data);
+        }
         let mut runs = runs.map(|run| run.start + self.data_start..run.end + self.data_start).peekable();
         let mut together = Vec::new();
         while runs.peek().is_some() {

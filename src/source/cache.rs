@@ -3,7 +3,6 @@
 //! Source of the keys: `FileDatasetBase::FormatName` in `tensorflow/core/kernels/data/cache_dataset_ops.cc`: both numbers padded with
 //! blanks, with `_` between them.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -277,8 +276,7 @@ impl TensorReader for Stacked<'_> {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        let own: BTreeSet<u32> = self.places.iter().map(|place| place.shard).collect();
-        own.into_iter().try_for_each(|shard| self.bundle.shards().check_unchanged(shard))
+        self.bundle.shards().check_unchanged(self.places.iter().map(|place| place.shard))
     }
 
     fn fills_by_system_calls(&self) -> bool {

@@ -1,6 +1,5 @@
 //! A tensor stored as one or more boxes: which bytes of which file hold which elements.
 
-use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::ops::Range;
@@ -392,10 +391,7 @@ impl TensorReader for PieceReader<'_> {
 
     fn check_unchanged(&self) -> Result<()> {
         match &self.parts {
-            Parts::Shards(shards) => {
-                let own: BTreeSet<u32> = self.pieces.iter().map(|placed| placed.piece.shard).collect();
-                own.into_iter().try_for_each(|shard| shards.check_unchanged(shard))
-            }
+            Parts::Shards(shards) => shards.check_unchanged(self.pieces.iter().map(|placed| placed.piece.shard)),
             Parts::Readers(readers) => readers.iter().try_for_each(|(reader, _)| reader.check_unchanged()),
         }
     }

@@ -1,6 +1,6 @@
 //! The data files of a bundle: positional reads, few of them open at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -136,13 +136,16 @@ impl ShardSet {
         Ok(opened)
     }
 
-    /// Fails if a shard was replaced or written to since it was opened first.
+    /// Fails if any of these shards was replaced or written to since it was opened first.
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Io`].
-    pub(crate) fn check_unchanged(&self, shard: u32) -> Result<()> {
-        let stamp = self.open.lock().unwrap_or_else(PoisonError::into_inner).stamps.get(&shard).cloned();
-        stamp.map_or(Ok(()), |stamp| stamp.check(&self.open(shard)?.file, &self.path(shard)))
+    pub(crate) fn check_unchanged(&self, shards: impl IntoIterator<Item = u32>) -> Result<()> {
+        let shards: BTreeSet<u32> = shards.into_iter().collect();
+        shards.into_iter().try_for_each(|shard| {
+            let stamp = self.open.lock().unwrap_or_else(PoisonError::into_inner).stamps.get(&shard).cloned();
+            stamp.map_or(Ok(()), |stamp| stamp.check(&self.open(shard)?.file, &self.path(shard)))
+        })
     }
 
     /// Lets `range` of a shard be fetched meanwhile.

@@ -60,6 +60,27 @@ impl StagedFile {
         Ok(staged)
     }
 
+    /// Refuses a length that no file may have. It is tried: this is for one that is not filled.
+    ///
+    /// # Errors
+    /// [`Error::Limit`].
+    pub(crate) fn check_length(&self, len: u64) -> Result<()> {
+        check_length(&self.file, &self.target, len)
+    }
+
+    /// Refuses outputs that take more than there is where it lies.
+    ///
+    /// # Errors
+    /// [`Error::Limit`].
+    pub(crate) fn check_room(&self, needed: u64) -> Result<()> {
+        match os::free_bytes(self.file.file()) {
+            Some(free) if free < needed => {
+                Err(Error::Limit { what: format!("disk space for {}", self.target.display()), asked: needed, allowed: Some(free) })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The way for file systems that know no files without names, or cannot name them.
     pub(super) fn create_named(target: PathBuf, existing: Existing, calls: &Calls) -> Result<Self> {
         let (name, file) = HiddenName::make(&target, "create a file in", |path| PrivateFile::named(path, calls))?;
@@ -125,6 +146,15 @@ impl StagedFile {
     }
 }
 
+/// Refuses `len` bytes for `file`, which is to be `target`, where no file may be that long.
+fn check_length(file: &PrivateFile, target: &Path, len: u64) -> Result<()> {
+    match file.set_len(len) {
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => Err(sink::write_error(file, target, "resize", len)(error)),
+        // Whatever else there is, is told where it matters.
+        _ => Ok(()),
+    }
+}
+
 /// An empty file to try on it what can be done in a directory. It is gone when dropped.
 #[derive(Debug)]
 pub(crate) struct TrialFile {
@@ -152,11 +182,7 @@ impl TrialFile {
     /// # Errors
     /// [`Error::Limit`].
     pub(crate) fn check_length(&self, target: &Path, len: u64) -> Result<()> {
-        match self.file.set_len(len) {
-            Err(error) if error.kind() == ErrorKind::FileTooLarge => Err(sink::write_error(&self.file, target, "resize", len)(error)),
-            // Whatever else there is, is told where it matters.
-            _ => Ok(()),
-        }
+        check_length(&self.file, target, len)
     }
 }
 

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::os::{Calls, is_unsupported};
+use crate::os::is_unsupported;
 
 pub(crate) use dir::StagedDir;
 pub(crate) use file::{StagedFile, TrialFile, publish_all};
@@ -40,17 +40,6 @@ pub(crate) enum Existing {
     Keep,
     /// A regular file, which is replaced in one step.
     Replace,
-}
-
-/// Refuses to replace `targets` together where that could not be undone.
-///
-/// # Errors
-/// [`Error::Io`].
-pub(crate) fn check_together(targets: &[PathBuf], existing: Existing, calls: &Calls) -> Result<()> {
-    if targets.len() < 2 || existing == Existing::Keep {
-        return Ok(());
-    }
-    targets.iter().try_for_each(|target| file::check_together(&check_target(target, existing)?, calls))
 }
 
 /// A directory that is open, to be synced later.
@@ -91,6 +80,7 @@ fn cannot_sync(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::cancel::CancelToken;
+    use crate::os::Calls;
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};

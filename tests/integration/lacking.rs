@@ -2,7 +2,7 @@
 
 use crate::kernel::{self, Call};
 use crate::outputs::{CASES, Case, Place, Sources, WATCHED, renamed, tree};
-use crate::support::{code, stderr};
+use crate::support::{code, data, mmconvert, stderr};
 
 /// What a file system lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,10 @@ fn check(case: &Case, force: bool, lacks: &[Lack], sources: &Sources) {
     let Place { dir: place, out, old, new } = Place::new(case, force, sources);
     let mut wrote = false;
     let more: &[&'static str] = if force { &["-f"] } else { &[] };
+    let dry = kernel::run(sources.command(&case.words(1, &[more, &["-n"]].concat()), &out), WATCHED, |call| {
+        lacks.iter().find_map(|lack| lack.fails(call))
+    });
+    assert!(tree(place.path()) == old, "{} {:?} force {force} without {lacks:?}: a dry run changes something", case.out, case.words);
     let done = kernel::run(sources.command(&case.words(1, more), &out), WATCHED, |call| {
         wrote |= writes(call);
         lacks.iter().find_map(|lack| lack.fails(call))
@@ -112,8 +116,12 @@ fn check(case: &Case, force: bool, lacks: &[Lack], sources: &Sources) {
         assert!(code(&done) != 0 && text.starts_with("error: "), "{what}");
         assert!(found == old, "{what}: not what was there: {:?}", found.keys());
         assert!(!wrote, "{what}: after the work");
+        // Of several files either may name any.
+        let said = |text: &str| text.split_whitespace().filter(|word| !word.contains('/')).collect::<Vec<_>>().join(" ");
+        assert_eq!((code(&dry), said(&stderr(&dry))), (code(&done), said(&text)), "{what}: a dry run says something else");
     } else {
         assert_eq!((code(&done), &text[..]), (0, ""), "{what}");
+        assert_eq!(code(&dry), 0, "{what}: {}", stderr(&dry));
         assert!(found == new, "{what}: not what it should be: {:?}", found.keys());
     }
 }
@@ -128,6 +136,54 @@ fn a_file_system_that_lacks_something_gets_the_output_or_an_error_before_the_wor
             }
         }
     }
+}
+
+#[test]
+fn a_dry_run_refuses_what_the_run_refuses_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let arrays = data("npy/npyio");
+    let array = |name: &str| arrays.join(name).to_str().unwrap().to_owned();
+    std::fs::copy(array("data_int8_6x1_corder.npy"), at("own.npy")).unwrap();
+    std::fs::write(at("s.npy"), "old").unwrap();
+    std::fs::create_dir(at("d")).unwrap();
+    std::fs::write(at("d/other.txt"), "old").unwrap();
+    let strings = data("generated/dtypes").to_str().unwrap().to_owned();
+    let offsets = [strings.as_str(), "dev/string/r1_7_81", "--strings", "offsets"];
+    let one = array("data_int8_6x1_corder.npy");
+    for (words, out, code_of_both) in [
+        // Files of the source.
+        (&[at("own.npy").as_str(), "-f"][..], at("own.npy"), 2),
+        (&[at("own.npy").as_str(), one.as_str(), "-f"], at("."), 2),
+        (&[at("own.npy").as_str(), "-f"], at("own.npy").replace("own.npy", "own.safetensors"), 0),
+        // What is there, or has nearly that name.
+        (&[one.as_str()], at("s.npy"), 1),
+        (&offsets, at("s.npy"), 0),
+        (&[one.as_str()], at("d/"), 1),
+        (&[one.as_str(), "-f"], at("d/"), 0),
+        (&[one.as_str()], at("none/x.npy"), 1),
+        (&[one.as_str()], at("s.npy/x.npy"), 1),
+    ] {
+        let [dry, done] = [&["-n"][..], &["-q"]].map(|more| mmconvert([&["convert"], words, more, &["-o", &out]].concat()));
+        assert_eq!((code(&dry), code(&done)), (code_of_both, code_of_both), "{words:?} {out}: {}{}", stderr(&dry), stderr(&done));
+        if code_of_both != 0 {
+            assert_eq!(stderr(&dry), stderr(&done), "{words:?} {out}");
+        }
+    }
+    // The length that files may have lies between that of the elements and that of the file.
+    let source = data("generated/dtypes");
+    let told = |more: &[&str]| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_mmconvert"));
+        program.args(["convert", source.to_str().unwrap(), "-o", &at("all.safetensors")]).args(more);
+        let done = kernel::run(program, &[libc::SYS_ftruncate, libc::SYS_fallocate], |call| {
+            let end = if call.number == libc::SYS_ftruncate { call.args[1] } else { call.args[2] + call.args[3] };
+            (end > 60_000).then_some(libc::EFBIG)
+        });
+        (code(&done), stderr(&done))
+    };
+    let (code_of_run, text) = told(&[]);
+    assert!(code_of_run == 4 && text.contains("file size limit"), "{text}");
+    assert_eq!(told(&["-n"]), (code_of_run, text));
 }
 
 #[test]

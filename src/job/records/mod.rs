@@ -531,7 +531,7 @@ impl<'a> Pass<'a> {
             let outputs: Vec<Output<'_>> = self.arrays.iter().map(|_| Output::Check(&ignore)).collect();
             return self.go(&outputs, (misfits, Depth::Count), options);
         }
-        let records = self.expected.map_or_else(|| self.container.count_frames(self.index), Ok)?;
+        let records = self.expected.map_or_else(|| self.container.count_frames(self.index, options), Ok)?;
         let rows = self.rows.end.min(records) - self.rows.start.min(records);
         Ok(Done { rows: vec![rows; self.arrays.len()], lost: Vec::new(), dropouts: Vec::new(), repeat: None })
     }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::budget::Budget;
 use crate::columns::{Missing, Ragged, RecordOptions};
-use crate::convert::Converter;
+use crate::convert::{Converter, Estimate};
 use crate::error::Error;
-use crate::export::{Skipped, export};
+use crate::export::{Estimated, Skipped, export};
 use crate::format::crc;
 use crate::options::{Options, Strings};
 use crate::pack::{pack, packing_room};
@@ -235,7 +235,11 @@ fn what_is_computed_is_gone_through_once_for_a_safetensors_file() {
             Converter::new(&tensor).unwrap().write(dir.path().join(&file)).unwrap();
             assert!(fs::read(dir.path().join(&file)).unwrap() == arrays.files[&file], "{file}");
         }
-        let sizes: Vec<_> = tensors.iter().zip([8, 16, 3, 4]).map(|(tensor, bytes)| (tensor, vec![bytes])).collect();
+        let estimated = |(tensor, nbytes)| {
+            let estimates = Converter::new(tensor).unwrap().options(options.clone()).estimate(&out).unwrap();
+            (tensor, estimates.into_iter().map(|estimate| Estimate { nbytes, ..estimate }).collect())
+        };
+        let sizes: Vec<Estimated<'_, '_>> = tensors.iter().zip([8, 16, 3, 4]).map(estimated).collect();
         assert_eq!(packing_room(&sizes), if several { 16 } else { 0 });
         // No array is left.
         let mut bad = tensors.clone();

@@ -171,21 +171,21 @@ impl RecordContainer {
         if !records.is_known() {
             return self.survey(set, true).map(|survey| survey.records);
         }
-        self.count_frames(set)
+        self.count_frames(set, &self.options)
     }
 
     /// The number of records of a set that can be read again, for which nobody looks into them.
     ///
     /// # Errors
     /// What is wrong with the files.
-    pub(crate) fn count_frames(&self, set: usize) -> Result<u64> {
+    pub(crate) fn count_frames(&self, set: usize, options: &Options) -> Result<u64> {
         let survey = self.surveys.lock().unwrap_or_else(PoisonError::into_inner)[set].clone();
         if let Some(survey) = survey.filter(|survey| survey.is_complete) {
             return Ok(survey.records);
         }
         let records = &self.sets[set];
-        let memory_bytes = self.options.budget().as_bytes() / 4;
-        let reading = Reading { verify: false, ..Reading::new(COUNTING_BYTES, memory_bytes, &self.options) };
+        let memory_bytes = options.budget().as_bytes() / 4;
+        let reading = Reading { verify: false, ..Reading::new(COUNTING_BYTES, memory_bytes, options) };
         let mut batches = records.open(reading, &Pool::new(memory_bytes))?;
         if let Some(known) = batches.known() {
             return Ok(known);

@@ -8,7 +8,6 @@ use super::{StoredStrings, StringBytes};
 use crate::error::{Error, Result};
 use crate::format::{crc, varint};
 use crate::os::Calls;
-use crate::paths::InputFile;
 use crate::source::shards::ShardSet;
 use crate::source::{Checksum, Ledger, Region};
 use crate::spec::memory_len;
@@ -85,12 +84,8 @@ impl<'a> Chain<'a> {
         &self.regions
     }
 
-    /// The files that have the strings, as they are opened now.
-    pub(super) fn files(&self) -> Result<Vec<InputFile>> {
-        let mut shards: Vec<u32> = self.parts.iter().map(|part| part.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        shards.into_iter().map(|shard| Ok(self.shards.open(shard)?.file)).collect()
+    pub(super) fn check_unchanged(&self) -> Result<()> {
+        self.shards.check_unchanged(self.parts.iter().map(|part| part.shard))
     }
 
     /// The tensors that `len` bytes from `at` of those of all strings lie in.

@@ -17,7 +17,7 @@ use super::{Checksum, Ledger, Name, ReadContext, Region};
 use crate::error::{Error, Result};
 use crate::format::{crc, varint};
 use crate::os::Calls;
-use crate::paths::{InputFile, Stamp};
+use crate::paths::InputFile;
 use crate::spec::{even_part, memory_len, unravel};
 
 pub(crate) use chain::Chain;
@@ -127,11 +127,12 @@ impl StoredStrings<'_> {
         }
     }
 
-    /// The files that have them.
-    fn files(&self) -> Result<Vec<InputFile>> {
+    /// Fails if a file that has them was written to since it was opened first.
+    fn check_unchanged(&self) -> Result<()> {
         match &self.bytes {
-            StringBytes::Chain(chain) => chain.files(),
-            _ => Ok(self.file()?.into_iter().collect()),
+            StringBytes::Shard(shards, shard) => shards.check_unchanged([*shard]),
+            StringBytes::Chain(chain) => chain.check_unchanged(),
+            StringBytes::Held(_) => Ok(()),
         }
     }
 }
@@ -148,7 +149,6 @@ pub(crate) struct Strings<'a> {
     /// Where the bytes of all elements lie, with the checksum that they have to have.
     data: Region,
     /// The files as they were when the lengths were gone over; they are read again.
-    stamps: Vec<Stamp>,
     verify: bool,
     calls: Calls,
 }
@@ -159,8 +159,6 @@ impl<'a> Strings<'a> {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Io`], [`Error::Cancelled`].
     pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, calls: &Calls) -> Result<Self> {
-        let stamps = stored.files()?.iter().map(|file| Stamp::of(file)).collect::<Result<_, _>>();
-        let stamps = stamps.map_err(Error::io("look at", &stored.region.path))?;
         let mut shape = stored.shape.clone();
         let row: u64 = shape.iter().skip(1).product();
         if let Some(axis) = shape.first_mut() {
@@ -169,7 +167,7 @@ impl<'a> Strings<'a> {
         let selected = rows.start * row..rows.end * row;
         let scan = Scan::new(&stored, &selected, verify, calls)?;
         let data = scan.data(&stored.region);
-        Ok(Self { stored, scan, selected, shape, data, stamps, verify, calls: calls.clone() })
+        Ok(Self { stored, scan, selected, shape, data, verify, calls: calls.clone() })
     }
 
     /// The length of the longest selected element, in bytes.
@@ -239,7 +237,7 @@ impl<'a> Strings<'a> {
 
     /// Fails if the file was written to since it was opened.
     fn check_unchanged(&self) -> Result<()> {
-        self.stamps.iter().zip(self.stored.files()?).try_for_each(|(stamp, file)| stamp.check(&file, self.path()))
+        self.stored.check_unchanged()
     }
 
     /// The error for an element that the array cannot hold. If it is like that because the file is corrupt, it is the error for

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mmconvert::{
-    CancelToken, Converter, Error, Estimate, HumanBytes, Name, Options, Report, Result, Selection, Skipped, Source, Tensor, TensorInfo,
-    check_export, check_output, check_outputs, check_packed, check_room, export, pack, packing_room,
+    CancelToken, Converter, Error, Estimate, Estimated, HumanBytes, Name, Options, Report, Result, Selection, Skipped, Source, Tensor,
+    TensorInfo, check_export, check_pack, check_packed, check_write, export, pack, packing_room,
 };
 use serde_json::{Value, json};
 
@@ -206,46 +206,17 @@ fn planned_json(info: &TensorInfo, estimate: &Estimate) -> Value {
     output
 }
 
-/// Refuses outputs that could not get their names, or for which there is no room; a file with several takes `beside` bytes more for a while.
-fn check_places(target: &Target, outputs: &[(&TensorInfo, Estimate)], beside: u64, options: &Options) -> Result<()> {
-    let named = outputs.iter().map(|(info, estimate)| (&info.name, estimate.part));
-    let written = outputs.iter().map(|(_, estimate)| estimate.write_bytes).fold(0, u64::saturating_add);
-    let lengths = outputs.iter().map(|(_, estimate)| estimate.nbytes);
-    match target {
-        Target::File(out) => {
-            check_outputs(&named.map(|(_, part)| part.path(out)).collect::<Vec<_>>(), options)?;
-            check_room(out, written, lengths.max().unwrap_or(0), options)
-        }
-        Target::Directory(out) => {
-            check_export(named, out, options)?;
-            check_room(out.join("array.npy"), written, lengths.max().unwrap_or(0), options)
-        }
-        Target::Packed(out) => {
-            let len = lengths.fold(0, u64::saturating_add);
-            check_room(out, len.saturating_add(beside), len, options)
-        }
-        Target::Stdout => Ok(()),
-    }
-}
-
 fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Options) -> Result<Outcome> {
     let single = matches!(target, Target::File(_) | Target::Stdout);
-    match target {
-        Target::File(out) | Target::Packed(out) => check_output(out, options)?,
-        // With a slash at its end it is a directory, whatever is there.
-        Target::Directory(out) => check_output(out.join(""), options)?,
-        Target::Stdout => {}
-    }
     let path = match target {
         Target::File(out) | Target::Packed(out) => out.clone(),
         Target::Directory(out) => out.join("array.npy"),
         Target::Stdout => PathBuf::from("."),
     };
-    let mut outputs: Vec<(&TensorInfo, Estimate)> = Vec::new();
+    let mut outputs: Vec<Estimated<'_, '_>> = Vec::new();
     let mut skipped = Vec::new();
     let (mut read, mut written, mut memory) = (0u64, 0u64, 0u64);
     let mut is_counted = true;
-    let mut sizes = Vec::new();
     for tensor in tensors {
         let info = tensor.info();
         if let Some(reason) = &info.unsupported {
@@ -266,22 +237,28 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
             }
             estimates => estimates?,
         };
-        sizes.push((tensor, estimates.iter().map(|estimate| estimate.nbytes).collect()));
-        for estimate in estimates {
+        for estimate in &estimates {
             is_counted &= estimate.is_counted;
             read = read.saturating_add(estimate.read_bytes);
             written = written.saturating_add(estimate.write_bytes);
             memory = memory.max(estimate.memory_bytes);
-            outputs.push((info, estimate));
         }
+        outputs.push((tensor, estimates));
     }
     options.check_applied()?;
-    let beside = if let Target::Packed(_) = target { packing_room(&sizes) } else { 0 };
-    check_places(target, &outputs, beside, options)?;
+    let beside = if let Target::Packed(_) = target { packing_room(&outputs) } else { 0 };
+    let room = match (target, &outputs[..]) {
+        (Target::File(out), [only]) => check_write(only, out, options)?,
+        (Target::File(out) | Target::Directory(out), _) => check_export(&outputs, out, options)?,
+        (Target::Packed(out), _) => check_pack(&outputs, out, options)?,
+        (Target::Stdout, _) => written,
+    };
+    let outputs: Vec<(&TensorInfo, &Estimate)> =
+        outputs.iter().flat_map(|(tensor, estimates)| estimates.iter().map(|estimate| (tensor.info(), estimate))).collect();
     if args.json {
         let outputs: Vec<Value> = outputs.iter().map(|(info, estimate)| planned_json(info, estimate)).collect();
         let skipped: Vec<Value> = skipped.iter().map(|(name, reason)| json!({"name": name.to_json(), "reason": reason})).collect();
-        let room = is_counted.then_some(written.saturating_add(beside));
+        let room = is_counted.then_some(room);
         let written = is_counted.then_some(written);
         render::json_object(&json!({
             "dry_run": true,
@@ -321,7 +298,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Op
             HumanBytes(memory)
         ))?;
         if beside > 0 {
-            let room = HumanBytes(written.saturating_add(beside));
+            let room = HumanBytes(room);
             out.line(format_args!("would need room for {room} on the disk: the arrays are made beside the file, and then moved into it"))?;
         }
         out.finish()?;

@@ -299,14 +299,12 @@ impl BoxPlan {
             let extents = |grid: &ChunkGrid, part: &[u64]| extents(grid, part, itemsize, most, usage);
             Cuts::new(spec.shape(), rows, grids, extents)
         };
-        // Boxes of all workers; where runs would be too short larger ones, and those of fewer workers, if that helps.
+        // Boxes of all workers; where runs would be too short larger ones, and those of fewer workers where that makes them long.
         let is_long = |cuts: &Cuts| cuts.run(usage.is_turned) * itemsize >= LEAST_RUN;
         let mut cuts = cut(threads, if usage.is_balanced { MAX_SHORT_BOX } else { MAX_BOX });
-        if !is_long(&cuts)
-            && let Some((fewer, larger)) =
-                (1..=threads).rev().map(|fewer| (fewer, cut(fewer, MAX_SHORT_BOX))).find(|(_, cuts)| is_long(cuts))
-        {
-            (threads, cuts) = (fewer, larger);
+        if !is_long(&cuts) {
+            let longest = (1..=threads).rev().map(|fewer| (fewer, cut(fewer, MAX_SHORT_BOX))).find(|(_, cuts)| is_long(cuts));
+            (threads, cuts) = longest.unwrap_or_else(|| (threads, cut(threads, MAX_SHORT_BOX)));
         }
         let (fixed, left) = left_for(threads);
         let box_elements = cuts.most_elements();

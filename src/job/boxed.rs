@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::placed::Placed;
 use super::turns::Turns;
-use super::unpacked::Scratch;
+use super::unpacked::{Scratch, copy_behind};
 use super::{Job, Lent, Meter, Outcome, Output, nearest_directory};
 use crate::boxes::{BoxPlan, BoxUse, ChunkBox};
 use crate::error::Result;
@@ -93,8 +93,8 @@ impl Job<'_> {
     /// As [`box_plan`](Self::box_plan).
     pub(super) fn copy_plan(&self, unit: Unit, usage: BoxUse, options: &Options) -> Result<BoxPlan> {
         let grid = ChunkGrid { rows: 0..self.whole.rows(), chunk: vec![1; self.whole.shape().len()], unit };
-        // The source's memory is still there.
-        let heap = |workers| self.reader.box_heap_bytes(workers);
+        // The source's memory is still there, and so is the end of the copy.
+        let heap = |workers| self.reader.box_heap_bytes(workers) + copy_behind(options);
         BoxPlan::new(&self.whole, &self.rows, &[grid], usage, &self.box_resources(options), heap)
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::method::Method;
 use crate::options::Options;
 use crate::os::{self, Cold};
-use crate::plan::{MAX_BEHIND_BUFFERS, PAGE_BYTES, Resources, Shares};
+use crate::plan::{PAGE_BYTES, Resources, Shares};
 use crate::sink::{NpySink, PrivateFile};
 use crate::source::{Ledger, ReadContext, TensorReader, Unit, Verified};
 use crate::spec::{TensorSpec, memory_len};
@@ -24,6 +24,8 @@ use crate::tiles::Runs;
 const MAX_BUFFER: u64 = 2 << 20;
 /// The longest single read of a source.
 const MAX_CHUNK: u64 = 256 << 10;
+/// The most of a copy that is on its way to the disk. It may be that still when the copy is read already.
+const MOST_BEHIND: u64 = 8 << 20;
 /// Shorter reads would each be waited for.
 const SHORT_BYTES: u64 = 64 << 10;
 
@@ -69,6 +71,11 @@ impl Scratch {
     }
 }
 
+/// How much of a copy may be on its way to the disk.
+pub(super) fn copy_behind(options: &Options) -> u64 {
+    (options.budget().as_bytes() / 8).min(MOST_BEHIND)
+}
+
 /// A part of a copy.
 enum Piece {
     /// Chunks one behind the other in the copy, and where there.
@@ -103,7 +110,7 @@ impl Job<'_> {
                     threads: memory_len(threads),
                     chunk_bytes: memory_len(chunk),
                     raw_bytes: 0,
-                    window_bytes: Resources::window_in(left - own).min(MAX_BEHIND_BUFFERS),
+                    window_bytes: Resources::window_in(left - own).min(copy_behind(options)),
                     fixed_bytes: fixed + own,
                     total_bytes: self.spec.nbytes(),
                     budget: resources.budget,
@@ -164,8 +171,6 @@ impl Job<'_> {
         )?;
         let verified = self.verified(ledger.as_ref())?;
         let peak_memory = shares.fixed_bytes + sink.behind().held_and_peak().1;
-        // Whoever reads the copy has the memory of what is on its way to the disk.
-        scratch.file.finish_writeback(&(0..self.copy_bytes())).map_err(Error::io("write the temporary copy in", &scratch.path))?;
         drop(pieces);
         let order = self.reader.byte_order();
         Ok((Unpacked { scratch, cuts, spec: spec.clone(), order, cold: Cold::default() }, verified, peak_memory))

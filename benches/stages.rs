@@ -14,7 +14,7 @@ use std::path::Path;
 
 use bundle::{BundleWriter, Extents, Layout, Pattern};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mmconvert::source::memory::MemoryTensor;
+use mmconvert::reader::MemoryTensor;
 use mmconvert::{Budget, Converter, Dtype, Options, Source, TensorSpec, compare};
 
 const BYTES: u64 = 64 << 20;

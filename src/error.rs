@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::dtype::Dtype;
-use crate::spec::ShapeText;
+use crate::types::dtype::Dtype;
+use crate::types::spec::ShapeText;
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

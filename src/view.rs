@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
 
-use crate::decode::ByteOrder;
-use crate::dtype::{Dtype, Element};
+use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::mmap;
 use crate::options::Layout;
 use crate::os::Calls;
-use crate::paths::open_file;
-use crate::source::{Source, StoredRun};
-use crate::spec::{TensorSpec, memory_len};
+use crate::output::mmap;
+use crate::reader::tensor_reader::StoredRun;
+use crate::source::Source;
+use crate::storage::paths::open_file;
+use crate::types::dtype::{Dtype, Element};
+use crate::types::spec::{TensorSpec, memory_len};
 
 /// Maps a tensor where it lies, without converting it: in a shard of a checkpoint, a `.npy`, a safetensors file, a contiguous HDF5
 /// dataset. [`Tensor::in_place`](crate::Tensor::in_place) tells beforehand whether that can be done.

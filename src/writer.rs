@@ -9,18 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::{NoUninit, Pod};
 
-use crate::budget::Budget;
-use crate::decode::normalise_bools;
-use crate::dtype::{Dtype, Element};
+use crate::cast::normalise_bools;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
-use crate::method::Method;
-use crate::mmap;
 use crate::options::Options;
+use crate::options::budget::Budget;
+use crate::output::method::Method;
+use crate::output::mmap;
+use crate::output::sink::{Filler, NpySink, Window};
+use crate::output::staging::file::StagedFile;
 use crate::plan::{Memory, Plan, Resources};
-use crate::sink::{Filler, NpySink, Window};
-use crate::spec::{ShapeText, TensorSpec};
-use crate::staging::StagedFile;
+use crate::types::dtype::{Dtype, Element};
+use crate::types::spec::{ShapeText, TensorSpec};
 use crate::view::MmapArray;
 
 /// What array is to be written, and how; [`create`](Self::create) starts it.
@@ -66,8 +66,12 @@ impl ArrayBuilder {
             .descr()
             .ok_or_else(|| Error::Unsupported { what: format!("dtype {}", self.dtype), detail: "it has no fixed-size elements".into() })?;
         let shape: Vec<u64> = [self.rows.unwrap_or(1)].into_iter().chain(self.row_shape.iter().copied()).collect();
-        if shape.len() > crate::spec::MAX_NDIM {
-            return Err(Error::bad_request(format!("{} dimensions, NumPy arrays have at most {}", shape.len(), crate::spec::MAX_NDIM)));
+        if shape.len() > crate::types::spec::MAX_NDIM {
+            return Err(Error::bad_request(format!(
+                "{} dimensions, NumPy arrays have at most {}",
+                shape.len(),
+                crate::types::spec::MAX_NDIM
+            )));
         }
         let spec = TensorSpec::new(self.dtype, shape).map_err(Error::bad_request)?;
         let resources = Resources {

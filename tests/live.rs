@@ -15,11 +15,11 @@
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use mmconvert::live::tensorflow::{
+use mmconvert::tensorflow::tensorflow::{
     BFloat16, DataType, Graph, Operation, QInt8, QInt16, QInt32, QUInt8, QUInt16, Session, SessionOptions, SessionRunArgs, Tensor,
     TensorType,
 };
-use mmconvert::live::{LiveTensor, SessionOutput, load};
+use mmconvert::tensorflow::{LiveTensor, SessionOutput, load};
 use mmconvert::{Budget, Converted, Converter, Dtype, Error, Layout, MmapArray, Rows, Strings};
 use num_complex::Complex;
 

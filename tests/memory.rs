@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bundle::{BundleWriter, Pattern};
-use mmconvert::source::{ReadContext, TensorReader};
+use mmconvert::reader::{ReadContext, TensorReader};
 use mmconvert::{Budget, Comparison, Converter, Dtype, Options, Ragged, RecordOptions, Source, TensorSpec, compare};
 
 struct Counting;

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use super::bundle::parse_shape_with_unknown;
 use super::proto::{Field, Fields, Value};
 use super::tensor_proto::TensorProto;
-use crate::dtype::Dtype;
 use crate::error::ParseError;
+use crate::types::dtype::Dtype;
 
 const NODE: &str = "graph node";
 const ATTR: &str = "attribute of a graph node";
@@ -127,7 +127,7 @@ pub(crate) fn attr_type(attr: &[u8]) -> Option<u64> {
 }
 
 /// The number of the dtype that a reference is to.
-pub(super) fn referred(code: u64) -> u64 {
+pub(crate) fn referred(code: u64) -> u64 {
     if code > REFERENCE { code - REFERENCE } else { code }
 }
 
@@ -193,15 +193,15 @@ fn list_of(attr: &[u8]) -> Result<Vec<Field<'_>>, ParseError> {
     Ok(fields)
 }
 
-pub(super) fn text<'a>(field: &Field<'a>, what: &'static str) -> Result<&'a str, ParseError> {
+pub(crate) fn text<'a>(field: &Field<'a>, what: &'static str) -> Result<&'a str, ParseError> {
     let bytes = field.bytes(what)?;
     std::str::from_utf8(bytes).map_err(|_| ParseError::new(field.offset, what, format!("field {} is no UTF-8", field.number)))
 }
 
 /// The key and the value of an entry of a map, and where the value starts.
-pub(super) type Entry<'a> = (&'a str, Option<(&'a [u8], usize)>);
+pub(crate) type Entry<'a> = (&'a str, Option<(&'a [u8], usize)>);
 
-pub(super) fn entry<'a>(field: &Field<'a>, what: &'static str) -> Result<Entry<'a>, ParseError> {
+pub(crate) fn entry<'a>(field: &Field<'a>, what: &'static str) -> Result<Entry<'a>, ParseError> {
     let (mut key, mut value) = ("", None);
     for part in field.message(what)? {
         let part = part?;

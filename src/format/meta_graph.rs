@@ -5,8 +5,8 @@
 use super::bundle::parse_shape_with_unknown;
 use super::graph_def::{entry, referred, text};
 use super::proto::{Field, Fields};
-use crate::dtype::Dtype;
 use crate::error::ParseError;
+use crate::types::dtype::Dtype;
 
 const SIGNATURE: &str = "signature";
 

@@ -10,8 +10,8 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::dtype::Dtype;
-use crate::spec::{TensorSpec, memory_len};
+use crate::types::dtype::Dtype;
+use crate::types::spec::{TensorSpec, memory_len};
 
 /// Bytes before the JSON: its length.
 pub(crate) const PREFIX_LEN: usize = 8;

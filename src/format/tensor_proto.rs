@@ -7,10 +7,11 @@ use byteorder::{ByteOrder as _, LittleEndian};
 use super::bundle::parse_shape;
 use super::proto::{Fields, Value};
 use super::varint;
-use crate::decode::{ByteOrder, Cast, normalise_bools};
-use crate::dtype::Dtype;
+use crate::cast::cast::Cast;
+use crate::cast::{ByteOrder, normalise_bools};
 use crate::error::ParseError;
-use crate::spec::TensorSpec;
+use crate::types::dtype::Dtype;
+use crate::types::spec::TensorSpec;
 
 /// What messages call it.
 pub(crate) const WHAT: &str = "TensorProto";

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::dtype::Dtype;
+use crate::types::dtype::Dtype;
 
 /// Features nest no deeper than this.
 const MAX_DEPTH: usize = 64;

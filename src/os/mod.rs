@@ -15,9 +15,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
-use crate::cancel::CancelToken;
 #[cfg(doc)]
 use crate::error::Error;
+use crate::options::cancel::CancelToken;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;

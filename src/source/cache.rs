@@ -10,16 +10,20 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::bundle::{self, Bundle, Place};
-use super::checkpoint::TensorBundle;
+use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::strings::{Chain, StoredStrings};
-use super::{Container, Name, ReadContext, Region, TensorInfo, TensorReader};
-use crate::budget::Limits;
-use crate::decode::ByteOrder;
+use super::name::Name;
+use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::options::budget::Limits;
 use crate::os::Calls;
-use crate::spec::{ShapeText, TensorSpec, memory_len};
+use crate::reader::checksums::Region;
+use crate::reader::strings::StoredStrings;
+use crate::reader::strings::chain::Chain;
+use crate::reader::tensor_reader::{ReadContext, TensorReader};
+use crate::source::bundle::path::TensorBundle;
+use crate::types::spec::{ShapeText, TensorSpec, memory_len};
 
 /// The components of what `Dataset.cache` wrote, which is a bundle. Only on request: its keys can be asked for as well.
 pub(crate) struct TfDataCache;
@@ -284,7 +288,8 @@ impl TensorReader for Stacked<'_> {
     }
 
     fn heap_bytes(&self) -> u64 {
-        (self.places.len() * (size_of::<Place>() + size_of::<Region>())) as u64 + super::Ledger::heap_bytes(self.regions.len())
+        (self.places.len() * (size_of::<Place>() + size_of::<Region>())) as u64
+            + crate::reader::checksums::Ledger::heap_bytes(self.regions.len())
     }
 }
 

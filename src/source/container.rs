@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::records::RecordContainer;
-use super::strings::StoredStrings;
-use super::{Name, TensorReader};
-use crate::columns::FeatureInfo;
+use super::name::Name;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
-use crate::spec::TensorSpec;
+use crate::reader::strings::StoredStrings;
+use crate::reader::tensor_reader::TensorReader;
+use crate::records::columns::FeatureInfo;
+use crate::records::container::RecordContainer;
+use crate::types::spec::TensorSpec;
 
 /// An opened set of files with named tensors. Implemented by every format.
 pub(crate) trait Container: fmt::Debug + Send + Sync {

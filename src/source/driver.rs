@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::bundle;
-use super::records::{FileSet, holds_nothing, natural_key, shard_set};
+use super::container::Container;
+use super::origin::Origin;
 use super::unrecognised::unrecognised;
-use super::{Container, FORMATS, Origin, Source};
+use super::{FORMATS, Source, bundle};
 use crate::error::{Error, Result};
-use crate::glob::alternatives_of_path;
 use crate::options::Options;
 use crate::os::Calls;
-use crate::paths::{Found, is_file, look_at, open_file};
+use crate::records::stream::bytes::holds_nothing;
+use crate::records::stream::files::{FileSet, natural_key, shard_set};
+use crate::storage::glob::alternatives_of_path;
+use crate::storage::paths::{Found, is_file, look_at, open_file};
 
 /// One format: what it is called, whether a path is one, how it is opened.
 pub(crate) trait Driver: Sync {
@@ -186,7 +188,7 @@ impl Location {
         self.driver.name()
     }
 
-    /// Whether [`open`](Self::open) with these choices takes a running TensorFlow: see [`live::load`](super::live::load).
+    /// Whether [`open`](Self::open) with these choices takes a running TensorFlow: see `tensorflow::load`.
     #[must_use]
     pub fn needs_tensorflow(&self, options: &Options) -> bool {
         matches!(&self.place, Place::At(resolved) if self.driver.needs_tensorflow(resolved, options))
@@ -399,7 +401,7 @@ impl Candidates {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn starts_with(path: &Path, magic: &[u8], calls: &Calls) -> Result<bool> {
+pub(crate) fn starts_with(path: &Path, magic: &[u8], calls: &Calls) -> Result<bool> {
     let mut front = vec![0; magic.len()];
     let file = open_file(path, calls).map_err(Error::io("open", path))?;
     match file.read_exact_at(&mut front, 0) {

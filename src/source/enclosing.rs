@@ -5,10 +5,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::ledger::Checksum;
-use super::stored::StoredFile;
 use crate::error::{Error, Result};
-use crate::spec::memory_len;
+use crate::reader::checksums::Checksum;
+use crate::reader::stored::StoredFile;
+use crate::types::spec::memory_len;
 
 /// What lies between tensors is read for the comparison: up to this much, or this part of all.
 const MOST_BETWEEN: u64 = 16 << 20;

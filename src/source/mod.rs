@@ -1,94 +1,67 @@
 //! Where bytes come from: files with named tensors, and readers that fill a slice of one.
 
-mod aliases;
-mod archive;
-mod bundle;
-mod cache;
-mod checkpoint;
-mod concat;
-mod constants;
-mod container;
-mod driver;
-mod enclosing;
+pub(crate) mod bundle;
+pub(crate) mod cache;
+pub(crate) mod container;
+pub(crate) mod driver;
+pub(crate) mod enclosing;
 pub(crate) mod graph;
-mod hdf5;
-mod index;
-mod inflated;
-mod keras;
-mod keras_shards;
-mod ledger;
-mod listed;
-#[cfg(feature = "tensorflow")]
-pub mod live;
-#[cfg(not(feature = "tensorflow"))]
-#[path = "no_live.rs"]
-mod live;
-pub mod memory;
-mod name;
-mod npy;
-mod npz;
-mod origin;
-mod outline;
-mod pieces;
-mod raw_stream;
-mod reader;
-pub(crate) mod records;
-mod reversed;
-mod safetensors;
+pub(crate) mod hdf5;
+pub(crate) mod joined;
+pub(crate) mod keras;
+pub(crate) mod merged;
+pub(crate) mod name;
+pub(crate) mod npy;
+pub(crate) mod npz;
+pub(crate) mod origin;
+pub(crate) mod raw_stream;
+pub(crate) mod runtime;
+pub(crate) mod safetensors;
 pub(crate) mod saved_model;
-mod selection;
-mod shards;
-mod stored;
-pub(crate) mod strings;
-mod tensor_proto;
-mod tf_data;
-mod tfds;
-mod tfrecord;
-mod together;
-mod unrecognised;
-mod v1;
-mod values;
-mod video;
+pub(crate) mod selection;
+pub(crate) mod table;
+pub(crate) mod tensor_proto;
+pub(crate) mod tf_data;
+pub(crate) mod tfds;
+pub(crate) mod tfrecord;
+pub(crate) mod unrecognised;
+pub(crate) mod v1;
+pub(crate) mod video;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::decode::ByteOrder;
-use crate::dtype::Dtype;
+use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
-use crate::glob::{Glob, alternatives, is_pattern};
 use crate::options::Options;
+use crate::storage::glob::{Glob, alternatives, is_pattern};
+use crate::types::dtype::Dtype;
 
-pub(crate) use container::Container;
-pub use container::TensorInfo;
+use crate::reader::strings::StoredStrings;
+use crate::reader::tensor_reader::{StoredRun, TensorReader};
+use crate::records::container::RecordContainer;
+use crate::records::feature::Feature;
+use container::{Container, TensorInfo};
 use driver::Driver;
-pub use driver::{Location, formats};
-pub(crate) use ledger::Ledger;
-pub use ledger::{Checksum, Region, Verified};
-pub use name::Name;
-pub(crate) use origin::{GivenPart, Origin};
-pub use reader::ReadContext;
-pub use reader::{ChunkGrid, StoredRun, TensorReader, Unit};
-use records::{Feature, RecordContainer};
-pub(crate) use reversed::Reversed;
-pub use selection::Selection;
-pub(crate) use stored::{StoredArray, StoredFile};
-use strings::StoredStrings;
+use driver::Location;
+use name::Name;
+use origin::Origin;
+use selection::Selection;
 
 /// Every format, the surer ones first: a record is told by a checksum, JSON by its brackets. A format is its file, its module above and its line here.
 static FORMATS: &[&dyn Driver] = &[
     &saved_model::SavedModelDir,
     &tf_data::TfData,
     &tfds::Tfds,
-    &checkpoint::TensorBundle,
+    &bundle::path::TensorBundle,
     &cache::TfDataCache,
     &npy::Npy,
     &hdf5::Hdf5,
     &keras::Keras,
-    &keras_shards::KerasShards,
+    &keras::shards::KerasShards,
     &npz::Npz,
     &v1::V1Checkpoint,
     &raw_stream::RawStream,
@@ -112,10 +85,10 @@ static FORMATS: &[&dyn Driver] = &[
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
-    container: Box<dyn Container>,
+    pub(crate) container: Box<dyn Container>,
     origin: Origin,
     /// The files that were missing when it was looked for, and let pass.
-    lost: Vec<String>,
+    pub(crate) lost: Vec<String>,
 }
 
 impl Source {
@@ -173,7 +146,7 @@ impl Source {
     pub fn concat(parts: Vec<Self>) -> Result<Self> {
         let path = parts.first().map(|part| part.path.clone()).unwrap_or_default();
         let origin = Origin::of_all(&parts, true);
-        Ok(Self::new(&path, concat::join(parts)?, origin))
+        Ok(Self::new(&path, joined::join(parts)?, origin))
     }
 
     /// Several sources as one that has the tensors of all. A name that several have gets that of its source in front: `model/bias`.
@@ -183,7 +156,7 @@ impl Source {
     pub fn together(parts: Vec<Self>) -> Result<Self> {
         let path = parts.first().map(|part| part.path.clone()).unwrap_or_default();
         let origin = Origin::of_all(&parts, false);
-        Ok(Self::new(&path, Box::new(together::Together::new(parts)?), origin))
+        Ok(Self::new(&path, Box::new(merged::Together::new(parts)?), origin))
     }
 
     /// The path the source was opened by.
@@ -232,7 +205,7 @@ impl Source {
         failure.into_iter().chain((0..count).map(|index| self.at(index)))
     }
 
-    fn at(&self, index: usize) -> Result<Tensor<'_>> {
+    pub(crate) fn at(&self, index: usize) -> Result<Tensor<'_>> {
         Ok(Tensor { source: self, index, info: self.container.info(index)? })
     }
 

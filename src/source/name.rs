@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::TensorInfo;
+use super::container::TensorInfo;
 
 /// A tensor's name: any bytes, UTF-8 in practice.
 ///

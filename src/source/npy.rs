@@ -5,25 +5,27 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::listed::{Listed, Place};
-use super::stored::{Check, StoredArray, StoredFile};
-use super::{Container, Name, TensorInfo, TensorReader};
-use crate::decode::ByteOrder;
-use crate::dtype::Dtype;
+use super::name::Name;
+use super::table::{Listed, Place};
+use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::format::npy::{Elements, Header, MAX_TEXT_LEN};
 use crate::options::{Layout, Options};
 use crate::os::Calls;
-use crate::paths::is_file;
-use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
+use crate::reader::stored::{Check, StoredArray, StoredFile};
+use crate::reader::tensor_reader::TensorReader;
+use crate::storage::paths::is_file;
+use crate::types::dtype::Dtype;
+use crate::types::spec::{MAX_NDIM, TensorSpec, memory_len};
 
 /// What every array starts with.
-pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
+pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 /// The most bytes of a header, with what stands before its text.
-pub(super) const MOST_HEADER: u64 = MAX_TEXT_LEN as u64 + 12;
+pub(crate) const MOST_HEADER: u64 = MAX_TEXT_LEN as u64 + 12;
 /// What names of arrays end in.
-pub(super) const EXTENSION: &str = ".npy";
+pub(crate) const EXTENSION: &str = ".npy";
 const WHAT: &str = ".npy data";
 /// The most arrays that are looked for in a file.
 const MOST_ARRAYS: usize = 1 << 20;
@@ -32,7 +34,7 @@ const MOST_ARRAYS: usize = 1 << 20;
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn is_array(path: &Path, calls: &Calls) -> Result<bool> {
+pub(crate) fn is_array(path: &Path, calls: &Calls) -> Result<bool> {
     super::driver::starts_with(path, MAGIC, calls)
 }
 
@@ -129,10 +131,10 @@ fn array_at(file: &Arc<StoredFile>, at: u64, salvage: bool) -> Result<Found> {
 
 /// What the header of an array says of its elements.
 #[derive(Debug, Clone)]
-pub(super) struct NpyArray {
-    pub(super) spec: TensorSpec,
-    pub(super) order: ByteOrder,
-    pub(super) layout: Layout,
+pub(crate) struct NpyArray {
+    pub(crate) spec: TensorSpec,
+    pub(crate) order: ByteOrder,
+    pub(crate) layout: Layout,
     item: Option<String>,
     unsupported: Option<String>,
     descr: String,
@@ -141,7 +143,7 @@ pub(super) struct NpyArray {
 impl NpyArray {
     /// # Errors
     /// What is wrong with the header: a descriptor that means nothing, a shape that no array has.
-    pub(super) fn new(header: &Header) -> Result<Self, String> {
+    pub(crate) fn new(header: &Header) -> Result<Self, String> {
         let layout = if header.fortran_order && header.orders_differ() { Layout::F } else { Layout::C };
         let elements = Elements::of(&header.descr).ok_or_else(|| format!("{:?} is no descriptor that is known", header.descr))?;
         let mut shape = header.shape.clone();
@@ -167,7 +169,7 @@ impl NpyArray {
         Ok(Self { spec: TensorSpec::new(dtype, shape)?, order, layout, item, unsupported, descr: header.descr.clone() })
     }
 
-    pub(super) fn info(&self, name: Name) -> TensorInfo {
+    pub(crate) fn info(&self, name: Name) -> TensorInfo {
         TensorInfo { item: self.item.clone(), unsupported: self.unsupported.clone(), ..TensorInfo::new(name, self.spec.clone()) }
     }
 
@@ -198,7 +200,7 @@ impl NpyArray {
         }
     }
 
-    pub(super) fn facts(&self) -> Map<String, Value> {
+    pub(crate) fn facts(&self) -> Map<String, Value> {
         let order = if self.layout == Layout::F { "F" } else { "C" };
         Map::from_iter([("stored_descr".to_owned(), json!(self.descr)), ("stored_order".to_owned(), json!(order))])
     }
@@ -206,14 +208,14 @@ impl NpyArray {
 
 /// An array whose elements lie in a file as they are.
 #[derive(Debug)]
-pub(super) struct InFile {
-    pub(super) file: Arc<StoredFile>,
-    pub(super) offset: u64,
-    pub(super) array: NpyArray,
+pub(crate) struct InFile {
+    pub(crate) file: Arc<StoredFile>,
+    pub(crate) offset: u64,
+    pub(crate) array: NpyArray,
 }
 
 impl InFile {
-    pub(super) fn stored(&self) -> Result<StoredArray> {
+    pub(crate) fn stored(&self) -> Result<StoredArray> {
         let NpyArray { spec, order, layout, .. } = &self.array;
         let stored = StoredArray::new(&self.file, self.offset, spec.clone(), WHAT)?;
         Ok(stored.byte_ordered(*order).laid_out(*layout).checked(Check::OddBools))

@@ -7,20 +7,22 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::archive::{self, Member, Packing};
+use super::container::{Container, TensorInfo};
 use super::driver::{Driver, starts_with};
-use super::inflated::{Inflated, checksum, inflate_front};
-use super::ledger::{Checksum, Region};
-use super::listed::{Listed, Place};
+use super::name::Name;
 use super::npy::{EXTENSION, InFile, MAGIC, MOST_HEADER, NpyArray};
-use super::stored::StoredFile;
-use super::{Container, Name, TensorInfo, TensorReader};
+use super::table::{Listed, Place};
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
 use crate::options::Options;
 use crate::os::Calls;
-use crate::paths::is_file;
-use crate::spec::memory_len;
+use crate::reader::checksums::{Checksum, Region};
+use crate::reader::inflated::{Inflated, checksum, inflate_front};
+use crate::reader::stored::StoredFile;
+use crate::reader::tensor_reader::TensorReader;
+use crate::storage::archive::{self, Member, Packing};
+use crate::storage::paths::is_file;
+use crate::types::spec::memory_len;
 
 /// An archive of arrays.
 pub(crate) struct Npz;

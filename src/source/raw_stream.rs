@@ -6,19 +6,23 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::Container;
+use super::container::Container;
 use super::driver::Driver;
-use super::records::{
-    Declared, Encoding, Feature, FileSet, Framing, Inputs, Key, Patient, RecordContainer, RecordFile, RecordInput, RecordSet,
-};
-use crate::columns::Called;
-use crate::decode::ByteOrder;
-use crate::dtype::Dtype;
+use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::options::records::Called;
 use crate::os::Calls;
-use crate::paths::{Found, look_at, open_at_once};
-use crate::spec::{TensorSpec, memory_len};
+use crate::records::container::RecordContainer;
+use crate::records::feature::{Declared, Encoding, Feature, Key};
+use crate::records::stream::batches::RecordFile;
+use crate::records::stream::bytes::Patient;
+use crate::records::stream::files::FileSet;
+use crate::records::stream::framing::Framing;
+use crate::records::{Inputs, RecordInput, RecordSet};
+use crate::storage::paths::{Found, look_at, open_at_once};
+use crate::types::dtype::Dtype;
+use crate::types::spec::{TensorSpec, memory_len};
 
 /// What stands for standard input.
 pub(crate) const STDIN: &str = "-";

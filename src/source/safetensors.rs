@@ -7,17 +7,19 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::listed::{Listed, Place};
-use super::stored::{Check, StoredArray, StoredFile};
-use super::{Container, Name, TensorInfo, TensorReader};
-use crate::dtype::Dtype;
+use super::name::Name;
+use super::table::{Listed, Place};
 use crate::error::{Error, Result};
 use crate::format::safetensors::{Entry, MAX_HEADER, PREFIX_LEN, parse, prefix};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::paths::is_file;
-use crate::spec::TensorSpec;
+use crate::reader::stored::{Check, StoredArray, StoredFile};
+use crate::reader::tensor_reader::TensorReader;
+use crate::storage::paths::is_file;
+use crate::types::dtype::Dtype;
+use crate::types::spec::TensorSpec;
 
 const WHAT: &str = "safetensors header";
 

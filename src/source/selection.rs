@@ -25,7 +25,7 @@ pub struct Selection<'a> {
 
 impl<'a> Selection<'a> {
     /// Tensors that all are of `source`: whoever calls this has just taken them from it.
-    pub(super) fn new(source: &'a Source, tensors: Vec<Tensor<'a>>) -> Self {
+    pub(crate) fn new(source: &'a Source, tensors: Vec<Tensor<'a>>) -> Self {
         debug_assert!(tensors.iter().all(|tensor| std::ptr::eq(tensor.source(), source)));
         Self { source, tensors }
     }

@@ -6,19 +6,21 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::outline::{OuterValue, Outline};
-use super::stored::StoredFile;
-use super::strings::StoredStrings;
-use super::values::{Medium, Proto, Rule};
-use super::{Container, Name, TensorInfo, TensorReader};
-use crate::dtype::Dtype;
+use super::name::Name;
 use crate::error::{Error, Result};
 use crate::format::tensor_proto::{CONTENT, TYPED, WHAT};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::paths::{is_file, open_file};
-use crate::spec::{MAX_NDIM, TensorSpec};
+use crate::reader::stored::StoredFile;
+use crate::reader::strings::StoredStrings;
+use crate::reader::tensor_reader::TensorReader;
+use crate::reader::values::{Medium, Proto, Rule};
+use crate::source::graph::proto_index::{OuterValue, Outline};
+use crate::storage::paths::{is_file, open_file};
+use crate::types::dtype::Dtype;
+use crate::types::spec::{MAX_NDIM, TensorSpec};
 
 /// A serialized tensor.
 pub(crate) struct TensorProto;
@@ -98,7 +100,7 @@ fn is_shape(outline: &mut Outline<'_>) -> Result<bool> {
 }
 
 /// Why no array can hold a tensor like that, if none can.
-pub(super) fn unsupported(spec: &TensorSpec) -> Option<String> {
+pub(crate) fn unsupported(spec: &TensorSpec) -> Option<String> {
     if spec.dtype() != Dtype::String && spec.dtype().descr().is_none() {
         Some(format!("dtype {} has no fixed-size elements", spec.dtype()))
     } else if spec.shape().len() > MAX_NDIM {
@@ -109,7 +111,7 @@ pub(super) fn unsupported(spec: &TensorSpec) -> Option<String> {
 }
 
 /// Where a message lies and how it has its values.
-pub(super) fn proto_facts(proto: &Proto) -> Map<String, Value> {
+pub(crate) fn proto_facts(proto: &Proto) -> Map<String, Value> {
     let mut facts = Map::new();
     facts.insert("encoding".into(), json!(proto.encoding()));
     let place = proto.in_place().unwrap_or(proto.range());

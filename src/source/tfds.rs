@@ -4,15 +4,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, json};
 
-use super::Container;
+use super::container::Container;
 use super::driver::Driver;
-use super::records::{Declared, Encoding, Feature, Inputs, Items, Key, RecordContainer, RecordFile, RecordSet};
-use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::tfds::{Features, Leaf, Storage, splits};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::paths::{Found, is_file, list, look_at, parent_of, read_small};
+use crate::records::container::RecordContainer;
+use crate::records::feature::{Declared, Encoding, Feature, Items, Key};
+use crate::records::stream::batches::RecordFile;
+use crate::records::{Inputs, RecordSet};
+use crate::storage::paths::{Found, is_file, list, look_at, parent_of, read_small};
+use crate::types::dtype::Dtype;
 
 const FEATURES: &str = "features.json";
 const INFO: &str = "dataset_info.json";

@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Container;
+use super::container::Container;
 use super::driver::Driver;
-use super::records::{Compression, FileSet, Inputs, RecordContainer, RecordFile, RecordSet};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::paths::{is_file, open_file};
+use crate::records::container::RecordContainer;
+use crate::records::stream::batches::RecordFile;
+use crate::records::stream::bytes::Compression;
+use crate::records::stream::files::FileSet;
+use crate::records::{Inputs, RecordSet};
+use crate::storage::paths::{is_file, open_file};
 
 /// A word that is in the names of most files of records. It says nothing about what is in them.
 const USUAL: &str = ".tfrecord";
@@ -56,5 +60,5 @@ impl Driver for TfRecord {
 
 /// Whether what a compressed file holds starts like a record.
 fn is_record(path: &Path, calls: &Calls) -> bool {
-    super::records::starts_with_record(path, calls).unwrap_or(false)
+    crate::records::stream::bytes::starts_with_record(path, calls).unwrap_or(false)
 }

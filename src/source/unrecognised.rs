@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-use super::checkpoint::{instead, names_in, shard_prefix, to_path};
+use super::bundle;
 use super::driver::formats;
-use super::stored::StoredFile;
+use super::name::Name;
 use super::video::picture_hint;
-use super::{Name, archive, bundle};
-use crate::decode::image::FileKind;
 use crate::error::{Error, Result};
-use crate::glob::{Glob, is_pattern};
+use crate::image::FileKind;
 use crate::os::Calls;
-use crate::paths::{Found, list, look_at, open_file, parent_of};
+use crate::reader::stored::StoredFile;
+use crate::source::bundle::path::{instead, names_in, shard_prefix, to_path};
+use crate::storage::archive;
+use crate::storage::glob::{Glob, is_pattern};
+use crate::storage::paths::{Found, list, look_at, open_file, parent_of};
 
 /// Names that are shown of many.
 const SHOWN: usize = 5;
@@ -27,7 +29,7 @@ const FRONT: usize = 512;
 ///
 /// # Errors
 /// [`Error::Io`] where that cannot be found out.
-pub(super) fn unrecognised(path: &Path, calls: &Calls) -> Result<Error> {
+pub(crate) fn unrecognised(path: &Path, calls: &Calls) -> Result<Error> {
     let not_found = |detail| Ok(Error::NotFound { what: "source", detail });
     match look_at(path)? {
         Found::Directory => {

@@ -46,7 +46,7 @@ fn convert(tensor: &Tensor<'_>, options: Options) -> Vec<u8> {
 
 #[test]
 fn every_format_has_its_line() {
-    let all: BTreeSet<&str> = mmconvert::source::formats().collect();
+    let all: BTreeSet<&str> = mmconvert::formats().collect();
     let listed: BTreeSet<&str> = SAMPLES.iter().map(|(format, _)| *format).chain(OTHERS.iter().copied()).collect();
     assert_eq!(all, listed);
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mmconvert::source::memory::MemoryTensor;
-use mmconvert::source::{ReadContext, TensorReader};
+use mmconvert::reader::MemoryTensor;
+use mmconvert::reader::{ReadContext, TensorReader};
 use mmconvert::{Budget, CancelToken, Converter, Dtype, Error, Result, TensorSpec};
 
 use crate::support::names_in;

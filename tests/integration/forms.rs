@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use mmconvert::ndarray::{ArrayD, IxDyn};
-use mmconvert::source::memory::MemoryTensor;
+use mmconvert::reader::MemoryTensor;
 use mmconvert::{
     Budget, ByteOrder, Cast, Comparison, Converter, Difference, Dtype, Error, Float8E4M3Fn, Int4, Layout, Method, Options, Rows, Source,
     Strings, TensorSpec, Verified, compare,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use mmconvert::source::memory::MemoryTensor;
+use mmconvert::reader::MemoryTensor;
 use mmconvert::{Budget, Converter, Dtype, Error, Method, Options, Rows, Source, TensorSpec, Verified};
 use proptest::prelude::*;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use mmconvert::source::{ChunkGrid, ReadContext, TensorReader, Unit};
+use mmconvert::reader::{ChunkGrid, ReadContext, TensorReader, Unit};
 use mmconvert::{Budget, CancelToken, Comparison, Converter, Dtype, Error, Layout, Method, Options, Source, TensorSpec, Verified, compare};
 use proptest::prelude::*;
 

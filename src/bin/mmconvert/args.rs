@@ -78,7 +78,7 @@ pub(crate) struct SourceArgs {
     #[arg(value_name = "SRC")]
     pub(crate) path: PathBuf,
     /// Take SRC for this format whatever it looks like.
-    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(mmconvert::source::formats()))]
+    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(mmconvert::formats()))]
     pub(crate) format: Option<String>,
 }
 
@@ -351,7 +351,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "SRC")]
     pub(crate) against: Vec<PathBuf>,
     /// Take SRC for this format whatever it looks like.
-    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(mmconvert::source::formats()))]
+    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(mmconvert::formats()))]
     pub(crate) format: Option<String>,
     /// The sources were joined along axis 0.
     #[arg(long)]

@@ -42,7 +42,7 @@ pub(crate) fn end_while_computing() {
         let mut began: Option<Instant> = None;
         loop {
             std::thread::sleep(LOOK_UP);
-            match received().filter(|_| mmconvert::live::is_computing()) {
+            match received().filter(|_| mmconvert::tensorflow::is_computing()) {
                 None => began = None,
                 Some(signal) if began.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                     mmconvert::abandon();

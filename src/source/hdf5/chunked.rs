@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::filters::{Step, undo};
-use crate::decode::ByteOrder;
+use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
-use crate::source::{ReadContext, StoredFile, TensorReader};
-use crate::spec::{TensorSpec, memory_len, unravel};
+use crate::reader::stored::StoredFile;
+use crate::reader::tensor_reader::{ReadContext, TensorReader};
+use crate::types::spec::{TensorSpec, memory_len, unravel};
 
 const WHAT: &str = "HDF5 chunk";
 /// HDF5 itself keeps one of this size at most in its cache by default, and none has 4 GiB.
@@ -21,31 +22,31 @@ const MOST_KEPT: u64 = 16 << 20;
 
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StoredChunk {
+pub(crate) struct StoredChunk {
     /// Its number in the grid of chunks, in C order.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// Where its bytes start in the file.
-    pub(super) address: u64,
-    pub(super) nbytes: u64,
+    pub(crate) address: u64,
+    pub(crate) nbytes: u64,
     /// Filters that were left out.
-    pub(super) mask: u32,
+    pub(crate) mask: u32,
 }
 
 /// What chunks of a dataset have in common.
 #[derive(Debug)]
-pub(super) struct ChunkedLayout {
-    pub(super) spec: TensorSpec,
-    pub(super) order: ByteOrder,
+pub(crate) struct ChunkedLayout {
+    pub(crate) spec: TensorSpec,
+    pub(crate) order: ByteOrder,
     /// The lengths of a chunk.
-    pub(super) chunk: Vec<u64>,
-    pub(super) steps: Vec<Step>,
+    pub(crate) chunk: Vec<u64>,
+    pub(crate) steps: Vec<Step>,
     /// An element that was never written, as it would be stored.
-    pub(super) fill: Vec<u8>,
+    pub(crate) fill: Vec<u8>,
 }
 
 /// Reads a dataset in chunks.
 #[derive(Debug)]
-pub(super) struct Chunked {
+pub(crate) struct Chunked {
     file: Arc<StoredFile>,
     layout: ChunkedLayout,
     /// By number.
@@ -109,14 +110,14 @@ impl Drop for Lent<'_> {
 }
 
 /// Chunks along each axis of a shape.
-pub(super) fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
+pub(crate) fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
     shape.iter().zip(chunk).map(|(dim, len)| dim.div_ceil((*len).max(1))).collect()
 }
 
 impl Chunked {
     /// # Errors
     /// [`Error::Malformed`] for chunks that are not in the file or stored twice, [`Error::Limit`] for one that is too large.
-    pub(super) fn new(file: &Arc<StoredFile>, layout: ChunkedLayout, mut chunks: Vec<StoredChunk>) -> Result<Self> {
+    pub(crate) fn new(file: &Arc<StoredFile>, layout: ChunkedLayout, mut chunks: Vec<StoredChunk>) -> Result<Self> {
         let chunk_bytes = layout.chunk.iter().try_fold(layout.spec.itemsize(), |bytes, &len| bytes.checked_mul(len));
         let Some(chunk_bytes) = chunk_bytes.filter(|&bytes| bytes <= MOST_CHUNK) else {
             let (what, asked) = (format!("memory for a chunk of {}", file.path().display()), chunk_bytes.unwrap_or(u64::MAX));
@@ -286,7 +287,7 @@ impl Overlap<'_> {
 }
 
 /// Fills `out` with the same element over and over.
-pub(super) fn fill(element: &[u8], out: &mut [u8]) {
+pub(crate) fn fill(element: &[u8], out: &mut [u8]) {
     if element.iter().all(|&byte| byte == 0) {
         return out.fill(0);
     }

@@ -13,7 +13,7 @@ const MOST_ADDED: usize = 4096;
 
 /// A filter that can be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Deflate,
     /// Bytes of the elements whose bytes are put apart.
     Shuffle(usize),
@@ -23,7 +23,7 @@ pub(super) enum Step {
 
 impl Step {
     /// The steps of a pipeline, or the filter that is not known here.
-    pub(super) fn of_pipeline(filters: &[Filter], itemsize: usize) -> Result<Vec<Self>, String> {
+    pub(crate) fn of_pipeline(filters: &[Filter], itemsize: usize) -> Result<Vec<Self>, String> {
         if filters.len() > MOST_FILTERS {
             return Err(format!("{} filters, at most {MOST_FILTERS} are undone", filters.len()));
         }
@@ -51,7 +51,7 @@ impl Step {
     }
 
     /// What messages and `info` call it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Deflate => "gzip",
             Self::Shuffle(_) => "shuffle",
@@ -63,7 +63,7 @@ impl Step {
 
 /// Undoes `steps`, but for those that `mask` says were left out, so that `out` is exactly the chunk. `stored` is used up; `spare` is memory
 /// for what comes in between. What is wrong is said in words.
-pub(super) fn undo(steps: &[Step], mask: u32, stored: &mut Vec<u8>, spare: &mut Vec<u8>, out: &mut [u8]) -> Result<(), String> {
+pub(crate) fn undo(steps: &[Step], mask: u32, stored: &mut Vec<u8>, spare: &mut Vec<u8>, out: &mut [u8]) -> Result<(), String> {
     let done: Vec<Step> = steps.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 0).map(|(_, &step)| step).collect();
     let most = out.len() + MOST_ADDED;
     for (left, step) in done.iter().enumerate().rev() {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use byteorder::{ByteOrder, LittleEndian};
 use hdf5_pure::{FormatError, Source};
 
-use crate::source::StoredFile;
+use crate::reader::stored::StoredFile;
 
 /// No header has more blocks or bytes than this.
 const MOST_BLOCKS: usize = 1024;
@@ -18,7 +18,7 @@ const V2_BLOCK: &[u8] = b"OCHK";
 
 /// The part of a file that is an HDF5 file. It remembers where it was read, which tells where the headers of objects lie.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(crate) struct Place {
     file: Arc<StoredFile>,
     range: Range<u64>,
     /// What addresses in the file count from.
@@ -27,34 +27,34 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(file: &Arc<StoredFile>, range: Range<u64>) -> Self {
+    pub(crate) fn new(file: &Arc<StoredFile>, range: Range<u64>) -> Self {
         Self { file: Arc::clone(file), range, base: 0, asked: Arc::default() }
     }
 
     /// The same for a file whose superblock says that addresses count from `base`: there is a block of the user's before it.
-    pub(super) fn based(self, base: u64) -> Self {
+    pub(crate) fn based(self, base: u64) -> Self {
         Self { base, ..self }
     }
 
     /// What addresses in it count from.
-    pub(super) fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
     /// Where in the file the HDF5 file starts.
-    pub(super) fn start(&self) -> u64 {
+    pub(crate) fn start(&self) -> u64 {
         self.range.start
     }
 
     /// Calls `look`; returns the places that were read for it, too.
-    pub(super) fn watch<T>(&self, look: impl FnOnce() -> T) -> (T, Vec<u64>) {
+    pub(crate) fn watch<T>(&self, look: impl FnOnce() -> T) -> (T, Vec<u64>) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let result = look();
         (result, std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Bytes of the HDF5 file; `None` where it ends before.
-    pub(super) fn bytes(&self, at: u64, len: usize) -> Option<Vec<u8>> {
+    pub(crate) fn bytes(&self, at: u64, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
         let end = at.checked_add(len as u64).filter(|&end| end <= self.len())?;
         self.file.read(self.range.start + (end - len as u64), &mut bytes, self.file.calls()).ok()?;
@@ -89,36 +89,36 @@ impl Source for Place {
 
 /// A message of an object's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) kind: u16,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) kind: u16,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Message {
     const DATASPACE: u16 = 1;
-    pub(super) const LINK_INFO: u16 = 2;
-    pub(super) const FILL_VALUE_OLD: u16 = 4;
-    pub(super) const FILL_VALUE: u16 = 5;
-    pub(super) const LINK: u16 = 6;
-    pub(super) const EXTERNAL_FILES: u16 = 7;
-    pub(super) const LAYOUT: u16 = 8;
-    pub(super) const SYMBOL_TABLE: u16 = 0x11;
+    pub(crate) const LINK_INFO: u16 = 2;
+    pub(crate) const FILL_VALUE_OLD: u16 = 4;
+    pub(crate) const FILL_VALUE: u16 = 5;
+    pub(crate) const LINK: u16 = 6;
+    pub(crate) const EXTERNAL_FILES: u16 = 7;
+    pub(crate) const LAYOUT: u16 = 8;
+    pub(crate) const SYMBOL_TABLE: u16 = 0x11;
 
     /// Whether only datasets have messages of this kind.
-    pub(super) fn is_of_dataset(&self) -> bool {
+    pub(crate) fn is_of_dataset(&self) -> bool {
         matches!(self.kind, Self::DATASPACE | Self::FILL_VALUE_OLD | Self::FILL_VALUE | Self::EXTERNAL_FILES | Self::LAYOUT)
     }
 }
 
 /// A number of `len` bytes.
-pub(super) fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
+pub(crate) fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
     (len <= 8).then_some(())?;
     let bytes = bytes.get(at..at.checked_add(len)?)?;
     Some(if len == 0 { 0 } else { LittleEndian::read_uint(bytes, len) })
 }
 
 /// The messages of the header at `address`; `None` where there is no header.
-pub(super) fn messages(place: &Place, address: u64) -> Option<Vec<Message>> {
+pub(crate) fn messages(place: &Place, address: u64) -> Option<Vec<Message>> {
     let front = place.bytes(address, 16)?;
     if front.starts_with(V2_MAGIC) { messages_of_2(place, address) } else { messages_of_1(place, address, &front) }
 }
@@ -195,13 +195,13 @@ fn push(messages: &mut Vec<Message>, blocks: &mut Vec<(u64, u64)>, (kind, flags)
 }
 
 /// Whether a dataset has no elements, not even one (IV.A.2.b).
-pub(super) fn is_null(messages: &[Message]) -> bool {
+pub(crate) fn is_null(messages: &[Message]) -> bool {
     const NULL: u8 = 2;
     messages.iter().any(|Message { kind, body }| *kind == Message::DATASPACE && body.first() == Some(&2) && body.get(3) == Some(&NULL))
 }
 
 /// The fill value in a header's messages; `None` where there is none, or it is not written.
-pub(super) fn fill_value(messages: &[Message]) -> Option<Vec<u8>> {
+pub(crate) fn fill_value(messages: &[Message]) -> Option<Vec<u8>> {
     let find = |kind| messages.iter().find(|message| message.kind == kind);
     if let Some(Message { body, .. }) = find(Message::FILL_VALUE) {
         const NEVER: u8 = 1;
@@ -222,7 +222,7 @@ pub(super) fn fill_value(messages: &[Message]) -> Option<Vec<u8>> {
 
 /// Where the elements of a dataset lie whose layout message is of version 1 or 2, which `hdf5-pure` does not read, if they lie in one
 /// run (IV.A.2.i).
-pub(super) fn old_contiguous(messages: &[Message]) -> Option<u64> {
+pub(crate) fn old_contiguous(messages: &[Message]) -> Option<u64> {
     const CONTIGUOUS: u8 = 1;
     let body = &messages.iter().find(|message| message.kind == Message::LAYOUT)?.body;
     let is_one = matches!(body.first()?, 1 | 2) && *body.get(2)? == CONTIGUOUS;

@@ -17,14 +17,14 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// A link of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) name: String,
-    pub(super) target: Target,
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) target: Target,
 }
 
 /// What a link leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// The object whose header is here in the file.
     Object(u64),
     /// A path in the file, from the root or from the link's group. There may be nothing.
@@ -39,7 +39,7 @@ pub(super) enum Target {
 ///
 /// # Errors
 /// In words, where they cannot be told.
-pub(super) fn links(place: &Place, messages: &[Message]) -> Result<Vec<Link>, String> {
+pub(crate) fn links(place: &Place, messages: &[Message]) -> Result<Vec<Link>, String> {
     if let Some(table) = messages.iter().find(|message| message.kind == Message::SYMBOL_TABLE) {
         return Table::read(place, &table.body).ok_or_else(|| "the table of its links cannot be read".to_owned())?;
     }

@@ -2,12 +2,12 @@
 //!
 //! The crate `hdf5-pure` finds out where bytes lie; they are read and unpacked here. Nothing is followed out of the file.
 
-mod chunked;
-mod filters;
-mod header;
-mod links;
-mod tree;
-mod types;
+pub(crate) mod chunked;
+pub(crate) mod filters;
+pub(crate) mod header;
+pub(crate) mod links;
+pub(crate) mod tree;
+pub(crate) mod types;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -17,20 +17,23 @@ use std::sync::Arc;
 use hdf5_pure::{ChunkIndex, Dataset, File, FormatError, Group, Layout as H5Layout};
 use serde_json::{Map, Value, json};
 
+use super::container::{Container, TensorInfo};
 use super::driver::Driver;
 use super::enclosing::Enclosing;
-use super::listed::{Listed, Place};
-use super::memory::Filled;
-use super::stored::{Check, StoredArray, StoredFile};
-use super::strings::StoredStrings;
-use super::{Container, Name, Region, TensorInfo, TensorReader};
-use crate::decode::ByteOrder;
-use crate::dtype::Dtype;
+use super::name::Name;
+use super::table::{Listed, Place};
+use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::paths::is_file;
-use crate::spec::{MAX_NDIM, TensorSpec, memory_len};
+use crate::reader::checksums::Region;
+use crate::reader::memory::Filled;
+use crate::reader::stored::{Check, StoredArray, StoredFile};
+use crate::reader::strings::StoredStrings;
+use crate::reader::tensor_reader::TensorReader;
+use crate::storage::paths::is_file;
+use crate::types::dtype::Dtype;
+use crate::types::spec::{MAX_NDIM, TensorSpec, memory_len};
 
 use chunked::{Chunked, ChunkedLayout, StoredChunk, grid};
 use filters::Step;
@@ -98,7 +101,7 @@ fn superblock(file: &StoredFile, range: Range<u64>) -> Option<u64> {
 ///
 /// # Errors
 /// [`Error::Malformed`]; [`Error::Unsupported`] for a link to another file; [`Error::Io`].
-pub(super) fn open_range(
+pub(crate) fn open_range(
     format: &'static str,
     file: &Arc<StoredFile>,
     range: Range<u64>,
@@ -112,16 +115,16 @@ pub(super) fn open_range(
 }
 
 /// The datasets of a file.
-pub(super) struct Datasets {
-    pub(super) tensors: Vec<(TensorInfo, Located)>,
+pub(crate) struct Datasets {
+    pub(crate) tensors: Vec<(TensorInfo, Located)>,
     /// Other names, with those that they lead to.
-    pub(super) others: Vec<(String, Name)>,
+    pub(crate) others: Vec<(String, Name)>,
     links: PathLinks,
     facts: Map<String, Value>,
 }
 
 /// The same as a list.
-pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Datasets> {
+pub(crate) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Datasets> {
     let start = range.start;
     if superblock(file, range.clone()).is_none() {
         return Err(Error::malformed_at(file.path(), WHAT, start, "no HDF5 signature at 0, 512, 1024, …"));
@@ -418,7 +421,7 @@ fn name_layers(tensors: &mut [(TensorInfo, Located)]) {
 
 /// Where a dataset lies.
 #[derive(Debug)]
-pub(super) struct Located {
+pub(crate) struct Located {
     file: Arc<StoredFile>,
     order: ByteOrder,
     stored: Stored,

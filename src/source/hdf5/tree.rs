@@ -5,35 +5,37 @@ use std::sync::Arc;
 
 use super::Located;
 use super::links::Target;
-use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::source::listed::Links;
-use crate::source::{Name, StoredFile, TensorInfo};
-use crate::spec::TensorSpec;
+use crate::reader::stored::StoredFile;
+use crate::source::container::TensorInfo;
+use crate::source::name::Name;
+use crate::source::table::Links;
+use crate::types::dtype::Dtype;
+use crate::types::spec::TensorSpec;
 
 /// The order of paths: parts that are numbers as numbers.
-pub(super) type PathKey = Vec<(u64, String)>;
+pub(crate) type PathKey = Vec<(u64, String)>;
 
-pub(super) fn path_key(path: &str) -> PathKey {
+pub(crate) fn path_key(path: &str) -> PathKey {
     path.split('/').map(|part| (part.parse().map_or(u64::MAX, |number: u64| number), part.to_owned())).collect()
 }
 
 /// Datasets with the other paths that lead to them.
-pub(super) type Found = BTreeMap<PathKey, (TensorInfo, Located, Vec<String>)>;
+pub(crate) type Found = BTreeMap<PathKey, (TensorInfo, Located, Vec<String>)>;
 
 /// What a file has.
 #[derive(Default)]
-pub(super) struct Tree {
-    pub(super) found: Found,
+pub(crate) struct Tree {
+    pub(crate) found: Found,
     /// The paths of groups.
-    pub(super) groups: HashSet<String>,
+    pub(crate) groups: HashSet<String>,
     /// The paths of links that lead to no object by themselves.
-    pub(super) links: PathLinks,
+    pub(crate) links: PathLinks,
 }
 
 /// Links by their paths.
 #[derive(Debug, Default)]
-pub(super) struct PathLinks(pub(super) BTreeMap<String, Target>);
+pub(crate) struct PathLinks(pub(crate) BTreeMap<String, Target>);
 
 impl Links for PathLinks {
     fn end_of(&self, path: &str) -> Option<String> {
@@ -43,7 +45,7 @@ impl Links for PathLinks {
 
 impl Tree {
     /// Finds datasets by the links to them, too, and lists links that lead nowhere in the file: nobody who uses them gets their data from here.
-    pub(super) fn follow(&mut self, file: &Arc<StoredFile>) -> Result<()> {
+    pub(crate) fn follow(&mut self, file: &Arc<StoredFile>) -> Result<()> {
         let mut by_path: HashMap<String, PathKey> = HashMap::new();
         for (key, (info, _, others)) in &self.found {
             by_path.extend(std::iter::once(info.name.to_json()).chain(others.iter().cloned()).map(|path| (path, key.clone())));

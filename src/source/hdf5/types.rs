@@ -2,13 +2,13 @@
 
 use hdf5_pure::{Datatype, DatatypeByteOrder, FloatingPointLayout};
 
-use crate::decode::ByteOrder;
-use crate::dtype::Dtype;
+use crate::cast::ByteOrder;
 use crate::format::npy;
+use crate::types::dtype::Dtype;
 
 /// What the elements of a dataset are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Elements {
+pub(crate) enum Elements {
     /// TensorFlow has them too; axes that belong to the datatype come last.
     Plain(Dtype, ByteOrder, Vec<u64>),
     /// It does not: NumPy's descriptor and bytes of each.
@@ -39,7 +39,7 @@ const BFLOAT16: FloatingPointLayout = FloatingPointLayout {
 };
 
 /// What a datatype is. `named` is the dtype that an attribute of the dataset names, which Keras writes where HDF5 has no type for it.
-pub(super) fn elements(datatype: &Datatype, named: Option<&str>) -> Elements {
+pub(crate) fn elements(datatype: &Datatype, named: Option<&str>) -> Elements {
     let unsupported = |what: String| Elements::Unsupported(format!("it is of {what}, which are not read"));
     match datatype {
         Datatype::Array { base_type, dimensions } => match elements(base_type, named) {

@@ -4,18 +4,19 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::SavedModel;
+use super::file::SavedModel;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
 use crate::os::Calls;
+use crate::reader::strings::StoredStrings;
+use crate::reader::tensor_reader::TensorReader;
 use crate::source::bundle::{Bundle, index_path};
-use crate::source::constants::Constants;
-use crate::source::strings::StoredStrings;
-use crate::source::{Container, TensorInfo, TensorReader};
+use crate::source::container::{Container, TensorInfo};
+use crate::source::graph::constants::Constants;
 
 /// Variables, if there are any, and constants behind them.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(crate) struct Model {
     format: &'static str,
     pb: PathBuf,
     variables: Option<Bundle>,
@@ -33,7 +34,7 @@ type Part<'a> = (&'a dyn Container, usize);
 impl Model {
     /// # Errors
     /// [`Error::NotFound`] where there are neither tensors nor signatures: most of it is missing.
-    pub(super) fn new(format: &'static str, model: &SavedModel, variables: Option<Bundle>, calls: &Calls) -> Result<Self> {
+    pub(crate) fn new(format: &'static str, model: &SavedModel, variables: Option<Bundle>, calls: &Calls) -> Result<Self> {
         let mut survey = model.survey(calls)?;
         if let Some(bundle) = &variables {
             survey.leave_out(|name| bundle.find(name).is_ok_and(|found| found.is_some()));

@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::paths::{InputFile, Stamp, is_file, open_file, parent_of};
-use crate::source::Container;
+use crate::source::bundle::path::{names_in, shard_prefix};
 use crate::source::bundle::{self, Bundle};
-use crate::source::checkpoint::{names_in, shard_prefix};
-use crate::source::constants::{Survey, WHAT as GRAPH};
+use crate::source::container::Container;
 use crate::source::graph::check_graph;
-use crate::source::outline::{Outer, OuterValue, Outline, read_range};
-use crate::spec::memory_len;
+use crate::source::graph::constants::{Survey, WHAT as GRAPH};
+use crate::source::graph::proto_index::{Outer, OuterValue, Outline, read_range};
+use crate::storage::paths::{InputFile, Stamp, is_file, open_file, parent_of};
+use crate::types::spec::memory_len;
 
 /// The tag of the graph that is meant for use.
 const SERVE: &str = "serve";
@@ -141,7 +141,7 @@ impl SavedModel {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(super) fn survey(&self, calls: &Calls) -> Result<Survey> {
+    pub(crate) fn survey(&self, calls: &Calls) -> Result<Survey> {
         let file = open_file(&self.pb, calls).map_err(Error::io("open", &self.pb))?;
         let look = |graph: &MetaGraph| -> Result<Survey> {
             let mut survey = Survey::default();

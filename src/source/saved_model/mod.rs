@@ -1,22 +1,24 @@
 //! SavedModel directories: the variables are a bundle under `variables/`, graphs with constants and signatures stand in
 //! `saved_model.pb`.
 
-mod container;
-mod file;
+pub(crate) mod container;
+pub(crate) mod file;
 
 use std::path::{Path, PathBuf};
 
 use super::bundle::Bundle;
+use super::container::Container;
 use super::driver::Driver;
-use super::{Container, live};
-use crate::budget::Limits;
 use crate::error::Result;
 use crate::options::Options;
+use crate::options::budget::Limits;
 use crate::os::Calls;
-use crate::paths::{is_file, parent_of};
+use crate::source::runtime::runtime;
+use crate::storage::paths::{is_file, parent_of};
 
 use container::Model;
-pub(crate) use file::SavedModel;
+
+use file::SavedModel;
 
 /// The file that makes a directory a SavedModel.
 pub(crate) const PB: &str = "saved_model.pb";
@@ -67,5 +69,5 @@ fn open_signature(model: SavedModel, variables: Option<&Bundle>, options: &Optio
     model.check_graph(options.budget().as_bytes(), &options.calls())?;
     variables.map(Bundle::check_all).transpose()?;
     let files = model.files(variables);
-    live::open_signature(model, files, options)
+    runtime()?.open_signature(model, files, options)
 }

@@ -3,8 +3,8 @@
 //! The table of contents is read when one is opened; values are found in the tables and read where they lie, unless they are varints
 //! or in a block that has to be unpacked. Source: `tensorflow/core/util/tensor_slice_reader.cc`.
 
-mod slices;
-mod table;
+pub(crate) mod slices;
+pub(crate) mod table;
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -13,23 +13,25 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::bundle::extents_text;
-use super::checkpoint::{Newest, names_in, newest, to_path};
+use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::outline::Outline;
-use super::pieces::{PieceBox, PieceReader, Tiling};
-use super::strings::StoredStrings;
+use super::name::Name;
 use super::tensor_proto::unsupported;
-use super::values::{Medium, Proto, Rule};
-use super::{Container, Name, TensorInfo, TensorReader};
-use crate::budget::Limits;
-use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::bundle::Extent;
 use crate::format::ordered_code::piece_key;
 use crate::options::Options;
+use crate::options::budget::Limits;
 use crate::os::Calls;
-use crate::paths::{Found, is_file, look_at, parent_of};
-use crate::spec::TensorSpec;
+use crate::reader::pieces::{PieceBox, PieceReader, Tiling};
+use crate::reader::strings::StoredStrings;
+use crate::reader::tensor_reader::TensorReader;
+use crate::reader::values::{Medium, Proto, Rule};
+use crate::source::bundle::path::{Newest, names_in, newest, to_path};
+use crate::source::graph::proto_index::Outline;
+use crate::storage::paths::{Found, is_file, look_at, parent_of};
+use crate::types::dtype::Dtype;
+use crate::types::spec::TensorSpec;
 
 use table::{Contents, Table};
 
@@ -83,7 +85,7 @@ fn shard_of(name: &[u8]) -> Option<(&[u8], usize)> {
 ///
 /// # Errors
 /// [`Error::NotFound`] if some are missing, [`Error::Io`].
-pub(super) fn files(path: &Path, calls: &Calls) -> Result<Option<Vec<PathBuf>>> {
+pub(crate) fn files(path: &Path, calls: &Calls) -> Result<Option<Vec<PathBuf>>> {
     let (dir, name) = (parent_of(path), path.file_name().unwrap_or_default().as_bytes());
     let (prefix, count) = match (look_at(path)?, shard_of(name)) {
         (Found::File, shard) => {
@@ -332,8 +334,9 @@ impl Container for Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Ledger, ReadContext};
-    use crate::spec::memory_len;
+    use crate::reader::checksums::Ledger;
+    use crate::reader::tensor_reader::ReadContext;
+    use crate::types::spec::memory_len;
 
     fn data(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/protos/v1").join(name)

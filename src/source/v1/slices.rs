@@ -4,30 +4,30 @@
 
 use std::ops::Range;
 
-use crate::dtype::Dtype;
 use crate::error::{ParseError, Result};
 use crate::format::bundle::{Extent, parse_shape, parse_slice, parse_version};
 use crate::format::proto::Fields;
-use crate::source::outline::{OuterValue, Outline};
-use crate::spec::{TensorSpec, memory_len};
+use crate::source::graph::proto_index::{OuterValue, Outline};
+use crate::types::dtype::Dtype;
+use crate::types::spec::{TensorSpec, memory_len};
 
-pub(super) const WHAT: &str = "saved tensor slices";
+pub(crate) const WHAT: &str = "saved tensor slices";
 /// A name, a shape or a slice.
 const MOST_SMALL: u64 = 64 << 10;
 
 /// A tensor as the table of contents lists it.
 #[derive(Debug)]
-pub(super) struct Listed {
-    pub(super) name: Vec<u8>,
-    pub(super) spec: TensorSpec,
-    pub(super) slices: Vec<Vec<Extent>>,
+pub(crate) struct Listed {
+    pub(crate) name: Vec<u8>,
+    pub(crate) spec: TensorSpec,
+    pub(crate) slices: Vec<Vec<Extent>>,
 }
 
 /// Hands out the tensors of the table of contents in the record that `outline` is in front of; `false` if there is none.
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io), those of `each`.
-pub(super) fn table_of_contents(outline: &mut Outline<'_>, mut each: impl FnMut(Listed) -> Result<()>) -> Result<bool> {
+pub(crate) fn table_of_contents(outline: &mut Outline<'_>, mut each: impl FnMut(Listed) -> Result<()>) -> Result<bool> {
     let mut is_there = false;
     while let Some(field) = outline.next_field()? {
         let (1, OuterValue::Bytes(meta)) = (field.number, &field.value) else { continue };
@@ -78,7 +78,7 @@ fn listed(outline: &mut Outline<'_>) -> Result<Listed> {
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io).
-pub(super) fn values(outline: &mut Outline<'_>, name: &[u8], extents: &[Extent]) -> Result<Range<u64>> {
+pub(crate) fn values(outline: &mut Outline<'_>, name: &[u8], extents: &[Extent]) -> Result<Range<u64>> {
     let start = outline.rest().start;
     let mut found = None;
     while let Some(field) = outline.next_field()? {

@@ -8,17 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use byteorder::{ByteOrder as _, LittleEndian};
 
 use crate::error::{Error, ParseError, Result};
-use crate::format::crc;
 use crate::format::table::{self, BlockHandle, FOOTER_LEN, SNAPPY, STORED, TRAILER_LEN};
-use crate::format::varint;
+use crate::format::{crc, varint};
 use crate::os::Calls;
-use crate::paths::open_file;
-use crate::source::index::read_block;
-use crate::source::outline::Outline;
-use crate::source::stored::StoredFile;
-use crate::source::values::Medium;
-use crate::source::{Checksum, Region};
-use crate::spec::memory_len;
+use crate::reader::checksums::{Checksum, Region};
+use crate::reader::stored::StoredFile;
+use crate::reader::values::Medium;
+use crate::source::bundle::index::read_block;
+use crate::source::graph::proto_index::Outline;
+use crate::storage::paths::open_file;
+use crate::types::spec::memory_len;
 
 const WHAT: &str = "table block";
 /// The most bytes of an index of blocks, and of a block that has to be unpacked.
@@ -43,12 +42,12 @@ struct Block {
 }
 
 /// Contents of a block: where they are, and where in it.
-pub(super) type Contents = (Medium, Range<u64>);
+pub(crate) type Contents = (Medium, Range<u64>);
 
 /// An opened table, whose blocks have been listed.
 #[derive(Debug)]
-pub(super) struct Table {
-    pub(super) file: Arc<StoredFile>,
+pub(crate) struct Table {
+    pub(crate) file: Arc<StoredFile>,
     blocks: Vec<Block>,
     verify: bool,
     /// The block that was unpacked last.
@@ -56,7 +55,7 @@ pub(super) struct Table {
 }
 
 /// Whether a file ends like a table.
-pub(super) fn ends_like_one(path: &Path, calls: &Calls) -> Result<bool> {
+pub(crate) fn ends_like_one(path: &Path, calls: &Calls) -> Result<bool> {
     let file = open_file(path, calls).map_err(Error::io("open", path))?;
     let len = file.metadata().map_err(Error::io("look at", path))?.len();
     let Some(at) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(false) };
@@ -70,7 +69,7 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(super) fn open(path: &Path, verify: bool, calls: &Calls) -> Result<Self> {
+    pub(crate) fn open(path: &Path, verify: bool, calls: &Calls) -> Result<Self> {
         let file = StoredFile::open(path, calls)?;
         let Some(body_len) = file.len().checked_sub(FOOTER_LEN as u64) else {
             return Err(Error::malformed(path, "table", format!("{} bytes, a table has at least {FOOTER_LEN}", file.len())));
@@ -108,19 +107,19 @@ impl Table {
         Ok(Self { file, blocks, verify, unpacked: Mutex::new(None) })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.file.path()
     }
 
-    pub(super) fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.blocks.len()
     }
 
-    pub(super) fn snappy_blocks(&self) -> usize {
+    pub(crate) fn snappy_blocks(&self) -> usize {
         self.blocks.iter().filter(|block| block.is_snappy).count()
     }
 
-    pub(super) fn heap_bytes(&self) -> u64 {
+    pub(crate) fn heap_bytes(&self) -> u64 {
         let unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         let blocks: usize = self.blocks.iter().map(|block| size_of::<Block>() + block.separator.capacity()).sum();
         (blocks + unpacked.as_ref().map_or(0, |(_, bytes)| bytes.len())) as u64
@@ -153,7 +152,7 @@ impl Table {
     }
 
     /// Fails if the checksum of a block is not right. What was unpacked has been checked.
-    pub(super) fn check(&self, number: usize) -> Result<()> {
+    pub(crate) fn check(&self, number: usize) -> Result<()> {
         let Block { handle, is_snappy, is_checked, .. } = &self.blocks[number];
         if !self.verify || *is_snappy || is_checked.load(Ordering::Relaxed) {
             return Ok(());
@@ -190,7 +189,7 @@ impl Table {
 
     /// What the checksum of `payload`, which lies in a block, has to be. Of a small block all is checked; of another one what lies around
     /// it is taken off its checksum, which is linear.
-    pub(super) fn region(&self, number: usize, payload: &Range<u64>) -> Result<Option<Region>> {
+    pub(crate) fn region(&self, number: usize, payload: &Range<u64>) -> Result<Option<Region>> {
         if !self.verify {
             return Ok(None);
         }
@@ -213,7 +212,7 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(super) fn find(&self, key: &[u8]) -> Result<Option<(usize, Contents)>> {
+    pub(crate) fn find(&self, key: &[u8]) -> Result<Option<(usize, Contents)>> {
         let number = self.blocks.partition_point(|block| &block.separator[..] < key);
         if number == self.blocks.len() {
             return Ok(None);

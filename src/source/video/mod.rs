@@ -1,8 +1,8 @@
 //! Video files, decoded by the `ffmpeg` that is installed.
 
-mod pixels;
-mod probe;
-mod program;
+pub(crate) mod pixels;
+pub(crate) mod probe;
+pub(crate) mod program;
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -11,18 +11,21 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Container;
+use super::container::Container;
 use super::driver::Driver;
 use super::raw_stream::of_frames;
-use super::records::{CheckCount, Claim, Framing, Inputs, RecordContainer, RecordSet, Wanted, pam_header, read_error};
-use crate::cancel::CancelToken;
-use crate::decode::ByteOrder;
-use crate::decode::image::FileKind;
+use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
+use crate::image::FileKind;
 use crate::options::Options;
+use crate::options::cancel::CancelToken;
 use crate::os::Calls;
-use crate::paths::{is_file, open_file};
-use crate::spec::TensorSpec;
+use crate::records::container::RecordContainer;
+use crate::records::stream::bytes::read_error;
+use crate::records::stream::framing::{Framing, pam_header};
+use crate::records::{CheckCount, Claim, Inputs, RecordSet, Wanted};
+use crate::storage::paths::{is_file, open_file};
+use crate::types::spec::TensorSpec;
 
 use pixels::{Form, Pixels};
 use probe::{Stream, Streams};
@@ -153,7 +156,7 @@ fn check_moves(path: &Path, streams: &Streams, calls: &Calls) -> Result<()> {
 }
 
 /// What to do with an image instead.
-pub(super) fn picture_hint(kind: Option<FileKind>) -> &'static str {
+pub(crate) fn picture_hint(kind: Option<FileKind>) -> &'static str {
     match kind {
         Some(FileKind::Tiff) => "read its pages with tifffile (tifffile.memmap where they are not compressed) and save them as .npy",
         _ => {
@@ -189,7 +192,7 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
         }
         Ok(pixels) => pixels,
         // Whoever says what they are to become gets them as whole numbers.
-        Err(_) if cast.is_some_and(|dtype| [crate::dtype::Dtype::UInt8, crate::dtype::Dtype::UInt16].contains(&dtype)) => {
+        Err(_) if cast.is_some_and(|dtype| [crate::types::dtype::Dtype::UInt8, crate::types::dtype::Dtype::UInt16].contains(&dtype)) => {
             Pixels { channels: asked.unwrap_or(3), depth: 16, is_converted: true }
         }
         Err(why) => {

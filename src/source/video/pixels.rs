@@ -2,17 +2,17 @@
 //!
 //! Source: `libavutil/pixdesc.c` and `pixfmt.h` of FFmpeg 9; frames come as PAM images (`libavcodec/pamenc.c`).
 
-use crate::dtype::Dtype;
+use crate::types::dtype::Dtype;
 
 /// What the samples of a pixel are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pixels {
+pub(crate) struct Pixels {
     /// Samples of a pixel as an array has them: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
-    pub(super) channels: u8,
+    pub(crate) channels: u8,
     /// Bits of a sample.
-    pub(super) depth: u32,
+    pub(crate) depth: u32,
     /// Whether samples become others on the way: they are of luma and chroma, of a palette, of a sensor.
-    pub(super) is_converted: bool,
+    pub(crate) is_converted: bool,
 }
 
 impl Pixels {
@@ -20,7 +20,7 @@ impl Pixels {
     ///
     /// # Errors
     /// Why its samples are not to be had as integers of up to 16 bits.
-    pub(super) fn of(name: &str) -> Result<Self, String> {
+    pub(crate) fn of(name: &str) -> Result<Self, String> {
         let plain = name.strip_suffix("le").or_else(|| name.strip_suffix("be")).unwrap_or(name);
         let digits = |front: &str| -> Option<Option<u32>> {
             let rest = plain.strip_prefix(front)?.trim_end_matches("msb");
@@ -101,29 +101,29 @@ fn depth(plain: &str) -> u32 {
 
 /// How frames are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Form {
+pub(crate) struct Form {
     /// FFmpeg's name of what the frames of a PAM image are to be.
-    pub(super) name: &'static str,
-    pub(super) channels: u8,
-    pub(super) dtype: Dtype,
+    pub(crate) name: &'static str,
+    pub(crate) channels: u8,
+    pub(crate) dtype: Dtype,
     /// Bits that samples are moved down by, so that they are those of the video.
-    pub(super) shift: u32,
+    pub(crate) shift: u32,
     /// What is not kept, if anything is not.
-    pub(super) lost: Lost,
+    pub(crate) lost: Lost,
 }
 
 /// What of a frame is not kept as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is lost or kept by itself, and told by itself")]
-pub(super) struct Lost {
-    pub(super) is_converted: bool,
-    pub(super) alpha: bool,
-    pub(super) colour: bool,
-    pub(super) depth: bool,
+pub(crate) struct Lost {
+    pub(crate) is_converted: bool,
+    pub(crate) alpha: bool,
+    pub(crate) colour: bool,
+    pub(crate) depth: bool,
 }
 
 impl Lost {
-    pub(super) fn anything(self) -> bool {
+    pub(crate) fn anything(self) -> bool {
         self.is_converted || self.alpha || self.colour || self.depth
     }
 }
@@ -133,7 +133,7 @@ impl Form {
     ///
     /// # Errors
     /// For a number of channels that frames cannot have.
-    pub(super) fn of(pixels: Pixels, channels: Option<u8>, dtype: Option<Dtype>) -> Result<Self, String> {
+    pub(crate) fn of(pixels: Pixels, channels: Option<u8>, dtype: Option<Dtype>) -> Result<Self, String> {
         let is_wide = pixels.depth > 8 && dtype != Some(Dtype::UInt8);
         let wanted = channels.unwrap_or(pixels.channels);
         let name = match (wanted, is_wide) {

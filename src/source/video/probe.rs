@@ -7,35 +7,35 @@ use std::process::Output;
 use serde_json::Value;
 
 use super::program::{PROBE, PROGRAM, ended_by, run};
-use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
+use crate::options::cancel::CancelToken;
 
 /// A video stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     /// Its number among all streams of the file.
-    pub(super) index: u64,
-    pub(super) codec: String,
+    pub(crate) index: u64,
+    pub(crate) codec: String,
     /// Its pixel format, as FFmpeg names it.
-    pub(super) pixels: String,
-    pub(super) width: u64,
-    pub(super) height: u64,
+    pub(crate) pixels: String,
+    pub(crate) width: u64,
+    pub(crate) height: u64,
     /// How many frames the container says there are.
-    pub(super) frames: Option<u64>,
+    pub(crate) frames: Option<u64>,
     /// Whether it has a second picture with its alpha, which not every decoder reads.
-    pub(super) has_alpha_beside: bool,
+    pub(crate) has_alpha_beside: bool,
     /// The degrees that frames are to be turned by when they are shown, which FFmpeg does.
-    pub(super) rotation: i64,
+    pub(crate) rotation: i64,
 }
 
 /// What a file holds.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Streams {
-    pub(super) videos: Vec<Stream>,
+pub(crate) struct Streams {
+    pub(crate) videos: Vec<Stream>,
     /// The kinds of all other streams, and still pictures: `audio (aac)`.
-    pub(super) others: Vec<String>,
+    pub(crate) others: Vec<String>,
     /// The container, as FFmpeg names it.
-    pub(super) container: String,
+    pub(crate) container: String,
 }
 
 /// Asks what streams a file has.
@@ -43,7 +43,7 @@ pub(super) struct Streams {
 /// # Errors
 /// [`Error::Malformed`] with what FFmpeg says where it is no file that it reads; [`Error::NotFound`] where there is no FFmpeg;
 /// [`Error::Cancelled`].
-pub(super) fn streams(path: &Path, cancel: &CancelToken) -> Result<Streams> {
+pub(crate) fn streams(path: &Path, cancel: &CancelToken) -> Result<Streams> {
     const ENTRIES: &str = "stream=index,codec_type,codec_name,pix_fmt,width,height,nb_frames:stream_disposition=attached_pic:stream_tags=alpha_mode:stream_side_data=rotation:format=format_name";
     let args = ["-v", "error", "-protocol_whitelist", "file,pipe", "-show_entries", ENTRIES, "-of", "json", "-i"];
     // A probe that is not there, or does not work, is done without.
@@ -162,7 +162,7 @@ fn parts(text: &str) -> Vec<&str> {
 ///
 /// # Errors
 /// [`Error::Cancelled`].
-pub(super) fn count_packets(path: &Path, stream: u64, cancel: &CancelToken) -> Result<Option<u64>> {
+pub(crate) fn count_packets(path: &Path, stream: u64, cancel: &CancelToken) -> Result<Option<u64>> {
     let number = stream.to_string();
     let args = [
         "-v",
@@ -191,7 +191,7 @@ pub(super) fn count_packets(path: &Path, stream: u64, cancel: &CancelToken) -> R
 }
 
 /// Whether a container is that of still pictures.
-pub(super) fn is_of_pictures(container: &str) -> bool {
+pub(crate) fn is_of_pictures(container: &str) -> bool {
     container.split(',').any(|name| name.ends_with("_pipe") || name.starts_with("image2") || name == "ico")
 }
 

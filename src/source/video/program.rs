@@ -10,14 +10,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::pixels::Form;
-use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
-use crate::source::records::Patient;
+use crate::options::cancel::CancelToken;
+use crate::records::stream::bytes::Patient;
 
 /// The program that decodes.
-pub(super) const PROGRAM: &str = "ffmpeg";
+pub(crate) const PROGRAM: &str = "ffmpeg";
 /// The one that tells what there is.
-pub(super) const PROBE: &str = "ffprobe";
+pub(crate) const PROBE: &str = "ffprobe";
 const MOST_COMPLAINTS: u64 = 4096;
 
 /// How every frame is had once, whatever its time: version 5.1 and later have the first, version 9 no longer has the second.
@@ -37,7 +37,7 @@ struct Installed {
 }
 
 /// A file as an input. Its name can neither be an option nor an address.
-pub(super) fn input(path: &Path) -> OsString {
+pub(crate) fn input(path: &Path) -> OsString {
     let mut input = OsString::from("file:");
     input.push(path);
     input
@@ -47,7 +47,7 @@ pub(super) fn input(path: &Path) -> OsString {
 ///
 /// # Errors
 /// [`Error::NotFound`] where there is no such program, [`Error::Io`], [`Error::Cancelled`].
-pub(super) fn run(program: &str, args: &[&str], path: &Path, cancel: &CancelToken) -> Result<Output> {
+pub(crate) fn run(program: &str, args: &[&str], path: &Path, cancel: &CancelToken) -> Result<Output> {
     let mut command = Command::new(program);
     command.args(args).arg(input(path));
     finish(command, &[], cancel).map_err(|error| not_done(program, path, error))
@@ -129,13 +129,13 @@ fn not_done(program: &str, path: &Path, error: io::Error) -> Error {
 
 /// What the frames are to be taken from, and as what.
 #[derive(Debug, Clone)]
-pub(super) struct Decoding {
-    pub(super) path: PathBuf,
+pub(crate) struct Decoding {
+    pub(crate) path: PathBuf,
     /// The stream, by its number among all of the file.
-    pub(super) stream: u64,
+    pub(crate) stream: u64,
     /// The decoder, where it is not the usual one.
-    pub(super) decoder: Option<&'static str>,
-    pub(super) form: Form,
+    pub(crate) decoder: Option<&'static str>,
+    pub(crate) form: Form,
 }
 
 impl Decoding {
@@ -143,7 +143,7 @@ impl Decoding {
     ///
     /// # Errors
     /// [`Error::NotFound`] where there is no `ffmpeg`, [`Error::Io`] where it fails by itself.
-    pub(super) fn start(&self, only_first: bool, cancel: &CancelToken) -> Result<Frames> {
+    pub(crate) fn start(&self, only_first: bool, cancel: &CancelToken) -> Result<Frames> {
         let installed = installed(&self.path, cancel)?;
         let mut command = Command::new(PROGRAM);
         command.args(["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe"]);
@@ -215,14 +215,14 @@ fn by_itself(path: &Path, said: &str) -> Error {
 }
 
 /// The error for an `ffmpeg` that did not end by itself.
-pub(super) fn ended_by(path: &Path, signal: i32, complaints: &str) -> Error {
+pub(crate) fn ended_by(path: &Path, signal: i32, complaints: &str) -> Error {
     let complaints = if complaints.is_empty() { String::new() } else { format!(": {complaints}") };
     let detail = format!("ffmpeg was ended by signal {signal}, which another version of it may not be{complaints}");
     Error::Io { action: "decode", path: path.to_owned(), source: io::Error::other(detail) }
 }
 
 /// What `ffmpeg` writes. It ends well only if `ffmpeg` does.
-pub(super) struct Frames {
+pub(crate) struct Frames {
     path: PathBuf,
     child: Running,
     cancel: CancelToken,
@@ -263,7 +263,7 @@ impl Read for Frames {
 }
 
 /// Whether the installed `ffmpeg` has this decoder.
-pub(super) fn has_decoder(name: &OsStr, cancel: &CancelToken) -> bool {
+pub(crate) fn has_decoder(name: &OsStr, cancel: &CancelToken) -> bool {
     let mut command = Command::new(PROGRAM);
     command.args(["-v", "error", "-decoders"]);
     let listed = finish(command, &[], cancel);

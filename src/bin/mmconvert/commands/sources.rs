@@ -114,7 +114,7 @@ fn open_one(location: &Location, how: How<'_>, options: &Options) -> Result<Sour
 #[expect(unsafe_code, reason = "the environment is changed where no other thread looks at it")]
 fn load_tensorflow(library: Option<&Path>, common: &Common) -> Result<()> {
     // SAFETY: no source is open yet and no worker has been started; the thread that waits for signals does nothing else.
-    let path = unsafe { mmconvert::live::load(library, common.verbose) }?;
+    let path = unsafe { mmconvert::tensorflow::load(library, common.verbose) }?;
     if common.verbose {
         note(&format!("TensorFlow: {}", path.display()));
     }

@@ -1,0 +1,186 @@
+//! Casts: the loop of a pair of dtypes, with byte orders before and behind it.
+
+use std::fmt;
+
+use super::kernels::{Number, Op, Swap16, Swap32, Swap64};
+use super::{ByteOrder, pairs, simd};
+use crate::error::{Error, Result};
+use crate::types::dtype::Dtype;
+
+/// Elements that go through all steps before the next ones do, so that what lies between steps stays in the nearest cache.
+const BLOCK: usize = 1024;
+/// Bytes of the largest element.
+const MOST_ITEM: usize = 16;
+
+/// A cast of elements from one dtype to another, as `numpy.ndarray.astype` does it with `casting="unsafe"`, bit for bit.
+///
+/// - Integers wrap. Floats become integers as on x86-64: cut towards zero to 32 bits (64 for 64-bit targets and `uint32`),
+///   of which the low ones are kept; what does not fit, and NaN, is the least of those integers. NumPy has two answers for
+///   floats outside `-2³¹..2³²` to `uint32`, depending on the place in the array; this is the one of single elements.
+///   Infinities of eight-bit floats become the nearest integer, their NaN 0.
+/// - Floats are rounded to nearest, ties to even, in one step; those to `bfloat16` and the eight-bit floats from `float64` and
+///   from integers by way of `float32`, as `ml_dtypes` does.
+/// - Complex numbers lose their imaginary part. Anything but 0 is true.
+///
+/// ```
+/// use mmconvert::{Cast, Dtype};
+///
+/// let cast = Cast::new(Dtype::Float32, Dtype::Float16)?;
+/// let mut halves = [0; 4];
+/// cast.run(&[[0x00, 0x00, 0x80, 0x3f], [0x00, 0xe0, 0x7f, 0x47]].concat(), &mut halves)?; // 1.0 and 65504.0
+/// assert_eq!(halves, [0x00, 0x3c, 0xff, 0x7b]);
+/// # Ok::<(), mmconvert::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Cast {
+    from: Dtype,
+    to: Dtype,
+    /// One, with a swap of the byte order before or behind it where it is not ours.
+    steps: Vec<Step>,
+}
+
+/// One pass over a block.
+#[derive(Clone)]
+pub(crate) enum Step {
+    /// A loop, and the bytes of the elements that it makes.
+    Map { run: fn(&[u8], &mut [u8]), itemsize: usize },
+    /// From bytes: what each of the 256 becomes, side by side.
+    Table { entries: Vec<u8>, itemsize: usize },
+}
+
+pub(crate) fn map<O: Op>() -> Step {
+    Step::Map { run: simd::map::<O>, itemsize: size_of::<<O::To as Number>::Bytes>() }
+}
+
+/// The same for both parts of a complex number.
+pub(crate) fn map_parts<O: Op>() -> Step {
+    Step::Map { run: simd::map::<O>, itemsize: 2 * size_of::<<O::To as Number>::Bytes>() }
+}
+
+impl Step {
+    fn itemsize(&self) -> usize {
+        match *self {
+            Self::Map { itemsize, .. } | Self::Table { itemsize, .. } => itemsize,
+        }
+    }
+
+    pub(crate) fn run(&self, from: &[u8], to: &mut [u8]) {
+        match self {
+            Self::Map { run, .. } => run(from, to),
+            Self::Table { entries, itemsize } => match itemsize {
+                1 => look_up::<1>(entries, from, to),
+                2 => look_up::<2>(entries, from, to),
+                4 => look_up::<4>(entries, from, to),
+                8 => look_up::<8>(entries, from, to),
+                _ => look_up::<16>(entries, from, to),
+            },
+        }
+    }
+}
+
+fn look_up<const N: usize>(entries: &[u8], from: &[u8], to: &mut [u8]) {
+    let (entries, _) = entries.as_chunks::<N>();
+    let Some(entries) = entries.first_chunk::<256>() else { return };
+    for (to, &byte) in to.as_chunks_mut::<N>().0.iter_mut().zip(from) {
+        *to = entries[usize::from(byte)];
+    }
+}
+
+impl Cast {
+    /// The cast between two dtypes, both little-endian.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where a cast makes no sense: strings, handles, to quantised integers (whose scale it could not
+    /// know), and among `int4`, `uint4`, `int2` and `uint2` where NumPy has none: all but the wider of the same sign.
+    pub fn new(from: Dtype, to: Dtype) -> Result<Self> {
+        Self::ordered((from, ByteOrder::Little), (to, ByteOrder::Little))
+    }
+
+    /// The cast between elements of these byte orders; from a dtype to itself it changes nothing else.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn ordered(from: (Dtype, ByteOrder), to: (Dtype, ByteOrder)) -> Result<Self> {
+        let cast = pairs::find(from.0, to.0)
+            .map_err(|why| Error::Unsupported { what: format!("a cast from {} to {}", from.0, to.0), detail: why.into() })?;
+        let swap = |(dtype, order)| if order == ByteOrder::Big { swap_step(dtype) } else { None };
+        let steps = match cast {
+            None if from.1 == to.1 => Vec::new(),
+            cast => swap(from).into_iter().chain(cast).chain(swap(to)).collect(),
+        };
+        Ok(Self { from: from.0, to: to.0, steps })
+    }
+
+    /// The dtype of what goes in.
+    #[must_use]
+    pub fn from(&self) -> Dtype {
+        self.from
+    }
+
+    /// The dtype of what comes out.
+    #[must_use]
+    pub fn to(&self) -> Dtype {
+        self.to
+    }
+
+    /// Whether elements stay the bytes they are.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Casts the elements in `from` into `to`, one after the other. Neither needs to be aligned.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] unless both hold whole elements, and equally many.
+    pub fn run(&self, from: &[u8], to: &mut [u8]) -> Result<()> {
+        let (item_from, item_to) = (self.from.item_len(), self.to.item_len());
+        if !from.len().is_multiple_of(item_from) || !to.len().is_multiple_of(item_to) || from.len() / item_from != to.len() / item_to {
+            let detail = format!("{} bytes of {} elements cannot be cast into {} bytes of {}", from.len(), self.from, to.len(), self.to);
+            return Err(Error::bad_request(detail));
+        }
+        self.run_matching(from, to);
+        Ok(())
+    }
+
+    /// As [`run`](Self::run), for lengths that are known to match.
+    pub(crate) fn run_matching(&self, from: &[u8], to: &mut [u8]) {
+        match self.steps.as_slice() {
+            [] => to.copy_from_slice(from),
+            [only] => only.run(from, to),
+            [first, middle @ .., last] => {
+                let (item_from, item_to) = (self.from.item_len(), self.to.item_len());
+                let (mut a, mut b) = ([0; BLOCK * MOST_ITEM], [0; BLOCK * MOST_ITEM]);
+                for (from, to) in from.chunks(BLOCK * item_from).zip(to.chunks_mut(BLOCK * item_to)) {
+                    let count = from.len() / item_from;
+                    let mut len = count * first.itemsize();
+                    first.run(from, &mut a[..len]);
+                    for step in middle {
+                        let input = &a[..len];
+                        len = count * step.itemsize();
+                        step.run(input, &mut b[..len]);
+                        std::mem::swap(&mut a, &mut b);
+                    }
+                    last.run(&a[..len], to);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Cast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cast({} -> {}, {} steps)", self.from, self.to, self.steps.len())
+    }
+}
+
+/// What swaps the byte order of every component.
+fn swap_step(dtype: Dtype) -> Option<Step> {
+    match (dtype.component_size(), dtype.itemsize()) {
+        (1, _) => None,
+        (2, _) => Some(map::<Swap16>()),
+        (4, Some(4)) => Some(map::<Swap32>()),
+        (4, _) => Some(map_parts::<Swap32>()),
+        (_, Some(8)) => Some(map::<Swap64>()),
+        _ => Some(map_parts::<Swap64>()),
+    }
+}

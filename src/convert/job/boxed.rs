@@ -1,0 +1,243 @@
+//! Sources in compressed chunks, and streams whose order of elements changes: boxes are read, turned around if need be, and written where
+//! they belong.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::placed::Placed;
+use super::turns::Turns;
+use super::unpacked::{Scratch, copy_behind};
+use super::{Job, Lent, Meter, Outcome, Output, nearest_directory};
+use crate::error::Result;
+use crate::options::Options;
+use crate::output::method::Method;
+use crate::plan::boxes::{BoxPlan, BoxUse, ChunkBox};
+use crate::plan::tiles::Tile;
+use crate::plan::{Memory, Resources};
+use crate::reader::checksums::{Ledger, Verified};
+use crate::reader::tensor_reader::{ChunkGrid, TensorReader, Unit};
+use crate::types::spec::memory_len;
+
+/// Boxes of a source, and those of a copy of it where the source's are too narrow for the output.
+#[derive(Debug)]
+pub(crate) struct BoxPlans {
+    pub(crate) direct: BoxPlan,
+    /// How a copy would be read.
+    copied: Option<BoxPlan>,
+}
+
+impl BoxPlans {
+    fn all(&self) -> impl Iterator<Item = &BoxPlan> {
+        [&self.direct].into_iter().chain(&self.copied)
+    }
+
+    /// The most output pages that are not on disk yet.
+    fn window_bytes(&self) -> u64 {
+        self.all().map(|plan| plan.shares.window_bytes).min().unwrap_or(0)
+    }
+}
+
+/// What going through all boxes gave.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) verified: Verified,
+    /// The most memory that was in use while a copy was made.
+    copying_bytes: u64,
+    /// Memory for boxes.
+    fixed_bytes: u64,
+}
+
+impl Done {
+    /// The most memory that was in use, where so much was in use beside boxes.
+    pub(crate) fn peak_memory(&self, beside: u64) -> u64 {
+        self.copying_bytes.max(self.fixed_bytes + beside)
+    }
+}
+
+impl Job<'_> {
+    /// The grids in which the source is stored, if it is read in boxes.
+    pub(crate) fn grids(&self, options: &Options) -> Vec<ChunkGrid> {
+        let grids = self.reader.chunk_grids();
+        let is_read_in_order = !self.is_turned && grids.iter().all(|grid| grid.unit == Unit::Stream);
+        if is_read_in_order || options.method == Some(Method::Map) { Vec::new() } else { grids }
+    }
+
+    /// What a plan for boxes may use, but for the memory of the reader.
+    pub(crate) fn box_resources(&self, options: &Options) -> Resources {
+        let resources = self.resources(Memory::Buffers, options);
+        // Decoding keeps a core busy, and does not wait for the disk.
+        let threads = options.thread_count(Memory::Windows);
+        Resources { threads, heap_bytes: self.heap_bytes.saturating_sub(self.reader.heap_bytes()), ..resources }
+    }
+
+    /// How boxes are read, if there are any and nothing speaks against it.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) when the memory does not suffice.
+    pub(crate) fn box_plan(&self, options: &Options, needs_spare: bool) -> Result<Option<BoxPlans>> {
+        let grids = self.grids(options);
+        if grids.is_empty() {
+            return Ok(None);
+        }
+        let usage = BoxUse { is_turned: self.is_turned, needs_spare, is_balanced: false };
+        let resources = self.box_resources(options);
+        let heap = |workers| self.reader.box_heap_bytes(workers);
+        let direct = BoxPlan::new(&self.whole, &self.rows, &grids, usage, &resources, heap)?;
+        let usage = BoxUse { is_balanced: true, ..usage };
+        let copied = if direct.is_scattered() { self.copy_plan(Unit::Element, usage, options).ok() } else { None };
+        Ok(Some(BoxPlans { direct, copied }))
+    }
+
+    /// How a temporary copy is read, in boxes for this `unit`.
+    ///
+    /// # Errors
+    /// As [`box_plan`](Self::box_plan).
+    pub(crate) fn copy_plan(&self, unit: Unit, usage: BoxUse, options: &Options) -> Result<BoxPlan> {
+        let grid = ChunkGrid { rows: 0..self.whole.rows(), chunk: vec![1; self.whole.shape().len()], unit };
+        // The source's memory is still there, and so is the end of the copy.
+        let heap = |workers| self.reader.box_heap_bytes(workers) + copy_behind(options);
+        BoxPlan::new(&self.whole, &self.rows, &[grid], usage, &self.box_resources(options), heap)
+    }
+
+    /// As `copy_into`, box by box.
+    pub(crate) fn place_boxes(&self, output: &Output<'_>, plans: &BoxPlans, options: &Options) -> Result<Outcome> {
+        let sink = output.sink(plans.window_bytes());
+        sink.reserve(self.spec.nbytes())?;
+        // A copy may lie beside the output, or elsewhere.
+        let beside = nearest_directory(output.target).map(Path::to_owned);
+        let places: Vec<PathBuf> = beside.into_iter().chain([std::env::temp_dir()]).collect();
+        let done = self.for_each_box(plans, &places, options, false, |placed, _| {
+            sink.write_runs(placed.places(), placed.bytes, &options.cancel)?;
+            Ok(sink.behind().held_and_peak().0)
+        })?;
+        let behind = Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
+        Ok(Outcome { method: output.method, verified: done.verified, peak_memory: done.peak_memory(behind.held_and_peak().1) })
+    }
+
+    /// Calls `check` with every box of the array, in any order, and memory of the same length. A temporary copy may lie in one of
+    /// `places`.
+    pub(crate) fn for_each_boxed(
+        &self,
+        plans: &BoxPlans,
+        places: &[PathBuf],
+        options: &Options,
+        check: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Verified> {
+        let checked = self.for_each_box(plans, places, options, true, |placed, spare| {
+            check(placed, spare)?;
+            Ok(0)
+        });
+        checked.map(|done| done.verified)
+    }
+
+    /// Calls `work` with every box, and with memory of the same length if there is a `spare`; what it returns is the memory that is held
+    /// beside that of the plan.
+    fn for_each_box(
+        &self,
+        plans: &BoxPlans,
+        places: &[PathBuf],
+        options: &Options,
+        spare: bool,
+        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
+    ) -> Result<Done> {
+        if let Some(plan) = &plans.copied
+            && let Some(scratch) = Scratch::create(places, self.copy_bytes(), options)
+        {
+            return self.for_each_box_of_copy(scratch, plan, options, spare, work);
+        }
+        self.for_each_box_here(&plans.direct, options, spare, work)
+    }
+
+    /// The same for boxes of the source.
+    pub(crate) fn for_each_box_here(
+        &self,
+        plan: &BoxPlan,
+        options: &Options,
+        spare: bool,
+        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
+    ) -> Result<Done> {
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let meter = Meter::new(&plan.shares, options);
+        self.for_each_box_of(self.reader, plan, (options, &meter), ledger.as_ref(), spare, work)?;
+        Ok(Done { verified: self.verified(ledger.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
+    }
+
+    /// The same for boxes of a copy, which is made before.
+    pub(crate) fn for_each_box_of_copy(
+        &self,
+        scratch: Scratch,
+        plan: &BoxPlan,
+        options: &Options,
+        spare: bool,
+        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
+    ) -> Result<Done> {
+        let (copy, verified, copying_bytes) = self.unpack(scratch, options)?;
+        let meter = Meter::new(&plan.shares, options).step(1, 2);
+        self.for_each_box_of(&copy, plan, (options, &meter), None, spare, work)?;
+        Ok(Done { verified, copying_bytes, fixed_bytes: plan.shares.fixed_bytes })
+    }
+
+    fn for_each_box_of(
+        &self,
+        reader: &dyn TensorReader,
+        plan: &BoxPlan,
+        (options, meter): (&Options, &Meter<'_>),
+        ledger: Option<&Ledger<'_>>,
+        spare: bool,
+        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
+    ) -> Result<()> {
+        let itemsize = self.spec.itemsize();
+        let (turns, in_turns) = (Turns::default(), reader.is_sequential());
+        let mut boxes = plan.cuts.boxes();
+        let buffer = |needed: bool| vec![0; if needed { memory_len(plan.box_bytes()) } else { 0 }];
+        crate::convert::pool::run(
+            plan.shares.threads,
+            &options.cancel,
+            Turns::numbered(|| Ok(boxes.next())),
+            || (Lent::new(&plan.shares, ledger, options), buffer(true), buffer(plan.is_turned), buffer(spare)),
+            |(number, one), (lent, read, turned, spare)| {
+                let turn = turns.of(number, in_turns);
+                let len = memory_len(one.elements() * itemsize);
+                let read = &mut read[..len];
+                let (source, output) = (plan.in_source(&one), plan.in_output(&one));
+                turn.wait(&options.cancel)?;
+                self.read_box(reader, &one, &|at| source.position(at), read, lent)?;
+                drop(turn);
+                let in_source = |at| source.position(if plan.is_turned { one.in_c_order(at) } else { at });
+                let bytes = if plan.is_turned {
+                    Tile::new(&one.start, &one.shape).reverse_axes(read, 0, &mut turned[..len], itemsize);
+                    &turned[..len]
+                } else {
+                    &*read
+                };
+                let part = Placed { places: &output, part: 0..one.elements(), itemsize, bytes, position: &in_source };
+                let len = spare.len().min(len);
+                let held = work(&part, &mut spare[..len])?;
+                meter.add(bytes.len() as u64, held);
+                Ok(())
+            },
+        )
+    }
+
+    /// Fills `out` with the elements of a box as they are written.
+    fn read_box(
+        &self,
+        reader: &dyn TensorReader,
+        one: &ChunkBox,
+        position: &dyn Fn(u64) -> u64,
+        out: &mut [u8],
+        lent: &mut Lent<'_>,
+    ) -> Result<()> {
+        let ChunkBox { start, shape } = one;
+        if self.decoder.is_copy() {
+            return reader.read_box(start, shape, out, &mut lent.context);
+        }
+        let len = memory_len(one.elements() * self.reader.spec().itemsize());
+        if lent.raw.len() < len {
+            lent.raw.resize(len, 0);
+        }
+        let raw = &mut lent.raw[..len];
+        reader.read_box(start, shape, raw, &mut lent.context)?;
+        self.decoder.decode(raw, out).map_err(|at| self.lossy(at, position(at as u64), raw, out))
+    }
+}

@@ -1,0 +1,562 @@
+//! Source, plan, decode and sink joined: what is done to make one array, by whatever method.
+
+pub(crate) mod boxed;
+pub(crate) mod fortran;
+pub(crate) mod placed;
+pub(crate) mod stream;
+pub(crate) mod turns;
+pub(crate) mod unpacked;
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::array::{Array, Item, Part};
+use super::{Estimate, Report};
+use crate::cast::Decoder;
+use crate::error::{Error, Result};
+use crate::format::npy::{DATA_ALIGN, Header};
+use crate::options::{Options, Progress};
+use crate::output::method::Method;
+use crate::output::private_file::PrivateFile;
+use crate::output::share::Sharing;
+use crate::output::sink::{self, Filler, NpySink};
+use crate::output::staging::file::TrialFile;
+use crate::plan::runs::{self, DataRuns, slices};
+use crate::plan::tiles::Tile;
+use crate::plan::{Memory, Plan, Resources, Shares};
+use crate::reader::checksums::{Ledger, Verified};
+use crate::reader::tensor_reader::{ReadContext, StoredRun, TensorReader};
+use crate::storage::paths::Stamp;
+use crate::types::dtype::Dtype;
+use crate::types::rows::Rows;
+use crate::types::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
+
+use placed::Placed;
+use turns::Turns;
+
+/// One array, ready to be made: everything that can be refused without an output has been.
+pub(crate) struct Job<'a> {
+    array: &'a Array<'a>,
+    reader: &'a dyn TensorReader,
+    /// What the reader has, with elements as they are written.
+    whole: TensorSpec,
+    /// The same for the selected rows.
+    pub(crate) spec: TensorSpec,
+    rows: Range<u64>,
+    /// What the output says of itself.
+    pub(crate) header: Header,
+    /// Whether elements are read in one order and written in the other.
+    is_turned: bool,
+    heap_bytes: u64,
+    decoder: Decoder,
+}
+
+/// What filling a file gave.
+pub(crate) struct Outcome {
+    pub(crate) method: Method,
+    pub(crate) verified: Verified,
+    pub(crate) peak_memory: u64,
+}
+
+/// Where an array goes.
+pub(crate) struct Output<'b> {
+    pub(crate) file: &'b Arc<PrivateFile>,
+    /// What messages call it.
+    pub(crate) target: &'b Path,
+    pub(crate) method: Method,
+    /// Where its data start in a file that holds others as well; else all of the file is its.
+    pub(crate) start: Option<u64>,
+}
+
+impl Output<'_> {
+    fn sink(&self, window_bytes: u64) -> NpySink {
+        let sink = NpySink::new(Arc::clone(self.file), self.target, self.method, window_bytes);
+        match self.start {
+            Some(start) => sink.part(start),
+            None => sink,
+        }
+    }
+}
+
+/// What a worker has to itself.
+struct Lent<'a> {
+    context: ReadContext<'a>,
+    /// For elements as they are stored, where they are decoded from there; taken when it is needed.
+    raw: Vec<u8>,
+    /// What that may have.
+    raw_bytes: usize,
+}
+
+impl<'a> Job<'a> {
+    /// # Errors
+    /// [`Error::Unsupported`] for a dtype, a cast, a byte order or a number of dimensions that NumPy does not have;
+    /// [`Error::BadRequest`] for rows of a scalar.
+    pub(crate) fn new(array: &'a Array<'a>, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
+        let reader = array.reader.as_ref();
+        let source = reader.spec();
+        let rows = source.select(rows.filter(|_| !array.is_selected))?;
+        let dtype = options.cast.unwrap_or(source.dtype());
+        // As bytes they are left alone.
+        let as_is = source.dtype() == Dtype::Bool && dtype == Dtype::Bool && reader.keeps_odd_bools();
+        let [stored, written] = if as_is { [Dtype::UInt8; 2] } else { [source.dtype(), dtype] };
+        let decoder = Decoder::new((stored, reader.byte_order()), (written, options.order()), options.strict)?;
+        let whole = source.with_dtype(dtype).map_err(Error::bad_request)?;
+        let spec = whole.with_rows(&rows);
+        let header = array.header(dtype, spec.shape(), options)?;
+        if header.shape.len() > MAX_NDIM {
+            let what = format!("a tensor of {} dimensions", header.shape.len());
+            return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
+        }
+        let is_turned = array.is_reversed != header.fortran_order && header.orders_differ();
+        if is_turned && options.method == Some(Method::Map) {
+            return Err(Error::bad_request("an array whose order of elements changes cannot be written by method map"));
+        }
+        if array.item.is_some() && is_turned {
+            let detail = "strings and records are written in the order in which they are read".into();
+            return Err(Error::Unsupported { what: "another order of such elements".into(), detail });
+        }
+        let heap_bytes = heap_bytes.saturating_add(reader.heap_bytes());
+        Ok(Self { array, reader, whole, spec, rows, header, is_turned, heap_bytes, decoder })
+    }
+
+    /// # Errors
+    /// [`Error::Limit`] when the memory does not suffice.
+    pub(crate) fn check_memory(&self, options: &Options) -> Result<()> {
+        match self.box_plan(options, false)? {
+            Some(_) => Ok(()),
+            None if self.is_turned => self.tile_plan(options, false).map(drop),
+            None => self.plan(Memory::Buffers, options).map(drop),
+        }
+    }
+
+    pub(crate) fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
+        Plan::new(&self.whole, &self.rows, memory, &self.resources(memory, options))
+    }
+
+    fn resources(&self, memory: Memory, options: &Options) -> Resources {
+        Resources {
+            budget: options.budget(),
+            threads: options.thread_count(memory),
+            heap_bytes: self.heap_bytes,
+            needs_scratch: !self.reader.fills_by_system_calls(),
+            raw_itemsize: (!self.decoder.is_copy()).then(|| self.reader.spec().itemsize()),
+            in_flight: options.in_flight,
+        }
+    }
+
+    /// What filling a file at `output` would take.
+    pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Estimate> {
+        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls())) {
+            Some(file) if self.can_share(&file, options)? => Method::Clone,
+            Some(file) => Method::to_copy(&file, options.method)?,
+            // Where nothing can be tried: what can be done everywhere.
+            _ => options.method.unwrap_or(Method::Portable),
+        };
+        let is_shared = method == Method::Clone;
+        let (slices, slice_bytes, shares) = if let Some(plans) = self.box_plan(options, false)? {
+            let plan = plans.direct;
+            (memory_len(plan.count()), plan.box_bytes(), plan.shares)
+        } else if self.is_turned {
+            let plan = self.tile_plan(options, false)?;
+            (memory_len(plan.count()), plan.tile_bytes(), plan.shares)
+        } else {
+            let plan = self.plan(method.memory(), options)?;
+            (plan.slices(), plan.slice_bytes().min(plan.shares.total_bytes), plan.shares)
+        };
+        let data = self.data_elements(options)?;
+        Ok(Estimate {
+            part: self.array.part,
+            dtype: self.dtype(),
+            item: self.item(),
+            descr: self.header.descr.clone(),
+            shape: self.header.shape.clone(),
+            axes: self.header.shape.iter().copied().map(Some).collect(),
+            has_rank: true,
+            is_counted: true,
+            nbytes: self.spec.nbytes(),
+            read_bytes: if is_shared && !options.verify {
+                0
+            } else {
+                self.array.read_bytes.unwrap_or(data * self.reader.spec().itemsize())
+            },
+            write_bytes: if is_shared { 0 } else { data * self.spec.itemsize() },
+            slices,
+            slice_bytes,
+            threads: shares.threads,
+            memory_bytes: if is_shared { shares.fixed_bytes } else { shares.memory_bytes() },
+            method,
+        })
+    }
+
+    /// Fills `out` with all elements as they are written, verified. To be turned around they need as much of `spare`.
+    pub(crate) fn read_whole(&self, out: &mut [u8], spare: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let lent = &mut Lent::new(&plan.shares, ledger.as_ref(), options);
+        if self.is_turned {
+            let read = &mut spare[..out.len()];
+            self.read(self.elements(), read, lent)?;
+            Tile::whole(self.spec.shape()).reverse_axes(read, 0, out, self.spec.itemsize());
+        } else {
+            self.read(self.elements(), out, lent)?;
+        }
+        self.verified(ledger.as_ref())
+    }
+
+    /// Fills `out` with elements as they are written.
+    fn read(&self, mut elements: Range<u64>, out: &mut [u8], lent: &mut Lent<'_>) -> Result<()> {
+        if self.decoder.is_copy() {
+            return self.reader.read(elements, out, &mut lent.context);
+        }
+        let (stored, written) = (memory_len(self.reader.spec().itemsize()), memory_len(self.spec.itemsize()));
+        let step = even_part(out.len() / written, lent.raw_bytes / stored);
+        if lent.raw.len() < step * stored {
+            lent.raw.resize(step * stored, 0);
+        }
+        for out in out.chunks_mut(step * written) {
+            let count = out.len() / written;
+            let raw = &mut lent.raw[..count * stored];
+            let next = elements.start + count as u64;
+            self.reader.read(elements.start..next, raw, &mut lent.context)?;
+            let first = elements.start - self.elements().start;
+            self.decoder.decode(raw, out).map_err(|at| self.lossy(at, first + at as u64, raw, out))?;
+            elements.start = next;
+        }
+        Ok(())
+    }
+
+    /// Whether elements are read in one order and written in the other.
+    pub(crate) fn is_turned(&self) -> bool {
+        self.is_turned
+    }
+
+    /// The index in the array of the element at a position among those that are read.
+    pub(crate) fn index_of(&self, position: u64) -> Vec<u64> {
+        let mut index = unravel(position, self.spec.shape());
+        if self.array.is_reversed {
+            index.reverse();
+        }
+        index
+    }
+
+    /// The error for element `at` of `raw`, which did not keep its value; its position is among those that are read.
+    fn lossy(&self, at: usize, position: u64, raw: &[u8], out: &[u8]) -> Error {
+        let (stored, written) = (memory_len(self.reader.spec().itemsize()), memory_len(self.spec.itemsize()));
+        let detail = self.decoder.explain(&raw[at * stored..][..stored], &out[at * written..][..written]);
+        Error::Lossy { what: self.array.name.clone().unwrap_or_else(|| "the tensor".into()), index: self.index_of(position), detail }
+    }
+
+    /// Calls `check` with every part of an array that is not made slice by slice, in any order, and memory of the same length; `None` for
+    /// one that is. A temporary copy of the source may lie in one of `places`.
+    pub(crate) fn for_each_placed(
+        &self,
+        places: &[PathBuf],
+        options: &Options,
+        check: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Option<Verified>> {
+        match self.box_plan(options, true)? {
+            Some(plans) => self.for_each_boxed(&plans, places, options, check).map(Some),
+            None if self.is_turned => self.for_each_turned(options, check).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
+    pub(crate) fn fill(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
+        if let Some((run, sharing)) = self.sharing(file, options)? {
+            let stamp = Stamp::of(&run.file).map_err(Error::io("look at", &run.path))?;
+            if sharing.apply(&run.file, file).map_err(sink::write_error(
+                file,
+                target,
+                "share the blocks of the source for",
+                DATA_ALIGN as u64,
+            ))? {
+                let outcome = self.check_shared(&run, options)?;
+                // What was checked is the source; what is shared is as it was at that moment.
+                stamp.check(&run.file, &run.path)?;
+                self.reader.check_unchanged()?;
+                let sink = NpySink::shared(Arc::clone(file), target, sharing.data_start);
+                Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
+                return Ok(outcome);
+            }
+            file.resize(0)?;
+        }
+        let method = Method::to_copy(file, options.method)?;
+        self.fill_output(&Output { file, target, method, start: None }, options)
+    }
+
+    /// As [`fill`](Self::fill), wherever the output is; blocks of the source are not shared.
+    pub(crate) fn fill_output(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
+        match self.box_plan(options, false)? {
+            Some(plans) => self.place_boxes(output, &plans, options),
+            None if self.is_turned => self.turn_into(output, options),
+            None => self.copy_into(output, options),
+        }
+    }
+
+    /// Whether an output in the place of `file`, which is empty and stays so, would share the blocks of the source.
+    pub(crate) fn can_share(&self, file: &PrivateFile, options: &Options) -> Result<bool> {
+        match self.sharing(file, options)? {
+            Some((run, sharing)) => {
+                let can = sharing.probe(&run.file, file).map_err(Error::io("try to share blocks of", &run.path))?;
+                file.resize(0)?;
+                Ok(can)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// How the output could share the blocks of the source; `None` unless that is wanted and fits.
+    fn sharing(&self, file: &PrivateFile, options: &Options) -> Result<Option<(StoredRun, Sharing)>> {
+        let is_as_stored = self.decoder.is_copy() && !self.is_turned;
+        if options.method.is_some_and(|method| method != Method::Clone) || !is_as_stored || self.spec.nbytes() == 0 {
+            return Ok(None);
+        }
+        let itemsize = self.spec.itemsize();
+        let first = self.elements().start;
+        let Some(run) = self.reader.stored_run(first)?.filter(|run| run.elements.end - first >= self.spec.elements()) else {
+            return Ok(None);
+        };
+        let Ok((block, metadata)) = Sharing::block_bytes(file).and_then(|block| Ok((block, run.file.metadata()?))) else {
+            return Ok(None);
+        };
+        let start = run.offset + (first - run.elements.start) * itemsize;
+        let sharing = Sharing::fit(start..start + self.spec.nbytes(), metadata.len(), &self.header, itemsize, block);
+        Ok(sharing.map(|sharing| (run, sharing)))
+    }
+
+    /// Reads everything that was shared and compares the checksums, if that is wanted and there is one for it.
+    fn check_shared(&self, run: &StoredRun, options: &Options) -> Result<Outcome> {
+        let plan = self.plan(Memory::Scan, options)?;
+        let outcome = |verified| Outcome { method: Method::Clone, verified, peak_memory: plan.shares.fixed_bytes };
+        let is_covered = run.region.is_some_and(|region| self.reader.regions()[region].nbytes == self.spec.nbytes());
+        if !options.verify || !is_covered {
+            return Ok(outcome(Verified::Not));
+        }
+        let ledger = Ledger::new(self.reader.regions());
+        let meter = Meter::new(&plan.shares, options);
+        super::pool::run(
+            plan.shares.threads,
+            &options.cancel,
+            slices(&plan, self.runs(options), Some(&ledger), |bytes| meter.add(bytes, 0)),
+            || (Lent::new(&plan.shares, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
+            |slice, (lent, buffer)| {
+                let len = slice.bytes.end - slice.bytes.start;
+                self.reader.read(slice.elements, &mut buffer[..memory_len(len)], &mut lent.context)?;
+                meter.add(len, 0);
+                Ok(())
+            },
+        )?;
+        Ok(outcome(self.verified(Some(&ledger))?))
+    }
+
+    fn copy_into(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
+        let method = output.method;
+        let plan = self.plan(method.memory(), options)?;
+        let sink = Arc::new(output.sink(plan.shares.window_bytes));
+        self.reserve(&sink, &plan, options)?;
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let by_kernel = self.reader.fills_by_system_calls() && self.decoder.is_copy();
+        let filler = if by_kernel { Filler::Kernel } else { Filler::Stores };
+        let meter = Meter::new(&plan.shares, options);
+        let turns = Turns::default();
+        let buffer_bytes = if method.memory() == Memory::Buffers { plan.slice_bytes() } else { 0 };
+        super::pool::run(
+            plan.shares.threads,
+            &options.cancel,
+            Turns::numbered(slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0))),
+            || (Lent::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
+            |(number, slice), (lent, buffer)| {
+                let turn = turns.of(number, self.reader.is_sequential());
+                let len = slice.bytes.end - slice.bytes.start;
+                if method.memory() == Memory::Windows {
+                    // Whoever holds a window while others have their turn would take the memory that they wait for.
+                    turn.wait(&options.cancel)?;
+                    let mut window = sink.window(slice.bytes, filler)?;
+                    self.read(slice.elements, &mut window, lent).map_err(|error| sink.explain(error, len))?;
+                    drop(turn);
+                    window.commit()?;
+                } else {
+                    let buffer = &mut buffer[..memory_len(len)];
+                    turn.wait(&options.cancel)?;
+                    self.read(slice.elements, buffer, lent)?;
+                    drop(turn);
+                    sink.write(slice.bytes, buffer)?;
+                }
+                meter.add(len, sink.behind().held_and_peak().0);
+                Ok(())
+            },
+        )?;
+        let verified = self.verified(ledger.as_ref())?;
+        let behind = sink.finish(&self.header, self.spec.nbytes())?;
+        Ok(Outcome { method, verified, peak_memory: plan.shares.fixed_bytes + behind.held_and_peak().1 })
+    }
+
+    /// What the checksums say when everything has been read.
+    fn verified(&self, ledger: Option<&Ledger<'_>>) -> Result<Verified> {
+        self.reader.check_unchanged()?;
+        match ledger.map_or(Ok(Verified::Not), Ledger::verify)? {
+            Verified::Full if self.reader.is_partly_covered() => Ok(Verified::Partial),
+            verified => Ok(verified),
+        }
+    }
+
+    /// Elements of the output that are not in holes.
+    fn data_elements(&self, options: &Options) -> Result<u64> {
+        if self.is_turned {
+            return Ok(self.spec.elements());
+        }
+        self.runs(options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))
+    }
+
+    /// Bytes of the output that are not holes.
+    pub(crate) fn data_bytes(&self, options: &Options) -> Result<u64> {
+        Ok(self.data_elements(options)? * self.spec.itemsize())
+    }
+
+    /// Takes the space for all that will be written.
+    fn reserve(&self, sink: &NpySink, plan: &Plan, options: &Options) -> Result<()> {
+        let data = self.data_bytes(options)?;
+        if data == self.spec.nbytes() {
+            return sink.reserve(data);
+        }
+        sink.check_space(data + DATA_ALIGN as u64)?;
+        sink.reserve_parts(self.spec.nbytes(), self.runs(options).data().map(|run| Ok(plan.bytes(&run?))))
+    }
+
+    /// The selected elements, as flat positions in the tensor.
+    fn elements(&self) -> Range<u64> {
+        let first = self.rows.start * self.whole.row_elements();
+        first..first + self.spec.elements()
+    }
+
+    fn runs<'b>(&'b self, options: &'b Options) -> DataRuns<'b> {
+        DataRuns::new(self.reader, self.elements(), options.calls().is_native(), &options.cancel)
+    }
+
+    /// Calls `check` with every slice's place in `array`, its decoded elements, and memory of the same length, in parallel
+    /// and in any order. What is a hole on both sides is left out.
+    pub(crate) fn for_each_decoded(
+        &self,
+        array: (&File, u64),
+        options: &Options,
+        check: impl Fn(Range<u64>, &[u8], &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Verified> {
+        let plan = self.plan(Memory::Windows, options)?;
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let meter = Meter::new(&plan.shares, options);
+        let buffer = || vec![0; memory_len(plan.slice_bytes())];
+        let (first, itemsize) = (self.elements().start, self.spec.itemsize());
+        let array = runs::Finished { file: array.0, data_offset: array.1, first, itemsize };
+        let runs = DataRuns::new(self.reader, self.elements(), true, &options.cancel).beside(array);
+        let turns = Turns::default();
+        super::pool::run(
+            plan.shares.threads,
+            &options.cancel,
+            Turns::numbered(slices(&plan, runs, ledger.as_ref(), |bytes| meter.add(bytes, 0))),
+            || (Lent::new(&plan.shares, ledger.as_ref(), options), buffer(), buffer()),
+            |(number, slice), (lent, decoded, other)| {
+                let turn = turns.of(number, self.reader.is_sequential());
+                let len = memory_len(slice.bytes.end - slice.bytes.start);
+                let decoded = &mut decoded[..len];
+                turn.wait(&options.cancel)?;
+                self.read(slice.elements, decoded, lent)?;
+                drop(turn);
+                check(slice.bytes, decoded, &mut other[..len])?;
+                meter.add(len as u64, 0);
+                Ok(())
+            },
+        )?;
+        self.verified(ledger.as_ref())
+    }
+
+    /// Which of the arrays of a tensor it is.
+    pub(crate) fn part(&self) -> Part {
+        self.array.part
+    }
+
+    /// The dtype of the array's elements.
+    pub(crate) fn dtype(&self) -> Dtype {
+        if self.array.item.is_some() { self.array.source_dtype } else { self.spec.dtype() }
+    }
+
+    /// What the source says its elements are, where that is no dtype of TensorFlow's.
+    fn item(&self) -> Option<String> {
+        match &self.array.item {
+            Some(Item::Stored(descr)) => Some(descr.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn report(&self, outcome: &Outcome, started: Instant) -> Report {
+        Report {
+            part: self.array.part,
+            dtype: self.dtype(),
+            source_dtype: self.array.source_dtype,
+            item: self.item(),
+            descr: self.header.descr.clone(),
+            fortran_order: self.header.fortran_order,
+            shape: self.header.shape.clone(),
+            nbytes: self.spec.nbytes(),
+            elapsed: started.elapsed(),
+            method: outcome.method,
+            verified: outcome.verified,
+            peak_memory: outcome.peak_memory,
+            lost: self.array.lost.clone(),
+        }
+    }
+}
+
+impl<'a> Lent<'a> {
+    fn new(shares: &Shares, ledger: Option<&'a Ledger<'a>>, options: &'a Options) -> Self {
+        let context = ReadContext::new(shares.chunk_bytes, ledger, &options.calls());
+        Self { context, raw: Vec::new(), raw_bytes: shares.raw_bytes }
+    }
+}
+/// Tells the caller how far a conversion is.
+pub(crate) struct Meter<'a> {
+    options: &'a Options,
+    done: AtomicU64,
+    shares: &'a Shares,
+    /// All bytes there will be, if that is known.
+    total_bytes: Option<u64>,
+    /// How many times all bytes are gone through.
+    steps: u64,
+}
+
+impl<'a> Meter<'a> {
+    pub(crate) fn new(shares: &'a Shares, options: &'a Options) -> Self {
+        Self { options, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes), steps: 1 }
+    }
+
+    /// The same where all bytes are gone through in `steps`, of which so many are done.
+    pub(crate) fn step(self, done: u64, steps: u64) -> Self {
+        Self { done: AtomicU64::new(done.saturating_mul(self.shares.total_bytes)), steps, ..self }
+    }
+
+    /// The same for what will have so many bytes, or nobody knows how many.
+    pub(crate) fn of(self, total_bytes: Option<u64>) -> Self {
+        Self { total_bytes, ..self }
+    }
+
+    /// `bytes` more are done; beside the fixed memory `held` bytes are in use.
+    pub(crate) fn add(&self, bytes: u64, held: u64) {
+        let done_bytes = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Some(report) = &self.options.progress {
+            report(&Progress {
+                done_bytes: done_bytes / self.steps,
+                total_bytes: self.total_bytes,
+                memory_bytes: self.shares.fixed_bytes + held,
+                memory_limit: self.shares.budget.as_bytes(),
+            });
+        }
+    }
+}
+
+/// The directory that an output will lie in, or would if those between it and this one were made.
+pub(crate) fn nearest_directory(output: &Path) -> Option<&Path> {
+    output.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).find(|dir| dir.is_dir())
+}

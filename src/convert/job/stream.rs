@@ -1,0 +1,107 @@
+//! An array that goes out front to back, to a pipe or whatever else takes bytes.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::placed::Placed;
+use super::unpacked::Scratch;
+use super::{Job, Lent, Meter, Outcome};
+use crate::error::{Error, Result};
+use crate::format::npy::Header;
+use crate::options::Options;
+use crate::output::method::Method;
+use crate::plan::Memory;
+use crate::plan::boxes::BoxUse;
+use crate::reader::checksums::Ledger;
+use crate::reader::tensor_reader::Unit;
+use crate::types::spec::memory_len;
+
+/// What messages call where the bytes go.
+pub(crate) const TARGET: &str = "the stream";
+
+/// The error for bytes that nobody takes.
+pub(crate) fn write_error(error: std::io::Error) -> Error {
+    // That the other side has gone is a failure here: the array is not complete.
+    let source = if error.kind() == std::io::ErrorKind::BrokenPipe { std::io::Error::other(error.to_string()) } else { error };
+    Error::Io { action: "write the array to", path: Path::new(TARGET).to_owned(), source }
+}
+
+/// Where a temporary copy may lie: what is in memory is no gain, and directories for temporary files often are.
+fn scratch_places() -> Vec<PathBuf> {
+    vec![std::env::temp_dir(), "/var/tmp".into(), ".".into()]
+}
+
+/// Writes what stands before the elements.
+pub(crate) fn write_header(header: &Header, out: &mut dyn Write) -> Result<()> {
+    out.write_all(&header.encode(header.data_start())).map_err(write_error)
+}
+
+impl Job<'_> {
+    /// Refuses an array that cannot be written front to back.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub(crate) fn check_stream(&self) -> Result<()> {
+        if self.is_turned() {
+            let detail = "an array whose order of elements changes cannot be streamed: write it to a file, or keep the order that the source has (--layout)";
+            return Err(Error::bad_request(detail));
+        }
+        Ok(())
+    }
+
+    /// Writes header and elements to `out`, slice after slice, and compares the checksums at the end.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where elements are read in one order and written in the other; those of reading; [`Error::Io`].
+    pub(crate) fn stream(&self, out: &mut (dyn Write + Send), options: &Options) -> Result<Outcome> {
+        self.check_stream()?;
+        if let Some(outcome) = self.stream_boxes(out, options)? {
+            return Ok(outcome);
+        }
+        let plan = self.plan(Memory::Buffers, options)?;
+        write_header(&self.header, out)?;
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let meter = Meter::new(&plan.shares, options);
+        let lent = &mut Lent::new(&plan.shares, ledger.as_ref(), options);
+        let mut buffer = vec![0; memory_len(plan.slice_bytes())];
+        let elements = self.elements();
+        let most = plan.slice_bytes() / self.spec.itemsize().max(1);
+        let mut at = elements.start;
+        while at < elements.end {
+            options.cancel.check()?;
+            let end = at.saturating_add(most.max(1)).min(elements.end);
+            let bytes = &mut buffer[..memory_len((end - at) * self.spec.itemsize())];
+            self.read(at..end, bytes, lent)?;
+            out.write_all(bytes).map_err(write_error)?;
+            meter.add(bytes.len() as u64, 0);
+            at = end;
+        }
+        let verified = self.verified(ledger.as_ref())?;
+        out.flush().map_err(write_error)?;
+        Ok(Outcome { method: Method::Portable, verified, peak_memory: plan.shares.fixed_bytes })
+    }
+
+    /// The same for what is stored in chunks, each of which is decoded once: row of chunks by row of chunks, or from a temporary copy where
+    /// one does not fit in memory. `None` for anything else, and where there is no room for a copy.
+    fn stream_boxes(&self, out: &mut (dyn Write + Send), options: &Options) -> Result<Option<Outcome>> {
+        let Some(plans) = self.box_plan(options, false)? else { return Ok(None) };
+        let out = Mutex::new(out);
+        let lock = || out.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = |placed: &Placed<'_>, _: &mut [u8]| {
+            lock().write_all(placed.bytes).map_err(write_error)?;
+            Ok(0)
+        };
+        let done = if plans.direct.is_in_order() {
+            write_header(&self.header, *lock())?;
+            self.for_each_box_here(&plans.direct, options, false, write)?
+        } else {
+            let Some(scratch) = Scratch::create(&scratch_places(), self.copy_bytes(), options) else { return Ok(None) };
+            let plan = self.copy_plan(Unit::Stream, BoxUse::default(), options)?;
+            write_header(&self.header, *lock())?;
+            self.for_each_box_of_copy(scratch, &plan, options, false, write)?
+        };
+        lock().flush().map_err(write_error)?;
+        Ok(Some(Outcome { method: Method::Portable, verified: done.verified, peak_memory: done.peak_memory(0) }))
+    }
+}

@@ -1,0 +1,116 @@
+//! Sources that are read from front to back: workers read in the order in which they were given their work.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::options::cancel::CancelToken;
+
+/// Whoever was given work and then cancelled never comes.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Whose turn it is to read.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    next: Mutex<u64>,
+    moved: Condvar,
+}
+
+/// The turn of a piece of work. It is over when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    /// `None` where everybody may read at any time.
+    turns: Option<&'a Turns>,
+    number: u64,
+}
+
+impl Turns {
+    /// Numbers what `next` hands out.
+    pub(crate) fn numbered<T>(mut next: impl FnMut() -> Result<Option<T>> + Send) -> impl FnMut() -> Result<Option<(u64, T)>> + Send {
+        let mut numbers = 0..;
+        move || Ok(next()?.and_then(|piece| Some((numbers.next()?, piece))))
+    }
+
+    /// The turn of the piece with a number; whoever has it must drop it. If they are not `needed`, nobody waits.
+    pub(crate) fn of(&self, number: u64, needed: bool) -> Turn<'_> {
+        Turn { turns: needed.then_some(self), number }
+    }
+}
+
+impl Turn<'_> {
+    /// Waits until the turns of all that have lower numbers are over.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    pub(crate) fn wait(&self, cancel: &CancelToken) -> Result<()> {
+        let Some(turns) = self.turns else { return Ok(()) };
+        let mut next = turns.next.lock().unwrap_or_else(PoisonError::into_inner);
+        while *next < self.number {
+            cancel.check()?;
+            next = turns.moved.wait_timeout(next, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Some(turns) = self.turns else { return };
+        let mut next = turns.next.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that failed before its turn ends the work; those before it do not matter any more.
+        *next = (*next).max(self.number + 1);
+        drop(next);
+        turns.moved.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_read_in_the_order_of_their_work() {
+        let (turns, cancel, read) = (Turns::default(), CancelToken::new(), Mutex::new(Vec::new()));
+        let mut numbers = 0..200;
+        crate::convert::pool::run(
+            7,
+            &cancel,
+            Turns::numbered(|| Ok(numbers.next())),
+            || (),
+            |(number, piece), ()| {
+                let turn = turns.of(number, true);
+                turn.wait(&cancel)?;
+                read.lock().unwrap().push(piece);
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!(read.into_inner().unwrap(), (0..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_failed_or_was_cancelled() {
+        let (turns, cancel) = (Turns::default(), CancelToken::new());
+        let mut numbers = 0..200;
+        let failed = crate::convert::pool::run(
+            4,
+            &cancel,
+            Turns::numbered(|| Ok(numbers.next())),
+            || (),
+            |(number, piece), ()| {
+                let turn = turns.of(number, true);
+                // Before its turn, and in it.
+                if piece == 6 {
+                    return Err(crate::Error::bad_request("six"));
+                }
+                turn.wait(&cancel)?;
+                if piece == 5 { Err(crate::Error::bad_request("five")) } else { Ok(()) }
+            },
+        );
+        assert!(matches!(failed, Err(crate::Error::BadRequest { .. })));
+        let turns = Turns::default();
+        cancel.cancel();
+        assert!(turns.of(1, true).wait(&cancel).is_err());
+        assert!(turns.of(1, false).wait(&cancel).is_ok());
+    }
+}

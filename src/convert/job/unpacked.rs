@@ -1,0 +1,334 @@
+//! Temporary copies: a source that is decoded from front to back, or chunk by chunk, is unpacked once into a file without a name, from
+//! which any part can be read.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::turns::Turns;
+use super::{Job, Lent, Meter};
+use crate::cast::ByteOrder;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::os::{self, Cold};
+use crate::output::method::Method;
+use crate::output::private_file::PrivateFile;
+use crate::output::sink::NpySink;
+use crate::output::staging::hidden::ScratchDir;
+use crate::plan::boxes::{ChunkBox, Cuts};
+use crate::plan::tiles::Runs;
+use crate::plan::{PAGE_BYTES, Resources, Shares};
+use crate::reader::checksums::{Ledger, Verified};
+use crate::reader::tensor_reader::{ReadContext, TensorReader, Unit};
+use crate::types::spec::{TensorSpec, memory_len};
+
+/// Longer writes make nothing faster.
+const MAX_BUFFER: u64 = 2 << 20;
+/// The longest single read of a source.
+const MAX_CHUNK: u64 = 256 << 10;
+/// The most of a copy that is on its way to the disk. It may be that still when the copy is read already.
+const MOST_BEHIND: u64 = 8 << 20;
+/// Shorter reads would each be waited for.
+const SHORT_BYTES: u64 = 64 << 10;
+
+/// A file for a copy, with room for all of it. It goes away with this, or with the process.
+pub(crate) struct Scratch {
+    file: Arc<PrivateFile>,
+    /// The directory that it is in.
+    path: PathBuf,
+    method: Method,
+    /// Where it has a name.
+    _dir: Option<ScratchDir>,
+}
+
+impl Scratch {
+    /// A file in the first of `places` that has room for `nbytes`; `None` where none has.
+    pub(crate) fn create(places: &[PathBuf], nbytes: u64, options: &Options) -> Option<Self> {
+        places.iter().find_map(|place| Self::create_in(place, options).filter(|scratch| scratch.reserve(nbytes)))
+    }
+
+    fn create_in(place: &Path, options: &Options) -> Option<Self> {
+        let (file, dir) = match PrivateFile::unnamed(place, &options.calls()) {
+            Ok(file) => (file, None),
+            Err(error) if os::is_unsupported(&error) => {
+                let dir = ScratchDir::create_in(place).ok()?;
+                (PrivateFile::named(&dir.path().join("copy"), &options.calls()).ok()?, Some(dir))
+            }
+            Err(_) => return None,
+        };
+        // What lies in memory is no gain.
+        if os::is_in_memory(file.file()) {
+            return None;
+        }
+        let method = Method::to_copy(&file, None).ok()?;
+        Some(Self { file: Arc::new(file), path: place.to_owned(), method, _dir: dir })
+    }
+
+    fn reserve(&self, nbytes: u64) -> bool {
+        self.sink(0).reserve(nbytes).is_ok()
+    }
+
+    fn sink(&self, window_bytes: u64) -> NpySink {
+        NpySink::new(Arc::clone(&self.file), &self.path, self.method, window_bytes).part(0)
+    }
+}
+
+/// How much of a copy may be on its way to the disk.
+pub(crate) fn copy_behind(options: &Options) -> u64 {
+    (options.budget().as_bytes() / 8).min(MOST_BEHIND)
+}
+
+/// A part of a copy.
+enum Piece {
+    /// Chunks one behind the other in the copy, and where there.
+    Chunks(Vec<ChunkBox>, Range<u64>),
+    /// Elements one behind the other in the source and in the copy, and where there.
+    Run(Range<u64>, Range<u64>),
+}
+
+impl Job<'_> {
+    /// The length of a copy of the selected rows, as they are stored.
+    pub(crate) fn copy_bytes(&self) -> u64 {
+        self.spec.elements() * self.reader.spec().itemsize()
+    }
+
+    /// What is in memory while a copy is made, and the length of a worker's buffer.
+    fn copy_shares(&self, cuts: &Cuts, options: &Options) -> Result<(Shares, u64)> {
+        let resources = self.box_resources(options);
+        let itemsize = self.reader.spec().itemsize();
+        let chunks = cuts.parts().iter().filter(|cut| cut.unit == Unit::Chunk);
+        let longest = chunks.map(|cut| cuts.most_elements_of(cut) * itemsize).max().unwrap_or(0);
+        // One unpacks a stream while another writes.
+        let most = if self.reader.is_sequential() { 2.min(resources.threads as u64) } else { resources.threads as u64 };
+        let mut threads = most.min(resources.in_flight.map_or(u64::MAX, |slices| slices as u64)).max(1);
+        loop {
+            let heap_bytes = resources.heap_bytes.saturating_add(self.reader.box_heap_bytes(threads));
+            let (fixed, left) = Resources { heap_bytes, ..resources }.fixed_and_left();
+            let buffer = (left / 8 / threads).min(MAX_BUFFER).max(longest).max(PAGE_BYTES);
+            let chunk = (left / 32 / threads).clamp(1, MAX_CHUNK);
+            let own = threads.saturating_mul(buffer + chunk);
+            if own <= left / 2 || threads == 1 && own <= left {
+                let shares = Shares {
+                    threads: memory_len(threads),
+                    chunk_bytes: memory_len(chunk),
+                    raw_bytes: 0,
+                    window_bytes: Resources::window_in(left - own).min(copy_behind(options)),
+                    fixed_bytes: fixed + own,
+                    total_bytes: self.spec.nbytes(),
+                    budget: resources.budget,
+                };
+                return Ok((shares, buffer));
+            }
+            if threads == 1 {
+                let what = "memory in the budget (--memory allows more)".into();
+                return Err(Error::Limit { what, asked: fixed.saturating_add(own), allowed: Some(resources.budget.as_bytes()) });
+            }
+            threads -= 1;
+        }
+    }
+
+    /// Copies all selected elements into `scratch`, as they are stored, and verifies them. Every chunk is decoded once, and a stream is
+    /// read once. Returns the most memory that was in use, too.
+    pub(crate) fn unpack(&self, scratch: Scratch, options: &Options) -> Result<(Unpacked, Verified, u64)> {
+        let spec = self.reader.spec();
+        let itemsize = spec.itemsize();
+        let cuts = Cuts::of_chunks(spec.shape(), &self.rows, &self.reader.chunk_grids());
+        let (shares, buffer) = self.copy_shares(&cuts, options)?;
+        let sink = scratch.sink(shares.window_bytes);
+        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let meter = Meter::new(&shares, options).step(0, 2);
+        let (turns, in_turns) = (Turns::default(), self.reader.is_sequential());
+        let mut pieces = self.pieces(&cuts, buffer / itemsize);
+        crate::convert::pool::run(
+            shares.threads,
+            &options.cancel,
+            Turns::numbered(|| Ok(pieces.next())),
+            || (Lent::new(&shares, ledger.as_ref(), options), vec![0; memory_len(buffer)]),
+            |(number, piece), (lent, buffer)| {
+                let turn = turns.of(number, in_turns);
+                turn.wait(&options.cancel)?;
+                let (Piece::Chunks(_, place) | Piece::Run(_, place)) = &piece;
+                let place = place.start * itemsize..place.end * itemsize;
+                let bytes = &mut buffer[..memory_len(place.end - place.start)];
+                match &piece {
+                    Piece::Chunks(chunks, _) => {
+                        let mut rest = &mut *bytes;
+                        for one in chunks {
+                            let (now, later) = rest.split_at_mut(memory_len(one.elements() * itemsize));
+                            self.reader.read_box(&one.start, &one.shape, now, &mut lent.context)?;
+                            rest = later;
+                        }
+                    }
+                    Piece::Run(elements, _) => self.reader.read(elements.clone(), bytes, &mut lent.context)?,
+                }
+                drop(turn);
+                // A chunk may be longer than what may be on its way to the disk.
+                let most = memory_len((sink.behind().limit() / 2).clamp(PAGE_BYTES, MAX_BUFFER) / PAGE_BYTES * PAGE_BYTES);
+                for (part, at) in bytes.chunks(most).zip((place.start..).step_by(most)) {
+                    sink.write(at..at + part.len() as u64, part)?;
+                }
+                meter.add(bytes.len() as u64 / itemsize * self.spec.itemsize(), sink.behind().held_and_peak().0);
+                Ok(())
+            },
+        )?;
+        let verified = self.verified(ledger.as_ref())?;
+        let peak_memory = shares.fixed_bytes + sink.behind().held_and_peak().1;
+        drop(pieces);
+        let order = self.reader.byte_order();
+        Ok((Unpacked { scratch, cuts, spec: spec.clone(), order, cold: Cold::default() }, verified, peak_memory))
+    }
+
+    /// What is copied at a time, at most so many elements but for a chunk that has more, in the order of the copy.
+    fn pieces<'c>(&'c self, cuts: &'c Cuts, most: u64) -> impl Iterator<Item = Piece> + Send + 'c {
+        let first = self.elements().start;
+        cuts.parts().iter().flat_map(move |cut| {
+            let is_chunked = cut.unit == Unit::Chunk;
+            let mut boxes = cuts.boxes_of(cut).filter(move |_| is_chunked).peekable();
+            let mut rest = if is_chunked { 0..0 } else { cuts.elements_of(cut) };
+            std::iter::from_fn(move || {
+                if let Some(one) = boxes.next() {
+                    let start = cuts.before(cut, &one);
+                    let mut end = start + one.elements();
+                    let mut together = vec![one];
+                    while let Some(one) = boxes.next_if(|one| end + one.elements() - start <= most) {
+                        end += one.elements();
+                        together.push(one);
+                    }
+                    return Some(Piece::Chunks(together, start..end));
+                }
+                let part = rest.start..(rest.start + most).min(rest.end);
+                rest.start = part.end;
+                (!part.is_empty()).then(|| Piece::Run(part.start + first..part.end + first, part))
+            })
+        })
+    }
+}
+
+/// The selected rows of a tensor in a temporary file: chunks, each in C order, one behind the other.
+pub(crate) struct Unpacked {
+    scratch: Scratch,
+    cuts: Cuts,
+    spec: TensorSpec,
+    order: ByteOrder,
+    cold: Cold,
+}
+
+impl std::fmt::Debug for Unpacked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unpacked").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// The part of a chunk that lies in a box.
+struct Common {
+    elements: u64,
+    /// Where its elements lie in the file, counted in elements from there on.
+    first: u64,
+    stored: Runs,
+    /// Where they lie in the box.
+    wanted: Runs,
+}
+
+impl Common {
+    /// Which elements these are, and where they are in the file, run by run.
+    fn runs(&self) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + '_ {
+        let mut next = 0;
+        self.stored.of(0..self.elements).map(move |run| {
+            let own = next..next + (run.end - run.start);
+            next = own.end;
+            (own, run.start + self.first..run.end + self.first)
+        })
+    }
+}
+
+impl Unpacked {
+    /// The parts of chunks that lie in a box.
+    fn common<'b>(&'b self, wanted: &'b ChunkBox) -> impl Iterator<Item = Common> + 'b {
+        self.cuts.touching(wanted).map(|(cut, one)| {
+            let end = |one: &ChunkBox, axis: usize| one.start[axis] + one.shape[axis];
+            let low: Vec<u64> = one.start.iter().zip(&wanted.start).map(|(one, wanted)| *one.max(wanted)).collect();
+            let len: Vec<u64> = (0..low.len()).map(|axis| end(&one, axis).min(end(wanted, axis)) - low[axis]).collect();
+            let inside = |start: &[u64]| low.iter().zip(start).map(|(low, start)| low - start).collect::<Vec<_>>();
+            Common {
+                elements: len.iter().product(),
+                first: self.cuts.before(cut, &one),
+                stored: Runs::new(one.shape.clone(), inside(&one.start), len.clone()),
+                wanted: Runs::new(wanted.shape.clone(), inside(&wanted.start), len),
+            }
+        })
+    }
+
+    /// Reads elements of a part and puts them where they belong in the box.
+    fn read_run(&self, common: &Common, own: Range<u64>, stored: u64, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let itemsize = self.spec.itemsize();
+        let bytes = |elements: Range<u64>| memory_len(elements.start * itemsize)..memory_len(elements.end * itemsize);
+        let read = |buf: &mut [u8], stored: u64| {
+            let file = self.scratch.file.file();
+            let read = os::read_exact_at(file, buf, stored * itemsize, self.scratch.file.calls(), &self.cold);
+            read.map_err(Error::io("read a temporary copy in", &self.scratch.path))
+        };
+        let mut places = common.wanted.of(own.clone());
+        if let (Some(only), None) = (places.next(), places.next()) {
+            return read(&mut out[bytes(only)], stored);
+        }
+        let mut scratch = context.take_scratch();
+        let most = (scratch.len() as u64 / itemsize).max(1);
+        if scratch.is_empty() {
+            scratch.resize(memory_len(itemsize), 0);
+        }
+        let mut at = own.start;
+        let mut result = Ok(());
+        while at < own.end && result.is_ok() {
+            let part = at..(at + most).min(own.end);
+            let buf = &mut scratch[..memory_len((part.end - part.start) * itemsize)];
+            result = context.check_cancelled().and_then(|()| read(buf, stored + at - own.start));
+            let mut rest = &*buf;
+            for place in common.wanted.of(part.clone()) {
+                let place = &mut out[bytes(place)];
+                let (now, later) = rest.split_at(place.len());
+                place.copy_from_slice(now);
+                rest = later;
+            }
+            at = part.end;
+        }
+        context.return_scratch(scratch);
+        result
+    }
+}
+
+impl TensorReader for Unpacked {
+    fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.order
+    }
+
+    fn read(&self, _: Range<u64>, _: &mut [u8], _: &mut ReadContext<'_>) -> Result<()> {
+        Err(Error::bad_request("a copy is read in boxes"))
+    }
+
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let wanted = ChunkBox { start: start.to_vec(), shape: shape.to_vec() };
+        let (file, calls, itemsize) = (self.scratch.file.file(), self.scratch.file.calls(), self.spec.itemsize());
+        let mut short: Option<Range<u64>> = None;
+        for common in self.common(&wanted) {
+            for (_, stored) in common.runs().filter(|(own, _)| (own.end - own.start) * itemsize < SHORT_BYTES) {
+                let run = stored.start * itemsize..stored.end * itemsize;
+                self.cold.fetch(file, &run, calls);
+                short = Some(short.map_or(run.clone(), |short| short.start.min(run.start)..short.end.max(run.end)));
+            }
+        }
+        for common in self.common(&wanted) {
+            context.check_cancelled()?;
+            for (own, stored) in common.runs() {
+                self.read_run(&common, own, stored.start, out, context)?;
+            }
+        }
+        if let Some(short) = short {
+            self.cold.forget(file, &short, calls);
+        }
+        Ok(())
+    }
+}

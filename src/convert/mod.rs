@@ -1,0 +1,571 @@
+//! The library call: one tensor into one `.npy`, with its choices and its report.
+
+pub(crate) mod array;
+pub(crate) mod batch;
+pub(crate) mod compare;
+pub(crate) mod export;
+pub(crate) mod job;
+pub(crate) mod manifest;
+pub(crate) mod pack;
+pub(crate) mod pool;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cast::ByteOrder;
+use crate::error::{Error, Result};
+use crate::options::budget::Budget;
+use crate::options::cancel::CancelToken;
+use crate::options::records::Lists;
+use crate::options::{Layout, Options, Progress, Strings};
+use crate::output::method::Method;
+use crate::output::mmap;
+use crate::output::staging::file::{StagedFile, TrialFile, publish_all};
+use crate::output::staging::target::check_target;
+use crate::plan::Memory;
+use crate::reader::checksums::Verified;
+use crate::reader::tensor_reader::TensorReader;
+use crate::records::pass::Pass;
+use crate::records::pass::run::Misfits;
+use crate::source::{RecordColumn, Source, Tensor};
+use crate::types::dtype::Dtype;
+use crate::types::rows::Rows;
+use crate::view::MmapArray;
+
+use array::{Array, Part, check_rows};
+use job::Job;
+
+/// What a conversion did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// Which of the arrays of the tensor it is.
+    pub part: Part,
+    /// The dtype of the array's elements, which its header may have lost: `V2` can be any type of two bytes.
+    pub dtype: Dtype,
+    /// The tensor's dtype.
+    pub source_dtype: Dtype,
+    /// NumPy's descriptor of elements that TensorFlow has no dtype for, which `dtype` has as bytes: see [`TensorInfo::item`](crate::TensorInfo::item).
+    pub item: Option<String>,
+    /// What the header says of the elements.
+    pub descr: String,
+    /// Whether the array is in Fortran order.
+    pub fortran_order: bool,
+    /// The array's shape.
+    pub shape: Vec<u64>,
+    /// Bytes of elements.
+    pub nbytes: u64,
+    /// From opening the output to its name being on disk.
+    pub elapsed: Duration,
+    /// How the output was written.
+    pub method: Method,
+    /// How much of the data stored checksums vouch for.
+    pub verified: Verified,
+    /// The most memory in use, by the plan's account: process, source, buffers, output pages not on disk yet.
+    pub peak_memory: u64,
+    /// What of the source had to be given up, one sentence each: see [`RecordOptions::salvage`](crate::RecordOptions::salvage).
+    pub lost: Vec<String>,
+}
+
+/// The finished array and what it took.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Converted {
+    /// The array, mapped.
+    pub array: MmapArray,
+    /// What was done.
+    pub report: Report,
+}
+
+/// Converts one tensor into one `.npy` file.
+///
+/// ```no_run
+/// use mmconvert::{Budget, Converter, Source};
+///
+/// let source = Source::open("model.ckpt-1000")?;
+/// let tensor = source.tensor("embedding")?;
+/// let converter = Converter::new(&tensor)?.memory(Budget::mib(256));
+/// // SAFETY: nobody shortens or writes to embedding.npy while the array lives.
+/// let converted = unsafe { converter.run("embedding.npy") }?;
+/// let view = converted.array.view::<f32>()?;
+/// println!("{:?}, checksums: {:?}", view.shape(), converted.report.verified);
+/// # Ok::<(), mmconvert::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Converter<'a> {
+    input: Input<'a>,
+    rows: Option<Rows>,
+    options: Options,
+}
+
+/// What is converted.
+#[derive(Debug)]
+enum Input<'a> {
+    /// A tensor. What its arrays are may depend on the options.
+    Tensor(Box<Tensor<'a>>),
+    /// What a reader of somebody's own reads.
+    Reader(Box<dyn TensorReader + 'a>),
+}
+
+impl<'a> Converter<'a> {
+    /// A conversion of all of `tensor` with the default [`Options`].
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a dtype that an array cannot have.
+    pub fn new(tensor: &Tensor<'a>) -> Result<Self> {
+        tensor.check_supported()?;
+        Ok(Self { input: Input::Tensor(Box::new(tensor.clone())), rows: None, options: Options::default() })
+    }
+
+    /// A conversion of what `reader` reads.
+    #[must_use]
+    pub fn from_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
+        Self { input: Input::Reader(reader), rows: None, options: Options::default() }
+    }
+
+    /// Converts only these rows of axis 0: `10..20`, or [`Rows`] with Python's rules for negative ends.
+    #[must_use]
+    pub fn rows(mut self, rows: impl Into<Rows>) -> Self {
+        self.rows = Some(rows.into());
+        self
+    }
+
+    /// All choices at once.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// See [`Options::memory`].
+    #[must_use]
+    pub fn memory(mut self, budget: Budget) -> Self {
+        self.options = self.options.memory(budget);
+        self
+    }
+
+    /// See [`Options::threads`].
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options = self.options.threads(threads);
+        self
+    }
+
+    /// See [`Options::verify`].
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.options = self.options.verify(verify);
+        self
+    }
+
+    /// See [`Options::overwrite`].
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.options = self.options.overwrite(overwrite);
+        self
+    }
+
+    /// See [`Options::cancel`].
+    #[must_use]
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.options = self.options.cancel(token);
+        self
+    }
+
+    /// See [`Options::progress`].
+    #[must_use]
+    pub fn progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.options = self.options.progress(report);
+        self
+    }
+
+    /// Converts the elements to `dtype`; see [`Options::cast`].
+    #[must_use]
+    pub fn cast(mut self, dtype: Dtype) -> Self {
+        self.options = self.options.cast(dtype);
+        self
+    }
+
+    /// See [`Options::strict`].
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.options = self.options.strict(strict);
+        self
+    }
+
+    /// See [`Options::byte_order`].
+    #[must_use]
+    pub fn byte_order(mut self, order: ByteOrder) -> Self {
+        self.options = self.options.byte_order(order);
+        self
+    }
+
+    /// See [`Options::layout`].
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.options = self.options.layout(layout);
+        self
+    }
+
+    /// See [`Options::strings`]. [`Strings::Offsets`] makes two arrays: see [`write_parts`](Self::write_parts).
+    #[must_use]
+    pub fn strings(mut self, strings: Strings) -> Self {
+        self.options = self.options.strings(strings);
+        self
+    }
+
+    /// See [`Options::method`].
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.options = self.options.method(method);
+        self
+    }
+
+    /// See [`Options::in_flight`].
+    #[must_use]
+    pub fn in_flight(mut self, slices: usize) -> Self {
+        self.options = self.options.in_flight(slices);
+        self
+    }
+
+    /// What a run with this output would read, write and use, for each array. No data are read or written for it, but the lengths
+    /// of strings, and records where nobody says how many there are: what the file system can do is tried with a byte of a file that never has a name.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice,
+    /// [`Error::Unsupported`] when the cast or the method that was asked for cannot be had.
+    pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
+        let options = self.options.settled();
+        // What has to be computed for it is not.
+        let estimate = || match &self.input {
+            Input::Tensor(tensor) if tensor.is_made() => {
+                self.estimate_made(tensor, output.as_ref(), &options).map(|estimate| vec![estimate])
+            }
+            _ => match self.pass(&options)? {
+                Some(pass) => pass.estimate(output.as_ref(), &options),
+                None => self.with_jobs(&options, |jobs| jobs.iter().map(|job| job.estimate(output.as_ref(), &options)).collect()),
+            },
+        };
+        let estimates = estimate();
+        // One that cannot be converted is no reason to say that a choice has no effect.
+        if let (Err(_), Input::Tensor(tensor)) = (&estimates, &self.input) {
+            options.note_left_out(tensor.info());
+        }
+        estimates
+    }
+
+    /// What can be said of a tensor that is computed or decoded, without doing that.
+    fn estimate_made(&self, tensor: &Tensor<'_>, output: &Path, options: &Options) -> Result<Estimate> {
+        let info = tensor.info();
+        let is_text = info.spec.dtype() == Dtype::String;
+        if let (true, Some(dtype)) = (is_text, options.cast) {
+            options.strings.note();
+            return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
+        }
+        if let (Some((records, number)), true) = (tensor.records(), self.rows.is_none_or(|rows| rows.end.is_none())) {
+            records.check_ends(records.feature(number).0)?;
+        }
+        check_rows(tensor, self.rows)?;
+        let mut axes = info.axes();
+        if self.rows.is_some() && info.has_rank && axes.is_empty() {
+            return Err(Error::bad_request("a scalar has no rows to choose from"));
+        }
+        if let (Some(rows), Some(RecordColumn { feature, .. })) = (self.rows, tensor.column()) {
+            Pass::check_rows(&feature, rows)?;
+        }
+        if let (Some(rows), Some(first)) = (tensor.claimed_rows(), axes.first_mut()) {
+            *first = Some(rows);
+        }
+        if let (Some(rows), Some(Some(first))) = (self.rows, axes.first_mut()) {
+            let range = rows.resolve(*first);
+            *first = range.end - range.start;
+        }
+        let dtype = options.cast.unwrap_or(info.spec.dtype());
+        let descr = if is_text { "|S?".to_owned() } else { dtype.descr_in(options.order())? };
+        let known: Option<Vec<u64>> = axes.iter().copied().collect();
+        let elements = known.and_then(|axes| axes.iter().try_fold(1u64, |product, &axis| product.checked_mul(axis)));
+        let nbytes = elements.filter(|_| info.has_rank && !is_text).and_then(|elements| elements.checked_mul(dtype.itemsize()?));
+        note_choices(tensor, options);
+        Ok(Estimate {
+            part: Part::Whole,
+            dtype,
+            item: None,
+            descr,
+            shape: axes.iter().map(|axis| axis.unwrap_or(0)).collect(),
+            axes,
+            has_rank: info.has_rank,
+            is_counted: nbytes.is_some(),
+            nbytes: nbytes.unwrap_or(0),
+            read_bytes: tensor.source().stored_bytes(),
+            write_bytes: nbytes.unwrap_or(0),
+            slices: 0,
+            slice_bytes: 0,
+            threads: options.thread_count(Memory::Buffers),
+            memory_bytes: options.budget().as_bytes(),
+            method: nearest_method(output, options),
+        })
+    }
+
+    fn source(&self) -> Option<&'a Source> {
+        match &self.input {
+            Input::Tensor(tensor) => Some(tensor.source()),
+            Input::Reader(_) => None,
+        }
+    }
+
+    /// The pass over records that makes the arrays, if the tensor is a feature of records.
+    fn pass(&self, options: &Options) -> Result<Option<Pass<'a>>> {
+        let Input::Tensor(tensor) = &self.input else { return Ok(None) };
+        let Some(RecordColumn { records, set, feature }) = tensor.column() else { return Ok(None) };
+        let options = &options.clone().records(options.records.for_one(true));
+        Pass::plan(records, set, &[feature], self.rows, tensor.source().heap_bytes(), options).map(Some)
+    }
+
+    fn with_jobs<T>(&self, options: &Options, work: impl FnOnce(&[Job<'_>]) -> Result<T>) -> Result<T> {
+        let arrays = match &self.input {
+            Input::Tensor(tensor) => Array::of_tensor(tensor, self.rows, options)?,
+            Input::Reader(reader) => vec![Array::of_reader(Box::new(&**reader), self.rows)?],
+        };
+        let heap_bytes = self.source().map_or(0, Source::heap_bytes);
+        let jobs = arrays.iter().map(|array| Job::new(array, self.rows, heap_bytes, options));
+        work(&jobs.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Writes the array to `path`, where it appears complete, verified and synced, or not at all. [`run`](Self::run) maps it, too.
+    ///
+    /// # Errors
+    /// [`Error::OutputExists`] unless overwriting was chosen; [`Error::Malformed`] when a checksum does not match;
+    /// [`Error::Lossy`] for a value that would not survive, where that is an error;
+    /// [`Error::Unsupported`] for a cast that makes no sense;
+    /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::BadRequest`] when `path` is a file of the source, or
+    /// when strings become two arrays; [`Error::Cancelled`]; [`Error::Io`].
+    pub fn write(self, path: impl AsRef<Path>) -> Result<Report> {
+        only(self.execute(path.as_ref(), Some("write"), |_, _| Ok(()))?).map(|((), report)| report)
+    }
+
+    /// As [`write`](Self::write), and maps the array. It is mapped before the file gets its name: what is mapped is what was written.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    ///
+    /// # Safety
+    /// As [`MmapArray::open`]: nobody shortens the file or writes to it while the array lives. It has a name by then, and so whoever may
+    /// write there could.
+    #[expect(unsafe_code, reason = "the obligations of mapping a file with a name are the caller's")]
+    pub unsafe fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
+        let view = |staged: &StagedFile, element| {
+            // SAFETY: this process does not change the file any more, and the caller vouches for others.
+            let map = unsafe { mmap::map_finished(staged.file()) }.map_err(Error::io("map", staged.target()))?;
+            MmapArray::new(map, staged.target(), Some(element))
+        };
+        let (array, report) = only(self.execute(path.as_ref(), Some("run"), view)?)?;
+        Ok(Converted { array, report })
+    }
+
+    /// As [`write`](Self::write), for strings as offsets too: they become two arrays, whose paths are `path` with `.values` and
+    /// `.offsets` before the `.npy`. Returns the path of each array and what was done.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_parts(self, path: impl AsRef<Path>) -> Result<Vec<(PathBuf, Report)>> {
+        let path = path.as_ref();
+        let reports = self.execute(path, None, |_, _| Ok(()))?;
+        Ok(reports.into_iter().map(|((), report)| (report.part.path(path), report)).collect())
+    }
+
+    /// Writes the array, header first, to `out`, front to back. Checksums are compared at the end: bytes are out by then, so an error means that
+    /// what came out is to be thrown away.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and [`Error::BadRequest`] for what has no length before it has been read, for two arrays and for an order of
+    /// elements that is not the source's.
+    pub fn stream(self, out: &mut (dyn Write + Send)) -> Result<Report> {
+        let started = Instant::now();
+        // One worker hands out rows in their order.
+        let options = self.options.settled().threads(1);
+        self.stream_with(out, started, &options).map_err(|error| match error {
+            // What takes the bytes may have been told by the same token.
+            Error::Io { .. } if options.cancel.is_cancelled() => Error::Cancelled,
+            error => error,
+        })
+    }
+
+    fn stream_with(&self, out: &mut (dyn Write + Send), started: Instant, options: &Options) -> Result<Report> {
+        if let Some(pass) = self.pass(options)? {
+            options.check_applied()?;
+            return pass.stream(out, started, options);
+        }
+        self.with_jobs(options, |jobs| {
+            options.check_applied()?;
+            let job = only_job(jobs)?;
+            job.check_memory(options)?;
+            Ok(job.report(&job.stream(out, options)?, started))
+        })
+    }
+
+    /// Refuses what [`stream`](Self::stream) would refuse, as far as that can be told without computing anything.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn check_stream(&self) -> Result<()> {
+        let options = self.options.settled();
+        if let Input::Tensor(tensor) = &self.input
+            && tensor.is_made()
+        {
+            return match tensor.column().and_then(|column| column.feature.declared) {
+                Some(declared) if declared.flat => {
+                    Err(Error::bad_request("how many rows it has is known only when it has been computed: write a file"))
+                }
+                _ => Ok(()),
+            };
+        }
+        if let Some(pass) = self.pass(&options)? {
+            return pass.check_stream(&options).map(drop);
+        }
+        self.with_jobs(&options, |jobs| only_job(jobs)?.check_stream())
+    }
+
+    /// What can still fail once a file is complete happens in `view`, before any file gets its name.
+    /// A `method` for one array is told in an error where there are two.
+    fn execute<V>(self, path: &Path, method: Option<&str>, view: impl Fn(&StagedFile, Dtype) -> Result<V>) -> Result<Vec<(V, Report)>> {
+        let check_one = |arrays: usize| match method {
+            Some(method) if arrays > 1 => {
+                Err(Error::bad_request(format!("values and offsets become two arrays: use write_parts, not {method}")))
+            }
+            _ => Ok(()),
+        };
+        let started = Instant::now();
+        let options = self.options.settled();
+        if let Some(pass) = self.pass(&options)? {
+            check_one(pass.arrays.len())?;
+            options.check_applied()?;
+            return self.execute_pass(&pass, path, &options, started, view);
+        }
+        // Before something is computed for it.
+        if options.strings.peek() != Some(Strings::Offsets) {
+            if let Some(source) = self.source() {
+                source.check_not_own(path)?;
+            }
+            check_target(path, options.existing())?;
+        }
+        self.with_jobs(&options, |jobs| {
+            check_one(jobs.len())?;
+            options.check_applied()?;
+            // What the memory does not allow is refused before there is an output.
+            jobs.iter().try_for_each(|job| job.check_memory(&options))?;
+            let staged = self.stage(jobs.iter().map(|job| job.part().path(path)), &options)?;
+            let mut done = Vec::with_capacity(jobs.len());
+            for (job, staged) in jobs.iter().zip(&staged) {
+                let outcome = job.fill(staged.file(), staged.target(), &options)?;
+                done.push((view(staged, job.spec.dtype())?, job.report(&outcome, started)));
+            }
+            options.cancel.check()?;
+            publish_all(staged)?;
+            Ok(done)
+        })
+    }
+
+    /// Makes the files that get these names together, none of which may be the source's.
+    fn stage(&self, paths: impl Iterator<Item = PathBuf>, options: &Options) -> Result<Vec<StagedFile>> {
+        let paths: Vec<PathBuf> = paths.collect();
+        if let Some(source) = self.source() {
+            paths.iter().try_for_each(|path| source.check_not_own(path))?;
+        }
+        StagedFile::create_all(&paths, options.existing(), &options.calls())
+    }
+
+    fn execute_pass<V>(
+        &self,
+        pass: &Pass<'_>,
+        path: &Path,
+        options: &Options,
+        started: Instant,
+        view: impl Fn(&StagedFile, Dtype) -> Result<V>,
+    ) -> Result<Vec<(V, Report)>> {
+        let staged = self.stage(pass.arrays.iter().map(|array| array.part.path(path)), options)?;
+        let files: Vec<_> = staged.iter().map(|file| (Arc::clone(file.file()), file.target())).collect();
+        let outputs = pass.outputs(&files, options)?;
+        let filled = pass.run(&outputs, Misfits::Refused, options).map_err(|failure| failure.error)?;
+        let outcomes = pass.finish(outputs, &filled, options)?;
+        let mut done = Vec::with_capacity(staged.len());
+        for (at, outcome) in outcomes {
+            let report = pass.report(at, &filled, &outcome, started, options)?;
+            done.push((view(&staged[at], pass.arrays[at].element())?, report));
+        }
+        options.cancel.check()?;
+        publish_all(staged)?;
+        Ok(done)
+    }
+}
+
+/// Notes the choices that would be made use of if the tensor were computed.
+fn note_choices(tensor: &Tensor<'_>, options: &Options) {
+    if tensor.info().spec.dtype() == Dtype::String {
+        options.strings.note();
+    }
+    if let Some(RecordColumn { feature, .. }) = tensor.column() {
+        let name = String::from_utf8_lossy(&feature.name);
+        let called = feature.called(&name);
+        let is_joined = feature.declared.as_ref().is_some_and(|declared| declared.flat);
+        options.records.note_lists(called, if is_joined { Lists::Joined } else { Lists::Alike });
+        let _ = options.records.shape_of(called, false);
+    }
+}
+
+/// How an output would be written, as far as that can be tried.
+fn nearest_method(output: &Path, options: &Options) -> Method {
+    let tried = job::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls()));
+    let method = tried.and_then(|file| Method::to_copy(&file, options.method).ok());
+    method.or(options.method).unwrap_or(Method::Portable)
+}
+
+fn only_job<'a, 'b>(jobs: &'a [Job<'b>]) -> Result<&'a Job<'b>> {
+    let [job] = jobs else {
+        return Err(Error::bad_request("values and offsets are two arrays, and a stream has one: write them to files"));
+    };
+    Ok(job)
+}
+
+fn only<T>(mut items: Vec<T>) -> Result<T> {
+    items.pop().ok_or_else(|| Error::bad_request("there is no array"))
+}
+
+/// What a conversion would read, write and use.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// Which of the arrays of the tensor it is.
+    pub part: Part,
+    /// The dtype of the output's elements.
+    pub dtype: Dtype,
+    /// NumPy's descriptor of elements that TensorFlow has no dtype for.
+    pub item: Option<String>,
+    /// What the output's header would say of them.
+    pub descr: String,
+    /// The output's shape; lengths that are not known yet are 0.
+    pub shape: Vec<u64>,
+    /// The output's shape, with `None` for lengths that are not known before all has been read.
+    pub axes: Vec<Option<u64>>,
+    /// Whether it is known how many axes there are.
+    pub has_rank: bool,
+    /// Whether all is known: otherwise [`nbytes`](Self::nbytes) and [`write_bytes`](Self::write_bytes) are of what is.
+    pub is_counted: bool,
+    /// Bytes of the output's elements.
+    pub nbytes: u64,
+    /// Bytes to read from the source: its holes, and what is shared and not verified, need not be.
+    pub read_bytes: u64,
+    /// Bytes of elements to write.
+    pub write_bytes: u64,
+    /// The number of slices.
+    pub slices: usize,
+    /// Bytes of the longest slice.
+    pub slice_bytes: u64,
+    /// Workers.
+    pub threads: usize,
+    /// The most memory in use.
+    pub memory_bytes: u64,
+    /// How the output would be written.
+    pub method: Method,
+}

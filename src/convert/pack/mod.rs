@@ -1,0 +1,455 @@
+//! Many tensors into one safetensors file, where bfloat16 and eight-bit floats keep their names.
+
+pub(crate) mod records;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::Report;
+use super::array::{Array, Part};
+use super::export::{Estimated, Export, Exported, Set, Skipped, export, nothing_to_convert, vouch, with_offset};
+use super::job::Output;
+use super::job::{Job, Outcome};
+use crate::cast::ByteOrder;
+use crate::error::{Error, Result};
+use crate::format::npy::{Header, MAX_TEXT_LEN};
+use crate::format::safetensors::{Plan, name_of};
+use crate::options::{Layout, Options, Strings};
+use crate::os::Calls;
+use crate::output::method::Method;
+use crate::output::sink;
+use crate::output::staging::file::{StagedFile, publish_all};
+use crate::output::staging::hidden::ScratchDir;
+use crate::output::staging::target::check_target;
+use crate::plan::{Memory, PAGE_BYTES};
+use crate::reader::stored::{StoredArray, StoredFile};
+use crate::source::name::Name;
+use crate::source::selection::Selection;
+use crate::source::{Source, Tensor};
+use crate::storage::paths::parent_of;
+use crate::types::dtype::Dtype;
+use crate::types::rows::Rows;
+use crate::types::spec::{TensorSpec, memory_len};
+
+use records::{Columns, Entry, Filled};
+
+/// Shorter tensors are read whole and written with one call.
+const SMALL: u64 = 256 << 10;
+/// What is kept of each tensor until the end, beside its name: a shape, a report, its entry in the header.
+const TENSOR_HEAP: usize = 1 << 10;
+
+/// Checks that the format can hold what `options` make of a tensor, as far as that can be told without reading it.
+///
+/// # Errors
+/// [`Error::BadRequest`] for a layout or a byte order that the format does not have, [`Error::Unsupported`] for a dtype.
+pub fn check_packed(tensor: &Tensor<'_>, options: &Options) -> Result<()> {
+    check_form(options)?;
+    // Strings of records become arrays first.
+    let is_split = tensor.is_of_records() && options.strings.peek() == Some(Strings::Offsets);
+    if is_split && tensor.info().spec.dtype() == Dtype::String { tensor.check_supported() } else { check(tensor, options) }
+}
+
+fn check_form(options: &Options) -> Result<()> {
+    if options.layout == Layout::F || options.asked_order() == Some(ByteOrder::Big) {
+        return Err(Error::bad_request("safetensors are in C order and little-endian"));
+    }
+    Ok(())
+}
+
+/// Writes `tensors`, or `rows` of each, into one safetensors file at `path`, which appears complete and synced or not at
+/// all. Tensors that the format cannot hold are skipped and listed: strings, handles, dtypes that it has no name for.
+///
+/// The file is laid out before the first byte is written: those with larger elements first, as the format's own library does it, so that
+/// all are aligned.
+///
+/// # Errors
+/// As [`Converter::write`](crate::Converter::write); [`Error::BadRequest`] for a layout or a byte order that the format does not have; [`Error::Unsupported`] when there is nothing to write.
+pub fn pack(tensors: &Selection<'_>, rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
+    let (source, path) = (tensors.source(), path.as_ref());
+    let options = &options.settled();
+    check_form(options)?;
+    let heap_bytes = tensors.iter().map(|tensor| TENSOR_HEAP + 4 * tensor.info().name.as_bytes().len()).sum::<usize>() as u64;
+    let heap_bytes = heap_bytes.saturating_add(source.heap_bytes());
+    let (mut planned, mut skipped, mut columns) = (Vec::new(), Vec::new(), Vec::<&Tensor<'_>>::new());
+    for tensor in tensors {
+        options.cancel.check()?;
+        if tensor.is_of_records() {
+            columns.push(tensor);
+            continue;
+        }
+        let name = tensor.info().name.clone();
+        let origin = Origin::Tensor(tensor, rows);
+        match check(tensor, options).and_then(|()| origin.spec(heap_bytes, options)) {
+            Ok(spec) => planned.push(Planned { name: name.clone(), title: name.to_json(), origin, spec }),
+            Err(Error::BadRequest { detail }) => return Err(Error::bad_request(format!("tensor {name}: {detail}"))),
+            Err(error @ Error::Unsupported { .. }) => {
+                options.note_left_out(tensor.info());
+                let reason = tensor.info().unsupported.clone().unwrap_or_else(|| error.to_string());
+                skipped.push(Skipped { name, reason });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // Before anything is read for it.
+    check_target(path, options.existing())?;
+    source.check_not_own(path)?;
+    let options = &options.clone().records(options.records.for_one(columns.len() == 1));
+    let (stored, made): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = columns.into_iter().partition(|tensor| records::is_stored(tensor));
+    let mut counted = Vec::new();
+    for set in Set::of(&stored) {
+        counted.extend(Columns::plan(set, (rows, heap_bytes), &mut skipped, options)?);
+    }
+    let mut packer = Packer { source, path, heap_bytes, planned, counted, skipped, scratch: None };
+    if packer.planned.is_empty() && stored.is_empty() && made.len() == 1 {
+        let columns = Set::of(&made).into_iter().next();
+        let planned =
+            columns.map(|set| Columns::plan_uncounted(set, (rows, heap_bytes), &mut packer.skipped, options)).transpose()?.flatten();
+        match planned {
+            Some(columns) if columns.len() > 1 => {}
+            Some(columns) => return packer.write_one(columns, options),
+            None => return Err(nothing_to_convert(source, &packer.skipped)),
+        }
+    }
+    if made.is_empty() {
+        options.check_applied()?;
+    } else {
+        let mut made = tensors.clone();
+        made.retain(|tensor| tensor.is_of_records() && !records::is_stored(tensor));
+        packer.make_arrays(&made, rows, options)?;
+    }
+    packer.write_all(options)
+}
+
+/// How many bytes of room [`pack`] needs beside the file for a while, at most. Only what a program or TensorFlow computes takes any, and
+/// only if there are several arrays.
+#[must_use]
+pub fn packing_room(arrays: &[Estimated<'_, '_>]) -> u64 {
+    let is_alone = arrays.iter().map(|(_, estimates)| estimates.len()).sum::<usize>() == 1;
+    let made = arrays.iter().filter(|(tensor, _)| !is_alone && tensor.is_of_records() && !records::is_stored(tensor));
+    made.flat_map(|(_, estimates)| estimates).map(|estimate| estimate.nbytes).max().unwrap_or(0)
+}
+
+/// Checks, as [`pack`] does before it reads elements, that the file with these arrays could get its name at `path`, and that there is room
+/// for it. Returns the bytes of room that are needed, what is [needed beside the file](packing_room) included.
+///
+/// # Errors
+/// As [`check_write`](crate::check_write); [`Error::Unsupported`] where the file cannot be laid out.
+pub fn check_pack(arrays: &[Estimated<'_, '_>], path: impl AsRef<Path>, options: &Options) -> Result<u64> {
+    let path = path.as_ref();
+    let Some((first, _)) = arrays.first() else { return Ok(0) };
+    first.source().check_not_own(path)?;
+    let staged = StagedFile::create(path, options.existing(), &options.calls())?;
+    let mut entries = Vec::new();
+    for (tensor, estimates) in arrays {
+        for estimate in estimates {
+            let spec = TensorSpec::new(estimate.dtype, estimate.shape.clone()).map_err(Error::bad_request)?;
+            entries.push((format!("{}{}", tensor.info().name.to_json(), estimate.part.suffix()), spec));
+        }
+    }
+    let entries: Vec<_> = entries.iter().map(|(title, spec)| (title.as_str(), spec.clone())).collect();
+    let plan = Plan::new(&entries, &[]).map_err(|detail| not_laid_out(path, detail))?;
+    let needed = plan.len.saturating_add(packing_room(arrays));
+    staged.check_room(needed)?;
+    staged.check_length(plan.len)?;
+    Ok(needed)
+}
+
+fn not_laid_out(path: &Path, detail: String) -> Error {
+    Error::Unsupported { what: format!("writing {}", path.display()), detail }
+}
+
+/// A tensor of the file.
+struct Planned<'a> {
+    name: Name,
+    /// What the file calls it.
+    title: String,
+    origin: Origin<'a>,
+    spec: TensorSpec,
+}
+
+/// Where it comes from.
+enum Origin<'a> {
+    Tensor(&'a Tensor<'a>, Option<Rows>),
+    /// An array that was made for it, and what was done for that.
+    Made(PathBuf, Box<Report>),
+}
+
+impl Planned<'_> {
+    /// The bytes of an array that was made for it.
+    fn made_bytes(&self) -> Option<u64> {
+        matches!(self.origin, Origin::Made(..)).then(|| self.spec.nbytes())
+    }
+}
+
+impl<'a> Origin<'a> {
+    fn rows(&self) -> Option<Rows> {
+        match self {
+            Self::Tensor(_, rows) => *rows,
+            Self::Made(..) => None,
+        }
+    }
+
+    /// What is written; of an array that was made, `spec` says what its header cannot.
+    fn array(&self, spec: &TensorSpec, options: &Options) -> Result<Array<'a>> {
+        match self {
+            Self::Tensor(tensor, rows) => {
+                let array = Array::of_tensor(tensor, *rows, options)?.into_iter().find(|array| array.part == Part::Whole);
+                array.ok_or_else(|| Error::bad_request(format!("tensor {} is no array", tensor.info().name)))
+            }
+            Self::Made(path, _) => Array::of_reader(Box::new(made_array(path, spec, &options.calls())?), None),
+        }
+    }
+
+    fn spec(&self, heap_bytes: u64, options: &Options) -> Result<TensorSpec> {
+        let array = self.array(&TensorSpec::new(Dtype::UInt8, Vec::new()).map_err(Error::bad_request)?, options)?;
+        let job = Job::new(&array, self.rows(), heap_bytes, options)?;
+        job.check_memory(options)?;
+        TensorSpec::new(job.dtype(), job.header.shape.clone()).map_err(Error::bad_request)
+    }
+}
+
+fn refused(what: impl std::fmt::Display) -> Error {
+    Error::Unsupported { what: format!("{what} in safetensors"), detail: "they have no dtype for it".into() }
+}
+
+/// Refuses what the format has no dtype for.
+fn check(tensor: &Tensor<'_>, options: &Options) -> Result<()> {
+    tensor.check_supported()?;
+    let info = tensor.info();
+    let dtype = options.cast.unwrap_or(info.spec.dtype());
+    match &info.item {
+        Some(item) => Err(refused(item)),
+        None if info.spec.dtype() == Dtype::String => Err(refused(Dtype::String)),
+        None if name_of(dtype).is_none() => Err(refused(dtype)),
+        None => Ok(()),
+    }
+}
+
+/// A file in the making.
+struct Packer<'a, 'b> {
+    source: &'b Source,
+    path: &'b Path,
+    heap_bytes: u64,
+    planned: Vec<Planned<'a>>,
+    /// Columns of records, which come behind the others in the report.
+    counted: Vec<Columns<'a>>,
+    skipped: Vec<Skipped>,
+    /// Where arrays lie that were made for it.
+    scratch: Option<ScratchDir>,
+}
+
+impl<'a> Packer<'a, '_> {
+    /// How many rows columns have that are computed is known when these have been gone through, which is done once: several of them become
+    /// arrays in a private folder beside the output first.
+    fn make_arrays(&mut self, made: &Selection<'_>, rows: Option<Rows>, options: &Options) -> Result<()> {
+        let scratch = ScratchDir::create_in(parent_of(self.path))?;
+        let dir = scratch.path().join("arrays");
+        self.scratch = Some(scratch);
+        let Export { outputs, skipped } = export(made, rows, dir, options)?;
+        self.skipped.extend(skipped);
+        for Exported { name, path, report } in outputs {
+            if report.dtype == Dtype::String || name_of(report.dtype).is_none() {
+                remove(&path)?;
+                self.skipped.push(Skipped { name, reason: refused(report.dtype).to_string() });
+                continue;
+            }
+            let title = format!("{}{}", name.to_json(), report.part.suffix());
+            let spec = TensorSpec::new(report.dtype, report.shape.clone()).map_err(Error::bad_request)?;
+            self.planned.push(Planned { name, title, origin: Origin::Made(path, Box::new(report)), spec });
+        }
+        Ok(())
+    }
+
+    fn begin(&self, options: &Options) -> Result<StagedFile> {
+        StagedFile::create(self.path, options.existing(), &options.calls())
+    }
+
+    fn layout(&self, entries: &[Entry]) -> Result<Plan> {
+        let planned = self.planned.iter().map(|one| (one.title.as_str(), one.spec.clone()));
+        let entries: Vec<(&str, TensorSpec)> =
+            planned.chain(entries.iter().map(|entry| (entry.title.as_str(), entry.spec.clone()))).collect();
+        Plan::new(&entries, &[]).map_err(|detail| self.refused(detail))
+    }
+
+    fn refused(&self, detail: String) -> Error {
+        not_laid_out(self.path, detail)
+    }
+
+    fn write_all(mut self, options: &Options) -> Result<Export> {
+        let staged = self.begin(options)?;
+        let method = Method::to_copy(staged.file(), options.method)?;
+        let mut file = File { staged: &staged, method, dirty: 0, heap_bytes: self.heap_bytes };
+        let (plan, exported) = self.write_columns(&file, options)?;
+        let total_bytes = Some(plan.len - plan.header.len() as u64);
+        let mut done_bytes = exported.iter().map(|output| output.report.nbytes).sum();
+        // Arrays that were made first: each gives its space back.
+        let is_made = |one: &Planned<'_>| matches!(one.origin, Origin::Made(..));
+        let mut order: Vec<usize> = (0..self.planned.len()).collect();
+        order.sort_by_key(|&i| (!is_made(&self.planned[i]), plan.offsets[i]));
+        let mut reports = Vec::new();
+        reports.resize_with(self.planned.len(), || None);
+        for i in order {
+            let one = &self.planned[i];
+            reports[i] = Some(file.write(one, plan.offsets[i], &with_offset(options, done_bytes, total_bytes))?);
+            if let Origin::Made(path, _) = &one.origin {
+                remove(path)?;
+            }
+            done_bytes += one.spec.nbytes();
+        }
+        drop(self.scratch.take());
+        file.end(&plan)?;
+        let written = |(one, report): (&Planned<'_>, Option<Report>)| {
+            Some(Exported { name: one.name.clone(), path: self.path.to_owned(), report: report? })
+        };
+        let outputs = self.planned.iter().zip(reports).filter_map(written).chain(exported).collect();
+        self.publish(staged, outputs, options)
+    }
+
+    /// Lays out the file and writes columns of records to their places. Where one turns out to be no array, its place would be a hole: the
+    /// file is laid out again for the others, which are written once more.
+    fn write_columns(&mut self, file: &File<'_>, options: &Options) -> Result<(Plan, Vec<Exported>)> {
+        loop {
+            if self.planned.is_empty() && self.counted.is_empty() {
+                return Err(nothing_to_convert(self.source, &self.skipped));
+            }
+            let entries = self.counted.iter().map(|columns| columns.entries(options)).collect::<Result<Vec<_>>>()?.concat();
+            let plan = self.layout(&entries)?;
+            file.begin(&plan, self.planned.iter().filter_map(Planned::made_bytes))?;
+            let total_bytes = Some(plan.len - plan.header.len() as u64);
+            let (mut at, mut exported, mut left, mut is_final) = (self.planned.len(), Vec::new(), Vec::new(), true);
+            for columns in std::mem::take(&mut self.counted) {
+                let starts = &plan.offsets[at..at + columns.len()];
+                at += starts.len();
+                let done = exported.iter().map(|output: &Exported| output.report.nbytes).sum();
+                match columns.fill(file, starts, &mut self.skipped, &with_offset(options, done, total_bytes))? {
+                    Filled::Made(columns, reports) => {
+                        let own = columns.entries(options)?.into_iter().zip(reports);
+                        exported.extend(own.map(|(entry, report)| Exported { name: entry.name, path: self.path.to_owned(), report }));
+                        left.push(columns);
+                    }
+                    Filled::Fewer(fewer) => {
+                        is_final = false;
+                        left.extend(fewer);
+                    }
+                }
+            }
+            self.counted = left;
+            if is_final {
+                return Ok((plan, exported));
+            }
+        }
+    }
+
+    /// Writes the only array, of columns that are gone through once and have nobody knows how many rows: behind room for a header.
+    fn write_one(mut self, columns: Columns<'a>, options: &Options) -> Result<Export> {
+        options.check_applied()?;
+        let staged = self.begin(options)?;
+        let method = Method::to_copy(staged.file(), options.method)?;
+        let file = File { staged: &staged, method, dirty: 0, heap_bytes: self.heap_bytes };
+        let start = self.layout(&columns.longest(options)?)?.header.len() as u64;
+        let Some((entry, report)) = columns.fill_end(&file, start, &mut self.skipped, options)? else {
+            return Err(nothing_to_convert(self.source, &self.skipped));
+        };
+        let name = entry.name.clone();
+        let plan = self.layout(&[entry])?.padded(start).map_err(|detail| self.refused(detail))?;
+        file.set_len(plan.len)?;
+        file.end(&plan)?;
+        let outputs = vec![Exported { name, path: self.path.to_owned(), report }];
+        self.publish(staged, outputs, options)
+    }
+
+    fn publish(self, staged: StagedFile, mut outputs: Vec<Exported>, options: &Options) -> Result<Export> {
+        options.cancel.check()?;
+        vouch(self.source, &mut outputs, options);
+        publish_all(vec![staged])?;
+        Ok(Export { outputs, skipped: self.skipped })
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    std::fs::remove_file(path).map_err(Error::io("remove", path))
+}
+
+/// The elements of an array that was made.
+fn made_array(path: &Path, spec: &TensorSpec, calls: &Calls) -> Result<StoredArray> {
+    let file = StoredFile::open(path, calls)?;
+    let front = file.read_range(&(0..file.len().min(MAX_TEXT_LEN as u64 + 12)), u64::MAX)?;
+    let (_, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
+    StoredArray::new(&file, start, spec.clone(), ".npy data")
+}
+
+/// The file in the making.
+pub(crate) struct File<'a> {
+    staged: &'a StagedFile,
+    method: Method,
+    /// Bytes of small tensors that were written and not synced.
+    dirty: u64,
+    heap_bytes: u64,
+}
+
+impl File<'_> {
+    fn failed(&self, action: &'static str, bytes: u64) -> impl FnOnce(std::io::Error) -> Error {
+        sink::write_error(self.staged.file(), self.staged.target(), action, bytes)
+    }
+
+    /// Gives the file its length, if the disk has room for it. Arrays that were `made` have so many bytes each, which come back when they
+    /// have been copied.
+    fn begin(&self, plan: &Plan, made: impl Iterator<Item = u64>) -> Result<()> {
+        // What an earlier layout took.
+        self.set_len(0)?;
+        let (all, largest) = made.fold((0u64, 0), |(all, largest), bytes| (all + bytes, bytes.max(largest)));
+        let asked = plan.len.saturating_sub(all).saturating_add(largest);
+        if let Some(free) = crate::os::free_bytes(self.staged.file().file()).filter(|&free| free < asked) {
+            let what = format!("disk space for {}", self.staged.target().display());
+            return Err(Error::Limit { what, asked, allowed: Some(free) });
+        }
+        self.set_len(plan.len)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.staged.file().set_len(len).map_err(self.failed("resize", len))
+    }
+
+    fn write(&mut self, planned: &Planned<'_>, start: u64, options: &Options) -> Result<Report> {
+        let started = Instant::now();
+        // What was asked for has been done to what was made.
+        let done = Options { cast: None, strict: false, ..options.clone() };
+        let options = if matches!(planned.origin, Origin::Made(..)) { &done } else { options };
+        let array = planned.origin.array(&planned.spec, options)?;
+        let job = Job::new(&array, planned.origin.rows(), self.heap_bytes, options)?;
+        let outcome = if job.spec.nbytes() <= SMALL {
+            self.write_small(&job, start, options)?
+        } else {
+            let output = Output { file: self.staged.file(), target: self.staged.target(), method: self.method, start: Some(start) };
+            job.fill_output(&output, options)?
+        };
+        let report = job.report(&outcome, started);
+        Ok(match &planned.origin {
+            Origin::Tensor(..) => report,
+            Origin::Made(_, made) => {
+                Report { part: made.part, verified: made.verified, source_dtype: made.source_dtype, lost: made.lost.clone(), ..report }
+            }
+        })
+    }
+
+    fn write_small(&mut self, job: &Job<'_>, start: u64, options: &Options) -> Result<Outcome> {
+        let len = memory_len(job.spec.nbytes());
+        let plan = job.plan(Memory::Buffers, options)?;
+        let (mut bytes, mut spare) = (vec![0; len], vec![0; if job.is_turned() { len } else { 0 }]);
+        let verified = job.read_whole(&mut bytes, &mut spare, &plan, options)?;
+        self.staged.file().write_at(&bytes, start).map_err(self.failed("write", len as u64))?;
+        self.dirty += (len as u64).next_multiple_of(PAGE_BYTES) + PAGE_BYTES;
+        let peak_memory = plan.shares.fixed_bytes + self.dirty.min(plan.shares.window_bytes);
+        if self.dirty + SMALL > plan.shares.window_bytes {
+            self.staged.file().sync_data().map_err(self.failed("sync", self.dirty))?;
+            self.dirty = 0;
+        }
+        Ok(Outcome { method: self.method, verified, peak_memory })
+    }
+
+    /// Writes the header, last, and makes sure that all of it is on the disk.
+    fn end(&self, plan: &Plan) -> Result<()> {
+        self.staged.file().write_at(&plan.header, 0).map_err(self.failed("write", plan.header.len() as u64))?;
+        self.staged.file().sync_all().map_err(self.failed("sync", plan.len))
+    }
+}

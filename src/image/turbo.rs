@@ -1,0 +1,84 @@
+//! JPEG through libjpeg-turbo, with the settings of TensorFlow.
+//!
+//! Source of the settings: `UncompressFlags` and `UncompressLow` in `tensorflow/core/lib/jpeg/jpeg_mem.cc`: fancy upsampling, and the
+//! fast integer DCT unless the accurate one is asked for.
+#![expect(unsafe_code, reason = "the library is in C; each block argues its safety")]
+
+use std::ffi::CStr;
+use std::os::raw::c_int;
+use std::ptr::NonNull;
+
+use turbojpeg_sys as sys;
+
+use super::ImageForm;
+use crate::types::spec::memory_len;
+
+/// A decompressor of the library.
+struct Decompressor(NonNull<std::ffi::c_void>);
+
+impl Decompressor {
+    fn new() -> Result<Self, String> {
+        // SAFETY: the call takes a number only; null is its failure.
+        let handle = unsafe { sys::tj3Init(sys::TJINIT_TJINIT_DECOMPRESS.cast_signed()) };
+        NonNull::new(handle).map(Self).ok_or_else(|| "libjpeg-turbo has no memory".into())
+    }
+
+    fn get(&self, parameter: sys::TJPARAM) -> c_int {
+        // SAFETY: the handle is one of a decompressor that lives.
+        unsafe { sys::tj3Get(self.0.as_ptr(), parameter.cast_signed()) }
+    }
+
+    /// Whether a call succeeded, or what the library says.
+    fn checked(&self, result: c_int) -> Result<(), String> {
+        if result == 0 {
+            return Ok(());
+        }
+        // SAFETY: the handle lives; the text is one of the library's that ends in NUL and stays until the next call.
+        let text = unsafe { CStr::from_ptr(sys::tj3GetErrorStr(self.0.as_ptr())) };
+        Err(format!("JPEG: {}", text.to_string_lossy()))
+    }
+
+    fn set(&self, parameter: sys::TJPARAM, value: c_int) -> Result<(), String> {
+        // SAFETY: the handle lives.
+        self.checked(unsafe { sys::tj3Set(self.0.as_ptr(), parameter.cast_signed(), value) })
+    }
+}
+
+impl Drop for Decompressor {
+    fn drop(&mut self) {
+        // SAFETY: the handle lives, and nobody has it after this.
+        unsafe { sys::tj3Destroy(self.0.as_ptr()) }
+    }
+}
+
+/// Decodes an image of the form `form` into `out`.
+///
+/// # Errors
+/// What the library says; a warning, of a cut image for example, is an error.
+pub(crate) fn decode(bytes: &[u8], form: &ImageForm, out: &mut [u8], is_fast: bool) -> Result<(), String> {
+    let decompressor = Decompressor::new()?;
+    decompressor.set(sys::TJPARAM_TJPARAM_STOPONWARNING, 1)?;
+    decompressor.set(sys::TJPARAM_TJPARAM_FASTDCT, c_int::from(is_fast))?;
+    let len = bytes.len() as sys::size_t;
+    // SAFETY: the library reads `len` bytes at the pointer, which are those of `bytes`.
+    decompressor.checked(unsafe { sys::tj3DecompressHeader(decompressor.0.as_ptr(), bytes.as_ptr(), len) })?;
+    let (width, height) = (decompressor.get(sys::TJPARAM_TJPARAM_JPEGWIDTH), decompressor.get(sys::TJPARAM_TJPARAM_JPEGHEIGHT));
+    let space = decompressor.get(sys::TJPARAM_TJPARAM_COLORSPACE);
+    let is_cmyk = [sys::TJCS_TJCS_CMYK, sys::TJCS_TJCS_YCCK].contains(&space.cast_unsigned());
+    let format = match form.channels {
+        _ if is_cmyk => return Err("JPEG: CMYK images are decoded by the builtin decoder only".into()),
+        1 => sys::TJPF_TJPF_GRAY,
+        3 => sys::TJPF_TJPF_RGB,
+        4 => sys::TJPF_TJPF_RGBA,
+        other => return Err(format!("a JPEG cannot have {other} channels, only 1, 3 or 4")),
+    };
+    let is_as_told = u64::try_from(width) == Ok(form.width) && u64::try_from(height) == Ok(form.height);
+    if !is_as_told || form.nbytes() != out.len() as u64 {
+        return Err(format!("JPEG: it has {width}×{height} pixels, {form} expected"));
+    }
+    let pitch = c_int::try_from(memory_len(form.width * form.channels)).map_err(|error| error.to_string())?;
+    // SAFETY: the library reads `len` bytes at `bytes`, and writes `height` rows of `pitch` bytes to `out`, which was just compared
+    // with the length of `out`: width × channels × height.
+    let result = unsafe { sys::tj3Decompress8(decompressor.0.as_ptr(), bytes.as_ptr(), len, out.as_mut_ptr(), pitch, format) };
+    decompressor.checked(result)
+}

@@ -1,0 +1,138 @@
+//! The file an array is made in.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::mmap::LARGE_PAGE;
+use crate::error::{Error, Result};
+use crate::os::{self, Calls};
+
+/// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or a hidden one that
+/// nothing had. It is written, mapped and synced here and gets its final name when it is complete.
+#[derive(Debug)]
+pub(crate) struct PrivateFile {
+    file: File,
+    calls: Calls,
+    /// Its name, or the directory that it has no name in.
+    place: PathBuf,
+}
+
+/// From where the last write ended.
+impl io::Write for &PrivateFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.calls.repeat(|| (&self.file).write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PrivateFile {
+    /// A file without a name in `dir`; fails as unsupported where there are no such files.
+    pub(crate) fn unnamed(dir: &Path, calls: &Calls) -> io::Result<Self> {
+        Ok(Self { file: calls.native(|| os::unnamed_file(dir))?, calls: calls.clone(), place: dir.to_owned() })
+    }
+
+    /// A file under a hidden name that did not exist.
+    pub(crate) fn named(path: &Path, calls: &Calls) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Self { file, calls: calls.clone(), place: path.to_owned() })
+    }
+
+    /// The same in a directory that is open, which saves the way there.
+    pub(crate) fn named_in((dir, path): (&File, &Path), name: &str, calls: &Calls) -> io::Result<Self> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666))?;
+        Ok(Self { file: file.into(), calls: calls.clone(), place: path.join(name) })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Which calls may be made for it.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// Gives it this length.
+    pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
+        self.calls.repeat(|| Ok(rustix::fs::ftruncate(&self.file, len)?))
+    }
+
+    /// Gives it this length: it must be possible to make it empty again after something has been tried on it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn resize(&self, len: u64) -> Result<()> {
+        self.set_len(len).map_err(Error::io("resize the file that is being made at", &self.place))
+    }
+
+    /// Makes the data outlive a power cut.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.calls.repeat(|| os::sync_data(&self.file))
+    }
+
+    /// Makes the data, and what is known of the file, outlive a power cut.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        self.calls.repeat(|| os::sync_all(&self.file))
+    }
+
+    /// Takes blocks for `range`, which may lengthen the file; fails as unsupported where blocks cannot be reserved.
+    pub(crate) fn reserve(&self, range: &Range<u64>) -> io::Result<()> {
+        self.calls.repeat(|| self.calls.native(|| os::reserve(&self.file, range)))
+    }
+
+    /// Writes `bytes` at `offset` through the page cache.
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.calls.write_all_at(bytes, offset, |bytes, offset| self.file.write_at(bytes, offset))
+    }
+
+    /// Writes `bytes` at `offset`, and straight on to the disk; fails as unsupported where that cannot be done.
+    pub(crate) fn write_uncached_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.calls.write_all_at(bytes, offset, |bytes, offset| self.calls.native(|| os::write_uncached(&self.file, bytes, offset)))
+    }
+
+    /// Shares blocks with `range` of `source`, from `at` on; fails as unsupported where that cannot be done.
+    pub(crate) fn share_blocks(&self, source: &File, range: &Range<u64>, at: u64) -> io::Result<()> {
+        self.calls.repeat(|| self.calls.native(|| os::share_blocks(source, range, &self.file, at)))
+    }
+
+    /// Starts writing dirty pages of `range` to the disk, without waiting.
+    pub(crate) fn start_writeback(&self, range: &Range<u64>) -> io::Result<()> {
+        match self.calls.repeat(|| self.calls.native(|| os::start_writeback(&self.file, range))) {
+            // The system starts when it thinks fit, `finish_writeback` when it has to be.
+            Err(error) if os::is_unsupported(&error) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Whether a part of the file can be waited for by itself.
+    pub(crate) fn syncs_ranges(&self) -> bool {
+        self.calls.is_native() && cfg!(target_os = "linux")
+    }
+
+    /// Waits until the pages of `range`, or of the whole file, are on the disk.
+    ///
+    /// This makes no promise about a power cut; `fsync` at the end does.
+    pub(crate) fn finish_writeback(&self, range: &Range<u64>) -> io::Result<()> {
+        match self.calls.repeat(|| self.calls.native(|| os::wait_for_writeback(&self.file, range))) {
+            Err(error) if os::is_unsupported(&error) => self.sync_data(),
+            result => result,
+        }
+    }
+
+    /// Gives up the memory that pages of `range`, which are on the disk, take.
+    pub(crate) fn drop_pages(&self, range: &Range<u64>) {
+        if self.calls.is_native() {
+            // Pages in a large one are only given up together: reach back to where the one at the start may begin.
+            os::drop_pages(&self.file, &(range.start.saturating_sub(LARGE_PAGE)..range.end));
+        }
+    }
+}

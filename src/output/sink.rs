@@ -1,0 +1,456 @@
+//! The `.npy` that is being written: header, reserved space, mapped windows and written buffers, and the sync at the end.
+
+use std::io;
+use std::ops::{Deref, DerefMut, Range};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use super::method::Method;
+use super::mmap::{LARGE_PAGE, MappedRange};
+use super::private_file::PrivateFile;
+use super::writeback::WriteBehind;
+use crate::error::{Error, Result};
+use crate::format::npy::{DATA_ALIGN, Header};
+use crate::options::cancel::CancelToken;
+use crate::os::{self, free_bytes};
+use crate::plan::PAGE_BYTES;
+use crate::types::spec::memory_len;
+
+/// Space for an array of unknown length is taken in steps of at least this.
+const GROWTH_BYTES: u64 = 64 << 20;
+
+/// An array file without its final name. Any number of threads fill windows of its data, or write buffers to it.
+#[derive(Debug)]
+pub(crate) struct NpySink {
+    file: Arc<PrivateFile>,
+    /// The output's final name, for messages.
+    path: PathBuf,
+    method: Method,
+    /// Where data start in the file.
+    data_start: u64,
+    /// Whether the file holds other arrays as well; its length and its header are then not this array's to write.
+    is_part: bool,
+    /// Up to which byte the file has blocks.
+    reserved: Mutex<u64>,
+    /// The length that the file was to have, for messages.
+    wanted: AtomicU64,
+    /// Whether windows are mapped; elsewhere they are buffers that are written when they are filled.
+    maps: bool,
+    behind: WriteBehind,
+}
+
+impl NpySink {
+    /// An array in `file`, of which at most `window_bytes` are dirty at any time. No space is taken yet.
+    pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
+        let behind = WriteBehind::new(window_bytes);
+        let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
+        Self { file, path: path.to_owned(), method, data_start, is_part: false, reserved, wanted, maps: true, behind }
+    }
+
+    /// The same for a file that cannot be mapped: its windows are buffers.
+    pub(crate) fn without_maps(self) -> Self {
+        Self { maps: false, ..self }
+    }
+
+    /// The same for an array that is one of several in a file, from byte `start` on. The file has its full length already.
+    pub(crate) fn part(self, start: u64) -> Self {
+        Self { data_start: start, is_part: true, reserved: Mutex::new(start), ..self }
+    }
+
+    /// An array whose data are in `file` already.
+    pub(crate) fn shared(file: Arc<PrivateFile>, path: &Path, data_start: u64) -> Self {
+        Self { data_start, ..Self::new(file, path, Method::Clone, 0) }
+    }
+
+    pub(crate) fn behind(&self) -> &WriteBehind {
+        &self.behind
+    }
+
+    /// Makes sure that the file has room for the header and `nbytes` of data.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the disk has no room, [`Error::Io`].
+    pub(crate) fn reserve(&self, nbytes: u64) -> Result<()> {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.position(nbytes)?;
+        if nbytes == 0 || end <= *reserved {
+            return Ok(());
+        }
+        self.wanted.fetch_max(end, Ordering::Relaxed);
+        self.check_space(end - *reserved)?;
+        self.take_blocks(*reserved..end)?;
+        *reserved = end;
+        Ok(())
+    }
+
+    /// As [`reserve`](Self::reserve), but only for `parts` of the data; the rest stays a hole, which reads as zeros.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub(crate) fn reserve_parts(&self, nbytes: u64, parts: impl Iterator<Item = Result<Range<u64>>>) -> Result<()> {
+        let end = self.position(nbytes)?;
+        self.wanted.fetch_max(end, Ordering::Relaxed);
+        if !self.is_part {
+            self.file.set_len(end).map_err(|e| self.write_error("resize", end)(e))?;
+            self.take_blocks(0..self.data_start)?;
+        }
+        for part in parts {
+            let part = part?;
+            self.take_blocks(self.data_start + part.start..self.data_start + part.end)?;
+        }
+        Ok(())
+    }
+
+    /// Where byte `at` of the data lies in the file.
+    fn position(&self, at: u64) -> Result<u64> {
+        at.checked_add(self.data_start).ok_or_else(|| self.no_space(Errno::FBIG, u64::MAX))
+    }
+
+    /// Refuses what cannot fit on the disk, because a reservation that fails halfway takes the rest of the disk from others
+    /// meanwhile.
+    pub(crate) fn check_space(&self, bytes: u64) -> Result<()> {
+        if free_bytes(self.file.file()).is_some_and(|free| free < bytes) {
+            return Err(self.no_space(Errno::NOSPC, bytes));
+        }
+        Ok(())
+    }
+
+    fn take_blocks(&self, range: Range<u64>) -> Result<()> {
+        match self.file.reserve(&range) {
+            Ok(()) => Ok(()),
+            // A write reports a full disk; a store to a mapped page cannot. The length shows before the work whether the file system
+            // has files that long, and not every one takes writes behind the end.
+            Err(error) if os::is_unsupported(&error) && (self.method != Method::Map || !self.maps) => self.lengthen(range.end),
+            Err(error) if os::is_unsupported(&error) => self.fill_with_zeros(range),
+            Err(error) => Err(self.write_error("reserve space for", range.end - range.start)(error)),
+        }
+    }
+
+    /// Makes the file at least so long.
+    fn lengthen(&self, end: u64) -> Result<()> {
+        let len = self.file.file().metadata().map_err(Error::io("look at the file that becomes", &self.path))?.len();
+        if len >= end {
+            return Ok(());
+        }
+        self.file.set_len(end).map_err(|e| self.write_error("resize", end)(e))
+    }
+
+    /// As [`reserve`](Self::reserve): `ahead` bytes if there is room, else just `nbytes`.
+    fn reserve_ahead(&self, nbytes: u64, ahead: u64) -> Result<()> {
+        let have = *self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        if nbytes.saturating_add(self.data_start) <= have {
+            return Ok(());
+        }
+        match self.reserve(ahead) {
+            Err(Error::Limit { .. }) => self.reserve(nbytes),
+            result => result,
+        }
+    }
+
+    fn no_space(&self, errno: Errno, asked: u64) -> Error {
+        no_space(&self.file, &self.path, errno, self.asked(errno, asked))
+    }
+
+    fn write_error(&self, action: &'static str, bytes: u64) -> impl FnOnce(io::Error) -> Error {
+        move |error| {
+            let asked = Errno::from_io_error(&error).map_or(bytes, |errno| self.asked(errno, bytes));
+            write_error(&self.file, &self.path, action, asked)(error)
+        }
+    }
+
+    /// How much was asked for: of a limit on the length of files, that is the whole file.
+    fn asked(&self, errno: Errno, bytes: u64) -> u64 {
+        if errno == Errno::FBIG { bytes.max(self.wanted.load(Ordering::Relaxed)) } else { bytes }
+    }
+
+    /// Puts the blame right when reading into a mapped page failed because there was no block for the page.
+    ///
+    /// The kernel says "bad address" then. Btrfs does that when it runs out of space for metadata or copies, although the
+    /// blocks of the file were reserved.
+    pub(crate) fn explain(&self, error: Error, bytes: u64) -> Error {
+        match error {
+            Error::Io { source, .. } if Errno::from_io_error(&source) == Some(Errno::FAULT) => self.no_space(Errno::NOSPC, bytes),
+            error => error,
+        }
+    }
+
+    /// Maps `bytes` of the data, once the limit on dirty pages allows it. The range must have been reserved.
+    pub(crate) fn window(self: &Arc<Self>, bytes: Range<u64>, filler: Filler) -> Result<Window> {
+        let range = bytes.start + self.data_start..bytes.end + self.data_start;
+        // Pages are what gets dirty, however few of their bytes are written.
+        let page = if range.end - range.start >= LARGE_PAGE { LARGE_PAGE } else { PAGE_BYTES };
+        let pages = range.start / page * page..range.end.next_multiple_of(page);
+        let len = pages.end - pages.start;
+        let wait = filler != Filler::Nested;
+        // A buffer is there beside the pages that it is written to.
+        let buffer = if self.maps { 0 } else { len };
+        self.behind.acquire(&self.file, len + buffer, wait).map_err(|e| self.write_error("write", len)(e))?;
+        let counted = Counted { sink: Arc::clone(self), pages, buffer };
+        if !self.maps {
+            let bytes = vec![0; memory_len(range.end - range.start)];
+            return Ok(Window { content: Content::Buffer { bytes, start: range.start }, counted });
+        }
+        let populate = filler != Filler::Kernel;
+        let map = MappedRange::new(&self.file, &range, populate).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
+        Ok(Window { content: Content::Map(map), counted })
+    }
+
+    /// Writes `data` as these bytes of the array, once the limit on dirty pages allows it.
+    pub(crate) fn write(&self, bytes: Range<u64>, data: &[u8]) -> Result<()> {
+        let range = bytes.start + self.data_start..bytes.end + self.data_start;
+        let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end.next_multiple_of(PAGE_BYTES);
+        let len = pages.end - pages.start;
+        self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
+        let uncached = if self.method == Method::Uncached { Some(self.file.write_uncached_at(data, range.start)) } else { None };
+        // What worked for a byte of the file works for all of it; if not, the page cache takes it.
+        let result = if let Some(written) = uncached.filter(|written| !written.as_ref().is_err_and(os::is_unsupported)) {
+            self.behind.submit_uncached(pages);
+            written
+        } else {
+            let written = self.file.write_at(data, range.start);
+            written.and(self.behind.submit(&self.file, pages))
+        };
+        result.map_err(|e| self.write_error("write", len)(e))
+    }
+
+    /// Writes `data` as these bytes of an array that may grow by them, wherever they start and end.
+    ///
+    /// Whole pages go past the page cache, if that can be. Those that are shared with a neighbour stay in it until that one has come.
+    pub(crate) fn place(self: &Arc<Self>, bytes: Range<u64>, data: &[u8]) -> Result<()> {
+        self.grow(bytes.end)?;
+        if self.method == Method::Map {
+            let mut window = self.window(bytes, Filler::Stores)?;
+            window.copy_from_slice(data);
+            return window.commit();
+        }
+        let run = bytes.start + self.data_start..bytes.end + self.data_start;
+        let pages = run.start / PAGE_BYTES * PAGE_BYTES..run.end.next_multiple_of(PAGE_BYTES);
+        let len = pages.end - pages.start;
+        self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
+        let written = self.write_run(&run, data);
+        written.and(self.behind.submit(&self.file, pages)).map_err(|e| self.write_error("write", len)(e))
+    }
+
+    /// Makes sure that an array which grows has room for `nbytes`: in steps of some size, and of an eighth of what there is.
+    pub(crate) fn grow(&self, nbytes: u64) -> Result<()> {
+        let ahead = nbytes.div_ceil(GROWTH_BYTES).saturating_mul(GROWTH_BYTES).saturating_add(nbytes / 8);
+        self.reserve_ahead(nbytes, ahead)
+    }
+
+    /// Writes `data` as many short runs of the array, once the limit on dirty pages allows for the pages that they touch.
+    ///
+    /// Whole pages go past the page cache, if that can be. What a run shares with its neighbours stays in the cache for a while,
+    /// because they are likely to come next.
+    pub(crate) fn write_runs(&self, runs: impl Iterator<Item = Range<u64>>, mut data: &[u8], cancel: &CancelToken) -> Result<()> {
+        const MOST_RUNS: usize = 4096;
+        let most_bytes = self.behind.limit() / 4;
+        let mut runs = runs.peekable();
+        if let Some(only) = runs.next_if(|run| run.end - run.start == data.len() as u64) {
+            return self.write(only, data);
+        }
+        let mut runs = runs.map(|run| run.start + self.data_start..run.end + self.data_start).peekable();
+        let mut together = Vec::new();
+        while runs.peek().is_some() {
+            cancel.check()?;
+            // As many as may be dirty together. They are in order, so the first page of one may be the last of another.
+            let (mut bytes, mut counted) = (0, 0);
+            together.clear();
+            while let Some(run) = runs.peek() {
+                let end = run.end.next_multiple_of(PAGE_BYTES);
+                let pages = end - (run.start / PAGE_BYTES * PAGE_BYTES).max(counted).min(end);
+                if !together.is_empty() && (bytes + pages > most_bytes || together.len() == MOST_RUNS) {
+                    break;
+                }
+                bytes += pages;
+                counted = end;
+                together.extend(runs.next());
+            }
+            let failed = |error| self.write_error("write", bytes)(error);
+            self.behind.acquire(&self.file, bytes, true).map_err(failed)?;
+            let result = together.iter().try_for_each(|run| {
+                let (now, later) = data.split_at(memory_len(run.end - run.start));
+                data = later;
+                self.write_run(run, now)
+            });
+            let span = together.first().map_or(0, |run| run.start)..together.last().map_or(0, |run| run.end);
+            self.behind.submit_scattered(span, bytes);
+            result.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn write_run(&self, run: &Range<u64>, data: &[u8]) -> io::Result<()> {
+        let whole = run.start.next_multiple_of(PAGE_BYTES)..run.end / PAGE_BYTES * PAGE_BYTES;
+        if self.method != Method::Uncached || whole.is_empty() {
+            return self.file.write_at(data, run.start);
+        }
+        let (head, rest) = data.split_at(memory_len(whole.start - run.start));
+        let (middle, tail) = rest.split_at(memory_len(whole.end - whole.start));
+        match self.file.write_uncached_at(middle, whole.start) {
+            Err(error) if os::is_unsupported(&error) => self.file.write_at(middle, whole.start)?,
+            written => written?,
+        }
+        self.file.write_at(head, run.start)?;
+        self.file.write_at(tail, whole.end)
+    }
+
+    /// Takes blocks by writing to them, where the file system cannot reserve: a full disk is an error value this way,
+    /// not a signal when a mapped page is stored to.
+    fn fill_with_zeros(&self, range: Range<u64>) -> Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(ZEROS.len() as u64);
+            self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
+            let written = self.file.write_at(&ZEROS[..memory_len(len)], at);
+            self.behind.submit(&self.file, at..at + len).map_err(|e| self.write_error("write", len)(e))?;
+            written.map_err(|e| self.write_error("reserve space for", range.end - at)(e))?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Writes the header, gives the file its exact length and syncs it to the disk; of one of several arrays only the data are synced.
+    /// No window may be left.
+    ///
+    /// After an error here nothing is known about what the disk holds: the file must not get its name.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the disk has no room for the header, [`Error::Io`].
+    pub(crate) fn finish(self: Arc<Self>, header: &Header, nbytes: u64) -> Result<WriteBehind> {
+        let sink = Arc::into_inner(self).ok_or_else(|| Error::bad_request("a part of the array is still being written"))?;
+        sink.finish_alone(header, nbytes)?;
+        Ok(sink.behind)
+    }
+
+    fn finish_alone(&self, header: &Header, nbytes: u64) -> Result<()> {
+        if self.is_part {
+            return self.file.sync_data().map_err(|e| self.write_error("sync", nbytes)(e));
+        }
+        let data_start = if nbytes == 0 { header.data_start() } else { self.data_start };
+        self.file.set_len(data_start + nbytes).map_err(|e| self.write_error("resize", data_start)(e))?;
+        self.file.write_at(&header.encode(data_start), 0).map_err(|e| self.write_error("write", data_start)(e))?;
+        self.file.sync_all().map_err(|e| self.write_error("sync", nbytes)(e))
+    }
+}
+
+/// The error for a disk, a quota or a limit that does not let `file`, which is to be `path`, have `asked` bytes more.
+fn no_space(file: &PrivateFile, path: &Path, errno: Errno, asked: u64) -> Error {
+    let (kind, allowed) = match errno {
+        Errno::FBIG => ("file size limit", rustix::process::getrlimit(rustix::process::Resource::Fsize).current),
+        Errno::DQUOT => ("disk quota", None),
+        _ => ("disk space", free_bytes(file.file())),
+    };
+    Error::Limit { what: format!("{kind} for {}", path.display()), asked, allowed: allowed.filter(|&free| free < asked) }
+}
+
+/// An adapter for `map_err` that tells a full disk apart from other failures to write `bytes` of `file`, which is to be
+/// `path`.
+pub(crate) fn write_error(file: &PrivateFile, path: &Path, action: &'static str, bytes: u64) -> impl FnOnce(io::Error) -> Error {
+    move |error| match Errno::from_io_error(&error) {
+        Some(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => no_space(file, path, errno, bytes),
+        _ => Error::io(action, path)(error),
+    }
+}
+
+/// Who fills a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filler {
+    /// System calls that read into it; they report pages that cannot be had.
+    Kernel,
+    /// Stores of this process, which would die of such a page: all of them have to be there.
+    Stores,
+    /// The same, by a thread that holds a window already and must not wait for memory that others may only give back
+    /// after it.
+    Nested,
+}
+
+/// A part of the data, mapped where that can be. Filled through [`DerefMut`], then handed to the disk with [`commit`](Self::commit).
+#[derive(Debug)]
+pub(crate) struct Window {
+    content: Content,
+    counted: Counted,
+}
+
+#[derive(Debug)]
+enum Content {
+    Map(MappedRange),
+    /// Zeros at first; `start` is where they belong in the file.
+    Buffer {
+        bytes: Vec<u8>,
+        start: u64,
+    },
+}
+
+impl Window {
+    /// Unmaps or writes the part, and starts writing it to the disk.
+    pub(crate) fn commit(self) -> Result<()> {
+        let len = self.len();
+        self.commit_front(len)
+    }
+
+    /// As [`commit`](Self::commit), for a window of which only the first `len` bytes were filled; others may have written the rest.
+    pub(crate) fn commit_front(self, len: usize) -> Result<()> {
+        let Self { content, mut counted } = self;
+        let written = match content {
+            Content::Map(map) => {
+                drop(map);
+                Ok(())
+            }
+            Content::Buffer { bytes, start } => {
+                counted.sink.file.write_at(&bytes[..len], start).map_err(|e| counted.sink.write_error("write", len as u64)(e))
+            }
+        };
+        written.and(counted.submit())
+    }
+}
+
+impl Deref for Window {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.content {
+            Content::Map(map) => map,
+            Content::Buffer { bytes, .. } => bytes,
+        }
+    }
+}
+
+impl DerefMut for Window {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.content {
+            Content::Map(map) => map,
+            Content::Buffer { bytes, .. } => bytes,
+        }
+    }
+}
+
+/// Pages of the file that count as dirty. However their window ends, they are handed to the disk, and count until then.
+#[derive(Debug)]
+struct Counted {
+    sink: Arc<NpySink>,
+    pages: Range<u64>,
+    /// Bytes beside them that count as long as the window is there.
+    buffer: u64,
+}
+
+impl Counted {
+    fn submit(&mut self) -> Result<()> {
+        let pages = std::mem::take(&mut self.pages);
+        let bytes = pages.end - pages.start;
+        self.sink.behind.release(std::mem::take(&mut self.buffer));
+        self.sink.behind.submit(&self.sink.file, pages).map_err(|e| self.sink.write_error("write", bytes)(e))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if !self.pages.is_empty() {
+            // Only a window that was not committed gets here, and the file with it will not be finished.
+            let _ = self.submit();
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Files and directories in the making, and how they get their final names.
+//!
+//! A file is made without any name (`O_TMPFILE`) where the file system can do that: whatever happens to the process,
+//! the kernel takes it away. Elsewhere it has a hidden name beside its final one. Directories always have such a name.
+//! What a killed process left under one is swept away by the next run for the same output.
+//!
+//! - `target`: what may get a final name, and what may not be replaced.
+//! - `hidden`: hidden names, their locks, and the sweep.
+//! - `file`, `dir`: a file and a directory in the making.
+//! - `moves`: how names are given, one or several together, and how that is undone.
+//! - `notices`: what went wrong beside outputs that are right.
+
+pub(crate) mod dir;
+pub(crate) mod file;
+pub(crate) mod hidden;
+pub(crate) mod moves;
+pub(crate) mod notices;
+pub(crate) mod target;
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::os::is_unsupported;
+
+use notices::Notice;
+
+/// What may stand at an output's final name before it gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// Nothing: what stands there is left as it is and is an error.
+    Keep,
+    /// A regular file, which is replaced in one step.
+    Replace,
+}
+
+/// A directory that is open, to be synced later.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    file: File,
+}
+
+impl Directory {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Makes the names in it outlive a power cut, if the file system can do that; else it is told.
+    fn sync(&self) -> Result<()> {
+        Self::sync_open(&self.file, &self.path, "sync the directory of the output, which is in its place,")
+    }
+
+    fn sync_open(file: &File, path: &Path, action: &'static str) -> Result<()> {
+        match file.sync_all() {
+            Err(error) if cannot_sync(&error) => {
+                notices::tell(Notice::NotSynced { path: path.to_owned(), detail: error.to_string() });
+                Ok(())
+            }
+            result => result.map_err(Error::io(action, path)),
+        }
+    }
+}
+
+/// Whether a file system says that directories cannot be synced: see `fsync(2)`, EINVAL and EBADF.
+fn cannot_sync(error: &io::Error) -> bool {
+    is_unsupported(error) || error.kind() == ErrorKind::InvalidInput || Errno::from_io_error(error) == Some(Errno::BADF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::cancel::CancelToken;
+    use crate::os::Calls;
+    use crate::output::staging::dir::StagedDir;
+    use crate::output::staging::file::StagedFile;
+    use crate::output::staging::target::check_target;
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The ways of making a file and giving it its name: without one at first, with one, and as on other systems.
+    const WAYS: usize = 3;
+
+    fn staged(way: usize, target: &Path, existing: Existing) -> StagedFile {
+        match way {
+            0 => StagedFile::create(target, existing, &Calls::default()).unwrap(),
+            1 => StagedFile::create_named(check_target(target, existing).unwrap(), existing, &Calls::default()).unwrap(),
+            _ => StagedFile::create(target, existing, &Calls::standard(&CancelToken::new())).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_dropped_file_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for way in 0..WAYS {
+            let staged = staged(way, &dir.path().join("out.npy"), Existing::Keep);
+            staged.file().file().write_all(b"half").unwrap();
+            drop(staged);
+            assert!(names(dir.path()).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_published_file_has_its_name_and_no_other() {
+        for way in 0..WAYS {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("out.npy");
+            for (content, existing) in [("one", Existing::Keep), ("two", Existing::Replace)] {
+                let staged = staged(way, &target, existing);
+                staged.file().file().write_all(content.as_bytes()).unwrap();
+                staged.publish().unwrap();
+                assert_eq!(fs::read_to_string(&target).unwrap(), content);
+                assert_eq!(names(dir.path()), ["out.npy"]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_taken_meanwhile_is_kept() {
+        for way in 0..WAYS {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("out.npy");
+            let staged = staged(way, &target, Existing::Keep);
+            fs::write(&target, "theirs").unwrap();
+            assert!(matches!(staged.publish(), Err(Error::OutputExists { .. })));
+            assert_eq!(fs::read_to_string(&target).unwrap(), "theirs");
+            assert_eq!(names(dir.path()), ["out.npy"]);
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_replaced_and_links_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("real.npy");
+        let alias = dir.path().join("alias.npy");
+        fs::write(&real, "old").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink("real.npy", &alias).unwrap();
+        assert!(matches!(StagedFile::create(&alias, Existing::Keep, &Calls::default()), Err(Error::OutputExists { .. })));
+        let staged = StagedFile::create(&alias, Existing::Replace, &Calls::default()).unwrap();
+        staged.file().file().write_all(b"new").unwrap();
+        staged.publish().unwrap();
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600, "a private file stays private");
+        assert!(fs::symlink_metadata(&alias).unwrap().is_symlink());
+        for bad in [dir.path(), Path::new("/dev/null")] {
+            assert!(matches!(StagedFile::create(bad, Existing::Replace, &Calls::default()), Err(Error::Io { .. })));
+        }
+        assert!(matches!(StagedFile::create(&dir.path().join("no/out.npy"), Existing::Keep, &Calls::default()), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn a_new_directory_appears_whole_or_not_at_all() {
+        for calls in [Calls::default(), Calls::standard(&CancelToken::new())] {
+            check_a_new_directory(&calls);
+        }
+    }
+
+    fn check_a_new_directory(calls: &Calls) {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out");
+        let stage = |existing| {
+            let staged = StagedDir::create(&target, existing, calls)?;
+            staged.create_file("a.npy")?.file().write_all(b"a").unwrap();
+            Ok::<_, Error>(staged)
+        };
+        drop(stage(Existing::Keep).unwrap());
+        assert!(names(dir.path()).is_empty());
+        let (first, second) = (stage(Existing::Keep).unwrap(), stage(Existing::Keep).unwrap());
+        assert!(!target.exists());
+        first.publish().unwrap();
+        assert!(matches!(second.publish(), Err(Error::OutputExists { .. })));
+        assert_eq!((names(dir.path()), names(&target)), (vec!["out".to_owned()], vec!["a.npy".to_owned()]));
+        assert!(matches!(stage(Existing::Keep), Err(Error::OutputExists { .. })), "it is not empty");
+    }
+
+    #[test]
+    fn an_existing_directory_keeps_its_place_and_what_else_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out");
+        fs::create_dir(&target).unwrap();
+        let inode = fs::metadata(&target).unwrap().ino();
+        for (existing, content, calls) in [
+            (Existing::Keep, "one", Calls::default()),
+            (Existing::Replace, "two", Calls::default()),
+            (Existing::Replace, "three", Calls::standard(&CancelToken::new())),
+        ] {
+            let staged = StagedDir::create(&target, existing, &calls).unwrap();
+            staged.create_file("a.npy").unwrap().file().write_all(content.as_bytes()).unwrap();
+            staged.publish().unwrap();
+            assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
+            fs::write(target.join("mine.txt"), "mine").unwrap();
+            let dropped = StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap();
+            dropped.create_file("a.npy").unwrap().file().write_all(b"never").unwrap();
+            drop(dropped);
+            assert_eq!(names(&target), ["a.npy", "mine.txt"]);
+            assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
+        }
+        assert_eq!(fs::metadata(&target).unwrap().ino(), inode);
+        fs::create_dir(target.join("d.npy")).unwrap();
+        assert!(StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap().check_replaceable("d.npy").is_err());
+    }
+
+    #[test]
+    fn what_a_killed_run_left_beside_a_directory_is_swept_when_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out");
+        let left = dir.path().join(".out.0.mmconvert-tmp");
+        for path in [&target, &left] {
+            fs::create_dir(path).unwrap();
+        }
+        File::open(&left).unwrap().set_modified(std::time::SystemTime::now() - std::time::Duration::from_mins(1)).unwrap();
+        drop(StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap());
+        assert_eq!(names(dir.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_given_takes_the_others_back() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.npy"), "old").unwrap();
+        fs::set_permissions(dir.path().join("a.npy"), fs::Permissions::from_mode(0o4600)).unwrap();
+        let staged = StagedDir::create(dir.path(), Existing::Replace, &Calls::default()).unwrap();
+        for name in ["a.npy", "b.npy", "c.npy", "d.npy"] {
+            staged.create_file(name).unwrap().file().write_all(b"new").unwrap();
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&staged.hidden_path().join("a.npy")), 0o600);
+        fs::create_dir(dir.path().join("c.npy")).unwrap();
+        assert!(staged.publish().is_err());
+        assert_eq!(names(dir.path()), ["a.npy", "c.npy"]);
+        assert_eq!(fs::read_to_string(dir.path().join("a.npy")).unwrap(), "old");
+    }
+}

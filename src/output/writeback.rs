@@ -1,0 +1,115 @@
+//! Keeps dirty output pages under a limit, by pushing slices to the disk as they are finished.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::private_file::PrivateFile;
+
+/// Counts the output pages that are mapped or not on disk yet.
+///
+/// A slice is counted from before it is mapped until it is on the disk and its pages are given up. When the count
+/// would pass the limit, whoever wants more waits for the oldest finished slice. That one's write-back was started when
+/// it was finished, so in the steady state the wait is for the disk and nothing else.
+#[derive(Debug)]
+pub(crate) struct WriteBehind {
+    limit: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: u64,
+    peak: u64,
+    finished: VecDeque<Finished>,
+}
+
+#[derive(Debug)]
+struct Finished {
+    range: Range<u64>,
+    /// The bytes that count, which need not be all of the range.
+    bytes: u64,
+    /// Whether the kernel gives up the pages itself when they are on the disk.
+    uncached: bool,
+}
+
+impl WriteBehind {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { limit, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// The most bytes that may be counted at once.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts `bytes` more, once there is room for them. `bytes` beyond the limit are let through alone, and so is
+    /// whoever must not `wait` for others because others may be waiting for it.
+    pub(crate) fn acquire(&self, file: &PrivateFile, bytes: u64, wait: bool) -> io::Result<()> {
+        let mut state = self.lock();
+        while state.held > 0 && state.held + bytes > self.limit {
+            if let Some(oldest) = state.finished.pop_front() {
+                // Where one wait is for the whole file, it does for all that are finished.
+                let others = if file.syncs_ranges() { VecDeque::new() } else { std::mem::take(&mut state.finished) };
+                drop(state);
+                let result = file.finish_writeback(&oldest.range);
+                if !oldest.uncached {
+                    file.drop_pages(&oldest.range);
+                }
+                let written = others.iter().chain([&oldest]).map(|finished| finished.bytes);
+                self.release(written.sum());
+                result?;
+                state = self.lock();
+            } else if !wait {
+                break;
+            } else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        state.held += bytes;
+        state.peak = state.peak.max(state.held);
+        Ok(())
+    }
+
+    /// Gives back what was acquired for pages that are not dirty any more.
+    pub(crate) fn release(&self, bytes: u64) {
+        self.lock().held -= bytes;
+        self.changed.notify_all();
+    }
+
+    /// Takes over a range that was acquired and is not mapped any more, and starts writing it.
+    pub(crate) fn submit(&self, file: &PrivateFile, range: Range<u64>) -> io::Result<()> {
+        let result = file.start_writeback(&range);
+        let bytes = range.end - range.start;
+        self.push(Finished { range, bytes, uncached: false });
+        result
+    }
+
+    /// Takes over pages of `bytes` that lie here and there in a range. They are not written before there is a need to.
+    pub(crate) fn submit_scattered(&self, range: Range<u64>, bytes: u64) {
+        self.push(Finished { range, bytes, uncached: false });
+    }
+
+    /// As [`submit`](Self::submit), for a range that was written uncached and so is on its way already.
+    pub(crate) fn submit_uncached(&self, range: Range<u64>) {
+        let bytes = range.end - range.start;
+        self.push(Finished { range, bytes, uncached: true });
+    }
+
+    fn push(&self, finished: Finished) {
+        self.lock().finished.push_back(finished);
+        self.changed.notify_all();
+    }
+
+    /// Bytes counted now, and the most there ever were.
+    pub(crate) fn held_and_peak(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.held, state.peak)
+    }
+}

@@ -1,0 +1,408 @@
+//! Fortran order: which parts of a tensor are turned around in memory, so that reads and writes both stay long.
+//!
+//! Elements that lie side by side in C order are far apart in Fortran order, and the other way round. A tile is a box that is
+//! long along the last axes, for reading, and along the first ones, for writing; it is read whole, its axes are reversed in
+//! memory, and it is written. The larger the tile, the longer the runs, so there is one for all workers.
+
+use std::ops::Range;
+
+use super::{MAX_BEHIND_BUFFERS, PAGE_BYTES, READ_AHEAD, Resources, Shares};
+use crate::error::{Error, Result};
+use crate::types::spec::{TensorSpec, memory_len};
+
+/// With less than this reads and writes get very short.
+const MIN_TILE: u64 = 256 << 10;
+/// Larger parts make nothing faster.
+const MAX_PART: u64 = 2 << 20;
+/// What memory gives and takes at once: neighbours on the last axis are turned around together.
+const LINE_BYTES: u64 = 64;
+/// How many times longer than reads writes are: each one takes a lock and starts an I/O of its own.
+const WRITE_TO_READ: u64 = 2;
+/// The longest single read.
+const MAX_CHUNK: u64 = 2 << 20;
+
+/// How a tensor is cut into tiles, and what that costs in memory: one tile as it is read, one as it is written, and output pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TilePlan {
+    shape: Vec<u64>,
+    itemsize: u64,
+    /// The lengths of a tile, except at the ends of axes.
+    extents: Vec<u64>,
+    /// What a worker reads, turns around or writes at a time.
+    part_bytes: u64,
+    pub(crate) shares: Shares,
+}
+
+/// A box of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tile {
+    start: Vec<u64>,
+    len: Vec<u64>,
+}
+
+impl TilePlan {
+    /// Cuts a tensor of at least one element. With `needs_spare` workers need memory for the longest part, to compare it with.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the smallest tile does not fit.
+    pub(crate) fn new(spec: &TensorSpec, resources: &Resources, needs_spare: bool) -> Result<Self> {
+        let (fixed, left) = resources.fixed_and_left();
+        let itemsize = spec.itemsize();
+        // Of what is left, but for what workers have to themselves, five sixteenths are for each of the two tiles, and the rest is
+        // for output pages and what the kernel reads ahead.
+        let in_flight = resources.in_flight.map_or(u64::MAX, |parts| parts.max(1) as u64);
+        let chunk = (left / 32).clamp(PAGE_BYTES, MAX_CHUNK) / PAGE_BYTES * PAGE_BYTES;
+        let part_bytes = (left / 64).clamp(PAGE_BYTES, MAX_PART);
+        let only_if = |needed: bool, bytes: u64| if needed { bytes } else { 0 };
+        let (raw, scratch) = (only_if(resources.raw_itemsize.is_some(), chunk), only_if(resources.needs_scratch, chunk));
+        let own = raw + scratch + only_if(needs_spare, part_bytes + PAGE_BYTES * itemsize);
+        let threads = (resources.threads as u64).min(in_flight).min(left / 8 / own.max(1)).max(1);
+        let most = left.saturating_sub(threads * own) / 16 * 5;
+        if most < MIN_TILE {
+            let asked = fixed + (MIN_TILE + PAGE_BYTES) * 4;
+            return Err(Error::Limit {
+                what: "memory in the budget (--memory allows more)".into(),
+                asked,
+                allowed: Some(resources.budget.as_bytes()),
+            });
+        }
+        let mut plan = Self {
+            shape: spec.shape().to_vec(),
+            itemsize,
+            extents: balanced(spec.shape(), itemsize, most),
+            part_bytes,
+            shares: Shares::default(),
+        };
+        let tile = plan.tile_bytes();
+        let threads = threads.min(tile.div_ceil(plan.part_bytes));
+        let buffers = 2 * tile + threads * own + READ_AHEAD.min(left / 16 * 3);
+        plan.shares = Shares {
+            threads: memory_len(threads),
+            chunk_bytes: memory_len(chunk),
+            raw_bytes: memory_len(raw),
+            window_bytes: Resources::window_in(left - buffers).min(MAX_BEHIND_BUFFERS).min(in_flight.saturating_mul(part_bytes)),
+            fixed_bytes: fixed + buffers,
+            total_bytes: spec.nbytes(),
+            budget: resources.budget,
+        };
+        Ok(plan)
+    }
+
+    /// The longest part in bytes, after it was rounded up to `PAGE_BYTES` elements.
+    pub(crate) fn most_part_bytes(&self) -> u64 {
+        self.part_bytes + PAGE_BYTES * self.itemsize
+    }
+
+    /// Elements of a tile, where they lie like this, that are worth the while of a worker: whole runs, or about equal parts of
+    /// one, on pages if they can be.
+    pub(crate) fn part(&self, places: &Runs) -> u64 {
+        let (run, most) = (places.run, (self.part_bytes / self.itemsize).max(1));
+        if run <= most { most / run * run } else { run.div_ceil(run.div_ceil(most)).next_multiple_of(PAGE_BYTES) }
+    }
+
+    /// The number of tiles.
+    pub(crate) fn count(&self) -> u64 {
+        self.shape.iter().zip(&self.extents).map(|(dim, extent)| dim.div_ceil(*extent)).product()
+    }
+
+    /// Bytes of the largest tile.
+    pub(crate) fn tile_bytes(&self) -> u64 {
+        self.extents.iter().product::<u64>() * self.itemsize
+    }
+
+    /// All tiles. Those that are neighbours along the first axis follow each other, because they meet in pages of the output.
+    pub(crate) fn tiles(&self) -> impl Iterator<Item = Tile> + '_ {
+        (0..self.count()).map(|mut index| {
+            let (mut start, mut len) = (Vec::with_capacity(self.shape.len()), Vec::with_capacity(self.shape.len()));
+            for (&dim, &extent) in self.shape.iter().zip(&self.extents) {
+                let steps = dim.div_ceil(extent);
+                let at = index % steps * extent;
+                index /= steps;
+                start.push(at);
+                len.push(extent.min(dim - at));
+            }
+            Tile { start, len }
+        })
+    }
+
+    /// Where the elements of `tile` lie in the source, in C order.
+    pub(crate) fn in_source(&self, tile: &Tile) -> Runs {
+        Runs::new(self.shape.clone(), tile.start.clone(), tile.len.clone())
+    }
+
+    /// Where they lie in the output, in Fortran order.
+    pub(crate) fn in_output(&self, tile: &Tile) -> Runs {
+        // Fortran order is the C order of the axes the other way round.
+        let reversed = |axes: &[u64]| axes.iter().rev().copied().collect();
+        Runs::new(reversed(&self.shape), reversed(&tile.start), reversed(&tile.len))
+    }
+
+    /// The place in the source of element `at` of a tile as it is written.
+    pub(crate) fn position(&self, tile: &Tile, mut at: u64) -> u64 {
+        let mut position = 0;
+        let mut stride: u64 = self.shape.iter().product();
+        for ((&dim, &start), &len) in self.shape.iter().zip(&tile.start).zip(&tile.len) {
+            stride /= dim;
+            position += (start + at % len) * stride;
+            at /= len;
+        }
+        position
+    }
+}
+
+/// Where the elements of a box lie in a tensor, one run after the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Runs {
+    shape: Vec<u64>,
+    start: Vec<u64>,
+    len: Vec<u64>,
+    /// The axes that are gone through; the others make a run.
+    outer: usize,
+    /// Elements of a run.
+    run: u64,
+}
+
+impl Runs {
+    pub(crate) fn new(shape: Vec<u64>, start: Vec<u64>, len: Vec<u64>) -> Self {
+        // Axes that are whole, at the end, and the one before them.
+        let whole = shape.iter().zip(&len).rev().take_while(|(dim, len)| dim == len).count();
+        let outer = shape.len().saturating_sub(whole + 1);
+        let run = len[outer..].iter().product();
+        Self { shape, start, len, outer, run }
+    }
+
+    /// Where elements `part` of the box lie, as flat positions.
+    pub(crate) fn of(&self, part: Range<u64>) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
+        let mut next = part.start;
+        std::iter::from_fn(move || {
+            let (index, inside) = (next / self.run, next % self.run);
+            let len = (self.run - inside).min(part.end - next);
+            next += len;
+            let start = self.start_of(index) + inside;
+            (len > 0).then(|| start..start + len)
+        })
+    }
+
+    /// Elements of a run.
+    pub(crate) fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The flat position of element `at` of the box.
+    pub(crate) fn position(&self, at: u64) -> u64 {
+        self.start_of(at / self.run) + at % self.run
+    }
+
+    /// The flat position at which a run starts.
+    fn start_of(&self, mut index: u64) -> u64 {
+        let (mut position, mut stride) = (0, 1);
+        for (axis, (&dim, &start)) in self.shape.iter().zip(&self.start).enumerate().rev() {
+            let mut at = start;
+            if axis < self.outer {
+                at += index % self.len[axis];
+                index /= self.len[axis];
+            }
+            position += at * stride;
+            stride *= dim;
+        }
+        position
+    }
+}
+
+impl Tile {
+    /// All of a tensor.
+    pub(crate) fn whole(shape: &[u64]) -> Self {
+        Self { start: vec![0; shape.len()], len: shape.to_vec() }
+    }
+
+    /// A box of a tensor.
+    pub(crate) fn new(start: &[u64], len: &[u64]) -> Self {
+        Self { start: start.to_vec(), len: len.to_vec() }
+    }
+
+    /// The number of elements.
+    pub(crate) fn elements(&self) -> u64 {
+        self.len.iter().product()
+    }
+
+    /// The elements, `step` at a time.
+    pub(crate) fn parts(&self, step: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+        let elements = self.elements();
+        (0..elements.div_ceil(step)).map(move |i| i * step..((i + 1) * step).min(elements))
+    }
+
+    /// Elements of the last axis that are turned around at a time: their places in Fortran order are one run.
+    pub(crate) fn columns(&self, itemsize: u64) -> u64 {
+        (MAX_PART / itemsize / self.column_elements()).max((LINE_BYTES / itemsize).max(1))
+    }
+
+    /// Elements for each one of the last axis.
+    pub(crate) fn column_elements(&self) -> u64 {
+        self.elements() / self.len.last().copied().unwrap_or(1)
+    }
+
+    /// Puts elements that are in C order into Fortran order: those of the last axis from `first` on, as many as `to` holds.
+    pub(crate) fn reverse_axes(&self, from: &[u8], first: u64, to: &mut [u8], itemsize: u64) {
+        match itemsize {
+            1 => reverse::<[u8; 1]>(&self.len, bytemuck::cast_slice(from), first, bytemuck::cast_slice_mut(to)),
+            2 => reverse::<[u8; 2]>(&self.len, bytemuck::cast_slice(from), first, bytemuck::cast_slice_mut(to)),
+            4 => reverse::<[u8; 4]>(&self.len, bytemuck::cast_slice(from), first, bytemuck::cast_slice_mut(to)),
+            8 => reverse::<[u8; 8]>(&self.len, bytemuck::cast_slice(from), first, bytemuck::cast_slice_mut(to)),
+            _ => reverse::<[u8; 16]>(&self.len, bytemuck::cast_slice(from), first, bytemuck::cast_slice_mut(to)),
+        }
+    }
+}
+
+/// The lengths of a box of at most `most` bytes whose runs are about equally long in both orders: it grows along the last axes
+/// and along the first ones in turns, whichever run is short. Runs of the output are whole pages, if they can be.
+pub(crate) fn balanced(shape: &[u64], itemsize: u64, most: u64) -> Vec<u64> {
+    let most = (most / itemsize).max(1);
+    let mut extents = vec![1; shape.len()];
+    let mut volume = 1;
+    loop {
+        let open = |(axis, extent): (usize, &u64)| (*extent < shape[axis]).then_some(axis);
+        let Some(first) = extents.iter().enumerate().find_map(open) else { break };
+        let last = extents.iter().enumerate().rev().find_map(open).unwrap_or(first);
+        let front: u64 = extents[..=first].iter().product();
+        let back: u64 = extents[last..].iter().product();
+        let axis = if front <= back * WRITE_TO_READ { first } else { last };
+        let others = volume / extents[axis];
+        // The last axis that is left takes what there is, others double.
+        let wanted = if first == last { shape[axis] } else { extents[axis] * 2 };
+        let grown = wanted.min(shape[axis]).min(most / others);
+        if grown == extents[axis] {
+            break;
+        }
+        extents[axis] = grown;
+        volume = others * grown;
+    }
+    if let Some(partial) = extents.iter().zip(shape).position(|(extent, dim)| extent < dim) {
+        let step_bytes = extents[..partial].iter().product::<u64>() * itemsize;
+        let steps = PAGE_BYTES >> step_bytes.trailing_zeros().min(PAGE_BYTES.trailing_zeros());
+        if extents[partial] > steps {
+            extents[partial] -= extents[partial] % steps;
+        }
+    }
+    extents
+}
+
+/// Elements of a square that is turned around at a time: its lines stay in the first-level cache.
+const SQUARE: usize = 16;
+
+/// Reverses the axes of `from`, which has these lengths, for as many elements of the last one, from `first` on, as `to` holds.
+fn reverse<T: Copy>(len: &[u64], from: &[T], first: u64, to: &mut [T]) {
+    // Axes of length 1 are no axes, but for the last.
+    let Some((&columns, others)) = len.split_last() else { return to.copy_from_slice(from) };
+    let others: Vec<usize> = others.iter().filter(|&&len| len > 1).map(|&len| memory_len(len)).collect();
+    let (columns, first) = (memory_len(columns), memory_len(first));
+    let Some((&rows, middle)) = others.split_first() else { return to.copy_from_slice(&from[first..first + to.len()]) };
+    let inner: usize = middle.iter().product();
+    // From one row to the next in `from`, and from one column to the next in `to`.
+    let (from_stride, to_stride) = (inner * columns, rows * inner);
+    let wanted = to.len() / to_stride;
+    for index in 0..inner {
+        // Where this position of the axes in the middle starts on both sides.
+        let (mut rest, mut from_start, mut to_start) = (index, first, 0);
+        let (mut stride, mut reversed) = (inner, 1);
+        for &len in middle {
+            stride /= len;
+            let at = rest / stride;
+            rest %= stride;
+            from_start += at * stride * columns;
+            to_start += at * reversed * rows;
+            reversed *= len;
+        }
+        for row in (0..rows).step_by(SQUARE) {
+            for column in (0..wanted).step_by(SQUARE) {
+                let (high, wide) = (SQUARE.min(rows - row), SQUARE.min(wanted - column));
+                for c in column..column + wide {
+                    let target = &mut to[to_start + c * to_stride + row..][..high];
+                    for (r, place) in target.iter_mut().enumerate() {
+                        *place = from[from_start + (row + r) * from_stride + c];
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::budget::Budget;
+    use crate::types::dtype::Dtype;
+    use proptest::prelude::*;
+
+    fn resources(mib: u64) -> Resources {
+        Resources { budget: Budget::mib(mib), threads: 2, heap_bytes: 0, needs_scratch: true, raw_itemsize: Some(4), in_flight: None }
+    }
+
+    proptest! {
+        #[test]
+        fn tiles_put_every_element_where_fortran_order_has_it(shape in prop::collection::vec(1u64..9, 1..6), most in 1u64..400, part in 1u64..50) {
+            let spec = TensorSpec::new(Dtype::UInt16, shape.clone()).unwrap();
+            let total = spec.elements();
+            let mut plan = TilePlan::new(&spec, &resources(32), false).unwrap();
+            plan.extents = balanced(&shape, 2, most);
+            prop_assert!(plan.tile_bytes() <= most.max(2));
+            let source: Vec<u8> = (0..total as u16).flat_map(u16::to_le_bytes).collect();
+            let mut output = vec![0xff; source.len()];
+            for tile in plan.tiles() {
+                let parts = || tile.parts(part);
+                let mut read = Vec::new();
+                for run in parts().flat_map(|part| plan.in_source(&tile).of(part).collect::<Vec<_>>()) {
+                    read.extend(&source[2 * run.start as usize..2 * run.end as usize]);
+                }
+                prop_assert_eq!(read.len() as u64, 2 * tile.elements());
+                let mut turned = vec![0; read.len()];
+                let columns = (part % 4 + 1) as usize;
+                let column = 2 * tile.column_elements() as usize;
+                for (i, turned) in turned.chunks_mut(columns * column).enumerate() {
+                    tile.reverse_axes(&read, (i * columns) as u64, turned, 2);
+                }
+                let mut rest = &turned[..];
+                for run in parts().flat_map(|part| plan.in_output(&tile).of(part).collect::<Vec<_>>()) {
+                    let (now, later) = rest.split_at(2 * (run.end - run.start) as usize);
+                    output[2 * run.start as usize..2 * run.end as usize].copy_from_slice(now);
+                    rest = later;
+                }
+                prop_assert!(rest.is_empty());
+                for (i, element) in turned.chunks(2).enumerate() {
+                    prop_assert_eq!(u64::from(u16::from_le_bytes([element[0], element[1]])), plan.position(&tile, i as u64));
+                }
+            }
+            let array = ndarray::Array::from_shape_vec(shape.iter().map(|&dim| dim as usize).collect::<Vec<_>>(), (0..total as u16).collect()).unwrap();
+            let expected: Vec<u8> = array.t().iter().flat_map(|x| x.to_le_bytes()).collect();
+            prop_assert_eq!(output, expected);
+        }
+
+        #[test]
+        fn tiles_stay_within_the_budget(
+            dims in prop::collection::vec(prop_oneof![1u64..4, 1u64..3000, 1u64..2_000_000], 1..4), mib in 13u64..3000, threads in 1usize..40, needs in any::<[bool; 2]>(), spare in any::<bool>()
+        ) {
+            let Ok(spec) = TensorSpec::new(Dtype::Float32, dims) else { return Ok(()) };
+            let resources = Resources { threads, needs_scratch: needs[0], raw_itemsize: needs[1].then_some(8), ..resources(mib) };
+            let Ok(plan) = TilePlan::new(&spec, &resources, spare) else { panic!("there is enough") };
+            let Shares { threads, window_bytes, fixed_bytes, .. } = plan.shares;
+            prop_assert!(fixed_bytes + window_bytes / 32 * 33 <= mib << 20);
+            prop_assert!(threads >= 1 && 2 * plan.tile_bytes() <= fixed_bytes);
+            prop_assert!(window_bytes >= plan.most_part_bytes());
+        }
+    }
+
+    #[test]
+    fn runs_are_long_in_both_orders() {
+        let run = |shape: &[u64]| {
+            let spec = TensorSpec::new(Dtype::UInt8, shape.to_vec()).unwrap();
+            let mut plan = TilePlan::new(&spec, &resources(64), false).unwrap();
+            plan.extents = balanced(shape, 1, 1 << 20);
+            let tile = plan.tiles().next().unwrap();
+            (plan.in_source(&tile).run, plan.in_output(&tile).run)
+        };
+        assert_eq!(run(&[1 << 15, 1 << 15]), (512, 2048));
+        assert_eq!(run(&[1 << 24, 64]), (1 << 20, 1 << 14));
+        // 3 and 5 elements each, if only the first or the last axis counted.
+        let (read, write) = run(&[3, 1 << 22, 5]);
+        assert!(read > 100_000 && write > 100_000 && write % 4096 == 0, "{read} {write}");
+    }
+}

@@ -1,0 +1,80 @@
+//! A tensor that is in memory already: for tests, examples and callers that made one.
+
+use std::ops::Range;
+
+use super::tensor_reader::{ReadContext, TensorReader};
+use crate::cast::ByteOrder;
+use crate::error::{Error, Result};
+use crate::types::spec::{TensorSpec, memory_len};
+
+/// Reads a tensor from a slice of little-endian bytes in C order.
+#[derive(Debug)]
+pub struct MemoryTensor<'a> {
+    spec: TensorSpec,
+    bytes: &'a [u8],
+}
+
+impl<'a> MemoryTensor<'a> {
+    /// A reader of `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] when `bytes` is not exactly as long as `spec` says.
+    pub fn new(spec: TensorSpec, bytes: &'a [u8]) -> Result<Self> {
+        if bytes.len() as u64 != spec.nbytes() {
+            return Err(Error::bad_request(format!("{} bytes for {spec}, which has {}", bytes.len(), spec.nbytes())));
+        }
+        Ok(Self { spec, bytes })
+    }
+}
+
+impl TensorReader for MemoryTensor<'_> {
+    fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        context.check_cancelled()?;
+        let start = memory_len(elements.start * self.spec.itemsize());
+        out.copy_from_slice(&self.bytes[start..start + out.len()]);
+        Ok(())
+    }
+}
+
+/// A tensor whose elements are few and repeated, or all there: what a file's metadata hold.
+#[derive(Debug)]
+pub(crate) struct Filled<'a> {
+    spec: TensorSpec,
+    order: ByteOrder,
+    /// The elements, over and over.
+    bytes: &'a [u8],
+}
+
+impl<'a> Filled<'a> {
+    /// A tensor of `bytes`, repeated until it is full. Without any all of it is zeros.
+    pub(crate) fn new(spec: TensorSpec, order: ByteOrder, bytes: &'a [u8]) -> Self {
+        Self { spec, order, bytes }
+    }
+}
+
+impl TensorReader for Filled<'_> {
+    fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.order
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        context.check_cancelled()?;
+        let len = self.bytes.len() as u64;
+        let Some(from) = (elements.start * self.spec.itemsize()).checked_rem(len) else {
+            out.fill(0);
+            return Ok(());
+        };
+        let (front, rest) = out.split_at_mut(out.len().min(memory_len(len - from)));
+        front.copy_from_slice(&self.bytes[memory_len(from)..][..front.len()]);
+        rest.chunks_mut(self.bytes.len()).for_each(|place| place.copy_from_slice(&self.bytes[..place.len()]));
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! The lengths of strings: checked in one pass, then found from marks that the pass left.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
+
+use super::StoredStrings;
+use crate::error::Result;
+use crate::format::{crc, varint};
+use crate::os::Calls;
+use crate::reader::checksums::{Checksum, Region};
+
+/// Bytes of lengths that are read at once.
+const CHUNK: usize = 16 << 10;
+/// The longest varint.
+const MOST_VARINT: usize = 10;
+/// Bytes of a stored checksum.
+const CRC_BYTES: usize = 4;
+/// Elements from one mark to the next, at first; with more than [`MOST_MARKS`] of them every second one goes.
+const FIRST_STEP: u64 = if cfg!(test) { 2 } else { 1024 };
+const MOST_MARKS: usize = if cfg!(test) { 8 } else { 16 << 10 };
+
+/// A place from which lengths can be read on.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// The element whose length comes next.
+    element: u64,
+    /// Where it lies, from the start of what is stored.
+    length_at: u64,
+    /// Where the element's bytes lie, from the start of those of all elements.
+    data_at: u64,
+}
+
+/// What one pass over all lengths found.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// The number of elements of the tensor.
+    elements: u64,
+    /// Elements from one mark to the next.
+    step: u64,
+    marks: Vec<Mark>,
+    /// Where the bytes of the elements start, from the start of what is stored.
+    pub(crate) data_start: u64,
+    /// The checksum of everything before them.
+    crc_before_data: u32,
+    /// The longest of the selected elements.
+    pub(crate) longest: u64,
+    /// Where the bytes of the selected elements lie, from the start of those of all.
+    pub(crate) selected_data: Range<u64>,
+}
+
+impl Scan {
+    pub(crate) fn new(stored: &StoredStrings<'_>, selected: &Range<u64>, verify: bool, calls: &Calls) -> Result<Self> {
+        let elements: u64 = stored.shape.iter().product();
+        let size = stored.region.nbytes;
+        if elements.checked_add(CRC_BYTES as u64).is_none_or(|least| least > size) {
+            return Err(stored.malformed(0, format!("{elements} strings in {size} bytes, which need a byte each and {CRC_BYTES} more")));
+        }
+        let mut lengths = Lengths::new(stored, Mark { element: 0, length_at: 0, data_at: 0 }, elements, calls);
+        let mut checksum = LengthsCrc::new(stored.big_endian);
+        let (mut step, mut marks, mut longest) = (FIRST_STEP, Vec::new(), 0);
+        let mut selected_data = 0..0;
+        loop {
+            let mark = lengths.next;
+            if mark.element == selected.start {
+                selected_data.start = mark.data_at;
+            }
+            if mark.element == selected.end {
+                selected_data.end = mark.data_at;
+            }
+            if mark.element.is_multiple_of(step) {
+                calls.cancel().check()?;
+                if marks.len() == MOST_MARKS {
+                    step *= 2;
+                    marks.retain(|mark: &Mark| mark.element.is_multiple_of(step));
+                }
+                if mark.element.is_multiple_of(step) {
+                    marks.push(mark);
+                }
+            }
+            let Some(length) = lengths.next_length()? else { break };
+            checksum.add(length);
+            if selected.contains(&mark.element) {
+                longest = longest.max(length);
+            }
+        }
+        let end = lengths.next;
+        let data_start = end.length_at + CRC_BYTES as u64;
+        if data_start.checked_add(end.data_at) != Some(size) {
+            let detail = format!("{elements} strings of {} bytes together and {data_start} before them in {size} bytes", end.data_at);
+            return Err(stored.malformed(0, detail));
+        }
+        let mut stored_crc = [0; CRC_BYTES];
+        stored.read(end.length_at, &mut stored_crc, calls)?;
+        let (expected, actual) = (crc::unmask(LittleEndian::read_u32(&stored_crc)), checksum.finish());
+        if verify && actual != expected {
+            let detail = format!("CRC32C of the lengths is {actual:#010x}, the file says {expected:#010x}");
+            return Err(stored.malformed(end.length_at, detail));
+        }
+        Ok(Self { elements, step, marks, data_start, crc_before_data: crc::append(actual, &stored_crc), longest, selected_data })
+    }
+
+    /// Where the bytes of the elements lie of what is stored in `region`, and what they have to be like.
+    pub(crate) fn data(&self, region: &Region) -> Region {
+        let nbytes = region.nbytes - self.data_start;
+        // The checksum of a whole is a linear function of those of its parts.
+        let checksum = region.checksum.kind().behind(self.crc_before_data, region.checksum.value(), nbytes);
+        Region::new(Arc::clone(&region.path), region.offset + self.data_start, nbytes, Checksum::Crc32c(checksum))
+    }
+
+    /// The lengths from `element` of the tensor on.
+    pub(crate) fn lengths_from<'b>(&self, stored: &'b StoredStrings<'b>, element: u64, calls: &Calls) -> Result<Lengths<'b>> {
+        let at = crate::types::spec::memory_len(element / self.step).min(self.marks.len() - 1);
+        let mut lengths = Lengths::new(stored, self.marks[at], self.elements, calls);
+        while lengths.next.element < element {
+            lengths.next_length()?;
+        }
+        Ok(lengths)
+    }
+
+    pub(crate) fn heap_bytes(&self) -> u64 {
+        (self.marks.capacity() * size_of::<Mark>()) as u64
+    }
+}
+
+/// Lengths one after the other.
+#[derive(Debug)]
+pub(crate) struct Lengths<'a> {
+    stored: &'a StoredStrings<'a>,
+    calls: Calls,
+    /// The number of elements of the tensor.
+    elements: u64,
+    next: Mark,
+    /// Where the first one lies.
+    start: u64,
+    buffer: Vec<u8>,
+    /// How much of the buffer has been used.
+    used: usize,
+}
+
+impl Drop for Lengths<'_> {
+    fn drop(&mut self) {
+        self.stored.forget(self.start..self.next.length_at, &self.calls);
+    }
+}
+
+impl<'a> Lengths<'a> {
+    fn new(stored: &'a StoredStrings<'a>, next: Mark, elements: u64, calls: &Calls) -> Self {
+        Self { stored, calls: calls.clone(), elements, start: next.length_at, next, buffer: Vec::new(), used: 0 }
+    }
+
+    /// Where the bytes of the next element lie, from the start of those of all elements.
+    pub(crate) fn data_at(&self) -> u64 {
+        self.next.data_at
+    }
+
+    /// The length of the next element; `None` behind the last one.
+    pub(crate) fn next_length(&mut self) -> Result<Option<u64>> {
+        if self.next.element == self.elements {
+            return Ok(None);
+        }
+        if self.buffer.len() - self.used < MOST_VARINT {
+            self.refill()?;
+        }
+        let at = self.next.length_at;
+        let (length, n) =
+            varint::read_u64(&self.buffer[self.used..], 0, "string length").map_err(|e| self.stored.malformed(at, e.detail))?;
+        let size = self.stored.region.nbytes;
+        let data_at = self.next.data_at.checked_add(length).filter(|&end| end <= size).ok_or_else(|| {
+            let detail = format!("element {} has {length} bytes, {size} are stored of all strings", self.next.element);
+            self.stored.malformed(at, detail)
+        })?;
+        self.used += n;
+        self.next = Mark { element: self.next.element + 1, length_at: at + n as u64, data_at };
+        Ok(Some(length))
+    }
+
+    /// Puts what follows into the buffer, up to the end of what is stored.
+    fn refill(&mut self) -> Result<()> {
+        let left = self.stored.region.nbytes - self.next.length_at;
+        // No more than the lengths can take: behind them are the bytes of the elements.
+        let most = (self.elements - self.next.element).saturating_mul(MOST_VARINT as u64);
+        self.buffer.resize(crate::types::spec::memory_len(left.min(most)).min(CHUNK), 0);
+        self.used = 0;
+        self.stored.read(self.next.length_at, &mut self.buffer, &self.calls)
+    }
+}
+
+/// The checksum of lengths as integers.
+pub(crate) struct LengthsCrc {
+    big_endian: bool,
+    crc: u32,
+    waiting: Vec<u8>,
+}
+
+impl LengthsCrc {
+    pub(crate) fn new(big_endian: bool) -> Self {
+        Self { big_endian, crc: 0, waiting: Vec::with_capacity(CHUNK) }
+    }
+
+    pub(crate) fn add(&mut self, length: u64) {
+        if self.waiting.len() + 8 > CHUNK {
+            self.flush();
+        }
+        let mut bytes = [0; 8];
+        let len = match (u32::try_from(length), self.big_endian) {
+            (Ok(length), false) => {
+                LittleEndian::write_u32(&mut bytes, length);
+                4
+            }
+            (Ok(length), true) => {
+                BigEndian::write_u32(&mut bytes, length);
+                4
+            }
+            (Err(_), false) => {
+                LittleEndian::write_u64(&mut bytes, length);
+                8
+            }
+            (Err(_), true) => {
+                BigEndian::write_u64(&mut bytes, length);
+                8
+            }
+        };
+        self.waiting.extend_from_slice(&bytes[..len]);
+    }
+
+    fn flush(&mut self) {
+        self.crc = crc::append(self.crc, &self.waiting);
+        self.waiting.clear();
+    }
+
+    pub(crate) fn finish(mut self) -> u32 {
+        self.flush();
+        self.crc
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::StringBytes;
+    use super::*;
+    use crate::storage::shards::ShardSet;
+    use proptest::prelude::*;
+
+    fn varint(mut value: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_element_is_found_from_the_marks(lengths in prop::collection::vec(prop_oneof![0u64..3, 0u64..400], 0..120), picks in any::<[prop::sample::Index; 2]>()) {
+            let mut bytes = vec![0; 7];
+            let mut crc = LengthsCrc::new(false);
+            for &length in &lengths {
+                bytes.extend(varint(length));
+                crc.add(length);
+            }
+            let masked = crc.finish().rotate_right(15).wrapping_add(0xa282_ead8);
+            bytes.extend(masked.to_le_bytes());
+            bytes.resize(bytes.len() + lengths.iter().sum::<u64>() as usize, b'x');
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("s.data-00000-of-00001"), &bytes).unwrap();
+            let shards = ShardSet::new(dir.path().join("s"), 1, &Calls::default());
+            let region = Region::new(Path::new("s").into(), 7, bytes.len() as u64 - 7, Checksum::Crc32c(0));
+            let shape = vec![lengths.len() as u64];
+            let stored = StoredStrings { bytes: StringBytes::Shard(&shards, 0), big_endian: false, name: "t".into(), shape, region };
+            let mut ends = picks.map(|pick| pick.index(lengths.len() + 1) as u64);
+            ends.sort_unstable();
+            let scan = Scan::new(&stored, &(ends[0]..ends[1]), true, &Calls::default()).unwrap();
+            prop_assert!(scan.marks.len() <= MOST_MARKS);
+            let selected = &lengths[ends[0] as usize..ends[1] as usize];
+            prop_assert_eq!(scan.longest, selected.iter().copied().max().unwrap_or(0));
+            let start: u64 = lengths[..ends[0] as usize].iter().sum();
+            prop_assert_eq!(scan.selected_data.clone(), start..start + selected.iter().sum::<u64>());
+            for element in 0..=lengths.len() {
+                let mut found = scan.lengths_from(&stored, element as u64, &Calls::default()).unwrap();
+                prop_assert_eq!(found.data_at(), lengths[..element].iter().sum::<u64>());
+                prop_assert_eq!(found.next_length().unwrap(), lengths.get(element).copied());
+            }
+        }
+    }
+}

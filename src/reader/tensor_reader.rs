@@ -1,0 +1,322 @@
+//! How elements of a tensor are read, wherever they come from.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cast::ByteOrder;
+use crate::error::Result;
+use crate::options::Layout;
+use crate::os::Calls;
+use crate::plan::tiles::Runs;
+use crate::types::spec::{TensorSpec, memory_len};
+
+use super::checksums::{Ledger, Region};
+
+/// Elements of one tensor, in any order, from any thread.
+///
+/// Positions are flat: element `i` is the `i`-th in the order of [`layout`](Self::layout). In C order rows of axis 0 are runs of
+/// [`TensorSpec::row_elements`] of them, so a run of rows, one row and a part of a huge row are read alike.
+pub trait TensorReader: fmt::Debug + Send + Sync {
+    /// The tensor's dtype and shape.
+    fn spec(&self) -> &TensorSpec;
+
+    /// The byte order in which [`read`](Self::read) leaves elements.
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::Little
+    }
+
+    /// The order in which flat positions count elements: C order, or Fortran order where the source is like that.
+    fn layout(&self) -> Layout {
+        Layout::C
+    }
+
+    /// Whether bytes of a `bool` other than 0 and 1 are kept as they are, as NumPy does with arrays of its own. Otherwise they become 1.
+    fn keeps_odd_bools(&self) -> bool {
+        false
+    }
+
+    /// Fills `out`, which holds exactly `elements`, or fails. Never a short read.
+    ///
+    /// Checksums of what was read go to the context, not over the bytes after decoding.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when reading fails, [`Error::Malformed`](crate::Error::Malformed) when the file ends early,
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()>;
+
+    /// Whether elements are stored as a stream: to read anything but those behind the last ones that were read costs as much as to read
+    /// all before them. Whoever reads such a tensor does so once, from front to back.
+    fn is_sequential(&self) -> bool {
+        false
+    }
+
+    /// The lengths of the boxes that elements are stored in, where it takes all of a box to read any part of it: compressed chunks.
+    /// One length for each axis; boxes start at multiples of them.
+    fn chunks(&self) -> Option<&[u64]> {
+        None
+    }
+
+    /// How elements are stored where it costs more to read them in some orders than in others; empty where it does not. Grids follow
+    /// each other along axis 0 and hold every row: one for a tensor in [`chunks`](Self::chunks) or a stream, several for one that was
+    /// joined.
+    fn chunk_grids(&self) -> Vec<ChunkGrid> {
+        let rows = 0..self.spec().rows();
+        match self.chunks() {
+            Some(chunks) => vec![ChunkGrid { rows, chunk: chunks.to_vec(), unit: Unit::Chunk }],
+            None if self.is_sequential() => vec![ChunkGrid { rows, chunk: vec![1; self.spec().shape().len()], unit: Unit::Stream }],
+            None => Vec::new(),
+        }
+    }
+
+    /// Fills `out`, which holds exactly the box of `shape` that starts at index `start`, in the order of [`layout`](Self::layout).
+    /// Where there are [`chunks`](Self::chunks), each one is decoded once for each call that needs any of it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let axes = |axes: &[u64]| if self.layout() == Layout::F { axes.iter().rev().copied().collect() } else { axes.to_vec() };
+        let places = Runs::new(axes(self.spec().shape()), axes(start), axes(shape));
+        let mut rest = out;
+        for run in places.of(0..shape.iter().product()) {
+            let (now, later) = rest.split_at_mut(memory_len((run.end - run.start) * self.spec().itemsize()));
+            self.read(run, now, context)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The stored checksums and the bytes each one covers; empty when the format has none.
+    fn regions(&self) -> &[Region] {
+        &[]
+    }
+
+    /// Whether there are elements that no region covers, beside others that one does.
+    fn is_partly_covered(&self) -> bool {
+        false
+    }
+
+    /// The run of stored bytes that flat position `element` lies in, if the bytes of the run are those of its elements,
+    /// side by side and in order. Holes in it are left out of the output, and its blocks may be shared.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when its file cannot be opened.
+    fn stored_run(&self, _element: u64) -> Result<Option<StoredRun>> {
+        Ok(None)
+    }
+
+    /// Whether [`stored_run`](Self::stored_run) may say anything: whether it is worth the time to look for holes.
+    fn has_stored_runs(&self) -> bool {
+        false
+    }
+
+    /// Tells that these elements are read soon, before or after many others: what can be fetched meanwhile need not be waited for.
+    fn fetch(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
+
+    /// Tells that these elements are not read again for a long time.
+    fn forget(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
+
+    /// Called when all has been read: a reader that reads parts of the source twice fails here if those may differ.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`](crate::Error::Malformed) when the source was written to since the reader was made.
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether [`read`](Self::read) fills `out` through system calls only, which report a page of a mapped output that
+    /// cannot be had. A reader that stores into `out` itself would be killed, so it gets pages that are all there, which
+    /// takes longer.
+    fn fills_by_system_calls(&self) -> bool {
+        false
+    }
+
+    /// Heap bytes the reader keeps while it lives, which come out of the memory budget.
+    fn heap_bytes(&self) -> u64 {
+        0
+    }
+
+    /// The same, as long as at most so many `workers` call nothing but [`read_box`](Self::read_box).
+    fn box_heap_bytes(&self, _workers: u64) -> u64 {
+        self.heap_bytes()
+    }
+}
+
+impl<T: TensorReader + ?Sized> TensorReader for &T {
+    fn spec(&self) -> &TensorSpec {
+        (**self).spec()
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        (**self).byte_order()
+    }
+
+    fn layout(&self) -> Layout {
+        (**self).layout()
+    }
+
+    fn keeps_odd_bools(&self) -> bool {
+        (**self).keeps_odd_bools()
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        (**self).read(elements, out, context)
+    }
+
+    fn is_sequential(&self) -> bool {
+        (**self).is_sequential()
+    }
+
+    fn chunks(&self) -> Option<&[u64]> {
+        (**self).chunks()
+    }
+
+    fn chunk_grids(&self) -> Vec<ChunkGrid> {
+        (**self).chunk_grids()
+    }
+
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        (**self).read_box(start, shape, out, context)
+    }
+
+    fn regions(&self) -> &[Region] {
+        (**self).regions()
+    }
+
+    fn is_partly_covered(&self) -> bool {
+        (**self).is_partly_covered()
+    }
+
+    fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
+        (**self).stored_run(element)
+    }
+
+    fn has_stored_runs(&self) -> bool {
+        (**self).has_stored_runs()
+    }
+
+    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        (**self).fetch(elements, context);
+    }
+
+    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        (**self).forget(elements, context);
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        (**self).check_unchanged()
+    }
+
+    fn fills_by_system_calls(&self) -> bool {
+        (**self).fills_by_system_calls()
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        (**self).heap_bytes()
+    }
+
+    fn box_heap_bytes(&self, workers: u64) -> u64 {
+        (**self).box_heap_bytes(workers)
+    }
+}
+
+/// What has to be read at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// Any element by itself.
+    Element,
+    /// All of a chunk, to read any of it.
+    Chunk,
+    /// All elements in their order.
+    Stream,
+}
+
+/// How some rows of a tensor are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkGrid {
+    /// Rows of axis 0.
+    pub rows: Range<u64>,
+    /// The lengths of a chunk, one for each axis. Chunks start at multiples of them, on axis 0 counted from the first of `rows`.
+    pub chunk: Vec<u64>,
+    /// What has to be read at a time.
+    pub unit: Unit,
+}
+
+/// A run of elements as it lies in a file.
+#[derive(Debug, Clone)]
+pub struct StoredRun {
+    /// Flat positions in the tensor.
+    pub elements: Range<u64>,
+    /// The file.
+    pub file: Arc<File>,
+    /// Its path, for messages.
+    pub path: Arc<Path>,
+    /// Where the first of them starts in the file.
+    pub offset: u64,
+    /// Which of [`TensorReader::regions`] covers them, starting with the same byte.
+    pub region: Option<usize>,
+}
+
+/// What a worker lends to a reader: memory of its own and the place where checksums go.
+#[derive(Debug)]
+pub struct ReadContext<'a> {
+    /// Memory that lives as long as the worker; [`chunk_bytes`](Self::chunk_bytes) long.
+    scratch: Vec<u8>,
+    chunk_bytes: usize,
+    ledger: Option<&'a Ledger<'a>>,
+    pub(crate) calls: Calls,
+    /// The regions of what is being read, among those of the ledger.
+    regions: Range<usize>,
+}
+
+impl<'a> ReadContext<'a> {
+    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, calls: &Calls) -> Self {
+        Self { scratch: Vec::new(), chunk_bytes, ledger, calls: calls.clone(), regions: 0..usize::MAX }
+    }
+
+    /// The largest single read from storage, in bytes.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Fails once the caller has cancelled; readers ask between chunks.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn check_cancelled(&self) -> Result<()> {
+        self.calls.cancel().check()
+    }
+
+    /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].
+    pub fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
+        let Some(ledger) = self.ledger else { return };
+        if let Some(region) = self.regions.start.checked_add(region).filter(|region| self.regions.contains(region)) {
+            ledger.record(region, offset, bytes);
+        }
+    }
+
+    /// Lets a part read that has these `regions` of the whole, and maybe none.
+    pub(crate) fn with_regions<T>(&mut self, regions: Range<usize>, read: impl FnOnce(&mut Self) -> T) -> T {
+        let start = self.regions.start;
+        let inner = start.saturating_add(regions.start)..start.saturating_add(regions.end);
+        let outer = std::mem::replace(&mut self.regions, inner);
+        let result = read(self);
+        self.regions = outer;
+        result
+    }
+
+    /// The worker's own memory, taken for one call; hand it back with [`return_scratch`](Self::return_scratch).
+    pub(crate) fn take_scratch(&mut self) -> Vec<u8> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(self.chunk_bytes, 0);
+        scratch
+    }
+
+    pub(crate) fn return_scratch(&mut self, scratch: Vec<u8>) {
+        self.scratch = scratch;
+    }
+}

@@ -1,0 +1,125 @@
+//! Where in a record the features are that are wanted.
+
+use std::collections::HashMap;
+
+use super::feature::Key;
+use crate::error::{ParseError, Result};
+use crate::format::example::{self, Place};
+use crate::records::stream::batch::Batch;
+
+/// Where in a record the features are that are wanted.
+#[derive(Debug)]
+pub(crate) struct Locator {
+    keys: Vec<Key>,
+    context: HashMap<Vec<u8>, Vec<usize>>,
+    lists: HashMap<Vec<u8>, Vec<usize>>,
+    /// The only key, which saves looking it up.
+    only: Option<(Place, Vec<u8>)>,
+}
+
+/// Bytes of a part of a record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    start: usize,
+    len: usize,
+}
+
+impl Span {
+    /// Where there are none.
+    pub(crate) const MISSING: Self = Self { start: 0, len: usize::MAX };
+}
+
+/// What a record has for a feature, as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stored<'a> {
+    Missing,
+    /// A `Feature` message, and where it starts in its part.
+    Feature(&'a [u8], usize),
+    /// A `FeatureList` message.
+    List(&'a [u8], usize),
+    /// A value by itself.
+    Value(&'a [u8]),
+}
+
+impl Locator {
+    pub(crate) fn new(keys: Vec<Key>) -> Self {
+        let (mut context, mut lists): (HashMap<_, Vec<usize>>, HashMap<_, Vec<usize>>) = Default::default();
+        for (index, key) in keys.iter().enumerate() {
+            match key {
+                Key::Context(name) => context.entry(name.clone()).or_default().push(index),
+                Key::List(name) => lists.entry(name.clone()).or_default().push(index),
+                Key::Part(_) => {}
+            }
+        }
+        let only = match &keys[..] {
+            [Key::Context(name)] => Some((Place::Context, name.clone())),
+            [Key::List(name)] => Some((Place::Lists, name.clone())),
+            _ => None,
+        };
+        Self { keys, context, lists, only }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Finds the features of record `record`: one span for each key.
+    pub(crate) fn locate(&self, batch: &Batch, record: usize, spans: &mut [Span]) -> Result<()> {
+        spans.fill(Span::MISSING);
+        if let Some((wanted, name)) = &self.only {
+            let found = example::entries(batch.part(record, 0), |place, key, value, start| {
+                if place == *wanted && key == name {
+                    spans[0] = Span { start, len: value.len() };
+                }
+            });
+            return found.map_err(|error| batch.error(record, 0, &error));
+        }
+        if !self.context.is_empty() || !self.lists.is_empty() {
+            let found = example::entries(batch.part(record, 0), |place, key, value, start| {
+                let wanted = if place == Place::Context { &self.context } else { &self.lists };
+                for &index in wanted.get(key).into_iter().flatten() {
+                    spans[index] = Span { start, len: value.len() };
+                }
+            });
+            found.map_err(|error| batch.error(record, 0, &error))?;
+        }
+        for (key, span) in self.keys.iter().zip(spans) {
+            if let Key::Part(part) = key {
+                *span = Span { start: 0, len: batch.part(record, *part).len() };
+            }
+        }
+        Ok(())
+    }
+
+    /// What key number `index` has in a record.
+    pub(crate) fn stored<'a>(&self, batch: &'a Batch, record: usize, index: usize, span: Span) -> Stored<'a> {
+        if span.len == usize::MAX {
+            return Stored::Missing;
+        }
+        let part = batch.part(record, self.part(index));
+        let bytes = &part[span.start..span.start + span.len];
+        match &self.keys[index] {
+            Key::Context(_) => Stored::Feature(bytes, span.start),
+            Key::List(_) => Stored::List(bytes, span.start),
+            Key::Part(_) => Stored::Value(bytes),
+        }
+    }
+
+    /// The part of a record that a key is in.
+    pub(crate) fn part(&self, index: usize) -> usize {
+        if let Key::Part(part) = self.keys[index] { part } else { 0 }
+    }
+}
+
+impl Stored<'_> {
+    /// The integers that it is a list of.
+    pub(crate) fn ints(&self) -> Result<Vec<i64>, ParseError> {
+        let mut ints = Vec::new();
+        if let Self::Feature(feature, base) = self
+            && let Some(values) = example::Values::parse(feature, *base)?.filter(|values| values.kind() == example::Kind::Ints)
+        {
+            values.ints(|value| ints.push(value))?;
+        }
+        Ok(ints)
+    }
+}

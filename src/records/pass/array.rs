@@ -1,0 +1,116 @@
+//! The arrays that a column becomes.
+
+use crate::cast::{ByteOrder, Decoder};
+use crate::convert::array::Part;
+use crate::error::{Error, Result};
+use crate::format::npy::Header;
+use crate::options::Options;
+use crate::records::columns::items::Units;
+use crate::records::columns::{Arrange, Column, unsupported};
+use crate::types::dtype::Dtype;
+use crate::types::spec::{MAX_NDIM, TensorSpec};
+
+/// One array that a pass makes.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordArray {
+    /// Which of the columns.
+    pub(crate) column: usize,
+    pub(crate) part: Part,
+    /// The feature, for messages.
+    pub(crate) name: String,
+    /// The dtypes that are reported.
+    pub(crate) dtype: Dtype,
+    pub(crate) source_dtype: Dtype,
+    /// A row as it is put together.
+    pub(crate) row: TensorSpec,
+    /// Elements as they are written.
+    pub(crate) written: Dtype,
+    pub(crate) decoder: Decoder,
+    pub(crate) is_text: bool,
+    /// Rows beyond those that records have: the end of the last one among offsets.
+    pub(crate) extra: u64,
+    pub(crate) order: char,
+}
+
+impl RecordArray {
+    /// The arrays of a column.
+    pub(crate) fn of_column(index: usize, column: &Column, options: &Options) -> Result<Vec<Self>> {
+        let source = column.spec.dtype();
+        let written = options.cast.unwrap_or(source);
+        let make = |part, dtype, source_dtype, row: TensorSpec, written, is_text, extra| {
+            let stored = if part == Part::Offsets || extra > 0 { ByteOrder::Little } else { column.order };
+            let decoder = Decoder::new((row.dtype(), stored), (written, options.order()), options.strict)?;
+            let descr = written.descr_in(options.order())?;
+            let order = if is_text && row.dtype() == Dtype::UInt8 { '|' } else { descr.chars().next().unwrap_or('|') };
+            Ok(Self { column: index, part, name: column.name.clone(), dtype, source_dtype, row, written, decoder, is_text, extra, order })
+        };
+        let row = TensorSpec::new(source, column.row_shape()).map_err(Error::bad_request)?;
+        if row.shape().len() + usize::from(!column.is_text) > MAX_NDIM {
+            return Err(unsupported(&column.name, format!("it has more than the {MAX_NDIM} dimensions of NumPy arrays")));
+        }
+        let dtype = if column.is_text || column.dtype == Dtype::String { column.dtype } else { written };
+        if !matches!(column.arrange, Arrange::Offsets(_)) {
+            return Ok(vec![make(Part::Whole, dtype, column.dtype, row, written, column.is_text, 0)?]);
+        }
+        let offset = TensorSpec::new(Dtype::Int64, Vec::new()).map_err(Error::bad_request)?;
+        if column.only_offsets {
+            return Ok(vec![make(Part::Whole, written, Dtype::Int64, offset, written, false, 1)?]);
+        }
+        let values = if column.dtype == Dtype::String && !column.is_text { Dtype::UInt8 } else { dtype };
+        Ok(vec![
+            make(Part::Values, values, column.dtype, row, written, column.is_text, 0)?,
+            make(
+                Part::Offsets,
+                Dtype::Int64,
+                if column.dtype == Dtype::String { column.dtype } else { Dtype::Int64 },
+                offset,
+                Dtype::Int64,
+                false,
+                1,
+            )?,
+        ])
+    }
+
+    /// Bytes of a row as it is written.
+    pub(crate) fn written_row(&self) -> u64 {
+        self.row.elements().saturating_mul(self.written.itemsize().unwrap_or(1))
+    }
+
+    /// Bytes that so many bytes of rows have when they are written.
+    pub(crate) fn written_bytes(&self, stored: u64) -> u64 {
+        stored / self.row.dtype().item_len() as u64 * self.written.item_len() as u64
+    }
+
+    /// The dtype of the array's elements as they lie in the file.
+    pub(crate) fn element(&self) -> Dtype {
+        self.written
+    }
+
+    /// Bytes of so many rows, as they are written.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for more than there are numbers for.
+    pub(crate) fn nbytes(&self, rows: u64) -> Result<u64> {
+        let row = self.written_row();
+        let too_many =
+            || Error::bad_request(format!("feature {:?}: {rows} rows of {row} bytes each are more than a file can have", self.name));
+        rows.checked_mul(row).ok_or_else(too_many)
+    }
+
+    /// The header of an array of so many rows.
+    pub(crate) fn header(&self, rows: u64, options: &Options) -> Result<Header> {
+        let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape().iter().copied()).collect();
+        Ok(match shape.split_last() {
+            Some((width, shape)) if self.is_text => {
+                let kind = if self.row.dtype() == Dtype::UInt8 { 'S' } else { 'U' };
+                Header::new(&format!("{}{kind}{width}", self.order), shape)
+            }
+            _ => Header::new(&self.written.descr_in(options.order())?, &shape),
+        })
+    }
+
+    /// Whether it has one offset for each record.
+    pub(crate) fn is_record_offsets(&self, columns: &[Column]) -> bool {
+        columns[self.column].arrange == Arrange::Offsets(Units::Records)
+    }
+}

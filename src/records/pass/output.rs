@@ -1,0 +1,101 @@
+//! Where rows go: into a file, or to somebody who compares them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::MIN_UNIT;
+use super::array::RecordArray;
+use crate::error::{Error, Result};
+use crate::output::method::Method;
+use crate::output::private_file::PrivateFile;
+use crate::output::sink::NpySink;
+use crate::types::spec::{memory_len, unravel};
+
+/// Where rows go.
+pub(crate) enum Output<'a> {
+    File {
+        sink: Arc<NpySink>,
+        /// The file, if that is all there is in it.
+        whole: Option<Arc<PrivateFile>>,
+        /// How many bytes it has, where that has been counted, and what was counted.
+        counted: Option<(u64, PathBuf)>,
+        method: Method,
+    },
+    /// To somebody who looks at them: bytes as they would be written, and where.
+    Check(&'a (dyn Fn(u64, &[u8]) -> Result<()> + Sync)),
+}
+
+impl Output<'_> {
+    pub(crate) fn reserve(&self, nbytes: u64) -> Result<()> {
+        match self {
+            Self::File { sink, .. } => {
+                self.check_counted(nbytes)?;
+                sink.reserve(nbytes)
+            }
+            Self::Check(_) => Ok(()),
+        }
+    }
+
+    /// Gives back the space of what nobody wants any more. Nobody may be writing.
+    pub(crate) fn give_up(&self) {
+        if let Self::File { whole: Some(file), .. } = self {
+            // It is removed at the end in any case.
+            let _ = file.set_len(0);
+        }
+    }
+
+    /// Bytes on their way to the disk.
+    pub(crate) fn held(&self) -> u64 {
+        match self {
+            Self::File { sink, .. } => sink.behind().held_and_peak().0,
+            Self::Check(_) => 0,
+        }
+    }
+
+    /// Takes elements that start at byte `at` of the array as it is put together.
+    pub(crate) fn put(&self, array: &RecordArray, at: u64, bytes: &[u8], cast: &mut Vec<u8>, most: u64) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if array.decoder.is_copy() {
+            return self.place(at, bytes);
+        }
+        let (stored, written) = (array.row.dtype().item_len(), array.written.item_len());
+        let step = memory_len(most.max(MIN_UNIT)) / stored;
+        for (index, part) in bytes.chunks(step * stored).enumerate() {
+            let first = at / stored as u64 + (index * step) as u64;
+            cast.resize(part.len() / stored * written, 0);
+            array.decoder.decode(part, cast).map_err(|odd| {
+                let element = first + odd as u64;
+                let row = array.row.elements().max(1);
+                let index = [vec![element / row], unravel(element % row, array.row.shape())].concat();
+                let detail = array.decoder.explain(&part[odd * stored..][..stored], &cast[odd * written..][..written]);
+                Error::Lossy { what: format!("feature {:?}", array.name), index, detail }
+            })?;
+            self.place(first * written as u64, cast)?;
+        }
+        Ok(())
+    }
+
+    fn place(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::File { sink, .. } => {
+                let end = at + bytes.len() as u64;
+                self.check_counted(end)?;
+                sink.place(at..end, bytes)
+            }
+            Self::Check(check) => check(at, bytes),
+        }
+    }
+
+    /// Refuses more than was counted, which would run into what lies behind it.
+    fn check_counted(&self, end: u64) -> Result<()> {
+        match self {
+            Self::File { counted: Some((most, source)), .. } if end > *most => {
+                let detail = format!("{end} bytes came of an array that had {most} before: it was written to while it was being read");
+                Err(Error::malformed(source, "source", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Records that follow each other in one file.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
+
+use super::batches::whole;
+use super::memory_pool::Held;
+use crate::error::{Error, ParseError, Result};
+use crate::format::{crc, tfrecord};
+use crate::os::{self, Cold};
+use crate::storage::paths::InputFile;
+use crate::types::spec::memory_len;
+
+/// So much of a long record is read before the token is looked at again.
+const PART_BYTES: usize = 8 << 20;
+
+/// Records that follow each other in one file.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The batch's own number.
+    pub(crate) number: u64,
+    /// The number of its first record among those that are wanted.
+    pub(crate) first: u64,
+    /// The number of its first record in its file.
+    pub(crate) in_file: u64,
+    pub(crate) path: Arc<Path>,
+    /// Where its bytes start in what the file holds.
+    pub(crate) base: u64,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) frames: Vec<Range<usize>>,
+    /// Frames that make a record.
+    pub(crate) group: usize,
+    /// Where the bytes are still to be read from.
+    pub(crate) unread: Option<(InputFile, Cold, usize)>,
+    /// Whether checksums of the data are still to be compared.
+    pub(crate) unchecked: bool,
+    /// Bits by which samples of 16 bits, big-endian, are still to be moved down.
+    pub(crate) shift: u32,
+    pub(crate) held: Held,
+}
+
+impl Batch {
+    /// A batch put together from records of here and there.
+    pub(crate) fn gathered(
+        number: u64,
+        first: u64,
+        path: Arc<Path>,
+        bytes: Vec<u8>,
+        frames: Vec<Range<usize>>,
+        group: usize,
+        held: Held,
+    ) -> Self {
+        Self { number, first, in_file: first, path, base: 0, bytes, frames, group, unread: None, unchecked: false, shift: 0, held }
+    }
+
+    /// The number of records.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len() / self.group
+    }
+
+    /// Part `part` of record `record`.
+    pub(crate) fn part(&self, record: usize, part: usize) -> &[u8] {
+        &self.bytes[self.frames[record * self.group + part].clone()]
+    }
+
+    /// Reads and checks what has not been read and checked.
+    pub(crate) fn load(&mut self) -> Result<()> {
+        if let Some((file, cold, len)) = self.unread.take() {
+            self.bytes.reserve_exact(len);
+            self.bytes.resize(len, 0);
+            let mut at = self.base;
+            for part in self.bytes.chunks_mut(PART_BYTES) {
+                os::read_exact_at(&file, part, at, file.calls(), &cold).map_err(Error::io("read", &self.path))?;
+                at += part.len() as u64;
+            }
+        }
+        let shift = std::mem::take(&mut self.shift);
+        for frame in self.frames.iter().filter(|_| shift > 0) {
+            for sample in self.bytes[frame.clone()].chunks_exact_mut(2) {
+                BigEndian::write_u16(sample, BigEndian::read_u16(sample) >> shift);
+            }
+        }
+        if !std::mem::take(&mut self.unchecked) {
+            return Ok(());
+        }
+        match (0..self.frames.len()).find_map(|frame| wrong_checksum(&self.bytes, &self.frames[frame]).map(|detail| (frame, detail))) {
+            None => Ok(()),
+            Some((frame, detail)) => {
+                let record = frame / self.group;
+                let whole = whole(self.in_file + record as u64, false);
+                Err(self.malformed(record, self.frames[frame].start, "TFRecord", &format!("{detail}; {whole}")))
+            }
+        }
+    }
+
+    /// What is wrong with part `part` of record `record`, in its place.
+    pub(crate) fn error(&self, record: usize, part: usize, error: &ParseError) -> Error {
+        let at = self.frames[record * self.group + part].start + memory_len(error.offset);
+        self.malformed(record, at, error.what, &error.detail)
+    }
+
+    fn malformed(&self, record: usize, at: usize, what: &str, detail: &str) -> Error {
+        Error::malformed_at(&self.path, format!("{what} of record {}", self.in_file + record as u64), self.base + at as u64, detail)
+    }
+
+    /// How messages call a record.
+    pub(crate) fn describe(&self, record: usize) -> String {
+        format!("record {} of {}", self.in_file + record as u64, self.path.display())
+    }
+}
+
+/// What is wrong with data that a checksum stands behind.
+pub(crate) fn wrong_checksum(bytes: &[u8], data: &Range<usize>) -> Option<String> {
+    let stored = crc::unmask(LittleEndian::read_u32(&bytes[data.end..data.end + tfrecord::FOOTER_LEN]));
+    let found = crc::crc32c(&bytes[data.clone()]);
+    (stored != found).then(|| format!("the checksum of its {} bytes is {found:#010x}, stored is {stored:#010x}", data.len()))
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.bytes);
+        let mut state = self.held.pool.lock();
+        // Those that a long record made longer are not kept.
+        let kept: usize = state.free.iter().map(Vec::capacity).sum();
+        if (kept + buffer.capacity()) as u64 <= self.held.pool.limit / 8 {
+            state.free.push(buffer);
+        }
+    }
+}

@@ -1,0 +1,636 @@
+//! Runs of whole records, in order, as they come from the source.
+//!
+//! Whoever takes the next batch reads it, or is told where it lies and reads it later: files with long records are gone through
+//! by their headers alone. Nobody holds more than the pool of buffers allows.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::batch::{Batch, wrong_checksum};
+use super::bytes::{self, Compression, FileBytes};
+use super::framing::{Framing, Step};
+use super::memory_pool::{Held, Pool};
+use crate::error::{Error, Result};
+use crate::format::tfrecord;
+use crate::options::Options;
+use crate::os::{Calls, Cold};
+use crate::records::{CheckCount, Program, Wanted};
+use crate::storage::paths::{InputFile, Stamp};
+use crate::types::spec::memory_len;
+
+/// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
+const LONG_WARM: u64 = 128 << 10;
+const LONG_COLD: u64 = 1 << 20;
+
+/// A file of records.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordFile {
+    pub(crate) path: PathBuf,
+    /// How many records somebody says it has.
+    pub(crate) expected: Option<u64>,
+    /// Where the first of them starts.
+    pub(crate) start: u64,
+    /// What it showed when it was opened first; every pass reads the same file.
+    stamp: Arc<OnceLock<Stamp>>,
+}
+
+impl RecordFile {
+    /// A file of records from its start.
+    pub(crate) fn new(path: PathBuf, expected: Option<u64>) -> Self {
+        Self { path, expected, start: 0, stamp: Arc::default() }
+    }
+
+    /// The same, with the first record at `start`.
+    pub(crate) fn starting_at(self, start: u64) -> Self {
+        Self { start, ..self }
+    }
+}
+
+/// Where bytes of records come from.
+pub(crate) enum Input {
+    File(RecordFile),
+    /// What can be read once, and its name for messages.
+    Stream(Box<dyn Read + Send>, PathBuf),
+    /// What is started when its turn has come.
+    Program(Program),
+}
+
+/// How records are to be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    /// A batch has about so many bytes,
+    pub(crate) batch_bytes: usize,
+    /// at most so many records,
+    pub(crate) most_records: usize,
+    /// and all of them together, or a single record, not more than this.
+    pub(crate) memory_bytes: u64,
+    /// The records that are wanted.
+    pub(crate) rows: Range<u64>,
+    /// How many rows are, of records that are put together along axis 0.
+    pub(crate) joined_rows: u64,
+    pub(crate) verify: bool,
+    /// Whether what lies behind a damage is given up instead of everything.
+    pub(crate) salvage: bool,
+    pub(crate) calls: Calls,
+}
+
+impl Reading {
+    /// All records, in batches of about so many bytes, with the checks that `options` ask for.
+    pub(crate) fn new(batch_bytes: usize, memory_bytes: u64, options: &Options) -> Self {
+        Self {
+            batch_bytes,
+            most_records: usize::MAX,
+            memory_bytes,
+            rows: 0..u64::MAX,
+            joined_rows: u64::MAX,
+            verify: options.verify,
+            salvage: options.records.salvage.is_set(),
+            calls: options.calls(),
+        }
+    }
+}
+
+/// Whatever hands out batches, the first one first.
+pub(crate) trait Batches: Send {
+    /// The next batch; its bytes may be still to be read.
+    fn next_batch(&mut self) -> Result<Option<Batch>>;
+    /// How many records there will be, if that is known.
+    fn known(&self) -> Option<u64>;
+    /// What had to be given up so far, one sentence each.
+    fn lost(&self) -> &[String];
+}
+
+/// The records of inputs one after the other.
+pub(crate) struct Sequential {
+    inputs: VecDeque<Input>,
+    framing: Framing,
+    group: usize,
+    reading: Reading,
+    pool: Arc<Pool>,
+    current: Option<Current>,
+    /// Records so far, wanted or not.
+    seen: u64,
+    number: u64,
+    known: Option<u64>,
+    lost: Vec<String>,
+}
+
+/// The input that is being read.
+struct Current {
+    path: Arc<Path>,
+    from: From,
+    /// Where `carry`, or the next header, lies.
+    at: u64,
+    /// The beginning of a record that the last batch ended before.
+    carry: Vec<u8>,
+    /// All bytes, where that is known.
+    len: Option<u64>,
+    records: u64,
+    expected: Option<u64>,
+    check: Option<CheckCount>,
+    /// Whether they come through a pipe: whoever writes to it may have failed.
+    is_piped: bool,
+    /// The file, and what it has to show until its end.
+    file: Option<(InputFile, Arc<OnceLock<Stamp>>)>,
+}
+
+impl Current {
+    /// Fails if the file was written to since it was opened first.
+    fn check_unchanged(&self) -> Result<()> {
+        self.file.iter().try_for_each(|(file, stamp)| stamp.get().map_or(Ok(()), |stamp| stamp.check(file, &self.path)))
+    }
+}
+
+enum From {
+    Bytes(Box<dyn Read + Send>),
+    /// Headers are read alone.
+    Headers(InputFile, Cold),
+}
+
+impl Sequential {
+    /// Counts the records before the first one is read where that costs little: they are then read in any order, too.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where that shows that a file is cut, [`Error::Io`].
+    pub(crate) fn new(inputs: Vec<Input>, framing: Framing, group: usize, reading: Reading, pool: Arc<Pool>) -> Result<Self> {
+        let mut sequential =
+            Self { inputs: inputs.into(), framing, group, reading, pool, current: None, seen: 0, number: 0, known: None, lost: Vec::new() };
+        if !sequential.reading.salvage {
+            let count = sequential.count()?;
+            sequential.known = count.map(|count| sequential.reading.rows.end.min(count) - sequential.reading.rows.start.min(count));
+        }
+        Ok(sequential)
+    }
+
+    /// The number of all records, if it can be had without reading them.
+    fn count(&self) -> Result<Option<u64>> {
+        let mut count = 0u64;
+        for input in &self.inputs {
+            let Input::File(file) = input else { return Ok(None) };
+            let records = match file.expected {
+                Some(expected) => expected,
+                None => match self.count_file(file)? {
+                    Some(records) => records,
+                    None => return Ok(None),
+                },
+            };
+            count = count.saturating_add(records);
+        }
+        Ok(Some(count))
+    }
+
+    fn count_file(&self, file: &RecordFile) -> Result<Option<u64>> {
+        let mut current = self.open_file(file)?;
+        if let (Framing::Fixed(frame), Some(len)) = (self.framing, current.len) {
+            let bytes = len - file.start;
+            if !bytes.is_multiple_of(frame) {
+                return Err(self.cut(&Current { records: bytes / frame, at: len - bytes % frame, ..current }, bytes % frame, frame));
+            }
+            return Ok(Some(bytes / frame));
+        }
+        if !matches!(current.from, From::Headers(..)) {
+            return Ok(None);
+        }
+        let mut frames = 0;
+        while let Some((_, end)) = self.next_header(&current)? {
+            current.at += end;
+            frames += 1;
+            current.records = frames / self.group as u64;
+        }
+        self.check_groups(frames, &current)?;
+        Ok(Some(current.records))
+    }
+
+    fn check_groups(&self, frames: u64, current: &Current) -> Result<()> {
+        if frames.is_multiple_of(self.group as u64) {
+            return Ok(());
+        }
+        let detail = format!("{frames} records are no whole number of elements of {} components", self.group);
+        Err(Error::malformed_at(&current.path, "elements", current.at, detail))
+    }
+
+    fn open_file(&self, file: &RecordFile) -> Result<Current> {
+        let path: Arc<Path> = file.path.as_path().into();
+        let opened = bytes::open(&path, &self.reading.calls)?;
+        let failed = |error| Error::io("read", &path)(error);
+        let stamp = Stamp::of(&opened).map_err(failed)?;
+        file.stamp.get_or_init(|| stamp).check(&opened, &path)?;
+        let compression = match self.framing {
+            Framing::TfRecord => Self::compression(&opened, &path)?,
+            _ => Compression::None,
+        };
+        let stream = FileBytes::new(opened.clone(), file.start).map_err(failed)?;
+        let len = opened.metadata().map_err(failed)?.len();
+        if file.start > len {
+            let detail = format!("it has {len} bytes, and records are to start at byte {}", file.start);
+            return Err(Error::bad_request(format!("{}: {detail}", path.display())));
+        }
+        let cold = Cold::default();
+        let is_plain = compression == Compression::None;
+        let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&opened, len, &cold).map_err(failed)?;
+        let from = if by_headers {
+            From::Headers(opened.clone(), cold)
+        } else {
+            From::Bytes(bytes::decompressed(stream, compression, self.reading.memory_bytes / 4))
+        };
+        Ok(Current {
+            path,
+            from,
+            at: file.start,
+            carry: Vec::new(),
+            len: is_plain.then_some(len),
+            records: 0,
+            expected: file.expected,
+            check: None,
+            is_piped: false,
+            file: Some((opened, Arc::clone(&file.stamp))),
+        })
+    }
+
+    fn compression(file: &InputFile, path: &Path) -> Result<Compression> {
+        let found = Compression::detect(file).map_err(Error::io("read", path))?;
+        found.ok_or_else(|| {
+            let mut front = [0; tfrecord::HEADER_LEN];
+            let detail = match file.read_exact_at(&mut front, 0).ok().and_then(|()| tfrecord::data_len(&front).err()) {
+                Some(detail) => format!("{detail}; and it is not compressed with gzip, zlib or Snappy"),
+                None => format!("it has fewer than the {} bytes of the first record's header", tfrecord::HEADER_LEN),
+            };
+            Error::malformed_at(path, "TFRecord file", 0, detail)
+        })
+    }
+
+    /// Whether the first records of a file are so long that their headers may be read alone.
+    fn has_long_records(&self, file: &InputFile, len: u64, cold: &Cold) -> std::io::Result<bool> {
+        const LOOKED_AT: u64 = 8;
+        let mut at = 0;
+        let Some(header_len) = self.framing.header_len().filter(|&len| len > 0) else { return Ok(false) };
+        let mut header = [0; tfrecord::HEADER_LEN];
+        for frames in 0..LOOKED_AT {
+            if at + header_len as u64 > len {
+                return Ok(frames > 0 && at / frames >= LONG_WARM && !cold.get(file));
+            }
+            file.read_exact_at(&mut header[..header_len], at)?;
+            let Ok(Step::Need(end)) = self.framing.step(&header[..header_len]) else { return Ok(false) };
+            at = at.saturating_add(end);
+        }
+        Ok(at / LOOKED_AT >= if cold.get(file) { LONG_COLD } else { LONG_WARM })
+    }
+
+    /// The lengths of the frame at the place, without and with what is around its data.
+    fn next_header(&self, current: &Current) -> Result<Option<(Range<u64>, u64)>> {
+        let (From::Headers(file, _), Some(len)) = (&current.from, current.len) else { return Ok(None) };
+        let left = len - current.at;
+        if left == 0 {
+            return Ok(None);
+        }
+        let mut header = [0; tfrecord::HEADER_LEN];
+        let header = &mut header[..self.framing.header_len().unwrap_or(0)];
+        if left < header.len() as u64 {
+            return Err(self.cut(current, left, header.len() as u64));
+        }
+        file.read_exact_at(header, current.at).map_err(Error::io("read", &current.path))?;
+        let end = match self.framing.step(header).map_err(|detail| self.broken(current, &detail))? {
+            Step::Need(end) => end,
+            Step::Frame { end, .. } => end as u64,
+        };
+        if end > left {
+            return Err(self.cut(current, left, end));
+        }
+        let behind = if self.framing.has_checksum() { tfrecord::FOOTER_LEN as u64 } else { 0 };
+        Ok(Some((header.len() as u64..end - behind, end)))
+    }
+
+    /// What is left of the current input before a damage.
+    fn before(&self, current: &Current) -> String {
+        match (self.framing, current.records) {
+            // A decoder goes on behind a damage, and frames refer to others.
+            (Framing::Pam { .. }, 0) => "no frame came before it".to_owned(),
+            (Framing::Pam { .. }, frames) if self.reading.salvage => format!("{frames} frames came before it"),
+            (Framing::Pam { .. }, frames) => {
+                format!("{frames} frames came before it, and --salvage keeps them, of which some may be damaged")
+            }
+            (_, records) => whole(records, self.reading.salvage),
+        }
+    }
+
+    fn broken(&self, current: &Current, detail: &str) -> Error {
+        let whole = self.before(current);
+        Error::malformed_at(&current.path, format!("record {}", current.records), current.at, format!("{detail}; {whole}"))
+    }
+
+    fn cut(&self, current: &Current, left: u64, needed: u64) -> Error {
+        // Frames without headers say nothing of where they start: what is left over may as well be a header at the front.
+        if let Framing::Fixed(_) = self.framing {
+            let detail = format!(
+                "a frame has {needed} bytes, and {left} are left over behind {} whole frames: where there is a header in front, --offset BYTES \
+                 says how long it is; else --raw or --shape say something else than what is there, or the end is missing",
+                current.records
+            );
+            return Error::malformed_at(&current.path, "raw frames", current.at, detail);
+        }
+        let whole = self.before(current);
+        let detail = format!("it needs {needed} bytes and {left} are left: the end is missing; {whole}");
+        Error::malformed_at(&current.path, format!("record {}", current.records), current.at, detail)
+    }
+
+    /// Opens the next input.
+    fn open_next(&mut self) -> Result<bool> {
+        let Some(input) = self.inputs.pop_front() else { return Ok(false) };
+        let is_piped = matches!(input, Input::Stream(..));
+        let (bytes, name, check) = match input {
+            Input::File(file) => {
+                self.current = Some(self.open_file(&file)?);
+                return Ok(true);
+            }
+            Input::Stream(bytes, name) => (bytes, name, None),
+            Input::Program(Program { path, start, check, .. }) => {
+                let records = self.reading.rows.end.saturating_sub(self.seen);
+                let wanted = Wanted { cancel: self.reading.calls.cancel(), records, rows: self.reading.joined_rows };
+                (start(&wanted)?, path, check)
+            }
+        };
+        self.current = Some(Current {
+            path: name.as_path().into(),
+            from: From::Bytes(bytes),
+            at: 0,
+            carry: Vec::new(),
+            len: None,
+            records: 0,
+            expected: None,
+            check,
+            is_piped,
+            file: None,
+        });
+        Ok(true)
+    }
+
+    /// Ends the current input, with what is wrong with it if that is let pass.
+    fn give_up(&mut self, current: &Current, error: Error) -> Result<()> {
+        match error {
+            Error::Malformed { .. } if self.reading.salvage => {
+                let behind = current.len.map(|len| format!(" ({} bytes)", len.saturating_sub(current.at))).unwrap_or_default();
+                let kept = match self.framing {
+                    Framing::Pam { .. } => format!("{} frames are kept, of which some may be damaged", current.records),
+                    _ => format!("{} records are kept", current.records),
+                };
+                self.lost.push(format!("{error}; what follows{behind} is lost, {kept}"));
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+
+    /// The error with how many records came before: whatever gave the bytes does not know.
+    fn with_records_before(&self, current: &Current, error: Error) -> Error {
+        match error {
+            Error::Malformed { path, what, offset, detail } => {
+                Error::Malformed { path, what, offset, detail: format!("{detail}; {}", self.before(current)) }
+            }
+            other => other,
+        }
+    }
+
+    fn check_end(current: &Current) -> Result<()> {
+        if let Some(check) = &current.check {
+            check(current.records)?;
+        }
+        match current.expected {
+            Some(expected) if expected != current.records => {
+                let detail = format!("it has {} records, {expected} expected", current.records);
+                Err(Error::malformed(&current.path, "TFRecord file", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A batch of the current input from its headers; an empty one at its end.
+    fn batch_of_headers(&self, current: &mut Current) -> Result<Batch> {
+        let base = current.at;
+        let (in_file, mut frames, mut taken) = (current.records, Vec::new(), 0);
+        while let Some((data, end)) = self.next_header(current)? {
+            let is_full = taken + end > self.reading.batch_bytes as u64 || frames.len() / self.group >= self.reading.most_records;
+            if !frames.is_empty() && frames.len().is_multiple_of(self.group) && is_full {
+                break;
+            }
+            frames.push(memory_len(taken + data.start)..memory_len(taken + data.end));
+            taken += end;
+            current.at += end;
+            current.records = in_file + (frames.len() / self.group) as u64;
+        }
+        self.check_groups(frames.len() as u64, current)?;
+        self.check_memory(taken, in_file, current)?;
+        let held = self.pool.hold(taken);
+        let From::Headers(file, cold) = &current.from else {
+            return Err(Error::bad_request("these records cannot be read by their headers"));
+        };
+        let mut batch = self.empty_batch(current, base, in_file, held);
+        batch.unread = Some((file.clone(), cold.clone(), memory_len(taken)));
+        (batch.bytes, batch.frames) = (self.pool.buffer(), frames);
+        Ok(batch)
+    }
+
+    fn empty_batch(&self, current: &Current, base: u64, in_file: u64, held: Held) -> Batch {
+        Batch {
+            number: 0,
+            first: 0,
+            in_file,
+            path: Arc::clone(&current.path),
+            base,
+            bytes: Vec::new(),
+            frames: Vec::new(),
+            group: self.group,
+            unread: None,
+            unchecked: self.reading.verify && self.framing.has_checksum(),
+            shift: if let Framing::Pam { shift } = self.framing { shift } else { 0 },
+            held,
+        }
+    }
+
+    /// Refuses record number `record` of the file where it takes more memory than there is.
+    fn check_memory(&self, needed: u64, record: u64, current: &Current) -> Result<()> {
+        if needed <= self.reading.memory_bytes {
+            return Ok(());
+        }
+        let what = format!("memory for record {record} of {} (--memory allows more)", current.path.display());
+        Err(Error::Limit { what, asked: needed, allowed: Some(self.reading.memory_bytes) })
+    }
+
+    /// A batch of the current input from its bytes, and whether more follow; an empty one at its end.
+    fn batch_of_bytes(&mut self, current: &mut Current) -> Result<(Batch, bool)> {
+        let mut wanted = self.reading.batch_bytes.max(current.carry.len());
+        let mut held = self.pool.hold(wanted as u64);
+        let mut buffer = self.pool.buffer();
+        buffer.extend_from_slice(&current.carry);
+        let base = current.at;
+        let mut frames: Vec<Range<usize>> = Vec::new();
+        let (in_file, mut at, mut problem, mut is_end) = (current.records, 0, None, false);
+        // Whether it is not a record that is wrong, but what the records are in.
+        let mut is_unread = false;
+        loop {
+            let filled = buffer.len();
+            buffer.reserve_exact(wanted - filled);
+            buffer.resize(wanted, 0);
+            let From::Bytes(bytes) = &mut current.from else { return Err(Error::bad_request("these records are read by their headers")) };
+            let (read, result) = bytes::read_full(bytes.as_mut(), &mut buffer[filled..]);
+            buffer.truncate(filled + read);
+            // What came before is used still.
+            let failure = result.map_err(|error| bytes::read_error(&current.path, base + buffer.len() as u64, error)).err();
+            is_unread |= problem.is_none() && failure.is_some();
+            problem = problem.or(failure);
+            is_end |= buffer.len() < wanted;
+            let needed = loop {
+                if frames.len() / self.group >= self.reading.most_records && frames.len().is_multiple_of(self.group) {
+                    break 0;
+                }
+                // Behind the last record there is nothing to ask for.
+                is_end |= current.len == Some(base + at as u64);
+                if at == buffer.len() && is_end {
+                    break 0;
+                }
+                current.at = base + at as u64;
+                current.records = in_file + (frames.len() / self.group) as u64;
+                match self.framing.step(&buffer[at..]) {
+                    Ok(Step::Frame { start, len, end }) => {
+                        let data = at + start..at + start + len;
+                        let detail = if self.reading.salvage && self.reading.verify && self.framing.has_checksum() {
+                            wrong_checksum(&buffer, &data)
+                        } else {
+                            None
+                        };
+                        if let Some(detail) = detail {
+                            problem.get_or_insert(self.broken(current, &detail));
+                            break 0;
+                        }
+                        frames.push(data);
+                        at += end;
+                    }
+                    Ok(Step::Need(needed)) => {
+                        let left = current.len.map(|len| len - current.at).or(is_end.then_some((buffer.len() - at) as u64));
+                        if let Some(left) = left.filter(|&left| left < needed) {
+                            problem.get_or_insert(self.cut(current, left, needed));
+                            break 0;
+                        }
+                        break at as u64 + needed;
+                    }
+                    Err(detail) => {
+                        problem.get_or_insert(self.broken(current, &detail));
+                        break 0;
+                    }
+                }
+            };
+            // More is read only where there is no whole record yet.
+            if needed == 0 || problem.is_some() || frames.len() >= self.group {
+                break;
+            }
+            self.check_memory(needed, current.records, current)?;
+            wanted = memory_len(needed);
+            drop(held);
+            held = self.pool.hold(wanted as u64);
+        }
+        // What does not make a whole record belongs to the next batch.
+        let whole = frames.len() / self.group * self.group;
+        let end = if whole == frames.len() { at } else { frames[whole].start - self.framing.header_len().unwrap_or(0) };
+        if problem.is_none() && is_end && whole == 0 && !frames.is_empty() {
+            problem = self.check_groups(frames.len() as u64, current).err();
+        }
+        frames.truncate(whole);
+        current.records = in_file + (whole / self.group) as u64;
+        current.at = base + end as u64;
+        current.carry.clear();
+        current.carry.extend_from_slice(&buffer[end..]);
+        let is_over = match problem {
+            Some(error) => {
+                self.give_up(current, if is_unread { self.with_records_before(current, error) } else { error })?;
+                true
+            }
+            None => is_end && current.carry.is_empty(),
+        };
+        buffer.truncate(end);
+        let mut batch = self.empty_batch(current, base, in_file, held);
+        batch.unchecked &= !self.reading.salvage;
+        (batch.bytes, batch.frames) = (buffer, frames);
+        Ok((batch, !is_over))
+    }
+}
+
+/// What the records before a damage are good for; who salvages them knows.
+pub(crate) fn whole(records: u64, is_salvage: bool) -> String {
+    match records {
+        0 => "no record before it".to_owned(),
+        records if is_salvage => format!("the {records} records before it are whole"),
+        records => format!("the {records} records before it are whole, and --salvage converts them"),
+    }
+}
+
+impl Batches for Sequential {
+    fn next_batch(&mut self) -> Result<Option<Batch>> {
+        loop {
+            if self.seen >= self.reading.rows.end {
+                self.current.as_ref().map_or(Ok(()), Current::check_unchanged)?;
+                return Ok(None);
+            }
+            let Some(mut current) = self.current.take() else {
+                match self.open_next() {
+                    Ok(true) => continue,
+                    Ok(false) => return Ok(None),
+                    Err(error @ Error::Malformed { .. }) if self.reading.salvage => {
+                        self.lost.push(format!("{error}; nothing of it is kept"));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            let (mut batch, goes_on) = match current.from {
+                From::Headers(..) => {
+                    let batch = self.batch_of_headers(&mut current)?;
+                    let goes_on = batch.len() > 0;
+                    (batch, goes_on)
+                }
+                From::Bytes(_) => self.batch_of_bytes(&mut current)?,
+            };
+            if goes_on {
+                self.current = Some(current);
+            } else {
+                if current.is_piped && current.records == 0 {
+                    self.lost
+                        .push(format!("{} ended before the first frame: whatever writes to it may have failed", current.path.display()));
+                }
+                current.check_unchanged()?;
+                match Self::check_end(&current) {
+                    Err(error @ Error::Malformed { .. }) if self.reading.salvage => {
+                        let is_told = self.lost.iter().any(|lost| lost.starts_with(&*current.path.to_string_lossy()));
+                        self.lost.extend((!is_told).then(|| format!("{error}; {} records are kept", current.records)));
+                    }
+                    result => result?,
+                }
+            }
+            let wanted = &self.reading.rows;
+            let (first, count) = (self.seen, batch.len() as u64);
+            self.seen += count;
+            // Those before and behind what is wanted.
+            let skipped = wanted.start.saturating_sub(first).min(count);
+            let kept = (wanted.end - first).min(count);
+            if skipped >= kept {
+                continue;
+            }
+            batch.frames.truncate(memory_len(kept) * self.group);
+            batch.frames.drain(..memory_len(skipped) * self.group);
+            batch.in_file += skipped;
+            batch.first = first + skipped - wanted.start;
+            batch.number = self.number;
+            self.number += 1;
+            return Ok(Some(batch));
+        }
+    }
+
+    fn known(&self) -> Option<u64> {
+        self.known
+    }
+
+    fn lost(&self) -> &[String] {
+        &self.lost
+    }
+}

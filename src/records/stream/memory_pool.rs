@@ -1,0 +1,59 @@
+//! Memory that is lent to batches.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Memory that is lent to batches, up to a limit.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) limit: u64,
+    state: Mutex<PoolState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PoolState {
+    held: u64,
+    /// Buffers that were given back, to be used again.
+    pub(crate) free: Vec<Vec<u8>>,
+}
+
+/// A share of a pool, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) pool: Arc<Pool>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.pool.lock().held -= self.bytes;
+        self.pool.changed.notify_all();
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there are `bytes`.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: u64) -> Held {
+        let mut state = self.lock();
+        while state.held > 0 && state.held + bytes > self.limit {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.held += bytes;
+        Held { pool: Arc::clone(self), bytes }
+    }
+
+    /// An empty buffer.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        let mut buffer = self.lock().free.pop().unwrap_or_default();
+        buffer.clear();
+        buffer
+    }
+}

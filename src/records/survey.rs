@@ -1,0 +1,411 @@
+//! What is known of the features of records after looking at some or all of them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::RecordSet;
+use super::feature::{Declared, Encoding, Key};
+use crate::error::ParseError;
+use crate::format::example::{self, Kind, Place, Values};
+use crate::format::tensor_proto::TensorProto;
+use crate::image::{FileKind, ImageChoices, ImageForm};
+use crate::records::columns::items::inflated_len;
+use crate::records::stream::batch::Batch;
+use crate::types::spec::TensorSpec;
+
+/// Lists of integers up to this length may be shapes.
+const MOST_INTS: u64 = 64;
+
+/// A value of the first record that has one, and the first record where it is another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct First<T> {
+    pub(crate) value: T,
+    pub(crate) record: u64,
+    pub(crate) odd: Option<(u64, T)>,
+}
+
+impl<T: PartialEq + Clone> First<T> {
+    fn see(first: &mut Option<Self>, record: u64, value: T) {
+        Self::merge(first, Some(Self { value, record, odd: None }));
+    }
+
+    /// Takes over what somebody else saw, of other records, in any order.
+    fn merge(first: &mut Option<Self>, other: Option<Self>) {
+        let Some(other) = other else { return };
+        *first = Some(match first.take() {
+            None => other,
+            Some(own) => {
+                let (mut early, late) = if own.record <= other.record { (own, other) } else { (other, own) };
+                let candidate = if late.value == early.value { late.odd } else { Some((late.record, late.value)) };
+                if let Some(candidate) = candidate.filter(|(_, value)| *value != early.value)
+                    && early.odd.as_ref().is_none_or(|(record, _)| candidate.0 < *record)
+                {
+                    early.odd = Some(candidate);
+                }
+                early
+            }
+        });
+    }
+}
+
+/// What a value of bytes looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// JPEG or PNG, with its size.
+    Image,
+    /// An image that is not decoded here.
+    OtherImage(FileKind),
+    Tensor,
+    Text,
+    Bytes,
+}
+
+/// How long values of bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Widths {
+    /// Bytes of the shortest and of the longest.
+    pub(crate) shortest: u64,
+    pub(crate) longest: u64,
+    /// The most characters that one has; where one is no UTF-8, the first record with such a one.
+    pub(crate) most_chars: Result<u64, u64>,
+}
+
+impl Widths {
+    fn of(record: u64, bytes: &[u8]) -> Self {
+        let len = bytes.len() as u64;
+        let most_chars = std::str::from_utf8(bytes).map(|text| text.chars().count() as u64).map_err(|_| record);
+        Self { shortest: len, longest: len, most_chars }
+    }
+
+    /// Takes over those of others.
+    fn merge(widths: &mut Option<Self>, other: Option<Self>) {
+        let both = |(own, other): (Self, Self)| Self {
+            shortest: own.shortest.min(other.shortest),
+            longest: own.longest.max(other.longest),
+            most_chars: match (own.most_chars, other.most_chars) {
+                (Ok(own), Ok(other)) => Ok(own.max(other)),
+                (Err(own), Err(other)) => Err(own.min(other)),
+                (Err(record), Ok(_)) | (Ok(_), Err(record)) => Err(record),
+            },
+        };
+        *widths = widths.zip(other).map(both).or(*widths).or(other);
+    }
+}
+
+/// What is known of one feature.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stats {
+    /// Records that have values for it.
+    pub(crate) present: u64,
+    pub(crate) kind: Option<First<Kind>>,
+    /// The number of values in a record, or of steps.
+    pub(crate) counts: Option<First<u64>>,
+    pub(crate) fewest: u64,
+    pub(crate) most: u64,
+    /// The number of values in a step.
+    pub(crate) per_step: Option<First<u64>>,
+    /// Bytes of a value.
+    pub(crate) lengths: Option<First<u64>>,
+    /// The same of what they hold, where they are compressed, and the most.
+    pub(crate) inflated: Option<First<u64>>,
+    pub(crate) longest_inflated: u64,
+    /// How long values of bytes are, and strings in tensors.
+    pub(crate) widths: Option<Widths>,
+    pub(crate) inner_widths: Option<Widths>,
+    /// The integers of a short list.
+    pub(crate) ints: Option<First<Vec<i64>>>,
+    pub(crate) look: Option<First<Look>>,
+    pub(crate) file_kind: Option<First<FileKind>>,
+    pub(crate) form: Option<First<ImageForm>>,
+    pub(crate) tensor: Option<First<TensorSpec>>,
+    /// The length of axis 0 of the tensors, and the shape of the rest.
+    pub(crate) tensor_rest: Option<First<Vec<u64>>>,
+    pub(crate) most_rows: u64,
+}
+
+/// What is known of all features.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Survey {
+    /// How many records were looked at.
+    pub(crate) records: u64,
+    /// Whether these are all.
+    pub(crate) is_complete: bool,
+    pub(crate) features: BTreeMap<Key, Stats>,
+    /// What had to be given up.
+    pub(crate) lost: Vec<String>,
+    /// The number of the first record that was wanted.
+    pub(crate) start: u64,
+    /// Why records are taken as they are although some are Examples.
+    pub(crate) mixed: Option<String>,
+    /// The features whose bytes are compressed, so that what they hold is measured, too.
+    pub(crate) compressed: Arc<HashSet<Key>>,
+}
+
+impl Stats {
+    fn merge(&mut self, other: Self) {
+        let is_first = self.counts.is_none();
+        self.fewest = if is_first {
+            other.fewest
+        } else if other.counts.is_none() {
+            self.fewest
+        } else {
+            self.fewest.min(other.fewest)
+        };
+        self.most = self.most.max(other.most);
+        Widths::merge(&mut self.widths, other.widths);
+        Widths::merge(&mut self.inner_widths, other.inner_widths);
+        self.present += other.present;
+        self.most_rows = self.most_rows.max(other.most_rows);
+        First::merge(&mut self.kind, other.kind);
+        First::merge(&mut self.counts, other.counts);
+        First::merge(&mut self.per_step, other.per_step);
+        First::merge(&mut self.lengths, other.lengths);
+        First::merge(&mut self.inflated, other.inflated);
+        self.longest_inflated = self.longest_inflated.max(other.longest_inflated);
+        First::merge(&mut self.ints, other.ints);
+        First::merge(&mut self.look, other.look);
+        First::merge(&mut self.file_kind, other.file_kind);
+        First::merge(&mut self.form, other.form);
+        First::merge(&mut self.tensor, other.tensor);
+        First::merge(&mut self.tensor_rest, other.tensor_rest);
+    }
+
+    fn see_count(&mut self, record: u64, count: u64) {
+        self.fewest = if self.counts.is_none() { count } else { self.fewest.min(count) };
+        self.most = self.most.max(count);
+        // Without values a record lacks the feature, which says nothing of how many there are.
+        if count > 0 {
+            self.present += 1;
+            First::see(&mut self.counts, record, count);
+        }
+    }
+
+    /// The values of a `Feature`; their number.
+    fn see_values(&mut self, record: u64, feature: &[u8], base: usize, is_compressed: bool) -> Result<u64, ParseError> {
+        let Some(values) = Values::parse(feature, base)? else { return Ok(0) };
+        First::see(&mut self.kind, record, values.kind());
+        if values.kind() == Kind::Bytes {
+            values.bytes(|bytes, _| {
+                if is_compressed {
+                    // One that cannot be read says why when it is converted.
+                    let len = inflated_len(bytes).unwrap_or(0);
+                    self.longest_inflated = self.longest_inflated.max(len);
+                    First::see(&mut self.inflated, record, len);
+                }
+                self.see_bytes(record, bytes);
+                Ok(())
+            })?;
+        }
+        let count = values.count()?;
+        if values.kind() == Kind::Ints && count <= MOST_INTS {
+            let mut ints = Vec::new();
+            values.ints(|value| ints.push(value))?;
+            First::see(&mut self.ints, record, ints);
+        }
+        Ok(count)
+    }
+
+    fn see_bytes(&mut self, record: u64, bytes: &[u8]) {
+        let widths = Widths::of(record, bytes);
+        self.see_widths(record, widths);
+        let look = match FileKind::sniff(bytes) {
+            Some(kind @ (FileKind::Jpeg | FileKind::Png)) => {
+                First::see(&mut self.file_kind, record, kind);
+                // One that cannot be read says why when it is converted.
+                if let Ok(form) = ImageChoices::default().look(bytes) {
+                    First::see(&mut self.form, record, form);
+                }
+                Look::Image
+            }
+            Some(other) => Look::OtherImage(other),
+            None if TensorProto::is_likely(bytes) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
+            None if widths.most_chars.is_ok() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
+            None => Look::Bytes,
+        };
+        First::see(&mut self.look, record, look);
+    }
+
+    fn see_widths(&mut self, record: u64, widths: Widths) {
+        Widths::merge(&mut self.widths, Some(widths));
+        First::see(&mut self.lengths, record, widths.longest);
+    }
+
+    fn see_tensor(&mut self, record: u64, bytes: &[u8]) -> Result<(), ParseError> {
+        let proto = TensorProto::parse(bytes, 0)?;
+        if let Some((rows, rest)) = proto.spec.shape().split_first() {
+            self.most_rows = self.most_rows.max(*rows);
+            First::see(&mut self.tensor_rest, record, rest.to_vec());
+        }
+        if proto.spec.dtype() == crate::types::dtype::Dtype::String {
+            proto.strings(|string| {
+                Widths::merge(&mut self.inner_widths, Some(Widths::of(record, string)));
+                Ok(())
+            })?;
+        }
+        First::see(&mut self.tensor, record, proto.spec);
+        Ok(())
+    }
+}
+
+impl Survey {
+    /// Whether no record that was looked at has a value of a feature.
+    pub(crate) fn lacks(&self, key: &Key) -> bool {
+        self.features.get(key).is_none_or(|stats| stats.present == 0)
+    }
+
+    /// The same, with what is known from `all` records of features that these lack. Lists of these are empty all the same, if there are any.
+    pub(crate) fn told_by<'a>(&self, all: &Self, keys: impl Iterator<Item = &'a Key>) -> Self {
+        let mut told = self.clone();
+        for key in keys.filter(|key| self.lacks(key)) {
+            let Some(stats) = all.features.get(key) else { continue };
+            let (fewest, most) = if self.records == 0 { (stats.fewest, stats.most) } else { (0, 0) };
+            told.features.insert(key.clone(), Stats { fewest, most, ..stats.clone() });
+        }
+        if self.records == 0 {
+            told.mixed.clone_from(&all.mixed);
+        }
+        told
+    }
+
+    /// Takes over what was seen of other records.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.records += other.records;
+        for (key, stats) in other.features {
+            self.features.entry(key).or_default().merge(stats);
+        }
+    }
+
+    /// Looks at all features of an Example.
+    pub(crate) fn see_example(&mut self, record: u64, payload: &[u8]) -> Result<(), ParseError> {
+        self.records += 1;
+        let mut found = BTreeMap::new();
+        example::entries(payload, |place, key, value, base| {
+            // The last of several with one key counts.
+            found.insert((place, key), (value, base));
+        })?;
+        for ((place, key), (value, base)) in found {
+            let key = match place {
+                Place::Context => Key::Context(key.to_vec()),
+                Place::Lists => Key::List(key.to_vec()),
+            };
+            let is_compressed = self.compressed.contains(&key);
+            let stats = self.features.entry(key).or_default();
+            if place == Place::Context {
+                let count = stats.see_values(record, value, base, is_compressed)?;
+                stats.see_count(record, count);
+                continue;
+            }
+            let mut count = 0;
+            for step in example::steps(value, base) {
+                let (feature, base) = step?;
+                let values = stats.see_values(record, feature, base, is_compressed)?;
+                First::see(&mut stats.per_step, record, values);
+                count += 1;
+            }
+            stats.see_count(record, count);
+        }
+        Ok(())
+    }
+
+    /// Looks at a part of a record that is a value by itself.
+    pub(crate) fn see_part(&mut self, record: u64, part: usize, payload: &[u8], declared: Option<&Declared>) -> Result<(), ParseError> {
+        let stats = self.features.entry(Key::Part(part)).or_default();
+        match declared.map(|declared| declared.encoding) {
+            // A record that is no tensor is an error where tensors are told to be.
+            Some(Encoding::Tensor) => stats.see_tensor(record, payload)?,
+            Some(Encoding::Raw) => {}
+            _ => stats.see_bytes(record, payload),
+        }
+        stats.see_count(record, 1);
+        Ok(())
+    }
+
+    /// The lengths of lists that a feature has, those of records without it included.
+    pub(crate) fn lengths(&self, stats: &Stats) -> RangeInclusive<u64> {
+        let is_everywhere = stats.counts.is_some() && stats.present == self.records;
+        if is_everywhere { stats.fewest..=stats.most } else { 0..=stats.most }
+    }
+}
+
+/// Looks at the records of a batch, where the first one that is wanted has number `start` in the source.
+pub(crate) fn look_at_batch(
+    set: &RecordSet,
+    batch: &Batch,
+    as_examples: bool,
+    start: u64,
+    survey: &mut Survey,
+) -> crate::error::Result<()> {
+    for record in 0..batch.len() {
+        let number = start + batch.first + record as u64;
+        let at = |part| move |error: ParseError| (part, error);
+        let seen = if as_examples {
+            survey.see_example(number, batch.part(record, 0)).map_err(at(0))
+        } else {
+            survey.records += 1;
+            let parts: Vec<_> = set
+                .features
+                .iter()
+                .filter(|feature| feature.unsupported.is_none())
+                .filter_map(|feature| if let Key::Part(part) = feature.key { Some((part, feature)) } else { None })
+                .collect();
+            if parts.is_empty() {
+                survey.see_part(number, 0, batch.part(record, 0), None).map_err(at(0))
+            } else {
+                parts.iter().try_for_each(|(part, feature)| {
+                    survey.see_part(number, *part, batch.part(record, *part), feature.declared.as_ref()).map_err(at(*part))
+                })
+            }
+        };
+        seen.map_err(|(part, error)| batch.error(record, part, &error))?;
+    }
+    Ok(())
+}
+
+/// Whether records are Examples: all of them can be read as such, and one has a feature. Where some are and one is not, that is told.
+pub(crate) fn are_examples(batch: &Batch) -> Result<bool, String> {
+    let is_example = |record: usize| -> Option<u64> {
+        let mut features = 0;
+        let parsed = example::entries(batch.part(record, 0), |_, _, value, base| {
+            features += u64::from(example::Values::parse(value, base).is_ok());
+        });
+        parsed.ok().map(|()| features)
+    };
+    let mut features = 0;
+    for record in 0..batch.len() {
+        match is_example(record) {
+            Some(own) => features += own,
+            None if features == 0 => return Ok(false),
+            None => {
+                let place = batch.describe(record);
+                return Err(format!("{place} is no Example, as those before it are: records are taken as they are, not by their features"));
+            }
+        }
+    }
+    Ok(features > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_workers_saw_adds_up_to_what_one_would_have_seen(values in prop::collection::vec(0u64..3, 1..40), owners in prop::collection::vec(0usize..4, 40)) {
+            let mut one = None;
+            let mut many: [Option<First<u64>>; 4] = [None, None, None, None];
+            for (record, &value) in values.iter().enumerate() {
+                First::see(&mut one, record as u64, value);
+                First::see(&mut many[owners[record]], record as u64, value);
+            }
+            let mut merged = None;
+            for other in many.into_iter().rev() {
+                First::merge(&mut merged, other);
+            }
+            let (one, merged) = (one.unwrap(), merged.unwrap());
+            prop_assert_eq!(one.odd.as_ref().map(|(record, _)| *record), values.iter().position(|value| *value != values[0]).map(|at| at as u64));
+            prop_assert_eq!(one, merged);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The fields of messages in a file, without reading what is in them: graphs have gigabytes.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::format::varint;
+use crate::storage::paths::InputFile;
+use crate::types::spec::memory_len;
+
+/// A tag and a length.
+const MOST_HEADER: u64 = 20;
+const BUFFER: u64 = 64 << 10;
+/// How deep groups may nest; protobuf's own limit for messages.
+const MAX_DEPTH: usize = 100;
+
+/// What can be read at positions.
+pub(crate) trait ReadAt: fmt::Debug + Sync {
+    /// As much as there is from `at` on, up to the length of `buf`.
+    fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for InputFile {
+    fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.calls().repeat(|| self.read_at(buf, at))
+    }
+}
+
+/// Bytes that a file holds in another form.
+impl ReadAt for Vec<u8> {
+    fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+}
+
+/// Walks the fields of the message in a range of a file, and of those in it.
+///
+/// Wire format: <https://protobuf.dev/programming-guides/encoding/>. Groups are skipped.
+#[derive(Debug)]
+pub(crate) struct Outline<'a> {
+    file: &'a dyn ReadAt,
+    path: &'a Path,
+    what: &'static str,
+    at: u64,
+    end: u64,
+    /// The end of the outermost message: as far as may be read.
+    last: u64,
+    buffer: Vec<u8>,
+    buffered: Range<u64>,
+}
+
+/// A field of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outer {
+    pub(crate) number: u64,
+    /// Where the tag lies.
+    pub(crate) offset: u64,
+    /// Where what follows the tag lies: a varint, or the length of bytes.
+    pub(crate) start: u64,
+    pub(crate) value: OuterValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OuterValue {
+    Varint(u64),
+    /// Where the bytes of a string or a message lie in the file.
+    Bytes(Range<u64>),
+    /// Where a number of 4 or 8 bytes lies.
+    Fixed(Range<u64>),
+}
+
+/// One step over a tag.
+enum Step {
+    Field(OuterValue),
+    OpenGroup,
+    CloseGroup,
+}
+
+impl<'a> Outline<'a> {
+    /// The message in all of a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn of_file(file: &'a InputFile, path: &'a Path, what: &'static str) -> Result<Self> {
+        let len = file.metadata().map_err(Error::io("read", path))?.len();
+        Ok(Self::new(file, path, what, 0..len))
+    }
+
+    /// The message in `range` of a file, which messages call `what`.
+    pub(crate) fn new(file: &'a dyn ReadAt, path: &'a Path, what: &'static str, range: Range<u64>) -> Self {
+        let (at, end) = (range.start, range.end);
+        Self { file, path, what, at, end, last: end, buffer: Vec::new(), buffered: 0..0 }
+    }
+
+    /// The file's path.
+    pub(crate) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// Where the rest of the message lies.
+    pub(crate) fn rest(&self) -> Range<u64> {
+        self.at..self.end
+    }
+
+    /// Where the next field starts.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// An error at a byte of the file.
+    pub(crate) fn malformed(&self, at: u64, detail: impl Into<String>) -> Error {
+        Error::malformed_at(self.path, self.what, at, detail)
+    }
+
+    /// Walks the message in `range`, which lies in this one, and comes back. Small messages cost no reading of their own.
+    ///
+    /// # Errors
+    /// Those of `walk`.
+    pub(crate) fn within<T>(&mut self, range: &Range<u64>, walk: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let outer = (self.at, self.end);
+        (self.at, self.end) = (range.start, range.end);
+        let walked = walk(self);
+        (self.at, self.end) = outer;
+        walked
+    }
+
+    /// The bytes from `at` on, up to `end` as far as they are buffered: at least `least`, unless `end` comes before.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where the file ends before, [`Error::Io`].
+    pub(crate) fn window(&mut self, at: u64, end: u64, least: u64) -> Result<&[u8]> {
+        let wanted = at.saturating_add(least).min(end);
+        if at < self.buffered.start || wanted > self.buffered.end {
+            let len = (self.last.max(end) - at).min(BUFFER.max(least));
+            self.buffer.resize(memory_len(len), 0);
+            let mut filled = 0;
+            while filled < self.buffer.len() && at + (filled as u64) < wanted {
+                let n = self.file.read_some(&mut self.buffer[filled..], at + filled as u64).map_err(Error::io("read", self.path))?;
+                if n == 0 {
+                    self.buffered = 0..0;
+                    return Err(self.malformed(at + filled as u64, "the file ends here; it was longer before"));
+                }
+                filled += n;
+            }
+            self.buffered = at..at + filled as u64;
+        }
+        let start = memory_len(at - self.buffered.start);
+        Ok(&self.buffer[start..memory_len(end.min(self.buffered.end) - self.buffered.start)])
+    }
+
+    /// The next field; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for what no message can have, [`Error::Io`].
+    pub(crate) fn next_field(&mut self) -> Result<Option<Outer>> {
+        let mut groups: Vec<u64> = Vec::new();
+        loop {
+            if self.at == self.end {
+                return if groups.is_empty() { Ok(None) } else { Err(self.malformed(self.at, "a group is not closed")) };
+            }
+            let offset = self.at;
+            let (number, start, step) = self.step()?;
+            match step {
+                Step::Field(value) if groups.is_empty() => return Ok(Some(Outer { number, offset, start, value })),
+                Step::Field(_) => {}
+                Step::OpenGroup if groups.len() == MAX_DEPTH => {
+                    return Err(self.malformed(offset, format!("groups nest deeper than {MAX_DEPTH}")));
+                }
+                Step::OpenGroup => groups.push(number),
+                Step::CloseGroup => {
+                    if groups.pop() != Some(number) {
+                        return Err(self.malformed(offset, format!("end of group {number} without its start")));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next tag's field number, where what follows it lies, and what it starts.
+    fn step(&mut self) -> Result<(u64, u64, Step)> {
+        let (what, offset, left) = (self.what, self.at, self.end - self.at);
+        let front = self.window(offset, self.end, MOST_HEADER)?;
+        let number = |from: usize| varint::read_u64(front.get(from..).unwrap_or_default(), from, what).map_err(|error| error.detail);
+        let parsed = number(0).and_then(|(tag, tag_len)| {
+            if tag >> 3 == 0 || tag >> 3 >= 1 << 29 {
+                return Err(format!("field number {} is not valid", tag >> 3));
+            }
+            let fixed = |len: u64| {
+                let start = offset + tag_len as u64;
+                (tag_len as u64 + len, Step::Field(OuterValue::Fixed(start..start.saturating_add(len))))
+            };
+            let (size, step) = match tag & 7 {
+                0 => number(tag_len).map(|(value, len)| ((tag_len + len) as u64, Step::Field(OuterValue::Varint(value))))?,
+                1 => fixed(8),
+                2 => {
+                    let (len, len_len) = number(tag_len)?;
+                    let start = (tag_len + len_len) as u64;
+                    let size = start.saturating_add(len);
+                    (size, Step::Field(OuterValue::Bytes(offset + start..offset.saturating_add(size))))
+                }
+                3 => (tag_len as u64, Step::OpenGroup),
+                4 => (tag_len as u64, Step::CloseGroup),
+                5 => fixed(4),
+                wire => return Err(format!("tag {tag:#x} has wire type {wire}, which does not exist")),
+            };
+            if size > left {
+                return Err(format!("a field of {size} bytes, {left} bytes are left"));
+            }
+            Ok((size, (tag >> 3, offset + tag_len as u64, step)))
+        });
+        let (size, step) = parsed.map_err(|detail| self.malformed(offset, detail))?;
+        self.at += size;
+        Ok(step)
+    }
+
+    /// Reads the bytes of a field of at most `most` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a longer one, [`Error::Malformed`], [`Error::Io`].
+    pub(crate) fn read(&mut self, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
+        check_most(self.path, range, most)?;
+        Ok(self.window(range.start, range.end, range.end - range.start)?.to_vec())
+    }
+}
+
+fn check_most(path: &Path, range: &Range<u64>, most: u64) -> Result<()> {
+    let asked = range.end - range.start;
+    if asked > most {
+        return Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(most) });
+    }
+    Ok(())
+}
+
+/// Reads a range of a file that may be at most `most` bytes long.
+///
+/// # Errors
+/// [`Error::Limit`], [`Error::Io`].
+pub(crate) fn read_range(file: &InputFile, path: &Path, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
+    check_most(path, range, most)?;
+    let mut bytes = vec![0; memory_len(range.end - range.start)];
+    file.read_exact_at(&mut bytes, range.start).map_err(Error::io("read", path))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn fields(bytes: &[u8]) -> Result<Vec<Outer>> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let file = file.into();
+        let mut outline = Outline::of_file(&file, Path::new("m"), "message")?;
+        let mut found = Vec::new();
+        while let Some(field) = outline.next_field()? {
+            found.push(field);
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn fields_are_found_across_buffers() {
+        let long = vec![7; 3 * BUFFER as usize + 5];
+        let mut bytes = vec![0x08, 0x96, 0x01, 0x12];
+        let mut len = long.len();
+        while len >= 0x80 {
+            bytes.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        bytes.push(len as u8);
+        let start = bytes.len() as u64;
+        bytes.extend_from_slice(&long);
+        let end = bytes.len() as u64;
+        bytes.extend([0x1d, 1, 2, 3, 4]);
+        let found = fields(&bytes).unwrap();
+        assert_eq!(
+            found,
+            [
+                Outer { number: 1, offset: 0, start: 1, value: OuterValue::Varint(150) },
+                Outer { number: 2, offset: 3, start: 4, value: OuterValue::Bytes(start..end) },
+                Outer { number: 3, offset: end, start: end + 1, value: OuterValue::Fixed(end + 1..end + 5) },
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_cut_or_no_message_is_an_error() {
+        assert_eq!(fields(&[]).unwrap(), []);
+        for bytes in [
+            &[0x0a, 5, 1][..],
+            &[0x0b],
+            &[0x0c],
+            &[0x0f],
+            &[0x00, 0],
+            &[0x08, 0x80],
+            &[0x0d, 1],
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+        ] {
+            assert!(fields(bytes).is_err(), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_skipped_as_deep_as_messages_nest() {
+        let found = fields(&[0x0b, 0x10, 1, 0x13, 0x14, 0x0c, 0x08, 5]).unwrap();
+        assert_eq!(found, [Outer { number: 1, offset: 6, start: 7, value: OuterValue::Varint(5) }]);
+        assert!(fields(&[0x0b, 0x14]).is_err(), "another group ends");
+        assert!(fields(&[0x0b; 200_000]).unwrap_err().to_string().contains("deeper"));
+    }
+
+    #[test]
+    fn messages_in_a_message_are_walked_and_left_again() {
+        let inner = [0x08, 7, 0x12, 1, b'x'];
+        let bytes = [&[0x0a, 5][..], &inner, &[0x10, 3]].concat();
+        let mut outline = Outline::new(&bytes, Path::new("m"), "message", 0..bytes.len() as u64);
+        let Some(Outer { value: OuterValue::Bytes(range), .. }) = outline.next_field().unwrap() else { panic!() };
+        let text = outline.within(&range, |inner| {
+            assert_eq!(inner.next_field()?.unwrap().value, OuterValue::Varint(7));
+            let Some(Outer { value: OuterValue::Bytes(text), .. }) = inner.next_field()? else { panic!() };
+            assert_eq!(inner.next_field()?, None);
+            inner.read(&text, 1)
+        });
+        assert_eq!(text.unwrap(), b"x");
+        assert_eq!(outline.next_field().unwrap().unwrap().value, OuterValue::Varint(3));
+        assert_eq!(outline.next_field().unwrap(), None);
+    }
+}

@@ -1,0 +1,467 @@
+//! Several sources as one whose tensors are joined along axis 0.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use crate::cast::ByteOrder;
+use crate::error::{Error, Result};
+use crate::options::Layout;
+use crate::reader::checksums::Region;
+use crate::reader::strings::StoredStrings;
+use crate::reader::tensor_reader::{ChunkGrid, ReadContext, StoredRun, TensorReader, Unit};
+use crate::records::container::RecordContainer;
+use crate::source::container::{Container, TensorInfo};
+use crate::source::{Source, Tensor};
+use crate::types::spec::{ShapeText, TensorSpec, memory_len};
+
+/// Joins sources: records to records, other tensors to those of the same name.
+///
+/// # Errors
+/// [`Error::BadRequest`] for fewer than two sources, and for records beside others; [`Error::Unsupported`] for records that do not
+/// continue each other.
+pub(crate) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
+    if let [] | [_] = &parts[..] {
+        let only = parts.first().map(|part| {
+            let joined = if part.container.files().len() > 1 { ", of which the files follow each other without it" } else { "" };
+            format!(", and {} is one{joined}", part.path().display())
+        });
+        let only = only.unwrap_or_default();
+        return Err(Error::bad_request(format!("it takes several sources to join them (--concat){only}")));
+    }
+    let lost: Vec<String> = parts.iter().flat_map(|part| part.lost.clone()).collect();
+    let records: Vec<Option<RecordContainer>> = parts.iter_mut().map(|part| part.container.take_records()).collect();
+    if records.iter().all(Option::is_none) {
+        return Ok(Box::new(Concat::new(parts)?));
+    }
+    match records.iter().position(Option::is_none) {
+        Some(other) => {
+            let (other, first) = (parts[other].path().display(), parts[usize::from(other == 0)].path().display());
+            Err(Error::bad_request(format!("{other} cannot be joined to {first}: only one of them is of records")))
+        }
+        None => Ok(Box::new(RecordContainer::join(records.into_iter().flatten().collect())?.with_lost(lost))),
+    }
+}
+
+/// The tensors of the first source, each continued by those of the same name in the others; where every source has only one that is
+/// meant, its name does not matter. What does not fit together, or is not in all of them, is listed as that: other tensors may.
+#[derive(Debug)]
+pub(crate) struct Concat {
+    parts: Vec<Source>,
+    tensors: Vec<Joined>,
+}
+
+/// A tensor of several sources.
+#[derive(Debug)]
+struct Joined {
+    info: TensorInfo,
+    /// Its number in every part; none where they do not fit together.
+    numbers: Vec<usize>,
+    /// Whether it is one of those that are meant where none is named.
+    is_meant: bool,
+}
+
+impl Joined {
+    /// One that cannot be joined.
+    fn refused(tensor: &Tensor<'_>, (what, detail): (String, String)) -> Result<Self> {
+        let is_meant = tensor.source().container.is_meant(tensor.index())?;
+        let unsupported = Some(format!("{what}: {detail}"));
+        Ok(Self { info: TensorInfo { unsupported, ..tensor.info().clone() }, numbers: Vec::new(), is_meant })
+    }
+}
+
+impl Concat {
+    fn new(parts: Vec<Source>) -> Result<Self> {
+        let only: Vec<Option<usize>> = parts
+            .iter()
+            .map(|part| match &part.select::<&[u8]>(&[])?[..] {
+                [only] => Ok(Some(only.index())),
+                _ => Ok(None),
+            })
+            .collect::<Result<_>>()?;
+        let only: Option<Vec<usize>> = only.into_iter().collect();
+        let mut tensors = Vec::new();
+        // What is continued of each of the other parts, and the names of those that are not.
+        let mut continued: Vec<HashSet<usize>> = vec![HashSet::new(); parts.len()];
+        for tensor in parts[0].tensors() {
+            let tensor = tensor?;
+            let alone = only.as_ref().filter(|only| only[0] == tensor.index());
+            let mut own = Vec::with_capacity(parts.len());
+            for (at, part) in parts.iter().enumerate() {
+                let number = alone.map_or_else(|| same_tensor(part, tensor.info()), |only| Ok(Some(only[at])))?;
+                continued[at].extend(number);
+                own.push(number);
+            }
+            tensors.push(match joined(&parts, &tensor, &own) {
+                Ok((info, numbers)) => {
+                    let is_meant = parts[0].container.is_meant(tensor.index())?;
+                    Joined { info, numbers, is_meant }
+                }
+                Err(Error::Unsupported { what, detail }) => Joined::refused(&tensor, (what, detail))?,
+                Err(other) => return Err(other),
+            });
+        }
+        let mut names: HashSet<Vec<u8>> = tensors.iter().map(|joined| joined.info.name.as_bytes().to_vec()).collect();
+        for (part, continued) in parts.iter().zip(&continued).skip(1) {
+            for tensor in part.tensors() {
+                let tensor = tensor?;
+                if !continued.contains(&tensor.index()) && names.insert(tensor.info().name.as_bytes().to_vec()) {
+                    tensors.push(Joined::refused(&tensor, missing(&tensor, &parts[0]))?);
+                }
+            }
+        }
+        Ok(Self { parts, tensors })
+    }
+}
+
+/// The number in `part` of the tensor that continues `first`: that of the same name, else of the same alias.
+fn same_tensor(part: &Source, first: &TensorInfo) -> Result<Option<usize>> {
+    let names = [Some(first.name.as_bytes()), first.alias.as_deref().map(str::as_bytes)];
+    for name in names.into_iter().flatten() {
+        if let Some(index) = part.find(name)? {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+/// Says that `without` does not have `tensor`.
+fn missing(tensor: &Tensor<'_>, without: &Source) -> (String, String) {
+    let what = format!("joining {} of {}", tensor.info().name, tensor.source().path().display());
+    (what, format!("{} has no such tensor", without.path().display()))
+}
+
+/// What `tensor` of the first part is together with those of the others, which have these numbers.
+fn joined(parts: &[Source], tensor: &Tensor<'_>, own: &[Option<usize>]) -> Result<(TensorInfo, Vec<usize>)> {
+    let mut info = tensor.info().clone();
+    if let Some(whole) = &info.part_of {
+        let detail =
+            format!("it is a part of {whole}, which is ragged or sparse, and its parts mean nothing when they are joined one by one");
+        return Err(Error::Unsupported { what: format!("joining {}", info.name), detail });
+    }
+    let mut numbers = Vec::with_capacity(parts.len());
+    let (mut rows, mut axes) = (Some(0u64), lengths(&info));
+    for (at, (part, number)) in parts.iter().zip(own).enumerate() {
+        let Some(number) = *number else {
+            let (what, detail) = missing(tensor, part);
+            return Err(Error::Unsupported { what, detail });
+        };
+        let own = part.at(number)?;
+        info.unsupported = info.unsupported.take().or_else(|| own.info().unsupported.clone());
+        if at > 0 {
+            check_fits(tensor, &own)?;
+            info.lost.extend_from_slice(&own.info().lost);
+        }
+        info.has_rank &= own.info().has_rank;
+        let next = lengths(own.info());
+        rows = match (rows, next.first().copied().flatten()) {
+            (Some(rows), Some(more)) => Some(rows.checked_add(more).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?),
+            // How many there are is known when it has been computed.
+            _ => None,
+        };
+        axes.iter_mut().zip(next).for_each(|(axis, other)| *axis = axis.or(other));
+        numbers.push(number);
+    }
+    if let Some(axis) = axes.first_mut() {
+        *axis = rows;
+    }
+    info.unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
+    let shape = axes.iter().map(|axis| axis.unwrap_or(0)).collect();
+    info.spec = TensorSpec::new(info.spec.dtype(), shape).map_err(Error::bad_request)?;
+    Ok((info, numbers))
+}
+
+/// The lengths of all axes, with that of an item's bytes, as far as they are known.
+fn lengths(info: &TensorInfo) -> Vec<Option<u64>> {
+    let known = |(axis, &length): (usize, &u64)| (!info.unknown_axes.contains(&axis)).then_some(length);
+    info.spec.shape().iter().enumerate().map(known).collect()
+}
+
+/// Whether one tensor can continue another.
+fn check_fits(first: &Tensor<'_>, other: &Tensor<'_>) -> Result<()> {
+    let (one, next) = (first.info(), other.info());
+    let refused = |detail: String| {
+        let what =
+            format!("joining {} of {} to {} of {}", next.name, other.source().path().display(), one.name, first.source().path().display());
+        Err(Error::Unsupported { what, detail })
+    };
+    let has_rank = one.has_rank && next.has_rank;
+    if has_rank && (one.shape().is_empty() || next.shape().is_empty()) {
+        return refused("a scalar has no axis 0".into());
+    }
+    if one.spec.dtype() != next.spec.dtype() || one.item != next.item {
+        let kind = |info: &TensorInfo| info.item.clone().unwrap_or_else(|| info.spec.dtype().to_string());
+        let hint = "convert them one by one, with --dtype where it fits, and join the arrays";
+        return refused(format!("it is of {}, the first of {}: {hint}", kind(next), kind(one)));
+    }
+    let (axes, others) = (lengths(one), lengths(next));
+    let differs = |(one, other): (&Option<u64>, &Option<u64>)| one.is_some() && other.is_some() && one != other;
+    if has_rank && (axes.len() != others.len() || axes.iter().zip(&others).skip(1).any(differs)) {
+        return refused(format!(
+            "its shape is {}, the first's is {}: only axis 0 may differ",
+            ShapeText(next.shape()),
+            ShapeText(one.shape())
+        ));
+    }
+    Ok(())
+}
+
+impl Container for Concat {
+    fn format(&self) -> &'static str {
+        self.parts[0].format()
+    }
+
+    fn len(&self) -> Result<usize> {
+        Ok(self.tensors.len())
+    }
+
+    fn info(&self, index: usize) -> Result<TensorInfo> {
+        Ok(self.tensors[index].info.clone())
+    }
+
+    fn is_meant(&self, index: usize) -> Result<bool> {
+        Ok(self.tensors[index].is_meant)
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        Ok(self.tensors.iter().position(|joined| joined.info.name.as_bytes() == name))
+    }
+
+    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
+        self.tensors.iter().position(|joined| joined.info.alias.as_ref().is_some_and(|own| own.as_bytes() == alias))
+    }
+
+    fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        let Joined { info, numbers, .. } = &self.tensors[index];
+        let (mut links, mut regions, mut first) = (Vec::with_capacity(numbers.len()), Vec::new(), 0);
+        for (part, &number) in self.parts.iter().zip(numbers) {
+            let reader = part.at(number)?.reader()?;
+            if reader.layout() == Layout::F && reader.spec().shape().len() > 1 {
+                let what = format!("joining {}", part.path().display());
+                return Err(Error::Unsupported { what, detail: "it is in Fortran order: convert it to C order before".into() });
+            }
+            let elements = first..first + reader.spec().elements();
+            first = elements.end;
+            let own_regions = regions.len()..regions.len() + reader.regions().len();
+            regions.extend_from_slice(reader.regions());
+            links.push(Link { elements, reader, regions: own_regions });
+        }
+        // What is computed has a shape only now.
+        let spec = spec_of(info, &links).map_err(|(at, detail)| {
+            let what = format!("joining {} of {}", info.name, self.parts[at].path().display());
+            Error::Unsupported { what, detail }
+        })?;
+        let order = links.first().map_or(ByteOrder::Little, |link| link.reader.byte_order());
+        if let Some(at) = links.iter().position(|link| link.reader.byte_order() != order) {
+            let what = format!("joining {}", self.parts[at].path().display());
+            return Err(Error::Unsupported { what, detail: format!("it is not {order}-endian as the first one is: convert it before") });
+        }
+        Ok(Box::new(Chain { spec, order, links, regions }))
+    }
+
+    fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
+        let what = format!("joining {}", self.tensors[index].info.name);
+        Err(Error::Unsupported { what, detail: "strings are converted source by source".into() })
+    }
+
+    fn is_made(&self, index: usize) -> bool {
+        let numbers = &self.tensors[index].numbers;
+        self.parts.iter().zip(numbers).any(|(part, &number)| part.container.is_made(number))
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.parts.iter().map(Source::heap_bytes).fold(0, u64::saturating_add)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.parts.iter().flat_map(|part| part.container.files()).collect()
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let paths: Vec<_> = self.parts.iter().map(|part| part.path().to_string_lossy()).collect();
+        Map::from_iter([("joined".to_owned(), json!(paths))])
+    }
+
+    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
+        let rows: Result<Vec<u64>> =
+            self.parts.iter().zip(&self.tensors[index].numbers).map(|(part, &number)| Ok(part.at(number)?.info().spec.rows())).collect();
+        Ok(Map::from_iter([("joined_rows".to_owned(), json!(rows?))]))
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.parts.iter().flat_map(Source::warnings).collect()
+    }
+
+    fn lost(&self) -> Vec<String> {
+        self.parts.iter().flat_map(Source::lost).collect()
+    }
+}
+
+/// The shape of all parts together; which part does not fit, and why.
+fn spec_of(info: &TensorInfo, links: &[Link<'_>]) -> Result<TensorSpec, (usize, String)> {
+    let first = links.first().map_or(&info.spec, |link| link.reader.spec());
+    let mut rows = 0u64;
+    for (at, link) in links.iter().enumerate() {
+        let own = link.reader.spec();
+        let (Some(_), Some(row)) = (own.shape().first(), own.shape().get(1..)) else {
+            return Err((at, "a scalar has no axis 0".into()));
+        };
+        if first.shape().get(1..) != Some(row) || own.dtype() != first.dtype() {
+            return Err((at, format!("it is {own}, the first is {first}: only axis 0 may differ")));
+        }
+        rows = rows.checked_add(own.rows()).ok_or_else(|| (at, "there are 2^64 rows or more".to_owned()))?;
+    }
+    let shape = [&[rows], first.shape().get(1..).unwrap_or_default()].concat();
+    TensorSpec::new(first.dtype(), shape).map_err(|detail| (0, detail))
+}
+
+/// One part of a tensor that has been joined.
+#[derive(Debug)]
+struct Link<'a> {
+    /// Which of the joined elements it has.
+    elements: Range<u64>,
+    reader: Box<dyn TensorReader + 'a>,
+    /// Which of all regions are its own.
+    regions: Range<usize>,
+}
+
+/// Parts one behind the other.
+#[derive(Debug)]
+struct Chain<'a> {
+    spec: TensorSpec,
+    order: ByteOrder,
+    links: Vec<Link<'a>>,
+    regions: Vec<Region>,
+}
+
+impl Chain<'_> {
+    /// The parts that have any of `elements`, each with which of its own these are.
+    fn of(&self, elements: Range<u64>) -> impl Iterator<Item = (&Link<'_>, Range<u64>)> {
+        let from = self.links.partition_point(|link| link.elements.end <= elements.start);
+        self.links[from..].iter().take_while(move |link| link.elements.start < elements.end).filter_map(move |link| {
+            let own = elements.start.max(link.elements.start)..elements.end.min(link.elements.end);
+            (!own.is_empty()).then(|| (link, own.start - link.elements.start..own.end - link.elements.start))
+        })
+    }
+
+    /// The row that an element starts.
+    fn row(&self, element: u64) -> u64 {
+        element / self.spec.row_elements().max(1)
+    }
+
+    fn own_heap_bytes(&self) -> u64 {
+        let own = self.links.len() * size_of::<Link<'_>>() + self.regions.len() * size_of::<Region>();
+        crate::reader::checksums::Ledger::heap_bytes(self.regions.len()).saturating_add(own as u64)
+    }
+}
+
+impl TensorReader for Chain<'_> {
+    fn spec(&self) -> &TensorSpec {
+        &self.spec
+    }
+
+    fn byte_order(&self) -> ByteOrder {
+        self.order
+    }
+
+    fn keeps_odd_bools(&self) -> bool {
+        self.links.iter().all(|link| link.reader.keeps_odd_bools())
+    }
+
+    fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let mut rest = out;
+        for (link, own) in self.of(elements) {
+            let (now, later) = rest.split_at_mut(memory_len((own.end - own.start) * self.spec.itemsize()));
+            context.with_regions(link.regions.clone(), |context| link.reader.read(own, now, context))?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn is_sequential(&self) -> bool {
+        self.links.iter().any(|link| link.reader.is_sequential())
+    }
+
+    fn chunk_grids(&self) -> Vec<ChunkGrid> {
+        let mut grids = Vec::new();
+        for link in &self.links {
+            let (first, rows) = (self.row(link.elements.start), link.reader.spec().rows());
+            let mut own = link.reader.chunk_grids();
+            if own.is_empty() {
+                own.push(ChunkGrid { rows: 0..rows, chunk: vec![1; self.spec.shape().len()], unit: Unit::Element });
+            }
+            grids.extend(own.into_iter().map(|grid| ChunkGrid { rows: first + grid.rows.start..first + grid.rows.end, ..grid }));
+        }
+        let all = |unit: Unit| grids.iter().all(|grid| grid.unit == unit);
+        if all(Unit::Element) {
+            return Vec::new();
+        }
+        if all(Unit::Stream) {
+            return vec![ChunkGrid { rows: 0..self.spec.rows(), chunk: vec![1; self.spec.shape().len()], unit: Unit::Stream }];
+        }
+        grids
+    }
+
+    fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+        let (Some((&first, start)), Some((&rows, shape))) = (start.split_first(), shape.split_first()) else { return Ok(()) };
+        let row_bytes = shape.iter().product::<u64>() * self.spec.itemsize();
+        let width = self.spec.row_elements();
+        let mut rest = out;
+        for (link, own) in self.of(first * width..(first + rows) * width) {
+            let (own, len) = (own.start / width, (own.end - own.start) / width);
+            let (now, later) = rest.split_at_mut(memory_len(len * row_bytes));
+            let (start, shape) = ([&[own], start].concat(), [&[len], shape].concat());
+            context.with_regions(link.regions.clone(), |context| link.reader.read_box(&start, &shape, now, context))?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    fn is_partly_covered(&self) -> bool {
+        let is_bare = |link: &Link<'_>| link.regions.is_empty() && !link.elements.is_empty() || link.reader.is_partly_covered();
+        !self.regions.is_empty() && self.links.iter().any(is_bare)
+    }
+
+    fn has_stored_runs(&self) -> bool {
+        self.links.iter().any(|link| link.reader.has_stored_runs())
+    }
+
+    fn stored_run(&self, element: u64) -> Result<Option<StoredRun>> {
+        let Some((link, own)) = self.of(element..element + 1).next() else { return Ok(None) };
+        Ok(link.reader.stored_run(own.start)?.map(|run| StoredRun {
+            elements: run.elements.start + link.elements.start..run.elements.end + link.elements.start,
+            region: run.region.map(|region| region + link.regions.start),
+            ..run
+        }))
+    }
+
+    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.of(elements).for_each(|(link, own)| link.reader.fetch(own, context));
+    }
+
+    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.of(elements).for_each(|(link, own)| link.reader.forget(own, context));
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.links.iter().try_for_each(|link| link.reader.check_unchanged())
+    }
+
+    fn fills_by_system_calls(&self) -> bool {
+        self.links.iter().all(|link| link.reader.fills_by_system_calls())
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.links.iter().map(|link| link.reader.heap_bytes()).fold(self.own_heap_bytes(), u64::saturating_add)
+    }
+
+    fn box_heap_bytes(&self, workers: u64) -> u64 {
+        self.links.iter().map(|link| link.reader.box_heap_bytes(workers)).fold(self.own_heap_bytes(), u64::saturating_add)
+    }
+}

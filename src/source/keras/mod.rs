@@ -1,0 +1,86 @@
+//! Keras models: a `.keras` archive, whose weights are an HDF5 file that is read inside it.
+//!
+//! Source: `keras/src/saving/saving_lib.py` of Keras 3.
+
+pub(crate) mod shards;
+
+use std::path::{Path, PathBuf};
+
+use super::container::Container;
+use super::driver::{Driver, starts_with};
+use super::enclosing::Enclosing;
+use super::hdf5;
+use super::name::Name;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::os::Calls;
+use crate::reader::stored::StoredFile;
+use crate::storage::archive::{self, Member, Packing};
+use crate::storage::paths::is_file;
+
+/// The member of an archive that holds the weights.
+const WEIGHTS: &[u8] = b"model.weights.h5";
+/// What it is called where they are in NumPy's form.
+const OTHER_WEIGHTS: &[u8] = b"model.weights.npz";
+
+/// What every archive has beside the weights: how the model is put together, and who wrote it.
+const DESCRIPTIONS: [&[u8]; 2] = [b"config.json", b"metadata.json"];
+
+/// A Keras model.
+pub(crate) struct Keras;
+
+impl Driver for Keras {
+    fn name(&self) -> &'static str {
+        "keras"
+    }
+
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
+        if !is_file(path)? || !starts_with(path, archive::MAGICS[0], calls)? {
+            return Ok(None);
+        }
+        let is_named = path.extension().is_some_and(|extension| extension == self.name());
+        let has_weights = || -> Result<bool> {
+            let members = archive::members(&StoredFile::open(path, calls)?)?;
+            Ok(members.iter().any(|member| member.name == WEIGHTS || member.name == OTHER_WEIGHTS))
+        };
+        Ok((is_named || has_weights()?).then(|| path.to_owned()))
+    }
+
+    fn takes_any_file(&self) -> bool {
+        true
+    }
+
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let file = StoredFile::open(path, &options.calls())?;
+        let members = archive::members(&file)?;
+        let unsupported = |detail: String| Err(Error::Unsupported { what: format!("the weights of {}", path.display()), detail });
+        let Some(weights) = members.iter().find(|member| member.name == WEIGHTS) else {
+            if members.iter().any(|member| member.name == OTHER_WEIGHTS) {
+                return unsupported(format!("they are in {}, which is an .npz: unpack it first", Name::new(OTHER_WEIGHTS)));
+            }
+            let names: Vec<String> = members.iter().take(8).map(|member| Name::new(&member.name[..]).to_string()).collect();
+            let detail = format!("no member {}, only {}", Name::new(WEIGHTS), names.join(", "));
+            return Err(Error::malformed(path, "Keras archive", detail));
+        };
+        match &weights.packing {
+            Ok(Packing::Stored) => {
+                let range = weights.offset..weights.offset + weights.packed;
+                let what = format!("member {}", Name::new(WEIGHTS));
+                let enclosing = Enclosing::new(&file, range.clone(), weights.checksum, what);
+                let is_other = |member: &&Member| {
+                    let name = &member.name[..];
+                    name != WEIGHTS && !name.ends_with(b"/") && !DESCRIPTIONS.contains(&name)
+                };
+                let others = members.iter().filter(is_other).map(|member| {
+                    let name = Name::new(&member.name[..]);
+                    format!("the member {name} is not read: only {} holds weights", Name::new(WEIGHTS))
+                });
+                Ok(Box::new(hdf5::open_range(self.name(), &file, range, Some(&enclosing))?.with_warnings(others.collect())))
+            }
+            Ok(Packing::Deflated) => {
+                unsupported(format!("the member {} is deflated, as Keras never writes it: unpack it first", Name::new(WEIGHTS)))
+            }
+            Err(why) => unsupported(why.clone()),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Keras weights in several HDF5 files, with a map that says which file has the variables of each object.
+//!
+//! Source: `ShardedH5IOStore` in `keras/src/saving/saving_lib.py` of Keras 3.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::os::Calls;
+use crate::reader::stored::StoredFile;
+use crate::source::container::Container;
+use crate::source::driver::Driver;
+use crate::source::hdf5;
+use crate::source::table::Listed;
+use crate::storage::paths::{is_file, parent_of, read_small};
+
+/// What the name of a map ends in.
+const EXTENSION: &str = ".weights.json";
+
+/// A map of weights, and the files that it names.
+pub(crate) struct KerasShards;
+
+impl Driver for KerasShards {
+    fn name(&self) -> &'static str {
+        "keras-shards"
+    }
+
+    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
+        let is_named = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(EXTENSION));
+        Ok((is_named && is_file(path)?).then(|| path.to_owned()))
+    }
+
+    fn takes_any_file(&self) -> bool {
+        true
+    }
+
+    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let malformed = |detail: String| Error::malformed(path, "map of weights", detail);
+        let map: WeightMap = serde_json::from_slice(&read_small(path, &options.calls())?).map_err(|error| malformed(error.to_string()))?;
+        let names: BTreeSet<String> = map.weight_map.into_values().flat_map(Shards::names).collect();
+        let (mut files, mut tensors, mut others) = (vec![path.to_owned()], Vec::new(), Vec::new());
+        for name in &names {
+            // Only files beside the map are its.
+            let mut parts = Path::new(name).components();
+            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+                return Err(malformed(format!("{name:?} is not the name of a file beside it")));
+            }
+            let shard = parent_of(path).join(name);
+            if !is_file(&shard)? {
+                return Err(Error::NotFound { what: "shard", detail: format!("{}, which {} names", shard.display(), path.display()) });
+            }
+            let file = StoredFile::open(&shard, &options.calls())?;
+            let datasets = hdf5::datasets(&file, 0..file.len())?;
+            tensors.extend(datasets.tensors);
+            others.extend(datasets.others);
+            files.push(shard);
+        }
+        let mut seen = BTreeSet::new();
+        if let Some((twice, _)) = tensors.iter().find(|(info, _)| !seen.insert(info.name.clone())) {
+            return Err(malformed(format!("two of its files have {}", twice.name)));
+        }
+        let facts = Map::from_iter([("shards".to_owned(), json!(names)), ("metadata".to_owned(), Value::Object(map.metadata))]);
+        Ok(Box::new(Listed::new(self.name(), files, tensors, facts).also_found_by(others)))
+    }
+}
+
+/// What stands in a map.
+#[derive(Deserialize)]
+struct WeightMap {
+    #[serde(default)]
+    metadata: Map<String, Value>,
+    weight_map: BTreeMap<String, Shards>,
+}
+
+/// The files that have the variables of an object.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Shards {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Shards {
+    fn names(self) -> Vec<String> {
+        match self {
+            Self::One(name) => vec![name],
+            Self::Several(names) => names,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! ZIP archives: where their members lie. Nothing is unpacked here.
+//!
+//! Source: PKWARE's APPNOTE.TXT, 4.3 and 4.5, as the `zip` crate reads it.
+
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use zip::CompressionMethod;
+use zip::read::ZipArchive;
+use zip::result::ZipError;
+
+use crate::error::{Error, Result};
+use crate::reader::checksums::Checksum;
+use crate::reader::stored::StoredFile;
+
+const WHAT: &str = "ZIP archive";
+/// What an archive starts with: a member, or nothing.
+pub(crate) const MAGICS: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+
+/// How a member is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Stored,
+    Deflated,
+}
+
+/// A member of an archive.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) name: Vec<u8>,
+    /// How it is packed, or why it cannot be read.
+    pub(crate) packing: Result<Packing, String>,
+    /// Where its bytes start in the file.
+    pub(crate) offset: u64,
+    /// How many there are.
+    pub(crate) packed: u64,
+    /// Its length.
+    pub(crate) size: u64,
+    /// Over all of it, unpacked.
+    pub(crate) checksum: Checksum,
+}
+
+/// The members of an archive, in the order of its directory.
+///
+/// # Errors
+/// [`Error::Malformed`], [`Error::Io`].
+pub(crate) fn members(file: &Arc<StoredFile>) -> Result<Vec<Member>> {
+    let failed = |error: ZipError| match error {
+        ZipError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => Error::io("read", file.path())(error),
+        error => Error::malformed(file.path(), WHAT, error.to_string()),
+    };
+    let reader = BufReader::new(Cursor { file: Arc::clone(file), at: 0 });
+    let mut archive = ZipArchive::new(reader).map_err(failed)?;
+    // What the members themselves say of their lengths has to be what the directory says.
+    archive.validate_header_consistency().map_err(failed)?;
+    let mut members = Vec::with_capacity(archive.len());
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(failed)?;
+        let packing = match entry.compression() {
+            _ if entry.encrypted() => Err("it is encrypted".to_owned()),
+            CompressionMethod::STORE => Ok(Packing::Stored),
+            CompressionMethod::DEFLATE => Ok(Packing::Deflated),
+            other => Err(format!("it is packed by method {other}, only stored and deflated members are read")),
+        };
+        let offset = entry.data_start().ok_or_else(|| Error::malformed(file.path(), WHAT, format!("member {index} has no data")))?;
+        let (packed, size) = (entry.compressed_size(), entry.size());
+        let name = entry.name_raw().to_vec();
+        let malformed = |detail| Err(Error::malformed_at(file.path(), WHAT, offset, detail));
+        if offset.checked_add(packed).is_none_or(|end| end > file.len()) {
+            return malformed(format!("a member of {packed} bytes, the file has {} from here on", file.len().saturating_sub(offset)));
+        }
+        if packing == Ok(Packing::Stored) && packed != size {
+            return malformed(format!("a stored member of {size} bytes takes {packed}"));
+        }
+        members.push(Member { name, packing, offset, packed, size, checksum: Checksum::Crc32(entry.crc32()) });
+    }
+    Ok(members)
+}
+
+/// A file with a position of its own.
+struct Cursor {
+    file: Arc<StoredFile>,
+    at: u64,
+}
+
+impl Read for Cursor {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.file.len().saturating_sub(self.at);
+        let len = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.file.read(self.at, &mut buf[..len], self.file.calls()).map_err(io::Error::other)?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+impl Seek for Cursor {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(back) => self.file.len().checked_add_signed(back),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}

@@ -1,0 +1,4 @@
+pub(crate) mod archive;
+pub(crate) mod glob;
+pub(crate) mod paths;
+pub(crate) mod shards;

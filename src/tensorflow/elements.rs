@@ -1,0 +1,370 @@
+//! Tensors that come one after the other, of a data set or of batches, as a stream of records: a part for each component.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ::tensorflow::{Code, DataType, FetchToken, Operation, Session, SessionRunArgs, Tensor};
+
+use super::session::{Builder, Outcome, Target, Way, attempt, bytes_of, can_be_fetched, way_to_bytes};
+use super::spill::Spilling;
+use super::wire;
+use crate::error::{Error, Result};
+use crate::format::meta_graph::Argument;
+use crate::format::tensor_proto::TensorProto;
+use crate::options::Options;
+use crate::options::cancel::CancelToken;
+use crate::options::model::ModelOptions;
+use crate::os::Calls;
+use crate::reader::tensor_reader::ReadContext;
+use crate::records::container::RecordContainer;
+use crate::records::feature::{Declared, Encoding, Feature, Key};
+use crate::records::stream::framing::Framing;
+use crate::records::{Claim, Inputs, RecordSet, Wanted};
+use crate::source::container::Container;
+use crate::types::dtype::Dtype;
+use crate::types::spec::memory_len;
+
+/// A part of every element: an output of a node that is computed again and again.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Its name, its dtype, and the shape that it has in an element.
+    pub(crate) output: Argument,
+    /// `None` for what is no plain tensor.
+    pub(crate) target: Option<Target>,
+    /// Whether it is put together along axis 0; otherwise that of an element is a row.
+    pub(crate) is_joined: bool,
+}
+
+impl Part {
+    fn feature(&self, number: usize) -> Feature {
+        let Argument { name, dtype, shape, .. } = &self.output;
+        let unsupported = match dtype {
+            Some(dtype) if can_be_fetched(*dtype) && self.target.is_some() => None,
+            Some(dtype) => Some(no_plain_tensor(*dtype)),
+            None => Some("it is no plain tensor".to_owned()),
+        };
+        // Those of each batch count from its start.
+        let unsupported = match &self.output.part_of {
+            Some(whole) if self.is_joined => Some(format!(
+                "it is a part of {whole}, which is ragged or sparse and cannot be put together of batches: convert it without --batch"
+            )),
+            _ => unsupported,
+        };
+        let row = shape.iter().flatten().skip(usize::from(self.is_joined)).copied().collect();
+        let has_rank = shape.is_some();
+        let declared = Declared { flat: self.is_joined, has_rank, ..Declared::new(dtype.unwrap_or(Dtype::Variant), row, Encoding::Tensor) };
+        Feature {
+            name: name.clone().into_bytes(),
+            alias: self.output.alias(),
+            declared: Some(declared),
+            unsupported,
+            ..Feature::found(Key::Part(number))
+        }
+    }
+}
+
+/// Why what is of `dtype` cannot be fetched.
+pub(crate) fn no_plain_tensor(dtype: Dtype) -> String {
+    match dtype {
+        Dtype::Variant => {
+            "it is a variant, an object of TensorFlow's (a ragged or sparse tensor, an Optional, a data set): give its tensors instead, \
+                           (r.flat_values, *r.nested_row_splits) of a ragged r, (s.indices, s.values, s.dense_shape) of a sparse s"
+                .to_owned()
+        }
+        dtype => format!("it is a {dtype}, which has no values that leave TensorFlow"),
+    }
+}
+
+/// How many elements there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cardinality {
+    Elements(u64),
+    /// They never end.
+    Endless,
+    Unknown,
+}
+
+/// Elements as a source: their parts are its tensors. `start` begins to compute them, any number of times.
+pub(crate) fn container(
+    format: &'static str,
+    path: &Path,
+    parts: &[Part],
+    start: impl Fn(&CancelToken) -> Result<Step> + Send + Sync + 'static,
+    cardinality: Cardinality,
+    options: &Options,
+) -> RecordContainer {
+    let begun: Begun = Arc::default();
+    let joined: Arc<[bool]> = parts.iter().map(|part| part.is_joined && part.target.is_some()).collect();
+    let start = move |wanted: &Wanted<'_>| -> Result<Box<dyn Read + Send>> {
+        let kept = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (step, first) = match kept {
+            Some((step, first)) => (step, first),
+            None => (start(wanted.cancel)?, Vec::new()),
+        };
+        Ok(Box::new(Elements::new(step, first, &begun, wanted, &joined)))
+    };
+    let claim = if let Cardinality::Elements(count) = cardinality { Some(Arc::new(move || Some(count)) as Claim) } else { None };
+    let claim = claim.filter(|_| !parts.iter().any(|part| part.is_joined));
+    let set = RecordSet {
+        group: parts.len(),
+        features: parts.iter().enumerate().map(|(number, part)| part.feature(number)).collect(),
+        discovers: false,
+        framing: Framing::Length,
+        first_look: 1,
+        ..RecordSet::undescribed(Inputs::program(path, start, (None, claim)).endless(cardinality == Cardinality::Endless))
+    };
+    RecordContainer::new(format, path, vec![set], options)
+}
+
+/// The ways to all parts; `None` for what is no plain tensor.
+pub(crate) struct Fetches(Vec<Option<Fetch>>);
+
+impl Fetches {
+    /// Adds what it takes to a graph.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`], [`Error::Io`].
+    pub(crate) fn new(builder: &mut Builder<'_>, parts: &[Part], options: &ModelOptions) -> Result<Self> {
+        let fetch = |part: &Part| match (&part.target, part.output.dtype.filter(|&dtype| can_be_fetched(dtype))) {
+            (Some(target), Some(dtype)) => Fetch::new(builder, target, dtype, options).map(Some),
+            _ => Ok(None),
+        };
+        parts.iter().map(fetch).collect::<Result<_>>().map(Self)
+    }
+
+    /// Computes an element; `None` where there are no more, which only a data set that `ends` can say.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`].
+    pub(crate) fn run(
+        &self,
+        session: &Session,
+        mut args: SessionRunArgs<'_>,
+        ends: bool,
+        action: impl FnOnce() -> String,
+    ) -> Result<Option<Vec<Component>>> {
+        let tokens: Vec<_> = self.0.iter().map(|fetch| fetch.as_ref().and_then(|fetch| fetch.request(&mut args))).collect();
+        let is_there = attempt(action, || match session.run(&mut args) {
+            // Functions in a data set can be out of range, too; this is what its end says.
+            Err(status) if ends && status.code() == Code::OutOfRange && status.to_string().contains("End of sequence") => Ok(false),
+            done => done.map(|()| true),
+        })?;
+        if !is_there {
+            return Ok(None);
+        }
+        let taken = self.0.iter().zip(tokens).map(|(fetch, token)| match fetch {
+            Some(fetch) => fetch.take(&mut args, token),
+            None => Ok(Component::default()),
+        });
+        taken.collect::<Result<_>>().map(Some)
+    }
+}
+
+/// How a component is fetched.
+enum Fetch {
+    /// As bytes of its elements.
+    Bytes { dtype: Dtype, name: String, node: Operation },
+    /// As a serialized tensor: strings.
+    Proto { node: Operation },
+    /// By a file.
+    Spill { dtype: Dtype, spilling: Box<Spilling> },
+}
+
+/// A component of an element: a serialized tensor in two parts. Empty for what is no plain tensor.
+#[derive(Default, Clone)]
+pub(crate) struct Component {
+    front: Vec<u8>,
+    content: Option<Arc<Tensor<u8>>>,
+    /// The length of its axis 0, where it is known to have one.
+    rows: Option<u64>,
+}
+
+impl Fetch {
+    /// A way to the values of an output of `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::TensorFlow`], [`Error::Io`].
+    fn new(builder: &mut Builder<'_>, target: &Target, dtype: Dtype, options: &ModelOptions) -> Result<Self> {
+        let action = || format!("preparing to fetch {}", target.name);
+        if way_to_bytes(dtype) != Way::None {
+            let node = attempt(action, || builder.bytes(target.output(), dtype))?;
+            if let Some(node) = node {
+                return Ok(Self::Bytes { dtype, name: target.name.clone(), node });
+            }
+        }
+        if dtype != Dtype::String {
+            return Ok(Self::Spill { dtype, spilling: Box::new(Spilling::new(builder, target, options)?) });
+        }
+        let node = attempt(action, || -> Outcome<Operation> {
+            let serialized = builder.of("SerializeTensor", &[target.output()])?;
+            builder.node("DecodeRaw", |node| {
+                node.add_input(serialized);
+                Ok(node.set_attr_type("out_type", DataType::UInt8)?)
+            })
+        })?;
+        Ok(Self::Proto { node })
+    }
+
+    /// Asks a run for it.
+    fn request(&self, args: &mut SessionRunArgs<'_>) -> Option<FetchToken> {
+        match self {
+            Self::Bytes { node, .. } | Self::Proto { node } => Some(args.request_fetch(node, 0)),
+            Self::Spill { spilling, .. } => {
+                spilling.add(args);
+                None
+            }
+        }
+    }
+
+    /// What a run gave for it.
+    fn take(&self, args: &mut SessionRunArgs<'_>, token: Option<FetchToken>) -> Result<Component> {
+        let fetched = |args: &mut SessionRunArgs<'_>| match token {
+            Some(token) => attempt(|| "taking what was computed".into(), || args.fetch::<u8>(token)),
+            None => Err(Error::bad_request("nothing was fetched")),
+        };
+        match self {
+            Self::Bytes { dtype, name, .. } => {
+                let content = fetched(args)?;
+                let mut shape = content.dims().to_vec();
+                if dtype.item_len() > 1 && shape.pop() != Some(dtype.item_len() as u64) {
+                    let detail = format!("elements of {dtype} came with shape {:?}", content.dims());
+                    return Err(Error::TensorFlow { action: format!("fetching {name}"), detail });
+                }
+                let front = wire::before_content(*dtype, &shape, bytes_of(&content).len());
+                Ok(Component { front, content: Some(Arc::new(content)), rows: shape.first().copied() })
+            }
+            Self::Proto { .. } => {
+                let content = fetched(args)?;
+                let rows = TensorProto::parse(bytes_of(&content), 0).ok().and_then(|proto| proto.spec.shape().first().copied());
+                Ok(Component { front: Vec::new(), content: Some(Arc::new(content)), rows })
+            }
+            Self::Spill { dtype, spilling } => {
+                let bundle = spilling.bundle()?;
+                let reader = bundle.reader(0)?;
+                let spec = reader.spec();
+                let mut bytes = vec![0; memory_len(spec.nbytes())];
+                reader.read(0..spec.elements(), &mut bytes, &mut ReadContext::new(1 << 20, None, &Calls::default()))?;
+                let mut front = wire::before_content(*dtype, spec.shape(), bytes.len());
+                front.append(&mut bytes);
+                Ok(Component { front, content: None, rows: spec.shape().first().copied() })
+            }
+        }
+    }
+}
+
+/// Gives the next element, until there is none.
+pub(crate) type Step = Box<dyn FnMut() -> Result<Option<Vec<Component>>> + Send>;
+
+/// Elements as bytes: before each component the length of what follows, as 64 bits.
+///
+/// Whoever only wanted to see the first element leaves it, and what comes behind it, to the next reader: nothing is computed twice
+/// for that, and what has been computed may have changed variables.
+struct Elements {
+    step: Option<Step>,
+    /// How many elements have been made.
+    made: u64,
+    /// The first one.
+    first: Vec<Component>,
+    waiting: VecDeque<Component>,
+    /// How much of the first one waiting has been read, its length included.
+    at: usize,
+    begun: Begun,
+    cancel: CancelToken,
+    /// No more elements than this are wanted,
+    most: u64,
+    /// and no more rows of those that are put together: how many are still wanted, of each part.
+    rows: Vec<Option<u64>>,
+}
+
+/// What a reader that has seen one element at most left to the next: how it goes on, and that element.
+type Begun = Arc<Mutex<Option<(Step, Vec<Component>)>>>;
+
+impl Drop for Elements {
+    fn drop(&mut self) {
+        if let Some(step) = self.step.take().filter(|_| self.made <= 1) {
+            *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, std::mem::take(&mut self.first)));
+        }
+    }
+}
+
+impl Elements {
+    fn new(step: Step, first: Vec<Component>, begun: &Begun, wanted: &Wanted<'_>, joined: &[bool]) -> Self {
+        let rows = joined.iter().map(|&is_joined| is_joined.then_some(wanted.rows)).collect();
+        let mut elements = Self {
+            step: Some(step),
+            made: u64::from(!first.is_empty()),
+            waiting: VecDeque::new(),
+            first: Vec::new(),
+            at: 0,
+            begun: Arc::clone(begun),
+            cancel: wanted.cancel.clone(),
+            most: wanted.records,
+            rows,
+        };
+        elements.hand_out(first.clone());
+        elements.first = first;
+        elements
+    }
+
+    /// Hands out an element.
+    fn hand_out(&mut self, components: Vec<Component>) {
+        for (left, component) in self.rows.iter_mut().zip(&components) {
+            if let (Some(left), Some(rows)) = (left, component.rows) {
+                *left = left.saturating_sub(rows);
+            }
+        }
+        self.waiting.extend(components);
+    }
+
+    /// Whether all that is wanted has been made.
+    fn is_over(&self) -> bool {
+        let mut rows = self.rows.iter().flatten().peekable();
+        self.made >= self.most || rows.peek().is_some() && rows.all(|&left| left == 0)
+    }
+}
+
+impl Read for Elements {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(first) = self.waiting.front() {
+                let content = first.content.as_deref().map_or(&[][..], bytes_of);
+                let len = (first.front.len() as u64 + content.len() as u64).to_le_bytes();
+                let mut skip = self.at;
+                for part in [&len[..], &first.front, content] {
+                    if skip < part.len() && !buf.is_empty() {
+                        let read = buf.len().min(part.len() - skip);
+                        buf[..read].copy_from_slice(&part[skip..skip + read]);
+                        self.at += read;
+                        return Ok(read);
+                    }
+                    skip = skip.saturating_sub(part.len());
+                }
+                if buf.is_empty() {
+                    return Ok(0);
+                }
+                self.waiting.pop_front();
+                self.at = 0;
+                continue;
+            }
+            self.cancel.check().map_err(io::Error::other)?;
+            if self.is_over() {
+                return Ok(0);
+            }
+            // What goes wrong has been said as one of our own errors.
+            let Some(step) = &mut self.step else { return Ok(0) };
+            let made = match step() {
+                Ok(made) => made,
+                Err(error) => {
+                    self.step = None;
+                    return Err(io::Error::other(error));
+                }
+            };
+            let Some(components) = made else { return Ok(0) };
+            self.made += 1;
+            self.first = if self.made == 1 { components.clone() } else { Vec::new() };
+            self.hand_out(components);
+        }
+    }
+}

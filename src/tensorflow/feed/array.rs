@@ -1,0 +1,291 @@
+//! Arrays that go into a run: `.npy` files, read as they are needed.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ::tensorflow::{BFloat16, QInt8, QInt16, QInt32, QUInt8, QUInt16, Tensor, TensorType};
+use bytemuck::{Pod, cast_slice_mut};
+use half::f16;
+use num_complex::Complex;
+
+use super::{Fed, check_shape, constant};
+use crate::cast::ByteOrder;
+use crate::error::{Error, Result};
+use crate::format::meta_graph::Argument;
+use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
+use crate::os::{self, Calls, Cold};
+use crate::storage::paths::{InputFile, open_file};
+use crate::tensorflow::session::{Feed, Target, attempt};
+use crate::tensorflow::wire;
+use crate::types::dtype::Dtype;
+use crate::types::spec::{MAX_NDIM, ShapeText, memory_len};
+
+/// An array in a file, for an input of a graph.
+#[derive(Debug)]
+pub(crate) struct ArrayFeed {
+    target: Target,
+    path: PathBuf,
+    file: InputFile,
+    cold: Cold,
+    dtype: Dtype,
+    descr: Descr,
+    data_start: u64,
+    shape: Vec<u64>,
+    /// Whether any of its strings is shorter than an element.
+    is_padded: bool,
+}
+
+impl ArrayFeed {
+    /// The array at `path` as the input `target`, of which so much is known. `batch` rows go in at a time.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for orders that it cannot be fed in,
+    /// [`Error::Malformed`], [`Error::Io`].
+    pub(crate) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: &Calls) -> Result<Self> {
+        let file = open_file(path, calls).map_err(Error::io("open", path))?;
+        let len = file.metadata().map_err(Error::io("read", path))?.len();
+        let cold = Cold::default();
+        let mut front = vec![0; memory_len(len).min(MAX_TEXT_LEN + 12)];
+        os::read_exact_at(&file, &mut front, 0, calls, &cold).map_err(Error::io("read", path))?;
+        let (header, data_start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
+        let refused = |detail: String| Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name));
+        let dtype = input.dtype.ok_or_else(|| refused("its dtype is not known here".into()))?;
+        let descr = Descr::parse(&header.descr);
+        let fits = |descr: &Descr| if dtype == Dtype::String { descr.is_text() } else { descr.can_be(dtype) };
+        let Some(descr) = descr.filter(fits) else {
+            if Elements::of(&header.descr) == Some(Elements::Objects) {
+                let hint = if dtype == Dtype::String {
+                    "numpy.array(array.tolist()) makes strings of it, records or values and offsets keep their NULs"
+                } else {
+                    "array.astype makes numbers of it"
+                };
+                return Err(refused(format!("its elements are pickled Python objects, which are never loaded: {hint}")));
+            }
+            let hint = dtype.descr().map(|descr| format!(" ({descr})")).unwrap_or_default();
+            return Err(refused(format!(
+                "the array has {}, the input takes {dtype}{hint}: array.astype makes one of the other",
+                header.descr
+            )));
+        };
+        if descr.order != ByteOrder::NATIVE && dtype.component_size() > 1 {
+            return Err(refused(format!(
+                "the array has {}, which is not this machine's byte order: array.astype('{}')",
+                header.descr,
+                &header.descr[1..]
+            )));
+        }
+        if header.fortran_order {
+            return Err(refused("the array is in Fortran order, in which rows are not side by side: numpy.ascontiguousarray".into()));
+        }
+        if header.shape.len() > MAX_NDIM {
+            return Err(refused(format!("the array has {} dimensions, at most {MAX_NDIM} are fed", header.shape.len())));
+        }
+        let mut array = Self { target, path: path.to_owned(), file, cold, dtype, descr, data_start, shape: header.shape, is_padded: false };
+        let (elements, nbytes) = array.bytes_of(&array.shape)?;
+        if len - data_start < nbytes {
+            let detail = format!("{} bytes of data, {elements} elements have {nbytes}", len - data_start);
+            return Err(Error::malformed_at(path, ".npy data", data_start, detail));
+        }
+        if len - data_start > nbytes {
+            let detail = format!("{} bytes stand behind the array: a file that is fed has one array", len - data_start - nbytes);
+            return Err(Error::malformed_at(path, ".npy data", data_start + nbytes, detail));
+        }
+        check_shape(path, &array.target, &array.shape, input, batch)?;
+        if dtype == Dtype::String {
+            array.check_widths()?;
+        }
+        Ok(array)
+    }
+
+    pub(crate) fn is_for(&self, target: &Target) -> bool {
+        self.target.name == target.name
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Rows of axis 0; `None` for an array without axes.
+    pub(crate) fn rows(&self) -> Option<u64> {
+        self.shape.first().copied()
+    }
+
+    /// Bytes of so many rows, as they are stored.
+    pub(crate) fn nbytes(&self, rows: u64) -> u64 {
+        let mut shape = self.shape.clone();
+        shape.iter_mut().take(1).for_each(|axis| *axis = rows);
+        self.bytes_of(&shape).map_or(u64::MAX, |(_, nbytes)| nbytes)
+    }
+
+    /// Bytes that so many rows take in memory when they are fed: strings are messages first, then tensors of `tstring`s.
+    pub(crate) fn held_bytes(&self, rows: u64) -> u64 {
+        const STRING_BYTES: u64 = 24 + 2 * 6;
+        let stored = self.nbytes(rows);
+        if self.dtype != Dtype::String {
+            return stored;
+        }
+        let elements = self.shape.iter().skip(1).fold(rows, |product, &axis| product.saturating_mul(axis));
+        elements.saturating_mul(STRING_BYTES).saturating_add(stored.saturating_mul(4))
+    }
+
+    fn itemsize(&self) -> u64 {
+        self.descr.size.saturating_mul(if self.descr.kind == 'U' { 4 } else { 1 })
+    }
+
+    fn bytes_of(&self, shape: &[u64]) -> Result<(u64, u64)> {
+        let elements = shape.iter().try_fold(1u64, |product, &axis| product.checked_mul(axis));
+        let sized = elements.and_then(|elements| Some((elements, elements.checked_mul(self.itemsize())?)));
+        sized.ok_or_else(|| Error::malformed(&self.path, ".npy header", format!("shape {} has more than 2^64 bytes", ShapeText(shape))))
+    }
+
+    /// These rows of it, or all of an array without axes, to be fed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::TensorFlow`].
+    pub(crate) fn rows_of(&self, rows: &Range<u64>) -> Result<Box<dyn Feed + '_>> {
+        let mut shape = self.shape.clone();
+        shape.iter_mut().take(1).for_each(|axis| *axis = rows.end - rows.start);
+        let start = if shape.is_empty() { 0 } else { self.nbytes(rows.start) };
+        match self.dtype {
+            Dtype::String => self.strings(&shape, start),
+            Dtype::Float32 => self.plain::<f32>(&shape, start),
+            Dtype::Float64 => self.plain::<f64>(&shape, start),
+            Dtype::Float16 => self.plain::<f16>(&shape, start),
+            Dtype::Int8 => self.plain::<i8>(&shape, start),
+            Dtype::Int16 => self.plain::<i16>(&shape, start),
+            Dtype::Int32 => self.plain::<i32>(&shape, start),
+            Dtype::Int64 => self.plain::<i64>(&shape, start),
+            Dtype::UInt8 => self.plain::<u8>(&shape, start),
+            Dtype::UInt16 => self.plain::<u16>(&shape, start),
+            Dtype::UInt32 => self.plain::<u32>(&shape, start),
+            Dtype::UInt64 => self.plain::<u64>(&shape, start),
+            Dtype::Complex64 => self.plain::<Complex<f32>>(&shape, start),
+            Dtype::Complex128 => self.plain::<Complex<f64>>(&shape, start),
+            Dtype::Bool => self.made(&shape, start, |byte: u8| byte != 0),
+            // The crate's own type takes the upper half of a single.
+            Dtype::BFloat16 => self.made(&shape, start, |bits: u16| BFloat16::from(f32::from_bits(u32::from(bits) << 16))),
+            Dtype::QInt8 => self.made(&shape, start, |bits: i8| QInt8::from(bits)),
+            Dtype::QUInt8 => self.made(&shape, start, |bits: u8| QUInt8::from(bits)),
+            Dtype::QInt16 => self.made(&shape, start, |bits: i16| QInt16::from(bits)),
+            Dtype::QUInt16 => self.made(&shape, start, |bits: u16| QUInt16::from(bits)),
+            Dtype::QInt32 => self.made(&shape, start, |bits: i32| QInt32::from(bits)),
+            dtype => {
+                let detail = format!("inputs of {dtype} cannot be made");
+                Err(Error::Unsupported { what: format!("{} as {}", self.path.display(), self.target.name), detail })
+            }
+        }
+    }
+
+    fn read(&self, buf: &mut [u8], start: u64) -> Result<()> {
+        os::read_exact_at(&self.file, buf, self.data_start + start, self.file.calls(), &self.cold).map_err(Error::io("read", &self.path))
+    }
+
+    fn fed<T: TensorType>(&self, tensor: Tensor<T>) -> Box<dyn Feed + '_> {
+        Box::new(Fed { operation: &self.target.operation, index: self.target.index, tensor })
+    }
+
+    /// Elements that are in memory as they are in the file.
+    fn plain<T: TensorType + Pod>(&self, shape: &[u64], start: u64) -> Result<Box<dyn Feed + '_>> {
+        let mut tensor = self.empty::<T>(shape)?;
+        if !shape.contains(&0) {
+            self.read(cast_slice_mut(&mut tensor), start)?;
+        }
+        Ok(self.fed(tensor))
+    }
+
+    /// Elements that are made of what is in the file.
+    fn made<S: Pod, T: TensorType>(&self, shape: &[u64], start: u64, make: impl Fn(S) -> T) -> Result<Box<dyn Feed + '_>> {
+        let mut tensor = self.empty::<T>(shape)?;
+        if !shape.contains(&0) {
+            let mut stored = vec![S::zeroed(); tensor.len()];
+            self.read(cast_slice_mut(&mut stored), start)?;
+            tensor.iter_mut().zip(stored).for_each(|(place, value)| *place = make(value));
+        }
+        Ok(self.fed(tensor))
+    }
+
+    fn empty<T: TensorType>(&self, shape: &[u64]) -> Result<Tensor<T>> {
+        attempt(|| format!("making room for {}", self.path.display()), || Ok(Tensor::new(shape)))
+    }
+
+    /// Looks whether strings are padded, so that nobody knows whether they ended in NUL. Refuses those of which none is as long as all can be:
+    /// NumPy makes arrays as wide as the longest, so that it ended in NUL, and NumPy takes that for the end of a shorter one.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`], [`Error::Io`].
+    fn check_widths(&mut self) -> Result<()> {
+        const CHUNK: u64 = 1 << 20;
+        let (elements, nbytes) = self.bytes_of(&self.shape)?;
+        let item = self.itemsize();
+        if elements == 0 || self.descr.size <= 1 {
+            return Ok(());
+        }
+        let last = memory_len(item) - memory_len(item / self.descr.size);
+        let step = item.max(CHUNK / item * item);
+        let mut chunk = vec![0; memory_len(step.min(nbytes))];
+        let mut has_long = false;
+        for at in (0..nbytes).step_by(memory_len(step)) {
+            let chunk = &mut chunk[..memory_len(step.min(nbytes - at))];
+            self.read(chunk, at)?;
+            for element in chunk.chunks_exact(memory_len(item)) {
+                let is_padded = element[last..].iter().all(|&byte| byte == 0);
+                has_long |= !is_padded;
+                self.is_padded |= is_padded;
+            }
+            if has_long && self.is_padded {
+                return Ok(());
+            }
+        }
+        if has_long {
+            return Ok(());
+        }
+        let (path, name, kind, size) = (self.path.display(), &self.target.name, self.descr.kind, self.descr.size);
+        Err(Error::bad_request(format!(
+            "{path} as {name}: no element is as long as {kind}{size} allows. Either the longest ended in NUL, which NumPy takes for padding: values \
+             and offsets keep it (convert --strings offsets writes them, --feed takes them), and so do records. Or the array is wider than it need \
+             be: numpy.array(array.tolist()) is not"
+        )))
+    }
+
+    /// What cannot be told of its strings.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.is_padded.then(|| {
+            format!(
+                "{}: strings that are shorter than {}{} end before the NULs behind them, as in NumPy; any that ended in NUL have lost it there, \
+                 values and offsets or records would keep it",
+                self.path.display(),
+                self.descr.kind,
+                self.descr.size
+            )
+        })
+    }
+
+    /// Strings: those of `|S<n>` end before the zeros behind them, as NumPy has it, those of `<U<n>` become UTF-8.
+    fn strings(&self, shape: &[u64], start: u64) -> Result<Box<dyn Feed + '_>> {
+        let (elements, nbytes) = self.bytes_of(shape)?;
+        let mut bytes = vec![0; memory_len(nbytes)];
+        self.read(&mut bytes, start)?;
+        let item = memory_len(self.itemsize());
+        let mut proto = wire::tensor(Dtype::String, shape);
+        let mut encoded = String::new();
+        for element in 0..memory_len(elements) {
+            let element = &bytes[element * item..(element + 1) * item];
+            if self.descr.kind == 'U' {
+                encoded.clear();
+                let points = element.chunks_exact(4).map(bytemuck::pod_read_unaligned::<u32>);
+                let len = element.len() / 4 - points.clone().rev().take_while(|&point| point == 0).count();
+                for point in points.take(len) {
+                    let point = char::from_u32(point)
+                        .ok_or_else(|| Error::malformed(&self.path, ".npy data", format!("{point:#x} is no code point of Unicode")))?;
+                    encoded.push(point);
+                }
+                wire::put_string(&mut proto, encoded.as_bytes());
+            } else {
+                let len = element.len() - element.iter().rev().take_while(|&&byte| byte == 0).count();
+                wire::put_string(&mut proto, &element[..len]);
+            }
+        }
+        let strings = attempt(|| format!("making strings of {}", self.path.display()), || constant(&proto))?;
+        Ok(self.fed(strings))
+    }
+}

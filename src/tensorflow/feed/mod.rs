@@ -1,0 +1,256 @@
+//! What goes into a run: arrays in `.npy` files, strings in two of them, records. They are read as they are needed.
+
+pub(crate) mod array;
+pub(crate) mod strings;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ::tensorflow::{DataType, Operation, Session, SessionRunArgs, Tensor, TensorType};
+
+use super::session::{Builder, Feed, Outcome, Target, attempt, options};
+use super::wire;
+use crate::convert::Converter;
+use crate::convert::array::Part;
+use crate::error::{Error, Result};
+use crate::format::meta_graph::Argument;
+use crate::options::{Options, Strings};
+use crate::output::staging::hidden::ScratchDir;
+use crate::records::feature::RECORDS;
+use crate::records::stream::files::FileSet;
+use crate::source::driver::Location;
+use crate::source::{Source, npy};
+use crate::storage::glob::alternatives_of_path;
+use crate::storage::paths::{Found, look_at};
+use crate::types::dtype::Dtype;
+use crate::types::spec::ShapeText;
+
+use array::ArrayFeed;
+use strings::{Made, StringsFeed};
+
+/// What is fed to an input of a graph.
+#[derive(Debug)]
+pub(crate) enum FileFeed {
+    Array(ArrayFeed),
+    Strings(StringsFeed),
+}
+
+impl FileFeed {
+    /// What lies at `path` as the input `target`, of which so much is known; `batch` rows go in at a time. An array is a `.npy`. Strings
+    /// may be the values and offsets that they were converted to, `NAME.values.npy` and `NAME.offsets.npy` for the path `NAME.npy`; or
+    /// records, each of which is one.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for what cannot be fed, [`Error::NotFound`],
+    /// [`Error::Malformed`], [`Error::Io`].
+    pub(crate) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<Self> {
+        if let Some([values, offsets]) = parts(path)? {
+            return StringsFeed::open([&values, &offsets], None, target, input, batch, &options.calls()).map(Self::Strings);
+        }
+        let is_source = match look_at(path)? {
+            Found::File => !npy::is_array(path, &options.calls())?,
+            Found::Directory => true,
+            Found::Nothing => alternatives_of_path(path)?.len() > 1 || FileSet::expand(path)?.is_some(),
+            Found::Other => false,
+        };
+        if is_source {
+            return of_records(path, target, input, batch, options);
+        }
+        ArrayFeed::open(path, target, input, batch, &options.calls()).map(Self::Array)
+    }
+
+    pub(crate) fn is_for(&self, target: &Target) -> bool {
+        match self {
+            Self::Array(array) => array.is_for(target),
+            Self::Strings(strings) => strings.is_for(target),
+        }
+    }
+
+    /// The files that are read.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Array(array) => vec![array.path().to_owned()],
+            Self::Strings(strings) => strings.paths(),
+        }
+    }
+
+    /// What cannot be told of what goes in, in a sentence.
+    pub(crate) fn note(&self) -> Option<String> {
+        match self {
+            Self::Array(array) => array.note(),
+            Self::Strings(_) => None,
+        }
+    }
+
+    /// What of the records it was made from could not be read, where that is let pass.
+    pub(crate) fn lost(&self) -> &[String] {
+        match self {
+            Self::Array(_) => &[],
+            Self::Strings(strings) => strings.lost(),
+        }
+    }
+
+    /// Rows of axis 0; `None` for what has no axes.
+    pub(crate) fn rows(&self) -> Option<u64> {
+        match self {
+            Self::Array(array) => array.rows(),
+            Self::Strings(strings) => strings.rows(),
+        }
+    }
+
+    /// Bytes that any so many rows take in memory when they are fed.
+    pub(crate) fn held_bytes(&self, rows: u64) -> u64 {
+        match self {
+            Self::Array(array) => array.held_bytes(rows),
+            Self::Strings(strings) => strings.held_bytes(rows),
+        }
+    }
+
+    /// These rows of it, or all of what has no axes, to be fed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::TensorFlow`], [`Error::Malformed`].
+    pub(crate) fn rows_of(&self, rows: &Range<u64>) -> Result<Box<dyn Feed + '_>> {
+        match self {
+            Self::Array(array) => array.rows_of(rows),
+            Self::Strings(strings) => strings.rows_of(rows),
+        }
+    }
+}
+
+/// The values and the offsets that a path stands for, if it does.
+fn parts(path: &Path) -> Result<Option<[PathBuf; 2]>> {
+    let name = path.to_string_lossy();
+    let whole = match name.strip_suffix(".values.npy").or_else(|| name.strip_suffix(".offsets.npy")) {
+        Some(stem) => PathBuf::from(format!("{stem}.npy")),
+        None if look_at(path)? == Found::Nothing => path.to_owned(),
+        None => return Ok(None),
+    };
+    let parts = [Part::Values, Part::Offsets].map(|part| part.path(&whole));
+    let are_there = look_at(&parts[0])? == Found::File && look_at(&parts[1])? == Found::File;
+    Ok(are_there.then_some(parts))
+}
+
+/// Records as strings: they are converted to values and offsets first, in a private folder that is removed again.
+fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<FileFeed> {
+    let records = crate::RecordOptions::new().salvage(options.records.salvage.is_set());
+    let own = Options { records, model: crate::ModelOptions::new(), cast: None, strict: false, ..options.clone() };
+    let own = own.strings(Strings::Offsets);
+    let locations = Location::find(path, None, &own)?;
+    let [location] = &locations[..] else {
+        return Err(Error::bad_request(format!(
+            "{}: an input is fed from one source, and it stands for {}",
+            path.display(),
+            locations.len()
+        )));
+    };
+    let refused = |what: &str| {
+        let detail = format!("it is {what}: an input takes a .npy, values and offsets of strings, or a file of records");
+        Err(Error::Unsupported { what: format!("{} as {}", path.display(), target.name), detail })
+    };
+    if location.format() != "tfrecord" {
+        return refused(&format!("a source ({})", location.format()));
+    }
+    if input.dtype != Some(Dtype::String) {
+        return refused("of records, which are strings, and the input takes numbers");
+    }
+    let dir = ScratchDir::create_in(&options.model.scratch.clone().unwrap_or_else(std::env::temp_dir))?;
+    let whole = dir.path().join("records.npy");
+    let source: Source = location.open(&own)?;
+    let written = Converter::new(&source.tensor(RECORDS)?)?.options(own).write_parts(&whole)?;
+    let mut lost: Vec<String> = written.into_iter().flat_map(|(_, report)| report.lost).collect();
+    lost.dedup();
+    let parts = [Part::Values, Part::Offsets].map(|part| part.path(&whole));
+    let made = Made { given: source.container.files(), lost, _dir: dir };
+    StringsFeed::open([&parts[0], &parts[1]], Some(made), target, input, batch, &options.calls()).map(FileFeed::Strings)
+}
+
+/// Whether an array of this shape fits an input, `batch` rows at a time.
+///
+/// # Errors
+/// [`Error::BadRequest`].
+fn check_shape(path: &Path, target: &Target, shape: &[u64], input: &Argument, batch: Option<u64>) -> Result<()> {
+    let Some(expected) = &input.shape else { return Ok(()) };
+    let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| match (expected, batch) {
+        (Some(expected), Some(batch)) if at == 0 => own == 0 || expected == batch && own.is_multiple_of(batch),
+        (expected, _) => expected.is_none_or(|expected| expected == own),
+    };
+    if expected.len() == shape.len() && shape.iter().zip(expected).enumerate().all(axis_fits) {
+        return Ok(());
+    }
+    let axes: Vec<String> = expected.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
+    let rows = batch.map(|batch| format!(", {batch} rows at a time")).unwrap_or_default();
+    let detail = format!("the array has shape {}{rows}, the input takes [{}]", ShapeText(shape), axes.join(", "));
+    Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name)))
+}
+
+/// A tensor, and where it goes in.
+struct Fed<'a, T: TensorType> {
+    operation: &'a Operation,
+    index: i32,
+    tensor: Tensor<T>,
+}
+
+impl<T: TensorType> Feed for Fed<'_, T> {
+    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
+        args.add_feed(self.operation, self.index, &self.tensor);
+    }
+}
+
+/// No strings at all, which the crate cannot make of its own tensors.
+struct NoStrings {
+    target: Target,
+    tensor: Tensor<String>,
+}
+
+impl NoStrings {
+    /// # Errors
+    /// [`Error::TensorFlow`].
+    fn new(target: Target, shape: &[u64]) -> Result<Self> {
+        let tensor = attempt(|| format!("making a tensor for {}", target.name), || constant(&wire::tensor(Dtype::String, shape)))?;
+        Ok(Self { target, tensor })
+    }
+}
+
+impl Feed for NoStrings {
+    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
+        args.add_feed(&self.target.operation, self.target.index, &self.tensor);
+    }
+}
+
+/// A tensor of somebody else's, to be fed.
+///
+/// # Errors
+/// [`Error::TensorFlow`].
+pub(crate) fn lend<'a, T: TensorType>(target: Target, tensor: &'a Tensor<T>) -> Result<Box<dyn Feed + 'a>> {
+    if T::data_type() == DataType::String && tensor.dims().contains(&0) {
+        return Ok(Box::new(NoStrings::new(target, tensor.dims())?));
+    }
+    Ok(Box::new(Lent { target, tensor }))
+}
+
+/// A tensor of somebody else's, and where it goes in.
+struct Lent<'a, T: TensorType> {
+    target: Target,
+    tensor: &'a Tensor<T>,
+}
+
+impl<T: TensorType> Feed for Lent<'_, T> {
+    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
+        args.add_feed(&self.target.operation, self.target.index, self.tensor);
+    }
+}
+
+/// The crate makes strings of UTF-8 only, so TensorFlow makes them, as a constant; nobody looks into the tensor that comes.
+fn constant(proto: &[u8]) -> Outcome<Tensor<String>> {
+    let mut graph = ::tensorflow::Graph::new();
+    let constant = Builder::new(&mut graph).node("Const", |node| {
+        node.set_attr_type("dtype", DataType::String)?;
+        node.set_attr_value_proto("value", &wire::tensor_attribute(proto))
+    })?;
+    let session = Session::new(&options()?, &graph)?;
+    let mut args = SessionRunArgs::new();
+    let token = args.request_fetch(&constant, 0);
+    session.run(&mut args)?;
+    args.fetch(token)
+}

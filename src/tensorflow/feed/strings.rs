@@ -1,0 +1,221 @@
+//! Strings as values and offsets: all bytes, and where each string starts. Nothing of them is lost.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Fed, check_shape, constant};
+use crate::error::{Error, Result};
+use crate::format::meta_graph::Argument;
+use crate::format::npy::Header;
+use crate::os::Calls;
+use crate::output::staging::hidden::ScratchDir;
+use crate::reader::stored::StoredFile;
+use crate::source::npy::MOST_HEADER;
+use crate::tensorflow::session::{Feed, Target, attempt};
+use crate::tensorflow::wire;
+use crate::types::dtype::Dtype;
+use crate::types::spec::memory_len;
+
+/// Bytes of an offset.
+const OFFSET: u64 = 8;
+/// Offsets that are read at once.
+const CHUNK: u64 = 1 << 17;
+
+/// Strings in two files, for an input of a graph.
+#[derive(Debug)]
+pub(crate) struct StringsFeed {
+    target: Target,
+    values: Stored,
+    offsets: Stored,
+    shape: Vec<u64>,
+    calls: Calls,
+    /// The most bytes of strings that go in at a time.
+    most_bytes: u64,
+    made: Option<Made>,
+}
+
+/// What strings were made from.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) given: Vec<PathBuf>,
+    /// What could not be read of it.
+    pub(crate) lost: Vec<String>,
+    /// The folder that they are in, which goes with them.
+    pub(crate) _dir: ScratchDir,
+}
+
+/// The elements of a `.npy` with one axis.
+#[derive(Debug)]
+struct Stored {
+    file: Arc<StoredFile>,
+    start: u64,
+    len: u64,
+}
+
+impl Stored {
+    /// # Errors
+    /// [`Error::BadRequest`] where it is not an array of `descr`, [`Error::Malformed`], [`Error::Io`].
+    fn open(path: &Path, descr: &str, size: u64, calls: &Calls) -> Result<Self> {
+        let file = StoredFile::open(path, calls)?;
+        let mut front = vec![0; memory_len(file.len().min(MOST_HEADER))];
+        file.read(0, &mut front, calls)?;
+        let (header, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
+        let [len] = header.shape[..] else {
+            return Err(Error::bad_request(format!("{}: {} axes, values and offsets have one", path.display(), header.shape.len())));
+        };
+        if header.descr != descr {
+            return Err(Error::bad_request(format!("{}: the array has {}, {descr} expected", path.display(), header.descr)));
+        }
+        if len.checked_mul(size).and_then(|nbytes| nbytes.checked_add(start)) != Some(file.len()) {
+            let detail = format!("{} bytes, {len} elements of {descr} expected", file.len() - start);
+            return Err(Error::malformed_at(path, ".npy data", start, detail));
+        }
+        Ok(Self { file, start, len })
+    }
+
+    fn read(&self, elements: &Range<u64>, size: u64, calls: &Calls) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; memory_len((elements.end - elements.start) * size)];
+        self.file.read(self.start + elements.start * size, &mut bytes, calls)?;
+        Ok(bytes)
+    }
+
+    /// These elements as integers that count bytes.
+    fn numbers(&self, elements: &Range<u64>, calls: &Calls) -> Result<Vec<u64>> {
+        let bytes = self.read(elements, OFFSET, calls)?;
+        let number = |(at, bytes): (usize, &[u8])| {
+            let number = bytemuck::pod_read_unaligned::<i64>(bytes);
+            let place = || self.start + (elements.start + at as u64) * OFFSET;
+            u64::try_from(number).map_err(|_| Error::malformed_at(self.file.path(), "offsets", place(), format!("{number} is no offset")))
+        };
+        bytes.chunks_exact(8).enumerate().map(number).collect()
+    }
+}
+
+impl StringsFeed {
+    /// The strings in `values` and `offsets` as the input `target`. They are rows, or what makes rows of the shape that the input takes.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where they do not fit the input, [`Error::Malformed`] where they do not fit together, [`Error::Io`].
+    pub(crate) fn open(
+        [values, offsets]: [&Path; 2],
+        made: Option<Made>,
+        target: Target,
+        input: &Argument,
+        batch: Option<u64>,
+        calls: &Calls,
+    ) -> Result<Self> {
+        let path = values;
+        if input.dtype.is_none_or(|dtype| dtype != Dtype::String) {
+            let detail = format!("values and offsets are strings, the input takes {}", input.dtype.map_or("something else", Dtype::name));
+            return Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name)));
+        }
+        let values = Stored::open(values, "|u1", 1, calls)?;
+        let offsets = Stored::open(offsets, "<i8", OFFSET, calls)?;
+        let Some(count) = offsets.len.checked_sub(1) else {
+            return Err(Error::malformed(offsets.file.path(), "offsets", "there are none, not even the end of the last string"));
+        };
+        let shape = shape_of(count, input);
+        let fitted = made.as_ref().and_then(|made| made.given.first().cloned()).unwrap_or_else(|| path.to_owned());
+        check_shape(&fitted, &target, &shape, input, batch)?;
+        let mut feed = Self { target, values, offsets, shape, calls: calls.clone(), most_bytes: 0, made };
+        feed.most_bytes = feed.check(batch)?;
+        Ok(feed)
+    }
+
+    /// Goes through the offsets: they rise from 0 to the end of the values. Returns the most bytes that go in at a time.
+    fn check(&self, batch: Option<u64>) -> Result<u64> {
+        let path = self.offsets.file.path();
+        let per_batch = batch.map_or(u64::MAX, |batch| batch.saturating_mul(self.per_row()));
+        let (mut last, mut most, mut batch_start) = (0, 0, 0);
+        for first in (0..self.offsets.len).step_by(memory_len(CHUNK)) {
+            let numbers = self.offsets.numbers(&(first..self.offsets.len.min(first + CHUNK)), &self.calls)?;
+            for (at, number) in (first..).zip(numbers) {
+                if number < last || at == 0 && number != 0 || number > self.values.len {
+                    let detail = format!("{number} behind {last}, of {} bytes of values", self.values.len);
+                    return Err(Error::malformed_at(path, "offsets", self.offsets.start + at * OFFSET, detail));
+                }
+                last = number;
+                most = most.max(number - batch_start);
+                if at.is_multiple_of(per_batch) {
+                    batch_start = number;
+                }
+            }
+        }
+        if last != self.values.len {
+            let detail = format!("the last is {last}, there are {} bytes of values", self.values.len);
+            return Err(Error::malformed(path, "offsets", detail));
+        }
+        Ok(most)
+    }
+
+    /// Strings of a row.
+    fn per_row(&self) -> u64 {
+        self.shape.iter().skip(1).product()
+    }
+
+    pub(crate) fn is_for(&self, target: &Target) -> bool {
+        self.target.name == target.name
+    }
+
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        match &self.made {
+            Some(made) => made.given.clone(),
+            None => [&self.values, &self.offsets].map(|stored| stored.file.path().to_path_buf()).into(),
+        }
+    }
+
+    pub(crate) fn lost(&self) -> &[String] {
+        self.made.as_ref().map_or(&[], |made| &made.lost)
+    }
+
+    pub(crate) fn rows(&self) -> Option<u64> {
+        self.shape.first().copied()
+    }
+
+    /// Strings are messages first, then tensors of `tstring`s.
+    pub(crate) fn held_bytes(&self, rows: u64) -> u64 {
+        const STRING_BYTES: u64 = 24 + 2 * 6 + OFFSET;
+        rows.saturating_mul(self.per_row()).saturating_mul(STRING_BYTES).saturating_add(self.most_bytes.saturating_mul(4))
+    }
+
+    /// # Errors
+    /// [`Error::Io`], [`Error::TensorFlow`], [`Error::Malformed`] if the files were written to meanwhile.
+    pub(crate) fn rows_of(&self, rows: &Range<u64>) -> Result<Box<dyn Feed + '_>> {
+        let mut shape = self.shape.clone();
+        shape.iter_mut().take(1).for_each(|axis| *axis = rows.end - rows.start);
+        let count: u64 = shape.iter().product();
+        let first = if shape.is_empty() { 0 } else { rows.start * self.per_row() };
+        let offsets = self.offsets.numbers(&(first..first + count + 1), &self.calls)?;
+        let (start, end) = (offsets[0], offsets[offsets.len() - 1]);
+        let changed = || Error::malformed(self.offsets.file.path(), "offsets", "they were written to while they were being read");
+        if start > end || end > self.values.len {
+            return Err(changed());
+        }
+        let bytes = self.values.read(&(start..end), 1, &self.calls)?;
+        let mut proto = wire::tensor(Dtype::String, &shape);
+        for pair in offsets.windows(2) {
+            let place = pair[0].checked_sub(start).map(memory_len).zip(pair[1].checked_sub(start).map(memory_len));
+            let string = place.and_then(|(from, to)| bytes.get(from..to)).ok_or_else(changed)?;
+            wire::put_string(&mut proto, string);
+        }
+        let tensor = attempt(|| format!("making strings of {}", self.values.file.path().display()), || constant(&proto))?;
+        Ok(Box::new(Fed { operation: &self.target.operation, index: self.target.index, tensor }))
+    }
+}
+
+/// The shape of so many strings for an input: one axis, unless the input has others, and they come out even.
+fn shape_of(count: u64, input: &Argument) -> Vec<u64> {
+    match input.shape.as_deref() {
+        Some([]) if count == 1 => Vec::new(),
+        Some([_, rest @ ..]) => {
+            let rest: Option<Vec<u64>> = rest.iter().copied().collect();
+            let per_row = rest.as_ref().and_then(|rest| rest.iter().try_fold(1u64, |product, &axis| product.checked_mul(axis)));
+            match (rest, per_row) {
+                (Some(rest), Some(per_row)) if per_row > 0 && count.is_multiple_of(per_row) => [vec![count / per_row], rest].concat(),
+                _ => vec![count],
+            }
+        }
+        _ => vec![count],
+    }
+}

@@ -1,0 +1,210 @@
+//! Finding the TensorFlow library, and loading it.
+
+use std::env;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use super::session::attempt;
+use super::{dataset, model};
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::output::staging::hidden::ScratchDir;
+use crate::source::container::Container;
+use crate::source::graph::{DatasetGraph, GraphFile};
+use crate::source::runtime::{LIBRARY_DIR, Runtime, missing, register};
+use crate::source::saved_model::file::SavedModel;
+
+/// Where the `tensorflow` crate looks for the library.
+const DIR: &str = LIBRARY_DIR;
+/// How much TensorFlow writes to standard error: 0 is all of it, 3 only what ends the process.
+const LOG_LEVEL: &str = "TF_CPP_MIN_LOG_LEVEL";
+/// The names of the library: of the C library's releases, and in Python packages.
+const NAMES: &[&str] =
+    &["libtensorflow.so.2", "libtensorflow.so", "libtensorflow_cc.so.2", "libtensorflow.2.dylib", "libtensorflow_cc.2.dylib"];
+const FRAMEWORK: &[&str] = &["libtensorflow_framework.so.2", "libtensorflow_framework.2.dylib"];
+/// Where libraries are besides `LD_LIBRARY_PATH`.
+const SYSTEM: &[&str] = &["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+/// What a Python says of its TensorFlow, which is not imported for it.
+const ASK_PYTHON: &str = "import importlib.util as u; s = u.find_spec('tensorflow'); print(s.submodule_search_locations[0])";
+
+/// The path of the library that has been loaded.
+static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Loads libraries with operations that TensorFlow lacks. One that has been loaded stays.
+///
+/// # Errors
+/// [`Error::BadRequest`] for paths that are not UTF-8, [`Error::Io`], [`Error::TensorFlow`] for what is no such library.
+pub(crate) fn load_operations(libraries: &[PathBuf]) -> Result<()> {
+    static OPERATIONS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    for path in libraries {
+        // Without a directory the system would look for it elsewhere.
+        let whole = fs::canonicalize(path).map_err(Error::io("open", path))?;
+        let mut loaded = OPERATIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.contains(&whole) {
+            continue;
+        }
+        let text = whole.to_str().ok_or_else(|| Error::bad_request(format!("{}: TensorFlow takes only paths in UTF-8", path.display())))?;
+        attempt(|| format!("loading the operations in {}", path.display()), || ::tensorflow::Library::load(text).map(drop))?;
+        loaded.push(whole);
+    }
+    Ok(())
+}
+
+/// Loads TensorFlow, unless that has been done; returns the path of its library.
+///
+/// It is the first of: `library` (the library itself, or a directory: of the library, of a Python package, of packages),
+/// `TENSORFLOW_DIR`, the system's library path, and the package `tensorflow` of the `python3` on the `PATH`. Unless `logs` are
+/// wanted, or the environment says how much, TensorFlow writes nothing to standard error, nor does anybody while it is loaded.
+///
+/// A program that has loaded the library through the `tensorflow` crate says so with [`assume_loaded`] instead. Once one is loaded,
+/// asking for another changes nothing.
+///
+/// # Errors
+/// [`Error::Unsupported`] where there is none, or it cannot be loaded; [`Error::TensorFlow`] where it is no such library;
+/// [`Error::Io`].
+///
+/// # Safety
+/// It sets `TENSORFLOW_DIR` while it works, and for good `TF_CPP_MIN_LOG_LEVEL`: no other thread may read or write the environment
+/// meanwhile except through [`mod@std::env`]; C libraries do, for time zones, names of hosts and the like. And nothing that was made
+/// through the `tensorflow` crate may be there: the crate would go on with the functions of another library.
+#[expect(unsafe_code, reason = "the obligations of changing the environment are the caller's")]
+pub unsafe fn load(library: Option<&Path>, logs: bool) -> Result<PathBuf> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = &*loaded {
+        return Ok(path.clone());
+    }
+    let path = find(library)?;
+    let refused = |why: String| Error::Unsupported { what: format!("the TensorFlow library {}", path.display()), detail: why };
+    let links = links(&path)?;
+    let before = env::var_os(DIR);
+    // SAFETY: the caller vouches that no other thread looks at the environment but through the standard library, which locks it.
+    unsafe {
+        if !logs && env::var_os(LOG_LEVEL).is_none() {
+            env::set_var(LOG_LEVEL, "3");
+        }
+        env::set_var(DIR, links.path());
+    }
+    let silence = (!logs).then(Silence::begin);
+    let result = ::tensorflow::library::load();
+    drop(silence);
+    // SAFETY: as above.
+    unsafe {
+        match before {
+            Some(before) => env::set_var(DIR, before),
+            None => env::remove_var(DIR),
+        }
+    }
+    result.map_err(refused)?;
+    // A library that lacks what the crate needs shows that at the first call.
+    attempt(|| format!("asking {} for its version", path.display()), || Ok(::tensorflow::version()?))?;
+    *loaded = Some(path.clone());
+    register(&Loaded);
+    Ok(path)
+}
+
+/// Says that the program has loaded the library through the `tensorflow` crate. Where that is not so, what follows are errors.
+pub fn assume_loaded() {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+    register(&Loaded);
+}
+
+/// What opens graphs and models once the library is there.
+struct Loaded;
+
+impl Runtime for Loaded {
+    fn open_graph(&self, file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
+        model::open_graph(file, options)
+    }
+
+    fn open_dataset(&self, dataset: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
+        dataset::open_dataset(dataset, options)
+    }
+
+    fn open_signature(&self, model: SavedModel, files: Vec<PathBuf>, options: &Options) -> Result<Box<dyn Container>> {
+        model::open_signature(model, files, options)
+    }
+}
+
+/// The library to load.
+fn find(asked: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = asked {
+        return at(path).ok_or_else(|| missing(&format!("there is no TensorFlow library at {}", path.display())));
+    }
+    let named = env::var_os(DIR).map(PathBuf::from);
+    if let Some(found) = named.as_deref().and_then(at) {
+        return Ok(found);
+    }
+    let paths = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let system = env::split_paths(&paths).chain(SYSTEM.iter().map(PathBuf::from));
+    if let Some(found) = system.filter(|dir| dir.is_absolute()).find_map(|dir| in_dir(&dir)) {
+        return Ok(found);
+    }
+    of_python().ok_or_else(|| match named {
+        Some(dir) => missing(&format!("there is no TensorFlow library in {DIR}={}, on the library path or in python3", dir.display())),
+        None => missing("no TensorFlow library was found"),
+    })
+}
+
+/// The library that a path leads to: itself, in the directory, in a package `tensorflow` in it.
+fn at(path: &Path) -> Option<PathBuf> {
+    if path.is_file() {
+        return Some(path.to_owned());
+    }
+    ["", "lib", "tensorflow"].iter().find_map(|below| in_dir(&path.join(below)))
+}
+
+fn in_dir(dir: &Path) -> Option<PathBuf> {
+    NAMES.iter().map(|name| dir.join(name)).find(|path| path.is_file())
+}
+
+fn of_python() -> Option<PathBuf> {
+    let mut python = Command::new("python3");
+    // Not from the current directory: anybody may have put a module there.
+    let output = python.args(["-P", "-c", ASK_PYTHON]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok();
+    let output = output.filter(|output| output.status.success()).or_else(|| {
+        // Python before 3.11 does not know -P.
+        let output = Command::new("python3").args(["-I", "-c", ASK_PYTHON]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then_some(output)
+    })?;
+    in_dir(Path::new(std::str::from_utf8(&output.stdout).ok()?.trim_end_matches('\n')))
+}
+
+/// Keeps standard error silent while the library is loaded: what it writes then it writes whatever the environment says.
+struct Silence(Option<OwnedFd>);
+
+impl Silence {
+    fn begin() -> Self {
+        let saved = rustix::io::dup(rustix::stdio::stderr()).ok();
+        let nowhere = fs::OpenOptions::new().write(true).open("/dev/null").ok();
+        let is_silent = saved.is_some() && nowhere.is_some_and(|nowhere| rustix::stdio::dup2_stderr(nowhere).is_ok());
+        Self(saved.filter(|_| is_silent))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Some(saved) = &self.0 {
+            // Nothing can be said if this fails, as that would be where to say it.
+            let _ = rustix::stdio::dup2_stderr(saved);
+        }
+    }
+}
+
+/// A private folder with links by the names under which the library is looked for.
+fn links(library: &Path) -> Result<ScratchDir> {
+    let library = fs::canonicalize(library).map_err(Error::io("find", library))?;
+    let dir = ScratchDir::create_in(&env::temp_dir())?;
+    let link = |to: &Path, name: &str| symlink(to, dir.path().join(name)).map_err(Error::io("make a link in", dir.path()));
+    link(&library, &format!("{}tensorflow{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX))?;
+    for name in FRAMEWORK {
+        let framework = library.with_file_name(name);
+        if framework.is_file() {
+            link(&framework, name)?;
+        }
+    }
+    Ok(dir)
+}

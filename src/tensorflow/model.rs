@@ -1,0 +1,205 @@
+//! Graphs and models that a session of our own computes.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ::tensorflow::{Graph, Operation, Session};
+
+use super::computed::Computed;
+use super::feed::FileFeed;
+use super::library::load_operations;
+use super::loading::Loaded;
+use super::session::{Builder, Target, attempt};
+use crate::error::{Error, Result};
+use crate::format::meta_graph::{Argument, Signature};
+use crate::options::Options;
+use crate::options::model::ModelOptions;
+use crate::source::container::Container;
+use crate::source::graph::GraphFile;
+use crate::source::saved_model::file::SavedModel;
+use crate::storage::glob::{Glob, is_pattern};
+use crate::types::dtype::Dtype;
+
+/// Loads a graph or a model.
+type Load = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
+
+/// A graph in memory, and a session for it.
+pub(crate) struct Model {
+    graph: Mutex<Graph>,
+    pub(crate) session: Arc<Session>,
+    /// Makes both once more: what is computed a second time starts with the same variables as the first time.
+    pub(crate) load: Load,
+    pub(crate) format: &'static str,
+    pub(crate) path: PathBuf,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) signature: Signature,
+    /// The outputs of the signature that are not wanted. They are computed with the others, as Python does: what is left out of a
+    /// graph lets TensorFlow fuse what is left, with other roundings.
+    others: Vec<Argument>,
+    pub(crate) options: Options,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("format", &self.format).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A frozen graph, as what it computes.
+///
+/// # Errors
+/// Those of TensorFlow, and of arrays that are to be fed.
+pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
+    load_operations(&options.model.op_libraries)?;
+    if options.model.signature.is_some() {
+        return Err(Error::bad_request(format!("{} is a graph, which has no signatures", file.path().display())));
+    }
+    let file = Arc::new(file);
+    let (again, own) = (Arc::clone(&file), options.clone());
+    let load = move || Loaded::graph(&again.read(&own)?, again.path());
+    let Loaded { mut graph, session } = load()?;
+    let mut outputs = Vec::new();
+    for name in file.outputs() {
+        let Some(target) = Target::find(&graph, name)? else { continue };
+        for index in 0..target.operation.num_outputs() {
+            outputs.extend(Target::find(&graph, &format!("{name}:{index}"))?.map(|target| target.known(&mut graph)).transpose()?);
+        }
+    }
+    let signature = Signature::of_graph(file.inputs().to_vec(), outputs);
+    let path = file.path().to_owned();
+    let files = vec![path.clone()];
+    Model::new("graph-def", path, files, signature, Loaded { graph, session }, Box::new(load), options).open()
+}
+
+/// The outputs of a signature of a SavedModel.
+///
+/// # Errors
+/// Those of TensorFlow, and of arrays that are to be fed.
+pub(crate) fn open_signature(model: SavedModel, files: Vec<PathBuf>, options: &Options) -> Result<Box<dyn Container>> {
+    load_operations(&options.model.op_libraries)?;
+    let signature = model.signature(options.model.signature.as_deref())?.clone();
+    let own = options.clone();
+    let path = model.dir.clone();
+    let load = move || Loaded::model(&model, &own);
+    let loaded = load()?;
+    Model::new("saved-model", path, files, signature, loaded, Box::new(load), options).open()
+}
+
+impl Model {
+    fn new(
+        format: &'static str,
+        path: PathBuf,
+        files: Vec<PathBuf>,
+        signature: Signature,
+        Loaded { graph, session }: Loaded,
+        load: Load,
+        options: &Options,
+    ) -> Self {
+        let (graph, session) = (Mutex::new(graph), Arc::new(session));
+        Self { graph, session, load, format, path, files, signature, others: Vec::new(), options: options.clone() }
+    }
+
+    fn open(mut self) -> Result<Box<dyn Container>> {
+        self.choose_outputs()?;
+        let feeds = self.feeds()?;
+        Ok(match self.options.model.batch {
+            Some(batch) => Box::new(self.batches(feeds, batch)?),
+            None => Box::new(Computed::new(self, feeds)),
+        })
+    }
+
+    /// Leaves the outputs that are wanted. If one of them does not exist all are left, so that whoever looks for it can be told what
+    /// there is.
+    fn choose_outputs(&mut self) -> Result<()> {
+        let mut chosen: Vec<Argument> = Vec::new();
+        for name in &self.options.model.outputs {
+            if is_pattern(name.as_bytes()) && Argument::find(&self.signature.outputs, name).is_none() {
+                let glob = Glob::new(name.as_bytes())?;
+                let matches = |output: &&Argument| glob.matches(output.name.as_bytes());
+                let matching = self.signature.outputs.iter().filter(matches).filter(|output| !chosen.contains(output));
+                let matching: Vec<Argument> = matching.cloned().collect();
+                chosen.extend(matching);
+                continue;
+            }
+            let listed = Argument::find(&self.signature.outputs, name).map(|at| self.signature.outputs[at].clone());
+            let output = if let Some(output) = listed {
+                output
+            } else {
+                let graph = self.graph.get_mut().unwrap_or_else(PoisonError::into_inner);
+                let Some(target) = Target::find(graph, name)?.filter(|_| self.signature.name.is_empty()) else { return Ok(()) };
+                target.known(graph)?
+            };
+            if !chosen.contains(&output) {
+                chosen.push(output);
+            }
+        }
+        if !chosen.is_empty() {
+            let all = std::mem::replace(&mut self.signature.outputs, chosen);
+            if !self.signature.name.is_empty() {
+                self.others = all.into_iter().filter(|output| !self.signature.outputs.contains(output)).collect();
+            }
+        }
+        Ok(())
+    }
+
+    /// Nodes that compute the outputs that are not wanted, added to `graph`, which may be one that was loaded again.
+    pub(crate) fn other_nodes(&self, graph: &mut Graph) -> Result<Vec<Operation>> {
+        let mut nodes = Vec::new();
+        for other in &self.others {
+            if let Some(target) = Target::find(graph, &other.tensor)? {
+                let action = || format!("preparing to compute {}", target.name);
+                nodes.push(attempt(action, || Builder::new(graph).of("Identity", &[target.output()]))?);
+            }
+        }
+        Ok(nodes)
+    }
+
+    pub(crate) fn graph(&self) -> MutexGuard<'_, Graph> {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wanted(&self) -> &ModelOptions {
+        &self.options.model
+    }
+
+    /// What is to be fed, by the names that the signature gives.
+    fn feeds(&self) -> Result<Vec<FileFeed>> {
+        let mut feeds = Vec::new();
+        for (name, path) in &self.wanted().feeds {
+            let inputs = &self.signature.inputs;
+            let of_input = Argument::find(inputs, name).map(|at| &inputs[at]);
+            let tensor = of_input.map_or(name, |input| &input.tensor);
+            let mut graph = self.graph();
+            let Some(target) = Target::find(&graph, tensor)? else {
+                let names: Vec<&str> = inputs.iter().map(|input| &input.name[..]).collect();
+                return Err(Error::bad_request(format!("{} has no input {name:?}; it has {}", self.path.display(), names.join(", "))));
+            };
+            let input = of_input.map_or_else(|| target.known(&mut graph), |input| Ok(input.clone()))?;
+            if feeds.iter().any(|feed: &FileFeed| feed.is_for(&target)) {
+                return Err(Error::bad_request(format!("the input {name:?} is fed twice")));
+            }
+            feeds.push(FileFeed::open(path, target, &input, self.wanted().batch, &self.options)?);
+        }
+        // A signature takes all of its inputs, but those that have a value anyway.
+        for input in self.signature.inputs.iter().filter(|_| !self.signature.name.is_empty()) {
+            let Some(target) = Target::find(&self.graph(), &input.tensor)? else { continue };
+            let is_required = attempt(|| format!("looking at {}", input.tensor), || Ok(target.operation.op_type()?))? == "Placeholder";
+            if is_required && !feeds.iter().any(|feed| feed.is_for(&target)) {
+                let (dtype, name) = (input.dtype.map_or("?", Dtype::name), &input.name);
+                return Err(Error::bad_request(format!("the input {name} ({dtype}) is missing: --feed {name}=ARRAY.npy")));
+            }
+        }
+        Ok(feeds)
+    }
+
+    /// Refuses input that is more than a quarter of the memory at a time: it is held twice on its way, and outputs come on top.
+    pub(crate) fn check_input(&self, nbytes: u64, hint: &str) -> Result<()> {
+        let allowed = self.options.budget().as_bytes() / 4;
+        if nbytes > allowed {
+            let what = format!("memory for the input of {}{hint}", self.path.display());
+            return Err(Error::Limit { what, asked: nbytes, allowed: Some(allowed) });
+        }
+        Ok(())
+    }
+}

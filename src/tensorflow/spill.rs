@@ -1,0 +1,94 @@
+//! Tensors that TensorFlow cannot cut: it writes them as a checkpoint to a private folder, and we read that.
+
+use std::path::PathBuf;
+
+use ::tensorflow::{Operation, SessionRunArgs, Tensor};
+
+use super::session::{Builder, Target, attempt, text};
+use crate::error::{Error, Result};
+use crate::options::budget::Limits;
+use crate::options::model::ModelOptions;
+use crate::os::Calls;
+use crate::output::staging::hidden::ScratchDir;
+use crate::source::bundle::Bundle;
+use crate::source::container::Container;
+
+/// The name of the tensor in its checkpoint.
+const NAME: &str = "tensor";
+
+/// A tensor that is to be written.
+pub(crate) struct Spilling {
+    dir: ScratchDir,
+    save: Operation,
+}
+
+/// One that has been written; the folder is removed with it.
+#[derive(Debug)]
+pub(crate) struct Spill {
+    pub(crate) bundle: Bundle,
+    pub(crate) dir: ScratchDir,
+}
+
+impl Spilling {
+    /// Adds a node `SaveV2`, which takes tensors of every dtype.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there can be no folder, [`Error::TensorFlow`].
+    pub(crate) fn new(builder: &mut Builder<'_>, target: &Target, options: &ModelOptions) -> Result<Self> {
+        let dir = ScratchDir::create_in(&options.scratch.clone().unwrap_or_else(std::env::temp_dir))?;
+        let prefix = Self::prefix(&dir)?;
+        let save = attempt(
+            || format!("preparing to write {}", target.name),
+            || {
+                let prefix = builder.constant(text(&prefix))?;
+                let list = |text: &str| Tensor::<String>::from(&[text.to_owned()][..]);
+                let names = builder.constant(list(NAME))?;
+                let slices = builder.constant(list(""))?;
+                builder.node("SaveV2", |node| {
+                    node.add_input(prefix);
+                    node.add_input(names);
+                    node.add_input(slices);
+                    node.add_input_list(&[target.output()]);
+                    Ok(())
+                })
+            },
+        )?;
+        Ok(Self { dir, save })
+    }
+
+    fn prefix(dir: &ScratchDir) -> Result<String> {
+        let prefix: PathBuf = dir.path().join(NAME);
+        let refused =
+            |prefix: PathBuf| Error::bad_request(format!("{}: a folder for temporary files has to have a name in UTF-8", prefix.display()));
+        prefix.into_os_string().into_string().map_err(|prefix| refused(prefix.into()))
+    }
+
+    /// Makes a run write it.
+    pub(crate) fn add(&self, args: &mut SessionRunArgs<'_>) {
+        args.add_target(&self.save);
+    }
+
+    /// Opens what a run wrote.
+    ///
+    /// # Errors
+    /// Those of opening a bundle.
+    pub(crate) fn open(self) -> Result<Spill> {
+        let bundle = self.bundle()?;
+        Ok(Spill { bundle, dir: self.dir })
+    }
+
+    /// What the last run wrote; the next one writes over it.
+    ///
+    /// # Errors
+    /// Those of opening a bundle.
+    pub(crate) fn bundle(&self) -> Result<Bundle> {
+        Bundle::open(&self.dir.path().join(NAME), "tensor-bundle", &Limits::default(), &Calls::default())
+    }
+}
+
+impl Spill {
+    /// The source that has the tensor, and nothing else.
+    pub(crate) fn container(&self) -> &dyn Container {
+        &self.bundle
+    }
+}

@@ -1,0 +1,4 @@
+pub(crate) mod dtype;
+pub(crate) mod element;
+pub(crate) mod rows;
+pub(crate) mod spec;

@@ -1,0 +1,206 @@
+//! What a tensor is, before any of it is read. Every size is computed here, checked.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::dtype::Dtype;
+use super::rows::Rows;
+use crate::error::Error;
+
+/// The most dimensions a NumPy 2 array can have (`NPY_MAXDIMS`).
+pub(crate) const MAX_NDIM: usize = 64;
+
+/// Dtype and shape of a tensor.
+///
+/// A `TensorSpec` always describes something NumPy could hold in principle: the byte count, with zero dimensions
+/// taken as one, is below 2⁶³.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    dtype: Dtype,
+    shape: Vec<u64>,
+}
+
+impl TensorSpec {
+    /// A spec for `shape` elements of `dtype`.
+    ///
+    /// # Errors
+    /// A message without context when the byte count exceeds 2⁶³ - 1. Zero dimensions count as one there: NumPy
+    /// refuses `(0, 2**62)` of eight bytes too.
+    pub fn new(dtype: Dtype, shape: Vec<u64>) -> Result<Self, String> {
+        let itemsize = dtype.itemsize().unwrap_or(1);
+        shape
+            .iter()
+            .try_fold(itemsize, |bytes, &dim| bytes.checked_mul(dim.max(1)))
+            .filter(|&bytes| i64::try_from(bytes).is_ok())
+            .ok_or_else(|| format!("shape {} of {itemsize}-byte elements exceeds 2^63 - 1 bytes", ShapeText(&shape)))?;
+        Ok(Self { dtype, shape })
+    }
+
+    /// The element type.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The length of every axis; empty for a scalar.
+    #[must_use]
+    pub fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Bytes per element; 0 for a dtype without a fixed size.
+    #[must_use]
+    pub fn itemsize(&self) -> u64 {
+        self.dtype.itemsize().unwrap_or(0)
+    }
+
+    /// All bytes of the tensor; 0 for a dtype without a fixed size.
+    #[must_use]
+    pub fn nbytes(&self) -> u64 {
+        self.elements() * self.itemsize()
+    }
+
+    /// The length of axis 0; a scalar is one row.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// The number of elements in one row.
+    #[must_use]
+    pub fn row_elements(&self) -> u64 {
+        self.shape.iter().skip(1).product()
+    }
+
+    /// The bytes of one row; 0 for a dtype without a fixed size.
+    #[must_use]
+    pub fn row_bytes(&self) -> u64 {
+        self.row_elements() * self.itemsize()
+    }
+
+    /// A tensor of another dtype with the same shape.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn with_dtype(&self, dtype: Dtype) -> Result<Self, String> {
+        Self::new(dtype, self.shape.clone())
+    }
+
+    /// The rows of axis 0 that `rows` stands for; without, all of them.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for rows of a scalar.
+    pub(crate) fn select(&self, rows: Option<Rows>) -> Result<Range<u64>, Error> {
+        match rows {
+            Some(_) if self.shape.is_empty() => Err(Error::bad_request("a scalar has no rows to choose from")),
+            Some(rows) => Ok(rows.resolve(self.rows())),
+            None => Ok(0..self.rows()),
+        }
+    }
+
+    /// The same tensor with only `rows` of axis 0; `rows` must lie inside it. A scalar stays as it is.
+    #[must_use]
+    pub fn with_rows(&self, rows: &Range<u64>) -> Self {
+        let mut shape = self.shape.clone();
+        if let Some(axis) = shape.first_mut() {
+            *axis = (rows.end - rows.start).min(*axis);
+        }
+        Self { dtype: self.dtype, shape }
+    }
+}
+
+impl fmt::Display for TensorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.dtype, ShapeText(&self.shape))
+    }
+}
+
+/// A shape as people write it: `[30011, 24]`.
+#[derive(Debug, Clone, Copy)]
+pub struct ShapeText<'a>(pub &'a [u64]);
+
+impl fmt::Display for ShapeText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, dim) in self.0.iter().enumerate() {
+            if i == 16 && self.0.len() > 17 {
+                return write!(f, ", … {} dimensions]", self.0.len());
+            }
+            write!(f, "{}{dim}", if i == 0 { "" } else { ", " })?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// The index along every axis of flat position `element`.
+pub(crate) fn unravel(mut element: u64, shape: &[u64]) -> Vec<u64> {
+    let mut index = vec![0; shape.len()];
+    for (place, &dim) in index.iter_mut().zip(shape).rev() {
+        *place = element % dim;
+        element /= dim;
+    }
+    index
+}
+
+/// The length of equal parts of `len`, each at most `most`. A short one at the end would not be worth its call, and the system would
+/// take it for a reason to read ahead.
+#[must_use]
+pub(crate) fn even_part(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most.max(1)).max(1)).max(1)
+}
+
+/// A length of memory as `usize`, the one place where 64-bit file lengths become lengths of memory.
+///
+/// Callers pass lengths that a budget has bounded; where an address space cannot hold them anyway, the result is
+/// `usize::MAX`, which no allocation or mapping accepts.
+#[must_use]
+pub(crate) fn memory_len(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_numpy_could_not_hold_are_refused() {
+        for (dtype, shape) in [
+            (Dtype::Float32, vec![u64::MAX]),
+            (Dtype::Float32, vec![1 << 62]),
+            (Dtype::UInt8, vec![1 << 32, 1 << 32]),
+            (Dtype::UInt8, vec![0, 1 << 32, 1 << 32]),
+            (Dtype::Complex128, vec![1 << 59]),
+        ] {
+            assert!(TensorSpec::new(dtype, shape.clone()).is_err(), "{shape:?}");
+        }
+        assert_eq!(TensorSpec::new(Dtype::UInt8, vec![1 << 40]).unwrap().nbytes(), 1 << 40);
+    }
+
+    #[test]
+    fn flat_positions_become_indices() {
+        assert_eq!(unravel(0, &[]), [0u64; 0]);
+        assert_eq!(unravel(23, &[2, 3, 4]), [1, 2, 3]);
+        assert_eq!(unravel(4, &[2, 3, 4]), [0, 1, 0]);
+    }
+
+    #[test]
+    fn a_scalar_is_one_row_of_one_element() {
+        let spec = TensorSpec::new(Dtype::Float64, vec![]).unwrap();
+        assert_eq!((spec.rows(), spec.row_elements(), spec.nbytes()), (1, 1, 8));
+        assert_eq!(spec.with_rows(&(0..1)), spec);
+    }
+
+    #[test]
+    fn rows_times_row_bytes_is_all_bytes() {
+        for shape in [vec![], vec![0], vec![5], vec![0, 3], vec![3, 0], vec![2, 3, 4]] {
+            let spec = TensorSpec::new(Dtype::Int16, shape).unwrap();
+            assert_eq!(spec.rows() * spec.row_bytes(), spec.nbytes());
+        }
+    }
+}

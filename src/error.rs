@@ -1,11 +1,7 @@
 //! The crate's error, split by who has to act.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
-
-use crate::types::dtype::Dtype;
-use crate::types::spec::ShapeText;
+use std::{fmt, io};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -66,7 +62,7 @@ pub enum Error {
         detail: String,
     },
     /// A value that the output cannot hold as it is, where that was not to be let pass.
-    #[error("element {} of {what} {detail}", ShapeText(index))]
+    #[error("element {index:?} of {what} {detail}")]
     Lossy {
         /// The tensor.
         what: String,
@@ -106,8 +102,8 @@ pub enum Error {
     /// A view of another element type than the array holds was asked for.
     #[error("the array holds {actual}, a view of {asked} was asked for")]
     WrongDtype {
-        /// The array's dtype.
-        actual: Dtype,
+        /// The name of the array's dtype.
+        actual: &'static str,
         /// The Rust type that was asked for.
         asked: &'static str,
     },

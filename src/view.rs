@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
 
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::options::Layout;
 use crate::os::Calls;
 use crate::output::mmap;
 use crate::reader::tensor_reader::StoredRun;
-use crate::source::Source;
-use crate::storage::paths::open_file;
-use crate::types::dtype::{Dtype, Element};
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::source::opened::Source;
+use crate::storage::input::open_file;
+use crate::types::byte_order::ByteOrder;
+use crate::types::dtype::Dtype;
+use crate::types::element::Element;
+use crate::types::layout::Layout;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Maps a tensor where it lies, without converting it: in a shard of a checkpoint, a `.npy`, a safetensors file, a contiguous HDF5
 /// dataset. [`Tensor::in_place`](crate::Tensor::in_place) tells beforehand whether that can be done.
@@ -210,7 +212,7 @@ impl MmapArray {
 
     fn elements<T: Element>(&self) -> Result<&[T]> {
         if !T::DTYPES.contains(&self.dtype()) {
-            return Err(Error::WrongDtype { actual: self.dtype(), asked: T::NAME });
+            return Err(Error::WrongDtype { actual: self.dtype().name(), asked: T::NAME });
         }
         if self.byte_order != ByteOrder::NATIVE && self.dtype().component_size() > 1 {
             let detail = format!("the elements are {}-endian, this machine is not", self.byte_order);

@@ -9,17 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::{NoUninit, Pod};
 
-use crate::cast::normalise_bools;
+use crate::cast::decoder::normalise_bools;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
 use crate::options::Options;
 use crate::options::budget::Budget;
-use crate::output::method::Method;
+use crate::options::method::Method;
 use crate::output::mmap;
 use crate::output::sink::{Filler, NpySink, Window};
 use crate::output::staging::file::StagedFile;
 use crate::plan::{Memory, Plan, Resources};
-use crate::types::dtype::{Dtype, Element};
+use crate::types::dtype::Dtype;
+use crate::types::element::Element;
 use crate::types::spec::{ShapeText, TensorSpec};
 use crate::view::MmapArray;
 
@@ -352,7 +353,7 @@ impl ArrayWriter {
         if T::DTYPES.contains(&self.row.dtype()) && (cfg!(target_endian = "little") || size_of::<T>() == 1) {
             Ok(())
         } else {
-            Err(Error::WrongDtype { actual: self.row.dtype(), asked: T::NAME })
+            Err(Error::WrongDtype { actual: self.row.dtype().name(), asked: T::NAME })
         }
     }
 

@@ -3,7 +3,7 @@
 
 use num_traits::Zero;
 
-use super::kernels::Number;
+use super::number::Number;
 
 /// A float that can be cut to an integer.
 pub(crate) trait Float: Number + Zero {

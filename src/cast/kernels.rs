@@ -6,35 +6,10 @@
 
 use std::marker::PhantomData;
 
-use bytemuck::Pod;
 use num_traits::{AsPrimitive, Zero};
 
 use super::cut::Float;
-
-/// A number and its little-endian bytes.
-pub(crate) trait Number: Copy + 'static {
-    type Bytes: Pod;
-    fn load(bytes: Self::Bytes) -> Self;
-    fn store(self) -> Self::Bytes;
-}
-
-macro_rules! numbers {
-    ($($type:ty)*) => {$(
-        impl Number for $type {
-            type Bytes = [u8; size_of::<$type>()];
-            #[inline(always)]
-            fn load(bytes: Self::Bytes) -> Self {
-                Self::from_le_bytes(bytes)
-            }
-            #[inline(always)]
-            fn store(self) -> Self::Bytes {
-                self.to_le_bytes()
-            }
-        }
-    )*};
-}
-
-numbers! { u8 i8 u16 i16 u32 i32 u64 i64 u128 f32 f64 }
+use super::number::Number;
 
 /// One element to one element. `apply` is always inlined into a loop that is compiled for several vector units.
 pub(crate) trait Op: 'static {

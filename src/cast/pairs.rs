@@ -5,7 +5,6 @@
 
 use num_traits::AsPrimitive;
 
-use super::cast::{Step, map, map_parts};
 use super::cut::Float;
 use super::kernels::{
     As, BfloatOfSingle, ComplexOfDouble, ComplexOfSingle, Cut, CutToI64, CutToU32, CutToU64, DoubleOfHalf, E2M1FnOfSingle,
@@ -13,8 +12,10 @@ use super::kernels::{
     Identity, IsNonZero, IsNonZero8, IsNonZeroComplex64, IsNonZeroComplex128, Low2, Low4, Op, RealDouble, RealSingle, SingleOfBfloat,
     SingleOfBfloatPlainNan, SingleOfHalf, Then,
 };
-use super::small::{Small, SmallFloat, SmallInt};
+use super::step::{Step, map, map_parts};
 use crate::types::dtype::Dtype;
+use crate::types::element::{Float4E2M1Fn, Float8E4M3B11Fnuz, Float8E4M3Fn, Float8E4M3Fnuz, Float8E5M2, Float8E5M2Fnuz};
+use crate::types::small::{Small, SmallFloat, SmallInt};
 
 /// What matters of a dtype for casts.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -181,10 +182,31 @@ fn from_single<P: Op<To = f32>>(target: Kind) -> Step {
 }
 
 /// The code of the small float that is nearest to a value.
-pub(crate) fn narrow(float: SmallFloat, value: f32) -> u8 {
+fn narrow(float: SmallFloat, value: f32) -> u8 {
     let mut code = [0];
     from_single::<Identity<f32>>(Kind::Small(Small::Float(float))).run(&value.to_le_bytes(), &mut code);
     code[0]
+}
+
+macro_rules! from_singles {
+    ($($name:ident = $format:ident;)*) => {$(
+        impl $name {
+            /// The nearest value, ties to even; what is too large becomes what `ml_dtypes` makes of it.
+            #[must_use]
+            pub fn from_f32(value: f32) -> Self {
+                Self::from_bits(narrow(SmallFloat::$format, value))
+            }
+        }
+    )*};
+}
+
+from_singles! {
+    Float8E5M2 = E5M2;
+    Float8E4M3Fn = E4M3FN;
+    Float8E4M3Fnuz = E4M3FNUZ;
+    Float8E4M3B11Fnuz = E4M3B11FNUZ;
+    Float8E5M2Fnuz = E5M2FNUZ;
+    Float4E2M1Fn = E2M1FN;
 }
 
 /// From what `P` makes a double of.

@@ -2,7 +2,8 @@
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the vector unit of its caller")]
 #![expect(unsafe_code, reason = "a function compiled for a vector unit may only be called where there is one")]
 
-use super::kernels::{Number, Op};
+use super::kernels::Op;
+use super::number::Number;
 
 /// `to[i] = O::apply(from[i])` for little-endian elements at any address.
 pub(crate) fn map<O: Op>(from: &[u8], to: &mut [u8]) {

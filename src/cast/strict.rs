@@ -1,8 +1,8 @@
 //! Finds the first value that a cast changed.
 
-use super::ByteOrder;
-use super::cast::Cast;
+use super::elements::Cast;
 use super::value::Value;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
 /// Elements that are looked at together.

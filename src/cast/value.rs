@@ -5,9 +5,9 @@ use std::fmt;
 use byteorder::{BigEndian, LittleEndian};
 use half::{bf16, f16};
 
-use super::ByteOrder;
-use super::small::Small;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
+use crate::types::small::Small;
 
 /// The value of one element.
 #[derive(Debug, Clone, Copy, PartialEq)]

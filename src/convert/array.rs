@@ -1,26 +1,21 @@
 //! The arrays that a tensor becomes: one, or two for strings with their offsets.
 
-use std::ffi::OsStr;
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
-
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
-use crate::options::{Layout, Options, Strings as StringMode};
-use crate::output::file_name;
+use crate::options::{Options, Strings as StringMode};
+use crate::output::part::Part;
 use crate::reader::strings::Strings;
 use crate::reader::strings::offsets::{Offsets, Values};
 use crate::reader::strings::padded::Padded;
 use crate::reader::strings::text::Text;
 use crate::reader::tensor_reader::TensorReader;
 use crate::reader::transposed::Reversed;
-use crate::source::Tensor;
+use crate::source::opened::Tensor;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
+use crate::types::layout::Layout;
 use crate::types::rows::Rows;
 use crate::types::spec::TensorSpec;
 
@@ -54,62 +49,6 @@ pub(crate) enum Item {
     CodePoints,
     /// What the source says it is, in NumPy's words.
     Stored(String),
-}
-
-/// Which of the arrays of a tensor it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Part {
-    /// The only one.
-    Whole,
-    /// The bytes of strings.
-    Values,
-    /// Where strings start among the bytes.
-    Offsets,
-}
-
-impl Part {
-    /// What names of files have before `.npy`.
-    pub(crate) fn suffix(self) -> &'static str {
-        match self {
-            Self::Whole => "",
-            Self::Values => ".values",
-            Self::Offsets => ".offsets",
-        }
-    }
-
-    /// The path of this array, where `path` was given for all of the tensor: `NAME.values.npy` for `NAME.npy`.
-    #[must_use]
-    pub fn path(self, path: &Path) -> PathBuf {
-        match path.file_name() {
-            Some(name) if self != Self::Whole => {
-                let stem = name.as_bytes().strip_suffix(file_name::EXTENSION.as_bytes()).unwrap_or(name.as_bytes());
-                let name = [stem, self.suffix().as_bytes(), file_name::EXTENSION.as_bytes()].concat();
-                path.with_file_name(OsStr::from_bytes(&name))
-            }
-            _ => path.to_owned(),
-        }
-    }
-}
-
-impl Serialize for Part {
-    /// As manifests and `--json` have it: nothing where there is only one.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Whole => serializer.serialize_none(),
-            part => serializer.collect_str(part),
-        }
-    }
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Whole => "array",
-            Self::Values => "values",
-            Self::Offsets => "offsets",
-        })
-    }
 }
 
 impl<'a> Array<'a> {

@@ -5,21 +5,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::Report;
-use super::export::Output;
-use super::job::{Job, Outcome};
+use super::job::Job;
+use super::output::Output;
 use crate::error::{Error, Result};
 use crate::format::npy::DATA_ALIGN;
+use crate::options::method::Method;
 use crate::options::{Options, Progress};
 use crate::os;
-use crate::output::method::Method;
 use crate::output::private_file::PrivateFile;
+use crate::output::report::{Outcome, Report};
 use crate::output::sink;
 use crate::output::staging::dir::StagedDir;
 use crate::plan::{Memory, Plan, Resources};
 use crate::types::dtype::Dtype;
 use crate::types::rows::Rows;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// What a small file costs in dirty pages beside its own: its inode and its entry in the directory.
 const FILE_RECORDS: u64 = 4096;
@@ -55,7 +56,7 @@ impl<'a> Batch<'a> {
         let syncs_as_a_whole = staged.syncs_as_a_whole();
         // What waits is the sync of a file, where every one has to be synced by itself.
         let waiting = if syncs_as_a_whole { 0 } else { MOST_SYNCING };
-        let threads = options.thread_count(Memory::Windows).max(options.threads.map_or(waiting, |_| 0));
+        let threads = Memory::Windows.threads(options.threads).max(options.threads.map_or(waiting, |_| 0));
         let resources = Resources {
             budget: options.budget(),
             threads,
@@ -88,7 +89,7 @@ impl<'a> Batch<'a> {
         let reports: Vec<Mutex<Option<Result<Report, String>>>> = outputs.iter().map(|_| Mutex::new(None)).collect();
         let done = AtomicU64::new(0);
         let mut indices = 0..outputs.len();
-        super::pool::run(
+        crate::os::workers::run(
             self.plan.shares.threads.min(outputs.len()),
             &options.cancel,
             || Ok(indices.next()),

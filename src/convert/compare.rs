@@ -7,24 +7,28 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::array::{Array, Part};
-use super::job::{Job, nearest_directory};
-use crate::cast::ByteOrder;
+use super::array::Array;
+use super::job::Job;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::options::{Layout, Options, Strings};
+use crate::options::{Options, Strings};
 use crate::os::{self, Calls, Cold};
 use crate::output::file_name;
+use crate::output::part::Part;
 use crate::reader::checksums::Verified;
-use crate::records::pass::Pass;
 use crate::records::pass::array::RecordArray;
 use crate::records::pass::output::Output as RecordOutput;
+use crate::records::pass::plan::Pass;
 use crate::records::pass::run::Misfits;
-use crate::source::{RecordColumn, Tensor};
-use crate::storage::paths::{Found, look_at, open_file};
+use crate::source::opened::{RecordColumn, Tensor};
+use crate::storage::input::open_file;
+use crate::storage::paths::{Found, look_at, nearest_directory};
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
+use crate::types::layout::Layout;
 use crate::types::rows::Rows;
-use crate::types::spec::{ShapeText, memory_len, unravel};
+use crate::types::size::memory_len;
+use crate::types::spec::{ShapeText, unravel};
 
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq)]

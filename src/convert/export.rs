@@ -5,27 +5,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::array::{Array, Part};
+use super::array::Array;
 use super::batch::Batch;
+use super::exported::{Exported, Skipped};
 use super::job::Job;
 use super::manifest::{self, MANIFEST};
-use super::{Estimate, Report};
+use super::output::{Output, is_lossy};
 use crate::error::{Error, Result};
 use crate::format::npy::DATA_ALIGN;
 use crate::options::{Options, Progress};
 use crate::output::file_name;
+use crate::output::part::Part;
+use crate::output::report::{Estimate, Report};
 use crate::output::staging::dir::StagedDir;
 use crate::output::staging::file::StagedFile;
 use crate::reader::checksums::Verified;
 use crate::records::container::RecordContainer;
 use crate::records::feature::Feature;
-use crate::records::pass::Pass;
 use crate::records::pass::dropouts::Dropout;
+use crate::records::pass::plan::Pass;
 use crate::records::pass::run::Misfits;
-use crate::source::name::Name;
+use crate::source::opened::{RecordColumn, Source, Tensor};
 use crate::source::selection::Selection;
-use crate::source::{RecordColumn, Source, Tensor};
-use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::rows::Rows;
 
 /// What is kept of each tensor until the end: two names, a path, a shape, a report.
@@ -39,28 +41,6 @@ pub struct Export {
     pub outputs: Vec<Exported>,
     /// The tensors that cannot be converted.
     pub skipped: Vec<Skipped>,
-}
-
-/// One array in the directory.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Exported {
-    /// The tensor's name.
-    pub name: Name,
-    /// The array's file.
-    pub path: PathBuf,
-    /// What was done.
-    pub report: Report,
-}
-
-/// One tensor that was not converted.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Skipped {
-    /// The tensor's name.
-    pub name: Name,
-    /// Why not.
-    pub reason: String,
 }
 
 /// What a dry run knows of the arrays that a tensor becomes.
@@ -393,50 +373,6 @@ impl<'a> Set<'a> {
     }
 }
 
-/// One file of an export.
-#[derive(Debug)]
-pub(crate) struct Output<'a> {
-    tensor: &'a Tensor<'a>,
-    part: Part,
-    pub(crate) file: String,
-    /// Bytes of its elements.
-    nbytes: u64,
-    /// Whether it is in Fortran order.
-    is_turned: bool,
-}
-
-impl<'a> Output<'a> {
-    /// The source, for messages.
-    pub(crate) fn source_path(&self) -> &Path {
-        self.tensor.source().path()
-    }
-
-    fn name(&self) -> &Name {
-        &self.tensor.info().name
-    }
-
-    /// The array that goes into the file.
-    pub(crate) fn array(&self, rows: Option<Rows>, options: &Options) -> Result<Array<'a>> {
-        let arrays = Array::of_tensor(self.tensor, rows, options)?;
-        let array = arrays.into_iter().find(|array| array.part == self.part);
-        array.ok_or_else(|| Error::bad_request(format!("tensor {} has no {}", self.name(), self.part)))
-    }
-
-    /// Takes a result apart: what was done, or why the tensor is left out, or what ends the whole export.
-    pub(crate) fn or_left_out(&self, result: Result<Report>) -> Result<Result<Report, String>> {
-        match result {
-            Ok(report) => Ok(Ok(report)),
-            Err(error) if is_lossy(self.tensor, &error) => Ok(Err(error.to_string())),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Whether `tensor` has strings that the array cannot hold as they are.
-fn is_lossy(tensor: &Tensor<'_>, error: &Error) -> bool {
-    matches!(error, Error::Lossy { .. }) && tensor.info().spec.dtype() == Dtype::String
-}
-
 /// Converts one that is not small.
 fn convert_one(output: &Output<'_>, path: &Path, batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<Report> {
     let started = Instant::now();
@@ -509,7 +445,7 @@ fn plan_all<'a>(
                     return Err(error);
                 }
                 planned.outputs.truncate(before);
-                options.note_left_out(tensor.info());
+                options.note_left_out(tensor.info().spec.dtype());
                 let reason = tensor.info().unsupported.clone().unwrap_or_else(|| error.to_string());
                 planned.skipped.push(Skipped { name: name.clone(), reason });
             }

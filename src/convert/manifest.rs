@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::export::{Exported, Skipped};
+use super::exported::{Exported, Skipped};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::model::ModelOptions;
 use crate::options::records::RecordOptions;
 use crate::output::file_name;
 use crate::output::staging::dir::StagedDir;
-use crate::source::Source;
-use crate::source::driver::Location;
-use crate::storage::paths::{is_file, list, open_file, parent_of};
+use crate::source::location::Location;
+use crate::source::opened::Source;
+use crate::storage::input::open_file;
+use crate::storage::paths::{is_file, list, parent_of};
 use crate::types::dtype::Dtype;
 use crate::types::rows::Rows;
 

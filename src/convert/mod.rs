@@ -4,70 +4,41 @@ pub(crate) mod array;
 pub(crate) mod batch;
 pub(crate) mod compare;
 pub(crate) mod export;
+pub(crate) mod exported;
 pub(crate) mod job;
 pub(crate) mod manifest;
+pub(crate) mod output;
 pub(crate) mod pack;
-pub(crate) mod pool;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::budget::Budget;
-use crate::options::cancel::CancelToken;
+use crate::options::method::Method;
 use crate::options::records::Lists;
-use crate::options::{Layout, Options, Progress, Strings};
-use crate::output::method::Method;
+use crate::options::{Options, Progress, Strings};
 use crate::output::mmap;
+use crate::output::part::Part;
+use crate::output::report::{Estimate, Report};
 use crate::output::staging::file::{StagedFile, TrialFile, publish_all};
 use crate::output::staging::target::check_target;
 use crate::plan::Memory;
-use crate::reader::checksums::Verified;
 use crate::reader::tensor_reader::TensorReader;
-use crate::records::pass::Pass;
+use crate::records::pass::plan::Pass;
 use crate::records::pass::run::Misfits;
-use crate::source::{RecordColumn, Source, Tensor};
+use crate::source::opened::{RecordColumn, Source, Tensor};
+use crate::types::byte_order::ByteOrder;
+use crate::types::cancel::CancelToken;
 use crate::types::dtype::Dtype;
+use crate::types::layout::Layout;
 use crate::types::rows::Rows;
 use crate::view::MmapArray;
 
-use array::{Array, Part, check_rows};
+use array::{Array, check_rows};
 use job::Job;
-
-/// What a conversion did.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Report {
-    /// Which of the arrays of the tensor it is.
-    pub part: Part,
-    /// The dtype of the array's elements, which its header may have lost: `V2` can be any type of two bytes.
-    pub dtype: Dtype,
-    /// The tensor's dtype.
-    pub source_dtype: Dtype,
-    /// NumPy's descriptor of elements that TensorFlow has no dtype for, which `dtype` has as bytes: see [`TensorInfo::item`](crate::TensorInfo::item).
-    pub item: Option<String>,
-    /// What the header says of the elements.
-    pub descr: String,
-    /// Whether the array is in Fortran order.
-    pub fortran_order: bool,
-    /// The array's shape.
-    pub shape: Vec<u64>,
-    /// Bytes of elements.
-    pub nbytes: u64,
-    /// From opening the output to its name being on disk.
-    pub elapsed: Duration,
-    /// How the output was written.
-    pub method: Method,
-    /// How much of the data stored checksums vouch for.
-    pub verified: Verified,
-    /// The most memory in use, by the plan's account: process, source, buffers, output pages not on disk yet.
-    pub peak_memory: u64,
-    /// What of the source had to be given up, one sentence each: see [`RecordOptions::salvage`](crate::RecordOptions::salvage).
-    pub lost: Vec<String>,
-}
 
 /// The finished array and what it took.
 #[derive(Debug)]
@@ -251,7 +222,7 @@ impl<'a> Converter<'a> {
         let estimates = estimate();
         // One that cannot be converted is no reason to say that a choice has no effect.
         if let (Err(_), Input::Tensor(tensor)) = (&estimates, &self.input) {
-            options.note_left_out(tensor.info());
+            options.note_left_out(tensor.info().spec.dtype());
         }
         estimates
     }
@@ -302,7 +273,7 @@ impl<'a> Converter<'a> {
             write_bytes: nbytes.unwrap_or(0),
             slices: 0,
             slice_bytes: 0,
-            threads: options.thread_count(Memory::Buffers),
+            threads: Memory::Buffers.threads(options.threads),
             memory_bytes: options.budget().as_bytes(),
             method: nearest_method(output, options),
         })
@@ -516,7 +487,7 @@ fn note_choices(tensor: &Tensor<'_>, options: &Options) {
 
 /// How an output would be written, as far as that can be tried.
 fn nearest_method(output: &Path, options: &Options) -> Method {
-    let tried = job::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls()));
+    let tried = crate::storage::paths::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls()));
     let method = tried.and_then(|file| Method::to_copy(&file, options.method).ok());
     method.or(options.method).unwrap_or(Method::Portable)
 }
@@ -530,42 +501,4 @@ fn only_job<'a, 'b>(jobs: &'a [Job<'b>]) -> Result<&'a Job<'b>> {
 
 fn only<T>(mut items: Vec<T>) -> Result<T> {
     items.pop().ok_or_else(|| Error::bad_request("there is no array"))
-}
-
-/// What a conversion would read, write and use.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Estimate {
-    /// Which of the arrays of the tensor it is.
-    pub part: Part,
-    /// The dtype of the output's elements.
-    pub dtype: Dtype,
-    /// NumPy's descriptor of elements that TensorFlow has no dtype for.
-    pub item: Option<String>,
-    /// What the output's header would say of them.
-    pub descr: String,
-    /// The output's shape; lengths that are not known yet are 0.
-    pub shape: Vec<u64>,
-    /// The output's shape, with `None` for lengths that are not known before all has been read.
-    pub axes: Vec<Option<u64>>,
-    /// Whether it is known how many axes there are.
-    pub has_rank: bool,
-    /// Whether all is known: otherwise [`nbytes`](Self::nbytes) and [`write_bytes`](Self::write_bytes) are of what is.
-    pub is_counted: bool,
-    /// Bytes of the output's elements.
-    pub nbytes: u64,
-    /// Bytes to read from the source: its holes, and what is shared and not verified, need not be.
-    pub read_bytes: u64,
-    /// Bytes of elements to write.
-    pub write_bytes: u64,
-    /// The number of slices.
-    pub slices: usize,
-    /// Bytes of the longest slice.
-    pub slice_bytes: u64,
-    /// Workers.
-    pub threads: usize,
-    /// The most memory in use.
-    pub memory_bytes: u64,
-    /// How the output would be written.
-    pub method: Method,
 }

@@ -114,6 +114,31 @@ fn apply(columns: &[u32; 32], mut vector: u32) -> u32 {
     product
 }
 
+/// A stored checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Checksum {
+    /// CRC32C, unmasked.
+    Crc32c(u32),
+    /// The CRC-32 of ZIP archives.
+    Crc32(u32),
+}
+
+impl Checksum {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Crc32c(_) => Kind::Crc32c,
+            Self::Crc32(_) => Kind::Crc32,
+        }
+    }
+
+    pub(crate) fn value(self) -> u32 {
+        match self {
+            Self::Crc32c(value) | Self::Crc32(value) => value,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

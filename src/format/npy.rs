@@ -6,10 +6,10 @@ use std::collections::HashSet;
 
 use byteorder::{ByteOrder as _, LittleEndian};
 
-use crate::cast::ByteOrder;
 use crate::error::ParseError;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Magic, version and the length of the text.

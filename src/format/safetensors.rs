@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::types::dtype::Dtype;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Bytes before the JSON: its length.
 pub(crate) const PREFIX_LEN: usize = 8;

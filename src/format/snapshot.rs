@@ -6,7 +6,7 @@ use super::bundle::parse_shape_with_unknown;
 use super::proto::{Fields, Value};
 use super::varint;
 use crate::error::ParseError;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// Structures nest no deeper than messages may.
 const MAX_DEPTH: usize = 100;

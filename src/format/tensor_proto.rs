@@ -7,9 +7,10 @@ use byteorder::{ByteOrder as _, LittleEndian};
 use super::bundle::parse_shape;
 use super::proto::{Fields, Value};
 use super::varint;
-use crate::cast::cast::Cast;
-use crate::cast::{ByteOrder, normalise_bools};
+use crate::cast::decoder::normalise_bools;
+use crate::cast::elements::Cast;
 use crate::error::ParseError;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::spec::TensorSpec;
 

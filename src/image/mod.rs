@@ -1,5 +1,6 @@
 //! JPEG and PNG files, decoded to samples in rows of pixels.
 
+pub(crate) mod form;
 #[cfg(feature = "libjpeg-turbo")]
 mod turbo;
 
@@ -14,7 +15,9 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::types::dtype::Dtype;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
+
+use form::ImageForm;
 
 /// A decoder may take so much beside the image.
 const DECODER_BYTES: usize = 64 << 20;
@@ -99,33 +102,6 @@ impl fmt::Display for FileKind {
             Self::WebP => "WebP",
             Self::Tiff => "TIFF",
         })
-    }
-}
-
-/// What an image has when it is decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ImageForm {
-    pub(crate) height: u64,
-    pub(crate) width: u64,
-    pub(crate) channels: u64,
-    /// `uint8`, or `uint16` for a PNG of 16 bits a sample.
-    pub(crate) dtype: Dtype,
-}
-
-impl fmt::Display for ImageForm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}×{} pixels of {} channels ({})", self.width, self.height, self.channels, self.dtype)
-    }
-}
-
-impl ImageForm {
-    /// Bytes of all samples.
-    pub(crate) fn nbytes(&self) -> u64 {
-        self.samples().saturating_mul(self.dtype.itemsize().unwrap_or(1))
-    }
-
-    fn samples(&self) -> u64 {
-        self.height.saturating_mul(self.width).saturating_mul(self.channels)
     }
 }
 

@@ -10,8 +10,8 @@ use std::ptr::NonNull;
 
 use turbojpeg_sys as sys;
 
-use super::ImageForm;
-use crate::types::spec::memory_len;
+use super::form::ImageForm;
+use crate::types::size::memory_len;
 
 /// A decompressor of the library.
 struct Decompressor(NonNull<std::ffi::c_void>);

@@ -1,34 +1,27 @@
 //! The choices a caller has, and what a caller is told meanwhile.
 
 pub(crate) mod budget;
-pub(crate) mod cancel;
+pub(crate) mod method;
 pub(crate) mod model;
 pub(crate) mod records;
 pub(crate) mod used;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use crate::cast::ByteOrder;
 use crate::error::Error;
 use crate::os::Calls;
-use crate::output::method::Method;
-use crate::output::staging::Existing;
-use crate::plan::Memory;
-use crate::source::container::TensorInfo;
+use crate::types::byte_order::ByteOrder;
+use crate::types::cancel::CancelToken;
 use crate::types::dtype::Dtype;
+use crate::types::layout::Layout;
 
 use budget::Budget;
-use cancel::CancelToken;
+use method::Method;
 use model::ModelOptions;
 use records::RecordOptions;
 use used::{Choice, Unused};
-
-/// Workers that only copy wait for the disk half of the time: so many, even on fewer cores,
-const LEAST_COPYING: usize = 4;
-/// and no more, because writes to one file wait for each other.
-const MOST_COPYING: usize = 8;
 
 /// Choices that hold for any number of conversions.
 ///
@@ -227,7 +220,7 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::BadRequest`](crate::Error::BadRequest) with the choices, and what they are for.
-    pub fn check_applied(&self) -> crate::Result<()> {
+    pub fn check_applied(&self) -> crate::error::Result<()> {
         if self.effect == Effect::Optional {
             return Ok(());
         }
@@ -246,13 +239,13 @@ impl Options {
     ///
     /// # Errors
     /// As [`check_applied`](Self::check_applied).
-    pub fn check_model_applied(&self) -> crate::Result<()> {
+    pub fn check_model_applied(&self) -> crate::error::Result<()> {
         if self.effect == Effect::Required { refuse(&self.model.unused()) } else { Ok(()) }
     }
 
     /// Notes the choices that a tensor would have made use of that is left out for another reason.
-    pub(crate) fn note_left_out(&self, info: &TensorInfo) {
-        if info.spec.dtype() == Dtype::String {
+    pub(crate) fn note_left_out(&self, dtype: Dtype) {
+        if dtype == Dtype::String {
             self.strings.note();
         }
     }
@@ -297,11 +290,6 @@ impl Options {
         self.clone().memory(self.budget())
     }
 
-    /// Workers for a way of writing.
-    pub(crate) fn thread_count(&self, memory: Memory) -> usize {
-        self.threads.unwrap_or_else(|| if memory == Memory::Buffers { cores().clamp(LEAST_COPYING, MOST_COPYING) } else { cores() })
-    }
-
     /// Which system calls may be made.
     pub(crate) fn calls(&self) -> Calls {
         if self.method == Some(Method::Portable) { Calls::standard(&self.cancel) } else { Calls::all(&self.cancel) }
@@ -309,34 +297,6 @@ impl Options {
 
     pub(crate) fn existing(&self) -> Existing {
         if self.overwrite { Existing::Replace } else { Existing::Keep }
-    }
-}
-
-/// The cores that this process may use. Asked once: the answer takes a dozen files, and a plan is made for every tensor.
-fn cores() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
-/// The order of the elements of an array.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Layout {
-    /// The last axis varies fastest, as in TensorFlow.
-    #[default]
-    C,
-    /// The first axis varies fastest: `fortran_order: True`.
-    F,
-}
-
-impl FromStr for Layout {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "C" | "c" => Ok(Self::C),
-            "F" | "f" => Ok(Self::F),
-            _ => Err(format!("there is no layout {text:?}, only C and F")),
-        }
     }
 }
 
@@ -391,7 +351,7 @@ pub struct Progress {
 }
 
 /// The error for choices that have no effect, if there are any.
-fn refuse(unused: &[Unused]) -> crate::Result<()> {
+fn refuse(unused: &[Unused]) -> crate::error::Result<()> {
     if unused.is_empty() {
         return Ok(());
     }
@@ -408,4 +368,13 @@ fn refuse(unused: &[Unused]) -> crate::Result<()> {
         flags => format!("{} have no effect on what is selected: they are for {needs}", flags.join(", ")),
     });
     Err(Error::bad_request(each.collect::<Vec<_>>().join("; ")))
+}
+
+/// What may stand at an output's final name before it gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// Nothing: what stands there is left as it is and is an error.
+    Keep,
+    /// A regular file, which is replaced in one step.
+    Replace,
 }

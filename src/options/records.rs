@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::used::{Choice, Unused, Used};
-use crate::cast::ByteOrder;
 use crate::image::Jpeg;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
 /// What bytes in a record are, where that is not to be told from their content.

@@ -11,7 +11,7 @@ use memmap2::{Advice, MmapRaw};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::Attributes;
+use super::attributes::Attributes;
 
 /// `RWF_DONTCACHE` of Linux 6.14: pages that the call brings into the cache leave it when they are copied or on disk.
 const UNCACHED: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);

@@ -4,10 +4,12 @@
 //! whoever makes it has another way. `other.rs` has none of the calls, and [`Calls::standard`] does without
 //! them on Linux too: by it tests go the ways that other systems have to go.
 
+pub(crate) mod attributes;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
+pub(crate) mod workers;
 
 use std::fs::File;
 use std::io;
@@ -17,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 #[cfg(doc)]
 use crate::error::Error;
-use crate::options::cancel::CancelToken;
+use crate::types::cancel::CancelToken;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
@@ -120,14 +122,6 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
 }
 
-/// What a file system says of a file or a directory, beside its permissions.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Attributes {
-    /// Immutable or append-only (`chattr +i`, `+a`): it cannot be replaced or removed, nor can what is in it.
-    pub(crate) is_fixed: bool,
-    pub(crate) is_mount_point: bool,
-}
-
 /// How far back pages are looked for that were not given up when they were read.
 const REACH_BACK: u64 = 64 << 20;
 /// Shorter reads leave their pages in the cache: what lies beside them is likely to be read next.
@@ -200,3 +194,7 @@ pub(crate) fn free_bytes(file: &File) -> Option<u64> {
 pub(crate) fn block_bytes(file: &File) -> io::Result<u64> {
     Ok(rustix::fs::fstatvfs(file)?.f_bsize)
 }
+
+/// What one entry of a page table maps at most, where file and address are aligned to it (`x86-64` and `AArch64` with
+/// pages of 4 KiB).
+pub(crate) const LARGE_PAGE: u64 = 2 << 20;

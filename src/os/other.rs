@@ -7,7 +7,7 @@ use std::path::Path;
 
 use memmap2::MmapRaw;
 
-use super::Attributes;
+use super::attributes::Attributes;
 
 fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())

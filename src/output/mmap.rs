@@ -9,11 +9,8 @@ use memmap2::{Mmap, MmapOptions, MmapRaw};
 
 use super::private_file::PrivateFile;
 use crate::os;
-use crate::types::spec::memory_len;
-
-/// What one entry of a page table maps at most, where file and address are aligned to it (`x86-64` and `AArch64` with
-/// pages of 4 KiB).
-pub(crate) const LARGE_PAGE: u64 = 2 << 20;
+use crate::os::LARGE_PAGE;
+use crate::types::size::memory_len;
 
 /// A part of a private file, mapped for writing.
 #[derive(Debug)]

@@ -1,8 +1,12 @@
 pub(crate) mod file_name;
+pub(crate) mod meter;
 pub(crate) mod method;
 pub(crate) mod mmap;
+pub(crate) mod part;
 pub(crate) mod private_file;
+pub(crate) mod report;
 pub(crate) mod share;
 pub(crate) mod sink;
 pub(crate) mod staging;
+pub(crate) mod stream;
 pub(crate) mod writeback;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::mmap::LARGE_PAGE;
 use crate::error::{Error, Result};
+use crate::os::LARGE_PAGE;
 use crate::os::{self, Calls};
 
 /// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or a hidden one that

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::private_file::PrivateFile;
 use crate::format::npy::Header;
 use crate::os;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// How an output can share the blocks of a run of bytes of its source.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
-use super::method::Method;
-use super::mmap::{LARGE_PAGE, MappedRange};
+use super::mmap::MappedRange;
 use super::private_file::PrivateFile;
 use super::writeback::WriteBehind;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
-use crate::options::cancel::CancelToken;
+use crate::options::method::Method;
+use crate::os::LARGE_PAGE;
 use crate::os::{self, free_bytes};
 use crate::plan::PAGE_BYTES;
-use crate::types::spec::memory_len;
+use crate::types::cancel::CancelToken;
+use crate::types::size::memory_len;
 
 /// Space for an array of unknown length is taken in steps of at least this.
 const GROWTH_BYTES: u64 = 64 << 20;

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use super::grid::{ChunkGrid, Unit};
 use super::tiles::{Runs, balanced};
 use super::{MAX_BEHIND_BUFFERS, PAGE_BYTES, READ_AHEAD, Resources, Shares};
 use crate::error::{Error, Result};
-use crate::reader::tensor_reader::{ChunkGrid, Unit};
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Larger boxes make nothing faster where runs are long.
 const MAX_BOX: u64 = 4 << 20;

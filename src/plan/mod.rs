@@ -1,17 +1,23 @@
 //! Rows to slices, under a memory budget. Arithmetic only.
 
 pub(crate) mod boxes;
-pub(crate) mod runs;
+pub(crate) mod grid;
 pub(crate) mod tiles;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 use crate::format::npy::DATA_ALIGN;
 use crate::options::budget::Budget;
-use crate::output::mmap::LARGE_PAGE;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::os::LARGE_PAGE;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
+/// Workers that only copy wait for the disk half of the time: so many, even on fewer cores,
+const LEAST_COPYING: usize = 4;
+/// and no more, because writes to one file wait for each other.
+const MOST_COPYING: usize = 8;
 /// What a conversion needs beside buffers and output pages: code, stacks, the allocator's own, and what the kernel
 /// charges for the open files. Measured at 8 to 11 MiB in a memory cgroup.
 const PROCESS_BYTES: u64 = 12 << 20;
@@ -50,6 +56,19 @@ pub(crate) enum Memory {
     Buffers,
     /// Into a buffer, and no further: it is only looked at.
     Scan,
+}
+
+impl Memory {
+    /// How many threads work this way, where the caller `asked` for so many or left it open.
+    pub(crate) fn threads(self, asked: Option<usize>) -> usize {
+        asked.unwrap_or_else(|| if self == Self::Buffers { cores().clamp(LEAST_COPYING, MOST_COPYING) } else { cores() })
+    }
+}
+
+/// The cores that this process may use. Asked once: the answer takes a dozen files, and a plan is made for every tensor.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// What a plan may use.

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::{MAX_BEHIND_BUFFERS, PAGE_BYTES, READ_AHEAD, Resources, Shares};
 use crate::error::{Error, Result};
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// With less than this reads and writes get very short.
 const MIN_TILE: u64 = 256 << 10;

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::enclosing::Enclosing;
 use crate::error::{Error, Result};
-use crate::format::crc::Kind;
-use crate::source::enclosing::Enclosing;
+use crate::format::crc::{Checksum, Kind};
 
 /// A run of stored bytes under one checksum.
 #[derive(Debug, Clone)]
@@ -32,31 +32,6 @@ impl Region {
     /// A part of what has a checksum.
     pub(crate) fn within(enclosing: &Arc<Enclosing>, path: Arc<Path>, offset: u64, nbytes: u64) -> Self {
         Self { enclosing: Some(Arc::clone(enclosing)), ..Self::new(path, offset, nbytes, Checksum::Crc32(0)) }
-    }
-}
-
-/// A stored checksum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Checksum {
-    /// CRC32C, unmasked.
-    Crc32c(u32),
-    /// The CRC-32 of ZIP archives.
-    Crc32(u32),
-}
-
-impl Checksum {
-    pub(crate) fn kind(self) -> Kind {
-        match self {
-            Self::Crc32c(_) => Kind::Crc32c,
-            Self::Crc32(_) => Kind::Crc32,
-        }
-    }
-
-    pub(crate) fn value(self) -> u32 {
-        match self {
-            Self::Crc32c(value) | Self::Crc32(value) => value,
-        }
     }
 }
 

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::checksums::Region;
-use super::stored::StoredFile;
 use super::tensor_reader::{ReadContext, TensorReader};
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::format::crc::Kind;
-use crate::options::Layout;
 use crate::os::Calls;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::storage::stored_file::StoredFile;
+use crate::types::byte_order::ByteOrder;
+use crate::types::layout::Layout;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 const WHAT: &str = "deflated data";
 /// Packed bytes that are read at once.

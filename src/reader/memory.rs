@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::tensor_reader::{ReadContext, TensorReader};
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::byte_order::ByteOrder;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Reads a tensor from a slice of little-endian bytes in C order.
 #[derive(Debug)]

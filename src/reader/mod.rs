@@ -3,15 +3,19 @@
 //! A source of one's own implements [`TensorReader`]; [`MemoryTensor`] reads elements that are in memory already.
 
 pub(crate) mod checksums;
+pub(crate) mod enclosing;
 pub(crate) mod inflated;
 pub(crate) mod memory;
 pub(crate) mod pieces;
+pub(crate) mod proto_index;
 pub(crate) mod stored;
 pub(crate) mod strings;
 pub(crate) mod tensor_reader;
 pub(crate) mod transposed;
 pub(crate) mod values;
 
-pub use checksums::{Checksum, Region};
+pub use crate::format::crc::Checksum;
+pub use crate::plan::grid::{ChunkGrid, Unit};
+pub use checksums::Region;
 pub use memory::MemoryTensor;
-pub use tensor_reader::{ChunkGrid, ReadContext, StoredRun, TensorReader, Unit};
+pub use tensor_reader::{ReadContext, StoredRun, TensorReader};

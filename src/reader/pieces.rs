@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::checksums::{Ledger, Region};
 use super::tensor_reader::{ReadContext, StoredRun, TensorReader};
-use crate::cast::ByteOrder;
 use crate::error::Result;
 use crate::format::bundle::Extent;
 use crate::storage::shards::ShardSet;
-use crate::types::spec::{TensorSpec, even_part, memory_len};
+use crate::types::byte_order::ByteOrder;
+use crate::types::size::memory_len;
+use crate::types::spec::{TensorSpec, even_part};
 
 /// Runs of at least this many bytes are read in place; shorter ones together, and then put where they belong.
 const DIRECT_RUN_BYTES: u64 = 128 << 10;

@@ -6,14 +6,15 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cast::ByteOrder;
-use crate::error::Result;
-use crate::options::Layout;
-use crate::os::Calls;
-use crate::plan::tiles::Runs;
-use crate::types::spec::{TensorSpec, memory_len};
-
 use super::checksums::{Ledger, Region};
+use crate::error::Result;
+use crate::os::Calls;
+use crate::plan::grid::{ChunkGrid, Unit};
+use crate::plan::tiles::Runs;
+use crate::types::byte_order::ByteOrder;
+use crate::types::layout::Layout;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Elements of one tensor, in any order, from any thread.
 ///
@@ -220,29 +221,6 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
     fn box_heap_bytes(&self, workers: u64) -> u64 {
         (**self).box_heap_bytes(workers)
     }
-}
-
-/// What has to be read at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unit {
-    /// Any element by itself.
-    Element,
-    /// All of a chunk, to read any of it.
-    Chunk,
-    /// All elements in their order.
-    Stream,
-}
-
-/// How some rows of a tensor are stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkGrid {
-    /// Rows of axis 0.
-    pub rows: Range<u64>,
-    /// The lengths of a chunk, one for each axis. Chunks start at multiples of them, on axis 0 counted from the first of `rows`.
-    pub chunk: Vec<u64>,
-    /// What has to be read at a time.
-    pub unit: Unit,
 }
 
 /// A run of elements as it lies in a file.

@@ -4,10 +4,12 @@
 use std::ops::Range;
 
 use super::checksums::Region;
-use super::tensor_reader::{ChunkGrid, ReadContext, StoredRun, TensorReader, Unit};
-use crate::cast::ByteOrder;
+use super::tensor_reader::{ReadContext, StoredRun, TensorReader};
 use crate::error::{Error, Result};
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::plan::grid::{ChunkGrid, Unit};
+use crate::types::byte_order::ByteOrder;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Rows are fetched one by one from columns that are longer than this; else whole columns are read and the rows picked out.
 const LONG_COLUMN: u64 = 64 << 10;
@@ -169,8 +171,8 @@ impl TensorReader for Reversed<'_> {
 mod tests {
     use super::super::memory::MemoryTensor;
     use super::*;
-    use crate::options::cancel::CancelToken;
     use crate::os::Calls;
+    use crate::types::cancel::CancelToken;
     use crate::types::dtype::Dtype;
     use proptest::prelude::*;
 

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checksums::Region;
-use super::stored::{Check, StoredArray, StoredFile};
-use super::strings::StoredStrings;
+use super::proto_index::{OuterValue, Outline, ReadAt};
+use super::stored::{Check, StoredArray};
+use super::strings::stored::StoredStrings;
 use super::tensor_reader::{ReadContext, TensorReader};
 use crate::error::{Error, ParseError, Result};
 use crate::format::bundle::parse_shape;
@@ -18,10 +19,11 @@ use crate::format::tensor_proto::{
     CONTENT, Elements, Filled, Form, STRINGS, TYPED, WHAT, check_content, content_strings, most_values, spec_of, too_many, value_field,
     wrong_wire,
 };
-use crate::source::graph::proto_index::{OuterValue, Outline, ReadAt};
-use crate::source::name::Name;
+use crate::storage::stored_file::StoredFile;
 use crate::types::dtype::Dtype;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::name::Name;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// A shape is a few numbers, which may have names.
 const MOST_SHAPE: u64 = 64 << 10;

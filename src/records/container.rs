@@ -1,4 +1,4 @@
-//! Records as a source of tensors: its features are found by looking at them.
+//! Opened sets of records; their features are found by looking at them.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -6,26 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
-use super::RecordSet;
 use super::feature::{Declared, Encoding, Feature, Key, RECORDS};
+use super::scan::{Scan, scan};
+use super::set::RecordSet;
+use super::stream::batches::Reading;
+use super::stream::memory_pool::Pool;
 use super::survey::Survey;
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::records::Called;
-use crate::os::Calls;
-use crate::reader::strings::StoredStrings;
-use crate::reader::tensor_reader::TensorReader;
-use crate::records::pass::scan::Scan;
-use crate::records::pass::scan::scan;
-use crate::records::stream::batches::Reading;
-use crate::records::stream::bytes;
-use crate::records::stream::bytes::Compression;
-use crate::records::stream::memory_pool::Pool;
-use crate::source::container::{Container, TensorInfo};
-use crate::source::name::Name;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::TensorSpec;
 
 /// Records that are only counted are read by so many bytes.
 const COUNTING_BYTES: usize = 1 << 20;
@@ -33,23 +24,23 @@ const COUNTING_BYTES: usize = 1 << 20;
 /// An opened source of records.
 #[derive(Debug)]
 pub(crate) struct RecordContainer {
-    format: &'static str,
-    path: PathBuf,
-    sets: Vec<RecordSet>,
-    options: Options,
-    facts: Map<String, Value>,
-    warnings: Vec<String>,
+    pub(crate) format: &'static str,
+    pub(crate) path: PathBuf,
+    pub(crate) sets: Vec<RecordSet>,
+    pub(crate) options: Options,
+    pub(crate) facts: Map<String, Value>,
+    pub(crate) warnings: Vec<String>,
     /// The files that are missing and were let pass.
-    lost: Vec<String>,
+    pub(crate) lost: Vec<String>,
     /// What becomes of values that do not stay what they are.
-    notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// What it is read from beside the inputs of its sets.
-    files: Vec<PathBuf>,
-    held_bytes: u64,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) held_bytes: u64,
     /// What is known of each set: of its first records, then of all.
-    surveys: Mutex<Vec<Option<Arc<Survey>>>>,
+    pub(crate) surveys: Mutex<Vec<Option<Arc<Survey>>>>,
     /// The features that have been found, in the order in which they were.
-    known: Mutex<Vec<(usize, Feature)>>,
+    pub(crate) known: Mutex<Vec<(usize, Feature)>>,
 }
 
 impl RecordContainer {
@@ -243,13 +234,13 @@ impl RecordContainer {
     }
 
     /// Looks at all records of which that is needed to tell the features.
-    fn discover(&self) -> Result<()> {
+    pub(crate) fn discover(&self) -> Result<()> {
         (0..self.sets.len())
             .filter(|&set| self.sets[set].can_be_read_again() && self.sets[set].discovers)
             .try_for_each(|set| self.survey(set, true).map(drop))
     }
 
-    fn find_in(&self, known: &[(usize, Feature)], name: &[u8]) -> Option<usize> {
+    pub(crate) fn find_in(&self, known: &[(usize, Feature)], name: &[u8]) -> Option<usize> {
         let is_named = |(set, feature): &(usize, Feature)| match &self.sets[*set].split {
             Some(split) => name.strip_prefix(split.as_bytes()).and_then(|rest| rest.strip_prefix(b"/")) == Some(&feature.name),
             None => feature.name == name,
@@ -258,7 +249,7 @@ impl RecordContainer {
     }
 
     /// A feature of records of which there are none, where its dtype and shape are told.
-    fn told(&self, name: &[u8]) -> Option<usize> {
+    pub(crate) fn told(&self, name: &[u8]) -> Option<usize> {
         let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
         let [Some(survey)] = &surveys[..] else { return None };
         let is_none = survey.is_complete && survey.records == 0 && survey.lost.is_empty();
@@ -272,12 +263,12 @@ impl RecordContainer {
         Some(known.len() - 1)
     }
 
-    fn lookup(&self, name: &[u8]) -> Option<usize> {
+    pub(crate) fn lookup(&self, name: &[u8]) -> Option<usize> {
         self.find_in(&self.known.lock().unwrap_or_else(PoisonError::into_inner), name)
     }
 
     /// The shape and dtype of a feature's array, with lengths of 0 where they are not known, and which those are.
-    fn shape(feature: &Feature, survey: Option<&Survey>, set: &RecordSet) -> (Dtype, Vec<Option<u64>>) {
+    pub(crate) fn shape(feature: &Feature, survey: Option<&Survey>, set: &RecordSet) -> (Dtype, Vec<Option<u64>>) {
         let records = survey.filter(|survey| survey.is_complete).map(|survey| survey.records).or(set.expected());
         let stats = survey.and_then(|survey| survey.features.get(&feature.key));
         if let Some(declared) = feature.declared.as_ref().filter(|declared| declared.flat) {
@@ -290,171 +281,5 @@ impl RecordContainer {
         }
         let (dtype, row) = super::columns::natural_row(feature, stats, survey);
         (dtype, [records].into_iter().chain(row).collect())
-    }
-}
-
-impl Container for RecordContainer {
-    fn format(&self) -> &'static str {
-        self.format
-    }
-
-    fn len(&self) -> Result<usize> {
-        self.discover()?;
-        // Where nobody wrote down what elements are like, the first ones tell; what is computed is not, before it is converted.
-        for (index, set) in self.sets.iter().enumerate().filter(|(_, set)| !set.is_made()) {
-            let is_untold =
-                |feature: &Feature| feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Tensor && d.shape.is_empty());
-            if set.features.iter().any(is_untold) {
-                self.survey(index, false)?;
-            }
-        }
-        Ok(self.known.lock().unwrap_or_else(PoisonError::into_inner).len())
-    }
-
-    fn info(&self, index: usize) -> Result<TensorInfo> {
-        let (set, feature) = self.feature(index);
-        let survey = self.surveys.lock().unwrap_or_else(PoisonError::into_inner)[set].clone();
-        let set = &self.sets[set];
-        let (dtype, axes) = Self::shape(&feature, survey.as_deref(), set);
-        let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
-            .map_err(|d| Error::malformed(&self.path, "feature", d))?;
-        let name = match &set.split {
-            Some(split) => [split.as_bytes(), b"/", &feature.name].concat(),
-            None => feature.name.clone(),
-        };
-        let stats =
-            survey.as_deref().filter(|survey| survey.is_complete).and_then(|survey| Some((survey, survey.features.get(&feature.key)?)));
-        let facts = stats.map(|(survey, stats)| super::columns::describe(&feature, stats, survey));
-        let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
-        let has_rank = survey.is_some() || feature.declared.as_ref().is_none_or(|declared| declared.has_rank);
-        Ok(TensorInfo {
-            alias: feature.alias,
-            has_rank,
-            unsupported: feature.unsupported,
-            unknown_axes,
-            feature: facts,
-            ..TensorInfo::new(Name::new(name), spec)
-        })
-    }
-
-    fn find(&self, name: &[u8]) -> Result<Option<usize>> {
-        if let Some(found) = self.lookup(name) {
-            return Ok(Some(found));
-        }
-        for complete in [false, true] {
-            for set in (0..self.sets.len()).filter(|&set| self.sets[set].discovers && self.sets[set].can_be_read_again()) {
-                self.survey(set, complete)?;
-            }
-            // Records can always be had as they are: that is no reason to look at all of them.
-            if let Some(found) = self.lookup(name).or_else(|| self.find_alias(name)) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(self.told(name))
-    }
-
-    fn find_alias(&self, alias: &[u8]) -> Option<usize> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // Records can always be had as they are.
-        if alias == RECORDS && self.sets.len() == 1 && self.sets[0].discovers {
-            if let Some(known) = known.iter().position(|(_, feature)| feature.name == RECORDS) {
-                return Some(known);
-            }
-            known.push((0, Feature { name: RECORDS.to_vec(), ..Feature::found(Key::Part(0)) }));
-            return Some(known.len() - 1);
-        }
-        known.iter().position(|(_, feature)| feature.alias.as_ref().is_some_and(|own| own.as_bytes() == alias))
-    }
-
-    fn reader(&self, _: usize) -> Result<Box<dyn TensorReader + '_>> {
-        let detail = "records are read from front to back; a Converter does".into();
-        Err(Error::Unsupported { what: "a reader of a feature of records".into(), detail })
-    }
-
-    fn strings(&self, _: usize) -> Result<StoredStrings<'_>> {
-        let detail = "records are read from front to back; a Converter does".into();
-        Err(Error::Unsupported { what: "a reader of a feature of records".into(), detail })
-    }
-
-    fn records(&self, index: usize) -> Option<(&RecordContainer, usize)> {
-        Some((self, index))
-    }
-
-    fn take_records(&mut self) -> Option<RecordContainer> {
-        let empty = Self::new(self.format, Path::new(""), Vec::new(), &self.options);
-        Some(std::mem::replace(self, empty))
-    }
-
-    fn heap_bytes(&self) -> u64 {
-        const FEATURE_BYTES: u64 = 256;
-        const FILE_BYTES: u64 = 256;
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
-        known * FEATURE_BYTES + self.files().len() as u64 * FILE_BYTES + self.held_bytes
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        self.sets.iter().flat_map(RecordSet::files).chain(self.files.iter().cloned()).collect()
-    }
-
-    fn facts(&self) -> Map<String, Value> {
-        let mut facts = self.facts.clone();
-        let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
-        for (set, survey) in self.sets.iter().zip(surveys.iter()) {
-            let records = survey.as_ref().filter(|survey| survey.is_complete).map(|survey| survey.records).or(set.expected());
-            let key = set.split.as_ref().map_or_else(|| "records".to_owned(), |split| format!("records of {split}"));
-            facts.insert(key, json!(records));
-        }
-        let files = self.files();
-        facts.insert("files".into(), json!(files.len()));
-        let compressions: Option<Vec<Compression>> = files
-            .iter()
-            .take(1)
-            .map(|path| bytes::open(path, &Calls::default()).ok().and_then(|file| Compression::detect(&file).ok()?))
-            .collect();
-        if let Some([compression]) = compressions.as_deref() {
-            facts.insert("compression".into(), json!(compression));
-        }
-        facts
-    }
-
-    fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
-        let (set, _) = self.feature(index);
-        if self.sets[set].can_be_read_again() && !self.sets[set].is_made() {
-            self.survey(set, true)?;
-        }
-        Ok(Map::new())
-    }
-
-    fn is_made(&self, index: usize) -> bool {
-        self.sets[self.feature(index).0].is_made()
-    }
-
-    fn claimed_rows(&self, index: usize) -> Option<u64> {
-        self.sets[self.feature(index).0].claimed()
-    }
-
-    fn notes(&self) -> Vec<String> {
-        self.notes.clone()
-    }
-
-    fn nothing(&self) -> Error {
-        let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
-        let lost: Vec<String> = surveys.iter().flatten().flat_map(|survey| survey.lost.clone()).collect();
-        if let Some(first) = lost.first() {
-            return Error::malformed(&self.path, "records", format!("no record is left: {first}"));
-        }
-        let detail = "it has no records, and only these tell which features there are. With a name, --raw NAME=DTYPE and --shape NAME=… it is an array of 0 rows";
-        Error::Unsupported { what: self.path.display().to_string(), detail: detail.into() }
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
-        let lost = surveys.iter().flatten().filter(|survey| survey.is_complete).flat_map(|survey| survey.lost.clone());
-        let mixed = surveys.iter().flatten().filter_map(|survey| survey.mixed.clone());
-        self.lost.iter().chain(&self.warnings).cloned().chain(lost).chain(mixed).collect()
-    }
-
-    fn lost(&self) -> Vec<String> {
-        self.lost.clone()
     }
 }

@@ -1,7 +1,7 @@
 //! What records have for a tensor: where it stands, and what somebody says of it.
 
-use crate::cast::ByteOrder;
 use crate::options::records::Called;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
 /// The name of records that are taken as they are.

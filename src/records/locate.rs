@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::feature::Key;
+use super::stream::batch::Batch;
 use crate::error::{ParseError, Result};
 use crate::format::example::{self, Place};
-use crate::records::stream::batch::Batch;
 
 /// Where in a record the features are that are wanted.
 #[derive(Debug)]

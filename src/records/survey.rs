@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::RecordSet;
+use super::columns::inflate::inflated_len;
 use super::feature::{Declared, Encoding, Key};
+use super::set::RecordSet;
+use super::stream::batch::Batch;
 use crate::error::ParseError;
 use crate::format::example::{self, Kind, Place, Values};
 use crate::format::tensor_proto::TensorProto;
-use crate::image::{FileKind, ImageChoices, ImageForm};
-use crate::records::columns::items::inflated_len;
-use crate::records::stream::batch::Batch;
+use crate::image::form::ImageForm;
+use crate::image::{FileKind, ImageChoices};
 use crate::types::spec::TensorSpec;
 
 /// Lists of integers up to this length may be shapes.

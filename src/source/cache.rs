@@ -9,21 +9,22 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::bundle::path::resolve;
 use super::bundle::{self, Bundle, Place};
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::name::Name;
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::budget::Limits;
 use crate::os::Calls;
 use crate::reader::checksums::Region;
-use crate::reader::strings::StoredStrings;
 use crate::reader::strings::chain::Chain;
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
-use crate::source::bundle::path::TensorBundle;
-use crate::types::spec::{ShapeText, TensorSpec, memory_len};
+use crate::types::byte_order::ByteOrder;
+use crate::types::name::Name;
+use crate::types::size::memory_len;
+use crate::types::spec::{ShapeText, TensorSpec};
 
 /// The components of what `Dataset.cache` wrote, which is a bundle. Only on request: its keys can be asked for as well.
 pub(crate) struct TfDataCache;
@@ -34,11 +35,11 @@ impl Driver for TfDataCache {
     }
 
     fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        TensorBundle.resolve(path, calls)
+        resolve(path, calls)
     }
 
     fn open(&self, prefix: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let bundle = Bundle::open(prefix, TensorBundle.name(), &Limits::default(), &options.calls())?;
+        let bundle = Bundle::open(prefix, bundle::driver::NAME, &Limits::default(), &options.calls())?;
         let Some(components) = Cache::components(&bundle) else {
             let detail = format!("the keys of {} are not numbers of elements and components", bundle::index_path(prefix).display());
             return Err(Error::Unsupported { what: "a bundle as a tf.data cache".into(), detail });

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::name::Name;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
-use crate::reader::strings::StoredStrings;
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::records::columns::FeatureInfo;
 use crate::records::container::RecordContainer;
+use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
 /// An opened set of files with named tensors. Implemented by every format.

@@ -6,16 +6,19 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use crate::cast::ByteOrder;
+use super::container::{Container, TensorInfo};
+use super::opened::{Source, Tensor};
+use super::origin::Origin;
 use crate::error::{Error, Result};
-use crate::options::Layout;
+use crate::plan::grid::{ChunkGrid, Unit};
 use crate::reader::checksums::Region;
-use crate::reader::strings::StoredStrings;
-use crate::reader::tensor_reader::{ChunkGrid, ReadContext, StoredRun, TensorReader, Unit};
+use crate::reader::strings::stored::StoredStrings;
+use crate::reader::tensor_reader::{ReadContext, StoredRun, TensorReader};
 use crate::records::container::RecordContainer;
-use crate::source::container::{Container, TensorInfo};
-use crate::source::{Source, Tensor};
-use crate::types::spec::{ShapeText, TensorSpec, memory_len};
+use crate::types::byte_order::ByteOrder;
+use crate::types::layout::Layout;
+use crate::types::size::memory_len;
+use crate::types::spec::{ShapeText, TensorSpec};
 
 /// Joins sources: records to records, other tensors to those of the same name.
 ///
@@ -463,5 +466,19 @@ impl TensorReader for Chain<'_> {
 
     fn box_heap_bytes(&self, workers: u64) -> u64 {
         self.links.iter().map(|link| link.reader.box_heap_bytes(workers)).fold(self.own_heap_bytes(), u64::saturating_add)
+    }
+}
+
+impl Source {
+    /// Several sources as one: the tensors of the first, each continued along axis 0 by those of the same name in the others. Where
+    /// every source has only one tensor, its name does not matter. A tensor that cannot be joined is listed, and an error where it is
+    /// asked for.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for fewer than two sources; [`Error::Unsupported`] for records that do not fit together.
+    pub fn concat(parts: Vec<Self>) -> Result<Self> {
+        let path = parts.first().map(|part| part.path.clone()).unwrap_or_default();
+        let origin = Origin::of_all(parts.iter().map(Self::origin), true);
+        Ok(Self::new(&path, join(parts)?, origin))
     }
 }

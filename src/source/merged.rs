@@ -5,13 +5,14 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::Source;
 use super::container::{Container, TensorInfo};
-use super::name::Name;
+use super::opened::Source;
+use super::origin::Origin;
 use crate::error::{Error, Result};
-use crate::reader::strings::StoredStrings;
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::records::container::RecordContainer;
+use crate::types::name::Name;
 
 /// All tensors of several sources. A name that more than one source has gets that of its source in front.
 #[derive(Debug)]
@@ -207,5 +208,17 @@ impl Container for Together {
             part.notes().into_iter().map(move |note| format!("{path}: {note}")).collect::<Vec<_>>()
         };
         self.parts.iter().flat_map(of_part).collect()
+    }
+}
+
+impl Source {
+    /// Several sources as one that has the tensors of all. A name that several have gets that of its source in front: `model/bias`.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] where two tensors would still have one name.
+    pub fn together(parts: Vec<Self>) -> Result<Self> {
+        let path = parts.first().map(|part| part.path.clone()).unwrap_or_default();
+        let origin = Origin::of_all(parts.iter().map(Self::origin), false);
+        Ok(Self::new(&path, Box::new(Together::new(parts)?), origin))
     }
 }

@@ -7,18 +7,21 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::name::Name;
 use super::table::{Listed, Place};
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::format::npy::{Elements, Header, MAX_TEXT_LEN};
-use crate::options::{Layout, Options};
+use crate::options::Options;
 use crate::os::Calls;
-use crate::reader::stored::{Check, StoredArray, StoredFile};
+use crate::reader::stored::{Check, StoredArray};
 use crate::reader::tensor_reader::TensorReader;
 use crate::storage::paths::is_file;
+use crate::storage::stored_file::StoredFile;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::{MAX_NDIM, TensorSpec, memory_len};
+use crate::types::layout::Layout;
+use crate::types::name::Name;
+use crate::types::size::memory_len;
+use crate::types::spec::{MAX_NDIM, TensorSpec};
 
 /// What every array starts with.
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";

@@ -9,20 +9,21 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use super::driver::{Driver, starts_with};
-use super::name::Name;
 use super::npy::{EXTENSION, InFile, MAGIC, MOST_HEADER, NpyArray};
 use super::table::{Listed, Place};
 use crate::error::{Error, Result};
+use crate::format::crc::Checksum;
 use crate::format::npy::Header;
 use crate::options::Options;
 use crate::os::Calls;
-use crate::reader::checksums::{Checksum, Region};
+use crate::reader::checksums::Region;
 use crate::reader::inflated::{Inflated, checksum, inflate_front};
-use crate::reader::stored::StoredFile;
 use crate::reader::tensor_reader::TensorReader;
 use crate::storage::archive::{self, Member, Packing};
 use crate::storage::paths::is_file;
-use crate::types::spec::memory_len;
+use crate::storage::stored_file::StoredFile;
+use crate::types::name::Name;
+use crate::types::size::memory_len;
 
 /// An archive of arrays.
 pub(crate) struct Npz;

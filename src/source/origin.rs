@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::Source;
-
 /// How a source was given: by paths, and joined or not.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Origin {
@@ -24,8 +22,8 @@ impl Origin {
         Self { parts: vec![GivenPart { paths: paths.to_vec(), format }], is_joined: false }
     }
 
-    pub(crate) fn of_all(sources: &[Source], is_joined: bool) -> Self {
-        Self { parts: sources.iter().flat_map(|source| source.origin().parts.clone()).collect(), is_joined }
+    pub(crate) fn of_all<'a>(origins: impl Iterator<Item = &'a Self>, is_joined: bool) -> Self {
+        Self { parts: origins.flat_map(|origin| origin.parts.clone()).collect(), is_joined }
     }
 
     /// What has no path.

@@ -8,21 +8,23 @@ use std::sync::Mutex;
 
 use super::container::Container;
 use super::driver::Driver;
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::records::Called;
 use crate::os::Calls;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Key};
-use crate::records::stream::batches::RecordFile;
+use crate::records::set::{Inputs, RecordInput, RecordSet};
 use crate::records::stream::bytes::Patient;
 use crate::records::stream::files::FileSet;
 use crate::records::stream::framing::Framing;
-use crate::records::{Inputs, RecordInput, RecordSet};
-use crate::storage::paths::{Found, look_at, open_at_once};
+use crate::records::stream::inputs::RecordFile;
+use crate::storage::input::open_at_once;
+use crate::storage::paths::{Found, look_at};
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// What stands for standard input.
 pub(crate) const STDIN: &str = "-";

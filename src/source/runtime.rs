@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use super::container::Container;
-use super::graph::{DatasetGraph, GraphFile};
+use super::graph::file::{DatasetGraph, GraphFile};
 use super::saved_model::file::SavedModel;
 use crate::error::{Error, Result};
 use crate::options::Options;

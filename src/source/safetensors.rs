@@ -9,16 +9,17 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::name::Name;
 use super::table::{Listed, Place};
 use crate::error::{Error, Result};
 use crate::format::safetensors::{Entry, MAX_HEADER, PREFIX_LEN, parse, prefix};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::reader::stored::{Check, StoredArray, StoredFile};
+use crate::reader::stored::{Check, StoredArray};
 use crate::reader::tensor_reader::TensorReader;
 use crate::storage::paths::is_file;
+use crate::storage::stored_file::StoredFile;
 use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
 const WHAT: &str = "safetensors header";

@@ -2,7 +2,9 @@
 
 use std::ops::Deref;
 
-use super::{Source, Tensor};
+use super::opened::{Source, Tensor};
+use crate::error::Result;
+use crate::storage::glob::{Glob, alternatives, is_pattern};
 
 /// Tensors of one [`Source`], for [`export`](crate::export) and [`pack`](crate::pack). [`Source::select`] makes it.
 ///
@@ -78,4 +80,102 @@ impl<'s, 'a> IntoIterator for &'s Selection<'a> {
     fn into_iter(self) -> Self::IntoIter {
         self.tensors.iter()
     }
+}
+
+impl Source {
+    /// The tensors that `patterns` select, each once, in the order of the source. Without a pattern all that are meant: of a SavedModel
+    /// with variables these, of a tf.data cache its components, and nowhere TensorFlow's bookkeeping ([`TensorInfo::bookkeeping`]).
+    ///
+    /// A pattern is a name, an alias, or a glob: `*` matches any run of characters, `/` included; `?`, `[…]` and `{a,b}` are as in a
+    /// shell. An exact name wins over a pattern; each alternative of `{a,b}` has to select something. A glob leaves bookkeeping out where
+    /// it matches anything else.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
+    pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection<'_>> {
+        if !patterns.is_empty() {
+            return self.named(patterns, false);
+        }
+        let mut chosen = Vec::new();
+        for index in 0..self.len()? {
+            if self.container.is_meant(index)? {
+                chosen.push(self.at(index)?);
+            }
+        }
+        Ok(Selection::new(self, chosen))
+    }
+
+    /// The tensors that patterns select, of which globs select bookkeeping too or only where they match nothing else.
+    fn named<P: AsRef<[u8]>>(&self, patterns: &[P], with_bookkeeping: bool) -> Result<Selection<'_>> {
+        let mut chosen = std::collections::BTreeSet::new();
+        let mut globs = Vec::new();
+        let mut open: Vec<Vec<u8>> = patterns.iter().rev().map(|pattern| pattern.as_ref().to_vec()).collect();
+        while let Some(pattern) = open.pop() {
+            if let Some(index) = self.find(&pattern)? {
+                chosen.insert(index);
+                continue;
+            }
+            if !is_pattern(&pattern) {
+                return Err(self.no_such_tensor(&pattern));
+            }
+            let alternatives = alternatives(&pattern)?;
+            if alternatives.len() > 1 {
+                open.extend(alternatives.into_iter().rev());
+                continue;
+            }
+            globs.push(Wanted { glob: Glob::new(&pattern)?, pattern, matched: false, bookkeeping: Vec::new() });
+        }
+        if !globs.is_empty() {
+            for index in 0..self.len()? {
+                let info = self.container.info(index)?;
+                for wanted in &mut globs {
+                    // The first slash of names that are paths may be left out, as in a name.
+                    let name = info.name.as_bytes();
+                    let names = [Some(name), name.strip_prefix(b"/"), info.alias.as_deref().map(str::as_bytes)];
+                    if !names.into_iter().flatten().any(|name| wanted.glob.matches(name)) {
+                        continue;
+                    }
+                    if info.bookkeeping && !with_bookkeeping {
+                        wanted.bookkeeping.push(index);
+                    } else {
+                        wanted.matched = true;
+                        chosen.insert(index);
+                    }
+                }
+            }
+        }
+        for wanted in globs.iter().filter(|wanted| !wanted.matched) {
+            if wanted.bookkeeping.is_empty() {
+                return Err(self.no_such_tensor(&wanted.pattern));
+            }
+            chosen.extend(&wanted.bookkeeping);
+        }
+        let chosen = chosen.into_iter().map(|index| self.at(index)).collect::<Result<_>>()?;
+        Ok(Selection::new(self, chosen))
+    }
+
+    /// As [`select`](Self::select), with nothing left out that nobody named: without a pattern all tensors, and globs select bookkeeping, too.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn select_all<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection<'_>> {
+        if patterns.is_empty() { self.all() } else { self.named(patterns, true) }
+    }
+
+    /// All tensors, in the order of the source.
+    ///
+    /// # Errors
+    /// As [`tensors`](Self::tensors).
+    pub fn all(&self) -> Result<Selection<'_>> {
+        Ok(Selection::new(self, self.tensors().collect::<Result<_>>()?))
+    }
+}
+
+/// A glob among what is to be selected.
+pub(crate) struct Wanted {
+    pattern: Vec<u8>,
+    glob: Glob,
+    /// Whether it selects anything but bookkeeping.
+    matched: bool,
+    bookkeeping: Vec<usize>,
 }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::container::{Container, TensorInfo};
-use super::name::Name;
 use crate::error::{Error, Result};
-use crate::reader::strings::StoredStrings;
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
+use crate::types::name::Name;
 
 /// Where a tensor lies, in the words of its format.
 pub(crate) trait Place: fmt::Debug + Send + Sync {

@@ -8,18 +8,19 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::name::Name;
 use crate::error::{Error, Result};
 use crate::format::tensor_proto::{CONTENT, TYPED, WHAT};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::reader::stored::StoredFile;
-use crate::reader::strings::StoredStrings;
+use crate::reader::proto_index::{OuterValue, Outline};
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::reader::values::{Medium, Proto, Rule};
-use crate::source::graph::proto_index::{OuterValue, Outline};
-use crate::storage::paths::{is_file, open_file};
+use crate::storage::input::open_file;
+use crate::storage::paths::is_file;
+use crate::storage::stored_file::StoredFile;
 use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::spec::{MAX_NDIM, TensorSpec};
 
 /// A serialized tensor.

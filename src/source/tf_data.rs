@@ -15,9 +15,10 @@ use crate::options::Options;
 use crate::os::Calls;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Key};
-use crate::records::stream::batches::RecordFile;
-use crate::records::{Inputs, RecordSet};
-use crate::storage::paths::{Found, is_file, list, look_at, parent_of, read_small};
+use crate::records::set::{Inputs, RecordSet};
+use crate::records::stream::inputs::RecordFile;
+use crate::storage::input::read_small;
+use crate::storage::paths::{Found, is_file, list, look_at, parent_of};
 use crate::types::dtype::Dtype;
 
 const METADATA: &str = "snapshot.metadata";

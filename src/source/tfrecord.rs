@@ -8,11 +8,12 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::Calls;
 use crate::records::container::RecordContainer;
-use crate::records::stream::batches::RecordFile;
+use crate::records::set::{Inputs, RecordSet};
 use crate::records::stream::bytes::Compression;
 use crate::records::stream::files::FileSet;
-use crate::records::{Inputs, RecordSet};
-use crate::storage::paths::{is_file, open_file};
+use crate::records::stream::inputs::RecordFile;
+use crate::storage::input::open_file;
+use crate::storage::paths::is_file;
 
 /// A word that is in the names of most files of records. It says nothing about what is in them.
 const USUAL: &str = ".tfrecord";

@@ -8,17 +8,18 @@ use std::path::{Path, PathBuf};
 use flate2::read::GzDecoder;
 
 use super::bundle;
-use super::driver::formats;
-use super::name::Name;
+use super::bundle::names::{instead, names_in, shard_prefix, to_path};
+use super::formats::formats;
 use super::video::picture_hint;
 use crate::error::{Error, Result};
 use crate::image::FileKind;
 use crate::os::Calls;
-use crate::reader::stored::StoredFile;
-use crate::source::bundle::path::{instead, names_in, shard_prefix, to_path};
 use crate::storage::archive;
 use crate::storage::glob::{Glob, is_pattern};
-use crate::storage::paths::{Found, list, look_at, open_file, parent_of};
+use crate::storage::input::open_file;
+use crate::storage::paths::{Found, list, look_at, parent_of};
+use crate::storage::stored_file::StoredFile;
+use crate::types::name::Name;
 
 /// Names that are shown of many.
 const SHOWN: usize = 5;

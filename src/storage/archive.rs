@@ -9,9 +9,9 @@ use zip::CompressionMethod;
 use zip::read::ZipArchive;
 use zip::result::ZipError;
 
+use super::stored_file::StoredFile;
 use crate::error::{Error, Result};
-use crate::reader::checksums::Checksum;
-use crate::reader::stored::StoredFile;
+use crate::format::crc::Checksum;
 
 const WHAT: &str = "ZIP archive";
 /// What an archive starts with: a member, or nothing.

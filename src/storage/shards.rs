@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::paths::{InputFile, Stamp, open_file, parent_of};
+use super::input::{InputFile, open_file};
+use super::paths::parent_of;
+use super::stamp::Stamp;
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, Cold};
 

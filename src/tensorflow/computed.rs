@@ -14,11 +14,11 @@ use super::session::{Target, attempt, can_be_fetched};
 use super::session_tensor::{Value, compute};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{Argument, Signature};
-use crate::reader::strings::StoredStrings;
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::source::container::{Container, TensorInfo};
-use crate::source::name::Name;
 use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
 /// Values, each with the number of its output.

@@ -6,12 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, Session, SessionRunArgs};
 
 use super::elements::{Cardinality, Fetches, Part, Step, container};
-use super::library::load_operations;
+use super::operations::load_operations;
 use super::session::{Builder, Target, attempt, options as session_options};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::source::container::Container;
-use crate::source::graph::{Batches, DatasetGraph};
+use crate::source::graph::file::{Batches, DatasetGraph};
 
 /// A data set whose graph was written by `DatasetToGraphV2`. Its components are numbered: their names are not in the graph.
 ///

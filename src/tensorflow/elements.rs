@@ -14,17 +14,18 @@ use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::tensor_proto::TensorProto;
 use crate::options::Options;
-use crate::options::cancel::CancelToken;
 use crate::options::model::ModelOptions;
 use crate::os::Calls;
 use crate::reader::tensor_reader::ReadContext;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Key};
+use crate::records::set::{Inputs, RecordSet};
 use crate::records::stream::framing::Framing;
-use crate::records::{Claim, Inputs, RecordSet, Wanted};
+use crate::records::stream::inputs::{Claim, Wanted};
 use crate::source::container::Container;
+use crate::types::cancel::CancelToken;
 use crate::types::dtype::Dtype;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// A part of every element: an output of a node that is computed again and again.
 #[derive(Debug, Clone)]

@@ -1,20 +1,19 @@
 //! Finding the TensorFlow library, and loading it.
 
-use std::env;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::{env, fs};
 
 use super::session::attempt;
-use super::{dataset, model};
+use super::{dataset, open};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::output::staging::hidden::ScratchDir;
 use crate::source::container::Container;
-use crate::source::graph::{DatasetGraph, GraphFile};
+use crate::source::graph::file::{DatasetGraph, GraphFile};
 use crate::source::runtime::{LIBRARY_DIR, Runtime, missing, register};
 use crate::source::saved_model::file::SavedModel;
 
@@ -33,26 +32,6 @@ const ASK_PYTHON: &str = "import importlib.util as u; s = u.find_spec('tensorflo
 
 /// The path of the library that has been loaded.
 static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
-
-/// Loads libraries with operations that TensorFlow lacks. One that has been loaded stays.
-///
-/// # Errors
-/// [`Error::BadRequest`] for paths that are not UTF-8, [`Error::Io`], [`Error::TensorFlow`] for what is no such library.
-pub(crate) fn load_operations(libraries: &[PathBuf]) -> Result<()> {
-    static OPERATIONS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-    for path in libraries {
-        // Without a directory the system would look for it elsewhere.
-        let whole = fs::canonicalize(path).map_err(Error::io("open", path))?;
-        let mut loaded = OPERATIONS.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.contains(&whole) {
-            continue;
-        }
-        let text = whole.to_str().ok_or_else(|| Error::bad_request(format!("{}: TensorFlow takes only paths in UTF-8", path.display())))?;
-        attempt(|| format!("loading the operations in {}", path.display()), || ::tensorflow::Library::load(text).map(drop))?;
-        loaded.push(whole);
-    }
-    Ok(())
-}
 
 /// Loads TensorFlow, unless that has been done; returns the path of its library.
 ///
@@ -117,7 +96,7 @@ struct Loaded;
 
 impl Runtime for Loaded {
     fn open_graph(&self, file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
-        model::open_graph(file, options)
+        open::open_graph(file, options)
     }
 
     fn open_dataset(&self, dataset: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
@@ -125,7 +104,7 @@ impl Runtime for Loaded {
     }
 
     fn open_signature(&self, model: SavedModel, files: Vec<PathBuf>, options: &Options) -> Result<Box<dyn Container>> {
-        model::open_signature(model, files, options)
+        open::open_signature(model, files, options)
     }
 }
 

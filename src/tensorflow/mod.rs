@@ -17,6 +17,8 @@ pub(crate) mod feed;
 pub(crate) mod library;
 pub(crate) mod loading;
 pub(crate) mod model;
+pub(crate) mod open;
+pub(crate) mod operations;
 pub(crate) mod output;
 pub(crate) mod session;
 pub(crate) mod session_tensor;

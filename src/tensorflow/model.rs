@@ -6,18 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::tensorflow::{Graph, Operation, Session};
 
-use super::computed::Computed;
 use super::feed::FileFeed;
-use super::library::load_operations;
 use super::loading::Loaded;
 use super::session::{Builder, Target, attempt};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::options::Options;
 use crate::options::model::ModelOptions;
-use crate::source::container::Container;
-use crate::source::graph::GraphFile;
-use crate::source::saved_model::file::SavedModel;
 use crate::storage::glob::{Glob, is_pattern};
 use crate::types::dtype::Dtype;
 
@@ -46,48 +41,8 @@ impl fmt::Debug for Model {
     }
 }
 
-/// A frozen graph, as what it computes.
-///
-/// # Errors
-/// Those of TensorFlow, and of arrays that are to be fed.
-pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
-    load_operations(&options.model.op_libraries)?;
-    if options.model.signature.is_some() {
-        return Err(Error::bad_request(format!("{} is a graph, which has no signatures", file.path().display())));
-    }
-    let file = Arc::new(file);
-    let (again, own) = (Arc::clone(&file), options.clone());
-    let load = move || Loaded::graph(&again.read(&own)?, again.path());
-    let Loaded { mut graph, session } = load()?;
-    let mut outputs = Vec::new();
-    for name in file.outputs() {
-        let Some(target) = Target::find(&graph, name)? else { continue };
-        for index in 0..target.operation.num_outputs() {
-            outputs.extend(Target::find(&graph, &format!("{name}:{index}"))?.map(|target| target.known(&mut graph)).transpose()?);
-        }
-    }
-    let signature = Signature::of_graph(file.inputs().to_vec(), outputs);
-    let path = file.path().to_owned();
-    let files = vec![path.clone()];
-    Model::new("graph-def", path, files, signature, Loaded { graph, session }, Box::new(load), options).open()
-}
-
-/// The outputs of a signature of a SavedModel.
-///
-/// # Errors
-/// Those of TensorFlow, and of arrays that are to be fed.
-pub(crate) fn open_signature(model: SavedModel, files: Vec<PathBuf>, options: &Options) -> Result<Box<dyn Container>> {
-    load_operations(&options.model.op_libraries)?;
-    let signature = model.signature(options.model.signature.as_deref())?.clone();
-    let own = options.clone();
-    let path = model.dir.clone();
-    let load = move || Loaded::model(&model, &own);
-    let loaded = load()?;
-    Model::new("saved-model", path, files, signature, loaded, Box::new(load), options).open()
-}
-
 impl Model {
-    fn new(
+    pub(crate) fn new(
         format: &'static str,
         path: PathBuf,
         files: Vec<PathBuf>,
@@ -100,18 +55,9 @@ impl Model {
         Self { graph, session, load, format, path, files, signature, others: Vec::new(), options: options.clone() }
     }
 
-    fn open(mut self) -> Result<Box<dyn Container>> {
-        self.choose_outputs()?;
-        let feeds = self.feeds()?;
-        Ok(match self.options.model.batch {
-            Some(batch) => Box::new(self.batches(feeds, batch)?),
-            None => Box::new(Computed::new(self, feeds)),
-        })
-    }
-
     /// Leaves the outputs that are wanted. If one of them does not exist all are left, so that whoever looks for it can be told what
     /// there is.
-    fn choose_outputs(&mut self) -> Result<()> {
+    pub(crate) fn choose_outputs(&mut self) -> Result<()> {
         let mut chosen: Vec<Argument> = Vec::new();
         for name in &self.options.model.outputs {
             if is_pattern(name.as_bytes()) && Argument::find(&self.signature.outputs, name).is_none() {
@@ -164,7 +110,7 @@ impl Model {
     }
 
     /// What is to be fed, by the names that the signature gives.
-    fn feeds(&self) -> Result<Vec<FileFeed>> {
+    pub(crate) fn feeds(&self) -> Result<Vec<FileFeed>> {
         let mut feeds = Vec::new();
         for (name, path) in &self.wanted().feeds {
             let inputs = &self.signature.inputs;

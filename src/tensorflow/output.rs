@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::options::model::ModelOptions;
 use crate::output::staging::hidden::ScratchDir;
 use crate::reader::tensor_reader::TensorReader;
-use crate::source::Source;
+use crate::source::opened::Source;
 use crate::source::origin::Origin;
 use crate::types::spec::TensorSpec;
 

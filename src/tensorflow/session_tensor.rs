@@ -7,12 +7,13 @@ use ::tensorflow::{DataType, FetchToken, Graph, Operation, Session, SessionRunAr
 
 use super::session::{Builder, Feed, Outcome, Target, Way, attempt, bytes_of, text, way_to_bytes};
 use super::spill::{Spill, Spilling};
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::options::model::ModelOptions;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// A tensor in the memory of a session.
 ///

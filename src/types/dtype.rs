@@ -3,12 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bytemuck::CheckedBitPattern;
-use half::{bf16, f16};
-use num_complex::Complex;
-
-use super::element::{Float4E2M1Fn, Float8E4M3B11Fnuz, Float8E4M3Fn, Float8E4M3Fnuz, Float8E5M2, Float8E5M2Fnuz, Int2, Int4, UInt2, UInt4};
-use crate::cast::ByteOrder;
+use super::byte_order::ByteOrder;
 use crate::error::{Error, Result};
 
 macro_rules! dtypes {
@@ -132,7 +127,7 @@ impl Dtype {
 
     /// Bytes of an element as a length of memory; 1 where there is no fixed size.
     pub(crate) fn item_len(self) -> usize {
-        super::spec::memory_len(self.itemsize().unwrap_or(1))
+        super::size::memory_len(self.itemsize().unwrap_or(1))
     }
 
     /// Whether it is a float of eight bits or four.
@@ -195,56 +190,6 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A Rust type that an array can be viewed as. Sealed: its layout is what the `.npy` holds.
-pub trait Element: CheckedBitPattern + Send + Sync + sealed::Sealed {
-    /// The dtypes whose elements are laid out as this type.
-    const DTYPES: &'static [Dtype];
-    /// The type's name in messages.
-    const NAME: &'static str;
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-macro_rules! elements {
-    ($($type:ty = $name:literal: $($dtype:ident)|+;)*) => {$(
-        impl sealed::Sealed for $type {}
-        impl Element for $type {
-            const DTYPES: &'static [Dtype] = &[$(Dtype::$dtype),+];
-            const NAME: &'static str = $name;
-        }
-    )*};
-}
-
-elements! {
-    f32 = "f32": Float32;
-    f64 = "f64": Float64;
-    f16 = "half::f16": Float16;
-    bf16 = "half::bf16": BFloat16;
-    Complex<f32> = "Complex<f32>": Complex64;
-    Complex<f64> = "Complex<f64>": Complex128;
-    i8 = "i8": Int8 | QInt8;
-    i16 = "i16": Int16 | QInt16;
-    i32 = "i32": Int32 | QInt32;
-    i64 = "i64": Int64;
-    u8 = "u8": UInt8 | QUInt8;
-    u16 = "u16": UInt16 | QUInt16;
-    u32 = "u32": UInt32;
-    u64 = "u64": UInt64;
-    bool = "bool": Bool;
-    Float8E5M2 = "Float8E5M2": Float8E5M2;
-    Float8E4M3Fn = "Float8E4M3Fn": Float8E4M3Fn;
-    Float8E4M3Fnuz = "Float8E4M3Fnuz": Float8E4M3Fnuz;
-    Float8E4M3B11Fnuz = "Float8E4M3B11Fnuz": Float8E4M3B11Fnuz;
-    Float8E5M2Fnuz = "Float8E5M2Fnuz": Float8E5M2Fnuz;
-    Float4E2M1Fn = "Float4E2M1Fn": Float4E2M1Fn;
-    Int4 = "Int4": Int4;
-    UInt4 = "UInt4": UInt4;
-    Int2 = "Int2": Int2;
-    UInt2 = "UInt2": UInt2;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,19 +227,5 @@ mod tests {
             assert_eq!(descr[2..].parse::<u64>().ok(), dtype.itemsize(), "{dtype}");
             assert_eq!(dtype.itemsize().unwrap() % dtype.component_size(), 0);
         }
-    }
-
-    #[test]
-    fn element_types_are_as_large_as_their_dtypes() {
-        fn check<T: Element>() {
-            for dtype in T::DTYPES {
-                assert_eq!(dtype.itemsize(), Some(size_of::<T>() as u64), "{dtype}");
-            }
-        }
-        check::<f32>();
-        check::<bf16>();
-        check::<Complex<f64>>();
-        check::<bool>();
-        check::<u16>();
     }
 }

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{CheckedBitPattern, Pod, Zeroable};
+use half::{bf16, f16};
+use num_complex::Complex;
 
-use crate::cast::pairs::narrow;
-use crate::cast::small::{SmallFloat, SmallInt};
+use super::dtype::Dtype;
+use super::small::{SmallFloat, SmallInt};
 
 macro_rules! floats {
     ($($(#[$doc:meta])* $name:ident = $format:ident;)*) => {$(
@@ -33,12 +35,6 @@ macro_rules! floats {
             #[must_use]
             pub fn to_bits(self) -> u8 {
                 self.0
-            }
-
-            /// The nearest value, ties to even; what is too large becomes what `ml_dtypes` makes of it.
-            #[must_use]
-            pub fn from_f32(value: f32) -> Self {
-                Self(narrow(SmallFloat::$format, value))
             }
 
             /// Its value, exact.
@@ -131,4 +127,73 @@ ints! {
     Int2(i8) = INT2;
     /// From 0 to 3, in the low bits of a byte.
     UInt2(u8) = UINT2;
+}
+
+/// A Rust type that an array can be viewed as. Sealed: its layout is what the `.npy` holds.
+pub trait Element: CheckedBitPattern + Send + Sync + sealed::Sealed {
+    /// The dtypes whose elements are laid out as this type.
+    const DTYPES: &'static [Dtype];
+    /// The type's name in messages.
+    const NAME: &'static str;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! elements {
+    ($($type:ty = $name:literal: $($dtype:ident)|+;)*) => {$(
+        impl sealed::Sealed for $type {}
+        impl Element for $type {
+            const DTYPES: &'static [Dtype] = &[$(Dtype::$dtype),+];
+            const NAME: &'static str = $name;
+        }
+    )*};
+}
+
+elements! {
+    f32 = "f32": Float32;
+    f64 = "f64": Float64;
+    f16 = "half::f16": Float16;
+    bf16 = "half::bf16": BFloat16;
+    Complex<f32> = "Complex<f32>": Complex64;
+    Complex<f64> = "Complex<f64>": Complex128;
+    i8 = "i8": Int8 | QInt8;
+    i16 = "i16": Int16 | QInt16;
+    i32 = "i32": Int32 | QInt32;
+    i64 = "i64": Int64;
+    u8 = "u8": UInt8 | QUInt8;
+    u16 = "u16": UInt16 | QUInt16;
+    u32 = "u32": UInt32;
+    u64 = "u64": UInt64;
+    bool = "bool": Bool;
+    Float8E5M2 = "Float8E5M2": Float8E5M2;
+    Float8E4M3Fn = "Float8E4M3Fn": Float8E4M3Fn;
+    Float8E4M3Fnuz = "Float8E4M3Fnuz": Float8E4M3Fnuz;
+    Float8E4M3B11Fnuz = "Float8E4M3B11Fnuz": Float8E4M3B11Fnuz;
+    Float8E5M2Fnuz = "Float8E5M2Fnuz": Float8E5M2Fnuz;
+    Float4E2M1Fn = "Float4E2M1Fn": Float4E2M1Fn;
+    Int4 = "Int4": Int4;
+    UInt4 = "UInt4": UInt4;
+    Int2 = "Int2": Int2;
+    UInt2 = "UInt2": UInt2;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn element_types_are_as_large_as_their_dtypes() {
+        fn check<T: Element>() {
+            for dtype in T::DTYPES {
+                assert_eq!(dtype.itemsize(), Some(size_of::<T>() as u64), "{dtype}");
+            }
+        }
+        check::<f32>();
+        check::<bf16>();
+        check::<Complex<f64>>();
+        check::<bool>();
+        check::<u16>();
+    }
 }

@@ -1,4 +1,10 @@
+pub(crate) mod byte_order;
+pub(crate) mod cancel;
 pub(crate) mod dtype;
 pub(crate) mod element;
+pub(crate) mod layout;
+pub(crate) mod name;
 pub(crate) mod rows;
+pub(crate) mod size;
+pub(crate) mod small;
 pub(crate) mod spec;

@@ -155,15 +155,6 @@ pub(crate) fn even_part(len: usize, most: usize) -> usize {
     len.div_ceil(len.div_ceil(most.max(1)).max(1)).max(1)
 }
 
-/// A length of memory as `usize`, the one place where 64-bit file lengths become lengths of memory.
-///
-/// Callers pass lengths that a budget has bounded; where an address space cannot hold them anyway, the result is
-/// `usize::MAX`, which no allocation or mapping accepts.
-#[must_use]
-pub(crate) fn memory_len(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use super::placed::Placed;
 use super::turns::Turns;
 use super::unpacked::{Scratch, copy_behind};
-use super::{Job, Lent, Meter, Outcome, Output, nearest_directory};
+use super::{Job, Lent, Output};
 use crate::error::Result;
 use crate::options::Options;
-use crate::output::method::Method;
+use crate::options::method::Method;
+use crate::output::meter::Meter;
+use crate::output::report::Outcome;
 use crate::plan::boxes::{BoxPlan, BoxUse, ChunkBox};
+use crate::plan::grid::{ChunkGrid, Unit};
 use crate::plan::tiles::Tile;
 use crate::plan::{Memory, Resources};
 use crate::reader::checksums::{Ledger, Verified};
-use crate::reader::tensor_reader::{ChunkGrid, TensorReader, Unit};
-use crate::types::spec::memory_len;
+use crate::reader::tensor_reader::TensorReader;
+use crate::storage::paths::nearest_directory;
+use crate::types::size::memory_len;
 
 /// Boxes of a source, and those of a copy of it where the source's are too narrow for the output.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ impl Job<'_> {
     pub(crate) fn box_resources(&self, options: &Options) -> Resources {
         let resources = self.resources(Memory::Buffers, options);
         // Decoding keeps a core busy, and does not wait for the disk.
-        let threads = options.thread_count(Memory::Windows);
+        let threads = Memory::Windows.threads(options.threads);
         Resources { threads, heap_bytes: self.heap_bytes.saturating_sub(self.reader.heap_bytes()), ..resources }
     }
 
@@ -190,7 +194,7 @@ impl Job<'_> {
         let (turns, in_turns) = (Turns::default(), reader.is_sequential());
         let mut boxes = plan.cuts.boxes();
         let buffer = |needed: bool| vec![0; if needed { memory_len(plan.box_bytes()) } else { 0 }];
-        crate::convert::pool::run(
+        crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
             Turns::numbered(|| Ok(boxes.next())),

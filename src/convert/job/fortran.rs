@@ -4,14 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::placed::Placed;
-use super::{Job, Lent, Meter, Outcome, Output};
-use crate::convert::pool::Workers;
+use super::{Job, Lent, Output};
 use crate::error::Result;
 use crate::options::Options;
+use crate::os::workers::Workers;
+use crate::output::meter::Meter;
+use crate::output::report::Outcome;
 use crate::plan::Memory;
 use crate::plan::tiles::{Tile, TilePlan};
 use crate::reader::checksums::{Ledger, Verified};
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// Shorter reads go through the page cache, one page after the other.
 const SHORT_BYTES: u64 = 64 << 10;

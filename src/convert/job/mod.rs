@@ -1,6 +1,7 @@
 //! Source, plan, decode and sink joined: what is done to make one array, by whatever method.
 
 pub(crate) mod boxed;
+pub(crate) mod data_runs;
 pub(crate) mod fortran;
 pub(crate) mod placed;
 pub(crate) mod stream;
@@ -11,30 +12,33 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::array::{Array, Item, Part};
-use super::{Estimate, Report};
-use crate::cast::Decoder;
+use super::array::{Array, Item};
+use crate::cast::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
-use crate::options::{Options, Progress};
-use crate::output::method::Method;
+use crate::options::Options;
+use crate::options::method::Method;
+use crate::output::meter::Meter;
+use crate::output::part::Part;
 use crate::output::private_file::PrivateFile;
+use crate::output::report::{Estimate, Outcome, Report};
 use crate::output::share::Sharing;
 use crate::output::sink::{self, Filler, NpySink};
 use crate::output::staging::file::TrialFile;
-use crate::plan::runs::{self, DataRuns, slices};
 use crate::plan::tiles::Tile;
 use crate::plan::{Memory, Plan, Resources, Shares};
 use crate::reader::checksums::{Ledger, Verified};
 use crate::reader::tensor_reader::{ReadContext, StoredRun, TensorReader};
-use crate::storage::paths::Stamp;
+use crate::storage::paths::nearest_directory;
+use crate::storage::stamp::Stamp;
 use crate::types::dtype::Dtype;
 use crate::types::rows::Rows;
-use crate::types::spec::{MAX_NDIM, TensorSpec, even_part, memory_len, unravel};
+use crate::types::size::memory_len;
+use crate::types::spec::{MAX_NDIM, TensorSpec, even_part, unravel};
 
+use data_runs::{DataRuns, slices};
 use placed::Placed;
 use turns::Turns;
 
@@ -53,13 +57,6 @@ pub(crate) struct Job<'a> {
     is_turned: bool,
     heap_bytes: u64,
     decoder: Decoder,
-}
-
-/// What filling a file gave.
-pub(crate) struct Outcome {
-    pub(crate) method: Method,
-    pub(crate) verified: Verified,
-    pub(crate) peak_memory: u64,
 }
 
 /// Where an array goes.
@@ -140,7 +137,7 @@ impl<'a> Job<'a> {
     fn resources(&self, memory: Memory, options: &Options) -> Resources {
         Resources {
             budget: options.budget(),
-            threads: options.thread_count(memory),
+            threads: memory.threads(options.threads),
             heap_bytes: self.heap_bytes,
             needs_scratch: !self.reader.fills_by_system_calls(),
             raw_itemsize: (!self.decoder.is_copy()).then(|| self.reader.spec().itemsize()),
@@ -338,7 +335,7 @@ impl<'a> Job<'a> {
         }
         let ledger = Ledger::new(self.reader.regions());
         let meter = Meter::new(&plan.shares, options);
-        super::pool::run(
+        crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
             slices(&plan, self.runs(options), Some(&ledger), |bytes| meter.add(bytes, 0)),
@@ -364,7 +361,7 @@ impl<'a> Job<'a> {
         let meter = Meter::new(&plan.shares, options);
         let turns = Turns::default();
         let buffer_bytes = if method.memory() == Memory::Buffers { plan.slice_bytes() } else { 0 };
-        super::pool::run(
+        crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
             Turns::numbered(slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0))),
@@ -450,10 +447,10 @@ impl<'a> Job<'a> {
         let meter = Meter::new(&plan.shares, options);
         let buffer = || vec![0; memory_len(plan.slice_bytes())];
         let (first, itemsize) = (self.elements().start, self.spec.itemsize());
-        let array = runs::Finished { file: array.0, data_offset: array.1, first, itemsize };
+        let array = data_runs::Finished { file: array.0, data_offset: array.1, first, itemsize };
         let runs = DataRuns::new(self.reader, self.elements(), true, &options.cancel).beside(array);
         let turns = Turns::default();
-        super::pool::run(
+        crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
             Turns::numbered(slices(&plan, runs, ledger.as_ref(), |bytes| meter.add(bytes, 0))),
@@ -515,48 +512,4 @@ impl<'a> Lent<'a> {
         let context = ReadContext::new(shares.chunk_bytes, ledger, &options.calls());
         Self { context, raw: Vec::new(), raw_bytes: shares.raw_bytes }
     }
-}
-/// Tells the caller how far a conversion is.
-pub(crate) struct Meter<'a> {
-    options: &'a Options,
-    done: AtomicU64,
-    shares: &'a Shares,
-    /// All bytes there will be, if that is known.
-    total_bytes: Option<u64>,
-    /// How many times all bytes are gone through.
-    steps: u64,
-}
-
-impl<'a> Meter<'a> {
-    pub(crate) fn new(shares: &'a Shares, options: &'a Options) -> Self {
-        Self { options, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes), steps: 1 }
-    }
-
-    /// The same where all bytes are gone through in `steps`, of which so many are done.
-    pub(crate) fn step(self, done: u64, steps: u64) -> Self {
-        Self { done: AtomicU64::new(done.saturating_mul(self.shares.total_bytes)), steps, ..self }
-    }
-
-    /// The same for what will have so many bytes, or nobody knows how many.
-    pub(crate) fn of(self, total_bytes: Option<u64>) -> Self {
-        Self { total_bytes, ..self }
-    }
-
-    /// `bytes` more are done; beside the fixed memory `held` bytes are in use.
-    pub(crate) fn add(&self, bytes: u64, held: u64) {
-        let done_bytes = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if let Some(report) = &self.options.progress {
-            report(&Progress {
-                done_bytes: done_bytes / self.steps,
-                total_bytes: self.total_bytes,
-                memory_bytes: self.shares.fixed_bytes + held,
-                memory_limit: self.shares.budget.as_bytes(),
-            });
-        }
-    }
-}
-
-/// The directory that an output will lie in, or would if those between it and this one were made.
-pub(crate) fn nearest_directory(output: &Path) -> Option<&Path> {
-    output.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).find(|dir| dir.is_dir())
 }

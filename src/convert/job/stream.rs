@@ -1,40 +1,27 @@
 //! An array that goes out front to back, to a pipe or whatever else takes bytes.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::placed::Placed;
 use super::unpacked::Scratch;
-use super::{Job, Lent, Meter, Outcome};
+use super::{Job, Lent};
 use crate::error::{Error, Result};
-use crate::format::npy::Header;
 use crate::options::Options;
-use crate::output::method::Method;
+use crate::options::method::Method;
+use crate::output::meter::Meter;
+use crate::output::report::Outcome;
+use crate::output::stream::{write_error, write_header};
 use crate::plan::Memory;
 use crate::plan::boxes::BoxUse;
+use crate::plan::grid::Unit;
 use crate::reader::checksums::Ledger;
-use crate::reader::tensor_reader::Unit;
-use crate::types::spec::memory_len;
-
-/// What messages call where the bytes go.
-pub(crate) const TARGET: &str = "the stream";
-
-/// The error for bytes that nobody takes.
-pub(crate) fn write_error(error: std::io::Error) -> Error {
-    // That the other side has gone is a failure here: the array is not complete.
-    let source = if error.kind() == std::io::ErrorKind::BrokenPipe { std::io::Error::other(error.to_string()) } else { error };
-    Error::Io { action: "write the array to", path: Path::new(TARGET).to_owned(), source }
-}
+use crate::types::size::memory_len;
 
 /// Where a temporary copy may lie: what is in memory is no gain, and directories for temporary files often are.
 fn scratch_places() -> Vec<PathBuf> {
     vec![std::env::temp_dir(), "/var/tmp".into(), ".".into()]
-}
-
-/// Writes what stands before the elements.
-pub(crate) fn write_header(header: &Header, out: &mut dyn Write) -> Result<()> {
-    out.write_all(&header.encode(header.data_start())).map_err(write_error)
 }
 
 impl Job<'_> {

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::options::cancel::CancelToken;
+use crate::types::cancel::CancelToken;
 
 /// Whoever was given work and then cancelled never comes.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -72,7 +72,7 @@ mod tests {
     fn workers_read_in_the_order_of_their_work() {
         let (turns, cancel, read) = (Turns::default(), CancelToken::new(), Mutex::new(Vec::new()));
         let mut numbers = 0..200;
-        crate::convert::pool::run(
+        crate::os::workers::run(
             7,
             &cancel,
             Turns::numbered(|| Ok(numbers.next())),
@@ -92,7 +92,7 @@ mod tests {
     fn nobody_waits_for_one_that_failed_or_was_cancelled() {
         let (turns, cancel) = (Turns::default(), CancelToken::new());
         let mut numbers = 0..200;
-        let failed = crate::convert::pool::run(
+        let failed = crate::os::workers::run(
             4,
             &cancel,
             Turns::numbered(|| Ok(numbers.next())),

@@ -6,21 +6,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::turns::Turns;
-use super::{Job, Lent, Meter};
-use crate::cast::ByteOrder;
+use super::{Job, Lent};
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::options::method::Method;
 use crate::os::{self, Cold};
-use crate::output::method::Method;
+use crate::output::meter::Meter;
 use crate::output::private_file::PrivateFile;
 use crate::output::sink::NpySink;
 use crate::output::staging::hidden::ScratchDir;
 use crate::plan::boxes::{ChunkBox, Cuts};
+use crate::plan::grid::Unit;
 use crate::plan::tiles::Runs;
 use crate::plan::{PAGE_BYTES, Resources, Shares};
 use crate::reader::checksums::{Ledger, Verified};
-use crate::reader::tensor_reader::{ReadContext, TensorReader, Unit};
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::reader::tensor_reader::{ReadContext, TensorReader};
+use crate::types::byte_order::ByteOrder;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Longer writes make nothing faster.
 const MAX_BUFFER: u64 = 2 << 20;
@@ -139,7 +142,7 @@ impl Job<'_> {
         let meter = Meter::new(&shares, options).step(0, 2);
         let (turns, in_turns) = (Turns::default(), self.reader.is_sequential());
         let mut pieces = self.pieces(&cuts, buffer / itemsize);
-        crate::convert::pool::run(
+        crate::os::workers::run(
             shares.threads,
             &options.cancel,
             Turns::numbered(|| Ok(pieces.next())),

@@ -2,18 +2,20 @@
 
 use std::time::Instant;
 
-use super::{File, refused};
-use crate::convert::Report;
-use crate::convert::export::{Set, Skipped, Wanted};
+use super::file::{File, refused};
+use crate::convert::export::{Set, Wanted};
+use crate::convert::exported::Skipped;
 use crate::error::{Error, Result};
 use crate::format::safetensors::name_of;
 use crate::options::Options;
+use crate::output::report::Report;
 use crate::records::pass::array::RecordArray;
+use crate::records::pass::done::Done;
+use crate::records::pass::plan::Pass;
 use crate::records::pass::run::Misfits;
-use crate::records::pass::{Done, Pass};
-use crate::source::Tensor;
-use crate::source::name::Name;
+use crate::source::opened::Tensor;
 use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
 /// Whether `tensor` is a column of records that lie in files: they can be gone through twice for little, once to count them.

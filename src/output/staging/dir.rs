@@ -1,17 +1,17 @@
 //! A directory in the making, or files that go into one together.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::{fs, io};
 
+use super::Directory;
 use super::file::{TrialFile, keep_permissions};
 use super::hidden::{ANY, HiddenDir, sweep};
 use super::moves::{Failed, Move, WayBack, check_way_back, exchanges, is_missing_call, keep_old, move_all, name_error};
 use super::target::{DANGLING, check_replaceable, is_link};
-use super::{Directory, Existing};
 use crate::error::{Error, Result};
+use crate::options::Existing;
 use crate::os::{self, Calls, free_bytes, is_unsupported};
 use crate::output::private_file::PrivateFile;
 use crate::storage::paths::{Found, look_at, parent_of};

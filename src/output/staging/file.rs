@@ -7,11 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Directory;
 use super::hidden::{ANY, HiddenDir, HiddenName, check_dir, lock, sweep};
 use super::moves::{Move, WayBack, check_way_back, exchanges, keep_old, move_all, name_error, rename_new};
 use super::target::check_target;
-use super::{Directory, Existing};
 use crate::error::{Error, Result};
+use crate::options::Existing;
 use crate::os::{self, Calls, is_unsupported};
 use crate::output::private_file::PrivateFile;
 use crate::output::sink;

@@ -28,15 +28,6 @@ use crate::os::is_unsupported;
 
 use notices::Notice;
 
-/// What may stand at an output's final name before it gets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Existing {
-    /// Nothing: what stands there is left as it is and is an error.
-    Keep,
-    /// A regular file, which is replaced in one step.
-    Replace,
-}
-
 /// A directory that is open, to be synced later.
 #[derive(Debug)]
 struct Directory {
@@ -74,11 +65,12 @@ fn cannot_sync(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::cancel::CancelToken;
+    use crate::options::Existing;
     use crate::os::Calls;
     use crate::output::staging::dir::StagedDir;
     use crate::output::staging::file::StagedFile;
     use crate::output::staging::target::check_target;
+    use crate::types::cancel::CancelToken;
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};

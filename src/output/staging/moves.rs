@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::Existing;
 use super::hidden::remove;
 use crate::error::{Error, Result};
+use crate::options::Existing;
 use crate::os::{self, Calls, is_unsupported};
 use crate::storage::paths::parent_of;
 
@@ -267,7 +267,7 @@ pub(crate) fn is_missing_call(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::cancel::CancelToken;
+    use crate::types::cancel::CancelToken;
     use std::collections::BTreeMap;
 
     fn contents(dir: &Path) -> BTreeMap<String, String> {

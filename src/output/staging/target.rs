@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Existing;
 use crate::error::{Error, Result};
+use crate::options::Existing;
 use crate::os;
 use crate::storage::paths::{Found, look_at, parent_of};
 

@@ -3,16 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
+use byteorder::{ByteOrder as _, LittleEndian};
 
-use super::StoredStrings;
+use super::lengths_crc::{CHUNK, LengthsCrc};
+use super::stored::StoredStrings;
 use crate::error::Result;
+use crate::format::crc::Checksum;
 use crate::format::{crc, varint};
 use crate::os::Calls;
-use crate::reader::checksums::{Checksum, Region};
+use crate::reader::checksums::Region;
 
-/// Bytes of lengths that are read at once.
-const CHUNK: usize = 16 << 10;
 /// The longest varint.
 const MOST_VARINT: usize = 10;
 /// Bytes of a stored checksum.
@@ -111,7 +111,7 @@ impl Scan {
 
     /// The lengths from `element` of the tensor on.
     pub(crate) fn lengths_from<'b>(&self, stored: &'b StoredStrings<'b>, element: u64, calls: &Calls) -> Result<Lengths<'b>> {
-        let at = crate::types::spec::memory_len(element / self.step).min(self.marks.len() - 1);
+        let at = crate::types::size::memory_len(element / self.step).min(self.marks.len() - 1);
         let mut lengths = Lengths::new(stored, self.marks[at], self.elements, calls);
         while lengths.next.element < element {
             lengths.next_length()?;
@@ -181,58 +181,9 @@ impl<'a> Lengths<'a> {
         let left = self.stored.region.nbytes - self.next.length_at;
         // No more than the lengths can take: behind them are the bytes of the elements.
         let most = (self.elements - self.next.element).saturating_mul(MOST_VARINT as u64);
-        self.buffer.resize(crate::types::spec::memory_len(left.min(most)).min(CHUNK), 0);
+        self.buffer.resize(crate::types::size::memory_len(left.min(most)).min(CHUNK), 0);
         self.used = 0;
         self.stored.read(self.next.length_at, &mut self.buffer, &self.calls)
-    }
-}
-
-/// The checksum of lengths as integers.
-pub(crate) struct LengthsCrc {
-    big_endian: bool,
-    crc: u32,
-    waiting: Vec<u8>,
-}
-
-impl LengthsCrc {
-    pub(crate) fn new(big_endian: bool) -> Self {
-        Self { big_endian, crc: 0, waiting: Vec::with_capacity(CHUNK) }
-    }
-
-    pub(crate) fn add(&mut self, length: u64) {
-        if self.waiting.len() + 8 > CHUNK {
-            self.flush();
-        }
-        let mut bytes = [0; 8];
-        let len = match (u32::try_from(length), self.big_endian) {
-            (Ok(length), false) => {
-                LittleEndian::write_u32(&mut bytes, length);
-                4
-            }
-            (Ok(length), true) => {
-                BigEndian::write_u32(&mut bytes, length);
-                4
-            }
-            (Err(_), false) => {
-                LittleEndian::write_u64(&mut bytes, length);
-                8
-            }
-            (Err(_), true) => {
-                BigEndian::write_u64(&mut bytes, length);
-                8
-            }
-        };
-        self.waiting.extend_from_slice(&bytes[..len]);
-    }
-
-    fn flush(&mut self) {
-        self.crc = crc::append(self.crc, &self.waiting);
-        self.waiting.clear();
-    }
-
-    pub(crate) fn finish(mut self) -> u32 {
-        self.flush();
-        self.crc
     }
 }
 
@@ -240,7 +191,7 @@ impl LengthsCrc {
 mod tests {
     use std::path::Path;
 
-    use super::super::StringBytes;
+    use super::super::stored::StringBytes;
     use super::*;
     use crate::storage::shards::ShardSet;
     use proptest::prelude::*;

@@ -3,138 +3,27 @@
 //! Nothing of the length of the tensor is held: one pass over the lengths leaves marks, from which any element is found.
 
 pub(crate) mod chain;
+pub(crate) mod join;
 pub(crate) mod lengths;
+pub(crate) mod lengths_crc;
 pub(crate) mod offsets;
 pub(crate) mod padded;
+pub(crate) mod stored;
 pub(crate) mod text;
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::checksums::{Checksum, Ledger, Region};
+use super::checksums::{Ledger, Region};
 use super::tensor_reader::ReadContext;
 use crate::error::{Error, Result};
-use crate::format::{crc, varint};
 use crate::os::Calls;
-use crate::source::name::Name;
-use crate::storage::paths::InputFile;
-use crate::storage::shards::ShardSet;
-use crate::types::spec::{even_part, memory_len, unravel};
+use crate::types::size::memory_len;
+use crate::types::spec::{even_part, unravel};
 
-use chain::Chain;
-use lengths::{Lengths, LengthsCrc, Scan};
-
-/// The most memory for strings that are put into this form.
-const MOST_HELD: u64 = 64 << 20;
-
-/// The strings of one tensor as they are stored.
-///
-/// A varint for each length, the masked CRC32C of the lengths, the bytes of all elements. The checksum of the lengths is
-/// over integers of 32 bits (64 for what does not fit) in the byte order of the file, and the entry's checksum goes on
-/// from there: over the four stored bytes, then the bytes of the elements. Source: `ReadStringTensor` and
-/// `WriteStringTensor` in `tensorflow/core/util/tensor_bundle/tensor_bundle.cc`.
-#[derive(Debug, Clone)]
-pub(crate) struct StoredStrings<'a> {
-    pub(crate) bytes: StringBytes<'a>,
-    pub(crate) big_endian: bool,
-    /// The tensor's name, for messages.
-    pub(crate) name: String,
-    pub(crate) shape: Vec<u64>,
-    /// All that is stored of the tensor, and its checksum.
-    pub(crate) region: Region,
-}
-
-/// Where they are stored.
-#[derive(Debug, Clone)]
-pub(crate) enum StringBytes<'a> {
-    /// In a shard of a checkpoint.
-    Shard(&'a ShardSet, u32),
-    /// In memory, where a format that stores each on its own was gone through.
-    Held(Arc<[u8]>),
-    /// Those of many tensors, in shards of a checkpoint.
-    Chain(Arc<Chain<'a>>),
-}
-
-impl StoredStrings<'static> {
-    /// Strings that another format has, put into this form. `path` is where they come from.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] for more than fit the memory that there is for it.
-    pub(crate) fn held(
-        path: &Arc<Path>,
-        name: &Name,
-        shape: &[u64],
-        collect: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
-    ) -> Result<Self> {
-        let (mut lengths, mut data, mut checksum) = (Vec::new(), Vec::new(), LengthsCrc::new(false));
-        // Each takes a byte at least.
-        let count: u64 = shape.iter().product();
-        if count > MOST_HELD {
-            let what = format!("memory for the strings of {name} in {}", path.display());
-            return Err(Error::Limit { what, asked: count, allowed: Some(MOST_HELD) });
-        }
-        collect(&mut |string| {
-            if (lengths.len() + data.len() + string.len()) as u64 > MOST_HELD {
-                let what = format!("memory for the strings of {name} in {}", path.display());
-                return Err(Error::Limit { what, asked: (data.len() + string.len()) as u64, allowed: Some(MOST_HELD) });
-            }
-            varint::push(&mut lengths, string.len() as u64);
-            checksum.add(string.len() as u64);
-            data.extend_from_slice(string);
-            Ok(())
-        })?;
-        let sum = checksum.finish();
-        let stored = crc::mask(sum).to_le_bytes();
-        let checksum = Checksum::Crc32c(crc::append(crc::append(sum, &stored), &data));
-        lengths.extend(stored);
-        lengths.append(&mut data);
-        let region = Region::new(Arc::clone(path), 0, lengths.len() as u64, checksum);
-        let bytes = StringBytes::Held(lengths.into());
-        Ok(Self { bytes, big_endian: false, name: name.to_string(), shape: shape.to_vec(), region })
-    }
-}
-
-impl StoredStrings<'_> {
-    fn malformed(&self, at: u64, detail: impl Into<String>) -> Error {
-        Error::malformed_at(&self.region.path, format!("strings of {:?}", self.name), self.region.offset + at, detail)
-    }
-
-    /// Gives up the memory of what was read of a file that was not in it before.
-    fn forget(&self, stored: Range<u64>, calls: &Calls) {
-        if let StringBytes::Shard(shards, shard) = &self.bytes {
-            shards.forget(*shard, &(self.region.offset + stored.start..self.region.offset + stored.end), calls);
-        }
-    }
-
-    fn read(&self, at: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
-        match &self.bytes {
-            StringBytes::Shard(shards, shard) => shards.read(*shard, self.region.offset + at, buf, calls),
-            StringBytes::Held(bytes) => {
-                buf.copy_from_slice(&bytes[memory_len(at)..memory_len(at) + buf.len()]);
-                Ok(())
-            }
-            StringBytes::Chain(chain) => chain.read(at, buf, calls),
-        }
-    }
-
-    /// The file, if they lie in it as one run.
-    fn file(&self) -> Result<Option<InputFile>> {
-        match &self.bytes {
-            StringBytes::Shard(shards, shard) => Ok(Some(shards.open(*shard)?.file)),
-            StringBytes::Held(_) | StringBytes::Chain(_) => Ok(None),
-        }
-    }
-
-    /// Fails if a file that has them was written to since it was opened first.
-    fn check_unchanged(&self) -> Result<()> {
-        match &self.bytes {
-            StringBytes::Shard(shards, shard) => shards.check_unchanged([*shard]),
-            StringBytes::Chain(chain) => chain.check_unchanged(),
-            StringBytes::Held(_) => Ok(()),
-        }
-    }
-}
+use lengths::{Lengths, Scan};
+use stored::{StoredStrings, StringBytes};
 
 /// The selected strings of a tensor, after one pass over its lengths.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use byteorder::{ByteOrder as _, LittleEndian};
 
 use super::Strings;
 use crate::error::{Error, Result};
-use crate::reader::checksums::{Checksum, Region};
+use crate::format::crc::Checksum;
+use crate::reader::checksums::Region;
 use crate::reader::tensor_reader::{ReadContext, StoredRun, TensorReader};
 use crate::types::dtype::Dtype;
 use crate::types::spec::TensorSpec;

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::reader::checksums::Region;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::types::dtype::Dtype;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Elements whose bytes are read at once.
 const BLOCK: u64 = 4096;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use byteorder::{ByteOrder as _, LittleEndian};
 
 use super::Strings;
-use crate::cast::cast::Cast;
+use crate::cast::elements::Cast;
 use crate::error::{Error, Result};
 use crate::os::Calls;
 use crate::reader::checksums::Region;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::types::dtype::Dtype;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 /// Bytes of elements that are read at once.
 const CHUNK: usize = 64 << 10;

@@ -1,12 +1,12 @@
 //! Values that are given as text, to fill and to pad with: what they say, or an error.
 
 use super::items::TextForm;
-use crate::cast::ByteOrder;
-use crate::cast::cast::Cast;
+use crate::cast::elements::Cast;
 use crate::error::{Error, Result};
 use crate::format::tensor_proto::int_fits;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// The text as an element of an array of strings.
 pub(crate) fn text_element(text: &str, form: TextForm, width: u64, name: &str) -> Result<Vec<u8>> {

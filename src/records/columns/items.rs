@@ -2,15 +2,18 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::Problem;
-use crate::cast::cast::Cast;
+use super::inflate::{inflate_all, inflated_len};
+use super::problem::Problem;
+use crate::cast::elements::Cast;
 use crate::error::ParseError;
 use crate::format::example::{self, Kind, Values};
 use crate::format::tensor_proto::{TensorProto, int_fits};
-use crate::image::{ImageChoices, ImageForm};
+use crate::image::ImageChoices;
+use crate::image::form::ImageForm;
 use crate::records::locate::Stored;
 use crate::types::dtype::Dtype;
-use crate::types::spec::{ShapeText, TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::{ShapeText, TensorSpec};
 
 /// Lists of tensors that repeat a value may have so many bytes.
 const MOST_REPEATED: usize = 64 << 20;
@@ -482,39 +485,6 @@ fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
         }
         _ => format!("has more than the {len} bytes of an item in its zlib stream: if items differ, --ragged"),
     }))
-}
-
-/// The length of what `bytes` hold.
-pub(crate) fn inflated_len(bytes: &[u8]) -> Option<u64> {
-    let mut len = 0;
-    inflate_parts(bytes, |part| len += part.len() as u64).ok()?;
-    Some(len)
-}
-
-/// Appends what `bytes` hold.
-fn inflate_all(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
-    inflate_parts(bytes, |part| out.extend_from_slice(part))
-}
-
-/// Calls `each` with parts of what `bytes` hold.
-fn inflate_parts(bytes: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Problem> {
-    let mut state = Decompress::new(true);
-    let mut part = [0; 16 << 10];
-    loop {
-        let before = state.total_out();
-        let status = state.decompress(&bytes[memory_len(state.total_in())..], &mut part, FlushDecompress::None);
-        let status = status.map_err(|error| Problem::Bad(format!("has bytes that are not zlib: {error}")))?;
-        let written = memory_len(state.total_out() - before);
-        each(&part[..written]);
-        match status {
-            Status::StreamEnd if memory_len(state.total_in()) == bytes.len() => return Ok(()),
-            Status::StreamEnd => return Err(Problem::Bad("has bytes behind the end of its zlib stream".into())),
-            _ if written == 0 && memory_len(state.total_in()) == bytes.len() => {
-                return Err(Problem::Bad("has a zlib stream that is cut".into()));
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Appends a string and zeros behind it.

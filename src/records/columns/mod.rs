@@ -1,7 +1,9 @@
 //! From what records have for a feature to rows of an array: the plan of a column, and what it does with each record.
 
 pub(crate) mod fill;
+pub(crate) mod inflate;
 pub(crate) mod items;
+pub(crate) mod problem;
 pub(crate) mod resolve;
 
 use std::sync::Arc;
@@ -11,13 +13,15 @@ use serde::Serialize;
 use super::feature::{Encoding, Feature, Key};
 use super::locate::Stored;
 use super::survey::{Look, Stats, Survey, Widths};
-use crate::cast::ByteOrder;
 use crate::error::{Error, ParseError};
 use crate::format::example::{Kind, Values};
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 use items::{Item, Units};
+use problem::Problem;
 
 /// What is known of a feature of records.
 #[derive(Debug, Clone, Serialize)]
@@ -86,26 +90,6 @@ pub(crate) struct Column {
     pub(crate) fold: Vec<u64>,
     /// Whether only the offsets are wanted, not the items.
     pub(crate) only_offsets: bool,
-}
-
-/// Why a record has no row.
-#[derive(Debug)]
-pub(crate) enum Problem {
-    Broken(ParseError),
-    /// It lacks the feature.
-    Missing,
-    /// It has something else than the others.
-    Odd(String),
-    /// A string that would lose something.
-    Lossy(String),
-    /// A value that cannot be decoded.
-    Bad(String),
-}
-
-impl From<ParseError> for Problem {
-    fn from(error: ParseError) -> Self {
-        Self::Broken(error)
-    }
 }
 
 impl Column {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::fill::{element, text_element};
 use super::items::{Item, Text, TextForm, Units};
 use super::{Absent, Arrange, Column, unsupported};
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
 use crate::format::example::Kind;
 use crate::format::tensor_proto::float_cast;
@@ -15,8 +14,10 @@ use crate::options::records::{Called, Lists, Missing, Ragged, ReadAs, RecordOpti
 use crate::options::{Options, Strings};
 use crate::records::feature::{Declared, Encoding, Feature, Items, Key};
 use crate::records::survey::{First, Look, Stats, Survey};
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::{ShapeText, TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::{ShapeText, TensorSpec};
 
 /// Makes columns.
 pub(crate) struct Resolver<'a> {

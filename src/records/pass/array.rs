@@ -1,12 +1,13 @@
 //! The arrays that a column becomes.
 
-use crate::cast::{ByteOrder, Decoder};
-use crate::convert::array::Part;
+use crate::cast::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
 use crate::options::Options;
+use crate::output::part::Part;
 use crate::records::columns::items::Units;
 use crate::records::columns::{Arrange, Column, unsupported};
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::spec::{MAX_NDIM, TensorSpec};
 

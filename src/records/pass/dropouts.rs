@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::error::{Error, Result};
 
 /// The batch of a column that has not dropped out.

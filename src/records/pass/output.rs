@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::MIN_UNIT;
 use super::array::RecordArray;
+use super::plan::MIN_UNIT;
 use crate::error::{Error, Result};
-use crate::output::method::Method;
+use crate::options::method::Method;
 use crate::output::private_file::PrivateFile;
 use crate::output::sink::NpySink;
-use crate::types::spec::{memory_len, unravel};
+use crate::types::size::memory_len;
+use crate::types::spec::unravel;
 
 /// Where rows go.
 pub(crate) enum Output<'a> {

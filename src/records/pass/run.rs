@@ -3,18 +3,22 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::done::Done;
 use super::dropouts::Dropout;
+use super::failure::Failure;
 use super::output::Output;
-use super::{Done, Dropouts, Failure, LONG_ROW, Pass, Sequencer, Turn};
-use crate::convert::job::Meter;
+use super::plan::{LONG_ROW, Pass};
+use super::{Dropouts, Sequencer, Turn};
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::records::columns::{Arrange, Column, Problem, unsupported};
+use crate::output::meter::Meter;
+use crate::records::columns::problem::Problem;
+use crate::records::columns::{Arrange, Column, unsupported};
 use crate::records::locate::{Span, Stored};
 use crate::records::stream::batch::Batch;
 use crate::records::stream::batches::Reading;
 use crate::records::stream::memory_pool::Pool;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// Starts of so many units are written together.
 const MOST_UNITS: usize = 16 << 10;
@@ -94,7 +98,7 @@ impl Pass<'_> {
         let records = AtomicU64::new(0);
         let ended: Mutex<Ended> = Mutex::default();
         let lock = || ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = crate::convert::pool::run(
+        let result = crate::os::workers::run(
             self.shares.threads,
             &options.cancel,
             || {

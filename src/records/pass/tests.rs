@@ -7,17 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::convert::export::{Estimated, Skipped, export};
+use crate::convert::Converter;
+use crate::convert::export::{Estimated, export};
+use crate::convert::exported::Skipped;
 use crate::convert::pack::{pack, packing_room};
-use crate::convert::{Converter, Estimate};
 use crate::error::Error;
 use crate::format::crc;
 use crate::options::budget::Budget;
 use crate::options::records::{Missing, Ragged, RecordOptions};
 use crate::options::{Options, Strings};
+use crate::output::report::Estimate;
 use crate::records::container::RecordContainer;
-use crate::records::{Inputs, RecordSet};
-use crate::source::Source;
+use crate::records::set::{Inputs, RecordSet};
+use crate::source::opened::Source;
 use crate::source::origin::Origin;
 
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {

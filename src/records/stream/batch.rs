@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
-use super::batches::whole;
 use super::memory_pool::Held;
 use crate::error::{Error, ParseError, Result};
 use crate::format::{crc, tfrecord};
 use crate::os::{self, Cold};
-use crate::storage::paths::InputFile;
-use crate::types::spec::memory_len;
+use crate::storage::input::InputFile;
+use crate::types::size::memory_len;
 
 /// So much of a long record is read before the token is looked at again.
 const PART_BYTES: usize = 8 << 20;
@@ -128,5 +127,14 @@ impl Drop for Batch {
         if (kept + buffer.capacity()) as u64 <= self.held.pool.limit / 8 {
             state.free.push(buffer);
         }
+    }
+}
+
+/// What the records before a damage are good for; who salvages them knows.
+pub(crate) fn whole(records: u64, is_salvage: bool) -> String {
+    match records {
+        0 => "no record before it".to_owned(),
+        records if is_salvage => format!("the {records} records before it are whole"),
+        records => format!("the {records} records before it are whole, and --salvage converts them"),
     }
 }

@@ -6,57 +6,25 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use super::batch::{Batch, wrong_checksum};
+use super::batch::{Batch, whole, wrong_checksum};
 use super::bytes::{self, Compression, FileBytes};
 use super::framing::{Framing, Step};
+use super::inputs::{CheckCount, Input, Program, RecordFile, Wanted};
 use super::memory_pool::{Held, Pool};
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::options::Options;
 use crate::os::{Calls, Cold};
-use crate::records::{CheckCount, Program, Wanted};
-use crate::storage::paths::{InputFile, Stamp};
-use crate::types::spec::memory_len;
+use crate::storage::input::InputFile;
+use crate::storage::stamp::Stamp;
+use crate::types::size::memory_len;
 
 /// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
 const LONG_WARM: u64 = 128 << 10;
 const LONG_COLD: u64 = 1 << 20;
-
-/// A file of records.
-#[derive(Debug, Clone)]
-pub(crate) struct RecordFile {
-    pub(crate) path: PathBuf,
-    /// How many records somebody says it has.
-    pub(crate) expected: Option<u64>,
-    /// Where the first of them starts.
-    pub(crate) start: u64,
-    /// What it showed when it was opened first; every pass reads the same file.
-    stamp: Arc<OnceLock<Stamp>>,
-}
-
-impl RecordFile {
-    /// A file of records from its start.
-    pub(crate) fn new(path: PathBuf, expected: Option<u64>) -> Self {
-        Self { path, expected, start: 0, stamp: Arc::default() }
-    }
-
-    /// The same, with the first record at `start`.
-    pub(crate) fn starting_at(self, start: u64) -> Self {
-        Self { start, ..self }
-    }
-}
-
-/// Where bytes of records come from.
-pub(crate) enum Input {
-    File(RecordFile),
-    /// What can be read once, and its name for messages.
-    Stream(Box<dyn Read + Send>, PathBuf),
-    /// What is started when its turn has come.
-    Program(Program),
-}
 
 /// How records are to be read.
 #[derive(Debug, Clone)]
@@ -553,15 +521,6 @@ impl Sequential {
         batch.unchecked &= !self.reading.salvage;
         (batch.bytes, batch.frames) = (buffer, frames);
         Ok((batch, !is_over))
-    }
-}
-
-/// What the records before a damage are good for; who salvages them knows.
-pub(crate) fn whole(records: u64, is_salvage: bool) -> String {
-    match records {
-        0 => "no record before it".to_owned(),
-        records if is_salvage => format!("the {records} records before it are whole"),
-        records => format!("the {records} records before it are whole, and --salvage converts them"),
     }
 }
 

@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
-use crate::options::cancel::CancelToken;
 use crate::os::{self, Calls, Cold};
-use crate::storage::paths::{InputFile, open_file};
-use crate::types::spec::memory_len;
+use crate::storage::input::{InputFile, open_file};
+use crate::types::cancel::CancelToken;
+use crate::types::size::memory_len;
 
 /// What compressed bytes are read by.
 const INPUT_BYTES: usize = 256 << 10;

@@ -1,7 +1,7 @@
 //! Where one frame ends and the next begins.
 
 use crate::format::tfrecord;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// Bytes of a length.
 const LENGTH: usize = 8;

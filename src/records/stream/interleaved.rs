@@ -6,14 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::batches::{Batches, Input, Reading, RecordFile, Sequential};
+use super::batches::{Batches, Reading, Sequential};
 use super::framing::Framing;
+use super::inputs::{Input, RecordFile};
 use super::memory_pool::Pool;
 use crate::error::{Error, ParseError, Result};
 use crate::format::tensor_proto::TensorProto;
 use crate::storage::paths::parent_of;
 use crate::types::dtype::Dtype;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// Elements that were dealt over shards, put in order by the number that each has in front.
 pub(crate) struct Dealt {

@@ -6,8 +6,8 @@ use crate::error::{Error, ParseError, Result};
 use crate::format::table::{self, Block, BlockHandle, FOOTER_LEN};
 use crate::options::budget::Limits;
 use crate::os::Calls;
-use crate::storage::paths::{InputFile, open_file};
-use crate::types::spec::memory_len;
+use crate::storage::input::{InputFile, open_file};
+use crate::types::size::memory_len;
 
 /// How much larger than the table's blocks the keys may become when their shared prefixes are written out.
 ///

@@ -1,8 +1,11 @@
 //! TensorFlow V2 checkpoints (TensorBundle): `P.index` and `P.data-SSSSS-of-NNNNN`.
 
 pub(crate) mod aliases;
+pub(crate) mod driver;
 pub(crate) mod index;
+pub(crate) mod names;
 pub(crate) mod path;
+pub(crate) mod state;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,21 +14,23 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
-use super::name::Name;
-use crate::cast::ByteOrder;
 use crate::error::{Error, ParseError, Result};
 use crate::format::bundle::{BundleEntry, BundleHeader, Extent, slices};
 use crate::format::crc;
+use crate::format::crc::Checksum;
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
 use crate::options::budget::Limits;
 use crate::os::Calls;
-use crate::reader::checksums::{Checksum, Region};
+use crate::reader::checksums::Region;
 use crate::reader::pieces::{Piece, PieceBox, PieceReader, Tiling};
-use crate::reader::strings::{StoredStrings, StringBytes, Strings};
+use crate::reader::strings::Strings;
+use crate::reader::strings::stored::{StoredStrings, StringBytes};
 use crate::reader::tensor_reader::TensorReader;
 use crate::storage::shards::ShardSet;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::spec::{MAX_NDIM, TensorSpec};
 
 use aliases::{Aliases, value_key};

@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::proto_index::{OuterValue, Outline};
 use crate::error::{Error, Result};
 use crate::format::graph_def::{PLACEHOLDERS, attr_function, attr_shape, attr_type};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::options::budget::Limits;
 use crate::os::Calls;
-use crate::reader::stored::StoredFile;
-use crate::reader::strings::StoredStrings;
+use crate::reader::proto_index::{OuterValue, Outline};
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::reader::values::{Medium, Proto, Rule};
 use crate::source::container::{Container, TensorInfo};
-use crate::source::name::Name;
 use crate::source::tensor_proto::{proto_facts, unsupported};
 use crate::storage::glob::{Glob, is_pattern};
-use crate::storage::paths::InputFile;
+use crate::storage::input::InputFile;
+use crate::storage::stored_file::StoredFile;
 use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
 /// What messages call a graph.

@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::filters::{Step, undo};
-use crate::cast::ByteOrder;
 use crate::error::{Error, Result};
-use crate::reader::stored::StoredFile;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
-use crate::types::spec::{TensorSpec, memory_len, unravel};
+use crate::storage::stored_file::StoredFile;
+use crate::types::byte_order::ByteOrder;
+use crate::types::size::memory_len;
+use crate::types::spec::{TensorSpec, unravel};
 
 const WHAT: &str = "HDF5 chunk";
 /// HDF5 itself keeps one of this size at most in its cache by default, and none has 4 GiB.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use byteorder::{ByteOrder, LittleEndian};
 use hdf5_pure::{FormatError, Source};
 
-use crate::reader::stored::StoredFile;
+use crate::storage::stored_file::StoredFile;
 
 /// No header has more blocks or bytes than this.
 const MOST_BLOCKS: usize = 1024;

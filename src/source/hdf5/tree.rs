@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::Located;
 use super::links::Target;
 use crate::error::{Error, Result};
-use crate::reader::stored::StoredFile;
 use crate::source::container::TensorInfo;
-use crate::source::name::Name;
 use crate::source::table::Links;
+use crate::storage::stored_file::StoredFile;
 use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
 /// The order of paths: parts that are numbers as numbers.

@@ -2,8 +2,8 @@
 
 use hdf5_pure::{Datatype, DatatypeByteOrder, FloatingPointLayout};
 
-use crate::cast::ByteOrder;
 use crate::format::npy;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
 /// What the elements of a dataset are.

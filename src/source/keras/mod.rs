@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use super::container::Container;
 use super::driver::{Driver, starts_with};
-use super::enclosing::Enclosing;
 use super::hdf5;
-use super::name::Name;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::reader::stored::StoredFile;
+use crate::reader::enclosing::Enclosing;
 use crate::storage::archive::{self, Member, Packing};
 use crate::storage::paths::is_file;
+use crate::storage::stored_file::StoredFile;
+use crate::types::name::Name;
 
 /// The member of an archive that holds the weights.
 const WEIGHTS: &[u8] = b"model.weights.h5";

@@ -11,12 +11,13 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::reader::stored::StoredFile;
 use crate::source::container::Container;
 use crate::source::driver::Driver;
 use crate::source::hdf5;
 use crate::source::table::Listed;
-use crate::storage::paths::{is_file, parent_of, read_small};
+use crate::storage::input::read_small;
+use crate::storage::paths::{is_file, parent_of};
+use crate::storage::stored_file::StoredFile;
 
 /// What the name of a map ends in.
 const EXTENSION: &str = ".weights.json";

@@ -8,7 +8,7 @@ use super::file::SavedModel;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
 use crate::os::Calls;
-use crate::reader::strings::StoredStrings;
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::source::bundle::{Bundle, index_path};
 use crate::source::container::{Container, TensorInfo};

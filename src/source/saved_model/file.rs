@@ -5,19 +5,20 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{OTHER_FORMS, PB};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
 use crate::os::Calls;
-use crate::source::bundle::path::{names_in, shard_prefix};
+use crate::reader::proto_index::{Outer, OuterValue, Outline};
+use crate::source::bundle::names::{names_in, shard_prefix};
 use crate::source::bundle::{self, Bundle};
 use crate::source::container::Container;
-use crate::source::graph::check_graph;
 use crate::source::graph::constants::{Survey, WHAT as GRAPH};
-use crate::source::graph::proto_index::{Outer, OuterValue, Outline, read_range};
-use crate::storage::paths::{InputFile, Stamp, is_file, open_file, parent_of};
-use crate::types::spec::memory_len;
+use crate::source::graph::file::check_graph;
+use crate::storage::input::{InputFile, open_file, read_range};
+use crate::storage::paths::{is_file, parent_of};
+use crate::storage::stamp::Stamp;
+use crate::types::size::memory_len;
 
 /// The tag of the graph that is meant for use.
 const SERVE: &str = "serve";
@@ -325,3 +326,10 @@ fn same_bytes(file: &InputFile, path: &Path, one: &Range<u64>, other: &Range<u64
     }
     Ok(true)
 }
+
+/// The file that makes a directory a SavedModel.
+pub(crate) const PB: &str = "saved_model.pb";
+
+/// Other forms of that file.
+pub(crate) const OTHER_FORMS: &[(&str, &str)] =
+    &[("saved_model.pbtxt", "a SavedModel in text form"), ("saved_model.cpb", "a chunked SavedModel")];

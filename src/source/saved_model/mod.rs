@@ -9,22 +9,15 @@ use std::path::{Path, PathBuf};
 use super::bundle::Bundle;
 use super::container::Container;
 use super::driver::Driver;
+use super::runtime::runtime;
 use crate::error::Result;
 use crate::options::Options;
 use crate::options::budget::Limits;
 use crate::os::Calls;
-use crate::source::runtime::runtime;
 use crate::storage::paths::{is_file, parent_of};
 
 use container::Model;
-
-use file::SavedModel;
-
-/// The file that makes a directory a SavedModel.
-pub(crate) const PB: &str = "saved_model.pb";
-/// Other forms of that file.
-pub(crate) const OTHER_FORMS: &[(&str, &str)] =
-    &[("saved_model.pbtxt", "a SavedModel in text form"), ("saved_model.cpb", "a chunked SavedModel")];
+use file::{OTHER_FORMS, PB, SavedModel};
 
 /// A SavedModel directory, or the `saved_model.pb` in it.
 pub(crate) struct SavedModelDir;

@@ -3,19 +3,19 @@
 //! The table of contents is read when one is opened; values are found in the tables and read where they lie, unless they are varints
 //! or in a block that has to be unpacked. Source: `tensorflow/core/util/tensor_slice_reader.cc`.
 
+pub(crate) mod files;
 pub(crate) mod slices;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::bundle::extents_text;
+use super::bundle::state::{Newest, newest};
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::name::Name;
 use super::tensor_proto::unsupported;
 use crate::error::{Error, Result};
 use crate::format::bundle::Extent;
@@ -24,15 +24,16 @@ use crate::options::Options;
 use crate::options::budget::Limits;
 use crate::os::Calls;
 use crate::reader::pieces::{PieceBox, PieceReader, Tiling};
-use crate::reader::strings::StoredStrings;
+use crate::reader::proto_index::Outline;
+use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::reader::values::{Medium, Proto, Rule};
-use crate::source::bundle::path::{Newest, names_in, newest, to_path};
-use crate::source::graph::proto_index::Outline;
-use crate::storage::paths::{Found, is_file, look_at, parent_of};
+use crate::storage::paths::{Found, is_file, look_at};
 use crate::types::dtype::Dtype;
+use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
+use files::files;
 use table::{Contents, Table};
 
 /// A checkpoint of the first version.
@@ -66,56 +67,6 @@ impl Driver for V1Checkpoint {
         let files = files(path, &options.calls())?.unwrap_or_else(|| vec![path.to_owned()]);
         Ok(Box::new(Checkpoint::open(&files, options)?))
     }
-}
-
-/// The number of files in the name of one of several, or in a pattern for them: 4 of `P-00001-of-00004` and `P-?????-of-00004`; and `P`.
-fn shard_of(name: &[u8]) -> Option<(&[u8], usize)> {
-    const OF: &[u8] = b"-of-";
-    const DIGITS: usize = 5;
-    let (front, count) = name.split_at(name.len().checked_sub(DIGITS)?);
-    let front = front.strip_suffix(OF)?;
-    let (prefix, number) = front.split_at(front.len().checked_sub(DIGITS + 1)?);
-    let number = number.strip_prefix(b"-")?;
-    let is_number = number.iter().all(u8::is_ascii_digit) || number == b"?????";
-    let count = std::str::from_utf8(count).ok().filter(|_| is_number)?.parse().ok()?;
-    Some((prefix, count))
-}
-
-/// The files of the checkpoint that `path` names: one, or all of which it is one, or that it is the prefix of or a pattern for.
-///
-/// # Errors
-/// [`Error::NotFound`] if some are missing, [`Error::Io`].
-pub(crate) fn files(path: &Path, calls: &Calls) -> Result<Option<Vec<PathBuf>>> {
-    let (dir, name) = (parent_of(path), path.file_name().unwrap_or_default().as_bytes());
-    let (prefix, count) = match (look_at(path)?, shard_of(name)) {
-        (Found::File, shard) => {
-            if !table::ends_like_one(path, calls)? {
-                return Ok(None);
-            }
-            let Some(shard) = shard else { return Ok(Some(vec![path.to_owned()])) };
-            shard
-        }
-        (Found::Nothing, Some(shard)) => shard,
-        (Found::Nothing, None) => {
-            let names = names_in(dir);
-            let found = names.iter().find_map(|other| shard_of(other.as_bytes()).filter(|(prefix, _)| *prefix == name));
-            let Some((_, count)) = found else { return Ok(None) };
-            (name, count)
-        }
-        _ => return Ok(None),
-    };
-    // No more than there are in the directory are named.
-    let there = names_in(dir).iter().filter(|other| shard_of(other.as_bytes()) == Some((prefix, count))).count();
-    let shard = |number: usize| dir.join(to_path(&[prefix, format!("-{number:05}-of-{count:05}").as_bytes()].concat()));
-    let first = shard(0);
-    if there == 0 || (is_file(&first)? && !table::ends_like_one(&first, calls)?) {
-        return Ok(None);
-    }
-    if let Some(missing) = (0..count).map(shard).find(|path| !path.is_file()) {
-        let detail = format!("{} is missing, {there} of {count} files are there", missing.display());
-        return Err(Error::NotFound { what: "shard", detail });
-    }
-    Ok(Some((0..count).map(shard).collect()))
 }
 
 /// A slice of a tensor, and the table that it is in.
@@ -336,7 +287,7 @@ mod tests {
     use super::*;
     use crate::reader::checksums::Ledger;
     use crate::reader::tensor_reader::ReadContext;
-    use crate::types::spec::memory_len;
+    use crate::types::size::memory_len;
 
     fn data(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/protos/v1").join(name)
@@ -379,15 +330,6 @@ mod tests {
                     assert!(found == wanted, "byte {at} of {name}");
                 }
             }
-        }
-    }
-
-    #[test]
-    fn names_of_shards_lead_to_their_prefix() {
-        assert_eq!(shard_of(b"m.ckpt-1-00002-of-00004"), Some((&b"m.ckpt-1"[..], 4)));
-        assert_eq!(shard_of(b"m-?????-of-00012"), Some((&b"m"[..], 12)));
-        for name in [&b"m"[..], b"m-00001", b"m-0000x-of-00004", b"-of-00004", b"m.data-00000-of-000001"] {
-            assert_eq!(shard_of(name), None);
         }
     }
 

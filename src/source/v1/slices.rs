@@ -7,9 +7,10 @@ use std::ops::Range;
 use crate::error::{ParseError, Result};
 use crate::format::bundle::{Extent, parse_shape, parse_slice, parse_version};
 use crate::format::proto::Fields;
-use crate::source::graph::proto_index::{OuterValue, Outline};
+use crate::reader::proto_index::{OuterValue, Outline};
 use crate::types::dtype::Dtype;
-use crate::types::spec::{TensorSpec, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
 
 pub(crate) const WHAT: &str = "saved tensor slices";
 /// A name, a shape or a slice.

@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use byteorder::{ByteOrder as _, LittleEndian};
 
 use crate::error::{Error, ParseError, Result};
+use crate::format::crc::Checksum;
 use crate::format::table::{self, BlockHandle, FOOTER_LEN, SNAPPY, STORED, TRAILER_LEN};
 use crate::format::{crc, varint};
 use crate::os::Calls;
-use crate::reader::checksums::{Checksum, Region};
-use crate::reader::stored::StoredFile;
+use crate::reader::checksums::Region;
+use crate::reader::proto_index::Outline;
 use crate::reader::values::Medium;
 use crate::source::bundle::index::read_block;
-use crate::source::graph::proto_index::Outline;
-use crate::storage::paths::open_file;
-use crate::types::spec::memory_len;
+use crate::storage::input::open_file;
+use crate::storage::stored_file::StoredFile;
+use crate::types::size::memory_len;
 
 const WHAT: &str = "table block";
 /// The most bytes of an index of blocks, and of a block that has to be unpacked.

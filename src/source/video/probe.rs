@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::program::{PROBE, PROGRAM, ended_by, run};
 use crate::error::{Error, Result};
-use crate::options::cancel::CancelToken;
+use crate::types::cancel::CancelToken;
 
 /// A video stream.
 #[derive(Debug, Clone, PartialEq, Eq)]

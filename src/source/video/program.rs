@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::pixels::Form;
 use crate::error::{Error, Result};
-use crate::options::cancel::CancelToken;
 use crate::records::stream::bytes::Patient;
+use crate::types::cancel::CancelToken;
 
 /// The program that decodes.
 pub(crate) const PROGRAM: &str = "ffmpeg";

@@ -8,17 +8,18 @@ use bytemuck::{Pod, cast_slice_mut};
 use half::f16;
 use num_complex::Complex;
 
-use super::{Fed, check_shape, constant};
-use crate::cast::ByteOrder;
+use super::fed::{Fed, check_shape, constant};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
 use crate::os::{self, Calls, Cold};
-use crate::storage::paths::{InputFile, open_file};
+use crate::storage::input::{InputFile, open_file};
 use crate::tensorflow::session::{Feed, Target, attempt};
 use crate::tensorflow::wire;
+use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
-use crate::types::spec::{MAX_NDIM, ShapeText, memory_len};
+use crate::types::size::memory_len;
+use crate::types::spec::{MAX_NDIM, ShapeText};
 
 /// An array in a file, for an input of a graph.
 #[derive(Debug)]

@@ -1,31 +1,33 @@
 //! What goes into a run: arrays in `.npy` files, strings in two of them, records. They are read as they are needed.
 
 pub(crate) mod array;
+pub(crate) mod fed;
 pub(crate) mod strings;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ::tensorflow::{DataType, Operation, Session, SessionRunArgs, Tensor, TensorType};
+use ::tensorflow::{DataType, SessionRunArgs, Tensor, TensorType};
 
-use super::session::{Builder, Feed, Outcome, Target, attempt, options};
+use super::session::{Feed, Target, attempt};
 use super::wire;
 use crate::convert::Converter;
-use crate::convert::array::Part;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::options::{Options, Strings};
+use crate::output::part::Part;
 use crate::output::staging::hidden::ScratchDir;
 use crate::records::feature::RECORDS;
 use crate::records::stream::files::FileSet;
-use crate::source::driver::Location;
-use crate::source::{Source, npy};
+use crate::source::location::Location;
+use crate::source::npy;
+use crate::source::opened::Source;
 use crate::storage::glob::alternatives_of_path;
 use crate::storage::paths::{Found, look_at};
 use crate::types::dtype::Dtype;
-use crate::types::spec::ShapeText;
 
 use array::ArrayFeed;
+use fed::constant;
 use strings::{Made, StringsFeed};
 
 /// What is fed to an input of a graph.
@@ -133,8 +135,8 @@ fn parts(path: &Path) -> Result<Option<[PathBuf; 2]>> {
 
 /// Records as strings: they are converted to values and offsets first, in a private folder that is removed again.
 fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<FileFeed> {
-    let records = crate::RecordOptions::new().salvage(options.records.salvage.is_set());
-    let own = Options { records, model: crate::ModelOptions::new(), cast: None, strict: false, ..options.clone() };
+    let records = crate::options::records::RecordOptions::new().salvage(options.records.salvage.is_set());
+    let own = Options { records, model: crate::options::model::ModelOptions::new(), cast: None, strict: false, ..options.clone() };
     let own = own.strings(Strings::Offsets);
     let locations = Location::find(path, None, &own)?;
     let [location] = &locations[..] else {
@@ -163,38 +165,6 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     let parts = [Part::Values, Part::Offsets].map(|part| part.path(&whole));
     let made = Made { given: source.container.files(), lost, _dir: dir };
     StringsFeed::open([&parts[0], &parts[1]], Some(made), target, input, batch, &options.calls()).map(FileFeed::Strings)
-}
-
-/// Whether an array of this shape fits an input, `batch` rows at a time.
-///
-/// # Errors
-/// [`Error::BadRequest`].
-fn check_shape(path: &Path, target: &Target, shape: &[u64], input: &Argument, batch: Option<u64>) -> Result<()> {
-    let Some(expected) = &input.shape else { return Ok(()) };
-    let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| match (expected, batch) {
-        (Some(expected), Some(batch)) if at == 0 => own == 0 || expected == batch && own.is_multiple_of(batch),
-        (expected, _) => expected.is_none_or(|expected| expected == own),
-    };
-    if expected.len() == shape.len() && shape.iter().zip(expected).enumerate().all(axis_fits) {
-        return Ok(());
-    }
-    let axes: Vec<String> = expected.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
-    let rows = batch.map(|batch| format!(", {batch} rows at a time")).unwrap_or_default();
-    let detail = format!("the array has shape {}{rows}, the input takes [{}]", ShapeText(shape), axes.join(", "));
-    Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name)))
-}
-
-/// A tensor, and where it goes in.
-struct Fed<'a, T: TensorType> {
-    operation: &'a Operation,
-    index: i32,
-    tensor: Tensor<T>,
-}
-
-impl<T: TensorType> Feed for Fed<'_, T> {
-    fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
-        args.add_feed(self.operation, self.index, &self.tensor);
-    }
 }
 
 /// No strings at all, which the crate cannot make of its own tensors.
@@ -239,18 +209,4 @@ impl<T: TensorType> Feed for Lent<'_, T> {
     fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
         args.add_feed(&self.target.operation, self.target.index, self.tensor);
     }
-}
-
-/// The crate makes strings of UTF-8 only, so TensorFlow makes them, as a constant; nobody looks into the tensor that comes.
-fn constant(proto: &[u8]) -> Outcome<Tensor<String>> {
-    let mut graph = ::tensorflow::Graph::new();
-    let constant = Builder::new(&mut graph).node("Const", |node| {
-        node.set_attr_type("dtype", DataType::String)?;
-        node.set_attr_value_proto("value", &wire::tensor_attribute(proto))
-    })?;
-    let session = Session::new(&options()?, &graph)?;
-    let mut args = SessionRunArgs::new();
-    let token = args.request_fetch(&constant, 0);
-    session.run(&mut args)?;
-    args.fetch(token)
 }

@@ -4,18 +4,18 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Fed, check_shape, constant};
+use super::fed::{Fed, check_shape, constant};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::Header;
 use crate::os::Calls;
 use crate::output::staging::hidden::ScratchDir;
-use crate::reader::stored::StoredFile;
 use crate::source::npy::MOST_HEADER;
+use crate::storage::stored_file::StoredFile;
 use crate::tensorflow::session::{Feed, Target, attempt};
 use crate::tensorflow::wire;
 use crate::types::dtype::Dtype;
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// Bytes of an offset.
 const OFFSET: u64 = 8;

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::reader::checksums::Checksum;
-use crate::reader::stored::StoredFile;
-use crate::types::spec::memory_len;
+use crate::format::crc::Checksum;
+use crate::storage::stored_file::StoredFile;
+use crate::types::size::memory_len;
 
 /// What lies between tensors is read for the comparison: up to this much, or this part of all.
 const MOST_BETWEEN: u64 = 16 << 20;

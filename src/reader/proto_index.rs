@@ -1,15 +1,14 @@
 //! The fields of messages in a file, without reading what is in them: graphs have gigabytes.
 
-use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::{fmt, io};
 
 use crate::error::{Error, Result};
 use crate::format::varint;
-use crate::storage::paths::InputFile;
-use crate::types::spec::memory_len;
+use crate::storage::input::{InputFile, check_most};
+use crate::types::size::memory_len;
 
 /// A tag and a length.
 const MOST_HEADER: u64 = 20;
@@ -227,25 +226,6 @@ impl<'a> Outline<'a> {
         check_most(self.path, range, most)?;
         Ok(self.window(range.start, range.end, range.end - range.start)?.to_vec())
     }
-}
-
-fn check_most(path: &Path, range: &Range<u64>, most: u64) -> Result<()> {
-    let asked = range.end - range.start;
-    if asked > most {
-        return Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(most) });
-    }
-    Ok(())
-}
-
-/// Reads a range of a file that may be at most `most` bytes long.
-///
-/// # Errors
-/// [`Error::Limit`], [`Error::Io`].
-pub(crate) fn read_range(file: &InputFile, path: &Path, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
-    check_most(path, range, most)?;
-    let mut bytes = vec![0; memory_len(range.end - range.start)];
-    file.read_exact_at(&mut bytes, range.start).map_err(Error::io("read", path))?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Layouts: the OCP specifications of FP8 (E4M3, E5M2) and of microscaling formats (E2M1), the `FNUZ` and `B11` variants as
 //! `ml_dtypes` defines them (`ml_dtypes/include/float8.h`, `mxfloat.h`).
 
-use crate::types::dtype::Dtype;
+use super::dtype::Dtype;
 
 /// A format of eight bits or fewer: what its 256 bytes mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

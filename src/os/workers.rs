@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::options::cancel::CancelToken;
+use crate::types::cancel::CancelToken;
 
 /// Threads that stay for several rounds of work; none when the caller's own thread is as good.
 #[derive(Debug)]

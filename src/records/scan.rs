@@ -3,15 +3,15 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::feature::{Encoding, Feature, Key};
+use super::set::RecordSet;
+use super::stream::batches::Reading;
+use super::stream::memory_pool::Pool;
+use super::survey::{Survey, are_examples, look_at_batch};
 use crate::error::Result;
 use crate::options::Options;
 use crate::plan::Memory;
-use crate::records::RecordSet;
-use crate::records::feature::{Encoding, Feature, Key};
-use crate::records::stream::batches::Reading;
-use crate::records::stream::memory_pool::Pool;
-use crate::records::survey::{Survey, are_examples, look_at_batch};
-use crate::types::spec::memory_len;
+use crate::types::size::memory_len;
 
 /// Not more than so many bytes of records are looked at to tell what they are.
 const FIRST_BYTES: usize = 1 << 20;
@@ -65,8 +65,8 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
     }
     let merged = Mutex::new(survey);
     let mut waiting = Some(first);
-    crate::convert::pool::run(
-        options.thread_count(Memory::Scan),
+    crate::os::workers::run(
+        Memory::Scan.threads(options.threads),
         &options.cancel,
         || match waiting.take() {
             Some(first) => Ok(Some(first)),

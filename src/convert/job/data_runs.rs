@@ -4,12 +4,12 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 
-use super::{Plan, Slice};
 use crate::error::Result;
-use crate::options::cancel::CancelToken;
 use crate::os;
+use crate::plan::{Plan, Slice};
 use crate::reader::checksums::Ledger;
 use crate::reader::tensor_reader::TensorReader;
+use crate::types::cancel::CancelToken;
 
 /// `du` counts in these.
 const STAT_BLOCK: u64 = 512;

@@ -1,0 +1,93 @@
+//! What happens to the elements of a tensor: byte order, casts, and the two values of a bool.
+
+use super::elements::Cast;
+use super::strict::Strict;
+use super::value::Value;
+use crate::error::Result;
+use crate::types::byte_order::ByteOrder;
+use crate::types::dtype::Dtype;
+
+/// What has to happen to the elements of a tensor, chosen once for all of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoder {
+    cast: Cast,
+    /// Asked after the cast, if values must not change.
+    strict: Option<Strict>,
+}
+
+impl Decoder {
+    /// From elements as they are stored to elements as they are written; with `strict` a value that changes is an error.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where there is no such cast.
+    pub(crate) fn new(stored: (Dtype, ByteOrder), written: (Dtype, ByteOrder), strict: bool) -> Result<Self> {
+        let cast = Cast::ordered(stored, written)?;
+        let strict = (strict && stored.0 != written.0).then(|| Strict::new(stored, written));
+        Ok(Self { cast, strict })
+    }
+
+    /// Whether the stored bytes are the array's.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.cast.is_copy() && self.strict.is_none()
+    }
+
+    /// Decodes whole elements, as many in `stored` as fit `written`.
+    ///
+    /// # Errors
+    /// The position of the first one that did not keep its value, where that is asked for.
+    pub(crate) fn decode(&self, stored: &[u8], written: &mut [u8]) -> Result<(), usize> {
+        self.cast.run_matching(stored, written);
+        match &self.strict {
+            Some(strict) => strict.check(stored, written),
+            None => Ok(()),
+        }
+    }
+
+    /// What is wrong with an element that did not keep its value.
+    pub(crate) fn explain(&self, stored: &[u8], written: &[u8]) -> String {
+        let text = |value: Option<Value>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
+        let (before, after) =
+            self.strict.as_ref().map_or((None, None), |strict| (strict.value_before(stored), strict.value_after(written)));
+        format!("is {}, which {} would make {}", text(before), self.cast.to(), text(after))
+    }
+}
+
+/// Makes every byte that is not 0 a 1: other values of a bool are undefined for readers of `|b1`.
+pub(crate) fn normalise_bools(bytes: &mut [u8]) {
+    for byte in bytes {
+        *byte = u8::from(*byte != 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swapping_reverses_every_component() {
+        for &dtype in Dtype::ALL {
+            let Some(itemsize) = dtype.itemsize() else { continue };
+            let original: Vec<u8> = (0..itemsize as u8 * 3).collect();
+            let mut expected = original.clone();
+            if dtype == Dtype::Bool {
+                expected = vec![0, 1, 1];
+            } else {
+                expected.chunks_exact_mut(dtype.component_size() as usize).for_each(<[u8]>::reverse);
+            }
+            for orders in [(ByteOrder::Big, ByteOrder::Little), (ByteOrder::Little, ByteOrder::Big)] {
+                let mut bytes = vec![0; original.len()];
+                Decoder::new((dtype, orders.0), (dtype, orders.1), false).unwrap().decode(&original, &mut bytes).unwrap();
+                assert_eq!(bytes, expected, "{dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn elements_that_are_written_as_they_are_stored_stay_as_they_are() {
+        for &dtype in Dtype::ALL.iter().filter(|dtype| dtype.itemsize().is_some()) {
+            for order in [ByteOrder::Little, ByteOrder::Big] {
+                assert_eq!(Decoder::new((dtype, order), (dtype, order), true).unwrap().is_copy(), dtype != Dtype::Bool, "{dtype}");
+            }
+        }
+    }
+}

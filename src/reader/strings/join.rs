@@ -1,0 +1,57 @@
+//! How strings of many small tensors are put together.
+
+use std::sync::Arc;
+
+use super::chain::{Chain, Part};
+use super::lengths::Scan;
+use super::lengths_crc::LengthsCrc;
+use super::stored::{StoredStrings, StringBytes};
+use crate::error::{Error, Result};
+use crate::format::crc::Checksum;
+use crate::format::{crc, varint};
+use crate::reader::checksums::Region;
+use crate::storage::shards::ShardSet;
+
+impl<'a> Chain<'a> {
+    /// The strings of tensors in `shards`, of so many elements together.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where lengths are not what is stored, [`Error::Io`].
+    pub(crate) fn join(
+        shards: &'a ShardSet,
+        name: &str,
+        shape: Vec<u64>,
+        tensors: impl IntoIterator<Item = Result<StoredStrings<'a>>>,
+    ) -> Result<StoredStrings<'a>> {
+        let (mut front, mut parts, mut regions, mut start) = (Vec::new(), Vec::new(), Vec::new(), 0u64);
+        let (mut checksum, mut path, mut big_endian) = (None, None, false);
+        for stored in tensors {
+            let stored = stored?;
+            let StringBytes::Shard(_, shard) = stored.bytes else {
+                return Err(stored.malformed(0, "its strings lie in no shard"));
+            };
+            let elements: u64 = stored.shape.iter().product();
+            let scan = Scan::new(&stored, &(0..elements), true, shards.calls())?;
+            big_endian = stored.big_endian;
+            let checksum = checksum.get_or_insert_with(|| LengthsCrc::new(big_endian));
+            let mut lengths = scan.lengths_from(&stored, 0, shards.calls())?;
+            while let Some(length) = lengths.next_length()? {
+                varint::push(&mut front, length);
+                checksum.add(length);
+            }
+            let data = scan.data(&stored.region);
+            path.get_or_insert_with(|| Arc::clone(&data.path));
+            parts.push(Part { start, shard, offset: data.offset });
+            start = start.checked_add(data.nbytes).ok_or_else(|| Error::bad_request("strings of 2^64 bytes or more"))?;
+            regions.push(data);
+        }
+        let (Some(checksum), Some(path)) = (checksum, path) else {
+            return Err(Error::bad_request(format!("there are no strings to be {name}")));
+        };
+        front.extend(crc::mask(checksum.finish()).to_le_bytes());
+        // Each part has a checksum of its own; there is none over all.
+        let region = Region::new(path, 0, (front.len() as u64).saturating_add(start), Checksum::Crc32c(0));
+        let bytes = StringBytes::Chain(Arc::new(Self { shards, front, parts, regions }));
+        Ok(StoredStrings { bytes, big_endian, name: name.to_owned(), shape, region })
+    }
+}

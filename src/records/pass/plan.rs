@@ -1,0 +1,392 @@
+//! What a pass over records makes, and the memory it has for that.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::array::RecordArray;
+use super::done::Done;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::options::method::Method;
+use crate::output::report::{Estimate, Outcome, Report};
+use crate::output::staging::file::TrialFile;
+use crate::plan::{MAX_BEHIND_BUFFERS, Memory, Resources, Shares};
+use crate::reader::checksums::Verified;
+use crate::records::columns::resolve::{Resolver, needs_survey};
+use crate::records::columns::{Arrange, Column};
+use crate::records::container::RecordContainer;
+use crate::records::feature::{Feature, Key};
+use crate::records::locate::Locator;
+use crate::records::scan::{Scan, scan};
+use crate::records::set::RecordSet;
+use crate::records::stream::framing::Framing;
+use crate::records::survey::Survey;
+use crate::storage::paths::nearest_directory;
+use crate::types::layout::Layout;
+use crate::types::rows::{NO_END, Rows};
+use crate::types::size::memory_len;
+
+/// Batches, and what is put together of them, are about as long as this, where the memory allows it.
+pub(crate) const MAX_UNIT: u64 = 2 << 20;
+
+pub(crate) const MIN_UNIT: u64 = 64 << 10;
+
+/// Rows this long are written from where they lie.
+pub(crate) const LONG_ROW: u64 = 128 << 10;
+
+/// A decoder of images takes so many times the image beside it, at most.
+pub(crate) const DECODER_SHARE: u64 = 2;
+
+/// Everything that a pass over records needs, before there is an output.
+pub(crate) struct Pass<'a> {
+    pub(crate) container: &'a RecordContainer,
+    /// The number of the set in it.
+    pub(crate) index: usize,
+    pub(crate) set: &'a RecordSet,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) locator: Locator,
+    pub(crate) arrays: Vec<RecordArray>,
+    pub(crate) rows: Range<u64>,
+    /// The rows that are wanted of columns that are put together of batches.
+    pub(crate) window: Option<Range<u64>>,
+    /// How many records there are, if somebody says so.
+    pub(crate) expected: Option<u64>,
+    pub(crate) shares: Shares,
+    pub(crate) unit: u64,
+    pub(crate) stage: u64,
+    pub(crate) batch_memory: u64,
+    /// What a record may have for a column, decoded.
+    pub(crate) most_output: u64,
+    /// Held by whoever decodes a record that takes more than its own share.
+    pub(crate) large: Mutex<()>,
+    /// Where in the arrays those of each column start.
+    pub(crate) starts: Vec<usize>,
+}
+
+/// The rows that are wanted of features that are put together of batches.
+///
+/// # Errors
+/// [`Error::BadRequest`] for rows that are counted from an end that is not known, and beside features that are not put together.
+pub(crate) fn window(features: &[Feature], rows: Rows) -> Result<Range<u64>> {
+    let is_joined = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
+    if let Some(other) = features.iter().find(|feature| !is_joined(feature)) {
+        let name = String::from_utf8_lossy(&other.name);
+        return Err(Error::bad_request(format!(
+            "--rows counts rows of batches, and {name} has one value for each batch: convert it on its own"
+        )));
+    }
+    let is_negative = |end: Option<i64>| end.is_some_and(i64::is_negative);
+    if is_negative(rows.start) || is_negative(rows.end) {
+        return Err(Error::bad_request(
+            "--rows counts from the end, which is not known before all has been computed: count from the start",
+        ));
+    }
+    Ok(rows.resolve(NO_END))
+}
+
+impl<'a> Pass<'a> {
+    /// Plans the columns of `features`, which are all in set number `set`.
+    ///
+    /// # Errors
+    /// That of the first feature that cannot be a column; those of the records that have to be looked at.
+    pub(crate) fn plan(
+        container: &'a RecordContainer,
+        set: usize,
+        features: &[Feature],
+        rows: Option<Rows>,
+        heap_bytes: u64,
+        options: &Options,
+    ) -> Result<Self> {
+        Self::plan_with(container, set, features, (rows, heap_bytes), options, &mut |_, error| Err(error))
+    }
+
+    /// The same without the features that cannot be columns, as far as `leave_out` lets that pass: it is called with the number of each,
+    /// and why it is none. There may be no column left.
+    ///
+    /// # Errors
+    /// Those of `leave_out`, and of the records that have to be looked at.
+    pub(crate) fn plan_with(
+        container: &'a RecordContainer,
+        set: usize,
+        features: &[Feature],
+        (rows, heap_bytes): (Option<Rows>, u64),
+        options: &Options,
+        leave_out: &mut dyn FnMut(usize, Error) -> Result<()>,
+    ) -> Result<Self> {
+        if options.layout == Layout::F {
+            let detail = "records are written in the order in which they come, which is C order";
+            return Err(Error::Unsupported { what: "Fortran order for records".into(), detail: detail.into() });
+        }
+        let records = container.set(set);
+        let is_joined = |feature: &Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
+        // Rows of what is put together of batches, not batches.
+        let window = match rows {
+            Some(rows) if records.framing == Framing::Length && features.iter().any(is_joined) => Some(window(features, rows)?),
+            _ => None,
+        };
+        let (rows, expected) = Self::select(container, set, rows.filter(|_| window.is_none()))?;
+        let joined_rows = window.as_ref().map_or(u64::MAX, |window| window.end);
+        if rows.end >= NO_END && joined_rows >= NO_END {
+            container.check_ends(set)?;
+        }
+        let is_looked_at = records.can_be_read_again() && !records.is_known();
+        let look = |complete| -> Result<Arc<Survey>> {
+            let whole = records.discovers && features.iter().any(|feature| matches!(feature.key, Key::Part(_)));
+            let wanted = Scan { rows: rows.clone(), joined_rows, complete, whole: false };
+            let survey = if rows == (0..u64::MAX) && joined_rows == u64::MAX {
+                container.survey(set, complete)?
+            } else {
+                Arc::new(scan(records, &wanted, options)?)
+            };
+            if !whole {
+                return Ok(survey);
+            }
+            let mut both = scan(records, &Scan { whole, ..wanted }, options)?;
+            both.features.extend(
+                survey.features.iter().filter(|(key, _)| !matches!(key, Key::Part(_))).map(|(key, stats)| (key.clone(), stats.clone())),
+            );
+            Ok(Arc::new(both))
+        };
+        let mut survey = if is_looked_at { look(false)? } else { Arc::default() };
+        if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, options)) {
+            survey = look(true)?;
+        }
+        // What a feature is, is no matter of which records are wanted: where these have no value of it, others tell.
+        if is_looked_at && rows != (0..u64::MAX) && !records.is_made() && features.iter().any(|feature| survey.lacks(&feature.key)) {
+            let all = container.survey(set, true)?;
+            survey = Arc::new(survey.told_by(&all, features.iter().map(|feature| &feature.key)));
+        }
+        let resolver = Resolver { options, survey: &survey, path: container.path() };
+        let (mut keys, mut columns, mut arrays, mut starts) = (Vec::new(), Vec::new(), Vec::new(), vec![0]);
+        let mut planned = Vec::new();
+        for (at, feature) in features.iter().enumerate() {
+            let column = resolver.column(feature, columns.len());
+            match column.and_then(|column| Ok((RecordArray::of_column(columns.len(), &column, options)?, column))) {
+                Ok((own, column)) => {
+                    keys.push(feature.key.clone());
+                    planned.push(feature);
+                    columns.push(column);
+                    arrays.extend(own);
+                    starts.push(arrays.len());
+                }
+                Err(error) => leave_out(at, error)?,
+            }
+        }
+        if let (Some(_), Some(at)) = (&window, columns.iter().position(|column: &Column| column.arrange != Arrange::Flat)) {
+            let detail =
+                format!("--rows of {}, which becomes values and offsets: rows of batches are cut of single arrays only", columns[at].name);
+            return Err(Error::bad_request(detail));
+        }
+        for (feature, column) in planned.iter().zip(&mut columns) {
+            if let Some((key, shape)) = resolver.shape_beside(feature) {
+                column.shape_is = Some((keys.len(), shape));
+                keys.push(key);
+            }
+        }
+        let mut pass = Self {
+            container,
+            index: set,
+            set: records,
+            columns,
+            locator: Locator::new(keys),
+            arrays,
+            rows,
+            window,
+            expected,
+            shares: Shares::default(),
+            unit: 0,
+            stage: 0,
+            batch_memory: 0,
+            most_output: 0,
+            large: Mutex::default(),
+            starts,
+        };
+        if !pass.columns.is_empty() {
+            pass.share_memory(heap_bytes, options)?;
+        }
+        Ok(pass)
+    }
+
+    /// The same without some of the columns.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where the memory does not suffice.
+    pub(crate) fn without(mut self, gone: &[usize], heap_bytes: u64, options: &Options) -> Result<Self> {
+        let (mut columns, mut arrays, mut starts) = (Vec::new(), Vec::new(), vec![0]);
+        for (at, column) in std::mem::take(&mut self.columns).into_iter().enumerate().filter(|(at, _)| !gone.contains(at)) {
+            let own = &self.arrays[self.starts[at]..self.starts[at + 1]];
+            arrays.extend(own.iter().map(|array| RecordArray { column: columns.len(), ..array.clone() }));
+            starts.push(arrays.len());
+            columns.push(column);
+        }
+        let mut pass = Self { columns, arrays, starts, ..self };
+        if !pass.columns.is_empty() {
+            pass.share_memory(heap_bytes, options)?;
+        }
+        Ok(pass)
+    }
+
+    /// Whether there is a column.
+    pub(crate) fn has_columns(&self) -> bool {
+        !self.columns.is_empty()
+    }
+
+    /// Whether it can be made any number of times.
+    pub(crate) fn can_be_repeated(&self) -> bool {
+        self.set.can_be_read_again()
+    }
+
+    /// Where its records come from, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        self.container.path()
+    }
+
+    /// Refuses rows of a feature that is put together of batches, where they are counted from the end.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`].
+    pub(crate) fn check_rows(feature: &Feature, rows: Rows) -> Result<()> {
+        let is_joined = feature.declared.as_ref().is_some_and(|declared| declared.flat);
+        if is_joined { window(std::slice::from_ref(feature), rows).map(drop) } else { Ok(()) }
+    }
+
+    /// The records that are wanted, and how many there are if somebody says so. Rows that are counted from the end make it necessary to
+    /// count all of them.
+    fn select(container: &RecordContainer, set: usize, rows: Option<Rows>) -> Result<(Range<u64>, Option<u64>)> {
+        let records = container.set(set);
+        let is_negative = |end: Option<i64>| end.is_some_and(i64::is_negative);
+        let is_counted = rows.is_some_and(|rows| is_negative(rows.start) || is_negative(rows.end));
+        let expected = match records.expected() {
+            None if is_counted => Some(container.count(set)?),
+            expected => expected,
+        };
+        let rows = rows.map_or(0..u64::MAX, |rows| rows.resolve(expected.unwrap_or(NO_END)));
+        Ok((rows, expected))
+    }
+
+    /// Who gets how much of the memory: a quarter is for output that is not on the disk yet, half at most for workers, the rest for batches.
+    fn share_memory(&mut self, heap_bytes: u64, options: &Options) -> Result<()> {
+        let resources = Resources {
+            budget: options.budget(),
+            threads: Memory::Buffers.threads(options.threads),
+            heap_bytes,
+            needs_scratch: false,
+            raw_itemsize: None,
+            in_flight: options.in_flight,
+        };
+        let (fixed, left) = resources.fixed_and_left();
+        let longest = self.columns.iter().map(Column::row_bytes).max().unwrap_or(0);
+        let most_images = self.columns.iter().filter(|column| column.needs_decoder()).map(Column::row_bytes).max().unwrap_or(0);
+        let casts = self.arrays.iter().any(|array| !array.decoder.is_copy());
+        let direct = !casts && self.columns.iter().all(|column| column.row_bytes() >= LONG_ROW && column.is_stored());
+        let unit_for = |threads: u64| (left / (threads * 8)).clamp(MIN_UNIT, MAX_UNIT);
+        let stage_for = |threads: u64| if direct { unit_for(threads) } else { unit_for(threads).max(longest) };
+        let per_thread = |threads: u64| {
+            let written = if casts { 2 * stage_for(threads) } else { 0 };
+            stage_for(threads)
+                .saturating_add(written)
+                .saturating_add(unit_for(threads))
+                .saturating_add(most_images.saturating_mul(DECODER_SHARE))
+        };
+        let mut threads = resources.threads.max(1) as u64;
+        while threads > 1 && per_thread(threads).saturating_mul(threads) > left / 2 {
+            threads -= 1;
+        }
+        let (unit, workers) = (unit_for(threads), per_thread(threads).saturating_mul(threads));
+        if workers > left / 2 || left / 4 < unit {
+            let asked = fixed.saturating_add(workers.max(unit).saturating_mul(4));
+            return Err(Error::Limit {
+                what: "memory in the budget (--memory allows more)".into(),
+                asked,
+                allowed: Some(options.budget().as_bytes()),
+            });
+        }
+        let window = Resources::window_in(left / 4).min(MAX_BEHIND_BUFFERS);
+        self.unit = unit;
+        self.stage = stage_for(threads);
+        // Half of what is left over is for records whose rows are not known beforehand.
+        let over = left / 2 - workers;
+        let is_open = self.columns.iter().any(|column| !column.is_row_per_record());
+        let shared = if is_open { over / 2 } else { 0 };
+        self.most_output = self.stage + shared;
+        let workers = workers + shared;
+        self.batch_memory = left - left / 4 - workers;
+        self.shares = Shares {
+            threads: memory_len(threads),
+            chunk_bytes: 0,
+            raw_bytes: 0,
+            window_bytes: window,
+            fixed_bytes: fixed + workers + self.batch_memory.min((threads + 2) * unit),
+            total_bytes: 0,
+            budget: options.budget(),
+        };
+        Ok(())
+    }
+
+    /// What the pass would read, write and use, as far as that is known.
+    pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Vec<Estimate>> {
+        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls())) {
+            Some(file) => Method::to_copy(&file, options.method)?,
+            _ => options.method.unwrap_or(Method::Portable),
+        };
+        let counted = if self.set.can_be_read_again() { Some(self.container.count(self.index)?) } else { None };
+        let records = self.expected.or(counted).map(|records| self.rows.end.min(records) - self.rows.start.min(records));
+        let read_bytes = self.set.stored_bytes();
+        self.arrays
+            .iter()
+            .map(|array| {
+                let rows = records.filter(|_| self.columns[array.column].is_row_per_record()).unwrap_or(0) + array.extra;
+                let header = array.header(rows, options)?;
+                let nbytes = rows.saturating_mul(array.written_row());
+                let is_counted = records.is_some() && self.columns[array.column].is_row_per_record() && !self.skips();
+                let mut axes: Vec<Option<u64>> = header.shape.iter().copied().map(Some).collect();
+                axes.iter_mut().take(usize::from(!is_counted)).for_each(|axis| *axis = None);
+                Ok(Estimate {
+                    part: array.part,
+                    dtype: array.dtype,
+                    item: None,
+                    descr: header.descr,
+                    shape: header.shape,
+                    axes,
+                    has_rank: true,
+                    is_counted,
+                    nbytes,
+                    read_bytes,
+                    write_bytes: nbytes,
+                    slices: memory_len(read_bytes.div_ceil(self.unit)),
+                    slice_bytes: self.unit,
+                    threads: self.shares.threads,
+                    memory_bytes: self.shares.fixed_bytes + self.shares.window_bytes,
+                    method,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn report(&self, array: usize, done: &Done, outcome: &Outcome, started: Instant, options: &Options) -> Result<Report> {
+        let (array, rows) = (&self.arrays[array], done.rows[array]);
+        let header = array.header(rows, options)?;
+        Ok(Report {
+            part: array.part,
+            dtype: array.dtype,
+            source_dtype: array.source_dtype,
+            item: None,
+            descr: header.descr,
+            fortran_order: false,
+            shape: header.shape,
+            nbytes: rows * array.written_row(),
+            elapsed: started.elapsed(),
+            method: outcome.method,
+            verified: outcome.verified,
+            peak_memory: outcome.peak_memory,
+            lost: done.lost.clone(),
+        })
+    }
+
+    /// How much of what is written checksums vouch for.
+    pub(crate) fn verified(&self, options: &Options) -> Verified {
+        if options.verify && self.set.framing.has_checksum() { Verified::Full } else { Verified::Not }
+    }
+}

@@ -1,0 +1,37 @@
+//! V2 checkpoints as a format.
+
+use std::path::{Path, PathBuf};
+
+use super::Bundle;
+use super::path::resolve;
+use crate::error::Result;
+use crate::options::Options;
+use crate::options::budget::Limits;
+use crate::os::Calls;
+use crate::source::cache::Cache;
+use crate::source::container::Container;
+use crate::source::driver::Driver;
+
+/// The name of the format.
+pub(crate) const NAME: &str = "tensor-bundle";
+
+/// A V2 checkpoint: its prefix, its `.index`, one of its shards, or a directory that holds it.
+pub(crate) struct TensorBundle;
+
+impl Driver for TensorBundle {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
+        resolve(path, calls)
+    }
+
+    fn open(&self, prefix: &Path, options: &Options) -> Result<Box<dyn Container>> {
+        let bundle = Bundle::open(prefix, self.name(), &Limits::default(), &options.calls())?;
+        Ok(match Cache::components(&bundle) {
+            Some(components) => Box::new(Cache::new(bundle, components, false)?),
+            None => Box::new(bundle),
+        })
+    }
+}

@@ -1,0 +1,298 @@
+//! What is in a graph file.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::constants::{RETURN, Survey, WHAT};
+use crate::error::{Error, ParseError, Result};
+use crate::format::graph_def::{self, Node};
+use crate::format::meta_graph::Argument;
+use crate::format::tensor_proto::TensorProto as Message;
+use crate::options::Options;
+use crate::reader::proto_index::{OuterValue, Outline};
+use crate::storage::input::{open_file, read_range};
+use crate::storage::stamp::Stamp;
+use crate::types::dtype::Dtype;
+use crate::types::size::memory_len;
+
+/// What is in the graph of a file.
+pub(crate) fn survey(path: &Path, options: &Options) -> Result<Survey> {
+    Survey::of_file(&open_file(path, &options.calls()).map_err(Error::io("open", path))?, path)
+}
+
+/// Checks the nodes and functions of a graph one by one and hands out its nodes. `claimed` grows by the bytes that its constants say
+/// they have, which together may be no more than `most`: a few bytes stand for any number of repeated elements.
+///
+/// # Errors
+/// [`Error::Malformed`] for what TensorFlow is not to be given, [`Error::Limit`], [`Error::Io`].
+pub(crate) fn check_graph(
+    outline: &mut Outline<'_>,
+    most: u64,
+    claimed: &mut u64,
+    mut each: impl FnMut(&Node<'_>, Range<u64>),
+) -> Result<()> {
+    while let Some(field) = outline.next_field()? {
+        let OuterValue::Bytes(range) = &field.value else { continue };
+        let base = memory_len(range.start);
+        let path = outline.path();
+        let in_file = |error: ParseError| error.in_file(path);
+        match field.number {
+            1 => {
+                let bytes = outline.read(range, most)?;
+                let node = Node::parse(&bytes, base).map_err(in_file)?;
+                *claimed = claimed.saturating_add(node.check().map_err(in_file)?);
+                each(&node, field.offset..range.end);
+            }
+            2 => {
+                let bytes = outline.read(range, most)?;
+                *claimed = claimed.saturating_add(graph_def::check_library(&bytes, base).map_err(in_file)?);
+            }
+            _ => {}
+        }
+        if *claimed > most {
+            let what = format!("memory for the constants of {}", path.display());
+            return Err(Error::Limit { what, asked: *claimed, allowed: Some(most) });
+        }
+    }
+    Ok(())
+}
+
+/// A graph that has been looked through.
+pub(crate) enum Graph {
+    Frozen(GraphFile),
+    Dataset(DatasetGraph),
+}
+
+/// A frozen graph.
+#[derive(Debug)]
+pub(crate) struct GraphFile {
+    pub(crate) path: PathBuf,
+    pub(crate) inputs: Vec<Argument>,
+    /// The nodes whose outputs no other node takes.
+    pub(crate) outputs: Vec<String>,
+    stamp: Stamp,
+}
+
+/// The graph of a data set, as `tf.raw_ops.DatasetToGraphV2` writes it.
+#[derive(Debug)]
+pub(crate) struct DatasetGraph {
+    pub(crate) path: PathBuf,
+    /// The output that is the data set.
+    output: String,
+    /// The attributes of its node that say what elements are like, as `AttrValue`s.
+    types: Vec<u8>,
+    shapes: Vec<u8>,
+    /// The nodes that a graph of ours cannot have.
+    returns: Vec<Range<u64>>,
+    /// What is known of the way that elements come.
+    way: Way,
+    stamp: Stamp,
+}
+
+impl Graph {
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Self> {
+        let file = open_file(path, &options.calls()).map_err(Error::io("open", path))?;
+        let stamp = Stamp::of(&file).map_err(Error::io("look at", path))?;
+        let most = options.budget().as_bytes();
+        let (mut inputs, mut names, mut taken, mut returns) = (Vec::new(), Vec::new(), HashSet::new(), Vec::new());
+        let mut returned = None;
+        // Nodes that may be data sets: their operations, what they take first, and what they say of elements.
+        let mut datasets: HashMap<String, DatasetNode> = HashMap::new();
+        // Constants that may be lengths of batches, and how often something is repeated.
+        let mut counts: HashMap<String, i64> = HashMap::new();
+        check_graph(&mut Outline::of_file(&file, path, WHAT)?, most, &mut 0, |node, range| {
+            // Only what it takes that nobody has taken before costs anything.
+            for input in node.inputs.iter().filter(|input| !input.starts_with('^')) {
+                let input = input.split(':').next().unwrap_or_default();
+                if !taken.contains(input) {
+                    taken.insert(input.to_owned());
+                }
+            }
+            if node.op == RETURN {
+                returns.push(range);
+                let is_dataset = node.attr("T").and_then(graph_def::attr_type) == Some(Dtype::Variant.code());
+                returned = returned.take().or_else(|| node.inputs.first().filter(|_| is_dataset).map(|input| (*input).to_owned()));
+            } else if node.is_placeholder() {
+                let (dtype, shape) = node.placeholder();
+                inputs.push(Argument::of_graph(format!("{}:0", node.name), dtype, shape));
+            } else {
+                names.push(node.name.to_owned());
+            }
+            if let Some(value) = node.attr("value").filter(|value| node.op == "Const" && value.len() < MOST_COUNT) {
+                counts.extend(count(value).map(|count| (node.name.to_owned(), count)));
+            }
+            let types = node.attr("output_types").or_else(|| node.attr("Toutput_types"));
+            if let (Some(types), Some(shapes)) = (types, node.attr("output_shapes")) {
+                let input = |at: usize| node.inputs.get(at).map_or("", |input| input.split(':').next().unwrap_or_default()).to_owned();
+                let (op, input, count) = (node.op.to_owned(), input(0), input(1));
+                datasets.insert(node.name.to_owned(), DatasetNode { op, input, count, types: types.to_vec(), shapes: shapes.to_vec() });
+            }
+        })?;
+        let Some(output) = returned else {
+            names.retain(|name| !taken.contains(name));
+            return Ok(Self::Frozen(GraphFile { path: path.to_owned(), stamp, inputs, outputs: names }));
+        };
+        let name = output.split(':').next().unwrap_or_default();
+        let way = Way::of(&datasets, &counts, name);
+        let Some(DatasetNode { types, shapes, .. }) = datasets.remove(name) else {
+            let detail = format!("its node {name:?} does not say what elements are like (output_types, output_shapes)");
+            return Err(Error::malformed(path, "data set", detail));
+        };
+        Ok(Self::Dataset(DatasetGraph { path: path.to_owned(), stamp, output, types, shapes, way, returns }))
+    }
+}
+
+/// A node that may be a data set.
+pub(crate) struct DatasetNode {
+    op: String,
+    input: String,
+    /// The second input, which many take a number by.
+    count: String,
+    types: Vec<u8>,
+    shapes: Vec<u8>,
+}
+
+/// Whether elements are batches of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Batches {
+    #[default]
+    None,
+    OfLength(u64),
+    /// Nobody says how long they are.
+    OfAnyLength,
+}
+
+/// What is known of the way that elements of a data set come: from where they come, each node's first input.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Way {
+    /// Whether they are batches, and how long these are if that is known: something makes batches before anything takes elements apart.
+    batches: Batches,
+    /// Whether something repeats without end, before anything ends that.
+    repeats_forever: bool,
+}
+
+impl Way {
+    fn of(nodes: &HashMap<String, DatasetNode>, counts: &HashMap<String, i64>, name: &str) -> Self {
+        const TAKE_APART: &[&str] = &["Unbatch", "FlatMap", "Interleave", "Window", "GroupBy"];
+        const END: &[&str] = &["Take", "Zip", "AssertCardinality", "Generator"];
+        let has = |node: &DatasetNode, ops: &[&str]| ops.iter().any(|other| node.op.contains(other));
+        let (mut way, mut name, mut is_apart, mut is_ended) = (Self::default(), name, false, false);
+        for _ in 0..nodes.len() {
+            let Some(node) = nodes.get(name) else { break };
+            let count = counts.get(&node.count).copied();
+            is_apart |= has(node, TAKE_APART);
+            is_ended |= has(node, END);
+            if !is_apart && way.batches == Batches::None && node.op.to_ascii_lowercase().contains("batch") {
+                // Of `MapAndBatch` the second input is something else.
+                let size = count
+                    .filter(|_| node.op.starts_with("Batch") || node.op.starts_with("PaddedBatch") || node.op.starts_with("ParallelBatch"));
+                way.batches = size.and_then(|size| u64::try_from(size).ok()).map_or(Batches::OfAnyLength, Batches::OfLength);
+            }
+            way.repeats_forever |= !is_ended && node.op.starts_with("Repeat") && count.is_some_and(|count| count < 0);
+            name = &node.input;
+        }
+        way
+    }
+}
+
+/// The integer of a constant, if it is one.
+pub(crate) fn count(value: &[u8]) -> Option<i64> {
+    let tensor = graph_def::attr_tensor(value)?;
+    let proto = Message::parse(tensor, 0).ok().filter(|proto| proto.spec.dtype() == Dtype::Int64 && proto.spec.elements() == 1)?;
+    let mut bytes = [0; 8];
+    proto.fill(&mut bytes).ok()?;
+    Some(i64::from_le_bytes(bytes))
+}
+
+impl GraphFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn inputs(&self) -> &[Argument] {
+        &self.inputs
+    }
+
+    pub(crate) fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
+    /// All of the file.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Io`].
+    pub(crate) fn read(&self, options: &Options) -> Result<Vec<u8>> {
+        read_file(&self.path, &self.stamp, options)
+    }
+}
+
+/// Reads what has been looked through, and nothing else.
+pub(crate) fn read_file(path: &Path, stamp: &Stamp, options: &Options) -> Result<Vec<u8>> {
+    let file = open_file(path, &options.calls()).map_err(Error::io("open", path))?;
+    let len = file.metadata().map_err(Error::io("read", path))?.len();
+    let bytes = read_range(&file, path, &(0..len), options.budget().as_bytes())?;
+    stamp.check(&file, path)?;
+    Ok(bytes)
+}
+
+impl DatasetGraph {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The output that is the data set.
+    pub(crate) fn output(&self) -> &str {
+        &self.output
+    }
+
+    /// The components of an element, by their numbers.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub(crate) fn components(&self) -> Result<Vec<Argument>> {
+        let in_file = |error: ParseError| error.in_file(&self.path);
+        let types = graph_def::attr_types(&self.types).map_err(in_file)?;
+        let shapes = graph_def::attr_shapes(&self.shapes).map_err(in_file)?;
+        if types.len() != shapes.len() || types.is_empty() {
+            let detail = format!("{} dtypes and {} shapes of components", types.len(), shapes.len());
+            return Err(Error::malformed(&self.path, "data set", detail));
+        }
+        let component = |(index, (code, shape)): (usize, (u64, _))| Argument::of_graph(index.to_string(), Dtype::from_code(code), shape);
+        Ok(types.into_iter().zip(shapes).enumerate().map(component).collect())
+    }
+
+    /// Dtypes and shapes of the components of an element: an `AttrValue` each.
+    pub(crate) fn element(&self) -> (&[u8], &[u8]) {
+        (&self.types, &self.shapes)
+    }
+
+    /// Whether elements are batches of others, the last of which may be shorter, and how long the others are if that is known.
+    pub(crate) fn batches(&self) -> Batches {
+        self.way.batches
+    }
+
+    /// Whether its elements come again and again.
+    pub(crate) fn repeats_forever(&self) -> bool {
+        self.way.repeats_forever
+    }
+
+    /// The graph without the nodes that return something, which only functions have.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Io`].
+    pub(crate) fn read(&self, options: &Options) -> Result<Vec<u8>> {
+        let bytes = read_file(&self.path, &self.stamp, options)?;
+        let mut kept = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        for range in &self.returns {
+            kept.extend_from_slice(bytes.get(at..memory_len(range.start)).unwrap_or_default());
+            at = memory_len(range.end);
+        }
+        kept.extend_from_slice(bytes.get(at..).unwrap_or_default());
+        Ok(kept)
+    }
+}
+
+/// A tensor of one number is no longer.
+pub(crate) const MOST_COUNT: usize = 64;

@@ -1,0 +1,402 @@
+//! How a path leads to a format, and what is said where it leads to none.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::bundle;
+use super::driver::Driver;
+use super::formats::{FORMATS, formats};
+use super::opened::Source;
+use super::origin::Origin;
+use super::unrecognised::unrecognised;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::os::Calls;
+use crate::records::stream::bytes::holds_nothing;
+use crate::records::stream::files::{FileSet, natural_key, shard_set};
+use crate::storage::glob::alternatives_of_path;
+use crate::storage::paths::{Found, is_file, look_at};
+
+/// What a path leads to: a format, and what is to be opened. Found once, whatever is done with it then.
+#[derive(Clone)]
+pub struct Location {
+    /// The paths that it was given by.
+    given: Vec<PathBuf>,
+    /// The format that was asked for, if one was.
+    asked: Option<&'static str>,
+    driver: &'static dyn Driver,
+    place: Place,
+    /// What is missing and was let pass.
+    /// The shards that are missing and were let pass, in words.
+    lost: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    At(PathBuf),
+    /// Files that are one source.
+    Files(FileSet),
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Location")
+            .field("given", &self.given)
+            .field("format", &self.format())
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Location {
+    /// What `path` leads to. A file, a directory or a prefix that is there as it is written is that; only what is not there is a pattern,
+    /// or `base@N`. Of a pattern the files of records are one location, other files one each, in the order of the numbers in their names.
+    /// Alternatives (`{a,b}`) come in their order, and each of them has to lead to something.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] says what is missing and what was found instead, [`Error::Unsupported`] names what is in no format that is
+    /// read, [`Error::BadRequest`] for a format that does not exist, [`Error::Io`].
+    pub fn find(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
+        Self::find_any(path.as_ref(), format, options).map_err(|error| options.cancel.unless_cancelled(error))
+    }
+
+    fn find_any(path: &Path, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
+        let formats = Candidates::new(format)?;
+        if let Some(found) = formats.judge(path, options)? {
+            return Ok(vec![Self::at(path, found, formats.asked)]);
+        }
+        if look_at(path)? != Found::Nothing {
+            return Err(unrecognised(path, &options.calls())?);
+        }
+        if let alternatives @ [_, _, ..] = &alternatives_of_path(path)?[..] {
+            return of_alternatives(path, alternatives, format, options);
+        }
+        if let Some(set) = FileSet::expand(path)? {
+            return of_set(path, set, &formats, options);
+        }
+        // A pattern of prefixes: of a checkpoint there are only files whose names go on.
+        match FileSet::expand(&bundle::index_path(path))? {
+            Some(indexes) => {
+                let files = indexes.files.iter().map(|index| index.with_extension("")).collect();
+                of_set(path, FileSet { files, missing: Vec::new() }, &formats, options)
+            }
+            None => Err(unrecognised(path, &options.calls())?),
+        }
+    }
+
+    fn at(path: &Path, (driver, resolved): (&'static dyn Driver, PathBuf), asked: Option<&'static str>) -> Self {
+        Self { given: vec![path.to_owned()], asked, driver, place: Place::At(resolved), lost: Vec::new() }
+    }
+
+    /// Locations that were found one by one, with those put together that are one source: shards of one set of records, and files of one
+    /// checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where a shard of a set is missing, unless that is to be [let pass](crate::RecordOptions::salvage);
+    /// [`Error::BadRequest`] for a shard that is given twice.
+    pub fn group(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
+        let mut grouped: Vec<Self> = Vec::with_capacity(locations.len());
+        let locations = without_doubles(locations);
+        check_stdin(&locations)?;
+        for (at, location) in locations.iter().enumerate() {
+            if locations[..at].iter().any(|other| other.place == location.place) {
+                let detail = format!("{} is given twice: --concat joins a source to itself", location.path().display());
+                return Err(Error::bad_request(detail));
+            }
+        }
+        for location in locations {
+            let set = location.shard_set();
+            let of_set = |other: &&mut Self| set.is_some() && other.shard_set() == set;
+            match grouped.iter_mut().find(of_set) {
+                Some(first) if location.driver.joins_files() => first.given.extend(location.given),
+                _ => grouped.push(location),
+            }
+        }
+        for location in &mut grouped {
+            if location.given.len() > 1 && location.shard_set().is_some() && location.driver.joins_files() {
+                location.place = Place::Files(FileSet::of_files(location.given.clone())?);
+            }
+        }
+        check_sets(&mut grouped, options)?;
+        Ok(grouped)
+    }
+
+    /// The same for [`Source::concat`], where shards are joined in the order in which they are given: each is a source of its own.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] as [`group`](Self::group).
+    pub fn apart(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
+        let mut apart = without_doubles(locations);
+        check_stdin(&apart)?;
+        check_sets(&mut apart, options)?;
+        Ok(apart)
+    }
+
+    /// The set of shards that a single file is of.
+    fn shard_set(&self) -> Option<ShardKey> {
+        match &self.place {
+            Place::At(path) => Some((self.driver.name(), shard_set(path)?)),
+            Place::Files(_) => None,
+        }
+    }
+
+    /// The path that it was found by, or the first of several.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.given[0]
+    }
+
+    /// The format's name.
+    #[must_use]
+    pub fn format(&self) -> &'static str {
+        self.driver.name()
+    }
+
+    /// Whether [`open`](Self::open) with these choices takes a running TensorFlow: see `tensorflow::load`.
+    #[must_use]
+    pub fn needs_tensorflow(&self, options: &Options) -> bool {
+        matches!(&self.place, Place::At(resolved) if self.driver.needs_tensorflow(resolved, options))
+    }
+
+    /// Whether `names` are not those of tensors in a graph, but of what it computes: outputs of its nodes, such as `y:0`, for
+    /// [`ModelOptions::output`](crate::ModelOptions::output).
+    #[must_use]
+    pub fn are_outputs(&self, names: &[&[u8]]) -> bool {
+        matches!(&self.place, Place::At(resolved) if self.driver.are_outputs(resolved, names))
+    }
+
+    /// Opens it, with the choices that opening and looking through a source take.
+    ///
+    /// # Errors
+    /// As [`Source::open_with`].
+    pub fn open(&self, options: &Options) -> Result<Source> {
+        let path = self.path();
+        let opened = match &self.place {
+            Place::At(resolved) => self.driver.open(resolved, options),
+            Place::Files(set) => self.driver.open_files(path, set.clone(), options),
+        };
+        let container = opened.map_err(|error| options.cancel.unless_cancelled(error))?;
+        Ok(Source::new(path, container, Origin::of(&self.given, self.asked)).with_lost(self.lost.clone()))
+    }
+}
+
+/// A set of shards: its format, the names of its files without their numbers, and how many these say there are.
+pub(crate) type ShardKey = (&'static str, (Vec<u8>, u64));
+
+/// Several files of one checkpoint lead to the same place, and are one. The same path twice is meant twice.
+pub(crate) fn without_doubles(locations: Vec<Location>) -> Vec<Location> {
+    let mut kept: Vec<Location> = Vec::with_capacity(locations.len());
+    for location in locations {
+        let is_known = |other: &&mut Location| other.place == location.place && !other.given.contains(&location.given[0]);
+        match kept.iter_mut().find(is_known) {
+            Some(known) => known.given.extend(location.given),
+            None => kept.push(location),
+        }
+    }
+    kept
+}
+
+/// Refuses standard input that is given twice.
+pub(crate) fn check_stdin(locations: &[Location]) -> Result<()> {
+    if locations.iter().filter(|location| location.path() == Path::new("-")).count() > 1 {
+        return Err(Error::bad_request("standard input (-) is given twice, and can be read once"));
+    }
+    Ok(())
+}
+
+/// Refuses sets of shards with holes, of files that are sources of their own, too.
+pub(crate) fn check_sets(locations: &mut [Location], options: &Options) -> Result<()> {
+    let mut sets: BTreeMap<ShardKey, Vec<usize>> = BTreeMap::new();
+    for (at, location) in locations.iter_mut().enumerate() {
+        let set = location.shard_set();
+        match (&location.place, set) {
+            (Place::Files(files), _) => {
+                let checked = check_set(files, options)?;
+                location.lost.extend(checked);
+            }
+            (Place::At(_), Some(set)) => sets.entry(set).or_default().push(at),
+            (Place::At(_), None) => {}
+        }
+    }
+    for members in sets.into_values().filter(|members| members.len() > 1) {
+        let mut files: Vec<PathBuf> = members.iter().flat_map(|&at| locations[at].given.clone()).collect();
+        files.sort();
+        files.dedup();
+        let checked = check_set(&FileSet::of_files(files)?, options)?;
+        locations[members[0]].lost.extend(checked);
+    }
+    Ok(())
+}
+
+/// What is missing of a set, where that is let pass.
+pub(crate) fn check_set(files: &FileSet, options: &Options) -> Result<Option<String>> {
+    match files.missing_shards() {
+        None => Ok(None),
+        Some(detail) if options.records.salvage.is_set() => Ok(Some(format!("shard not found: {detail}"))),
+        Some(detail) => Err(Error::NotFound { what: "shard", detail: format!("{detail}; --salvage goes without them") }),
+    }
+}
+
+/// The locations of all alternatives of a path with braces. Files of records are one.
+pub(crate) fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Option<&str>, options: &Options) -> Result<Vec<Location>> {
+    let mut locations: Vec<Location> = Vec::new();
+    for alternative in alternatives {
+        for location in Location::find(alternative, format, options)? {
+            if !locations.iter().any(|known| known.place == location.place) {
+                locations.push(location);
+            }
+        }
+    }
+    let [first, _, ..] = &locations[..] else { return Ok(locations) };
+    if !first.driver.joins_files() || locations.iter().any(|other| other.format() != first.format()) {
+        return Ok(locations);
+    }
+    let files = locations.iter().flat_map(|location| match &location.place {
+        Place::At(file) => vec![file.clone()],
+        Place::Files(set) => set.files.clone(),
+    });
+    let set = FileSet::of_files(files.collect())?;
+    let mut lost: Vec<String> = locations.iter().flat_map(|location| location.lost.clone()).collect();
+    lost.extend(check_set(&set, options)?.filter(|missing| !lost.contains(missing)));
+    Ok(vec![Location { given: vec![path.to_owned()], place: Place::Files(set), lost, ..first.clone() }])
+}
+
+/// The locations of files that a pattern or `base@N` stands for.
+pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) -> Result<Vec<Location>> {
+    let mut judged = Vec::with_capacity(set.files.len());
+    let first = set.files.first().and_then(|file| shard_set(file));
+    let is_one_set = first.is_some() && set.files.iter().all(|file| shard_set(file) == first);
+    let mut joined = None;
+    for file in &set.files {
+        let found = formats.judge(file, options)?;
+        joined = joined.or_else(|| found.as_ref().map(|(driver, _)| *driver).filter(|driver| driver.joins_files()));
+        // Of thousands of shards the first one that says anything says it for all.
+        if is_one_set && joined.is_some() {
+            break;
+        }
+        judged.push((file, found));
+    }
+    if let Some(driver) = joined {
+        for (file, found) in judged {
+            match found {
+                Some((other, _)) if other.name() != driver.name() => {
+                    let (path, file) = (path.display(), file.display());
+                    return Err(Error::bad_request(format!(
+                        "{path} stands for files of several formats: {file} is {}, others are {}. Name each on its own",
+                        other.name(),
+                        driver.name()
+                    )));
+                }
+                None if !holds_nothing(file, &options.calls())? => return Err(not_of_pattern(path, file, &options.calls())?),
+                _ => {}
+            }
+        }
+        let lost = check_set(&set, options)?.into_iter().collect();
+        return Ok(vec![Location { given: vec![path.to_owned()], asked: formats.asked, driver, place: Place::Files(set), lost }]);
+    }
+    let lost = check_set(&set, options)?;
+    let mut locations: Vec<Location> = Vec::new();
+    judged.sort_by_cached_key(|(file, _)| natural_key(file));
+    for (file, found) in judged {
+        let Some(found) = found else { return Err(not_of_pattern(path, file, &options.calls())?) };
+        let location = Location::at(file, found, formats.asked);
+        // All files of a checkpoint lead to it.
+        if !locations.iter().any(|other| other.place == location.place) {
+            locations.push(location);
+        }
+    }
+    if let Some(first) = locations.first_mut() {
+        first.lost.extend(lost);
+    }
+    Ok(locations)
+}
+
+/// The error for a file that a pattern matches and that is in no known format.
+pub(crate) fn not_of_pattern(pattern: &Path, file: &Path, calls: &Calls) -> Result<Error> {
+    Ok(match unrecognised(file, calls)? {
+        Error::Unsupported { what, detail } => {
+            Error::Unsupported { what, detail: format!("{detail}; {} matches it: a narrower pattern leaves it out", pattern.display()) }
+        }
+        other => other,
+    })
+}
+
+/// The formats that may be meant: the one that is asked for, or all.
+pub(crate) struct Candidates {
+    drivers: Vec<&'static dyn Driver>,
+    asked: Option<&'static str>,
+}
+
+impl Candidates {
+    /// # Errors
+    /// [`Error::BadRequest`] for a format that does not exist.
+    fn new(format: Option<&str>) -> Result<Self> {
+        let drivers: Vec<_> = FORMATS.iter().copied().filter(|driver| format.is_none_or(|name| name == driver.name())).collect();
+        if drivers.is_empty() {
+            let known: Vec<_> = formats().collect();
+            return Err(Error::bad_request(format!("there is no format {:?}, only {}", format.unwrap_or_default(), known.join(", "))));
+        }
+        let asked = format.and(drivers.first()).map(|driver| driver.name());
+        Ok(Self { drivers, asked })
+    }
+
+    /// The format of what lies at `path` as it is written, if it is in one, and what is to be opened there.
+    fn judge(&self, path: &Path, options: &Options) -> Result<Option<(&'static dyn Driver, PathBuf)>> {
+        let calls = options.calls();
+        for &driver in &self.drivers {
+            if let Some(resolved) = driver.resolve(path, &calls)? {
+                return Ok(Some((driver, resolved)));
+            }
+        }
+        for &driver in &self.drivers {
+            if let Some(resolved) = driver.resolve_unrecognised(path, options)? {
+                return Ok(Some((driver, resolved)));
+            }
+        }
+        // Who names a format of plain files is told what is wrong with the file.
+        match (self.asked, &self.drivers[..]) {
+            (Some(_), [driver]) if driver.takes_any_file() && is_file(path)? => Ok(Some((*driver, path.to_owned()))),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Source {
+    /// Opens what `path` names: a checkpoint prefix, its `.index` file, a directory with a `checkpoint` state file, a SavedModel
+    /// directory, a frozen graph, a serialized tensor, a file of records or a pattern for several, a folder that tf.data wrote, a video.
+    /// The format is found from the content. A pattern for files that are sources each gives all of their tensors, as [`together`](Self::together).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] says what is missing and what was found; [`Error::Unsupported`] names a format this version
+    /// does not read; [`Error::Malformed`] says where a file is broken; [`Error::Io`] when reading fails;
+    /// [`Error::Limit`] when the index is larger than an index may be.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_as(path, None)
+    }
+
+    /// Opens `path` as the format with this name (one of [`formats`]), whatever its content looks like.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::BadRequest`] for a format that does not exist.
+    pub fn open_as(path: impl AsRef<Path>, format: Option<&str>) -> Result<Self> {
+        Self::open_with(path, format, &Options::default())
+    }
+
+    /// As [`open_as`](Self::open_as), with the choices that opening and looking through a source take: memory, threads, whether
+    /// checksums are verified, [`Options::records`].
+    ///
+    /// # Errors
+    /// As [`open_as`](Self::open_as).
+    pub fn open_with(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<Self> {
+        let found = Location::find(path, format, options)?;
+        let mut parts = found.iter().map(|location| location.open(options)).collect::<Result<Vec<_>>>()?;
+        match parts.pop() {
+            Some(only) if parts.is_empty() => Ok(only),
+            last => {
+                parts.extend(last);
+                Self::together(parts)
+            }
+        }
+    }
+}

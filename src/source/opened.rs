@@ -1,0 +1,329 @@
+//! An opened source and its tensors.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::container::{Container, TensorInfo};
+use super::nearest;
+use super::origin::Origin;
+use crate::error::{Error, Result};
+use crate::format::meta_graph::Signature;
+use crate::reader::strings::stored::StoredStrings;
+use crate::reader::tensor_reader::{StoredRun, TensorReader};
+use crate::records::container::RecordContainer;
+use crate::records::feature::Feature;
+use crate::types::byte_order::ByteOrder;
+use crate::types::dtype::Dtype;
+use crate::types::name::Name;
+
+/// An opened source: a checkpoint, a SavedModel, files of records.
+///
+/// ```no_run
+/// let source = mmconvert::Source::open("model.ckpt-1000")?;
+/// for tensor in source.tensors() {
+///     let info = tensor?.info().clone();
+///     println!("{} {}", info.name, info.spec);
+/// }
+/// # Ok::<(), mmconvert::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) container: Box<dyn Container>,
+    origin: Origin,
+    /// The files that were missing when it was looked for, and let pass.
+    pub(crate) lost: Vec<String>,
+}
+
+impl Source {
+    pub(crate) fn new(path: &Path, container: Box<dyn Container>, origin: Origin) -> Self {
+        Self { path: path.to_owned(), container, origin, lost: Vec::new() }
+    }
+
+    pub(crate) fn with_lost(self, lost: Vec<String>) -> Self {
+        Self { lost, ..self }
+    }
+
+    /// The path the source was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The format's name: `tensor-bundle`, `saved-model`, `tfrecord`.
+    #[must_use]
+    pub fn format(&self) -> &'static str {
+        self.container.format()
+    }
+
+    /// How many tensors there are. To tell the features of records, all of them are read once.
+    ///
+    /// # Errors
+    /// What is wrong with records that are read for it.
+    pub fn len(&self) -> Result<usize> {
+        self.container.len()
+    }
+
+    /// Whether there are no tensors.
+    ///
+    /// # Errors
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        self.len().map(|len| len == 0)
+    }
+
+    /// Why there are no tensors, where there are [none](Self::is_empty): as an error that says what is missing.
+    #[must_use]
+    pub fn nothing(&self) -> Error {
+        match self.container.nothing() {
+            Error::Unsupported { what: _, detail } => Error::Unsupported { what: format!("converting {}", self.path.display()), detail },
+            other => other,
+        }
+    }
+
+    /// All tensors, in the order of the source: of names' bytes, or of components. An error comes first, and alone.
+    pub fn tensors(&self) -> impl Iterator<Item = Result<Tensor<'_>>> {
+        let (count, failure) = match self.len() {
+            Ok(count) => (count, None),
+            Err(error) => (0, Some(Err(error))),
+        };
+        failure.into_iter().chain((0..count).map(|index| self.at(index)))
+    }
+
+    pub(crate) fn at(&self, index: usize) -> Result<Tensor<'_>> {
+        Ok(Tensor { source: self, index, info: self.container.info(index)? })
+    }
+
+    /// The tensor called `name`: its exact key, else another name that leads to one tensor only.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTensor`] with the nearest names.
+    pub fn tensor(&self, name: impl AsRef<[u8]>) -> Result<Tensor<'_>> {
+        let name = name.as_ref();
+        match self.find(name)? {
+            Some(index) => self.at(index),
+            None => Err(self.no_such_tensor(name)),
+        }
+    }
+
+    pub(crate) fn find(&self, name: &[u8]) -> Result<Option<usize>> {
+        if let Some(index) = self.container.find(name)?.or_else(|| self.container.find_alias(name)) {
+            return Ok(Some(index));
+        }
+        // A name that cannot be typed (NUL, bytes that are not UTF-8) is accepted the way `ls` shows it.
+        if !name.contains(&b'\\') {
+            return Ok(None);
+        }
+        for index in 0..self.len()? {
+            if self.container.info(index)?.name.to_string().as_bytes() == name {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn no_such_tensor(&self, name: &[u8]) -> Error {
+        let nearest = nearest::nearest(name, (0..self.len().unwrap_or(0)).filter_map(|index| self.container.info(index).ok()));
+        Error::NoSuchTensor { path: self.path.clone(), name: Name::new(name).to_string(), nearest }
+    }
+
+    /// The sets of tags of the graphs of a SavedModel.
+    #[must_use]
+    pub fn tag_sets(&self) -> &[Vec<String>] {
+        self.container.tag_sets()
+    }
+
+    /// Facts about the files: shards, index blocks, byte order.
+    #[must_use]
+    pub fn facts(&self) -> Map<String, Value> {
+        self.container.facts()
+    }
+
+    /// What a graph or a SavedModel can compute: its signatures.
+    #[must_use]
+    pub fn signatures(&self) -> &[Signature] {
+        self.container.signatures()
+    }
+
+    /// What is odd about the files but does not stand in the way, one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.lost.iter().cloned().chain(self.container.warnings()).collect()
+    }
+
+    /// The files that are missing and were [let pass](crate::RecordOptions::salvage), one sentence each; they are among the
+    /// [`warnings`](Self::warnings), too.
+    #[must_use]
+    pub fn lost(&self) -> Vec<String> {
+        self.lost.iter().cloned().chain(self.container.lost()).collect()
+    }
+
+    /// What becomes of values that are not given as they are stored, one sentence each: pixels of videos that are converted.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.container.notes()
+    }
+
+    /// How it was given.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Heap bytes that the source holds.
+    pub(crate) fn heap_bytes(&self) -> u64 {
+        self.container.heap_bytes()
+    }
+
+    /// Bytes of all its files.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.container.files().iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    /// Whether a checksum over more than a tensor vouches for it, which may have been compared only when the last of several was read.
+    pub(crate) fn vouches_for(&self, name: &Name) -> bool {
+        self.find(name.as_bytes()).ok().flatten().is_some_and(|index| self.container.is_vouched_for(index))
+    }
+
+    /// Refuses an output that is one of the files the source is read from, by whatever name.
+    pub(crate) fn check_not_own(&self, output: &Path) -> Result<()> {
+        let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+        let Some(found) = identity(output) else { return Ok(()) };
+        if self.container.files().iter().any(|own| identity(own) == Some(found)) {
+            return Err(Error::bad_request(format!("{} is a file of the source itself; it is not replaced", output.display())));
+        }
+        Ok(())
+    }
+}
+
+/// Where the values of a tensor are that is a column of records.
+pub(crate) struct RecordColumn<'a> {
+    pub(crate) records: &'a RecordContainer,
+    /// The number of the set of records.
+    pub(crate) set: usize,
+    pub(crate) feature: Feature,
+}
+
+/// One tensor of a [`Source`]; nothing of its data has been read.
+#[derive(Debug, Clone)]
+pub struct Tensor<'a> {
+    source: &'a Source,
+    index: usize,
+    info: TensorInfo,
+}
+
+impl<'a> Tensor<'a> {
+    /// Name, alias, dtype and shape.
+    #[must_use]
+    pub fn info(&self) -> &TensorInfo {
+        &self.info
+    }
+
+    /// Facts about where the tensor lies: pieces, shards, offsets, checksums.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when its pieces do not fit together.
+    pub fn facts(&self) -> Result<Map<String, Value>> {
+        self.source.container.tensor_facts(self.index)
+    }
+
+    /// A reader of the tensor's elements.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a dtype without a fixed size, [`Error::NotFound`] when a file is missing,
+    /// [`Error::Malformed`] when the pieces do not tile the tensor or a file is too short.
+    pub fn reader(&self) -> Result<Box<dyn TensorReader + 'a>> {
+        self.check_supported()?;
+        if self.info.spec.dtype() == Dtype::String {
+            let detail = "strings have no fixed size; a Converter knows what becomes of them".into();
+            return Err(Error::Unsupported { what: format!("a reader of {}", self.info.name), detail });
+        }
+        self.source.container.reader(self.index)
+    }
+
+    /// Where all of its elements lie side by side in a file, as this machine has them in memory: [`view`](crate::view) shows them there.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with what stands in the way: their order, their place, or how they are stored; and as
+    /// [`reader`](Self::reader).
+    pub fn in_place(&self) -> Result<StoredRun> {
+        let reader = self.reader()?;
+        let spec = reader.spec();
+        let refused = |detail: String| {
+            Err(Error::Unsupported { what: format!("a view of {} of {} in place", self.info.name, self.source.path.display()), detail })
+        };
+        let Some(run) = reader.stored_run(0)? else {
+            return refused("its bytes are not stored as they are, side by side: they are packed, decoded or in pieces".into());
+        };
+        if run.elements != (0..spec.elements()) {
+            return refused(format!("it is stored in pieces, the first of which has {} elements", run.elements.end));
+        }
+        let component = spec.dtype().component_size();
+        if component > 1 && reader.byte_order() != ByteOrder::NATIVE {
+            return refused(format!("its bytes are {}-endian, this machine's are not", reader.byte_order()));
+        }
+        if !run.offset.is_multiple_of(component) {
+            return refused(format!("it starts at byte {}, which is not aligned to {component}", run.offset));
+        }
+        Ok(run)
+    }
+
+    /// Where the tensor's strings lie.
+    pub(crate) fn strings(&self) -> Result<StoredStrings<'a>> {
+        self.check_supported()?;
+        self.source.container.strings(self.index)
+    }
+
+    /// Refuses what no array can hold.
+    pub(crate) fn check_supported(&self) -> Result<()> {
+        match &self.info.unsupported {
+            None => Ok(()),
+            Some(reason) => {
+                let what = format!("tensor {} of {}", self.info.name, self.source.path.display());
+                Err(Error::Unsupported { what, detail: reason.clone() })
+            }
+        }
+    }
+
+    /// Whether it is a column of records, all of which are made in one pass.
+    #[must_use]
+    pub fn is_of_records(&self) -> bool {
+        self.records().is_some()
+    }
+
+    /// The records that it is a column of, if that is what it is, and which of their features it is.
+    pub(crate) fn records(&self) -> Option<(&'a RecordContainer, usize)> {
+        self.source.container.records(self.index)
+    }
+
+    /// Whether it is computed or decoded by another program each time it is read, so that looking at it is as much work as converting it.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        self.source.container.is_made(self.index)
+    }
+
+    /// How many rows there should be by what the source says of itself, where only reading all of it could prove that.
+    #[must_use]
+    pub fn claimed_rows(&self) -> Option<u64> {
+        self.source.container.claimed_rows(self.index)
+    }
+
+    /// The set of records and the feature that it is a column of, if that is what it is. Choices find the feature by this tensor's name.
+    pub(crate) fn column(&self) -> Option<RecordColumn<'a>> {
+        let (records, number) = self.records()?;
+        let (set, feature) = records.feature(number);
+        Some(RecordColumn { records, set, feature: Feature { title: Some(self.info.name.to_json()), ..feature } })
+    }
+
+    /// Its number in the source.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The source it is a tensor of.
+    #[must_use]
+    pub fn source(&self) -> &'a Source {
+        self.source
+    }
+}

@@ -12,8 +12,8 @@ const ROOMS: &[&str] = &[
     "cast",       // elements to elements
     "image",      // compressed pixels to pixels
     "format",     // bytes to structs, nothing is opened
-    "options",    // what a caller chooses
     "storage",    // where bytes lie
+    "options",    // what a caller chooses
     "plan",       // slices, tiles, boxes: arithmetic only
     "reader",     // elements of one tensor
     "output",     // the file that is being written

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::os::Calls;
+use crate::storage::blob::Storage;
+use crate::storage::local::LocalStorage;
 use crate::types::byte_order::ByteOrder;
 use crate::types::cancel::CancelToken;
 use crate::types::dtype::Dtype;
@@ -293,6 +295,11 @@ impl Options {
     /// Which system calls may be made.
     pub(crate) fn calls(&self) -> Calls {
         if self.method == Some(Method::Portable) { Calls::standard(&self.cancel) } else { Calls::all(&self.cancel) }
+    }
+
+    /// Where sources lie.
+    pub(crate) fn storage(&self) -> Arc<dyn Storage> {
+        Arc::new(LocalStorage::new(self.calls()))
     }
 
     pub(crate) fn existing(&self) -> Existing {

@@ -159,14 +159,14 @@ pub(crate) struct Cold(Arc<OnceLock<bool>>);
 
 impl Cold {
     /// Asks for `range` to be fetched meanwhile, if the file was cold.
-    pub(crate) fn fetch(&self, file: &File, range: &Range<u64>, calls: &Calls) {
+    pub(crate) fn prefetch(&self, file: &File, range: &Range<u64>, calls: &Calls) {
         if calls.is_native() && !range.is_empty() && self.get(file) {
             fetch_pages(file, range);
         }
     }
 
     /// Gives up the pages of `range`, if the file was cold.
-    pub(crate) fn forget(&self, file: &File, range: &Range<u64>, calls: &Calls) {
+    pub(crate) fn evict(&self, file: &File, range: &Range<u64>, calls: &Calls) {
         if calls.is_native() && !range.is_empty() && self.get(file) {
             drop_pages(file, range);
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::format::crc::Checksum;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
 /// What lies between tensors is read for the comparison: up to this much, or this part of all.
@@ -18,7 +18,7 @@ const CHUNK: usize = 256 << 10;
 
 /// A run of a file under one checksum. When the tensors in it have been read, what lies between them is read, too, and all is compared.
 pub(crate) struct Enclosing {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     range: Range<u64>,
     checksum: Checksum,
     /// What messages call it.
@@ -41,7 +41,7 @@ impl fmt::Debug for Enclosing {
 }
 
 impl Enclosing {
-    pub(crate) fn new(file: &Arc<StoredFile>, range: Range<u64>, checksum: Checksum, what: String) -> Arc<Self> {
+    pub(crate) fn new(file: &Arc<dyn Blob>, range: Range<u64>, checksum: Checksum, what: String) -> Arc<Self> {
         Arc::new(Self { file: Arc::clone(file), range, checksum, what, state: Mutex::default() })
     }
 
@@ -113,6 +113,7 @@ mod tests {
     use super::*;
     use crate::format::crc::Kind;
     use crate::os::Calls;
+    use crate::storage::local::LocalFile;
 
     #[test]
     fn parts_and_what_lies_between_are_compared_with_the_whole() {
@@ -120,7 +121,7 @@ mod tests {
         let path = dir.path().join("f");
         let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7 % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
-        let file = StoredFile::open(&path, &Calls::default()).unwrap();
+        let file: Arc<dyn Blob> = LocalFile::open(&path, &Calls::default()).unwrap();
         let whole = Checksum::Crc32(Kind::Crc32.of(&bytes[10..990]));
         let crc = |range: Range<usize>| Kind::Crc32.of(&bytes[range]);
         let right = Enclosing::new(&file, 10..990, whole, "x".into());

@@ -11,7 +11,7 @@ use super::tensor_reader::{ReadContext, TensorReader};
 use crate::error::{Error, Result};
 use crate::format::crc::Kind;
 use crate::os::Calls;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
 use crate::types::byte_order::ByteOrder;
 use crate::types::layout::Layout;
 use crate::types::size::memory_len;
@@ -39,7 +39,7 @@ impl Stream {
     }
 
     /// Fills `out` with the next bytes of the stream that is packed in `packed` of `file`.
-    fn fill(&mut self, file: &StoredFile, packed: &Range<u64>, out: &mut [u8], calls: &Calls) -> Result<()> {
+    fn fill(&mut self, file: &dyn Blob, packed: &Range<u64>, out: &mut [u8], calls: &Calls) -> Result<()> {
         let mut filled = 0;
         while filled < out.len() {
             if self.ready.is_empty() {
@@ -72,7 +72,7 @@ impl Stream {
 ///
 /// # Errors
 /// [`Error::Malformed`], [`Error::Io`].
-pub(crate) fn inflate_front(file: &StoredFile, packed: &Range<u64>, most: usize) -> Result<Vec<u8>> {
+pub(crate) fn inflate_front(file: &dyn Blob, packed: &Range<u64>, most: usize) -> Result<Vec<u8>> {
     let mut front = vec![0; most];
     Stream::new().fill(file, packed, &mut front, file.calls())?;
     Ok(front)
@@ -82,7 +82,7 @@ pub(crate) fn inflate_front(file: &StoredFile, packed: &Range<u64>, most: usize)
 ///
 /// # Errors
 /// As [`inflate_front`].
-pub(crate) fn checksum(file: &StoredFile, packed: &Range<u64>, len: u64, kind: Kind) -> Result<u32> {
+pub(crate) fn checksum(file: &dyn Blob, packed: &Range<u64>, len: u64, kind: Kind) -> Result<u32> {
     let (mut stream, mut chunk, mut crc) = (Stream::new(), vec![0; 64 << 10], 0);
     let mut left = len;
     while left > 0 {
@@ -99,7 +99,7 @@ pub(crate) fn checksum(file: &StoredFile, packed: &Range<u64>, len: u64, kind: K
 /// What follows the last elements that were read is unpacked from there on. To read what was passed already, all is unpacked from the
 /// start again.
 pub(crate) struct Inflated {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     packed: Range<u64>,
     /// Unpacked bytes before the elements.
     start: u64,
@@ -118,7 +118,7 @@ impl fmt::Debug for Inflated {
 impl Inflated {
     /// The elements that start `start` bytes into what is packed in `packed` of `file`.
     pub(crate) fn new(
-        file: &Arc<StoredFile>,
+        file: &Arc<dyn Blob>,
         packed: Range<u64>,
         start: u64,
         spec: TensorSpec,
@@ -139,11 +139,11 @@ impl Inflated {
         while stream.at < at {
             context.check_cancelled()?;
             let len = memory_len((at - stream.at).min(passed.len() as u64));
-            stream.fill(&self.file, &self.packed, &mut passed[..len], &context.calls)?;
+            stream.fill(&*self.file, &self.packed, &mut passed[..len], &context.calls)?;
         }
         for part in out.chunks_mut(CHUNK) {
             context.check_cancelled()?;
-            stream.fill(&self.file, &self.packed, part, &context.calls)?;
+            stream.fill(&*self.file, &self.packed, part, &context.calls)?;
         }
         Ok(())
     }

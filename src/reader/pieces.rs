@@ -366,27 +366,35 @@ impl TensorReader for PieceReader<'_> {
             return Ok(None);
         }
         let Parts::Shards(shards) = &self.parts else { return Ok(None) };
-        let file = shards.open(placed.piece.shard)?.file;
+        let Some(file) = shards.open(placed.piece.shard)?.local_file()? else { return Ok(None) };
         let path = Arc::clone(&self.regions[placed.region].path);
-        Ok(Some(StoredRun { elements, file: file.shared(), path, offset: placed.piece.offset, region: Some(placed.region) }))
+        Ok(Some(StoredRun { elements, file, path, offset: placed.piece.offset, region: Some(placed.region) }))
     }
 
-    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+    fn prefetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
         let itemsize = self.spec.itemsize();
         self.stored(elements).for_each(|(shard, range)| match &self.parts {
-            Parts::Shards(shards) => shards.fetch(shard, &range, &context.calls),
+            Parts::Shards(shards) => {
+                if let Ok(blob) = shards.open(shard) {
+                    blob.prefetch(&range, &context.calls);
+                }
+            }
             Parts::Readers(_) => {
-                self.part(shard).iter().for_each(|(reader, _)| reader.fetch(range.start / itemsize..range.end / itemsize, context));
+                self.part(shard).iter().for_each(|(reader, _)| reader.prefetch(range.start / itemsize..range.end / itemsize, context));
             }
         });
     }
 
-    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+    fn evict(&self, elements: Range<u64>, context: &ReadContext<'_>) {
         let itemsize = self.spec.itemsize();
         self.stored(elements).for_each(|(shard, range)| match &self.parts {
-            Parts::Shards(shards) => shards.forget(shard, &range, &context.calls),
+            Parts::Shards(shards) => {
+                if let Ok(blob) = shards.open(shard) {
+                    blob.evict(&range, &context.calls);
+                }
+            }
             Parts::Readers(_) => {
-                self.part(shard).iter().for_each(|(reader, _)| reader.forget(range.start / itemsize..range.end / itemsize, context));
+                self.part(shard).iter().for_each(|(reader, _)| reader.evict(range.start / itemsize..range.end / itemsize, context));
             }
         });
     }

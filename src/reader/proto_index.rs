@@ -1,13 +1,11 @@
 //! The fields of messages in a file, without reading what is in them: graphs have gigabytes.
 
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::{fmt, io};
 
 use crate::error::{Error, Result};
 use crate::format::varint;
-use crate::storage::input::{InputFile, check_most};
+use crate::storage::blob::{Blob, check_most};
 use crate::types::size::memory_len;
 
 /// A tag and a length.
@@ -16,35 +14,12 @@ const BUFFER: u64 = 64 << 10;
 /// How deep groups may nest; protobuf's own limit for messages.
 const MAX_DEPTH: usize = 100;
 
-/// What can be read at positions.
-pub(crate) trait ReadAt: fmt::Debug + Sync {
-    /// As much as there is from `at` on, up to the length of `buf`.
-    fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
-}
-
-impl ReadAt for InputFile {
-    fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        self.calls().repeat(|| self.read_at(buf, at))
-    }
-}
-
-/// Bytes that a file holds in another form.
-impl ReadAt for Vec<u8> {
-    fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
-        let len = rest.len().min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
-        Ok(len)
-    }
-}
-
 /// Walks the fields of the message in a range of a file, and of those in it.
 ///
 /// Wire format: <https://protobuf.dev/programming-guides/encoding/>. Groups are skipped.
 #[derive(Debug)]
 pub(crate) struct Outline<'a> {
-    file: &'a dyn ReadAt,
-    path: &'a Path,
+    file: &'a dyn Blob,
     what: &'static str,
     at: u64,
     end: u64,
@@ -83,23 +58,19 @@ enum Step {
 
 impl<'a> Outline<'a> {
     /// The message in all of a file.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(crate) fn of_file(file: &'a InputFile, path: &'a Path, what: &'static str) -> Result<Self> {
-        let len = file.metadata().map_err(Error::io("read", path))?.len();
-        Ok(Self::new(file, path, what, 0..len))
+    pub(crate) fn of_file(file: &'a dyn Blob, what: &'static str) -> Self {
+        Self::new(file, what, 0..file.len())
     }
 
     /// The message in `range` of a file, which messages call `what`.
-    pub(crate) fn new(file: &'a dyn ReadAt, path: &'a Path, what: &'static str, range: Range<u64>) -> Self {
+    pub(crate) fn new(file: &'a dyn Blob, what: &'static str, range: Range<u64>) -> Self {
         let (at, end) = (range.start, range.end);
-        Self { file, path, what, at, end, last: end, buffer: Vec::new(), buffered: 0..0 }
+        Self { file, what, at, end, last: end, buffer: Vec::new(), buffered: 0..0 }
     }
 
     /// The file's path.
     pub(crate) fn path(&self) -> &'a Path {
-        self.path
+        self.file.path()
     }
 
     /// Where the rest of the message lies.
@@ -114,7 +85,7 @@ impl<'a> Outline<'a> {
 
     /// An error at a byte of the file.
     pub(crate) fn malformed(&self, at: u64, detail: impl Into<String>) -> Error {
-        Error::malformed_at(self.path, self.what, at, detail)
+        Error::malformed_at(self.file.path(), self.what, at, detail)
     }
 
     /// Walks the message in `range`, which lies in this one, and comes back. Small messages cost no reading of their own.
@@ -137,17 +108,15 @@ impl<'a> Outline<'a> {
         let wanted = at.saturating_add(least).min(end);
         if at < self.buffered.start || wanted > self.buffered.end {
             let len = (self.last.max(end) - at).min(BUFFER.max(least));
-            self.buffer.resize(memory_len(len), 0);
-            let mut filled = 0;
-            while filled < self.buffer.len() && at + (filled as u64) < wanted {
-                let n = self.file.read_some(&mut self.buffer[filled..], at + filled as u64).map_err(Error::io("read", self.path))?;
-                if n == 0 {
-                    self.buffered = 0..0;
-                    return Err(self.malformed(at + filled as u64, "the file ends here; it was longer before"));
-                }
-                filled += n;
+            let have = self.file.len().saturating_sub(at);
+            if have < wanted - at {
+                self.buffered = 0..0;
+                return Err(self.malformed(at + have, "the file ends here; it was longer before"));
             }
-            self.buffered = at..at + filled as u64;
+            self.buffer.resize(memory_len(len.min(have)), 0);
+            self.buffered = 0..0;
+            self.file.read(at, &mut self.buffer, self.file.calls())?;
+            self.buffered = at..at + self.buffer.len() as u64;
         }
         let start = memory_len(at - self.buffered.start);
         Ok(&self.buffer[start..memory_len(end.min(self.buffered.end) - self.buffered.start)])
@@ -223,7 +192,7 @@ impl<'a> Outline<'a> {
     /// # Errors
     /// [`Error::Limit`] for a longer one, [`Error::Malformed`], [`Error::Io`].
     pub(crate) fn read(&mut self, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
-        check_most(self.path, range, most)?;
+        check_most(self.file.path(), range, most)?;
         Ok(self.window(range.start, range.end, range.end - range.start)?.to_vec())
     }
 }
@@ -231,13 +200,11 @@ impl<'a> Outline<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use crate::storage::memory::HeldBytes;
 
     fn fields(bytes: &[u8]) -> Result<Vec<Outer>> {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        let file = file.into();
-        let mut outline = Outline::of_file(&file, Path::new("m"), "message")?;
+        let file = HeldBytes::new(&Path::new("m").into(), bytes.to_vec());
+        let mut outline = Outline::of_file(&*file, "message");
         let mut found = Vec::new();
         while let Some(field) = outline.next_field()? {
             found.push(field);
@@ -298,8 +265,8 @@ mod tests {
     #[test]
     fn messages_in_a_message_are_walked_and_left_again() {
         let inner = [0x08, 7, 0x12, 1, b'x'];
-        let bytes = [&[0x0a, 5][..], &inner, &[0x10, 3]].concat();
-        let mut outline = Outline::new(&bytes, Path::new("m"), "message", 0..bytes.len() as u64);
+        let bytes = HeldBytes::new(&Path::new("m").into(), [&[0x0a, 5][..], &inner, &[0x10, 3]].concat());
+        let mut outline = Outline::of_file(&*bytes, "message");
         let Some(Outer { value: OuterValue::Bytes(range), .. }) = outline.next_field().unwrap() else { panic!() };
         let text = outline.within(&range, |inner| {
             assert_eq!(inner.next_field()?.unwrap().value, OuterValue::Varint(7));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::checksums::Region;
 use super::tensor_reader::{ReadContext, StoredRun, TensorReader};
 use crate::error::{Error, Result};
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::layout::Layout;
@@ -36,7 +36,7 @@ impl Check {
 /// An array whose elements lie side by side in a file.
 #[derive(Debug)]
 pub(crate) struct StoredArray {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     spec: TensorSpec,
     offset: u64,
     order: ByteOrder,
@@ -50,7 +50,7 @@ impl StoredArray {
     ///
     /// # Errors
     /// [`Error::Malformed`] where the file ends before they do.
-    pub(crate) fn new(file: &Arc<StoredFile>, offset: u64, spec: TensorSpec, what: &'static str) -> Result<Self> {
+    pub(crate) fn new(file: &Arc<dyn Blob>, offset: u64, spec: TensorSpec, what: &'static str) -> Result<Self> {
         let end = offset.checked_add(spec.nbytes());
         if end.is_none_or(|end| end > file.len()) {
             let detail = format!("{spec} has {} bytes, the file has {} from here on", spec.nbytes(), file.len().saturating_sub(offset));
@@ -130,17 +130,18 @@ impl TensorReader for StoredArray {
     }
 
     fn stored_run(&self, _: u64) -> Result<Option<StoredRun>> {
-        let (file, path) = (self.file.opened()?.file.shared(), Arc::clone(self.file.path()));
+        let Some(file) = self.file.local_file()? else { return Ok(None) };
+        let path = Arc::clone(self.file.path());
         let region = (!self.regions.is_empty()).then_some(0);
         Ok(Some(StoredRun { elements: 0..self.spec.elements(), file, path, offset: self.offset, region }))
     }
 
-    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        self.file.fetch(&self.place(&elements), &context.calls);
+    fn prefetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.file.prefetch(&self.place(&elements), &context.calls);
     }
 
-    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        self.file.forget(&self.place(&elements), &context.calls);
+    fn evict(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.file.evict(&self.place(&elements), &context.calls);
     }
 
     fn check_unchanged(&self) -> Result<()> {

@@ -114,10 +114,10 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     }
 
     /// Tells that these elements are read soon, before or after many others: what can be fetched meanwhile need not be waited for.
-    fn fetch(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
+    fn prefetch(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
 
     /// Tells that these elements are not read again for a long time.
-    fn forget(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
+    fn evict(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
 
     /// Called when all has been read: a reader that reads parts of the source twice fails here if those may differ.
     ///
@@ -198,12 +198,12 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
         (**self).has_stored_runs()
     }
 
-    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        (**self).fetch(elements, context);
+    fn prefetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        (**self).prefetch(elements, context);
     }
 
-    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        (**self).forget(elements, context);
+    fn evict(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        (**self).evict(elements, context);
     }
 
     fn check_unchanged(&self) -> Result<()> {

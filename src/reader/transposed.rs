@@ -138,15 +138,15 @@ impl TensorReader for Reversed<'_> {
         if self.is_whole() { self.reader.stored_run(element) } else { Ok(None) }
     }
 
-    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+    fn prefetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
         if self.is_whole() {
-            self.reader.fetch(elements, context);
+            self.reader.prefetch(elements, context);
         }
     }
 
-    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+    fn evict(&self, elements: Range<u64>, context: &ReadContext<'_>) {
         if self.is_whole() {
-            self.reader.forget(elements, context);
+            self.reader.evict(elements, context);
         }
     }
 

@@ -138,13 +138,13 @@ impl RecordSet {
 
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let path = |input: &RecordInput| match input {
-            RecordInput::File(file) => Some(file.path.clone()),
+            RecordInput::File(file) => Some(file.path().to_owned()),
             RecordInput::Once(..) => None,
             RecordInput::Program(program) => Some(program.path.clone()),
         };
         match &self.inputs {
             Inputs::Sequence(inputs) => inputs.iter().filter_map(path).collect(),
-            Inputs::Dealt(shards) => shards.iter().flatten().map(|file| file.path.clone()).collect(),
+            Inputs::Dealt(shards) => shards.iter().flatten().map(|file| file.path().to_owned()).collect(),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
@@ -16,11 +16,11 @@ use super::driver::Driver;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::budget::Limits;
-use crate::os::Calls;
 use crate::reader::checksums::Region;
 use crate::reader::strings::chain::Chain;
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
+use crate::storage::probe::Probe;
 use crate::types::byte_order::ByteOrder;
 use crate::types::name::Name;
 use crate::types::size::memory_len;
@@ -34,12 +34,13 @@ impl Driver for TfDataCache {
         "tf-data-cache"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        resolve(path, calls)
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        resolve(probe)
     }
 
-    fn open(&self, prefix: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let bundle = Bundle::open(prefix, bundle::driver::NAME, &Limits::default(), &options.calls())?;
+    fn open(&self, place: &Probe, _: &Options) -> Result<Box<dyn Container>> {
+        let prefix = place.path();
+        let bundle = Bundle::open(prefix, bundle::driver::NAME, &Limits::default(), place.storage())?;
         let Some(components) = Cache::components(&bundle) else {
             let detail = format!("the keys of {} are not numbers of elements and components", bundle::index_path(prefix).display());
             return Err(Error::Unsupported { what: "a bundle as a tf.data cache".into(), detail });

@@ -444,12 +444,12 @@ impl TensorReader for Chain<'_> {
         }))
     }
 
-    fn fetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        self.of(elements).for_each(|(link, own)| link.reader.fetch(own, context));
+    fn prefetch(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.of(elements).for_each(|(link, own)| link.reader.prefetch(own, context));
     }
 
-    fn forget(&self, elements: Range<u64>, context: &ReadContext<'_>) {
-        self.of(elements).for_each(|(link, own)| link.reader.forget(own, context));
+    fn evict(&self, elements: Range<u64>, context: &ReadContext<'_>) {
+        self.of(elements).for_each(|(link, own)| link.reader.evict(own, context));
     }
 
     fn check_unchanged(&self) -> Result<()> {

@@ -12,11 +12,11 @@ use super::origin::Origin;
 use super::unrecognised::unrecognised;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::records::stream::bytes::holds_nothing;
 use crate::records::stream::files::{FileSet, natural_key, shard_set};
 use crate::storage::glob::alternatives_of_path;
-use crate::storage::paths::{Found, is_file, look_at};
+use crate::storage::paths::Found;
+use crate::storage::probe::Probe;
 
 /// What a path leads to: a format, and what is to be opened. Found once, whatever is done with it then.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub struct Location {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    At(PathBuf),
+    At(Probe),
     /// Files that are one source.
     Files(FileSet),
 }
@@ -63,11 +63,13 @@ impl Location {
 
     fn find_any(path: &Path, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
         let formats = Candidates::new(format)?;
-        if let Some(found) = formats.judge(path, options)? {
+        let storage = options.storage();
+        let probe = Probe::new(&storage, path);
+        if let Some(found) = formats.judge(&probe, options)? {
             return Ok(vec![Self::at(path, found, formats.asked)]);
         }
-        if look_at(path)? != Found::Nothing {
-            return Err(unrecognised(path, &options.calls())?);
+        if probe.found()? != Found::Nothing {
+            return Err(unrecognised(&probe)?);
         }
         if let alternatives @ [_, _, ..] = &alternatives_of_path(path)?[..] {
             return of_alternatives(path, alternatives, format, options);
@@ -81,11 +83,11 @@ impl Location {
                 let files = indexes.files.iter().map(|index| index.with_extension("")).collect();
                 of_set(path, FileSet { files, missing: Vec::new() }, &formats, options)
             }
-            None => Err(unrecognised(path, &options.calls())?),
+            None => Err(unrecognised(&probe)?),
         }
     }
 
-    fn at(path: &Path, (driver, resolved): (&'static dyn Driver, PathBuf), asked: Option<&'static str>) -> Self {
+    fn at(path: &Path, (driver, resolved): (&'static dyn Driver, Probe), asked: Option<&'static str>) -> Self {
         Self { given: vec![path.to_owned()], asked, driver, place: Place::At(resolved), lost: Vec::new() }
     }
 
@@ -136,7 +138,7 @@ impl Location {
     /// The set of shards that a single file is of.
     fn shard_set(&self) -> Option<ShardKey> {
         match &self.place {
-            Place::At(path) => Some((self.driver.name(), shard_set(path)?)),
+            Place::At(place) => Some((self.driver.name(), shard_set(place.path())?)),
             Place::Files(_) => None,
         }
     }
@@ -253,7 +255,7 @@ pub(crate) fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Opt
         return Ok(locations);
     }
     let files = locations.iter().flat_map(|location| match &location.place {
-        Place::At(file) => vec![file.clone()],
+        Place::At(file) => vec![file.path().to_owned()],
         Place::Files(set) => set.files.clone(),
     });
     let set = FileSet::of_files(files.collect())?;
@@ -267,28 +269,29 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
     let mut judged = Vec::with_capacity(set.files.len());
     let first = set.files.first().and_then(|file| shard_set(file));
     let is_one_set = first.is_some() && set.files.iter().all(|file| shard_set(file) == first);
-    let mut joined = None;
+    let (storage, mut joined) = (options.storage(), None);
     for file in &set.files {
-        let found = formats.judge(file, options)?;
+        let probe = Probe::new(&storage, file);
+        let found = formats.judge(&probe, options)?;
         joined = joined.or_else(|| found.as_ref().map(|(driver, _)| *driver).filter(|driver| driver.joins_files()));
         // Of thousands of shards the first one that says anything says it for all.
         if is_one_set && joined.is_some() {
             break;
         }
-        judged.push((file, found));
+        judged.push((probe, found));
     }
     if let Some(driver) = joined {
-        for (file, found) in judged {
+        for (probe, found) in judged {
             match found {
                 Some((other, _)) if other.name() != driver.name() => {
-                    let (path, file) = (path.display(), file.display());
+                    let (path, file) = (path.display(), probe.path().display());
                     return Err(Error::bad_request(format!(
                         "{path} stands for files of several formats: {file} is {}, others are {}. Name each on its own",
                         other.name(),
                         driver.name()
                     )));
                 }
-                None if !holds_nothing(file, &options.calls())? => return Err(not_of_pattern(path, file, &options.calls())?),
+                None if !holds_nothing(&probe.open()?)? => return Err(not_of_pattern(path, &probe)?),
                 _ => {}
             }
         }
@@ -297,10 +300,10 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
     }
     let lost = check_set(&set, options)?;
     let mut locations: Vec<Location> = Vec::new();
-    judged.sort_by_cached_key(|(file, _)| natural_key(file));
-    for (file, found) in judged {
-        let Some(found) = found else { return Err(not_of_pattern(path, file, &options.calls())?) };
-        let location = Location::at(file, found, formats.asked);
+    judged.sort_by_cached_key(|(probe, _)| natural_key(probe.path()));
+    for (probe, found) in judged {
+        let Some(found) = found else { return Err(not_of_pattern(path, &probe)?) };
+        let location = Location::at(probe.path(), found, formats.asked);
         // All files of a checkpoint lead to it.
         if !locations.iter().any(|other| other.place == location.place) {
             locations.push(location);
@@ -313,8 +316,8 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
 }
 
 /// The error for a file that a pattern matches and that is in no known format.
-pub(crate) fn not_of_pattern(pattern: &Path, file: &Path, calls: &Calls) -> Result<Error> {
-    Ok(match unrecognised(file, calls)? {
+pub(crate) fn not_of_pattern(pattern: &Path, probe: &Probe) -> Result<Error> {
+    Ok(match unrecognised(probe)? {
         Error::Unsupported { what, detail } => {
             Error::Unsupported { what, detail: format!("{detail}; {} matches it: a narrower pattern leaves it out", pattern.display()) }
         }
@@ -342,21 +345,20 @@ impl Candidates {
     }
 
     /// The format of what lies at `path` as it is written, if it is in one, and what is to be opened there.
-    fn judge(&self, path: &Path, options: &Options) -> Result<Option<(&'static dyn Driver, PathBuf)>> {
-        let calls = options.calls();
+    fn judge(&self, probe: &Probe, options: &Options) -> Result<Option<(&'static dyn Driver, Probe)>> {
         for &driver in &self.drivers {
-            if let Some(resolved) = driver.resolve(path, &calls)? {
+            if let Some(resolved) = driver.resolve(probe)? {
                 return Ok(Some((driver, resolved)));
             }
         }
         for &driver in &self.drivers {
-            if let Some(resolved) = driver.resolve_unrecognised(path, options)? {
+            if let Some(resolved) = driver.resolve_unrecognised(probe, options)? {
                 return Ok(Some((driver, resolved)));
             }
         }
         // Who names a format of plain files is told what is wrong with the file.
         match (self.asked, &self.drivers[..]) {
-            (Some(_), [driver]) if driver.takes_any_file() && is_file(path)? => Ok(Some((*driver, path.to_owned()))),
+            (Some(_), [driver]) if driver.takes_any_file() && probe.is_file()? => Ok(Some((*driver, probe.clone()))),
             _ => Ok(None),
         }
     }

@@ -1,6 +1,5 @@
 //! `.npy` files as sources: to be cut, cast, put into another order, or joined.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -11,11 +10,10 @@ use super::table::{Listed, Place};
 use crate::error::{Error, Result};
 use crate::format::npy::{Elements, Header, MAX_TEXT_LEN};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::reader::stored::{Check, StoredArray};
 use crate::reader::tensor_reader::TensorReader;
-use crate::storage::paths::is_file;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
+use crate::storage::probe::Probe;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::layout::Layout;
@@ -33,14 +31,6 @@ const WHAT: &str = ".npy data";
 /// The most arrays that are looked for in a file.
 const MOST_ARRAYS: usize = 1 << 20;
 
-/// Whether a file starts as an array does.
-///
-/// # Errors
-/// [`Error::Io`].
-pub(crate) fn is_array(path: &Path, calls: &Calls) -> Result<bool> {
-    super::driver::starts_with(path, MAGIC, calls)
-}
-
 /// One array in a file.
 pub(crate) struct Npy;
 
@@ -49,16 +39,17 @@ impl Driver for Npy {
         "npy"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        Ok((is_file(path)? && is_array(path, calls)?).then(|| path.to_owned()))
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        Ok(probe.starts_with(MAGIC)?.then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path, &options.calls())?;
+    fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
+        let file = place.open()?;
         let salvage = options.records.salvage.get().unwrap_or_default();
         let mut arrays = Vec::new();
         let mut at = 0;
@@ -102,7 +93,7 @@ struct Found {
 }
 
 /// The array whose header starts at byte `at`.
-fn array_at(file: &Arc<StoredFile>, at: u64, salvage: bool) -> Result<Found> {
+fn array_at(file: &Arc<dyn Blob>, at: u64, salvage: bool) -> Result<Found> {
     let path = file.path();
     let mut front = vec![0; memory_len((file.len() - at).min(MOST_HEADER))];
     file.read(at, &mut front, file.calls())?;
@@ -212,7 +203,7 @@ impl NpyArray {
 /// An array whose elements lie in a file as they are.
 #[derive(Debug)]
 pub(crate) struct InFile {
-    pub(crate) file: Arc<StoredFile>,
+    pub(crate) file: Arc<dyn Blob>,
     pub(crate) offset: u64,
     pub(crate) array: NpyArray,
 }

@@ -2,26 +2,24 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
-use super::driver::{Driver, starts_with};
+use super::driver::Driver;
 use super::npy::{EXTENSION, InFile, MAGIC, MOST_HEADER, NpyArray};
 use super::table::{Listed, Place};
 use crate::error::{Error, Result};
 use crate::format::crc::Checksum;
 use crate::format::npy::Header;
 use crate::options::Options;
-use crate::os::Calls;
 use crate::reader::checksums::Region;
 use crate::reader::inflated::{Inflated, checksum, inflate_front};
 use crate::reader::tensor_reader::TensorReader;
 use crate::storage::archive::{self, Member, Packing};
-use crate::storage::paths::is_file;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
+use crate::storage::probe::Probe;
 use crate::types::name::Name;
 use crate::types::size::memory_len;
 
@@ -33,21 +31,22 @@ impl Driver for Npz {
         "npz"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        if !is_file(path)? || !archive::MAGICS.iter().any(|magic| starts_with(path, magic, calls).is_ok_and(|is_one| is_one)) {
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        if !probe.is_file()? || !probe.front().is_ok_and(|front| archive::MAGICS.iter().any(|magic| front.starts_with(magic))) {
             return Ok(None);
         }
-        let is_named = path.extension().is_some_and(|extension| extension == self.name());
-        let is_one = is_named || archive::members(&StoredFile::open(path, calls)?)?.iter().any(|member| is_array(&member.name));
-        Ok(is_one.then(|| path.to_owned()))
+        let is_named = probe.path().extension().is_some_and(|extension| extension == self.name());
+        let is_one = is_named || archive::members(&probe.open()?)?.iter().any(|member| is_array(&member.name));
+        Ok(is_one.then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path, &options.calls())?;
+    fn open(&self, place: &Probe, _: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
+        let file = place.open()?;
         let (mut tensors, mut warnings) = (Vec::new(), Vec::new());
         for member in archive::members(&file)? {
             match packed_array(&file, member)? {
@@ -71,7 +70,7 @@ fn is_array(name: &[u8]) -> bool {
 }
 
 /// The array in a member, or the name of a member that has none.
-fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(TensorInfo, PackedArray), Vec<u8>>> {
+fn packed_array(file: &Arc<dyn Blob>, member: Member) -> Result<Result<(TensorInfo, PackedArray), Vec<u8>>> {
     let what = || format!("member {}", Name::new(member.name.clone()));
     let malformed = |detail: String| Error::malformed_at(file.path(), what(), member.offset, detail);
     let most = member.size.min(MOST_HEADER);
@@ -89,7 +88,7 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
             file.read(member.offset, &mut front, file.calls())?;
             front
         }
-        Ok(Packing::Deflated) => inflate_front(file, &packed(&member), memory_len(most))?,
+        Ok(Packing::Deflated) => inflate_front(&**file, &packed(&member), memory_len(most))?,
     };
     if !front.starts_with(MAGIC) && !is_array(&member.name) {
         return Ok(Err(member.name));
@@ -104,7 +103,7 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
     let mut info = TensorInfo { alias, ..array.info(name) };
     if info.unsupported.is_none() && have > array.spec.nbytes() {
         // A header that was changed says something else than the archive.
-        check_whole(file, &member)?;
+        check_whole(&**file, &member)?;
         let behind = have - array.spec.nbytes();
         info.unsupported = Some(format!("{behind} bytes stand behind its array in the member: numpy.load would leave them out"));
     }
@@ -117,7 +116,7 @@ fn packed_array(file: &Arc<StoredFile>, member: Member) -> Result<Result<(Tensor
 }
 
 /// Compares the checksum of all of a member.
-fn check_whole(file: &StoredFile, member: &Member) -> Result<()> {
+fn check_whole(file: &dyn Blob, member: &Member) -> Result<()> {
     let (kind, said) = (member.checksum.kind(), member.checksum.value());
     let found = if member.packing == Ok(Packing::Deflated) {
         checksum(file, &packed(member), member.size, kind)?
@@ -145,7 +144,7 @@ fn packed(member: &Member) -> Range<u64> {
 /// An array in an archive.
 #[derive(Debug)]
 struct PackedArray {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     member: Member,
     /// Where the elements start in the member, unpacked.
     start: u64,

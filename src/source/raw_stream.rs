@@ -11,7 +11,6 @@ use super::driver::Driver;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::records::Called;
-use crate::os::Calls;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Key};
 use crate::records::set::{Inputs, RecordInput, RecordSet};
@@ -20,7 +19,8 @@ use crate::records::stream::files::FileSet;
 use crate::records::stream::framing::Framing;
 use crate::records::stream::inputs::RecordFile;
 use crate::storage::input::open_at_once;
-use crate::storage::paths::{Found, look_at};
+use crate::storage::paths::Found;
+use crate::storage::probe::Probe;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
@@ -39,13 +39,13 @@ impl Driver for RawStream {
         "raw"
     }
 
-    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
-        Ok((path == Path::new(STDIN)).then(|| path.to_owned()))
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        Ok((probe.path() == Path::new(STDIN)).then(|| probe.clone()))
     }
 
-    fn resolve_unrecognised(&self, path: &Path, options: &Options) -> Result<Option<PathBuf>> {
-        let is_readable = matches!(look_at(path)?, Found::File | Found::Other);
-        Ok((is_readable && options.records.has_raw(Called::only(FRAMES))).then(|| path.to_owned()))
+    fn resolve_unrecognised(&self, probe: &Probe, options: &Options) -> Result<Option<Probe>> {
+        let is_readable = matches!(probe.found()?, Found::File | Found::Other);
+        Ok((is_readable && options.records.has_raw(Called::only(FRAMES))).then(|| probe.clone()))
     }
 
     fn joins_files(&self) -> bool {
@@ -56,24 +56,27 @@ impl Driver for RawStream {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+    fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
         let frame = Frame::asked(path, options)?;
         if path == Path::new(STDIN) {
             let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("open", Path::new("standard input")))?;
             return Ok(self.of_stream(path, File::from(stdin), "standard input".into(), &frame, options));
         }
-        if look_at(path)? == Found::Other {
+        if place.found()? == Found::Other {
             // One that nobody writes to yet is not waited for here: reading it can be cancelled.
             let pipe = open_at_once(path).map_err(Error::io("open", path))?;
             return Ok(self.of_stream(path, pipe, path.to_owned(), &frame, options));
         }
-        self.open_files(path, FileSet { files: vec![path.to_owned()], missing: Vec::new() }, options)
+        let file = RecordFile::new(place, None).starting_at(frame.offset);
+        Ok(self.container(path, Inputs::files([file]), &frame, options))
     }
 
     fn open_files(&self, path: &Path, set: FileSet, options: &Options) -> Result<Box<dyn Container>> {
         let frame = Frame::asked(path, options)?;
-        let file = |path| RecordFile::new(path, None).starting_at(frame.offset);
-        Ok(self.container(path, Inputs::files(set.files.into_iter().map(file)), &frame, options))
+        let storage = options.storage();
+        let file = |path: &PathBuf| RecordFile::new(&Probe::new(&storage, path), None).starting_at(frame.offset);
+        Ok(self.container(path, Inputs::files(set.files.iter().map(file)), &frame, options))
     }
 }
 

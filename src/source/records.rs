@@ -7,13 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use crate::error::{Error, Result};
-use crate::os::Calls;
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Encoding, Feature, Key, RECORDS};
 use crate::records::set::RecordSet;
-use crate::records::stream::bytes;
 use crate::records::stream::bytes::Compression;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
@@ -131,11 +129,9 @@ impl Container for RecordContainer {
         }
         let files = self.files();
         facts.insert("files".into(), json!(files.len()));
-        let compressions: Option<Vec<Compression>> = files
-            .iter()
-            .take(1)
-            .map(|path| bytes::open(path, &Calls::default()).ok().and_then(|file| Compression::detect(&file).ok()?))
-            .collect();
+        let storage = self.options.storage();
+        let compressions: Option<Vec<Compression>> =
+            files.iter().take(1).map(|path| storage.open(path).ok().and_then(|file| Compression::detect(&*file).ok()?)).collect();
         if let Some([compression]) = compressions.as_deref() {
             facts.insert("compression".into(), json!(compression));
         }

@@ -2,7 +2,6 @@
 //!
 //! Source: the format's description in the README of <https://github.com/huggingface/safetensors>.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -13,11 +12,10 @@ use super::table::{Listed, Place};
 use crate::error::{Error, Result};
 use crate::format::safetensors::{Entry, MAX_HEADER, PREFIX_LEN, parse, prefix};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::reader::stored::{Check, StoredArray};
 use crate::reader::tensor_reader::TensorReader;
-use crate::storage::paths::is_file;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
+use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
@@ -32,28 +30,29 @@ impl Driver for SafeTensors {
         "safetensors"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        if !is_file(path)? {
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        if !probe.is_file()? {
             return Ok(None);
         }
-        let file = StoredFile::open(path, calls)?;
+        let file = probe.open()?;
         let mut front = [0; PREFIX_LEN + 2];
         let is_one = file.len() >= front.len() as u64 && file.read(0, &mut front, file.calls()).is_ok() && {
             let len = prefix(&front);
             let fits = len > 1 && len <= file.len() - PREFIX_LEN as u64;
             let [.., open, next] = front;
             let is_object = open == b'{' && matches!(next, b'"' | b'}' | b' ' | b'\n' | b'\r' | b'\t');
-            is_object && (fits || path.extension().is_some_and(|extension| extension == self.name()))
+            is_object && (fits || probe.path().extension().is_some_and(|extension| extension == self.name()))
         };
-        Ok(is_one.then(|| path.to_owned()))
+        Ok(is_one.then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path, &options.calls())?;
+    fn open(&self, place: &Probe, _: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
+        let file = place.open()?;
         let malformed = |offset: u64, detail: String| Error::malformed_at(path, WHAT, offset, detail);
         let mut front = [0; PREFIX_LEN];
         if file.len() < PREFIX_LEN as u64 {
@@ -96,7 +95,7 @@ impl Driver for SafeTensors {
 }
 
 /// A tensor of the header, or what is wrong with it.
-fn tensor(file: &Arc<StoredFile>, start: u64, entry: &Entry) -> Result<(TensorInfo, InFile), String> {
+fn tensor(file: &Arc<dyn Blob>, start: u64, entry: &Entry) -> Result<(TensorInfo, InFile), String> {
     let name = Name::new(entry.name.as_bytes());
     let Some(dtype) = crate::format::safetensors::dtype(&entry.dtype) else {
         let spec = TensorSpec::new(Dtype::Variant, entry.shape.clone())?;
@@ -114,7 +113,7 @@ fn tensor(file: &Arc<StoredFile>, start: u64, entry: &Entry) -> Result<(TensorIn
 
 #[derive(Debug)]
 struct InFile {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     offset: u64,
     spec: TensorSpec,
 }

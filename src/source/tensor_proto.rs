@@ -1,24 +1,22 @@
 //! A file with one serialized `TensorProto`: what `tf.io.serialize_tensor` gives.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::tensor_proto::{CONTENT, TYPED, WHAT};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::reader::proto_index::{OuterValue, Outline};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
-use crate::reader::values::{Medium, Proto, Rule};
-use crate::storage::input::open_file;
-use crate::storage::paths::is_file;
-use crate::storage::stored_file::StoredFile;
+use crate::reader::values::{Proto, Rule};
+use crate::storage::blob::Blob;
+use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::{MAX_NDIM, TensorSpec};
@@ -31,27 +29,27 @@ impl Driver for TensorProto {
         "tensor-proto"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        if !is_file(path)? {
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        if !probe.is_file()? {
             return Ok(None);
         }
-        let file = open_file(path, calls).map_err(Error::io("open", path))?;
-        let mut outline = Outline::of_file(&file, path, WHAT)?;
+        let file = probe.open()?;
+        let mut outline = Outline::of_file(&*file, WHAT);
         // What cannot be read is told by whoever reads it.
-        Ok(is_likely(&mut outline).unwrap_or(false).then(|| path.to_owned()))
+        Ok(is_likely(&mut outline).unwrap_or(false).then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path, &options.calls())?;
+    fn open(&self, place: &Probe, _: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
+        let file = place.open()?;
         let len = file.len();
-        let medium = Medium::File(file);
-        let proto = Proto::look_at(&medium, &(0..len), None)?;
+        let proto = Proto::look_at(&*file, &(0..len), None)?;
         let name = path.file_stem().unwrap_or(path.as_os_str());
-        Ok(Box::new(Single { name: Name::new(name.as_bytes()), medium, proto }))
+        Ok(Box::new(Single { name: Name::new(name.as_bytes()), file, proto }))
     }
 }
 
@@ -125,7 +123,7 @@ pub(crate) fn proto_facts(proto: &Proto) -> Map<String, Value> {
 #[derive(Debug)]
 struct Single {
     name: Name,
-    medium: Medium,
+    file: Arc<dyn Blob>,
     proto: Proto,
 }
 
@@ -148,15 +146,15 @@ impl Container for Single {
     }
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
-        (self.medium.path().file_name().map(OsStrExt::as_bytes) == Some(alias)).then_some(0)
+        (self.file.path().file_name().map(OsStrExt::as_bytes) == Some(alias)).then_some(0)
     }
 
     fn reader(&self, _: usize) -> Result<Box<dyn TensorReader + '_>> {
-        self.proto.reader(&self.medium, Rule::Repeat)
+        self.proto.reader(&self.file, Rule::Repeat)
     }
 
     fn strings(&self, _: usize) -> Result<StoredStrings<'_>> {
-        self.proto.strings(&self.medium, &self.name, Rule::Repeat)
+        self.proto.strings(&self.file, &self.name, Rule::Repeat)
     }
 
     fn heap_bytes(&self) -> u64 {
@@ -164,7 +162,7 @@ impl Container for Single {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        vec![Arc::clone(self.medium.path()).to_path_buf()]
+        vec![Arc::clone(self.file.path()).to_path_buf()]
     }
 
     fn facts(&self) -> Map<String, Value> {

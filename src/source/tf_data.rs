@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, json};
 
@@ -12,13 +13,13 @@ use super::driver::Driver;
 use crate::error::{Error, Result};
 use crate::format::snapshot::{Component, Metadata, components};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Key};
 use crate::records::set::{Inputs, RecordSet};
 use crate::records::stream::inputs::RecordFile;
-use crate::storage::input::read_small;
-use crate::storage::paths::{Found, is_file, list, look_at, parent_of};
+use crate::storage::blob::Storage;
+use crate::storage::paths::{Found, parent_of};
+use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
 
 const METADATA: &str = "snapshot.metadata";
@@ -31,24 +32,27 @@ impl Driver for TfData {
         "tf-data"
     }
 
-    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
-        if path.file_name().is_some_and(|name| name == METADATA) && is_file(path)? {
-            return Ok(Some(parent_of(path).to_owned()));
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        let (path, storage) = (probe.path(), probe.storage());
+        if path.file_name().is_some_and(|name| name == METADATA) && probe.is_file()? {
+            return Ok(Some(probe.at(parent_of(path))));
         }
-        if look_at(path)? != Found::Directory {
+        if probe.found()? != Found::Directory {
             return Ok(None);
         }
-        if is_file(&path.join(METADATA))? || is_file(&path.join(SPEC))? {
-            return Ok(Some(path.to_owned()));
+        if storage.is_file(&path.join(METADATA))? || storage.is_file(&path.join(SPEC))? {
+            return Ok(Some(probe.clone()));
         }
         // A snapshot lies in a folder that is named for its graph.
-        let mut inner: Vec<PathBuf> = list(path)?.into_iter().filter(|dir| dir.join(METADATA).is_file()).collect();
-        Ok(if inner.len() == 1 { inner.pop() } else { None })
+        let has_metadata = |dir: &PathBuf| storage.is_file(&dir.join(METADATA)).unwrap_or(false);
+        let mut inner: Vec<PathBuf> = storage.list(path)?.into_iter().filter(has_metadata).collect();
+        Ok(if inner.len() == 1 { inner.pop().map(|only| probe.at(only)) } else { None })
     }
 
-    fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let is_distributed = look_at(&dir.join("chunks"))? == Found::Directory;
-        let opened = if is_distributed { distributed(dir, options)? } else { saved(dir, options)? };
+    fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>> {
+        let dir = place.path();
+        let is_distributed = place.storage().look_at(&dir.join("chunks"))? == Found::Directory;
+        let opened = if is_distributed { distributed(dir, place.storage(), options)? } else { saved(dir, place.storage(), options)? };
         let container = RecordContainer::new(self.name(), dir, vec![opened.records], options);
         Ok(Box::new(container.with_facts(opened.facts, opened.warnings)))
     }
@@ -66,14 +70,15 @@ fn number(path: &Path, suffix: &str) -> Option<u64> {
 }
 
 /// What `Dataset.save` and `Dataset.snapshot` write.
-fn saved(dir: &Path, options: &Options) -> Result<Opened> {
+fn saved(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Opened> {
     let path = dir.join(METADATA);
-    if !is_file(&path)? {
-        let runs: Vec<String> = list(dir)?.iter().filter(|entry| entry.is_dir()).map(|dir| dir.display().to_string()).collect();
+    if !storage.is_file(&path)? {
+        let is_folder = |path: &&PathBuf| storage.look_at(path).is_ok_and(|found| found == Found::Directory);
+        let runs: Vec<String> = storage.list(dir)?.iter().filter(is_folder).map(|dir| dir.display().to_string()).collect();
         let detail = format!("{} is missing: the save did not come to its end; folders there: {}", path.display(), runs.join(", "));
         return Err(Error::NotFound { what: METADATA, detail });
     }
-    let metadata = Metadata::parse(&read_small(&path, &options.calls())?).map_err(|error| error.in_file(&path))?;
+    let metadata = Metadata::parse(&storage.read_small(&path)?).map_err(|error| error.in_file(&path))?;
     if metadata.version != 2 {
         let detail =
             format!("{} is of version {}, version 2 is read: load it with TensorFlow and save it again", path.display(), metadata.version);
@@ -93,19 +98,19 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
     if !safe {
         return Err(Error::malformed(&path, "snapshot metadata", format!("run_id {:?} is no name of a folder", metadata.run_id)));
     }
-    if look_at(&run)? != Found::Directory {
+    if storage.look_at(&run)? != Found::Directory {
         return Err(Error::NotFound {
             what: "snapshot",
             detail: format!("{} names the folder {:?}, which is not there", path.display(), metadata.run_id),
         });
     }
-    let shards = shards(&run)?;
-    let spec = spec(dir, options)?;
+    let shards = shards(&run, storage)?;
+    let spec = spec(dir, storage)?;
     let is_dealt = spec.is_none() && metadata.dtypes.len() > 1 && metadata.dtypes[0] == Dtype::Int64.code();
     let count = u64::try_from(metadata.num_elements).ok().filter(|_| spec.is_some() && metadata.finalized);
     let group = metadata.dtypes.len();
     let features = features(&path, &metadata.dtypes[usize::from(is_dealt)..], spec.as_deref())?;
-    let files = |shard: Vec<PathBuf>| shard.into_iter().map(|path| RecordFile::new(path, None)).collect::<Vec<_>>();
+    let files = |shard: Vec<PathBuf>| shard.iter().map(|path| RecordFile::new(&Probe::new(storage, path), None)).collect::<Vec<_>>();
     if shards.len() > 1 && !is_dealt {
         warnings.push(format!(
             "{} shards are read one after the other; TensorFlow mixes them, in an order that depends on the machine",
@@ -125,12 +130,13 @@ fn saved(dir: &Path, options: &Options) -> Result<Opened> {
 }
 
 /// The files of each shard of a run, in order.
-fn shards(run: &Path) -> Result<Vec<Vec<PathBuf>>> {
-    let numbered: BTreeMap<u64, PathBuf> = list(run)?.into_iter().filter_map(|entry| Some((number(&entry, ".shard")?, entry))).collect();
+fn shards(run: &Path, storage: &Arc<dyn Storage>) -> Result<Vec<Vec<PathBuf>>> {
+    let numbered: BTreeMap<u64, PathBuf> =
+        storage.list(run)?.into_iter().filter_map(|entry| Some((number(&entry, ".shard")?, entry))).collect();
     let mut shards = Vec::new();
     for shard in numbered.values() {
         let files: BTreeMap<u64, PathBuf> =
-            list(shard)?.into_iter().filter_map(|entry| Some((number(&entry, ".snapshot")?, entry))).collect();
+            storage.list(shard)?.into_iter().filter_map(|entry| Some((number(&entry, ".snapshot")?, entry))).collect();
         // Reading stops where a number is missing, as TensorFlow's does.
         let files = files.into_iter().zip(0..).take_while(|((number, _), expected)| number == expected).map(|((_, path), _)| path);
         shards.push(files.collect());
@@ -139,12 +145,12 @@ fn shards(run: &Path) -> Result<Vec<Vec<PathBuf>>> {
 }
 
 /// The structure of an element, if it is written down.
-fn spec(dir: &Path, options: &Options) -> Result<Option<Vec<Component>>> {
+fn spec(dir: &Path, storage: &Arc<dyn Storage>) -> Result<Option<Vec<Component>>> {
     let path = dir.join(SPEC);
-    if !is_file(&path)? {
+    if !storage.is_file(&path)? {
         return Ok(None);
     }
-    components(&read_small(&path, &options.calls())?).map(Some).map_err(|error| error.in_file(&path))
+    components(&storage.read_small(&path)?).map(Some).map_err(|error| error.in_file(&path))
 }
 
 /// The components by name, where there is a spec, and by number.
@@ -180,14 +186,14 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
 }
 
 /// What the tf.data service writes: chunks of elements in no order.
-fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
+fn distributed(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Opened> {
     let error = dir.join("ERROR");
-    if is_file(&error)? {
-        let text = String::from_utf8_lossy(&read_small(&error, &options.calls())?).trim().to_owned();
+    if storage.is_file(&error)? {
+        let text = String::from_utf8_lossy(&storage.read_small(&error)?).trim().to_owned();
         return Err(Error::malformed(&error, "distributed save", format!("it failed: {text}")));
     }
     let mut warnings = vec!["elements of a distributed save are in no order: its writers did not keep theirs".to_owned()];
-    if !is_file(&dir.join("DONE"))? {
+    if !storage.is_file(&dir.join("DONE"))? {
         if !options.records.salvage.is_set() {
             let detail = format!(
                 "{} is missing: the save has not come to its end; --salvage converts the chunks that are complete",
@@ -197,7 +203,7 @@ fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
         }
         warnings.push("the save has not come to its end".into());
     }
-    let Some(spec) = spec(dir, options)? else {
+    let Some(spec) = spec(dir, storage)? else {
         return Err(Error::NotFound { what: SPEC, detail: format!("{} is missing", dir.join(SPEC).display()) });
     };
     // chunk_<stream>_<index>_<elements>; older ones lack the last.
@@ -205,12 +211,12 @@ fn distributed(dir: &Path, options: &Options) -> Result<Opened> {
         let mut numbers = path.file_name()?.to_str()?.strip_prefix("chunk_")?.split('_').map(|number| number.parse::<u64>().ok());
         Some((numbers.next()??, numbers.next()??, numbers.next().flatten()))
     };
-    let mut chunks: Vec<_> = list(&dir.join("chunks"))?.into_iter().filter_map(|path| Some((numbers(&path)?, path))).collect();
+    let mut chunks: Vec<_> = storage.list(&dir.join("chunks"))?.into_iter().filter_map(|path| Some((numbers(&path)?, path))).collect();
     chunks.sort();
     let dtypes = spec.iter().map(|component| component.dtype.unwrap_or(Dtype::Variant.code())).collect::<Vec<_>>();
     let features = features(&dir.join(SPEC), &dtypes, Some(&spec))?;
     let facts = Map::from_iter([("chunks".to_owned(), json!(chunks.len())), ("components".to_owned(), json!(features.len()))]);
-    let files = chunks.into_iter().map(|((_, _, expected), path)| RecordFile::new(path, expected));
+    let files = chunks.into_iter().map(|((_, _, expected), path)| RecordFile::new(&Probe::new(storage, &path), expected));
     let records = RecordSet { group: dtypes.len(), features, discovers: false, ..RecordSet::undescribed(Inputs::files(files)) };
     Ok(Opened { records, facts, warnings })
 }

@@ -9,13 +9,12 @@ use super::driver::Driver;
 use crate::error::{Error, Result};
 use crate::format::tfds::{Features, Leaf, Storage, splits};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Items, Key};
 use crate::records::set::{Inputs, RecordSet};
 use crate::records::stream::inputs::RecordFile;
-use crate::storage::input::read_small;
-use crate::storage::paths::{Found, is_file, list, look_at, parent_of};
+use crate::storage::paths::{Found, parent_of};
+use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
 
 const FEATURES: &str = "features.json";
@@ -29,32 +28,35 @@ impl Driver for Tfds {
         "tfds"
     }
 
-    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
-        if path.file_name().is_some_and(|name| name == FEATURES || name == INFO) && is_file(path)? {
-            return Ok(Some(parent_of(path).to_owned()));
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        let (path, storage) = (probe.path(), probe.storage());
+        if path.file_name().is_some_and(|name| name == FEATURES || name == INFO) && probe.is_file()? {
+            return Ok(Some(probe.at(parent_of(path))));
         }
-        let mut dir = path.to_owned();
+        let mut dir = probe.clone();
         for _ in 0..3 {
-            if look_at(&dir)? != Found::Directory {
+            if dir.found()? != Found::Directory {
                 return Ok(None);
             }
-            if is_file(&dir.join(INFO))? {
+            if storage.is_file(&dir.path().join(INFO))? {
                 return Ok(Some(dir));
             }
             // The only folder in it.
             let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            let mut inner: Vec<PathBuf> = list(&dir)?.into_iter().filter(|path| path.is_dir() && !is_hidden(path)).collect();
+            let is_folder = |path: &PathBuf| storage.look_at(path).is_ok_and(|found| found == Found::Directory) && !is_hidden(path);
+            let mut inner: Vec<PathBuf> = storage.list(dir.path())?.into_iter().filter(is_folder).collect();
             match (inner.pop(), inner.is_empty()) {
-                (Some(only), true) => dir = only,
+                (Some(only), true) => dir = dir.at(only),
                 _ => return Ok(None),
             }
         }
         Ok(None)
     }
 
-    fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
+    fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>> {
+        let (dir, storage) = (place.path(), place.storage());
         let path = dir.join(INFO);
-        let text = read_small(&path, &options.calls())?;
+        let text = storage.read_small(&path)?;
         let (format, splits) = splits(&text).map_err(|detail| Error::malformed(&path, "dataset_info.json", detail))?;
         if format != "tfrecord" {
             let detail = format!(
@@ -65,8 +67,8 @@ impl Driver for Tfds {
             return Err(Error::Unsupported { what: "this dataset".into(), detail });
         }
         let path = dir.join(FEATURES);
-        let features = if is_file(&path)? {
-            let text = read_small(&path, &options.calls())?;
+        let features = if storage.is_file(&path)? {
+            let text = storage.read_small(&path)?;
             Some(Features::parse(&text).map_err(|detail| Error::malformed(&path, "features.json", detail))?)
         } else {
             None
@@ -84,8 +86,8 @@ impl Driver for Tfds {
             let mut files = Vec::new();
             for (file, expected) in &split.files {
                 let path = dir.join(file);
-                if is_file(&path)? {
-                    files.push(RecordFile::new(path, *expected));
+                if storage.is_file(&path)? {
+                    files.push(RecordFile::new(&place.at(path), *expected));
                 } else if options.records.salvage.is_set() {
                     lost.push(format!("{} is missing", path.display()));
                 } else {

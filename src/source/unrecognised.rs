@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 
@@ -13,12 +14,12 @@ use super::formats::formats;
 use super::video::picture_hint;
 use crate::error::{Error, Result};
 use crate::image::FileKind;
-use crate::os::Calls;
+use crate::records::stream::bytes::FileBytes;
 use crate::storage::archive;
+use crate::storage::blob::Storage;
 use crate::storage::glob::{Glob, is_pattern};
-use crate::storage::input::open_file;
-use crate::storage::paths::{Found, list, look_at, parent_of};
-use crate::storage::stored_file::StoredFile;
+use crate::storage::paths::{Found, parent_of};
+use crate::storage::probe::Probe;
 use crate::types::name::Name;
 
 /// Names that are shown of many.
@@ -30,15 +31,16 @@ const FRONT: usize = 512;
 ///
 /// # Errors
 /// [`Error::Io`] where that cannot be found out.
-pub(crate) fn unrecognised(path: &Path, calls: &Calls) -> Result<Error> {
+pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
+    let (path, storage) = (probe.path(), probe.storage());
     let not_found = |detail| Ok(Error::NotFound { what: "source", detail });
-    match look_at(path)? {
+    match probe.found()? {
         Found::Directory => {
-            list(path)?;
-            return not_found(format!("{} is a directory {}", path.display(), missing_in(path)));
+            storage.list(path)?;
+            return not_found(format!("{} is a directory {}", path.display(), missing_in(path, storage)));
         }
         Found::File => {
-            let detail = match guess(path, calls) {
+            let detail = match guess(probe) {
                 Some(guess) => format!("{} is {guess}", path.display()),
                 None => format!(
                     "{} is in no format known here; readable are {}. Numbers without any format are read with --raw",
@@ -56,22 +58,22 @@ pub(crate) fn unrecognised(path: &Path, calls: &Calls) -> Result<Error> {
     }
     let dir = parent_of(path);
     if is_pattern(path.as_os_str().as_bytes()) {
-        return not_found(format!("there is no {}, and nothing matches it as a pattern{}", path.display(), instead(dir)));
+        return not_found(format!("there is no {}, and nothing matches it as a pattern{}", path.display(), instead(dir, storage)));
     }
-    if look_at(dir)? != Found::Directory {
+    if storage.look_at(dir)? != Found::Directory {
         return not_found(format!("{}: there is no directory {}", path.display(), dir.display()));
     }
     let name = path.file_name().unwrap_or_default();
     let stem = name.as_bytes();
     let stem = stem.strip_suffix(b".index").unwrap_or(stem);
     let index = bundle::index_path(&dir.join(to_path(stem)));
-    let names = names_in(dir);
+    let names = names_in(dir, storage);
     if let Some(lock) = unfinished_cache(&names, Some(name)) {
         return not_found(format!("{} is no finished tf.data cache yet: {}", path.display(), unfinished(dir, lock)));
     }
     match names.iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem)) {
         Some(shard) => not_found(format!("{} is missing, although {} is there", index.display(), shard.to_string_lossy())),
-        None => not_found(format!("neither {} nor {} exists{}", path.display(), index.display(), instead(dir))),
+        None => not_found(format!("neither {} nor {} exists{}", path.display(), index.display(), instead(dir, storage))),
     }
 }
 
@@ -96,8 +98,8 @@ fn unfinished(dir: &Path, lock: &OsStr) -> String {
 }
 
 /// What a directory lacks to be a source, and what is in it.
-fn missing_in(dir: &Path) -> String {
-    let names = names_in(dir);
+fn missing_in(dir: &Path, storage: &Arc<dyn Storage>) -> String {
+    let names = names_in(dir, storage);
     if let Some(lock) = unfinished_cache(&names, None) {
         return format!("with a tf.data cache that is not finished: {}", unfinished(dir, lock));
     }
@@ -105,7 +107,7 @@ fn missing_in(dir: &Path) -> String {
     if has("config.json") && has("model.weights.h5") {
         return format!("with an unpacked .keras archive: its weights are {}", dir.join("model.weights.h5").display());
     }
-    let below = sources_below(dir);
+    let below = sources_below(dir, storage);
     if !below.is_empty() {
         let shown: Vec<String> = below.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
         let more = if below.len() > SHOWN { ", …" } else { "" };
@@ -115,13 +117,13 @@ fn missing_in(dir: &Path) -> String {
     format!(
         "without a checkpoint state file, a saved_model.pb, a single .index, a dataset_info.json or a snapshot.metadata; {}{}{}",
         found(&names),
-        instead(dir),
-        pattern_in(dir, &names)
+        instead(dir, storage),
+        pattern_in(dir, &names, storage)
     )
 }
 
 /// How the files in a directory are named as one source, if most that have a format of their own are of one kind.
-fn pattern_in(dir: &Path, names: &[OsString]) -> String {
+fn pattern_in(dir: &Path, names: &[OsString], storage: &Arc<dyn Storage>) -> String {
     const KINDS: [&str; 5] = ["*.safetensors", "*.npy", "*.npz", "*.h5", "*tfrecord*"];
     let count = |kind: &str| {
         let glob = Glob::new(kind.as_bytes());
@@ -130,7 +132,7 @@ fn pattern_in(dir: &Path, names: &[OsString]) -> String {
     let most = KINDS.iter().map(|kind| (count(kind), *kind)).max_by_key(|(count, _)| *count);
     match most {
         Some((1.., kind)) => format!(" (those files are named by a pattern: {}/{kind})", dir.display()),
-        _ if names.iter().any(|name| dir.join(name).is_file()) => {
+        _ if names.iter().any(|name| storage.is_file(&dir.join(name)).unwrap_or(false)) => {
             format!(" (files of records in it are named by a pattern: {}/*)", dir.display())
         }
         _ => String::new(),
@@ -138,22 +140,22 @@ fn pattern_in(dir: &Path, names: &[OsString]) -> String {
 }
 
 /// Folders in a directory, or in folders in it, that are sources: configurations and versions of a dataset, versions of a model, runs.
-fn sources_below(dir: &Path) -> Vec<PathBuf> {
+fn sources_below(dir: &Path, storage: &Arc<dyn Storage>) -> Vec<PathBuf> {
     const MOST_LOOKED_AT: usize = 1000;
     const MOST_DEPTH: usize = 3;
     const MARKS: [&str; 4] = ["dataset_info.json", "saved_model.pb", "snapshot.metadata", "checkpoint"];
     let (mut found, mut open, mut looked_at) = (Vec::new(), vec![(dir.to_owned(), 0)], 0);
     while let Some((dir, depth)) = open.pop() {
-        for inner in list(&dir).unwrap_or_default().into_iter().rev() {
+        for inner in storage.list(&dir).unwrap_or_default().into_iter().rev() {
             let is_hidden = inner.file_name().is_some_and(|name| name.as_bytes().starts_with(b"."));
-            if is_hidden || !inner.is_dir() {
+            if is_hidden || !storage.look_at(&inner).is_ok_and(|found| found == Found::Directory) {
                 continue;
             }
             looked_at += 1;
             if looked_at > MOST_LOOKED_AT {
                 return found;
             }
-            if MARKS.iter().any(|mark| inner.join(mark).is_file()) {
+            if MARKS.iter().any(|mark| storage.is_file(&inner.join(mark)).unwrap_or(false)) {
                 found.push(inner);
             } else if depth + 1 < MOST_DEPTH {
                 open.push((inner, depth + 1));
@@ -174,22 +176,23 @@ fn found(names: &[OsString]) -> String {
 }
 
 /// What a file seems to be, and what can be done with it; nothing where it seems to be nothing known.
-fn guess(path: &Path, calls: &Calls) -> Option<String> {
-    let mut front = Vec::new();
-    if let Err(error) = open_file(path, calls).and_then(|file| file.take(FRONT as u64).read_to_end(&mut front)) {
-        return Some(format!("not readable: {error}"));
-    }
+fn guess(probe: &Probe) -> Option<String> {
+    let path = probe.path();
+    let front = match probe.front() {
+        Ok(front) => front,
+        Err(error) => return Some(format!("not readable: {error}")),
+    };
     if front.is_empty() {
         return Some("an empty file: as one of records, which may have none, it is read with --format tfrecord".into());
     }
-    if let Some(kind) = FileKind::sniff(&front) {
+    if let Some(kind) = FileKind::sniff(front) {
         return Some(format!("a {kind} image, which is no source on its own: {}", picture_hint(Some(kind))));
     }
     let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
-    let text = match &front[..] {
-        [b'P', b'K', 3, 4, ..] => return Some(zipped(path, calls)),
-        [0x1f, 0x8b, ..] => return Some(gzipped(path, calls)),
-        _ if is_tar(&front) => "a tar archive: unpack it (tar -xf) and name what is in it",
+    let text = match front {
+        [b'P', b'K', 3, 4, ..] => return Some(zipped(probe)),
+        [0x1f, 0x8b, ..] => return Some(gzipped(probe)),
+        _ if is_tar(front) => "a tar archive: unpack it (tar -xf) and name what is in it",
         // `file_identifier` of tensorflow/lite/schema/schema.fbs.
         [_, _, _, _, b'T', b'F', b'L', b'3', ..] => {
             "a TensorFlow Lite model, whose weights are changed for the device: convert the SavedModel or checkpoint that it was made from"
@@ -228,7 +231,7 @@ fn guess(path: &Path, calls: &Calls) -> Option<String> {
             "told for a video by nothing but its name: --format video has ffmpeg look at it"
         }
         _ if has_extension("cpb") => "a message in chunks (.cpb), which is not read",
-        _ if has_extension("meta") && path.with_extension("index").is_file() => {
+        _ if has_extension("meta") && probe.storage().is_file(&path.with_extension("index")).unwrap_or(false) => {
             return Some(format!("the graph of a checkpoint; its values are in {}", path.with_extension("").display()));
         }
         _ => return None,
@@ -241,8 +244,8 @@ fn is_tar(front: &[u8]) -> bool {
 }
 
 /// What a ZIP archive seems to be.
-fn zipped(path: &Path, calls: &Calls) -> String {
-    let Ok(members) = StoredFile::open(path, calls).and_then(|file| archive::members(&file)) else {
+fn zipped(probe: &Probe) -> String {
+    let Ok(members) = probe.open().and_then(|file| archive::members(&file)) else {
         return "a ZIP archive that cannot be read: its directory is missing or damaged".into();
     };
     let ends_in = |wanted: &[u8]| members.iter().any(|member| member.name.ends_with(wanted));
@@ -262,9 +265,12 @@ fn zipped(path: &Path, calls: &Calls) -> String {
 }
 
 /// What is packed with gzip.
-fn gzipped(path: &Path, calls: &Calls) -> String {
+fn gzipped(probe: &Probe) -> String {
     let mut front = Vec::new();
-    let read = open_file(path, calls).and_then(|file| GzDecoder::new(file).take(FRONT as u64).read_to_end(&mut front));
+    let read = probe.open().map_err(std::io::Error::other).and_then(|file| {
+        let bytes = FileBytes::new(&file, 0);
+        GzDecoder::new(bytes).take(FRONT as u64).read_to_end(&mut front)
+    });
     match read {
         Ok(_) if is_tar(&front) => "a packed tar archive: unpack it (tar -xzf) and name what is in it".into(),
         Ok(0) => "packed with gzip, with nothing in it".into(),

@@ -9,7 +9,7 @@ use zip::CompressionMethod;
 use zip::read::ZipArchive;
 use zip::result::ZipError;
 
-use super::stored_file::StoredFile;
+use super::blob::Blob;
 use crate::error::{Error, Result};
 use crate::format::crc::Checksum;
 
@@ -44,7 +44,7 @@ pub(crate) struct Member {
 ///
 /// # Errors
 /// [`Error::Malformed`], [`Error::Io`].
-pub(crate) fn members(file: &Arc<StoredFile>) -> Result<Vec<Member>> {
+pub(crate) fn members(file: &Arc<dyn Blob>) -> Result<Vec<Member>> {
     let failed = |error: ZipError| match error {
         ZipError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => Error::io("read", file.path())(error),
         error => Error::malformed(file.path(), WHAT, error.to_string()),
@@ -79,7 +79,7 @@ pub(crate) fn members(file: &Arc<StoredFile>) -> Result<Vec<Member>> {
 
 /// A file with a position of its own.
 struct Cursor {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     at: u64,
 }
 

@@ -2,27 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use crate::error::{Error, Result};
 use crate::os::Calls;
-use crate::types::size::memory_len;
-
-/// Reads a range of a file that may be at most `most` bytes long.
-///
-/// # Errors
-/// [`Error::Limit`], [`Error::Io`].
-pub(crate) fn read_range(file: &InputFile, path: &Path, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
-    check_most(path, range, most)?;
-    let mut bytes = vec![0; memory_len(range.end - range.start)];
-    file.read_exact_at(&mut bytes, range.start).map_err(Error::io("read", path))?;
-    Ok(bytes)
-}
 
 /// A regular file that is open for reading. Its reads are made again where signals interrupt them, until the caller cancels.
 #[derive(Debug, Clone)]
@@ -101,29 +88,6 @@ pub(crate) fn open_file(path: &Path, calls: &Calls) -> io::Result<InputFile> {
 pub(crate) fn open_at_once(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
-}
-
-/// Reads a file of metadata, whole. Those of the largest datasets have some hundred kilobytes.
-///
-/// # Errors
-/// [`Error::Limit`] for one that is larger than such files are, [`Error::Io`].
-pub(crate) fn read_small(path: &Path, calls: &Calls) -> Result<Vec<u8>> {
-    const MOST: u64 = 16 << 20;
-    let mut bytes = Vec::new();
-    open_file(path, calls).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes)).map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > MOST {
-        let asked = fs::metadata(path).map_or(MOST + 1, |metadata| metadata.len());
-        return Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(MOST) });
-    }
-    Ok(bytes)
-}
-
-pub(crate) fn check_most(path: &Path, range: &Range<u64>, most: u64) -> Result<()> {
-    let asked = range.end - range.start;
-    if asked > most {
-        return Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(most) });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Tensors that TensorFlow cannot cut: it writes them as a checkpoint to a private folder, and we read that.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ::tensorflow::{Operation, SessionRunArgs, Tensor};
 
@@ -12,6 +13,8 @@ use crate::os::Calls;
 use crate::output::staging::hidden::ScratchDir;
 use crate::source::bundle::Bundle;
 use crate::source::container::Container;
+use crate::storage::blob::Storage;
+use crate::storage::local::LocalStorage;
 
 /// The name of the tensor in its checkpoint.
 const NAME: &str = "tensor";
@@ -82,7 +85,8 @@ impl Spilling {
     /// # Errors
     /// Those of opening a bundle.
     pub(crate) fn bundle(&self) -> Result<Bundle> {
-        Bundle::open(&self.dir.path().join(NAME), "tensor-bundle", &Limits::default(), &Calls::default())
+        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::new(Calls::default()));
+        Bundle::open(&self.dir.path().join(NAME), "tensor-bundle", &Limits::default(), &storage)
     }
 }
 

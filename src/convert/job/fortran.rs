@@ -139,7 +139,7 @@ impl Job<'_> {
         let mut span: Option<Range<u64>> = None;
         for run in runs.clone().filter(|run| (run.end - run.start) * self.reader.spec().itemsize() < SHORT_BYTES) {
             span = Some(span.map_or(run.clone(), |span| span.start.min(run.start)..span.end.max(run.end)));
-            self.reader.fetch(run, &lent.context);
+            self.reader.prefetch(run, &lent.context);
         }
         for run in runs {
             let (now, later) = std::mem::take(&mut out).split_at_mut(memory_len((run.end - run.start) * self.spec.itemsize()));
@@ -147,7 +147,7 @@ impl Job<'_> {
             out = later;
         }
         if let Some(span) = span {
-            self.reader.forget(span, &lent.context);
+            self.reader.evict(span, &lent.context);
         }
         Ok(())
     }

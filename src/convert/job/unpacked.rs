@@ -319,7 +319,7 @@ impl TensorReader for Unpacked {
         for common in self.common(&wanted) {
             for (_, stored) in common.runs().filter(|(own, _)| (own.end - own.start) * itemsize < SHORT_BYTES) {
                 let run = stored.start * itemsize..stored.end * itemsize;
-                self.cold.fetch(file, &run, calls);
+                self.cold.prefetch(file, &run, calls);
                 short = Some(short.map_or(run.clone(), |short| short.start.min(run.start)..short.end.max(run.end)));
             }
         }
@@ -330,7 +330,7 @@ impl TensorReader for Unpacked {
             }
         }
         if let Some(short) = short {
-            self.cold.forget(file, &short, calls);
+            self.cold.evict(file, &short, calls);
         }
         Ok(())
     }

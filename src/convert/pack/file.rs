@@ -18,7 +18,8 @@ use crate::output::staging::file::StagedFile;
 use crate::plan::{Memory, PAGE_BYTES};
 use crate::reader::stored::StoredArray;
 use crate::source::opened::Tensor;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Storage;
+use crate::storage::local::LocalStorage;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::rows::Rows;
@@ -160,7 +161,7 @@ pub(crate) const SMALL: u64 = 256 << 10;
 
 /// The elements of an array that was made.
 pub(crate) fn made_array(path: &Path, spec: &TensorSpec, calls: &Calls) -> Result<StoredArray> {
-    let file = StoredFile::open(path, calls)?;
+    let file = Storage::open(&LocalStorage::new(calls.clone()), path)?;
     let front = file.read_range(&(0..file.len().min(MAX_TEXT_LEN as u64 + 12)), u64::MAX)?;
     let (_, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
     StoredArray::new(&file, start, spec.clone(), ".npy data")

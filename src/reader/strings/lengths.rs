@@ -141,7 +141,7 @@ pub(crate) struct Lengths<'a> {
 
 impl Drop for Lengths<'_> {
     fn drop(&mut self) {
-        self.stored.forget(self.start..self.next.length_at, &self.calls);
+        self.stored.evict(self.start..self.next.length_at, &self.calls);
     }
 }
 
@@ -189,6 +189,8 @@ impl<'a> Lengths<'a> {
 
 #[cfg(test)]
 mod tests {
+    use crate::storage::blob::Storage;
+    use crate::storage::local::LocalStorage;
     use std::path::Path;
 
     use super::super::stored::StringBytes;
@@ -221,8 +223,9 @@ mod tests {
             bytes.extend(masked.to_le_bytes());
             bytes.resize(bytes.len() + lengths.iter().sum::<u64>() as usize, b'x');
             let dir = tempfile::tempdir().unwrap();
+            let storage: Arc<dyn Storage> = Arc::new(LocalStorage::new(Calls::default()));
             std::fs::write(dir.path().join("s.data-00000-of-00001"), &bytes).unwrap();
-            let shards = ShardSet::new(dir.path().join("s"), 1, &Calls::default());
+            let shards = ShardSet::new(dir.path().join("s"), 1, &storage, &Calls::default());
             let region = Region::new(Path::new("s").into(), 7, bytes.len() as u64 - 7, Checksum::Crc32c(0));
             let shape = vec![lengths.len() as u64];
             let stored = StoredStrings { bytes: StringBytes::Shard(&shards, 0), big_endian: false, name: "t".into(), shape, region };

@@ -51,13 +51,7 @@ impl TensorReader for Values<'_> {
         let run = 0..self.spec.elements();
         // Behind other elements the run does not start where the region does.
         let covering = (start == 0).then_some(0);
-        Ok(Some(StoredRun {
-            elements: run,
-            file: file.shared(),
-            path: Arc::clone(self.strings.path()),
-            offset: region.offset + start,
-            region: covering,
-        }))
+        Ok(Some(StoredRun { elements: run, file, path: Arc::clone(self.strings.path()), offset: region.offset + start, region: covering }))
     }
 
     fn fills_by_system_calls(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Where the strings of a tensor lie: lengths, their checksum, bytes.
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use crate::format::crc::Checksum;
 use crate::format::{crc, varint};
 use crate::os::Calls;
 use crate::reader::checksums::Region;
-use crate::storage::input::InputFile;
 use crate::storage::shards::ShardSet;
 use crate::types::name::Name;
 use crate::types::size::memory_len;
@@ -92,9 +92,11 @@ impl StoredStrings<'_> {
     }
 
     /// Gives up the memory of what was read of a file that was not in it before.
-    pub(crate) fn forget(&self, stored: Range<u64>, calls: &Calls) {
-        if let StringBytes::Shard(shards, shard) = &self.bytes {
-            shards.forget(*shard, &(self.region.offset + stored.start..self.region.offset + stored.end), calls);
+    pub(crate) fn evict(&self, stored: Range<u64>, calls: &Calls) {
+        if let StringBytes::Shard(shards, shard) = &self.bytes
+            && let Ok(blob) = shards.open(*shard)
+        {
+            blob.evict(&(self.region.offset + stored.start..self.region.offset + stored.end), calls);
         }
     }
 
@@ -110,9 +112,9 @@ impl StoredStrings<'_> {
     }
 
     /// The file, if they lie in it as one run.
-    pub(crate) fn file(&self) -> Result<Option<InputFile>> {
+    pub(crate) fn file(&self) -> Result<Option<Arc<File>>> {
         match &self.bytes {
-            StringBytes::Shard(shards, shard) => Ok(Some(shards.open(*shard)?.file)),
+            StringBytes::Shard(shards, shard) => shards.open(*shard)?.local_file(),
             StringBytes::Held(_) | StringBytes::Chain(_) => Ok(None),
         }
     }

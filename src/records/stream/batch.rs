@@ -9,8 +9,7 @@ use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 use super::memory_pool::Held;
 use crate::error::{Error, ParseError, Result};
 use crate::format::{crc, tfrecord};
-use crate::os::{self, Cold};
-use crate::storage::input::InputFile;
+use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
 /// So much of a long record is read before the token is looked at again.
@@ -33,7 +32,7 @@ pub(crate) struct Batch {
     /// Frames that make a record.
     pub(crate) group: usize,
     /// Where the bytes are still to be read from.
-    pub(crate) unread: Option<(InputFile, Cold, usize)>,
+    pub(crate) unread: Option<(Arc<dyn Blob>, usize)>,
     /// Whether checksums of the data are still to be compared.
     pub(crate) unchecked: bool,
     /// Bits by which samples of 16 bits, big-endian, are still to be moved down.
@@ -67,12 +66,12 @@ impl Batch {
 
     /// Reads and checks what has not been read and checked.
     pub(crate) fn load(&mut self) -> Result<()> {
-        if let Some((file, cold, len)) = self.unread.take() {
+        if let Some((file, len)) = self.unread.take() {
             self.bytes.reserve_exact(len);
             self.bytes.resize(len, 0);
             let mut at = self.base;
             for part in self.bytes.chunks_mut(PART_BYTES) {
-                os::read_exact_at(&file, part, at, file.calls(), &cold).map_err(Error::io("read", &self.path))?;
+                file.read(at, part, file.calls())?;
                 at += part.len() as u64;
             }
         }

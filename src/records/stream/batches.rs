@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::batch::{Batch, whole, wrong_checksum};
 use super::bytes::{self, Compression, FileBytes};
@@ -17,9 +17,8 @@ use super::memory_pool::{Held, Pool};
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::options::Options;
-use crate::os::{Calls, Cold};
-use crate::storage::input::InputFile;
-use crate::storage::stamp::Stamp;
+use crate::os::Calls;
+use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
 /// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
@@ -102,20 +101,20 @@ struct Current {
     /// Whether they come through a pipe: whoever writes to it may have failed.
     is_piped: bool,
     /// The file, and what it has to show until its end.
-    file: Option<(InputFile, Arc<OnceLock<Stamp>>)>,
+    file: Option<Arc<dyn Blob>>,
 }
 
 impl Current {
     /// Fails if the file was written to since it was opened first.
     fn check_unchanged(&self) -> Result<()> {
-        self.file.iter().try_for_each(|(file, stamp)| stamp.get().map_or(Ok(()), |stamp| stamp.check(file, &self.path)))
+        self.file.iter().try_for_each(|file| file.check_unchanged())
     }
 }
 
 enum From {
     Bytes(Box<dyn Read + Send>),
     /// Headers are read alone.
-    Headers(InputFile, Cold),
+    Headers(Arc<dyn Blob>),
 }
 
 impl Sequential {
@@ -181,28 +180,23 @@ impl Sequential {
     }
 
     fn open_file(&self, file: &RecordFile) -> Result<Current> {
-        let path: Arc<Path> = file.path.as_path().into();
-        let opened = bytes::open(&path, &self.reading.calls)?;
-        let failed = |error| Error::io("read", &path)(error);
-        let stamp = Stamp::of(&opened).map_err(failed)?;
-        file.stamp.get_or_init(|| stamp).check(&opened, &path)?;
+        let opened = file.open()?;
+        let (path, len) = (Arc::clone(opened.path()), opened.len());
+        opened.check_unchanged()?;
         let compression = match self.framing {
-            Framing::TfRecord => Self::compression(&opened, &path)?,
+            Framing::TfRecord => Self::compression(&*opened)?,
             _ => Compression::None,
         };
-        let stream = FileBytes::new(opened.clone(), file.start).map_err(failed)?;
-        let len = opened.metadata().map_err(failed)?.len();
         if file.start > len {
             let detail = format!("it has {len} bytes, and records are to start at byte {}", file.start);
             return Err(Error::bad_request(format!("{}: {detail}", path.display())));
         }
-        let cold = Cold::default();
         let is_plain = compression == Compression::None;
-        let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&opened, len, &cold).map_err(failed)?;
+        let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&*opened)?;
         let from = if by_headers {
-            From::Headers(opened.clone(), cold)
+            From::Headers(Arc::clone(&opened))
         } else {
-            From::Bytes(bytes::decompressed(stream, compression, self.reading.memory_bytes / 4))
+            From::Bytes(bytes::decompressed(FileBytes::new(&opened, file.start), compression, self.reading.memory_bytes / 4))
         };
         Ok(Current {
             path,
@@ -214,42 +208,41 @@ impl Sequential {
             expected: file.expected,
             check: None,
             is_piped: false,
-            file: Some((opened, Arc::clone(&file.stamp))),
+            file: Some(opened),
         })
     }
 
-    fn compression(file: &InputFile, path: &Path) -> Result<Compression> {
-        let found = Compression::detect(file).map_err(Error::io("read", path))?;
-        found.ok_or_else(|| {
+    fn compression(file: &dyn Blob) -> Result<Compression> {
+        Compression::detect(file)?.ok_or_else(|| {
             let mut front = [0; tfrecord::HEADER_LEN];
-            let detail = match file.read_exact_at(&mut front, 0).ok().and_then(|()| tfrecord::data_len(&front).err()) {
+            let detail = match file.read(0, &mut front, file.calls()).ok().and_then(|()| tfrecord::data_len(&front).err()) {
                 Some(detail) => format!("{detail}; and it is not compressed with gzip, zlib or Snappy"),
                 None => format!("it has fewer than the {} bytes of the first record's header", tfrecord::HEADER_LEN),
             };
-            Error::malformed_at(path, "TFRecord file", 0, detail)
+            Error::malformed_at(file.path(), "TFRecord file", 0, detail)
         })
     }
 
     /// Whether the first records of a file are so long that their headers may be read alone.
-    fn has_long_records(&self, file: &InputFile, len: u64, cold: &Cold) -> std::io::Result<bool> {
+    fn has_long_records(&self, file: &dyn Blob) -> Result<bool> {
         const LOOKED_AT: u64 = 8;
-        let mut at = 0;
+        let (mut at, len) = (0, file.len());
         let Some(header_len) = self.framing.header_len().filter(|&len| len > 0) else { return Ok(false) };
         let mut header = [0; tfrecord::HEADER_LEN];
         for frames in 0..LOOKED_AT {
             if at + header_len as u64 > len {
-                return Ok(frames > 0 && at / frames >= LONG_WARM && !cold.get(file));
+                return Ok(frames > 0 && at / frames >= LONG_WARM && !file.is_cold());
             }
-            file.read_exact_at(&mut header[..header_len], at)?;
+            file.read(at, &mut header[..header_len], file.calls())?;
             let Ok(Step::Need(end)) = self.framing.step(&header[..header_len]) else { return Ok(false) };
             at = at.saturating_add(end);
         }
-        Ok(at / LOOKED_AT >= if cold.get(file) { LONG_COLD } else { LONG_WARM })
+        Ok(at / LOOKED_AT >= if file.is_cold() { LONG_COLD } else { LONG_WARM })
     }
 
     /// The lengths of the frame at the place, without and with what is around its data.
     fn next_header(&self, current: &Current) -> Result<Option<(Range<u64>, u64)>> {
-        let (From::Headers(file, _), Some(len)) = (&current.from, current.len) else { return Ok(None) };
+        let (From::Headers(file), Some(len)) = (&current.from, current.len) else { return Ok(None) };
         let left = len - current.at;
         if left == 0 {
             return Ok(None);
@@ -259,7 +252,7 @@ impl Sequential {
         if left < header.len() as u64 {
             return Err(self.cut(current, left, header.len() as u64));
         }
-        file.read_exact_at(header, current.at).map_err(Error::io("read", &current.path))?;
+        file.read(current.at, header, file.calls())?;
         let end = match self.framing.step(header).map_err(|detail| self.broken(current, &detail))? {
             Step::Need(end) => end,
             Step::Frame { end, .. } => end as u64,
@@ -391,11 +384,11 @@ impl Sequential {
         self.check_groups(frames.len() as u64, current)?;
         self.check_memory(taken, in_file, current)?;
         let held = self.pool.hold(taken);
-        let From::Headers(file, cold) = &current.from else {
+        let From::Headers(file) = &current.from else {
             return Err(Error::bad_request("these records cannot be read by their headers"));
         };
         let mut batch = self.empty_batch(current, base, in_file, held);
-        batch.unread = Some((file.clone(), cold.clone(), memory_len(taken)));
+        batch.unread = Some((Arc::clone(file), memory_len(taken)));
         (batch.bytes, batch.frames) = (self.pool.buffer(), frames);
         Ok(batch)
     }

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use byteorder::{BigEndian, ByteOrder as _};
 use flate2::bufread::MultiGzDecoder;
@@ -13,8 +14,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
-use crate::os::{self, Calls, Cold};
-use crate::storage::input::{InputFile, open_file};
+use crate::storage::blob::Blob;
 use crate::types::cancel::CancelToken;
 use crate::types::size::memory_len;
 
@@ -40,11 +40,14 @@ impl Compression {
     ///
     /// The checksum of a record's length proves that there is none. Otherwise the magic of gzip and zlib, and for Snappy a first
     /// block that begins with a record, do.
-    pub(crate) fn detect(file: &InputFile) -> io::Result<Option<Self>> {
-        let len = file.metadata()?.len();
+    ///
+    /// # Errors
+    /// Those of [`Blob::read`].
+    pub(crate) fn detect(file: &dyn Blob) -> Result<Option<Self>> {
+        let len = file.len();
         let mut front = [0; tfrecord::HEADER_LEN];
         let have = memory_len(len.min(front.len() as u64));
-        file.read_exact_at(&mut front[..have], 0)?;
+        file.read(0, &mut front[..have], file.calls())?;
         Ok(match &front[..have] {
             [] => Some(Self::None),
             _ if have == front.len() && tfrecord::data_len(&front).is_ok() => Some(Self::None),
@@ -57,12 +60,12 @@ impl Compression {
 }
 
 /// Whether a file starts with a block of Snappy that starts with a record.
-fn is_snappy(file: &InputFile, len: u64, front: &[u8]) -> io::Result<bool> {
+fn is_snappy(file: &dyn Blob, len: u64, front: &[u8]) -> Result<bool> {
     let Some(block) = front.get(..4).map(BigEndian::read_u32).filter(|&block| block > 0 && u64::from(block) + 4 <= len) else {
         return Ok(false);
     };
     let mut block = vec![0; memory_len(u64::from(block).min(MOST_LOOKED_AT as u64))];
-    file.read_exact_at(&mut block, 4)?;
+    file.read(4, &mut block, file.calls())?;
     let decoded = snap::raw::decompress_len(&block).ok().filter(|&len| len <= MOST_LOOKED_AT);
     let decoded = decoded.and_then(|_| snap::raw::Decoder::new().decompress_vec(&block).ok());
     Ok(decoded.is_some_and(|bytes| bytes.first_chunk().is_some_and(|header| tfrecord::data_len(header).is_ok())))
@@ -71,24 +74,25 @@ fn is_snappy(file: &InputFile, len: u64, front: &[u8]) -> io::Result<bool> {
 /// Bytes of a file as they are.
 #[derive(Debug)]
 pub(crate) struct FileBytes {
-    file: InputFile,
+    file: Arc<dyn Blob>,
     at: u64,
-    len: u64,
-    cold: Cold,
 }
 
 impl FileBytes {
     /// Those from `start` on.
-    pub(crate) fn new(file: InputFile, start: u64) -> io::Result<Self> {
-        let len = file.metadata()?.len();
-        Ok(Self { file, at: start.min(len), len, cold: Cold::default() })
+    pub(crate) fn new(file: &Arc<dyn Blob>, start: u64) -> Self {
+        Self { file: Arc::clone(file), at: start.min(file.len()) }
+    }
+
+    fn left(&self) -> u64 {
+        self.file.len() - self.at
     }
 }
 
 impl Read for FileBytes {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = memory_len(self.len - self.at).min(buf.len());
-        os::read_exact_at(&self.file, &mut buf[..len], self.at, self.file.calls(), &self.cold)?;
+        let len = memory_len(self.left()).min(buf.len());
+        self.file.read(self.at, &mut buf[..len], self.file.calls()).map_err(io::Error::other)?;
         self.at += len as u64;
         Ok(len)
     }
@@ -187,7 +191,7 @@ impl Snappy {
         let (have, result) = read_full(&mut self.input, &mut header);
         result?;
         let len = BigEndian::read_u32(&header) as usize;
-        let left = self.input.len - self.input.at;
+        let left = self.input.left();
         if have == 0 {
             return Ok(false);
         }
@@ -289,23 +293,18 @@ pub(crate) fn read_error(path: &Path, at: u64, error: io::Error) -> Error {
     }
 }
 
-/// Opens a file for reading.
-pub(crate) fn open(path: &Path, calls: &Calls) -> Result<InputFile> {
-    open_file(path, calls).map_err(Error::io("open", path))
-}
-
 /// What looking at the first bytes of a file may take.
 const LOOKING_BYTES: u64 = 16 << 20;
 
 /// Whether what a file holds, decompressed, starts like a record.
-pub(crate) fn starts_with_record(path: &Path, calls: &Calls) -> Result<bool> {
-    let file = open(path, calls)?;
-    let failed = |error| Error::io("read", path)(error);
-    let Some(compression) = Compression::detect(&file).map_err(failed)? else { return Ok(false) };
-    let stream = FileBytes::new(file, 0).map_err(failed)?;
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`].
+pub(crate) fn starts_with_record(file: &Arc<dyn Blob>) -> Result<bool> {
+    let Some(compression) = Compression::detect(&**file)? else { return Ok(false) };
     let mut header = [0; tfrecord::HEADER_LEN];
-    let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut header);
-    result.map_err(|error| read_error(path, 0, error))?;
+    let (read, result) = read_full(decompressed(FileBytes::new(file, 0), compression, LOOKING_BYTES).as_mut(), &mut header);
+    result.map_err(|error| read_error(file.path(), 0, error))?;
     Ok(read == header.len() && tfrecord::data_len(&header).is_ok())
 }
 
@@ -313,17 +312,14 @@ pub(crate) fn starts_with_record(path: &Path, calls: &Calls) -> Result<bool> {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`].
-pub(crate) fn holds_nothing(path: &Path, calls: &Calls) -> Result<bool> {
-    let file = open(path, calls)?;
-    let failed = |error| Error::io("read", path)(error);
-    if file.metadata().map_err(failed)?.len() == 0 {
+pub(crate) fn holds_nothing(file: &Arc<dyn Blob>) -> Result<bool> {
+    if file.len() == 0 {
         return Ok(true);
     }
-    match Compression::detect(&file).map_err(failed)? {
+    match Compression::detect(&**file)? {
         None | Some(Compression::None) => Ok(false),
         Some(compression) => {
-            let stream = FileBytes::new(file, 0).map_err(failed)?;
-            let (read, result) = read_full(decompressed(stream, compression, LOOKING_BYTES).as_mut(), &mut [0]);
+            let (read, result) = read_full(decompressed(FileBytes::new(file, 0), compression, LOOKING_BYTES).as_mut(), &mut [0]);
             Ok(read == 0 && result.is_ok())
         }
     }
@@ -332,17 +328,16 @@ pub(crate) fn holds_nothing(path: &Path, calls: &Calls) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::memory::HeldBytes;
     use flate2::write::{GzEncoder, ZlibEncoder};
     use std::io::Write;
 
-    fn file(bytes: &[u8]) -> InputFile {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file.into()
+    fn file(bytes: &[u8]) -> Arc<dyn Blob> {
+        HeldBytes::new(&Path::new("records").into(), bytes.to_vec())
     }
 
     fn read(bytes: &[u8], compression: Compression) -> io::Result<Vec<u8>> {
-        let bytes = FileBytes::new(file(bytes), 0)?;
+        let bytes = FileBytes::new(&file(bytes), 0);
         let mut all = Vec::new();
         decompressed(bytes, compression, 1 << 30).read_to_end(&mut all)?;
         Ok(all)
@@ -382,11 +377,11 @@ mod tests {
             (Compression::None, records.clone()),
         ];
         for (compression, stored) in ways {
-            assert_eq!(Compression::detect(&file(&stored)).unwrap(), Some(compression));
+            assert_eq!(Compression::detect(&*file(&stored)).unwrap(), Some(compression));
             assert!(read(&stored, compression).unwrap() == records, "{compression:?}");
         }
-        assert_eq!(Compression::detect(&file(b"hello, this is not a record file")).unwrap(), None);
-        assert_eq!(Compression::detect(&file(b"")).unwrap(), Some(Compression::None));
+        assert_eq!(Compression::detect(&*file(b"hello, this is not a record file")).unwrap(), None);
+        assert_eq!(Compression::detect(&*file(b"")).unwrap(), Some(Compression::None));
     }
 
     #[test]

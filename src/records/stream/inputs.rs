@@ -2,29 +2,40 @@
 
 use std::fmt;
 use std::io::Read;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::Result;
-use crate::storage::stamp::Stamp;
+use crate::storage::blob::Blob;
+use crate::storage::probe::Probe;
 use crate::types::cancel::CancelToken;
 
 /// A file of records.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordFile {
-    pub(crate) path: PathBuf,
+    probe: Probe,
     /// How many records somebody says it has.
     pub(crate) expected: Option<u64>,
     /// Where the first of them starts.
     pub(crate) start: u64,
-    /// What it showed when it was opened first; every pass reads the same file.
-    pub(crate) stamp: Arc<OnceLock<Stamp>>,
 }
 
 impl RecordFile {
     /// A file of records from its start.
-    pub(crate) fn new(path: PathBuf, expected: Option<u64>) -> Self {
-        Self { path, expected, start: 0, stamp: Arc::default() }
+    pub(crate) fn new(probe: &Probe, expected: Option<u64>) -> Self {
+        Self { probe: probe.clone(), expected, start: 0 }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.probe.path()
+    }
+
+    /// The file, which is opened once: every pass reads the same.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn open(&self) -> Result<Arc<dyn Blob>> {
+        self.probe.open()
     }
 
     /// The same, with the first record at `start`.

@@ -54,7 +54,7 @@ impl Dealt {
             let batches = Sequential::new(inputs, framing, group, reading, Pool::new(each))?;
             Ok(Lane { batches, batch: None, record: 0 })
         };
-        let dir = shards.iter().flatten().next().map_or(Path::new(""), |file| parent_of(parent_of(&file.path)));
+        let dir = shards.iter().flatten().next().map_or(Path::new(""), |file| parent_of(parent_of(file.path())));
         let mut dealt = Self {
             lanes: shards.iter().map(lane).collect::<Result<_>>()?,
             next: BTreeMap::new(),

@@ -1,16 +1,14 @@
 //! V2 checkpoints as a format.
 
-use std::path::{Path, PathBuf};
-
 use super::Bundle;
 use super::path::resolve;
 use crate::error::Result;
 use crate::options::Options;
 use crate::options::budget::Limits;
-use crate::os::Calls;
 use crate::source::cache::Cache;
 use crate::source::container::Container;
 use crate::source::driver::Driver;
+use crate::storage::probe::Probe;
 
 /// The name of the format.
 pub(crate) const NAME: &str = "tensor-bundle";
@@ -23,12 +21,13 @@ impl Driver for TensorBundle {
         NAME
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        resolve(path, calls)
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        resolve(probe)
     }
 
-    fn open(&self, prefix: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let bundle = Bundle::open(prefix, self.name(), &Limits::default(), &options.calls())?;
+    fn open(&self, place: &Probe, _: &Options) -> Result<Box<dyn Container>> {
+        let prefix = place.path();
+        let bundle = Bundle::open(prefix, self.name(), &Limits::default(), place.storage())?;
         Ok(match Cache::components(&bundle) {
             Some(components) => Box::new(Cache::new(bundle, components, false)?),
             None => Box::new(bundle),

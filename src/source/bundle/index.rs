@@ -5,8 +5,7 @@ use std::path::Path;
 use crate::error::{Error, ParseError, Result};
 use crate::format::table::{self, Block, BlockHandle, FOOTER_LEN};
 use crate::options::budget::Limits;
-use crate::os::Calls;
-use crate::storage::input::{InputFile, open_file};
+use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
 /// How much larger than the table's blocks the keys may become when their shared prefixes are written out.
@@ -34,22 +33,18 @@ struct EntryRef {
 
 impl Index {
     /// Reads and checks the table in `path`: footer, blocks and their checksums, keys strictly ascending.
-    pub(crate) fn read(path: &Path, limits: &Limits, calls: &Calls) -> Result<Self> {
-        let file = open_file(path, calls).map_err(Error::io("open", path))?;
-        let metadata = file.metadata().map_err(Error::io("read", path))?;
-        if !metadata.is_file() {
-            return Err(Error::NotFound { what: "index", detail: format!("{} is not a regular file", path.display()) });
-        }
-        let mut index = Self { file_len: metadata.len(), ..Self::default() };
+    pub(crate) fn read(file: &dyn Blob, limits: &Limits) -> Result<Self> {
+        let path = &**file.path();
+        let mut index = Self { file_len: file.len(), ..Self::default() };
         let Some(body_len) = index.file_len.checked_sub(FOOTER_LEN as u64) else {
             let detail = format!("{} bytes, a table has at least {FOOTER_LEN}", index.file_len);
             return Err(Error::malformed(path, "table", detail));
         };
         let mut footer = [0; FOOTER_LEN];
-        file.read_exact_at(&mut footer, body_len).map_err(Error::io("read", path))?;
+        file.read(body_len, &mut footer, file.calls())?;
         let handle = table::parse_footer(&footer).map_err(|e| e.shifted(body_len).in_file(path))?;
 
-        let root = read_block(&file, path, handle, body_len)?;
+        let root = read_block(file, handle, body_len)?;
         let mut handles = Vec::new();
         table::for_each_entry(&root.contents, |_separator, value, at| {
             handles.push(BlockHandle::parse(value, at, "block handle")?.0);
@@ -66,7 +61,7 @@ impl Index {
                 return Err(Error::malformed_at(path, "table block", handle.offset, detail));
             }
             end_of_last = handle.end_within(body_len).unwrap_or(body_len);
-            let block = read_block(&file, path, handle, body_len)?;
+            let block = read_block(file, handle, body_len)?;
             index.blocks += 1;
             index.snappy_blocks += u64::from(block.was_snappy);
             decompressed += block.contents.len() as u64;
@@ -140,13 +135,14 @@ impl Index {
 }
 
 /// Reads and checks a block, which has to end before `body_len`.
-pub(crate) fn read_block(file: &InputFile, path: &Path, handle: BlockHandle, body_len: u64) -> Result<Block> {
+pub(crate) fn read_block(file: &dyn Blob, handle: BlockHandle, body_len: u64) -> Result<Block> {
+    let path = file.path();
     if handle.end_within(body_len).is_none() {
         let detail = format!("block of {} bytes does not end within the {body_len} bytes before the footer", handle.size);
         return Err(Error::malformed_at(path, "table block", handle.offset, detail));
     }
     let mut stored = vec![0; memory_len(handle.size) + table::TRAILER_LEN];
-    file.read_exact_at(&mut stored, handle.offset).map_err(Error::io("read", path))?;
+    file.read(handle.offset, &mut stored, file.calls())?;
     table::parse_block(stored).map_err(|e| e.shifted(handle.offset).in_file(path))
 }
 

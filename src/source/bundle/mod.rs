@@ -27,6 +27,7 @@ use crate::reader::pieces::{Piece, PieceBox, PieceReader, Tiling};
 use crate::reader::strings::Strings;
 use crate::reader::strings::stored::{StoredStrings, StringBytes};
 use crate::reader::tensor_reader::TensorReader;
+use crate::storage::blob::Storage;
 use crate::storage::shards::ShardSet;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
@@ -74,9 +75,10 @@ pub(crate) fn index_path(prefix: &Path) -> PathBuf {
 
 impl Bundle {
     /// Opens the bundle of `prefix`: reads the whole index and checks every entry on its own.
-    pub(crate) fn open(prefix: &Path, format: &'static str, limits: &Limits, calls: &Calls) -> Result<Self> {
+    pub(crate) fn open(prefix: &Path, format: &'static str, limits: &Limits, storage: &Arc<dyn Storage>) -> Result<Self> {
         let index_path = index_path(prefix);
-        let index = Index::read(&index_path, limits, calls)?;
+        let file = storage.open(&index_path)?;
+        let index = Index::read(&*file, limits)?;
         if index.len() == 0 || !index.key(0).is_empty() {
             let found = if index.len() == 0 {
                 "the index is empty".to_owned()
@@ -90,7 +92,7 @@ impl Bundle {
         let bundle = Self {
             format,
             tensors: first..index.len(),
-            shards: ShardSet::new(prefix.to_owned(), header.num_shards, calls),
+            shards: ShardSet::new(prefix.to_owned(), header.num_shards, storage, file.calls()),
             index,
             index_path,
             header,
@@ -188,7 +190,8 @@ impl Bundle {
 
     /// The region of the bytes that `entry` describes, inside a shard that is there and long enough.
     fn region(&self, key: &[u8], entry: &BundleEntry) -> Result<Region> {
-        let (len, path) = self.shards.stat(entry.shard_id)?;
+        let shard = self.shards.open(entry.shard_id)?;
+        let (len, path) = (shard.len(), Arc::clone(shard.path()));
         if entry.offset + entry.size > len {
             let detail = format!("{} bytes at offset {} of {}, which has {len} bytes", entry.size, entry.offset, path.display());
             return Err(self.malformed(key, detail));

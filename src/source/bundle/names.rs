@@ -3,8 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::storage::paths::list;
+use crate::storage::blob::Storage;
 
 pub(crate) fn to_path(bytes: &[u8]) -> PathBuf {
     OsString::from_vec(bytes.to_vec()).into()
@@ -19,20 +20,20 @@ pub(crate) fn shard_prefix(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// Every `P` with a `P.index` in `dir`, sorted.
-pub(crate) fn prefixes_in(dir: &Path) -> Vec<PathBuf> {
-    names_in(dir).iter().filter_map(|name| Some(dir.join(to_path(name.as_bytes().strip_suffix(b".index")?)))).collect()
+pub(crate) fn prefixes_in(dir: &Path, storage: &Arc<dyn Storage>) -> Vec<PathBuf> {
+    names_in(dir, storage).iter().filter_map(|name| Some(dir.join(to_path(name.as_bytes().strip_suffix(b".index")?)))).collect()
 }
 
 /// What could have been meant instead of something in `dir`.
-pub(crate) fn instead(dir: &Path) -> String {
+pub(crate) fn instead(dir: &Path, storage: &Arc<dyn Storage>) -> String {
     const SHOWN: usize = 5;
-    let mut prefixes: Vec<String> = prefixes_in(dir).iter().map(|path| path.display().to_string()).collect();
+    let mut prefixes: Vec<String> = prefixes_in(dir, storage).iter().map(|path| path.display().to_string()).collect();
     let more = if prefixes.len() > SHOWN { ", …" } else { "" };
     prefixes.truncate(SHOWN);
     if prefixes.is_empty() { String::new() } else { format!("; checkpoints there: {}{more}", prefixes.join(", ")) }
 }
 
 /// The names in a directory, sorted; none if it cannot be listed.
-pub(crate) fn names_in(dir: &Path) -> Vec<OsString> {
-    list(dir).unwrap_or_default().iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect()
+pub(crate) fn names_in(dir: &Path, storage: &Arc<dyn Storage>) -> Vec<OsString> {
+    storage.list(dir).unwrap_or_default().iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect()
 }

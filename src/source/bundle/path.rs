@@ -2,43 +2,48 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::names::{prefixes_in, shard_prefix, to_path};
 use super::state::{Newest, newest};
 use crate::error::Result;
-use crate::os::Calls;
-use crate::storage::paths::{Found, is_file, look_at};
+use crate::storage::blob::Storage;
+use crate::storage::paths::Found;
+use crate::storage::probe::Probe;
 
 /// What to open for `path`, if a V2 checkpoint is there.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::NotFound`].
-pub(crate) fn resolve(path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-    if is_file(&super::index_path(path))? {
-        return Ok(Some(path.to_owned()));
+pub(crate) fn resolve(probe: &Probe) -> Result<Option<Probe>> {
+    let (path, storage) = (probe.path(), probe.storage());
+    if storage.is_file(&super::index_path(path))? {
+        return Ok(Some(probe.clone()));
     }
     let bytes = path.as_os_str().as_bytes();
-    match look_at(path)? {
+    let has_index = |prefix: &PathBuf| storage.is_file(&super::index_path(prefix)).unwrap_or(false);
+    let prefix = match probe.found()? {
         Found::File => match (bytes.strip_suffix(b".index"), shard_prefix(bytes)) {
-            (Some(prefix), _) => Ok(Some(to_path(prefix))),
-            (None, Some(prefix)) => Ok(Some(to_path(prefix)).filter(|prefix| super::index_path(prefix).is_file())),
-            (None, None) => Ok(None),
+            (Some(prefix), _) => Some(to_path(prefix)),
+            (None, Some(prefix)) => Some(to_path(prefix)).filter(has_index),
+            (None, None) => None,
         },
-        Found::Directory => resolve_directory(path, calls),
-        Found::Nothing | Found::Other => Ok(None),
-    }
+        Found::Directory => resolve_directory(path, storage)?,
+        Found::Nothing | Found::Other => None,
+    };
+    Ok(prefix.map(|prefix| probe.at(prefix)))
 }
 
 /// The checkpoint that a directory stands for: the newest of its state file, else the only one there.
-pub(crate) fn resolve_directory(dir: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
+pub(crate) fn resolve_directory(dir: &Path, storage: &Arc<dyn Storage>) -> Result<Option<PathBuf>> {
     let state = dir.join("checkpoint");
-    if is_file(&state)? {
-        return Ok(match newest(dir, &state, calls)? {
+    if storage.is_file(&state)? {
+        return Ok(match newest(dir, &state, storage)? {
             Newest::Bundle(prefix) => Some(prefix),
             Newest::V1(_) => None,
         });
     }
-    let mut prefixes = prefixes_in(dir);
+    let mut prefixes = prefixes_in(dir, storage);
     Ok(if prefixes.len() == 1 { prefixes.pop() } else { None })
 }
 

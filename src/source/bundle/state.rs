@@ -1,13 +1,14 @@
 //! The state file of a directory of checkpoints, which names the newest.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::names::{instead, to_path};
 use crate::error::{Error, Result};
 use crate::format::checkpoint_state;
-use crate::os::Calls;
 use crate::source::v1::files::files;
-use crate::storage::input::read_small;
+use crate::storage::blob::Storage;
+use crate::storage::probe::Probe;
 
 /// What a state file names last.
 pub(crate) enum Newest {
@@ -21,21 +22,22 @@ pub(crate) enum Newest {
 ///
 /// # Errors
 /// [`Error::NotFound`] if it is not there, [`Error::Malformed`], [`Error::Io`].
-pub(crate) fn newest(dir: &Path, state: &Path, calls: &Calls) -> Result<Newest> {
-    let text = read_small(state, calls)?;
+pub(crate) fn newest(dir: &Path, state: &Path, storage: &Arc<dyn Storage>) -> Result<Newest> {
+    let text = storage.read_small(state)?;
     let latest = to_path(&checkpoint_state::parse_latest(&text).map_err(|e| e.in_file(state))?);
     // A relative path counts from the directory; an absolute one is where it was written, often somewhere else.
     let named = dir.join(&latest);
     let beside = latest.file_name().map(|name| dir.join(name));
     let mut tried = vec![named];
     tried.extend(beside.filter(|path| *path != tried[0]));
-    if let Some(found) = tried.iter().find(|prefix| super::index_path(prefix).is_file()) {
+    if let Some(found) = tried.iter().find(|prefix| storage.is_file(&super::index_path(prefix)).unwrap_or(false)) {
         return Ok(Newest::Bundle(found.clone()));
     }
-    if let Some(found) = tried.iter().find(|path| files(path, calls).is_ok_and(|files| files.is_some())) {
+    if let Some(found) = tried.iter().find(|path| files(&Probe::new(storage, path)).is_ok_and(|files| files.is_some())) {
         return Ok(Newest::V1(found.clone()));
     }
     let tried: Vec<String> = tried.iter().map(|path| super::index_path(path).display().to_string()).collect();
-    let detail = format!("{} names {}, but there is no {}{}", state.display(), latest.display(), tried.join(" and no "), instead(dir));
+    let detail =
+        format!("{} names {}, but there is no {}{}", state.display(), latest.display(), tried.join(" and no "), instead(dir, storage));
     Err(Error::NotFound { what: "checkpoint", detail })
 }

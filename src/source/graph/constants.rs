@@ -4,7 +4,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -12,16 +13,14 @@ use crate::error::{Error, Result};
 use crate::format::graph_def::{PLACEHOLDERS, attr_function, attr_shape, attr_type};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::options::budget::Limits;
-use crate::os::Calls;
 use crate::reader::proto_index::{OuterValue, Outline};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
-use crate::reader::values::{Medium, Proto, Rule};
+use crate::reader::values::{Proto, Rule};
 use crate::source::container::{Container, TensorInfo};
 use crate::source::tensor_proto::{proto_facts, unsupported};
+use crate::storage::blob::Blob;
 use crate::storage::glob::{Glob, is_pattern};
-use crate::storage::input::InputFile;
-use crate::storage::stored_file::StoredFile;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
@@ -85,9 +84,9 @@ impl Survey {
     ///
     /// # Errors
     /// [`Error::Malformed`] where nodes or constants are broken, [`Error::Limit`] for more than are listed, [`Error::Io`].
-    pub(crate) fn of_file(file: &InputFile, path: &Path) -> Result<Self> {
+    pub(crate) fn of_file(file: &dyn Blob) -> Result<Self> {
         let mut survey = Self::default();
-        survey.graph(&mut Outline::of_file(file, path, WHAT)?)?;
+        survey.graph(&mut Outline::of_file(file, WHAT))?;
         Ok(survey)
     }
 
@@ -372,7 +371,7 @@ fn constant(outline: &mut Outline<'_>, value: Option<&Range<u64>>, dtype: Option
 #[derive(Debug)]
 pub(crate) struct Constants {
     format: &'static str,
-    medium: Medium,
+    file: Arc<dyn Blob>,
     list: Vec<Constant>,
     /// Numbers of constants by the names.
     by_name: Vec<usize>,
@@ -384,12 +383,8 @@ pub(crate) struct Constants {
 }
 
 impl Constants {
-    /// What `survey` found in the file at `path`. Of constants with one name the first is listed.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(crate) fn new(format: &'static str, path: &Path, survey: Survey, signatures: Vec<Signature>, calls: &Calls) -> Result<Self> {
-        let medium = Medium::File(StoredFile::open(path, calls)?);
+    /// What `survey` found in `file`. Of constants with one name the first is listed.
+    pub(crate) fn new(format: &'static str, file: Arc<dyn Blob>, survey: Survey, signatures: Vec<Signature>) -> Self {
         let mut list = survey.constants;
         let mut by_name: Vec<usize> = (0..list.len()).collect();
         by_name.sort_by(|&a, &b| list[a].name.cmp(&list[b].name).then(a.cmp(&b)));
@@ -410,15 +405,15 @@ impl Constants {
         }
         list.shrink_to_fit();
         let held = survey.held + (by_name.len() * size_of::<usize>()) as u64;
-        Ok(Self { format, medium, list, by_name, held, nodes: survey.nodes, functions: survey.functions, signatures, warnings })
+        Self { format, file, list, by_name, held, nodes: survey.nodes, functions: survey.functions, signatures, warnings }
     }
 
     fn proto(&self, index: usize) -> Result<Proto> {
         let constant = &self.list[index];
         if let Some(range) = &constant.tensor {
-            return Proto::look_at(&self.medium, range, None).map_err(|error| error_in(error, constant.name.as_bytes()));
+            return Proto::look_at(&*self.file, range, None).map_err(|error| error_in(error, constant.name.as_bytes()));
         }
-        let what = format!("tensor {} of {}", constant.name, self.medium.path().display());
+        let what = format!("tensor {} of {}", constant.name, self.file.path().display());
         Err(Error::Unsupported { what, detail: ELSEWHERE.into() })
     }
 }
@@ -448,12 +443,12 @@ impl Container for Constants {
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
         let name = self.list[index].name.as_bytes();
-        self.proto(index)?.reader(&self.medium, Rule::Repeat).map_err(|error| error_in(error, name))
+        self.proto(index)?.reader(&self.file, Rule::Repeat).map_err(|error| error_in(error, name))
     }
 
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
         let name = &self.list[index].name;
-        self.proto(index)?.strings(&self.medium, name, Rule::Repeat).map_err(|error| error_in(error, name.as_bytes()))
+        self.proto(index)?.strings(&self.file, name, Rule::Repeat).map_err(|error| error_in(error, name.as_bytes()))
     }
 
     fn heap_bytes(&self) -> u64 {
@@ -461,7 +456,7 @@ impl Container for Constants {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        vec![self.medium.path().to_path_buf()]
+        vec![self.file.path().to_path_buf()]
     }
 
     fn facts(&self) -> Map<String, Value> {

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::constants::{RETURN, Survey, WHAT};
 use crate::error::{Error, ParseError, Result};
@@ -11,14 +12,14 @@ use crate::format::meta_graph::Argument;
 use crate::format::tensor_proto::TensorProto as Message;
 use crate::options::Options;
 use crate::reader::proto_index::{OuterValue, Outline};
-use crate::storage::input::{open_file, read_range};
-use crate::storage::stamp::Stamp;
+use crate::storage::blob::Blob;
+use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 
 /// What is in the graph of a file.
-pub(crate) fn survey(path: &Path, options: &Options) -> Result<Survey> {
-    Survey::of_file(&open_file(path, &options.calls()).map_err(Error::io("open", path))?, path)
+pub(crate) fn survey(place: &Probe) -> Result<Survey> {
+    Survey::of_file(&*place.open()?)
 }
 
 /// Checks the nodes and functions of a graph one by one and hands out its nodes. `claimed` grows by the bytes that its constants say
@@ -67,17 +68,16 @@ pub(crate) enum Graph {
 /// A frozen graph.
 #[derive(Debug)]
 pub(crate) struct GraphFile {
-    pub(crate) path: PathBuf,
+    file: Arc<dyn Blob>,
     pub(crate) inputs: Vec<Argument>,
     /// The nodes whose outputs no other node takes.
     pub(crate) outputs: Vec<String>,
-    stamp: Stamp,
 }
 
 /// The graph of a data set, as `tf.raw_ops.DatasetToGraphV2` writes it.
 #[derive(Debug)]
 pub(crate) struct DatasetGraph {
-    pub(crate) path: PathBuf,
+    file: Arc<dyn Blob>,
     /// The output that is the data set.
     output: String,
     /// The attributes of its node that say what elements are like, as `AttrValue`s.
@@ -87,13 +87,11 @@ pub(crate) struct DatasetGraph {
     returns: Vec<Range<u64>>,
     /// What is known of the way that elements come.
     way: Way,
-    stamp: Stamp,
 }
 
 impl Graph {
-    pub(crate) fn open(path: &Path, options: &Options) -> Result<Self> {
-        let file = open_file(path, &options.calls()).map_err(Error::io("open", path))?;
-        let stamp = Stamp::of(&file).map_err(Error::io("look at", path))?;
+    pub(crate) fn open(place: &Probe, options: &Options) -> Result<Self> {
+        let (path, file) = (place.path(), place.open()?);
         let most = options.budget().as_bytes();
         let (mut inputs, mut names, mut taken, mut returns) = (Vec::new(), Vec::new(), HashSet::new(), Vec::new());
         let mut returned = None;
@@ -101,7 +99,7 @@ impl Graph {
         let mut datasets: HashMap<String, DatasetNode> = HashMap::new();
         // Constants that may be lengths of batches, and how often something is repeated.
         let mut counts: HashMap<String, i64> = HashMap::new();
-        check_graph(&mut Outline::of_file(&file, path, WHAT)?, most, &mut 0, |node, range| {
+        check_graph(&mut Outline::of_file(&*file, WHAT), most, &mut 0, |node, range| {
             // Only what it takes that nobody has taken before costs anything.
             for input in node.inputs.iter().filter(|input| !input.starts_with('^')) {
                 let input = input.split(':').next().unwrap_or_default();
@@ -131,7 +129,7 @@ impl Graph {
         })?;
         let Some(output) = returned else {
             names.retain(|name| !taken.contains(name));
-            return Ok(Self::Frozen(GraphFile { path: path.to_owned(), stamp, inputs, outputs: names }));
+            return Ok(Self::Frozen(GraphFile { file, inputs, outputs: names }));
         };
         let name = output.split(':').next().unwrap_or_default();
         let way = Way::of(&datasets, &counts, name);
@@ -139,7 +137,7 @@ impl Graph {
             let detail = format!("its node {name:?} does not say what elements are like (output_types, output_shapes)");
             return Err(Error::malformed(path, "data set", detail));
         };
-        Ok(Self::Dataset(DatasetGraph { path: path.to_owned(), stamp, output, types, shapes, way, returns }))
+        Ok(Self::Dataset(DatasetGraph { file, output, types, shapes, returns, way }))
     }
 }
 
@@ -207,7 +205,7 @@ pub(crate) fn count(value: &[u8]) -> Option<i64> {
 
 impl GraphFile {
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     pub(crate) fn inputs(&self) -> &[Argument] {
@@ -223,22 +221,20 @@ impl GraphFile {
     /// # Errors
     /// [`Error::Limit`], [`Error::Io`].
     pub(crate) fn read(&self, options: &Options) -> Result<Vec<u8>> {
-        read_file(&self.path, &self.stamp, options)
+        read_file(&*self.file, options)
     }
 }
 
 /// Reads what has been looked through, and nothing else.
-pub(crate) fn read_file(path: &Path, stamp: &Stamp, options: &Options) -> Result<Vec<u8>> {
-    let file = open_file(path, &options.calls()).map_err(Error::io("open", path))?;
-    let len = file.metadata().map_err(Error::io("read", path))?.len();
-    let bytes = read_range(&file, path, &(0..len), options.budget().as_bytes())?;
-    stamp.check(&file, path)?;
+pub(crate) fn read_file(file: &dyn Blob, options: &Options) -> Result<Vec<u8>> {
+    let bytes = file.read_range(&(0..file.len()), options.budget().as_bytes())?;
+    file.check_unchanged()?;
     Ok(bytes)
 }
 
 impl DatasetGraph {
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// The output that is the data set.
@@ -251,12 +247,12 @@ impl DatasetGraph {
     /// # Errors
     /// [`Error::Malformed`].
     pub(crate) fn components(&self) -> Result<Vec<Argument>> {
-        let in_file = |error: ParseError| error.in_file(&self.path);
+        let in_file = |error: ParseError| error.in_file(self.file.path());
         let types = graph_def::attr_types(&self.types).map_err(in_file)?;
         let shapes = graph_def::attr_shapes(&self.shapes).map_err(in_file)?;
         if types.len() != shapes.len() || types.is_empty() {
             let detail = format!("{} dtypes and {} shapes of components", types.len(), shapes.len());
-            return Err(Error::malformed(&self.path, "data set", detail));
+            return Err(Error::malformed(self.file.path(), "data set", detail));
         }
         let component = |(index, (code, shape)): (usize, (u64, _))| Argument::of_graph(index.to_string(), Dtype::from_code(code), shape);
         Ok(types.into_iter().zip(shapes).enumerate().map(component).collect())
@@ -282,7 +278,7 @@ impl DatasetGraph {
     /// # Errors
     /// [`Error::Limit`], [`Error::Io`].
     pub(crate) fn read(&self, options: &Options) -> Result<Vec<u8>> {
-        let bytes = read_file(&self.path, &self.stamp, options)?;
+        let bytes = read_file(&*self.file, options)?;
         let mut kept = Vec::with_capacity(bytes.len());
         let mut at = 0;
         for range in &self.returns {

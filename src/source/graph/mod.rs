@@ -15,12 +15,11 @@ use crate::error::{Error, Result};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::format::varint;
 use crate::options::Options;
-use crate::os::Calls;
 use crate::reader::proto_index::{OuterValue, Outline};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
-use crate::storage::input::open_file;
-use crate::storage::paths::is_file;
+use crate::storage::blob::Blob;
+use crate::storage::probe::Probe;
 use crate::types::size::memory_len;
 
 use constants::{Constants, WHAT};
@@ -37,36 +36,37 @@ impl Driver for GraphDef {
         "graph-def"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        Ok((is_file(path)? && looks_like_one(path, calls)?).then(|| path.to_owned()))
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        Ok((probe.is_file()? && looks_like_one(&*probe.open()?)?).then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn needs_tensorflow(&self, path: &Path, options: &Options) -> bool {
+    fn needs_tensorflow(&self, place: &Probe, options: &Options) -> bool {
         // What is wrong with it is said when it is opened.
-        options.model.wants_model() || survey(path, options).is_ok_and(|survey| survey.is_dataset())
+        options.model.wants_model() || survey(place).is_ok_and(|survey| survey.is_dataset())
     }
 
-    fn are_outputs(&self, path: &Path, names: &[&[u8]]) -> bool {
-        !names.is_empty() && survey(path, &Options::default()).is_ok_and(|survey| !survey.has_all(names))
+    fn are_outputs(&self, place: &Probe, names: &[&[u8]]) -> bool {
+        !names.is_empty() && survey(place).is_ok_and(|survey| !survey.has_all(names))
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+    fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
         if !options.model.wants_model() {
-            let mut survey = survey(path, options)?;
+            let mut survey = survey(place)?;
             if !survey.is_dataset() {
                 let signature = survey.signature();
                 if survey.has_constants() {
-                    return Ok(Box::new(Constants::new(self.name(), path, survey, vec![signature], &options.calls())?));
+                    return Ok(Box::new(Constants::new(self.name(), place.open()?, survey, vec![signature])));
                 }
                 return Ok(Box::new(Listing::without_constants(path, signature)));
             }
         }
         options.model.used.note();
-        match Graph::open(path, options)? {
+        match Graph::open(place, options)? {
             Graph::Frozen(file) => open_frozen(file, options),
             Graph::Dataset(file) => match runtime() {
                 Ok(runtime) => runtime.open_dataset(&file, options),
@@ -80,14 +80,13 @@ impl Driver for GraphDef {
 fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
     match runtime() {
         Ok(runtime) => runtime.open_graph(file, options),
-        Err(why) => Ok(Box::new(Listing::of_graph(file, &why))),
+        Err(why) => Ok(Box::new(Listing::of_graph(&file, &why))),
     }
 }
 
 /// Whether a file starts with the name and the operation of a node.
-fn looks_like_one(path: &Path, calls: &Calls) -> Result<bool> {
-    let file = open_file(path, calls).map_err(Error::io("open", path))?;
-    let mut outline = Outline::of_file(&file, path, WHAT)?;
+fn looks_like_one(file: &dyn Blob) -> Result<bool> {
+    let mut outline = Outline::of_file(file, WHAT);
     // Versions and functions may come first.
     for _ in 0..4 {
         let Ok(Some(field)) = outline.next_field() else { return Ok(false) };
@@ -100,7 +99,7 @@ fn looks_like_one(path: &Path, calls: &Calls) -> Result<bool> {
         match field.number {
             1 => {
                 let mut front = vec![0; memory_len((range.end - range.start).min(FRONT))];
-                file.read_exact_at(&mut front, range.start).map_err(Error::io("read", path))?;
+                file.read(range.start, &mut front, file.calls())?;
                 return Ok(is_node(&front));
             }
             2 | 4 => {}
@@ -133,10 +132,10 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    fn of_graph(file: GraphFile, why: &Error) -> Self {
+    fn of_graph(file: &GraphFile, why: &Error) -> Self {
         let outputs = file.outputs.iter().map(|name| Argument::of_graph(format!("{name}:0"), None, None)).collect();
-        let signatures = vec![Signature::of_graph(file.inputs, outputs)];
-        Self { format: GraphDef.name(), path: file.path, signatures, why: why.to_string() }
+        let signatures = vec![Signature::of_graph(file.inputs().to_vec(), outputs)];
+        Self { format: GraphDef.name(), path: file.path().to_owned(), signatures, why: why.to_string() }
     }
 
     /// A graph that is not to be computed, and holds nothing.
@@ -147,7 +146,7 @@ impl Listing {
 
     fn of_dataset(file: &DatasetGraph, why: &Error) -> Result<Self> {
         let signatures = vec![Signature::of_graph(Vec::new(), file.components()?)];
-        Ok(Self { format: GraphDef.name(), path: file.path.clone(), signatures, why: why.to_string() })
+        Ok(Self { format: GraphDef.name(), path: file.path().to_owned(), signatures, why: why.to_string() })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use super::filters::{Step, undo};
 use crate::error::{Error, Result};
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
 use crate::types::byte_order::ByteOrder;
 use crate::types::size::memory_len;
 use crate::types::spec::{TensorSpec, unravel};
@@ -48,7 +48,7 @@ pub(crate) struct ChunkedLayout {
 /// Reads a dataset in chunks.
 #[derive(Debug)]
 pub(crate) struct Chunked {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     layout: ChunkedLayout,
     /// By number.
     chunks: Vec<StoredChunk>,
@@ -118,7 +118,7 @@ pub(crate) fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
 impl Chunked {
     /// # Errors
     /// [`Error::Malformed`] for chunks that are not in the file or stored twice, [`Error::Limit`] for one that is too large.
-    pub(crate) fn new(file: &Arc<StoredFile>, layout: ChunkedLayout, mut chunks: Vec<StoredChunk>) -> Result<Self> {
+    pub(crate) fn new(file: &Arc<dyn Blob>, layout: ChunkedLayout, mut chunks: Vec<StoredChunk>) -> Result<Self> {
         let chunk_bytes = layout.chunk.iter().try_fold(layout.spec.itemsize(), |bytes, &len| bytes.checked_mul(len));
         let Some(chunk_bytes) = chunk_bytes.filter(|&bytes| bytes <= MOST_CHUNK) else {
             let (what, asked) = (format!("memory for a chunk of {}", file.path().display()), chunk_bytes.unwrap_or(u64::MAX));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use byteorder::{ByteOrder, LittleEndian};
 use hdf5_pure::{FormatError, Source};
 
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
 
 /// No header has more blocks or bytes than this.
 const MOST_BLOCKS: usize = 1024;
@@ -19,7 +19,7 @@ const V2_BLOCK: &[u8] = b"OCHK";
 /// The part of a file that is an HDF5 file. It remembers where it was read, which tells where the headers of objects lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     range: Range<u64>,
     /// What addresses in the file count from.
     base: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn new(file: &Arc<StoredFile>, range: Range<u64>) -> Self {
+    pub(crate) fn new(file: &Arc<dyn Blob>, range: Range<u64>) -> Self {
         Self { file: Arc::clone(file), range, base: 0, asked: Arc::default() }
     }
 

@@ -11,7 +11,6 @@ pub(crate) mod types;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hdf5_pure::{ChunkIndex, Dataset, File, FormatError, Group, Layout as H5Layout};
@@ -22,15 +21,14 @@ use super::driver::Driver;
 use super::table::{Listed, Place};
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::reader::checksums::Region;
 use crate::reader::enclosing::Enclosing;
 use crate::reader::memory::Filled;
 use crate::reader::stored::{Check, StoredArray};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
-use crate::storage::paths::is_file;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
+use crate::storage::probe::Probe;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
@@ -69,28 +67,28 @@ impl Driver for Hdf5 {
         "hdf5"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        if !is_file(path)? {
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        if !probe.is_file()? {
             return Ok(None);
         }
-        let file = StoredFile::open(path, calls)?;
+        let file = probe.open()?;
         // Blocks of the user's are short; to look for a superblock all over a large file would take a read for each power of two.
-        Ok(superblock(&file, 0..file.len().min(LONGEST_FRONT)).is_some().then(|| path.to_owned()))
+        Ok(superblock(&*file, 0..file.len().min(LONGEST_FRONT)).is_some().then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path, &options.calls())?;
+    fn open(&self, place: &Probe, _: &Options) -> Result<Box<dyn Container>> {
+        let file = place.open()?;
         let range = 0..file.len();
         Ok(Box::new(open_range(self.name(), &file, range, None)?))
     }
 }
 
 /// Where the superblock of the HDF5 file in a range of a file lies, from its start.
-fn superblock(file: &StoredFile, range: Range<u64>) -> Option<u64> {
+fn superblock(file: &dyn Blob, range: Range<u64>) -> Option<u64> {
     let len = range.end - range.start;
     let blocks = std::iter::successors(Some(FIRST_BLOCK), |at| at.checked_mul(2));
     std::iter::once(0).chain(blocks).take_while(|at| at + MAGIC.len() as u64 <= len).find(|at| {
@@ -105,7 +103,7 @@ fn superblock(file: &StoredFile, range: Range<u64>) -> Option<u64> {
 /// [`Error::Malformed`]; [`Error::Unsupported`] for a link to another file; [`Error::Io`].
 pub(crate) fn open_range(
     format: &'static str,
-    file: &Arc<StoredFile>,
+    file: &Arc<dyn Blob>,
     range: Range<u64>,
     enclosing: Option<&Arc<Enclosing>>,
 ) -> Result<Listed<Located>> {
@@ -126,13 +124,13 @@ pub(crate) struct Datasets {
 }
 
 /// The same as a list.
-pub(crate) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Datasets> {
+pub(crate) fn datasets(file: &Arc<dyn Blob>, range: Range<u64>) -> Result<Datasets> {
     let start = range.start;
-    if superblock(file, range.clone()).is_none() {
+    if superblock(&**file, range.clone()).is_none() {
         return Err(Error::malformed_at(file.path(), WHAT, start, "no HDF5 signature at 0, 512, 1024, …"));
     }
     let place = header::Place::new(file, range);
-    let opened = File::from_source(place.clone()).map_err(|error| failed(file, &error))?;
+    let opened = File::from_source(place.clone()).map_err(|error| failed(&**file, &error))?;
     let (said, have) = (opened.superblock().eof_address, hdf5_pure::Source::len(&place));
     if said > have {
         return Err(Error::malformed_at(
@@ -172,7 +170,7 @@ pub(crate) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Data
 }
 
 /// What `hdf5-pure` says, with the file.
-fn failed(file: &StoredFile, error: &hdf5_pure::Error) -> Error {
+fn failed(file: &dyn Blob, error: &hdf5_pure::Error) -> Error {
     match error {
         hdf5_pure::Error::Format(FormatError::UnsupportedExternalStorage) => {
             Error::Unsupported { what: format!("external storage in {}", file.path().display()), detail: error.to_string() }
@@ -195,7 +193,7 @@ struct Opened {
 }
 
 struct Walker<'a> {
-    file: &'a Arc<StoredFile>,
+    file: &'a Arc<dyn Blob>,
     place: header::Place,
     opened: File,
 }
@@ -264,7 +262,7 @@ impl Walker<'_> {
     /// The objects that the links of a group lead to: datasets in the order of their names, and groups.
     fn objects(&self, path: &str, group: &Group, links: &[Link]) -> Result<(NamedDatasets, NamedGroups)> {
         let names: Vec<&str> = links.iter().filter(|link| matches!(link.target, Target::Object(_))).map(|link| &*link.name).collect();
-        let failed = |error: hdf5_pure::Error| failed(self.file, &error);
+        let failed = |error: hdf5_pure::Error| failed(&**self.file, &error);
         let listed = || Ok((group.iter_datasets()?.collect(), group.iter_groups()?.collect(), group.named_datatypes()?.len()));
         let (mut datasets, groups, others): (NamedDatasets, NamedGroups, usize) = match listed() {
             // A group of the old form with links to paths cannot be listed.
@@ -424,7 +422,7 @@ fn name_layers(tensors: &mut [(TensorInfo, Located)]) {
 /// Where a dataset lies.
 #[derive(Debug)]
 pub(crate) struct Located {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     order: ByteOrder,
     stored: Stored,
     /// What the file is a part of that has a checksum.
@@ -475,7 +473,7 @@ struct ChunkedDataset {
 }
 
 impl Located {
-    fn nowhere(file: &Arc<StoredFile>) -> Self {
+    fn nowhere(file: &Arc<dyn Blob>) -> Self {
         Self { file: Arc::clone(file), order: ByteOrder::Little, stored: Stored::Nowhere, enclosing: None }
     }
 

@@ -8,7 +8,7 @@ use super::links::Target;
 use crate::error::{Error, Result};
 use crate::source::container::TensorInfo;
 use crate::source::table::Links;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
@@ -45,7 +45,7 @@ impl Links for PathLinks {
 
 impl Tree {
     /// Finds datasets by the links to them, too, and lists links that lead nowhere in the file: nobody who uses them gets their data from here.
-    pub(crate) fn follow(&mut self, file: &Arc<StoredFile>) -> Result<()> {
+    pub(crate) fn follow(&mut self, file: &Arc<dyn Blob>) -> Result<()> {
         let mut by_path: HashMap<String, PathKey> = HashMap::new();
         for (key, (info, _, others)) in &self.found {
             by_path.extend(std::iter::once(info.name.to_json()).chain(others.iter().cloned()).map(|path| (path, key.clone())));

@@ -4,18 +4,14 @@
 
 pub(crate) mod shards;
 
-use std::path::{Path, PathBuf};
-
 use super::container::Container;
-use super::driver::{Driver, starts_with};
+use super::driver::Driver;
 use super::hdf5;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::reader::enclosing::Enclosing;
 use crate::storage::archive::{self, Member, Packing};
-use crate::storage::paths::is_file;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::probe::Probe;
 use crate::types::name::Name;
 
 /// The member of an archive that holds the weights.
@@ -34,24 +30,25 @@ impl Driver for Keras {
         "keras"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        if !is_file(path)? || !starts_with(path, archive::MAGICS[0], calls)? {
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        if !probe.starts_with(archive::MAGICS[0])? {
             return Ok(None);
         }
-        let is_named = path.extension().is_some_and(|extension| extension == self.name());
+        let is_named = probe.path().extension().is_some_and(|extension| extension == self.name());
         let has_weights = || -> Result<bool> {
-            let members = archive::members(&StoredFile::open(path, calls)?)?;
+            let members = archive::members(&probe.open()?)?;
             Ok(members.iter().any(|member| member.name == WEIGHTS || member.name == OTHER_WEIGHTS))
         };
-        Ok((is_named || has_weights()?).then(|| path.to_owned()))
+        Ok((is_named || has_weights()?).then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let file = StoredFile::open(path, &options.calls())?;
+    fn open(&self, place: &Probe, _: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
+        let file = place.open()?;
         let members = archive::members(&file)?;
         let unsupported = |detail: String| Err(Error::Unsupported { what: format!("the weights of {}", path.display()), detail });
         let Some(weights) = members.iter().find(|member| member.name == WEIGHTS) else {

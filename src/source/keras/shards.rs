@@ -3,21 +3,19 @@
 //! Source: `ShardedH5IOStore` in `keras/src/saving/saving_lib.py` of Keras 3.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::source::container::Container;
 use crate::source::driver::Driver;
 use crate::source::hdf5;
 use crate::source::table::Listed;
-use crate::storage::input::read_small;
-use crate::storage::paths::{is_file, parent_of};
-use crate::storage::stored_file::StoredFile;
+use crate::storage::paths::parent_of;
+use crate::storage::probe::Probe;
 
 /// What the name of a map ends in.
 const EXTENSION: &str = ".weights.json";
@@ -30,18 +28,19 @@ impl Driver for KerasShards {
         "keras-shards"
     }
 
-    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
-        let is_named = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(EXTENSION));
-        Ok((is_named && is_file(path)?).then(|| path.to_owned()))
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        let is_named = probe.path().file_name().is_some_and(|name| name.to_string_lossy().ends_with(EXTENSION));
+        Ok((is_named && probe.is_file()?).then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+    fn open(&self, place: &Probe, _: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
         let malformed = |detail: String| Error::malformed(path, "map of weights", detail);
-        let map: WeightMap = serde_json::from_slice(&read_small(path, &options.calls())?).map_err(|error| malformed(error.to_string()))?;
+        let map: WeightMap = serde_json::from_slice(&place.storage().read_small(path)?).map_err(|error| malformed(error.to_string()))?;
         let names: BTreeSet<String> = map.weight_map.into_values().flat_map(Shards::names).collect();
         let (mut files, mut tensors, mut others) = (vec![path.to_owned()], Vec::new(), Vec::new());
         for name in &names {
@@ -51,10 +50,10 @@ impl Driver for KerasShards {
                 return Err(malformed(format!("{name:?} is not the name of a file beside it")));
             }
             let shard = parent_of(path).join(name);
-            if !is_file(&shard)? {
+            if !place.storage().is_file(&shard)? {
                 return Err(Error::NotFound { what: "shard", detail: format!("{}, which {} names", shard.display(), path.display()) });
             }
-            let file = StoredFile::open(&shard, &options.calls())?;
+            let file = place.storage().open(&shard)?;
             let datasets = hdf5::datasets(&file, 0..file.len())?;
             tensors.extend(datasets.tensors);
             others.extend(datasets.others);

@@ -1,13 +1,13 @@
 //! What a SavedModel holds without being run: its variables, its constants, and what it says that it can compute.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::file::SavedModel;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
-use crate::os::Calls;
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::source::bundle::{Bundle, index_path};
@@ -34,8 +34,8 @@ type Part<'a> = (&'a dyn Container, usize);
 impl Model {
     /// # Errors
     /// [`Error::NotFound`] where there are neither tensors nor signatures: most of it is missing.
-    pub(crate) fn new(format: &'static str, model: &SavedModel, variables: Option<Bundle>, calls: &Calls) -> Result<Self> {
-        let mut survey = model.survey(calls)?;
+    pub(crate) fn new(format: &'static str, model: &SavedModel, variables: Option<Bundle>) -> Result<Self> {
+        let mut survey = model.survey()?;
         if let Some(bundle) = &variables {
             survey.leave_out(|name| bundle.find(name).is_ok_and(|found| found.is_some()));
         }
@@ -48,7 +48,7 @@ impl Model {
             )),
             _ => None,
         };
-        let constants = survey.has_constants().then(|| Constants::new(format, &model.pb, survey, Vec::new(), calls)).transpose()?;
+        let constants = survey.has_constants().then(|| Constants::new(format, Arc::clone(&model.file), survey, Vec::new()));
         let missing = format!("the SavedModel {} has no {}", model.dir.display(), index_path(&model.prefix()).display());
         let (signatures, ambiguity) = (model.signatures().to_vec(), model.ambiguity());
         if variables.is_none() && constants.is_none() && signatures.is_empty() && ambiguity.is_none() {

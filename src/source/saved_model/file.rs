@@ -4,20 +4,19 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
-use crate::os::Calls;
 use crate::reader::proto_index::{Outer, OuterValue, Outline};
 use crate::source::bundle::names::{names_in, shard_prefix};
 use crate::source::bundle::{self, Bundle};
 use crate::source::container::Container;
 use crate::source::graph::constants::{Survey, WHAT as GRAPH};
 use crate::source::graph::file::check_graph;
-use crate::storage::input::{InputFile, open_file, read_range};
-use crate::storage::paths::{is_file, parent_of};
-use crate::storage::stamp::Stamp;
+use crate::storage::blob::{Blob, Storage};
+use crate::storage::paths::parent_of;
 use crate::types::size::memory_len;
 
 /// The tag of the graph that is meant for use.
@@ -35,7 +34,8 @@ const MOST_SIGNATURE: u64 = 16 << 20;
 pub(crate) struct SavedModel {
     pub(crate) dir: PathBuf,
     pub(crate) pb: PathBuf,
-    stamp: Stamp,
+    pub(crate) file: Arc<dyn Blob>,
+    storage: Arc<dyn Storage>,
     graphs: Vec<MetaGraph>,
     /// The number of the graph that is meant; none where that is not told by their tags.
     chosen: Option<usize>,
@@ -72,30 +72,29 @@ impl SavedModel {
     /// # Errors
     /// [`Error::BadRequest`] where no graph has these tags, [`Error::Unsupported`] for other forms of the file, [`Error::Malformed`],
     /// [`Error::Io`].
-    pub(crate) fn open(dir: &Path, tag_set: Option<&[String]>, calls: &Calls) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, tag_set: Option<&[String]>, storage: &Arc<dyn Storage>) -> Result<Self> {
         let pb = dir.join(PB);
-        if !pb.is_file() {
-            let what = OTHER_FORMS.iter().find(|(name, _)| dir.join(name).is_file()).map_or("a SavedModel", |(_, what)| what);
+        if !storage.is_file(&pb)? {
+            let is_there = |name: &str| storage.is_file(&dir.join(name)).unwrap_or(false);
+            let what = OTHER_FORMS.iter().find(|(name, _)| is_there(name)).map_or("a SavedModel", |(_, what)| what);
             return Err(Error::Unsupported { what: what.into(), detail: format!("{} has no {PB}", dir.display()) });
         }
-        let file = open_file(&pb, calls).map_err(Error::io("open", &pb))?;
-        let mut outline = Outline::of_file(&file, &pb, WHAT)?;
+        let file = storage.open(&pb)?;
+        let mut outline = Outline::of_file(&*file, WHAT);
         let mut graphs = Vec::new();
         while let Some(field) = outline.next_field()? {
             match field {
                 Outer { number: 1, value: OuterValue::Varint(version), offset, .. } if version != 1 => {
                     return Err(outline.malformed(offset, format!("schema version is {version}, expected 1")));
                 }
-                Outer { number: 2, value: OuterValue::Bytes(range), .. } => graphs.push(MetaGraph::read(&file, &pb, range)?),
+                Outer { number: 2, value: OuterValue::Bytes(range), .. } => graphs.push(MetaGraph::read(&*file, range)?),
                 _ => {}
             }
         }
         if graphs.is_empty() {
-            let len = file.metadata().map_or(0, |metadata| metadata.len());
-            return Err(Error::malformed(&pb, WHAT, format!("no graph in {len} bytes")));
+            return Err(Error::malformed(&pb, WHAT, format!("no graph in {} bytes", file.len())));
         }
-        let stamp = Stamp::of(&file).map_err(Error::io("look at", &pb))?;
-        let mut model = Self { dir: dir.to_owned(), pb, stamp, graphs, chosen: None };
+        let mut model = Self { dir: dir.to_owned(), pb, file, storage: Arc::clone(storage), graphs, chosen: None };
         model.chosen = match tag_set {
             Some(tags) => Some(model.tagged(tags.iter().map(String::as_str)).ok_or_else(|| model.no_such_tags(tags))?),
             None if model.graphs.len() == 1 => Some(0),
@@ -142,20 +141,19 @@ impl SavedModel {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(crate) fn survey(&self, calls: &Calls) -> Result<Survey> {
-        let file = open_file(&self.pb, calls).map_err(Error::io("open", &self.pb))?;
+    pub(crate) fn survey(&self) -> Result<Survey> {
         let look = |graph: &MetaGraph| -> Result<Survey> {
             let mut survey = Survey::default();
             for range in &graph.graphs {
-                survey.graph(&mut Outline::new(&file, &self.pb, GRAPH, range.clone()))?;
+                survey.graph(&mut Outline::new(&*self.file, GRAPH, range.clone()))?;
             }
             Ok(survey)
         };
         let mut survey = self.chosen.map(|own| look(&self.graphs[own])).transpose()?.unwrap_or_default();
         for (_, other) in self.graphs.iter().enumerate().filter(|(number, _)| Some(*number) != self.chosen) {
-            survey.add_others(look(other)?, other.tags.join(",").as_bytes(), |one, other| same_bytes(&file, &self.pb, one, other))?;
+            survey.add_others(look(other)?, other.tags.join(",").as_bytes(), |one, other| same_bytes(&*self.file, one, other))?;
         }
-        self.stamp.check(&file, &self.pb)?;
+        self.file.check_unchanged()?;
         Ok(survey)
     }
 
@@ -166,11 +164,11 @@ impl SavedModel {
     pub(crate) fn variables(&self) -> Result<Option<PathBuf>> {
         let prefix = self.prefix();
         let index = bundle::index_path(&prefix);
-        if is_file(&index)? {
+        if self.storage.is_file(&index)? {
             return Ok(Some(prefix));
         }
         let stem = prefix.file_name().unwrap_or_default().as_bytes();
-        match names_in(parent_of(&prefix)).iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem)) {
+        match names_in(parent_of(&prefix), &self.storage).iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem)) {
             Some(shard) => {
                 let detail = format!("{} is missing, although {} is there", index.display(), shard.to_string_lossy());
                 Err(Error::NotFound { what: "variables", detail })
@@ -207,14 +205,13 @@ impl SavedModel {
     /// [`Error::Limit`] for one that is larger than the memory, [`Error::Malformed`] if the file was written to since it was opened,
     /// [`Error::Io`].
     pub(crate) fn read_graph(&self, options: &Options) -> Result<Vec<u8>> {
-        let file = open_file(&self.pb, &options.calls()).map_err(Error::io("open", &self.pb))?;
         let mut graph = Vec::new();
         // What comes in parts is merged, and a message is merged by what follows it.
         for range in &self.graph()?.graphs {
-            let part = read_range(&file, &self.pb, range, options.budget().as_bytes())?;
+            let part = self.file.read_range(range, options.budget().as_bytes())?;
             if graph.is_empty() { graph = part } else { graph.extend_from_slice(&part) }
         }
-        self.stamp.check(&file, &self.pb)?;
+        self.file.check_unchanged()?;
         Ok(graph)
     }
 
@@ -245,19 +242,18 @@ impl SavedModel {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(crate) fn check_graph(&self, most: u64, calls: &Calls) -> Result<()> {
-        let file = open_file(&self.pb, calls).map_err(Error::io("open", &self.pb))?;
+    pub(crate) fn check_graph(&self, most: u64) -> Result<()> {
         let mut claimed = 0u64;
         for range in &self.graph()?.graphs {
-            check_graph(&mut Outline::new(&file, &self.pb, GRAPH, range.clone()), most, &mut claimed, |_, _| ())?;
+            check_graph(&mut Outline::new(&*self.file, GRAPH, range.clone()), most, &mut claimed, |_, _| ())?;
         }
         Ok(())
     }
 }
 
 impl MetaGraph {
-    fn read(file: &InputFile, path: &Path, range: Range<u64>) -> Result<Self> {
-        let mut outline = Outline::new(file, path, WHAT, range);
+    fn read(file: &dyn Blob, range: Range<u64>) -> Result<Self> {
+        let mut outline = Outline::new(file, WHAT, range);
         let mut graph = Self::default();
         let (mut main_op, mut legacy) = (None, None);
         while let Some(field) = outline.next_field()? {
@@ -266,17 +262,17 @@ impl MetaGraph {
             match field.number {
                 1 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    graph.tags.append(&mut meta_graph::tags(&bytes, base).map_err(|error| error.in_file(path))?);
+                    graph.tags.append(&mut meta_graph::tags(&bytes, base).map_err(|error| error.in_file(file.path()))?);
                 }
                 2 => graph.graphs.push(range),
                 3 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    graph.startup.saver = meta_graph::saver(&bytes, base).map_err(|error| error.in_file(path))?;
+                    graph.startup.saver = meta_graph::saver(&bytes, base).map_err(|error| error.in_file(file.path()))?;
                 }
                 4 => {
                     // Collections of TensorFlow 1 may be long, and only these matter.
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    let (name, nodes) = meta_graph::collection(&bytes, base).map_err(|error| error.in_file(path))?;
+                    let (name, nodes) = meta_graph::collection(&bytes, base).map_err(|error| error.in_file(file.path()))?;
                     match &name[..] {
                         "saved_model_main_op" => main_op = nodes.into_iter().next(),
                         "legacy_init_op" => legacy = nodes.into_iter().next(),
@@ -285,7 +281,7 @@ impl MetaGraph {
                 }
                 5 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    let signature = Signature::parse(&bytes, base).map_err(|error| error.in_file(path))?;
+                    let signature = Signature::parse(&bytes, base).map_err(|error| error.in_file(file.path()))?;
                     // TensorFlow's own, which makes a model ready.
                     if signature.name == INIT_OP {
                         graph.startup.init = signature.outputs.into_iter().next().map(|output| output.tensor);
@@ -295,7 +291,7 @@ impl MetaGraph {
                 }
                 6 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
-                    graph.startup.assets.push(meta_graph::asset(&bytes, base).map_err(|error| error.in_file(path))?);
+                    graph.startup.assets.push(meta_graph::asset(&bytes, base).map_err(|error| error.in_file(file.path()))?);
                 }
                 _ => {}
             }
@@ -312,14 +308,14 @@ fn tag_text(tags: &[String]) -> String {
 }
 
 /// Whether two ranges of a file have the same bytes.
-fn same_bytes(file: &InputFile, path: &Path, one: &Range<u64>, other: &Range<u64>) -> Result<bool> {
+fn same_bytes(file: &dyn Blob, one: &Range<u64>, other: &Range<u64>) -> Result<bool> {
     const CHUNK: u64 = 1 << 20;
     let len = one.end - one.start;
     if len != other.end - other.start {
         return Ok(false);
     }
     for at in (0..len).step_by(memory_len(CHUNK)) {
-        let chunk = |range: &Range<u64>| read_range(file, path, &(range.start + at..range.start + len.min(at + CHUNK)), CHUNK);
+        let chunk = |range: &Range<u64>| file.read_range(&(range.start + at..range.start + len.min(at + CHUNK)), CHUNK);
         if chunk(one)? != chunk(other)? {
             return Ok(false);
         }

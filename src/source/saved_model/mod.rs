@@ -4,8 +4,6 @@
 pub(crate) mod container;
 pub(crate) mod file;
 
-use std::path::{Path, PathBuf};
-
 use super::bundle::Bundle;
 use super::container::Container;
 use super::driver::Driver;
@@ -13,8 +11,8 @@ use super::runtime::runtime;
 use crate::error::Result;
 use crate::options::Options;
 use crate::options::budget::Limits;
-use crate::os::Calls;
-use crate::storage::paths::{is_file, parent_of};
+use crate::storage::paths::parent_of;
+use crate::storage::probe::Probe;
 
 use container::Model;
 use file::{OTHER_FORMS, PB, SavedModel};
@@ -27,39 +25,40 @@ impl Driver for SavedModelDir {
         "saved-model"
     }
 
-    fn resolve(&self, path: &Path, _: &Calls) -> Result<Option<PathBuf>> {
-        if path.file_name().is_some_and(|name| name == PB) && is_file(path)? {
-            return Ok(Some(parent_of(path).to_owned()));
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        let path = probe.path();
+        if path.file_name().is_some_and(|name| name == PB) && probe.is_file()? {
+            return Ok(Some(probe.at(parent_of(path))));
         }
         for name in [PB].iter().chain(OTHER_FORMS.iter().map(|(name, _)| name)) {
-            if is_file(&path.join(name))? {
-                return Ok(Some(path.to_owned()));
+            if probe.storage().is_file(&path.join(name))? {
+                return Ok(Some(probe.clone()));
             }
         }
         Ok(None)
     }
 
-    fn needs_tensorflow(&self, _: &Path, options: &Options) -> bool {
+    fn needs_tensorflow(&self, _: &Probe, options: &Options) -> bool {
         options.model.wants_model()
     }
 
-    fn open(&self, dir: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let model = SavedModel::open(dir, options.model.tag_set.as_deref(), &options.calls())?;
+    fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>> {
+        let (dir, storage) = (place.path(), place.storage());
+        let model = SavedModel::open(dir, options.model.tag_set.as_deref(), storage)?;
         options.model.tag_set_used.note();
-        let variables =
-            model.variables()?.map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default(), &options.calls())).transpose()?;
+        let variables = model.variables()?.map(|prefix| Bundle::open(&prefix, self.name(), &Limits::default(), storage)).transpose()?;
         if options.model.wants_model() {
             options.model.used.note();
             return open_signature(model, variables.as_ref(), options);
         }
-        Ok(Box::new(Model::new(self.name(), &model, variables, &options.calls())?))
+        Ok(Box::new(Model::new(self.name(), &model, variables)?))
     }
 }
 
 /// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
 fn open_signature(model: SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
     model.signature(options.model.signature.as_deref())?;
-    model.check_graph(options.budget().as_bytes(), &options.calls())?;
+    model.check_graph(options.budget().as_bytes())?;
     variables.map(Bundle::check_all).transpose()?;
     let files = model.files(variables);
     runtime()?.open_signature(model, files, options)

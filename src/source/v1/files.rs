@@ -1,31 +1,31 @@
 //! The files of a V1 checkpoint.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
 use super::table;
 use crate::error::{Error, Result};
-use crate::os::Calls;
 use crate::source::bundle::names::{names_in, to_path};
-use crate::storage::paths::{Found, is_file, look_at, parent_of};
+use crate::storage::paths::{Found, parent_of};
+use crate::storage::probe::Probe;
 
 /// The files of the checkpoint that `path` names: one, or all of which it is one, or that it is the prefix of or a pattern for.
 ///
 /// # Errors
 /// [`Error::NotFound`] if some are missing, [`Error::Io`].
-pub(crate) fn files(path: &Path, calls: &Calls) -> Result<Option<Vec<PathBuf>>> {
+pub(crate) fn files(probe: &Probe) -> Result<Option<Vec<Probe>>> {
+    let (path, storage) = (probe.path(), probe.storage());
     let (dir, name) = (parent_of(path), path.file_name().unwrap_or_default().as_bytes());
-    let (prefix, count) = match (look_at(path)?, shard_of(name)) {
+    let (prefix, count) = match (probe.found()?, shard_of(name)) {
         (Found::File, shard) => {
-            if !table::ends_like_one(path, calls)? {
+            if !table::ends_like_one(&*probe.open()?)? {
                 return Ok(None);
             }
-            let Some(shard) = shard else { return Ok(Some(vec![path.to_owned()])) };
+            let Some(shard) = shard else { return Ok(Some(vec![probe.clone()])) };
             shard
         }
         (Found::Nothing, Some(shard)) => shard,
         (Found::Nothing, None) => {
-            let names = names_in(dir);
+            let names = names_in(dir, storage);
             let found = names.iter().find_map(|other| shard_of(other.as_bytes()).filter(|(prefix, _)| *prefix == name));
             let Some((_, count)) = found else { return Ok(None) };
             (name, count)
@@ -33,17 +33,17 @@ pub(crate) fn files(path: &Path, calls: &Calls) -> Result<Option<Vec<PathBuf>>> 
         _ => return Ok(None),
     };
     // No more than there are in the directory are named.
-    let there = names_in(dir).iter().filter(|other| shard_of(other.as_bytes()) == Some((prefix, count))).count();
+    let there = names_in(dir, storage).iter().filter(|other| shard_of(other.as_bytes()) == Some((prefix, count))).count();
     let shard = |number: usize| dir.join(to_path(&[prefix, format!("-{number:05}-of-{count:05}").as_bytes()].concat()));
-    let first = shard(0);
-    if there == 0 || (is_file(&first)? && !table::ends_like_one(&first, calls)?) {
+    let first = probe.at(shard(0));
+    if there == 0 || (first.is_file()? && !table::ends_like_one(&*first.open()?)?) {
         return Ok(None);
     }
-    if let Some(missing) = (0..count).map(shard).find(|path| !path.is_file()) {
+    if let Some(missing) = (0..count).map(shard).find(|path| !storage.is_file(path).unwrap_or(false)) {
         let detail = format!("{} is missing, {there} of {count} files are there", missing.display());
         return Err(Error::NotFound { what: "shard", detail });
     }
-    Ok(Some((0..count).map(shard).collect()))
+    Ok(Some((0..count).map(|number| probe.at(shard(number))).collect()))
 }
 
 /// The number of files in the name of one of several, or in a pattern for them: 4 of `P-00001-of-00004` and `P-?????-of-00004`; and `P`.

@@ -8,7 +8,8 @@ pub(crate) mod slices;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -22,13 +23,14 @@ use crate::format::bundle::Extent;
 use crate::format::ordered_code::piece_key;
 use crate::options::Options;
 use crate::options::budget::Limits;
-use crate::os::Calls;
 use crate::reader::pieces::{PieceBox, PieceReader, Tiling};
 use crate::reader::proto_index::Outline;
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
-use crate::reader::values::{Medium, Proto, Rule};
-use crate::storage::paths::{Found, is_file, look_at};
+use crate::reader::values::{Proto, Rule};
+use crate::storage::blob::Blob;
+use crate::storage::paths::Found;
+use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
@@ -44,27 +46,27 @@ impl Driver for V1Checkpoint {
         "v1-checkpoint"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        if look_at(path)? == Found::Directory {
-            let state = path.join("checkpoint");
-            if !is_file(&state)? {
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        if probe.found()? == Found::Directory {
+            let state = probe.path().join("checkpoint");
+            if !probe.storage().is_file(&state)? {
                 return Ok(None);
             }
-            return Ok(match newest(path, &state, calls)? {
-                Newest::V1(path) => Some(path),
+            return Ok(match newest(probe.path(), &state, probe.storage())? {
+                Newest::V1(path) => Some(probe.at(path)),
                 Newest::Bundle(_) => None,
             });
         }
         // All files of one lead to the same.
-        Ok(files(path, calls)?.and_then(|files| files.into_iter().next()))
+        Ok(files(probe)?.and_then(|files| files.into_iter().next()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
-        let files = files(path, &options.calls())?.unwrap_or_else(|| vec![path.to_owned()]);
+    fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>> {
+        let files = files(place)?.unwrap_or_else(|| vec![place.clone()]);
         Ok(Box::new(Checkpoint::open(&files, options)?))
     }
 }
@@ -88,7 +90,7 @@ struct Entry {
 struct Located<'a> {
     table: &'a Table,
     block: usize,
-    medium: Medium,
+    file: Arc<dyn Blob>,
     proto: Proto,
 }
 
@@ -101,20 +103,21 @@ struct Checkpoint {
 }
 
 impl Checkpoint {
-    fn open(files: &[PathBuf], options: &Options) -> Result<Self> {
+    fn open(files: &[Probe], options: &Options) -> Result<Self> {
         let mut tables = Vec::with_capacity(files.len());
         let mut entries: BTreeMap<Vec<u8>, (TensorSpec, Vec<Slice>)> = BTreeMap::new();
         let (mut held, most) = (0u64, Limits::default().index_bytes);
-        for path in files {
-            let table = Table::open(path, options.verify, &options.calls())?;
+        for probe in files {
+            let path = probe.path();
+            let table = Table::open(probe, options.verify)?;
             let number = tables.len();
-            let Some((block, (medium, range))) = table.find(b"")? else {
+            let Some((block, (file, range))) = table.find(b"")? else {
                 let detail = "there is no table of contents: the first key is not empty";
                 return Err(Error::malformed(path, slices::WHAT, detail));
             };
             table.check(block)?;
-            let is_there = medium.with(|file| {
-                let mut outline = Outline::new(file, path, slices::WHAT, range.clone());
+            let is_there = {
+                let mut outline = Outline::new(&*file, slices::WHAT, range.clone());
                 slices::table_of_contents(&mut outline, |listed| {
                     let axes: usize = listed.slices.iter().map(Vec::len).sum();
                     held += (listed.name.len() + 8 * listed.spec.shape().len() + size_of::<Entry>()) as u64;
@@ -135,8 +138,8 @@ impl Checkpoint {
                         }
                     }
                     Ok(())
-                })
-            })?;
+                })?
+            };
             if !is_there {
                 let at = range.start;
                 let detail = "the first record has no table of contents; this may be the index of a V2 checkpoint: name its prefix";
@@ -175,27 +178,24 @@ impl Checkpoint {
     fn look(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<Located<'_>> {
         let table = &self.tables[slice.table];
         let key = piece_key(entry.name.as_bytes(), &slice.extents);
-        let Some((block, (medium, record))): Option<(usize, Contents)> = table.find(&key)? else {
+        let Some((block, (file, record))): Option<(usize, Contents)> = table.find(&key)? else {
             let detail = format!("{} is listed but has no record: there is no key {}", extents_text(extent), Name::new(key));
             return Err(self.malformed(entry, Some(slice), detail));
         };
         let spec =
             TensorSpec::new(entry.spec.dtype(), extent.shape.clone()).map_err(|detail| self.malformed(entry, Some(slice), detail))?;
-        let values = medium.with(|file| {
-            let mut outline = Outline::new(file, medium.path(), slices::WHAT, record);
-            slices::values(&mut outline, entry.name.as_bytes(), &slice.extents)
-        })?;
-        let proto = Proto::look_at(&medium, &values, Some(spec))?;
-        Ok(Located { table, block, medium, proto })
+        let values = slices::values(&mut Outline::new(&*file, slices::WHAT, record), entry.name.as_bytes(), &slice.extents)?;
+        let proto = Proto::look_at(&*file, &values, Some(spec))?;
+        Ok(Located { table, block, file, proto })
     }
 
     fn slice_reader(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<Box<dyn TensorReader>> {
-        let Located { table, block, medium, proto } = self.look(entry, slice, extent)?;
+        let Located { table, block, file, proto } = self.look(entry, slice, extent)?;
         if proto.in_place().is_none() {
             // Values are gone over once: what they are in is right before.
             table.check(block)?;
         }
-        proto.reader_in(&medium, Rule::Exact, |payload| table.region(block, payload))
+        proto.reader_in(&file, Rule::Exact, |payload| table.region(block, payload))
     }
 }
 
@@ -242,9 +242,9 @@ impl Container for Checkpoint {
         let ([extent], [slice]) = (&boxes[..], &entry.slices[..]) else {
             return Err(self.malformed(entry, None, "its strings are stored in slices"));
         };
-        let Located { table, block, medium, proto } = self.look(entry, slice, extent)?;
+        let Located { table, block, file, proto } = self.look(entry, slice, extent)?;
         table.check(block)?;
-        proto.strings(&medium, &entry.name, Rule::Exact)
+        proto.strings(&file, &entry.name, Rule::Exact)
     }
 
     fn heap_bytes(&self) -> u64 {
@@ -285,17 +285,23 @@ impl Container for Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::Calls;
     use crate::reader::checksums::Ledger;
     use crate::reader::tensor_reader::ReadContext;
     use crate::types::size::memory_len;
+    use std::path::Path;
 
     fn data(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/protos/v1").join(name)
     }
 
+    fn probe(path: &Path) -> Probe {
+        Probe::new(&Options::default().storage(), path)
+    }
+
     /// The bytes of all tensors, checked as a conversion checks them; those of strings in our form.
     fn read_all(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-        let checkpoint = Checkpoint::open(&[path.to_owned()], &Options::default())?;
+        let checkpoint = Checkpoint::open(&[probe(path)], &Options::default())?;
         let mut all = Vec::new();
         for index in 0..checkpoint.len()? {
             let info = checkpoint.info(index)?;
@@ -337,10 +343,10 @@ mod tests {
     fn what_is_no_checkpoint_of_this_kind_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/generated/dtypes.index");
-        let error = V1Checkpoint.open(&index, &Options::default()).unwrap_err().to_string();
+        let error = V1Checkpoint.open(&probe(&index), &Options::default()).unwrap_err().to_string();
         assert!(error.contains("V2"), "{error}");
         let missing = dir.path().join("s-00000-of-00002");
         std::fs::copy(data("dtypes.ckpt"), &missing).unwrap();
-        assert!(matches!(files(&missing, &Calls::default()), Err(Error::NotFound { .. })));
+        assert!(matches!(files(&probe(&missing)), Err(Error::NotFound { .. })));
     }
 }

@@ -11,13 +11,12 @@ use crate::error::{Error, ParseError, Result};
 use crate::format::crc::Checksum;
 use crate::format::table::{self, BlockHandle, FOOTER_LEN, SNAPPY, STORED, TRAILER_LEN};
 use crate::format::{crc, varint};
-use crate::os::Calls;
 use crate::reader::checksums::Region;
 use crate::reader::proto_index::Outline;
-use crate::reader::values::Medium;
 use crate::source::bundle::index::read_block;
-use crate::storage::input::open_file;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
+use crate::storage::memory::HeldBytes;
+use crate::storage::probe::Probe;
 use crate::types::size::memory_len;
 
 const WHAT: &str = "table block";
@@ -43,25 +42,23 @@ struct Block {
 }
 
 /// Contents of a block: where they are, and where in it.
-pub(crate) type Contents = (Medium, Range<u64>);
+pub(crate) type Contents = (Arc<dyn Blob>, Range<u64>);
 
 /// An opened table, whose blocks have been listed.
 #[derive(Debug)]
 pub(crate) struct Table {
-    pub(crate) file: Arc<StoredFile>,
+    pub(crate) file: Arc<dyn Blob>,
     blocks: Vec<Block>,
     verify: bool,
     /// The block that was unpacked last.
-    unpacked: Mutex<Option<(usize, Arc<Vec<u8>>)>>,
+    unpacked: Mutex<Option<(usize, Arc<dyn Blob>)>>,
 }
 
 /// Whether a file ends like a table.
-pub(crate) fn ends_like_one(path: &Path, calls: &Calls) -> Result<bool> {
-    let file = open_file(path, calls).map_err(Error::io("open", path))?;
-    let len = file.metadata().map_err(Error::io("look at", path))?.len();
-    let Some(at) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(false) };
+pub(crate) fn ends_like_one(file: &dyn Blob) -> Result<bool> {
+    let Some(at) = file.len().checked_sub(FOOTER_LEN as u64) else { return Ok(false) };
     let mut footer = [0; FOOTER_LEN];
-    file.read_exact_at(&mut footer, at).map_err(Error::io("read", path))?;
+    file.read(at, &mut footer, file.calls())?;
     Ok(LittleEndian::read_u64(&footer[FOOTER_LEN - 8..]) == table::MAGIC)
 }
 
@@ -70,8 +67,8 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(crate) fn open(path: &Path, verify: bool, calls: &Calls) -> Result<Self> {
-        let file = StoredFile::open(path, calls)?;
+    pub(crate) fn open(probe: &Probe, verify: bool) -> Result<Self> {
+        let (path, file) = (probe.path(), probe.open()?);
         let Some(body_len) = file.len().checked_sub(FOOTER_LEN as u64) else {
             return Err(Error::malformed(path, "table", format!("{} bytes, a table has at least {FOOTER_LEN}", file.len())));
         };
@@ -79,8 +76,7 @@ impl Table {
         file.read(body_len, &mut footer, file.calls())?;
         let handle = table::parse_footer(&footer).map_err(|error| error.shifted(body_len).in_file(path))?;
         check_size(path, handle.size)?;
-        let opened = file.opened()?;
-        let root = read_block(&opened.file, path, handle, body_len)?;
+        let root = read_block(&*file, handle, body_len)?;
         let mut blocks = Vec::new();
         table::for_each_entry(&root.contents, |separator, value, at| {
             let handle = BlockHandle::parse(value, at, "block handle")?.0;
@@ -123,14 +119,14 @@ impl Table {
     pub(crate) fn heap_bytes(&self) -> u64 {
         let unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         let blocks: usize = self.blocks.iter().map(|block| size_of::<Block>() + block.separator.capacity()).sum();
-        (blocks + unpacked.as_ref().map_or(0, |(_, bytes)| bytes.len())) as u64
+        (blocks + unpacked.as_ref().map_or(0, |(_, bytes)| memory_len(bytes.len()))) as u64
     }
 
     /// The contents of a block. Only one that has to be unpacked is read.
     fn contents(&self, number: usize) -> Result<Contents> {
         let Block { handle, is_snappy, .. } = &self.blocks[number];
         if !is_snappy {
-            return Ok((Medium::File(Arc::clone(&self.file)), handle.offset..handle.offset + handle.size));
+            return Ok((Arc::clone(&self.file), handle.offset..handle.offset + handle.size));
         }
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = match &*unpacked {
@@ -143,13 +139,13 @@ impl Table {
                 self.file.read(handle.offset, &mut stored, self.file.calls())?;
                 let len = table::expanded_len(&stored[..memory_len(handle.size)]).map_err(in_file)?;
                 check_size(path, len as u64)?;
-                let bytes = Arc::new(table::parse_block(stored).map_err(in_file)?.contents);
+                let bytes: Arc<dyn Blob> = HeldBytes::new(self.file.path(), table::parse_block(stored).map_err(in_file)?.contents);
                 *unpacked = Some((number, Arc::clone(&bytes)));
                 bytes
             }
         };
-        let len = bytes.len() as u64;
-        Ok((Medium::Held(Arc::clone(self.file.path()), bytes), 0..len))
+        let len = bytes.len();
+        Ok((bytes, 0..len))
     }
 
     /// Fails if the checksum of a block is not right. What was unpacked has been checked.
@@ -191,7 +187,8 @@ impl Table {
     /// What the checksum of `payload`, which lies in a block, has to be. Of a small block all is checked; of another one what lies around
     /// it is taken off its checksum, which is linear.
     pub(crate) fn region(&self, number: usize, payload: &Range<u64>) -> Result<Option<Region>> {
-        if !self.verify {
+        // What was unpacked has been checked, and lies nowhere in the file.
+        if !self.verify || self.blocks[number].is_snappy {
             return Ok(None);
         }
         let handle = self.blocks[number].handle;
@@ -222,9 +219,9 @@ impl Table {
         if self.blocks[number].handle.size <= SMALL {
             self.check(number)?;
         }
-        let (medium, range) = self.contents(number)?;
-        let value = medium.with(|file| find_entry(&mut Outline::new(file, medium.path(), WHAT, range.clone()), range, key))?;
-        Ok(value.map(|value| (number, (medium, value))))
+        let (file, range) = self.contents(number)?;
+        let value = find_entry(&mut Outline::new(&*file, WHAT, range.clone()), range, key)?;
+        Ok(value.map(|value| (number, (file, value))))
     }
 }
 

@@ -5,8 +5,7 @@ pub(crate) mod probe;
 pub(crate) mod program;
 
 use std::io::Read;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -17,14 +16,12 @@ use super::raw_stream::of_frames;
 use crate::error::{Error, Result};
 use crate::image::FileKind;
 use crate::options::Options;
-use crate::os::Calls;
 use crate::records::container::RecordContainer;
 use crate::records::set::{Inputs, RecordSet};
 use crate::records::stream::bytes::read_error;
 use crate::records::stream::framing::{Framing, pam_header};
 use crate::records::stream::inputs::{CheckCount, Claim, Wanted};
-use crate::storage::input::open_file;
-use crate::storage::paths::is_file;
+use crate::storage::probe::Probe;
 use crate::types::byte_order::ByteOrder;
 use crate::types::cancel::CancelToken;
 use crate::types::spec::TensorSpec;
@@ -32,9 +29,6 @@ use crate::types::spec::TensorSpec;
 use pixels::{Form, Pixels};
 use probe::{Stream, Streams};
 use program::Decoding;
-
-/// How much of a file is looked at to tell that it is a video: two packets of a transport stream with their times, and more.
-const FRONT: usize = 512;
 
 /// Videos in containers that are told by their first bytes.
 pub(crate) struct Video;
@@ -44,20 +38,21 @@ impl Driver for Video {
         "video"
     }
 
-    fn resolve(&self, path: &Path, calls: &Calls) -> Result<Option<PathBuf>> {
-        if !is_file(path)? {
+    fn resolve(&self, probe: &Probe) -> Result<Option<Probe>> {
+        if !probe.is_file()? {
             return Ok(None);
         }
-        Ok(is_video(&front(path, calls)?).then(|| path.to_owned()))
+        Ok(is_video(probe.front()?).then(|| probe.clone()))
     }
 
     fn takes_any_file(&self) -> bool {
         true
     }
 
-    fn open(&self, path: &Path, options: &Options) -> Result<Box<dyn Container>> {
+    fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>> {
+        let path = place.path();
         let streams = probe::streams(path, &options.cancel)?;
-        check_moves(path, &streams, &options.calls())?;
+        check_moves(place, &streams)?;
         let wanted = chosen(path, &streams, options)?;
         let is_alone = wanted.len() == 1;
         let (mut sets, mut facts, mut notes) = (Vec::new(), Vec::new(), Vec::new());
@@ -78,22 +73,19 @@ impl Driver for Video {
             ("other_streams".to_owned(), json!(streams.others)),
         ]);
         Ok(Box::new(
-            RecordContainer::new(self.name(), path, sets, options)
-                .with_facts(facts, cut(path, &options.calls())?.into_iter().collect())
-                .with_notes(notes),
+            RecordContainer::new(self.name(), path, sets, options).with_facts(facts, cut(place)?.into_iter().collect()).with_notes(notes),
         ))
     }
 }
 
 /// What is odd about the length of a transport stream, of which FFmpeg says nothing.
-fn cut(path: &Path, calls: &Calls) -> Result<Option<String>> {
-    let Some(packet) = packet_len(&front(path, calls)?) else { return Ok(None) };
-    let len = std::fs::metadata(path).map_err(Error::io("look at", path))?.len();
-    let last = len % packet;
+fn cut(place: &Probe) -> Result<Option<String>> {
+    let Some(packet) = packet_len(place.front()?) else { return Ok(None) };
+    let last = place.open()?.len() % packet;
     Ok((last > 0).then(|| {
         format!(
             "{}: the last packet has {last} of {packet} bytes: it was cut, and the last frame may be damaged or missing",
-            path.display()
+            place.path().display()
         )
     }))
 }
@@ -102,20 +94,6 @@ fn cut(path: &Path, calls: &Calls) -> Result<Option<String>> {
 fn packet_len(front: &[u8]) -> Option<u64> {
     let has_packets = |start: usize, len: usize| (0..2).all(|number| front.get(start + number * len) == Some(&0x47));
     [(0, 188), (4, 192)].into_iter().find(|&(start, len)| has_packets(start, len)).map(|(_, len)| len as u64)
-}
-
-fn front(path: &Path, calls: &Calls) -> Result<Vec<u8>> {
-    let file = open_file(path, calls).map_err(Error::io("open", path))?;
-    let mut front = vec![0; FRONT];
-    let mut have = 0;
-    while have < front.len() {
-        match calls.repeat(|| file.read_at(&mut front[have..], have as u64)).map_err(Error::io("read", path))? {
-            0 => break,
-            read => have += read,
-        }
-    }
-    front.truncate(have);
-    Ok(front)
 }
 
 /// MP4 and QuickTime, AVI, Matroska and WebM, MPEG program and transport streams, MPEG video, Flash, Ogg, Windows Media, GIF, YUV4MPEG2, IVF, MXF, NUT.
@@ -141,11 +119,11 @@ fn is_video(front: &[u8]) -> bool {
 }
 
 /// Refuses what holds no film: still pictures, sound alone.
-fn check_moves(path: &Path, streams: &Streams, calls: &Calls) -> Result<()> {
+fn check_moves(place: &Probe, streams: &Streams) -> Result<()> {
     let refused = |what: String, detail: String| {
-        Err(Error::Unsupported { what: format!("{} as a video", path.display()), detail: format!("it is {what}: {detail}") })
+        Err(Error::Unsupported { what: format!("{} as a video", place.path().display()), detail: format!("it is {what}: {detail}") })
     };
-    let kind = FileKind::sniff(&front(path, calls)?).filter(|kind| *kind != FileKind::Gif);
+    let kind = FileKind::sniff(place.front()?).filter(|kind| *kind != FileKind::Gif);
     if kind.is_some() || probe::is_of_pictures(&streams.container) {
         let what = kind.map_or_else(|| format!("of still pictures ({})", streams.container), |kind| format!("a {kind} image"));
         return refused(what, picture_hint(kind).into());

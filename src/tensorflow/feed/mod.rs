@@ -24,6 +24,7 @@ use crate::source::npy;
 use crate::source::opened::Source;
 use crate::storage::glob::alternatives_of_path;
 use crate::storage::paths::{Found, look_at};
+use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
 
 use array::ArrayFeed;
@@ -50,7 +51,7 @@ impl FileFeed {
             return StringsFeed::open([&values, &offsets], None, target, input, batch, &options.calls()).map(Self::Strings);
         }
         let is_source = match look_at(path)? {
-            Found::File => !npy::is_array(path, &options.calls())?,
+            Found::File => !Probe::new(&options.storage(), path).starts_with(npy::MAGIC)?,
             Found::Directory => true,
             Found::Nothing => alternatives_of_path(path)?.len() > 1 || FileSet::expand(path)?.is_some(),
             Found::Other => false,

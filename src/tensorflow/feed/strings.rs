@@ -11,7 +11,8 @@ use crate::format::npy::Header;
 use crate::os::Calls;
 use crate::output::staging::hidden::ScratchDir;
 use crate::source::npy::MOST_HEADER;
-use crate::storage::stored_file::StoredFile;
+use crate::storage::blob::Blob;
+use crate::storage::local::LocalFile;
 use crate::tensorflow::session::{Feed, Target, attempt};
 use crate::tensorflow::wire;
 use crate::types::dtype::Dtype;
@@ -48,7 +49,7 @@ pub(crate) struct Made {
 /// The elements of a `.npy` with one axis.
 #[derive(Debug)]
 struct Stored {
-    file: Arc<StoredFile>,
+    file: Arc<dyn Blob>,
     start: u64,
     len: u64,
 }
@@ -57,7 +58,7 @@ impl Stored {
     /// # Errors
     /// [`Error::BadRequest`] where it is not an array of `descr`, [`Error::Malformed`], [`Error::Io`].
     fn open(path: &Path, descr: &str, size: u64, calls: &Calls) -> Result<Self> {
-        let file = StoredFile::open(path, calls)?;
+        let file = LocalFile::open(path, calls)?;
         let mut front = vec![0; memory_len(file.len().min(MOST_HEADER))];
         file.read(0, &mut front, calls)?;
         let (header, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;

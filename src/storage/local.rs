@@ -1,21 +1,24 @@
-//! Files that are read at positions, few of them open at a time.
+//! Files on this machine as blobs, few of them open at a time, and the file system as their place.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::blob::{Blob, Storage};
 use super::input::{InputFile, open_file};
+use super::paths::{Found, list, look_at};
 use super::stamp::Stamp;
 use crate::error::{Error, Result};
 use crate::os::{self, Calls, Cold};
 
 /// Files kept open at once, by all sources together, so that an array of thousands of files works under any limit on descriptors.
-pub(crate) const MOST_OPEN: usize = 32;
+const MOST_OPEN: usize = 32;
 
 /// A file that is read at positions. It is open only while it is needed, and has to stay as it was.
 #[derive(Debug)]
-pub(crate) struct StoredFile {
+pub(crate) struct LocalFile {
     path: Arc<Path>,
     len: u64,
     stamp: Stamp,
@@ -24,15 +27,15 @@ pub(crate) struct StoredFile {
 }
 
 #[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) file: InputFile,
+struct Opened {
+    file: InputFile,
     cold: Cold,
 }
 
-/// Keeps the last files open that were opened, as long as somebody has the [`StoredFile`].
-pub(crate) static RECENT: Mutex<VecDeque<Arc<Opened>>> = Mutex::new(VecDeque::new());
+/// Keeps the last files open that were opened, as long as somebody has the [`LocalFile`].
+static RECENT: Mutex<VecDeque<Arc<Opened>>> = Mutex::new(VecDeque::new());
 
-impl StoredFile {
+impl LocalFile {
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn open(path: &Path, calls: &Calls) -> Result<Arc<Self>> {
@@ -43,25 +46,11 @@ impl StoredFile {
         Ok(Arc::new(Self { path: path.into(), len, stamp, calls: calls.clone(), opened }))
     }
 
-    pub(crate) fn path(&self) -> &Arc<Path> {
-        &self.path
-    }
-
-    /// Which calls may be made for what it says of itself. Elements are read as whoever wants them says.
-    pub(crate) fn calls(&self) -> &Calls {
-        &self.calls
-    }
-
-    /// Its length in bytes.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
-    }
-
     /// The opened file.
     ///
     /// # Errors
     /// [`Error::Malformed`] if it was written to since it was opened first, [`Error::Io`].
-    pub(crate) fn opened(&self) -> Result<Arc<Opened>> {
+    fn opened(&self) -> Result<Arc<Opened>> {
         let mut known = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = known.upgrade() {
             return Ok(opened);
@@ -72,12 +61,22 @@ impl StoredFile {
         *known = Arc::downgrade(&opened);
         Ok(opened)
     }
+}
 
-    /// Fills `buf` from `offset`.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] where the file ends before, [`Error::Io`].
-    pub(crate) fn read(&self, offset: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
+impl Blob for LocalFile {
+    fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
         let opened = self.opened()?;
         os::read_exact_at(&opened.file, buf, offset, calls, &opened.cold).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
@@ -88,38 +87,59 @@ impl StoredFile {
         })
     }
 
-    /// Bytes of metadata.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read), and [`Error::Limit`] for more than `most`.
-    pub(crate) fn read_range(&self, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
-        crate::storage::input::read_range(&self.opened()?.file, &self.path, range, most)
-    }
-
-    /// Lets `range` be fetched meanwhile.
-    pub(crate) fn fetch(&self, range: &Range<u64>, calls: &Calls) {
-        if let Ok(opened) = self.opened() {
-            opened.cold.fetch(&opened.file, range, calls);
-        }
-    }
-
-    /// Lets the memory of `range` be used for something else.
-    pub(crate) fn forget(&self, range: &Range<u64>, calls: &Calls) {
-        if let Ok(opened) = self.opened() {
-            opened.cold.forget(&opened.file, range, calls);
-        }
-    }
-
-    /// Fails if the file was written to since it was opened.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`], [`Error::Io`].
-    pub(crate) fn check_unchanged(&self) -> Result<()> {
+    fn check_unchanged(&self) -> Result<()> {
         self.stamp.check(&self.opened()?.file, &self.path)
+    }
+
+    fn local_file(&self) -> Result<Option<Arc<File>>> {
+        Ok(Some(self.opened()?.file.shared()))
+    }
+
+    fn is_cold(&self) -> bool {
+        self.opened().is_ok_and(|opened| opened.cold.get(&opened.file))
+    }
+
+    fn prefetch(&self, range: &Range<u64>, calls: &Calls) {
+        if let Ok(opened) = self.opened() {
+            opened.cold.prefetch(&opened.file, range, calls);
+        }
+    }
+
+    fn evict(&self, range: &Range<u64>, calls: &Calls) {
+        if let Ok(opened) = self.opened() {
+            opened.cold.evict(&opened.file, range, calls);
+        }
     }
 }
 
-impl Drop for StoredFile {
+/// The file system of this machine.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalStorage {
+    calls: Calls,
+}
+
+impl LocalStorage {
+    /// Which calls may be made for all that is opened there.
+    pub(crate) fn new(calls: Calls) -> Self {
+        Self { calls }
+    }
+}
+
+impl Storage for LocalStorage {
+    fn look_at(&self, path: &Path) -> Result<Found> {
+        look_at(path)
+    }
+
+    fn open(&self, path: &Path) -> Result<Arc<dyn Blob>> {
+        Ok(LocalFile::open(path, &self.calls)?)
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        list(dir)
+    }
+}
+
+impl Drop for LocalFile {
     /// Closes the file: nobody can ask for it any more.
     fn drop(&mut self) {
         let opened = self.opened.get_mut().unwrap_or_else(PoisonError::into_inner).upgrade();
@@ -129,7 +149,7 @@ impl Drop for StoredFile {
     }
 }
 
-pub(crate) fn remember(file: InputFile) -> Arc<Opened> {
+fn remember(file: InputFile) -> Arc<Opened> {
     let opened = Arc::new(Opened { file, cold: Cold::default() });
     let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
     if recent.len() == MOST_OPEN {

@@ -1,0 +1,52 @@
+//! Bytes in memory as blobs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::blob::Blob;
+use crate::error::{Error, Result};
+use crate::os::Calls;
+use crate::types::size::memory_len;
+
+/// Bytes that were unpacked, or made.
+#[derive(Debug)]
+pub(crate) struct HeldBytes {
+    path: Arc<Path>,
+    bytes: Vec<u8>,
+    calls: Calls,
+}
+
+impl HeldBytes {
+    /// `bytes`, which messages say to be at `path`.
+    pub(crate) fn new(path: &Arc<Path>, bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { path: Arc::clone(path), bytes, calls: Calls::default() })
+    }
+}
+
+impl Blob for HeldBytes {
+    fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8], _: &Calls) -> Result<()> {
+        let end = offset.checked_add(buf.len() as u64).filter(|&end| end <= self.len());
+        let Some(end) = end else {
+            let detail = format!("{} bytes are wanted, it has {} in all", buf.len(), self.len());
+            return Err(Error::malformed_at(&self.path, "source", offset, detail));
+        };
+        buf.copy_from_slice(&self.bytes[memory_len(offset)..memory_len(end)]);
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! What has been found out about a path, for whoever asks next.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::blob::{Blob, Storage};
+use super::paths::Found;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+
+/// The first bytes of a file that are read at once when somebody asks for any of them.
+const FRONT: usize = 512;
+
+/// A path, and what has been found out about it. It is looked at and opened once, whichever formats ask; clones share that.
+#[derive(Debug, Clone)]
+pub(crate) struct Probe {
+    known: Arc<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    storage: Arc<dyn Storage>,
+    path: PathBuf,
+    found: OnceLock<Found>,
+    blob: OnceLock<Arc<dyn Blob>>,
+    front: OnceLock<Vec<u8>>,
+}
+
+/// Probes of one path are equal: what matters is where they lead.
+impl PartialEq for Probe {
+    fn eq(&self, other: &Self) -> bool {
+        self.path() == other.path()
+    }
+}
+
+impl Eq for Probe {}
+
+impl Probe {
+    pub(crate) fn new(storage: &Arc<dyn Storage>, path: &Path) -> Self {
+        let known = Known {
+            storage: Arc::clone(storage),
+            path: path.to_owned(),
+            found: OnceLock::new(),
+            blob: OnceLock::new(),
+            front: OnceLock::new(),
+        };
+        Self { known: Arc::new(known) }
+    }
+
+    /// Another path in the same storage.
+    pub(crate) fn at(&self, path: impl AsRef<Path>) -> Self {
+        if path.as_ref() == self.path() { self.clone() } else { Self::new(&self.known.storage, path.as_ref()) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.known.path
+    }
+
+    /// Where the path leads.
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.known.storage
+    }
+
+    /// What lies there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn found(&self) -> Result<Found> {
+        if let Some(found) = self.known.found.get() {
+            return Ok(*found);
+        }
+        let found = self.known.storage.look_at(self.path())?;
+        Ok(*self.known.found.get_or_init(|| found))
+    }
+
+    /// Whether a regular file lies there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn is_file(&self) -> Result<bool> {
+        Ok(self.found()? == Found::File)
+    }
+
+    /// The file that lies there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn open(&self) -> Result<Arc<dyn Blob>> {
+        if let Some(blob) = self.known.blob.get() {
+            return Ok(Arc::clone(blob));
+        }
+        let blob = self.known.storage.open(self.path())?;
+        Ok(Arc::clone(self.known.blob.get_or_init(|| blob)))
+    }
+
+    /// The first bytes of the file, or all of a shorter one: enough for any magic.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn front(&self) -> Result<&[u8]> {
+        if let Some(front) = self.known.front.get() {
+            return Ok(front);
+        }
+        let front = self.open()?.front(FRONT)?;
+        Ok(self.known.front.get_or_init(|| front))
+    }
+
+    /// Whether a regular file lies there that starts with these bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn starts_with(&self, magic: &[u8]) -> Result<bool> {
+        Ok(self.is_file()? && self.front()?.starts_with(magic))
+    }
+}

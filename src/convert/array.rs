@@ -68,11 +68,11 @@ impl<'a> Array<'a> {
     }
 
     /// The arrays of a tensor; of strings those of `rows`, of which the lengths are read.
-    pub(crate) fn of_tensor(tensor: &Tensor<'a>, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
+    pub(crate) fn of_tensor(tensor: &'a Tensor, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
         Self::look_at(tensor, rows, options).map_err(|error| options.cancel.unless_cancelled(error))
     }
 
-    fn look_at(tensor: &Tensor<'a>, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
+    fn look_at(tensor: &'a Tensor, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
         let name = Some(tensor.info().name.to_string());
         check_rows(tensor, rows)?;
         if tensor.info().spec.dtype() != Dtype::String {
@@ -142,7 +142,7 @@ impl<'a> Array<'a> {
 ///
 /// # Errors
 /// [`Error::BadRequest`].
-pub(crate) fn check_rows(tensor: &Tensor<'_>, rows: Option<Rows>) -> Result<()> {
+pub(crate) fn check_rows(tensor: &Tensor, rows: Option<Rows>) -> Result<()> {
     match (&tensor.info().part_of, rows) {
         (Some(whole), Some(_)) => {
             let name = &tensor.info().name;

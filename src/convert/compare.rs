@@ -96,7 +96,7 @@ impl fmt::Display for Difference {
 /// # Errors
 /// [`Error::Malformed`] when either side is broken or the source does not match its checksums,
 /// [`Error::Unsupported`] for a cast that makes no sense, [`Error::Limit`], [`Error::Cancelled`], [`Error::Io`].
-pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
+pub fn compare(path: impl AsRef<Path>, tensor: &Tensor, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     compare_file(&ArrayFile::open(path.as_ref(), &options.calls())?, tensor, rows, options)
 }
 
@@ -105,11 +105,11 @@ pub fn compare(path: impl AsRef<Path>, tensor: &Tensor<'_>, rows: Option<Rows>, 
 ///
 /// # Errors
 /// As [`compare`], and [`Error::Unsupported`] where `packed` is stored otherwise.
-pub fn compare_packed(packed: &Tensor<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
+pub fn compare_packed(packed: &Tensor, tensor: &Tensor, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     compare_file(&ArrayFile::of_tensor(packed)?, tensor, rows, options)
 }
 
-fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
+fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     let (options, part) = file.choices(tensor, options)?;
     let options = &options;
     if let Some(column) = tensor.column() {
@@ -157,14 +157,15 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor<'_>, rows: Option<Rows>, o
 fn compare_records(
     file: &ArrayFile<'_>,
     RecordColumn { records, set, feature }: RecordColumn<'_>,
-    tensor: &Tensor<'_>,
+    tensor: &Tensor,
     rows: Option<Rows>,
     options: &Options,
 ) -> Result<Comparison> {
     let mut features = vec![feature];
     if options.records.skips() {
         for other in options.records.others_skipped() {
-            let Some(other) = tensor.source().tensor(other)?.column() else { continue };
+            let other = tensor.source().tensor(other)?;
+            let Some(other) = other.column() else { continue };
             if std::ptr::eq(other.records, records) && other.set == set && other.feature.key != features[0].key {
                 features.push(other.feature);
             }
@@ -285,7 +286,7 @@ impl<'a> ArrayFile<'a> {
     }
 
     /// The tensor of another source, where it lies.
-    fn of_tensor(tensor: &Tensor<'_>) -> Result<Self> {
+    fn of_tensor(tensor: &Tensor) -> Result<Self> {
         let run = tensor.in_place()?;
         let spec = &tensor.info().spec;
         let header = Header::new(&spec.dtype().descr_in(ByteOrder::NATIVE)?, spec.shape());
@@ -303,7 +304,7 @@ impl<'a> ArrayFile<'a> {
     ///
     /// # Errors
     /// [`Error::BadRequest`] where it is said to have been converted otherwise.
-    fn choices(&self, tensor: &Tensor<'_>, options: &Options) -> Result<(Options, Part)> {
+    fn choices(&self, tensor: &Tensor, options: &Options) -> Result<(Options, Part)> {
         let descr = Descr::parse(&self.header.descr);
         let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
         let layout = if self.header.fortran_order { Layout::F } else { Layout::C };

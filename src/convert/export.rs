@@ -44,7 +44,7 @@ pub struct Export {
 }
 
 /// What a dry run knows of the arrays that a tensor becomes.
-pub type Estimated<'a, 's> = (&'a Tensor<'s>, Vec<Estimate>);
+pub type Estimated<'a, 's> = (&'a Tensor, Vec<Estimate>);
 
 /// Checks, as [`Converter::write_parts`](crate::Converter::write_parts) does before it reads anything, that the arrays of a tensor could get
 /// their names at `path`, and that there is room for them. Hidden files are made for a moment to try that, and what a killed run left there
@@ -133,11 +133,11 @@ fn file_of(name: &Name, part: Part) -> String {
 ///
 /// # Errors
 /// As [`Converter::write`](crate::Converter::write); [`Error::Unsupported`] when there is nothing to convert.
-pub fn export(tensors: &Selection<'_>, rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
+pub fn export(tensors: &Selection, rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, dir) = (tensors.source(), dir.as_ref());
     let options = &options.settled();
     let staged = StagedDir::create(dir, options.existing(), &options.calls())?;
-    let (columns, others): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = tensors.iter().partition(|tensor| tensor.is_of_records());
+    let (columns, others): (Vec<&Tensor>, Vec<&Tensor>) = tensors.iter().partition(|tensor| tensor.is_of_records());
     let options = &options.clone().records(options.records.for_one(columns.len() == 1));
     let heap_bytes = source.heap_bytes().saturating_add((tensors.len() * OUTPUT_HEAP_BYTES) as u64);
     // The small ones together, then each of the others with all workers on it.
@@ -227,7 +227,7 @@ pub(crate) struct Set<'a> {
 
 impl<'a> Set<'a> {
     /// The columns by the records that they are of, in their order.
-    pub(crate) fn of(tensors: &[&Tensor<'a>]) -> Vec<Self> {
+    pub(crate) fn of(tensors: &[&'a Tensor]) -> Vec<Self> {
         let mut sets: Vec<Self> = Vec::new();
         for tensor in tensors {
             let Some(RecordColumn { records, set: number, feature }) = tensor.column() else { continue };
@@ -405,13 +405,7 @@ struct Planned<'a> {
 }
 
 /// Refuses all that can be refused before the first byte is written.
-fn plan_all<'a>(
-    source: &Source,
-    tensors: &[&'a Tensor<'a>],
-    batch: &Batch<'_>,
-    staged: &StagedDir,
-    options: &Options,
-) -> Result<Planned<'a>> {
+fn plan_all<'a>(source: &Source, tensors: &[&'a Tensor], batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<Planned<'a>> {
     let Batch { dir, rows, heap_bytes, .. } = *batch;
     let mut planned = Planned { outputs: Vec::new(), skipped: Vec::new(), total_bytes: 0 };
     let mut needed = 0u64;

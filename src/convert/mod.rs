@@ -75,7 +75,7 @@ pub struct Converter<'a> {
 #[derive(Debug)]
 enum Input<'a> {
     /// A tensor. What its arrays are may depend on the options.
-    Tensor(Box<Tensor<'a>>),
+    Tensor(Box<Tensor>),
     /// What a reader of somebody's own reads.
     Reader(Box<dyn TensorReader + 'a>),
 }
@@ -85,7 +85,7 @@ impl<'a> Converter<'a> {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a dtype that an array cannot have.
-    pub fn new(tensor: &Tensor<'a>) -> Result<Self> {
+    pub fn new(tensor: &Tensor) -> Result<Self> {
         tensor.check_supported()?;
         Ok(Self { input: Input::Tensor(Box::new(tensor.clone())), rows: None, options: Options::default() })
     }
@@ -228,7 +228,7 @@ impl<'a> Converter<'a> {
     }
 
     /// What can be said of a tensor that is computed or decoded, without doing that.
-    fn estimate_made(&self, tensor: &Tensor<'_>, output: &Path, options: &Options) -> Result<Estimate> {
+    fn estimate_made(&self, tensor: &Tensor, output: &Path, options: &Options) -> Result<Estimate> {
         let info = tensor.info();
         let is_text = info.spec.dtype() == Dtype::String;
         if let (true, Some(dtype)) = (is_text, options.cast) {
@@ -279,7 +279,7 @@ impl<'a> Converter<'a> {
         })
     }
 
-    fn source(&self) -> Option<&'a Source> {
+    fn source(&self) -> Option<&Source> {
         match &self.input {
             Input::Tensor(tensor) => Some(tensor.source()),
             Input::Reader(_) => None,
@@ -287,7 +287,7 @@ impl<'a> Converter<'a> {
     }
 
     /// The pass over records that makes the arrays, if the tensor is a feature of records.
-    fn pass(&self, options: &Options) -> Result<Option<Pass<'a>>> {
+    fn pass(&self, options: &Options) -> Result<Option<Pass<'_>>> {
         let Input::Tensor(tensor) = &self.input else { return Ok(None) };
         let Some(RecordColumn { records, set, feature }) = tensor.column() else { return Ok(None) };
         let options = &options.clone().records(options.records.for_one(true));
@@ -472,7 +472,7 @@ impl<'a> Converter<'a> {
 }
 
 /// Notes the choices that would be made use of if the tensor were computed.
-fn note_choices(tensor: &Tensor<'_>, options: &Options) {
+fn note_choices(tensor: &Tensor, options: &Options) {
     if tensor.info().spec.dtype() == Dtype::String {
         options.strings.note();
     }

@@ -15,7 +15,7 @@ use crate::types::rows::Rows;
 /// One file of an export.
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
-    pub(crate) tensor: &'a Tensor<'a>,
+    pub(crate) tensor: &'a Tensor,
     pub(crate) part: Part,
     pub(crate) file: String,
     /// Bytes of its elements.
@@ -52,6 +52,6 @@ impl<'a> Output<'a> {
 }
 
 /// Whether `tensor` has strings that the array cannot hold as they are.
-pub(crate) fn is_lossy(tensor: &Tensor<'_>, error: &Error) -> bool {
+pub(crate) fn is_lossy(tensor: &Tensor, error: &Error) -> bool {
     matches!(error, Error::Lossy { .. }) && tensor.info().spec.dtype() == Dtype::String
 }

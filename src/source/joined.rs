@@ -28,14 +28,21 @@ use crate::types::spec::{ShapeText, TensorSpec};
 pub(crate) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
     if let [] | [_] = &parts[..] {
         let only = parts.first().map(|part| {
-            let joined = if part.container.files().len() > 1 { ", of which the files follow each other without it" } else { "" };
+            let joined = if part.container().files().len() > 1 { ", of which the files follow each other without it" } else { "" };
             format!(", and {} is one{joined}", part.path().display())
         });
         let only = only.unwrap_or_default();
         return Err(Error::bad_request(format!("it takes several sources to join them (--concat){only}")));
     }
-    let lost: Vec<String> = parts.iter().flat_map(|part| part.lost.clone()).collect();
-    let records: Vec<Option<RecordContainer>> = parts.iter_mut().map(|part| part.container.take_records()).collect();
+    let lost: Vec<String> = parts.iter().flat_map(|part| part.missing_files().to_vec()).collect();
+    let take = |part: &mut Source| {
+        if let Some(container) = part.container_mut() {
+            return Ok(container.take_records());
+        }
+        let detail = format!("{} is still in use elsewhere: sources are joined before their tensors are taken", part.path().display());
+        Err(Error::bad_request(detail))
+    };
+    let records: Vec<Option<RecordContainer>> = parts.iter_mut().map(take).collect::<Result<_>>()?;
     if records.iter().all(Option::is_none) {
         return Ok(Box::new(Concat::new(parts)?));
     }
@@ -68,8 +75,8 @@ struct Joined {
 
 impl Joined {
     /// One that cannot be joined.
-    fn refused(tensor: &Tensor<'_>, (what, detail): (String, String)) -> Result<Self> {
-        let is_meant = tensor.source().container.is_meant(tensor.index())?;
+    fn refused(tensor: &Tensor, (what, detail): (String, String)) -> Result<Self> {
+        let is_meant = tensor.source().container().is_meant(tensor.index())?;
         let unsupported = Some(format!("{what}: {detail}"));
         Ok(Self { info: TensorInfo { unsupported, ..tensor.info().clone() }, numbers: Vec::new(), is_meant })
     }
@@ -99,7 +106,7 @@ impl Concat {
             }
             tensors.push(match joined(&parts, &tensor, &own) {
                 Ok((info, numbers)) => {
-                    let is_meant = parts[0].container.is_meant(tensor.index())?;
+                    let is_meant = parts[0].container().is_meant(tensor.index())?;
                     Joined { info, numbers, is_meant }
                 }
                 Err(Error::Unsupported { what, detail }) => Joined::refused(&tensor, (what, detail))?,
@@ -131,13 +138,13 @@ fn same_tensor(part: &Source, first: &TensorInfo) -> Result<Option<usize>> {
 }
 
 /// Says that `without` does not have `tensor`.
-fn missing(tensor: &Tensor<'_>, without: &Source) -> (String, String) {
+fn missing(tensor: &Tensor, without: &Source) -> (String, String) {
     let what = format!("joining {} of {}", tensor.info().name, tensor.source().path().display());
     (what, format!("{} has no such tensor", without.path().display()))
 }
 
 /// What `tensor` of the first part is together with those of the others, which have these numbers.
-fn joined(parts: &[Source], tensor: &Tensor<'_>, own: &[Option<usize>]) -> Result<(TensorInfo, Vec<usize>)> {
+fn joined(parts: &[Source], tensor: &Tensor, own: &[Option<usize>]) -> Result<(TensorInfo, Vec<usize>)> {
     let mut info = tensor.info().clone();
     if let Some(whole) = &info.part_of {
         let detail =
@@ -183,7 +190,7 @@ fn lengths(info: &TensorInfo) -> Vec<Option<u64>> {
 }
 
 /// Whether one tensor can continue another.
-fn check_fits(first: &Tensor<'_>, other: &Tensor<'_>) -> Result<()> {
+fn check_fits(first: &Tensor, other: &Tensor) -> Result<()> {
     let (one, next) = (first.info(), other.info());
     let refused = |detail: String| {
         let what =
@@ -240,7 +247,7 @@ impl Container for Concat {
         let Joined { info, numbers, .. } = &self.tensors[index];
         let (mut links, mut regions, mut first) = (Vec::with_capacity(numbers.len()), Vec::new(), 0);
         for (part, &number) in self.parts.iter().zip(numbers) {
-            let reader = part.at(number)?.reader()?;
+            let reader = part.reader_of(number)?;
             if reader.layout() == Layout::F && reader.spec().shape().len() > 1 {
                 let what = format!("joining {}", part.path().display());
                 return Err(Error::Unsupported { what, detail: "it is in Fortran order: convert it to C order before".into() });
@@ -271,7 +278,7 @@ impl Container for Concat {
 
     fn is_made(&self, index: usize) -> bool {
         let numbers = &self.tensors[index].numbers;
-        self.parts.iter().zip(numbers).any(|(part, &number)| part.container.is_made(number))
+        self.parts.iter().zip(numbers).any(|(part, &number)| part.container().is_made(number))
     }
 
     fn heap_bytes(&self) -> u64 {
@@ -279,7 +286,7 @@ impl Container for Concat {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.parts.iter().flat_map(|part| part.container.files()).collect()
+        self.parts.iter().flat_map(|part| part.container().files()).collect()
     }
 
     fn facts(&self) -> Map<String, Value> {
@@ -477,7 +484,7 @@ impl Source {
     /// # Errors
     /// [`Error::BadRequest`] for fewer than two sources; [`Error::Unsupported`] for records that do not fit together.
     pub fn concat(parts: Vec<Self>) -> Result<Self> {
-        let path = parts.first().map(|part| part.path.clone()).unwrap_or_default();
+        let path = parts.first().map(|part| part.path().to_owned()).unwrap_or_default();
         let origin = Origin::of_all(parts.iter().map(Self::origin), true);
         Ok(Self::new(&path, join(parts)?, origin))
     }

@@ -179,7 +179,7 @@ impl Location {
             Place::Files(set) => self.driver.open_files(path, set.clone(), options),
         };
         let container = opened.map_err(|error| options.cancel.unless_cancelled(error))?;
-        Ok(Source::new(path, container, Origin::of(&self.given, self.asked)).with_lost(self.lost.clone()))
+        Ok(Source::with_lost(path, container, Origin::of(&self.given, self.asked), self.lost.clone()))
     }
 }
 

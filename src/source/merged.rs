@@ -117,13 +117,13 @@ impl Container for Together {
 
     fn is_meant(&self, index: usize) -> Result<bool> {
         let (part, number) = self.part(index);
-        part.container.is_meant(number)
+        part.container().is_meant(number)
     }
 
     fn info(&self, index: usize) -> Result<TensorInfo> {
         let (part, number) = self.part(index);
         let (name, at, _) = &self.tensors[index];
-        let info = part.container.info(number)?;
+        let info = part.container().info(number)?;
         // A second name is told apart as the first one is.
         let alias = if info.name == *name { info.alias } else { info.alias.map(|alias| format!("{}/{alias}", self.titles[*at])) };
         Ok(TensorInfo { name: name.clone(), alias, ..info })
@@ -136,7 +136,7 @@ impl Container for Together {
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
         // The one that its own source knows by this name, if it is the only one.
         let find = |at: usize, name: &[u8]| {
-            let container = &self.parts[at].container;
+            let container = self.parts[at].container();
             let number = container.find(name).ok().flatten().or_else(|| container.find_alias(name))?;
             self.tensors.iter().position(|(_, own, index)| (*own, *index) == (at, number))
         };
@@ -148,17 +148,17 @@ impl Container for Together {
 
     fn reader(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
         let (part, number) = self.part(index);
-        part.container.reader(number)
+        part.container().reader(number)
     }
 
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
         let (part, number) = self.part(index);
-        part.container.strings(number)
+        part.container().strings(number)
     }
 
     fn records(&self, index: usize) -> Option<(&RecordContainer, usize)> {
         let (part, number) = self.part(index);
-        part.container.records(number)
+        part.container().records(number)
     }
 
     fn heap_bytes(&self) -> u64 {
@@ -166,7 +166,7 @@ impl Container for Together {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.parts.iter().flat_map(|part| part.container.files()).collect()
+        self.parts.iter().flat_map(|part| part.container().files()).collect()
     }
 
     fn facts(&self) -> Map<String, Value> {
@@ -176,7 +176,7 @@ impl Container for Together {
 
     fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
         let (part, number) = self.part(index);
-        part.container.tensor_facts(number)
+        part.container().tensor_facts(number)
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -189,17 +189,17 @@ impl Container for Together {
 
     fn is_vouched_for(&self, index: usize) -> bool {
         let (part, number) = self.part(index);
-        part.container.is_vouched_for(number)
+        part.container().is_vouched_for(number)
     }
 
     fn is_made(&self, index: usize) -> bool {
         let (part, number) = self.part(index);
-        part.container.is_made(number)
+        part.container().is_made(number)
     }
 
     fn claimed_rows(&self, index: usize) -> Option<u64> {
         let (part, number) = self.part(index);
-        part.container.claimed_rows(number)
+        part.container().claimed_rows(number)
     }
 
     fn notes(&self) -> Vec<String> {
@@ -217,7 +217,7 @@ impl Source {
     /// # Errors
     /// [`Error::BadRequest`] where two tensors would still have one name.
     pub fn together(parts: Vec<Self>) -> Result<Self> {
-        let path = parts.first().map(|part| part.path.clone()).unwrap_or_default();
+        let path = parts.first().map(|part| part.path().to_owned()).unwrap_or_default();
         let origin = Origin::of_all(parts.iter().map(Self::origin), false);
         Ok(Self::new(&path, Box::new(Together::new(parts)?), origin))
     }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -28,34 +29,55 @@ use crate::types::name::Name;
 /// }
 /// # Ok::<(), mmconvert::Error>(())
 /// ```
-#[derive(Debug)]
+/// Clones are handles to the same source, which is closed when the last of them and of its tensors is dropped.
+#[derive(Debug, Clone)]
 pub struct Source {
-    pub(crate) path: PathBuf,
-    pub(crate) container: Box<dyn Container>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    container: Box<dyn Container>,
     origin: Origin,
     /// The files that were missing when it was looked for, and let pass.
-    pub(crate) lost: Vec<String>,
+    lost: Vec<String>,
 }
 
 impl Source {
     pub(crate) fn new(path: &Path, container: Box<dyn Container>, origin: Origin) -> Self {
-        Self { path: path.to_owned(), container, origin, lost: Vec::new() }
+        Self::with_lost(path, container, origin, Vec::new())
     }
 
-    pub(crate) fn with_lost(self, lost: Vec<String>) -> Self {
-        Self { lost, ..self }
+    /// The same, where files were missing and were let pass.
+    pub(crate) fn with_lost(path: &Path, container: Box<dyn Container>, origin: Origin, lost: Vec<String>) -> Self {
+        Self { shared: Arc::new(Shared { path: path.to_owned(), container, origin, lost }) }
+    }
+
+    /// Whether both are handles to one source.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    pub(crate) fn container(&self) -> &dyn Container {
+        &*self.shared.container
+    }
+
+    /// The container alone, where no clone and no tensor of it is left.
+    pub(crate) fn container_mut(&mut self) -> Option<&mut dyn Container> {
+        Some(&mut *Arc::get_mut(&mut self.shared)?.container)
     }
 
     /// The path the source was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.shared.path
     }
 
     /// The format's name: `tensor-bundle`, `saved-model`, `tfrecord`.
     #[must_use]
     pub fn format(&self) -> &'static str {
-        self.container.format()
+        self.container().format()
     }
 
     /// How many tensors there are. To tell the features of records, all of them are read once.
@@ -63,7 +85,7 @@ impl Source {
     /// # Errors
     /// What is wrong with records that are read for it.
     pub fn len(&self) -> Result<usize> {
-        self.container.len()
+        self.container().len()
     }
 
     /// Whether there are no tensors.
@@ -77,14 +99,16 @@ impl Source {
     /// Why there are no tensors, where there are [none](Self::is_empty): as an error that says what is missing.
     #[must_use]
     pub fn nothing(&self) -> Error {
-        match self.container.nothing() {
-            Error::Unsupported { what: _, detail } => Error::Unsupported { what: format!("converting {}", self.path.display()), detail },
+        match self.container().nothing() {
+            Error::Unsupported { what: _, detail } => {
+                Error::Unsupported { what: format!("converting {}", self.shared.path.display()), detail }
+            }
             other => other,
         }
     }
 
     /// All tensors, in the order of the source: of names' bytes, or of components. An error comes first, and alone.
-    pub fn tensors(&self) -> impl Iterator<Item = Result<Tensor<'_>>> {
+    pub fn tensors(&self) -> impl Iterator<Item = Result<Tensor>> {
         let (count, failure) = match self.len() {
             Ok(count) => (count, None),
             Err(error) => (0, Some(Err(error))),
@@ -92,15 +116,15 @@ impl Source {
         failure.into_iter().chain((0..count).map(|index| self.at(index)))
     }
 
-    pub(crate) fn at(&self, index: usize) -> Result<Tensor<'_>> {
-        Ok(Tensor { source: self, index, info: self.container.info(index)? })
+    pub(crate) fn at(&self, index: usize) -> Result<Tensor> {
+        Ok(Tensor { source: self.clone(), index, info: self.container().info(index)? })
     }
 
     /// The tensor called `name`: its exact key, else another name that leads to one tensor only.
     ///
     /// # Errors
     /// [`Error::NoSuchTensor`] with the nearest names.
-    pub fn tensor(&self, name: impl AsRef<[u8]>) -> Result<Tensor<'_>> {
+    pub fn tensor(&self, name: impl AsRef<[u8]>) -> Result<Tensor> {
         let name = name.as_ref();
         match self.find(name)? {
             Some(index) => self.at(index),
@@ -109,7 +133,7 @@ impl Source {
     }
 
     pub(crate) fn find(&self, name: &[u8]) -> Result<Option<usize>> {
-        if let Some(index) = self.container.find(name)?.or_else(|| self.container.find_alias(name)) {
+        if let Some(index) = self.container().find(name)?.or_else(|| self.container().find_alias(name)) {
             return Ok(Some(index));
         }
         // A name that cannot be typed (NUL, bytes that are not UTF-8) is accepted the way `ls` shows it.
@@ -117,7 +141,7 @@ impl Source {
             return Ok(None);
         }
         for index in 0..self.len()? {
-            if self.container.info(index)?.name.to_string().as_bytes() == name {
+            if self.container().info(index)?.name.to_string().as_bytes() == name {
                 return Ok(Some(index));
             }
         }
@@ -125,72 +149,101 @@ impl Source {
     }
 
     pub(crate) fn no_such_tensor(&self, name: &[u8]) -> Error {
-        let nearest = nearest::nearest(name, (0..self.len().unwrap_or(0)).filter_map(|index| self.container.info(index).ok()));
-        Error::NoSuchTensor { path: self.path.clone(), name: Name::new(name).to_string(), nearest }
+        let nearest = nearest::nearest(name, (0..self.len().unwrap_or(0)).filter_map(|index| self.container().info(index).ok()));
+        Error::NoSuchTensor { path: self.shared.path.clone(), name: Name::new(name).to_string(), nearest }
     }
 
     /// The sets of tags of the graphs of a SavedModel.
     #[must_use]
     pub fn tag_sets(&self) -> &[Vec<String>] {
-        self.container.tag_sets()
+        self.container().tag_sets()
     }
 
     /// Facts about the files: shards, index blocks, byte order.
     #[must_use]
     pub fn facts(&self) -> Map<String, Value> {
-        self.container.facts()
+        self.container().facts()
     }
 
     /// What a graph or a SavedModel can compute: its signatures.
     #[must_use]
     pub fn signatures(&self) -> &[Signature] {
-        self.container.signatures()
+        self.container().signatures()
     }
 
     /// What is odd about the files but does not stand in the way, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.lost.iter().cloned().chain(self.container.warnings()).collect()
+        self.shared.lost.iter().cloned().chain(self.container().warnings()).collect()
     }
 
     /// The files that are missing and were [let pass](crate::RecordOptions::salvage), one sentence each; they are among the
     /// [`warnings`](Self::warnings), too.
     #[must_use]
     pub fn lost(&self) -> Vec<String> {
-        self.lost.iter().cloned().chain(self.container.lost()).collect()
+        self.shared.lost.iter().cloned().chain(self.container().lost()).collect()
     }
 
     /// What becomes of values that are not given as they are stored, one sentence each: pixels of videos that are converted.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        self.container.notes()
+        self.container().notes()
+    }
+
+    /// A reader of tensor `index`; see [`Tensor::reader`].
+    pub(crate) fn reader_of(&self, index: usize) -> Result<Box<dyn TensorReader + '_>> {
+        self.reader_with(index, &self.container().info(index)?)
+    }
+
+    fn reader_with(&self, index: usize, info: &TensorInfo) -> Result<Box<dyn TensorReader + '_>> {
+        self.check_supported(info)?;
+        if info.spec.dtype() == Dtype::String {
+            let detail = "strings have no fixed size; a Converter knows what becomes of them".into();
+            return Err(Error::Unsupported { what: format!("a reader of {}", info.name), detail });
+        }
+        self.container().reader(index)
+    }
+
+    fn check_supported(&self, info: &TensorInfo) -> Result<()> {
+        match &info.unsupported {
+            None => Ok(()),
+            Some(reason) => {
+                let what = format!("tensor {} of {}", info.name, self.shared.path.display());
+                Err(Error::Unsupported { what, detail: reason.clone() })
+            }
+        }
+    }
+
+    /// The files that were missing when it was looked for.
+    pub(crate) fn missing_files(&self) -> &[String] {
+        &self.shared.lost
     }
 
     /// How it was given.
     pub(crate) fn origin(&self) -> &Origin {
-        &self.origin
+        &self.shared.origin
     }
 
     /// Heap bytes that the source holds.
     pub(crate) fn heap_bytes(&self) -> u64 {
-        self.container.heap_bytes()
+        self.container().heap_bytes()
     }
 
     /// Bytes of all its files.
     pub(crate) fn stored_bytes(&self) -> u64 {
-        self.container.files().iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+        self.container().files().iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
     }
 
     /// Whether a checksum over more than a tensor vouches for it, which may have been compared only when the last of several was read.
     pub(crate) fn vouches_for(&self, name: &Name) -> bool {
-        self.find(name.as_bytes()).ok().flatten().is_some_and(|index| self.container.is_vouched_for(index))
+        self.find(name.as_bytes()).ok().flatten().is_some_and(|index| self.container().is_vouched_for(index))
     }
 
     /// Refuses an output that is one of the files the source is read from, by whatever name.
     pub(crate) fn check_not_own(&self, output: &Path) -> Result<()> {
         let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
         let Some(found) = identity(output) else { return Ok(()) };
-        if self.container.files().iter().any(|own| identity(own) == Some(found)) {
+        if self.container().files().iter().any(|own| identity(own) == Some(found)) {
             return Err(Error::bad_request(format!("{} is a file of the source itself; it is not replaced", output.display())));
         }
         Ok(())
@@ -207,13 +260,13 @@ pub(crate) struct RecordColumn<'a> {
 
 /// One tensor of a [`Source`]; nothing of its data has been read.
 #[derive(Debug, Clone)]
-pub struct Tensor<'a> {
-    source: &'a Source,
+pub struct Tensor {
+    source: Source,
     index: usize,
     info: TensorInfo,
 }
 
-impl<'a> Tensor<'a> {
+impl Tensor {
     /// Name, alias, dtype and shape.
     #[must_use]
     pub fn info(&self) -> &TensorInfo {
@@ -225,7 +278,7 @@ impl<'a> Tensor<'a> {
     /// # Errors
     /// [`Error::Malformed`] when its pieces do not fit together.
     pub fn facts(&self) -> Result<Map<String, Value>> {
-        self.source.container.tensor_facts(self.index)
+        self.source.container().tensor_facts(self.index)
     }
 
     /// A reader of the tensor's elements.
@@ -233,13 +286,8 @@ impl<'a> Tensor<'a> {
     /// # Errors
     /// [`Error::Unsupported`] for a dtype without a fixed size, [`Error::NotFound`] when a file is missing,
     /// [`Error::Malformed`] when the pieces do not tile the tensor or a file is too short.
-    pub fn reader(&self) -> Result<Box<dyn TensorReader + 'a>> {
-        self.check_supported()?;
-        if self.info.spec.dtype() == Dtype::String {
-            let detail = "strings have no fixed size; a Converter knows what becomes of them".into();
-            return Err(Error::Unsupported { what: format!("a reader of {}", self.info.name), detail });
-        }
-        self.source.container.reader(self.index)
+    pub fn reader(&self) -> Result<Box<dyn TensorReader + '_>> {
+        self.source.reader_with(self.index, &self.info)
     }
 
     /// Where all of its elements lie side by side in a file, as this machine has them in memory: [`view`](crate::view) shows them there.
@@ -251,7 +299,10 @@ impl<'a> Tensor<'a> {
         let reader = self.reader()?;
         let spec = reader.spec();
         let refused = |detail: String| {
-            Err(Error::Unsupported { what: format!("a view of {} of {} in place", self.info.name, self.source.path.display()), detail })
+            Err(Error::Unsupported {
+                what: format!("a view of {} of {} in place", self.info.name, self.source.shared.path.display()),
+                detail,
+            })
         };
         let Some(run) = reader.stored_run(0)? else {
             return refused("its bytes are not stored as they are, side by side: they are packed, decoded or in pieces".into());
@@ -270,20 +321,14 @@ impl<'a> Tensor<'a> {
     }
 
     /// Where the tensor's strings lie.
-    pub(crate) fn strings(&self) -> Result<StoredStrings<'a>> {
+    pub(crate) fn strings(&self) -> Result<StoredStrings<'_>> {
         self.check_supported()?;
-        self.source.container.strings(self.index)
+        self.source.container().strings(self.index)
     }
 
     /// Refuses what no array can hold.
     pub(crate) fn check_supported(&self) -> Result<()> {
-        match &self.info.unsupported {
-            None => Ok(()),
-            Some(reason) => {
-                let what = format!("tensor {} of {}", self.info.name, self.source.path.display());
-                Err(Error::Unsupported { what, detail: reason.clone() })
-            }
-        }
+        self.source.check_supported(&self.info)
     }
 
     /// Whether it is a column of records, all of which are made in one pass.
@@ -293,24 +338,24 @@ impl<'a> Tensor<'a> {
     }
 
     /// The records that it is a column of, if that is what it is, and which of their features it is.
-    pub(crate) fn records(&self) -> Option<(&'a RecordContainer, usize)> {
-        self.source.container.records(self.index)
+    pub(crate) fn records(&self) -> Option<(&RecordContainer, usize)> {
+        self.source.container().records(self.index)
     }
 
     /// Whether it is computed or decoded by another program each time it is read, so that looking at it is as much work as converting it.
     #[must_use]
     pub fn is_made(&self) -> bool {
-        self.source.container.is_made(self.index)
+        self.source.container().is_made(self.index)
     }
 
     /// How many rows there should be by what the source says of itself, where only reading all of it could prove that.
     #[must_use]
     pub fn claimed_rows(&self) -> Option<u64> {
-        self.source.container.claimed_rows(self.index)
+        self.source.container().claimed_rows(self.index)
     }
 
     /// The set of records and the feature that it is a column of, if that is what it is. Choices find the feature by this tensor's name.
-    pub(crate) fn column(&self) -> Option<RecordColumn<'a>> {
+    pub(crate) fn column(&self) -> Option<RecordColumn<'_>> {
         let (records, number) = self.records()?;
         let (set, feature) = records.feature(number);
         Some(RecordColumn { records, set, feature: Feature { title: Some(self.info.name.to_json()), ..feature } })
@@ -323,7 +368,7 @@ impl<'a> Tensor<'a> {
 
     /// The source it is a tensor of.
     #[must_use]
-    pub fn source(&self) -> &'a Source {
-        self.source
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 }

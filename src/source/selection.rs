@@ -20,26 +20,26 @@ use crate::storage::glob::{Glob, alternatives, is_pattern};
 /// # Ok::<(), mmconvert::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Selection<'a> {
-    source: &'a Source,
-    tensors: Vec<Tensor<'a>>,
+pub struct Selection {
+    source: Source,
+    tensors: Vec<Tensor>,
 }
 
-impl<'a> Selection<'a> {
+impl Selection {
     /// Tensors that all are of `source`: whoever calls this has just taken them from it.
-    pub(crate) fn new(source: &'a Source, tensors: Vec<Tensor<'a>>) -> Self {
-        debug_assert!(tensors.iter().all(|tensor| std::ptr::eq(tensor.source(), source)));
-        Self { source, tensors }
+    pub(crate) fn new(source: &Source, tensors: Vec<Tensor>) -> Self {
+        debug_assert!(tensors.iter().all(|tensor| tensor.source().is_same(source)));
+        Self { source: source.clone(), tensors }
     }
 
     /// The source of the tensors.
     #[must_use]
-    pub fn source(&self) -> &'a Source {
-        self.source
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Keeps the tensors for which `keep` returns true, in their order.
-    pub fn retain(&mut self, keep: impl FnMut(&Tensor<'a>) -> bool) {
+    pub fn retain(&mut self, keep: impl FnMut(&Tensor) -> bool) {
         self.tensors.retain(keep);
     }
 
@@ -49,33 +49,33 @@ impl<'a> Selection<'a> {
     }
 }
 
-impl<'a> From<Tensor<'a>> for Selection<'a> {
+impl From<Tensor> for Selection {
     /// One tensor of its source.
-    fn from(tensor: Tensor<'a>) -> Self {
-        Self { source: tensor.source(), tensors: vec![tensor] }
+    fn from(tensor: Tensor) -> Self {
+        Self { source: tensor.source().clone(), tensors: vec![tensor] }
     }
 }
 
-impl<'a> Deref for Selection<'a> {
-    type Target = [Tensor<'a>];
+impl Deref for Selection {
+    type Target = [Tensor];
 
     fn deref(&self) -> &Self::Target {
         &self.tensors
     }
 }
 
-impl<'a> IntoIterator for Selection<'a> {
-    type Item = Tensor<'a>;
-    type IntoIter = std::vec::IntoIter<Tensor<'a>>;
+impl IntoIterator for Selection {
+    type Item = Tensor;
+    type IntoIter = std::vec::IntoIter<Tensor>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.tensors.into_iter()
     }
 }
 
-impl<'s, 'a> IntoIterator for &'s Selection<'a> {
-    type Item = &'s Tensor<'a>;
-    type IntoIter = std::slice::Iter<'s, Tensor<'a>>;
+impl<'s> IntoIterator for &'s Selection {
+    type Item = &'s Tensor;
+    type IntoIter = std::slice::Iter<'s, Tensor>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.tensors.iter()
@@ -92,13 +92,13 @@ impl Source {
     ///
     /// # Errors
     /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
-    pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection<'_>> {
+    pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection> {
         if !patterns.is_empty() {
             return self.named(patterns, false);
         }
         let mut chosen = Vec::new();
         for index in 0..self.len()? {
-            if self.container.is_meant(index)? {
+            if self.container().is_meant(index)? {
                 chosen.push(self.at(index)?);
             }
         }
@@ -106,7 +106,7 @@ impl Source {
     }
 
     /// The tensors that patterns select, of which globs select bookkeeping too or only where they match nothing else.
-    fn named<P: AsRef<[u8]>>(&self, patterns: &[P], with_bookkeeping: bool) -> Result<Selection<'_>> {
+    fn named<P: AsRef<[u8]>>(&self, patterns: &[P], with_bookkeeping: bool) -> Result<Selection> {
         let mut chosen = std::collections::BTreeSet::new();
         let mut globs = Vec::new();
         let mut open: Vec<Vec<u8>> = patterns.iter().rev().map(|pattern| pattern.as_ref().to_vec()).collect();
@@ -127,7 +127,7 @@ impl Source {
         }
         if !globs.is_empty() {
             for index in 0..self.len()? {
-                let info = self.container.info(index)?;
+                let info = self.container().info(index)?;
                 for wanted in &mut globs {
                     // The first slash of names that are paths may be left out, as in a name.
                     let name = info.name.as_bytes();
@@ -158,7 +158,7 @@ impl Source {
     ///
     /// # Errors
     /// As [`select`](Self::select).
-    pub fn select_all<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection<'_>> {
+    pub fn select_all<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection> {
         if patterns.is_empty() { self.all() } else { self.named(patterns, true) }
     }
 
@@ -166,7 +166,7 @@ impl Source {
     ///
     /// # Errors
     /// As [`tensors`](Self::tensors).
-    pub fn all(&self) -> Result<Selection<'_>> {
+    pub fn all(&self) -> Result<Selection> {
         Ok(Selection::new(self, self.tensors().collect::<Result<_>>()?))
     }
 }

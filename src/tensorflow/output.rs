@@ -176,7 +176,7 @@ impl<'a> LiveTensor<'a> {
     pub fn spec(&self) -> Result<TensorSpec> {
         match &self.value {
             Live::Held(reader) => Ok(reader.spec().clone()),
-            Live::Spilled { source, .. } => Ok(source.container.info(0)?.spec),
+            Live::Spilled { source, .. } => Ok(source.container().info(0)?.spec),
         }
     }
 
@@ -198,7 +198,7 @@ impl<'a> LiveTensor<'a> {
     pub fn reader(&self) -> Result<Box<dyn TensorReader + '_>> {
         match &self.value {
             Live::Held(reader) => Ok(Box::new(reader.as_ref())),
-            Live::Spilled { source, .. } => source.at(0)?.reader(),
+            Live::Spilled { source, .. } => source.reader_of(0),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use bytemuck::{CheckedBitPattern, Pod, Zeroable};
+use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 use num_complex::Complex;
 
@@ -130,7 +130,7 @@ ints! {
 }
 
 /// A Rust type that an array can be viewed as. Sealed: its layout is what the `.npy` holds.
-pub trait Element: CheckedBitPattern + Send + Sync + sealed::Sealed {
+pub trait Element: sealed::Sealed + Send + Sync + 'static {
     /// The dtypes whose elements are laid out as this type.
     const DTYPES: &'static [Dtype];
     /// The type's name in messages.
@@ -138,12 +138,24 @@ pub trait Element: CheckedBitPattern + Send + Sync + sealed::Sealed {
 }
 
 mod sealed {
-    pub trait Sealed {}
+    use bytemuck::{CheckedBitPattern, Pod};
+
+    pub trait Sealed: CheckedBitPattern<Bits: Pod + Send + Sync> {
+        /// Elements with these bits.
+        ///
+        /// # Errors
+        /// The place of the first bits that no element has.
+        fn of_bits(bits: Vec<Self::Bits>) -> Result<Vec<Self>, usize>;
+    }
 }
 
 macro_rules! elements {
     ($($type:ty = $name:literal: $($dtype:ident)|+;)*) => {$(
-        impl sealed::Sealed for $type {}
+        impl sealed::Sealed for $type {
+            fn of_bits(bits: Vec<Self>) -> Result<Vec<Self>, usize> {
+                Ok(bits)
+            }
+        }
         impl Element for $type {
             const DTYPES: &'static [Dtype] = &[$(Dtype::$dtype),+];
             const NAME: &'static str = $name;
@@ -166,7 +178,6 @@ elements! {
     u16 = "u16": UInt16 | QUInt16;
     u32 = "u32": UInt32;
     u64 = "u64": UInt64;
-    bool = "bool": Bool;
     Float8E5M2 = "Float8E5M2": Float8E5M2;
     Float8E4M3Fn = "Float8E4M3Fn": Float8E4M3Fn;
     Float8E4M3Fnuz = "Float8E4M3Fnuz": Float8E4M3Fnuz;
@@ -177,6 +188,20 @@ elements! {
     UInt4 = "UInt4": UInt4;
     Int2 = "Int2": Int2;
     UInt2 = "UInt2": UInt2;
+}
+
+impl sealed::Sealed for bool {
+    fn of_bits(bits: Vec<u8>) -> Result<Vec<Self>, usize> {
+        match bits.iter().position(|&bits| bits > 1) {
+            Some(odd) => Err(odd),
+            None => Ok(bits.into_iter().map(|bits| bits == 1).collect()),
+        }
+    }
+}
+
+impl Element for bool {
+    const DTYPES: &'static [Dtype] = &[Dtype::Bool];
+    const NAME: &'static str = "bool";
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A range of axis 0, with Python's rules.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeFrom, RangeFull, RangeTo};
 use std::str::FromStr;
 
 /// Rows `start:end` of axis 0. As in Python an omitted end is open, a negative one counts from the back, and both are
@@ -15,6 +15,9 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// All rows.
+    pub const ALL: Self = Self { start: None, end: None };
+
     /// The rows of an axis of length `len`.
     #[must_use]
     pub fn resolve(self, len: u64) -> Range<u64> {
@@ -35,6 +38,24 @@ impl From<Range<u64>> for Rows {
     fn from(range: Range<u64>) -> Self {
         let place = |row: u64| Some(i64::try_from(row).unwrap_or(i64::MAX));
         Self { start: place(range.start), end: place(range.end) }
+    }
+}
+
+impl From<RangeFull> for Rows {
+    fn from(_: RangeFull) -> Self {
+        Self::ALL
+    }
+}
+
+impl From<RangeFrom<u64>> for Rows {
+    fn from(range: RangeFrom<u64>) -> Self {
+        Self { end: None, ..Self::from(range.start..0) }
+    }
+}
+
+impl From<RangeTo<u64>> for Rows {
+    fn from(range: RangeTo<u64>) -> Self {
+        Self::from(0..range.end)
     }
 }
 

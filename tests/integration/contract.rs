@@ -11,7 +11,7 @@ use mmconvert::{
 use crate::support::{code, data, mmconvert as command, names_in, npy, stderr};
 
 /// Formats, each with a source that has tensors of more than one row.
-const SAMPLES: &[(&str, &str)] = &[
+pub(crate) const SAMPLES: &[(&str, &str)] = &[
     ("tensor-bundle", "generated/six_shards"),
     ("saved-model", "savedmodel/half_plus_two"),
     ("v1-checkpoint", "protos/v1/partitioned.ckpt"),
@@ -29,7 +29,7 @@ const SAMPLES: &[(&str, &str)] = &[
 const OTHERS: &[&str] = &["tf-data", "tfds", "tf-data-cache", "raw", "video", "tfrecord"];
 
 /// Tensors of the sample that are arrays of numbers.
-fn with_arrays(path: &str, check: impl Fn(&Selection<'_>)) {
+fn with_arrays(path: &str, check: impl Fn(&Selection)) {
     let source = Source::open(data(path)).unwrap();
     let mut tensors = source.all().unwrap();
     tensors.retain(|tensor| tensor.reader().is_ok());
@@ -37,7 +37,7 @@ fn with_arrays(path: &str, check: impl Fn(&Selection<'_>)) {
     check(&tensors);
 }
 
-fn convert(tensor: &Tensor<'_>, options: Options) -> Vec<u8> {
+fn convert(tensor: &Tensor, options: Options) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.npy");
     Converter::new(tensor).unwrap().options(options).write(&path).unwrap();

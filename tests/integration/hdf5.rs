@@ -6,7 +6,7 @@ use mmconvert::{Budget, Converter, Error, Layout, Options, Source, Tensor};
 
 use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_of, stderr};
 
-fn convert(tensor: &Tensor<'_>, options: Options) -> Vec<u8> {
+fn convert(tensor: &Tensor, options: Options) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.npy");
     Converter::new(tensor).unwrap().options(options).write(&path).unwrap();

@@ -32,6 +32,7 @@ mod packed;
 mod passes;
 mod places;
 mod protos;
+mod reading;
 mod records;
 mod same_files;
 mod sources;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::{Mapped as _, code, data, json, mmconvert, names_in, npy, sha256, shape_of, shape_text, stderr};
 
 /// Converts tensors of a source, which have to be those of `expected`. Returns how many are arrays, and how many strings.
-fn check_tensors(tensors: &Selection<'_>, expected: &[Value]) -> (usize, usize) {
+fn check_tensors(tensors: &Selection, expected: &[Value]) -> (usize, usize) {
     let path = tensors.source().path().display();
     let dir = tempfile::tempdir().unwrap();
     if expected.is_empty() {
@@ -156,7 +156,7 @@ fn hostile_messages_have_the_outcome_wanted() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         let out_dir = out.join("");
-        let is_string = |tensor: mmconvert::Tensor<'_>| tensor.info().spec.dtype() == mmconvert::Dtype::String;
+        let is_string = |tensor: mmconvert::Tensor| tensor.info().spec.dtype() == mmconvert::Dtype::String;
         let has_strings = Source::open(&path).is_ok_and(|source| source.tensors().any(|tensor| tensor.is_ok_and(is_string)));
         for format in [&[][..], &["--format".as_ref(), kind.as_ref()]] {
             let started = Instant::now();

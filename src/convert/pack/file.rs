@@ -117,7 +117,7 @@ pub(crate) struct Planned<'a> {
 
 /// Where it comes from.
 pub(crate) enum Origin<'a> {
-    Tensor(&'a Tensor<'a>, Option<Rows>),
+    Tensor(&'a Tensor, Option<Rows>),
     /// An array that was made for it, and what was done for that.
     Made(PathBuf, Box<Report>),
 }

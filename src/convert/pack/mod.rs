@@ -34,7 +34,7 @@ const TENSOR_HEAP: usize = 1 << 10;
 ///
 /// # Errors
 /// [`Error::BadRequest`] for a layout or a byte order that the format does not have, [`Error::Unsupported`] for a dtype.
-pub fn check_packed(tensor: &Tensor<'_>, options: &Options) -> Result<()> {
+pub fn check_packed(tensor: &Tensor, options: &Options) -> Result<()> {
     check_form(options)?;
     // Strings of records become arrays first.
     let is_split = tensor.is_of_records() && options.strings.peek() == Some(Strings::Offsets);
@@ -56,13 +56,13 @@ fn check_form(options: &Options) -> Result<()> {
 ///
 /// # Errors
 /// As [`Converter::write`](crate::Converter::write); [`Error::BadRequest`] for a layout or a byte order that the format does not have; [`Error::Unsupported`] when there is nothing to write.
-pub fn pack(tensors: &Selection<'_>, rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
+pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, path) = (tensors.source(), path.as_ref());
     let options = &options.settled();
     check_form(options)?;
     let heap_bytes = tensors.iter().map(|tensor| TENSOR_HEAP + 4 * tensor.info().name.as_bytes().len()).sum::<usize>() as u64;
     let heap_bytes = heap_bytes.saturating_add(source.heap_bytes());
-    let (mut planned, mut skipped, mut columns) = (Vec::new(), Vec::new(), Vec::<&Tensor<'_>>::new());
+    let (mut planned, mut skipped, mut columns) = (Vec::new(), Vec::new(), Vec::<&Tensor>::new());
     for tensor in tensors {
         options.cancel.check()?;
         if tensor.is_of_records() {
@@ -86,7 +86,7 @@ pub fn pack(tensors: &Selection<'_>, rows: Option<Rows>, path: impl AsRef<Path>,
     check_target(path, options.existing())?;
     source.check_not_own(path)?;
     let options = &options.clone().records(options.records.for_one(columns.len() == 1));
-    let (stored, made): (Vec<&Tensor<'_>>, Vec<&Tensor<'_>>) = columns.into_iter().partition(|tensor| records::is_stored(tensor));
+    let (stored, made): (Vec<&Tensor>, Vec<&Tensor>) = columns.into_iter().partition(|tensor| records::is_stored(tensor));
     let mut counted = Vec::new();
     for set in Set::of(&stored) {
         counted.extend(Columns::plan(set, (rows, heap_bytes), &mut skipped, options)?);
@@ -151,7 +151,7 @@ fn not_laid_out(path: &Path, detail: String) -> Error {
 }
 
 /// Refuses what the format has no dtype for.
-fn check(tensor: &Tensor<'_>, options: &Options) -> Result<()> {
+fn check(tensor: &Tensor, options: &Options) -> Result<()> {
     tensor.check_supported()?;
     let info = tensor.info();
     let dtype = options.cast.unwrap_or(info.spec.dtype());
@@ -179,7 +179,7 @@ struct Packer<'a, 'b> {
 impl<'a> Packer<'a, '_> {
     /// How many rows columns have that are computed is known when these have been gone through, which is done once: several of them become
     /// arrays in a private folder beside the output first.
-    fn make_arrays(&mut self, made: &Selection<'_>, rows: Option<Rows>, options: &Options) -> Result<()> {
+    fn make_arrays(&mut self, made: &Selection, rows: Option<Rows>, options: &Options) -> Result<()> {
         let scratch = ScratchDir::create_in(parent_of(self.path))?;
         let dir = scratch.path().join("arrays");
         self.scratch = Some(scratch);

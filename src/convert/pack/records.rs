@@ -19,7 +19,7 @@ use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
 /// Whether `tensor` is a column of records that lie in files: they can be gone through twice for little, once to count them.
-pub(crate) fn is_stored(tensor: &Tensor<'_>) -> bool {
+pub(crate) fn is_stored(tensor: &Tensor) -> bool {
     Set::of(&[tensor]).first().is_some_and(Set::is_stored)
 }
 

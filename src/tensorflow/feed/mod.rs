@@ -164,7 +164,7 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     let mut lost: Vec<String> = written.into_iter().flat_map(|(_, report)| report.lost).collect();
     lost.dedup();
     let parts = [Part::Values, Part::Offsets].map(|part| part.path(&whole));
-    let made = Made { given: source.container.files(), lost, _dir: dir };
+    let made = Made { given: source.container().files(), lost, _dir: dir };
     StringsFeed::open([&parts[0], &parts[1]], Some(made), target, input, batch, &options.calls()).map(FileFeed::Strings)
 }
 

@@ -122,7 +122,7 @@ fn nothing_selected(source: &Source) -> Result<Error> {
 }
 
 /// The tensors to convert.
-fn selected<'a>(source: &'a Source, wanted: &[&[u8]], all: bool) -> Result<Selection<'a>> {
+fn selected(source: &Source, wanted: &[&[u8]], all: bool) -> Result<Selection> {
     if !all {
         return source.select(wanted);
     }
@@ -135,7 +135,7 @@ fn selected<'a>(source: &'a Source, wanted: &[&[u8]], all: bool) -> Result<Selec
 }
 
 /// What was left out because nobody named it.
-fn left_out(tensors: &Selection<'_>, wanted: &[&[u8]]) -> Result<Option<String>> {
+fn left_out(tensors: &Selection, wanted: &[&[u8]]) -> Result<Option<String>> {
     let source = tensors.source();
     if !wanted.is_empty() {
         let left_out = source.select_all(wanted)?.len().saturating_sub(tensors.len());
@@ -164,7 +164,7 @@ struct Done {
     skipped: Vec<Skipped>,
 }
 
-fn converter<'a>(tensor: &Tensor<'a>, args: &Convert, options: &Options) -> Result<Converter<'a>> {
+fn converter<'a>(tensor: &Tensor, args: &Convert, options: &Options) -> Result<Converter<'a>> {
     let converter = Converter::new(tensor)?.options(options.clone());
     Ok(match args.rows {
         Some(rows) => converter.rows(rows),
@@ -172,7 +172,7 @@ fn converter<'a>(tensor: &Tensor<'a>, args: &Convert, options: &Options) -> Resu
     })
 }
 
-fn convert_into(tensors: &Selection<'_>, target: &Target, args: &Convert, (options, cancel): (&Options, &CancelToken)) -> Result<Done> {
+fn convert_into(tensors: &Selection, target: &Target, args: &Convert, (options, cancel): (&Options, &CancelToken)) -> Result<Done> {
     let done = match (target, &tensors[..]) {
         (Target::File(out), [tensor]) => {
             let name = &tensor.info().name;
@@ -206,7 +206,7 @@ fn planned_json(info: &TensorInfo, estimate: &Estimate) -> Value {
     output
 }
 
-fn dry_run(args: &Convert, tensors: &[Tensor<'_>], target: &Target, options: &Options) -> Result<Outcome> {
+fn dry_run(args: &Convert, tensors: &[Tensor], target: &Target, options: &Options) -> Result<Outcome> {
     let single = matches!(target, Target::File(_) | Target::Stdout);
     let path = match target {
         Target::File(out) | Target::Packed(out) => out.clone(),

@@ -64,7 +64,7 @@ fn source_info(source: &Source, options: &Options, facts: &mut Map<String, Value
 }
 
 /// Bytes of the array of a tensor; `None` where they cannot be told without computing or decoding all of it.
-fn size(tensor: &Tensor<'_>, options: &Options) -> Result<Option<u64>> {
+fn size(tensor: &Tensor, options: &Options) -> Result<Option<u64>> {
     let info = tensor.info();
     if info.unknown_axes.is_empty() && info.has_rank && info.spec.dtype() != Dtype::String {
         return Ok(Some(info.spec.nbytes()));
@@ -79,7 +79,7 @@ fn size(tensor: &Tensor<'_>, options: &Options) -> Result<Option<u64>> {
     }
 }
 
-fn tensor_info(tensor: &Tensor<'_>, options: &Options, facts: &mut Map<String, Value>) -> Result<()> {
+fn tensor_info(tensor: &Tensor, options: &Options, facts: &mut Map<String, Value>) -> Result<()> {
     facts.extend(tensor.facts()?);
     let tensor = &tensor.source().tensor(tensor.info().name.as_bytes())?;
     if let Value::Object(listed) = render::tensor_json(tensor.info()) {

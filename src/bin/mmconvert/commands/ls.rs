@@ -24,7 +24,7 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
     // All tensors are listed one by one, so that a million of them take no memory beyond the index.
     let selected = if args.names.is_empty() { None } else { Some(source.select(&bytes(&args.names))?) };
     options.check_applied()?;
-    let tensors = || -> Box<dyn Iterator<Item = Result<Tensor<'_>>> + '_> {
+    let tensors = || -> Box<dyn Iterator<Item = Result<Tensor>> + '_> {
         match &selected {
             Some(chosen) => Box::new(chosen.iter().cloned().map(Ok)),
             None => Box::new(source.tensors()),

@@ -115,19 +115,19 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
 }
 
 /// What `convert` made of a tensor.
-enum Made<'a> {
+enum Made {
     File(PathBuf),
     /// A tensor of a safetensors file.
-    Packed(Box<Tensor<'a>>),
+    Packed(Box<Tensor>),
 }
 
 /// An array, the tensor that it was made from, and the dtype it was cast to.
-type Pair<'a> = (Made<'a>, Tensor<'a>, Option<Dtype>);
+type Pair = (Made, Tensor, Option<Dtype>);
 
 /// The arrays to check.
-fn pairs<'a>(args: &Verify, source: &'a Source, manifest: Option<&Manifest>, packed: Option<&'a Source>) -> Result<Vec<Pair<'a>>> {
+fn pairs(args: &Verify, source: &Source, manifest: Option<&Manifest>, packed: Option<&Source>) -> Result<Vec<Pair>> {
     let wanted = args.name.as_deref().map(|name| source.tensor(name.as_bytes())).transpose()?;
-    let is_wanted = |tensor: &Tensor<'_>| wanted.as_ref().is_none_or(|wanted| wanted.info().name == tensor.info().name);
+    let is_wanted = |tensor: &Tensor| wanted.as_ref().is_none_or(|wanted| wanted.info().name == tensor.info().name);
     let mut pairs = Vec::new();
     if let Some(packed) = packed {
         for own in packed.tensors() {
@@ -166,7 +166,7 @@ fn pairs<'a>(args: &Verify, source: &'a Source, manifest: Option<&Manifest>, pac
 }
 
 /// The tensor that an array of a safetensors file was made from: the one of its name, or of the name that parts of it have.
-fn packed_from<'a>(source: &'a Source, packed: &Tensor<'_>) -> Result<Tensor<'a>> {
+fn packed_from(source: &Source, packed: &Tensor) -> Result<Tensor> {
     let name = packed.info().name.as_bytes();
     let found = source.tensor(name);
     let whole = |part: Part| source.tensor(name.strip_suffix(format!(".{part}").as_bytes())?).ok();
@@ -177,7 +177,7 @@ fn packed_from<'a>(source: &'a Source, packed: &Tensor<'_>) -> Result<Tensor<'a>
 }
 
 /// The only tensor of a source that can be converted.
-fn only_tensor<'a>(source: &'a Source, output: &Path) -> Result<Tensor<'a>> {
+fn only_tensor(source: &Source, output: &Path) -> Result<Tensor> {
     let mut found = None;
     for tensor in source.select::<&[u8]>(&[])? {
         if tensor.info().unsupported.is_none() && found.replace(tensor).is_some() {

@@ -1,0 +1,347 @@
+//! Rows of a tensor into memory of the caller's.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use bytemuck::Zeroable;
+use ndarray::{ArrayD, IxDyn};
+
+use super::opened::{RecordColumn, Tensor};
+use crate::cast::decoder::Decoder;
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::os::workers::Workers;
+use crate::plan::Memory;
+use crate::plan::grid::Unit;
+use crate::reader::checksums::Ledger;
+use crate::reader::tensor_reader::{ReadContext, TensorReader};
+use crate::records::pass::array::RecordArray;
+use crate::records::pass::output::Output;
+use crate::records::pass::plan::Pass;
+use crate::records::pass::run::Misfits;
+use crate::types::byte_order::ByteOrder;
+use crate::types::dtype::Dtype;
+use crate::types::element::Element;
+use crate::types::layout::Layout;
+use crate::types::rows::Rows;
+use crate::types::size::memory_len;
+use crate::types::spec::TensorSpec;
+
+/// What one worker reads at a time.
+const PIECE_BYTES: u64 = 2 << 20;
+/// Less than this is not worth a second thread.
+const ALONE_BYTES: u64 = 1 << 20;
+/// What a worker decodes at a time, so that it stays in the cache.
+const DECODED_BYTES: usize = 128 << 10;
+
+impl Tensor {
+    /// Reads rows of axis 0 as an array in memory: `tensor.read::<f32>(0..10)`, or `..` for all of them.
+    ///
+    /// Workers read in parallel. Beside the array each of them takes a few MiB, whatever the size of the tensor. Checksums over bytes
+    /// that are read whole are compared.
+    ///
+    /// ```no_run
+    /// let source = mmconvert::Source::open("model.ckpt-1000")?;
+    /// let rows = source.tensor("embedding")?.read::<f32>(0..10)?;
+    /// println!("{:?} {}", rows.shape(), rows[[0, 0]]);
+    /// # Ok::<(), mmconvert::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::WrongDtype`] when `T` is not the tensor's type, [`Error::BadRequest`] for rows of a scalar, [`Error::Unsupported`] for
+    /// strings, and those of [`read_rows`](Self::read_rows).
+    pub fn read<T: Element>(&self, rows: impl Into<Rows>) -> Result<ArrayD<T>> {
+        self.read_with(rows, &Options::new())
+    }
+
+    /// As [`read`](Self::read), with threads, a token to cancel it and whether checksums are compared from `options`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and [`Error::Cancelled`].
+    pub fn read_with<T: Element>(&self, rows: impl Into<Rows>, options: &Options) -> Result<ArrayD<T>> {
+        let input = Input::of(self, rows.into(), options)?;
+        let dtype = input.dtype();
+        if !T::DTYPES.contains(&dtype) {
+            return Err(Error::WrongDtype { actual: dtype.name(), asked: T::NAME });
+        }
+        let (bits, shape) = match input {
+            Input::Elements(elements) => {
+                let mut bits = vec![T::Bits::zeroed(); memory_len(elements.spec.elements())];
+                elements.read(bytemuck::cast_slice_mut(&mut bits), options)?;
+                (bits, elements.spec.shape().to_vec())
+            }
+            Input::Column(column) => {
+                // Only the pass tells how many rows there are.
+                let bits = Mutex::new(Vec::<T::Bits>::new());
+                let rows = column.read(&|at, bytes| {
+                    let mut bits = bits.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (start, end) = (memory_len(at), memory_len(at.saturating_add(bytes.len() as u64)));
+                    let len = end.div_ceil(size_of::<T::Bits>());
+                    if bits.len() < len {
+                        bits.resize(len, T::Bits::zeroed());
+                    }
+                    bytemuck::cast_slice_mut(&mut bits)[start..end].copy_from_slice(bytes);
+                    Ok(())
+                })?;
+                let shape = std::iter::once(rows).chain(column.array().row.shape().iter().copied()).collect();
+                (bits.into_inner().unwrap_or_else(PoisonError::into_inner), shape)
+            }
+        };
+        let shape: Vec<usize> = shape.into_iter().map(memory_len).collect();
+        let elements = T::of_bits(bits).map_err(|at| {
+            let detail = format!("element {at} is no valid {}", T::NAME);
+            Error::malformed(self.source().path(), format!("tensor {}", self.info().name), detail)
+        })?;
+        ArrayD::from_shape_vec(IxDyn(&shape), elements).map_err(|error| Error::bad_request(error.to_string()))
+    }
+
+    /// Fills `out` with rows of axis 0: their elements in C order and in the byte order of this machine. A byte of a `bool` is 0 or 1,
+    /// unless the source is an array of NumPy's, which keeps others.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] when `out` does not hold exactly these rows, and for rows of a scalar; [`Error::Unsupported`] for strings;
+    /// [`Error::Malformed`] when the source is damaged or was written to since it was opened; [`Error::Io`].
+    pub fn read_rows(&self, rows: impl Into<Rows>, out: &mut [u8]) -> Result<()> {
+        self.read_rows_with(rows, out, &Options::new())
+    }
+
+    /// As [`read_rows`](Self::read_rows), with threads, a token to cancel it and whether checksums are compared from `options`.
+    ///
+    /// # Errors
+    /// As [`read_rows`](Self::read_rows), and [`Error::Cancelled`].
+    pub fn read_rows_with(&self, rows: impl Into<Rows>, out: &mut [u8], options: &Options) -> Result<()> {
+        let len = out.len() as u64;
+        let wrong = |has: String| Err(Error::bad_request(format!("{has}, the buffer has {len}")));
+        match Input::of(self, rows.into(), options)? {
+            Input::Elements(elements) => {
+                let spec = &elements.spec;
+                if spec.nbytes() != len {
+                    return wrong(format!("{spec} of {} has {} bytes", self.info().name, spec.nbytes()));
+                }
+                elements.read(out, options)
+            }
+            Input::Column(column) => {
+                let row = column.array().written_row();
+                let buffer = Mutex::new(&mut *out);
+                let rows = column.read(&|at, bytes| {
+                    let end = at.saturating_add(bytes.len() as u64);
+                    if end > len {
+                        let detail = format!("rows of {} have more than the {len} bytes of the buffer", self.info().name);
+                        return Err(Error::bad_request(detail));
+                    }
+                    let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+                    buffer[memory_len(at)..memory_len(end)].copy_from_slice(bytes);
+                    Ok(())
+                })?;
+                if rows.checked_mul(row) == Some(len) {
+                    return Ok(());
+                }
+                wrong(format!("{rows} rows of {} have {} bytes", self.info().name, rows.saturating_mul(row)))
+            }
+        }
+    }
+}
+
+/// Rows that are about to be read.
+enum Input<'a> {
+    Elements(Elements<'a>),
+    Column(Box<Column<'a>>),
+}
+
+/// Rows that a reader has.
+struct Elements<'a> {
+    reader: Box<dyn TensorReader + 'a>,
+    rows: Range<u64>,
+    spec: TensorSpec,
+}
+
+/// Rows of a column of records, which one pass over them makes.
+struct Column<'a> {
+    pass: Pass<'a>,
+    options: Options,
+}
+
+impl<'a> Input<'a> {
+    fn of(tensor: &'a Tensor, rows: Rows, options: &Options) -> Result<Self> {
+        let rows = (rows != Rows::ALL).then_some(rows);
+        let refused =
+            |detail: &str| Err(Error::Unsupported { what: format!("reading {} into memory", tensor.info().name), detail: detail.into() });
+        if tensor.info().spec.dtype() == Dtype::String {
+            return refused("strings have no fixed size: a Converter writes them to a file");
+        }
+        if let Some(RecordColumn { records, set, feature }) = tensor.column() {
+            tensor.check_supported()?;
+            let options = options.clone().byte_order(ByteOrder::NATIVE).layout(Layout::C);
+            let pass = Pass::plan(records, set, &[feature], rows, tensor.source().heap_bytes(), &options)?;
+            if pass.arrays.len() != 1 {
+                return refused("its rows become values and offsets: a Converter writes both");
+            }
+            return Ok(Self::Column(Box::new(Column { pass, options })));
+        }
+        let reader = tensor.reader()?;
+        let rows = reader.spec().select(rows)?;
+        let spec = reader.spec().with_rows(&rows);
+        Ok(Self::Elements(Elements { reader, rows, spec }))
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Elements(elements) => elements.spec.dtype(),
+            Self::Column(column) => column.array().written,
+        }
+    }
+}
+
+impl Column<'_> {
+    fn array(&self) -> &RecordArray {
+        &self.pass.arrays[0]
+    }
+
+    /// Hands rows to `put`, with the byte that each run of them starts at; how many there were.
+    fn read(&self, put: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync)) -> Result<u64> {
+        let done = self.pass.run(&[Output::Check(put)], Misfits::Refused, &self.options).map_err(|failure| failure.error)?;
+        Ok(done.rows.first().copied().unwrap_or(0))
+    }
+}
+
+impl Elements<'_> {
+    fn read(&self, out: &mut [u8], options: &Options) -> Result<()> {
+        read_elements(&*self.reader, &self.rows, &self.spec, out, options)
+    }
+}
+
+/// Reads rows of what `reader` has, which are `spec`, in parallel.
+fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec, out: &mut [u8], options: &Options) -> Result<()> {
+    let ledger = options.verify.then(|| Ledger::new(reader.regions()));
+    let dtype = spec.dtype();
+    let as_is = dtype == Dtype::Bool && reader.keeps_odd_bools();
+    let stored = if as_is { Dtype::UInt8 } else { dtype };
+    let decoder = Decoder::new((stored, reader.byte_order()), (stored, ByteOrder::NATIVE), false)?;
+    let row_bytes = spec.row_elements() * spec.itemsize();
+    let is_fortran = reader.layout() == Layout::F && spec.shape().len() > 1;
+    let pieces = pieces(reader, rows, row_bytes, is_fortran);
+    let threads = if out.len() as u64 <= ALONE_BYTES || pieces.len() < 2 { 1 } else { Memory::Scan.threads(options.threads) };
+    let mut parts = Vec::with_capacity(pieces.len());
+    let mut rest = out;
+    for elements in pieces {
+        let len = memory_len((elements.end - elements.start) * spec.itemsize());
+        let (part, later) = rest.split_at_mut(len);
+        parts.push((elements, part));
+        rest = later;
+    }
+    let mut parts = parts.into_iter();
+    let is_boxed = is_fortran || reader.chunk_grids().iter().any(|grid| grid.unit == Unit::Chunk);
+    Workers::new(threads.min(parts.len().max(1))).run(
+        &options.cancel,
+        || Ok(parts.next()),
+        || (ReadContext::new(memory_len(PIECE_BYTES), ledger.as_ref(), &options.calls()), Vec::new()),
+        |(elements, part): (Range<u64>, &mut [u8]), (context, scratch)| {
+            if is_boxed {
+                let per_row = spec.row_elements().max(1);
+                read_band(reader, elements.start / per_row..elements.end / per_row, part, context, scratch)?;
+            } else {
+                reader.read(elements, part, context)?;
+            }
+            if !decoder.is_copy() {
+                let item = memory_len(spec.itemsize()).max(1);
+                for part in part.chunks_mut(DECODED_BYTES / item * item) {
+                    scratch.clear();
+                    scratch.extend_from_slice(part);
+                    let kept = decoder.decode(scratch, part);
+                    debug_assert!(kept.is_ok(), "nothing is cast");
+                }
+            }
+            Ok(())
+        },
+    )?;
+    reader.check_unchanged()?;
+    ledger.as_ref().map_or(Ok(()), |ledger| ledger.verify().map(drop))
+}
+
+/// The elements that one worker reads at a time, in their order in C order: whole rows of chunks, or runs of elements.
+fn pieces(reader: &dyn TensorReader, rows: &Range<u64>, row_bytes: u64, is_fortran: bool) -> Vec<Range<u64>> {
+    let row_elements = reader.spec().row_elements();
+    let of_rows = |rows: Range<u64>| rows.start * row_elements..rows.end * row_elements;
+    let grids = reader.chunk_grids();
+    if grids.iter().any(|grid| grid.unit == Unit::Stream) {
+        // One run after the other, from the front.
+        return vec![of_rows(rows.clone())];
+    }
+    let rows_of_piece = (PIECE_BYTES / row_bytes.max(1)).max(1);
+    let mut pieces = Vec::new();
+    if grids.iter().any(|grid| grid.unit == Unit::Chunk) {
+        let mut at = rows.start;
+        while at < rows.end {
+            // Up to the end of the chunks that this row is in, or of several short ones.
+            let grid = grids.iter().find(|grid| grid.rows.contains(&at));
+            let (first, step) = grid.map_or((at, rows_of_piece), |grid| (grid.rows.start, grid.chunk.first().copied().unwrap_or(1).max(1)));
+            let step = step * (rows_of_piece / step).max(1);
+            let last = grid.map_or(rows.end, |grid| grid.rows.end);
+            let end = (first + ((at - first) / step + 1) * step).min(last).min(rows.end);
+            pieces.push(of_rows(at..end));
+            at = end;
+        }
+        return pieces;
+    }
+    if is_fortran || row_bytes == 0 {
+        let mut at = rows.start;
+        while at < rows.end {
+            let end = at.saturating_add(rows_of_piece).min(rows.end);
+            pieces.push(of_rows(at..end));
+            at = end;
+        }
+        return pieces;
+    }
+    let all = of_rows(rows.clone());
+    let step = (PIECE_BYTES / reader.spec().itemsize().max(1)).max(1);
+    let mut at = all.start;
+    while at < all.end {
+        let end = at.saturating_add(step).min(all.end);
+        pieces.push(at..end);
+        at = end;
+    }
+    pieces
+}
+
+/// Reads whole rows as one box, and puts them into C order where the reader has the other.
+fn read_band(
+    reader: &dyn TensorReader,
+    rows: Range<u64>,
+    out: &mut [u8],
+    context: &mut ReadContext<'_>,
+    scratch: &mut Vec<u8>,
+) -> Result<()> {
+    let spec = reader.spec();
+    let mut start = vec![0; spec.shape().len()];
+    let mut shape = spec.shape().to_vec();
+    if let (Some(first), Some(len)) = (start.first_mut(), shape.first_mut()) {
+        (*first, *len) = (rows.start, rows.end - rows.start);
+    }
+    if reader.layout() == Layout::C || shape.len() < 2 || out.is_empty() {
+        return reader.read_box(&start, &shape, out, context);
+    }
+    scratch.clear();
+    scratch.resize(out.len(), 0);
+    reader.read_box(&start, &shape, scratch, context)?;
+    let item = memory_len(spec.itemsize());
+    let (height, row) = (memory_len(shape[0]), memory_len(spec.row_elements()));
+    // The columns of the box follow each other with axis 1 varying fastest; `place` is where a column is in a row.
+    let strides: Vec<usize> = (1..shape.len()).map(|axis| memory_len(shape[axis + 1..].iter().product())).collect();
+    let (mut index, mut place) = (vec![0; strides.len()], 0);
+    for column in scratch.chunks_exact(height * item) {
+        for (at, element) in column.chunks_exact(item).enumerate() {
+            let to = (at * row + place) * item;
+            out[to..to + item].copy_from_slice(element);
+        }
+        for (axis, stride) in strides.iter().enumerate() {
+            index[axis] += 1;
+            place += stride;
+            if index[axis] < memory_len(shape[axis + 1]) {
+                break;
+            }
+            place -= stride * index[axis];
+            index[axis] = 0;
+        }
+    }
+    Ok(())
+}

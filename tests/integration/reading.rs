@@ -1,0 +1,146 @@
+//! Rows read into memory: they are what a conversion writes.
+
+use std::fs;
+use std::sync::mpsc;
+
+use mmconvert::ndarray::ArrayD;
+use mmconvert::{ByteOrder, CancelToken, Converter, Dtype, Error, Layout, Options, Source, Tensor};
+
+use crate::contract::SAMPLES;
+use crate::support::{data, json, npy, sha256};
+
+/// All bytes of a tensor as a conversion writes them, in C order.
+fn converted(tensor: &Tensor) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.npy");
+    let options = Options::new().layout(Layout::C).byte_order(ByteOrder::NATIVE);
+    Converter::new(tensor).unwrap().options(options).write(&path).unwrap();
+    npy(&path).1
+}
+
+#[test]
+fn rows_of_every_format_are_what_a_conversion_writes() {
+    for (format, path) in SAMPLES {
+        let source = Source::open(data(path)).unwrap();
+        let tensors = source.all().unwrap();
+        let mut seen = 0;
+        for tensor in tensors.iter().filter(|tensor| tensor.reader().is_ok()) {
+            let expected = converted(tensor);
+            let name = &tensor.info().name;
+            let mut out = vec![0xaa; expected.len()];
+            tensor.read_rows(.., &mut out).unwrap();
+            assert!(out == expected, "{format} {name}");
+            let spec = &tensor.info().spec;
+            if spec.shape().is_empty() {
+                continue;
+            }
+            let (rows, row) = (spec.rows(), expected.len() / spec.rows().max(1) as usize);
+            for range in [0..0, 0..rows / 2, rows / 3..rows, rows.saturating_sub(1)..rows] {
+                let wanted = &expected[range.start as usize * row..range.end as usize * row];
+                for threads in [1, 3] {
+                    let mut out = vec![0xaa; wanted.len()];
+                    tensor.read_rows_with(range.clone(), &mut out, &Options::new().threads(threads)).unwrap();
+                    assert!(out == wanted, "{format} {name} {range:?}");
+                }
+            }
+            seen += 1;
+        }
+        assert!(seen > 0, "{format}");
+    }
+}
+
+#[test]
+fn arrays_have_the_shape_and_the_type_of_the_tensor() {
+    let source = Source::open(data("generated/six_shards")).unwrap();
+    for tensor in source.all().unwrap().iter().filter(|tensor| tensor.info().spec.dtype() == Dtype::Float32) {
+        let array: ArrayD<f32> = tensor.read(..).unwrap();
+        let shape: Vec<u64> = array.shape().iter().map(|&axis| axis as u64).collect();
+        assert_eq!(shape, tensor.info().shape());
+        let bytes: Vec<u8> = array.iter().flat_map(|element| element.to_ne_bytes()).collect();
+        assert_eq!(bytes, converted(tensor));
+        assert!(matches!(tensor.read::<f64>(..), Err(Error::WrongDtype { actual: "float32", asked: "f64" })));
+        let wrong = tensor.read_rows(.., &mut vec![0; bytes.len() + 1]).unwrap_err();
+        assert!(matches!(wrong, Error::BadRequest { .. }) && wrong.to_string().contains("the buffer has"), "{wrong}");
+    }
+}
+
+#[test]
+fn booleans_are_bool() {
+    let source = Source::open(data("generated/dtypes")).unwrap();
+    let tensors = source.all().unwrap();
+    let bools: Vec<&Tensor> = tensors.iter().filter(|tensor| tensor.info().spec.dtype() == Dtype::Bool).collect();
+    assert!(!bools.is_empty());
+    for tensor in bools {
+        let array: ArrayD<bool> = tensor.read(..).unwrap();
+        assert_eq!(array.iter().map(|&b| u8::from(b)).collect::<Vec<_>>(), converted(tensor));
+    }
+}
+
+/// A tensor goes to another thread, and lives longer than the source it was taken from.
+#[test]
+fn a_tensor_owns_its_source() {
+    fn check<T: Send + Sync + Clone + 'static>() {}
+    check::<Tensor>();
+    check::<Source>();
+    let tensor = Source::open(data("npy/generated/f4_be_f.npy")).unwrap().tensors().next().unwrap().unwrap();
+    let expected = converted(&tensor);
+    let (send, receive) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut out = vec![0; expected.len()];
+        tensor.read_rows(.., &mut out).unwrap();
+        send.send(out == expected).unwrap();
+    });
+    reader.join().unwrap();
+    assert!(receive.recv().unwrap());
+}
+
+#[test]
+fn columns_of_records_are_what_tensorflow_reads() {
+    let mut read = 0;
+    for case in json("records.json")["cases"].as_array().unwrap() {
+        for (name, feature) in case["expected"]["features"].as_object().into_iter().flatten() {
+            let Some(wanted) = feature["sha256"].as_str() else { continue };
+            let tensor = Source::open(data(case["path"].as_str().unwrap())).unwrap().tensor(name).unwrap();
+            let shape: Vec<usize> = feature["shape"].as_array().unwrap().iter().map(|axis| axis.as_u64().unwrap() as usize).collect();
+            let (found, bytes) = if feature["dtype"] == "float32" {
+                let array = tensor.read::<f32>(..).unwrap();
+                (array.shape().to_vec(), array.iter().flat_map(|element| element.to_le_bytes()).collect::<Vec<u8>>())
+            } else {
+                let array = tensor.read::<i64>(..).unwrap();
+                (array.shape().to_vec(), array.iter().flat_map(|element| element.to_le_bytes()).collect())
+            };
+            assert_eq!((found, sha256(&bytes)), (shape.clone(), wanted.to_owned()), "{name}");
+            let row = bytes.len() / shape[0];
+            let mut out = vec![0; row * 2];
+            tensor.read_rows(1..3, &mut out).unwrap();
+            assert_eq!(out, bytes[row..3 * row], "{name}");
+            assert!(tensor.read_rows(1..3, &mut out[..row]).unwrap_err().to_string().contains("buffer"));
+            assert!(tensor.read_rows(1..2, &mut out).unwrap_err().to_string().contains("buffer"));
+            read += 1;
+        }
+    }
+    assert_eq!(read, 19, "all of them are looked at");
+}
+
+#[test]
+fn damage_is_found_and_a_token_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for suffix in [".index", ".data-00000-of-00001"] {
+        fs::copy(data(&format!("generated/one_shard{suffix}")), dir.path().join(format!("c{suffix}"))).unwrap();
+    }
+    let path = dir.path().join("c.data-00000-of-00001");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let source = Source::open(dir.path().join("c")).unwrap();
+    let read = |options: &Options| -> Vec<Result<(), Error>> {
+        let tensors = source.all().unwrap();
+        let numbers = tensors.iter().filter(|tensor| tensor.reader().is_ok());
+        numbers.map(|tensor| tensor.read_rows_with(.., &mut vec![0; tensor.info().spec.nbytes() as usize], options)).collect()
+    };
+    assert!(read(&Options::new()).iter().any(|result| matches!(result, Err(Error::Malformed { .. }))));
+    assert!(read(&Options::new().verify(false)).iter().all(Result::is_ok));
+    let token = CancelToken::new();
+    token.cancel();
+    assert!(read(&Options::new().cancel(token)).iter().all(|result| matches!(result, Err(Error::Cancelled))));
+}

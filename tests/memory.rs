@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bundle::{BundleWriter, Pattern};
 use mmconvert::reader::{ReadContext, TensorReader};
-use mmconvert::{Budget, Comparison, Converter, Dtype, Options, Ragged, RecordOptions, Source, TensorSpec, compare};
+use mmconvert::records::Ragged;
+use mmconvert::{Budget, Comparison, Converter, Dtype, Options, RecordOptions, Source, TensorSpec, compare};
 
 struct Counting;
 

@@ -93,7 +93,7 @@ impl<'a> Array<'a> {
         let has_orders = stored.shape.iter().filter(|&&axis| axis > 1).count() > 1;
         if options.layout == Layout::F && options.strings.peek() == Some(StringMode::Offsets) && has_orders {
             let what = format!("Fortran order for {} as offsets", tensor.info().name);
-            let detail = "strings are written in the order in which they are read: --layout C".into();
+            let detail = "strings are written in the order in which they are read: `layout` C".into();
             return Err(Error::Unsupported { what, detail });
         }
         // What is computed has a shape only now.
@@ -147,7 +147,7 @@ pub(crate) fn check_rows(tensor: &Tensor, rows: Option<Rows>) -> Result<()> {
         (Some(whole), Some(_)) => {
             let name = &tensor.info().name;
             let detail =
-                format!("--rows of {name}: it is a part of {whole}, which is ragged or sparse, and rows of its parts mean nothing");
+                format!("`rows` of {name}: it is a part of {whole}, which is ragged or sparse, and rows of its parts mean nothing");
             Err(Error::bad_request(detail))
         }
         _ => Ok(()),
@@ -163,7 +163,7 @@ fn check_as_stored(descr: &str, options: &Options) -> Result<()> {
     let is_other = |order| descr.contains(if order == ByteOrder::Big { '<' } else { '>' });
     match options.asked_order().filter(|&order| is_other(order)) {
         Some(order) => {
-            let detail = "such elements are written as they are stored, without --byte-order".into();
+            let detail = "such elements are written as they are stored, without `byte_order`".into();
             Err(Error::Unsupported { what: format!("{descr} in {order}-endian order"), detail })
         }
         None => Ok(()),

@@ -327,7 +327,7 @@ impl<'a> ArrayFile<'a> {
             Some(said) if said != strings => {
                 let path = self.path.display();
                 return Err(Error::bad_request(format!(
-                    "{path} has strings as --strings {strings} makes them, not as --strings {said} does"
+                    "{path} has strings as `strings` {strings} makes them, not as `strings` {said} does"
                 )));
             }
             Some(_) => options.strings.note(),

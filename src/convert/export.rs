@@ -44,7 +44,7 @@ pub struct Export {
 }
 
 /// What a dry run knows of the arrays that a tensor becomes.
-pub type Estimated<'a, 's> = (&'a Tensor, Vec<Estimate>);
+pub type Estimated<'a> = (&'a Tensor, Vec<Estimate>);
 
 /// Checks, as [`Converter::write_parts`](crate::Converter::write_parts) does before it reads anything, that the arrays of a tensor could get
 /// their names at `path`, and that there is room for them. Hidden files are made for a moment to try that, and what a killed run left there
@@ -54,7 +54,7 @@ pub type Estimated<'a, 's> = (&'a Tensor, Vec<Estimate>);
 /// [`Error::OutputExists`] where something is there that `options` do not allow to be replaced, or that is never replaced;
 /// [`Error::BadRequest`] for a file of the source; [`Error::Limit`]; [`Error::Io`] where the directory around it is missing or cannot be
 /// written to, or does not let its files be replaced.
-pub fn check_write((tensor, estimates): &Estimated<'_, '_>, path: impl AsRef<Path>, options: &Options) -> Result<u64> {
+pub fn check_write((tensor, estimates): &Estimated<'_>, path: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let path = path.as_ref();
     let paths: Vec<PathBuf> = estimates.iter().map(|estimate| estimate.part.path(path)).collect();
     paths.iter().try_for_each(|path| tensor.source().check_not_own(path))?;
@@ -71,7 +71,7 @@ pub fn check_write((tensor, estimates): &Estimated<'_, '_>, path: impl AsRef<Pat
 ///
 /// # Errors
 /// As [`check_write`].
-pub fn check_export(arrays: &[Estimated<'_, '_>], dir: impl AsRef<Path>, options: &Options) -> Result<u64> {
+pub fn check_export(arrays: &[Estimated<'_>], dir: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let dir = dir.as_ref();
     let staged = StagedDir::create(dir, options.existing(), &options.calls())?;
     let each = || arrays.iter().flat_map(|(tensor, estimates)| estimates.iter().map(move |estimate| (*tensor, estimate)));

@@ -226,7 +226,7 @@ impl Manifest {
             }
         }
         if found.is_empty() {
-            let detail = format!("{} does not say what the arrays were made from: --against SRC does", self.path.display());
+            let detail = format!("{} does not say what the arrays were made from: `against` SRC does", self.path.display());
             return Err(Error::bad_request(detail));
         }
         if self.is_joined() { Location::apart(found, options) } else { Location::group(found, options) }
@@ -236,7 +236,7 @@ impl Manifest {
     fn moved(&self, error: Error) -> Error {
         match error {
             Error::NotFound { what, detail } => {
-                let detail = format!("{detail}; {} names it: where it is now is said by --against", self.path.display());
+                let detail = format!("{detail}; {} names it: where it is now is said by `against`", self.path.display());
                 Error::NotFound { what, detail }
             }
             other => other,

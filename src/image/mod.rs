@@ -128,7 +128,7 @@ impl ImageChoices {
         let form = match FileKind::sniff(bytes) {
             Some(FileKind::Jpeg) => jpeg_form(bytes)?,
             Some(FileKind::Png) => png_form(&png_reader(bytes)?),
-            Some(other) => return Err(format!("it is a {other} image; JPEG and PNG are decoded, --as string keeps the bytes")),
+            Some(other) => return Err(format!("it is a {other} image; JPEG and PNG are decoded, `read_as` string keeps the bytes")),
             None => return Err(format!("it starts with {:02x?} and is neither JPEG nor PNG", &bytes[..bytes.len().min(8)])),
         };
         Ok(self.form(form))

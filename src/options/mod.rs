@@ -177,6 +177,7 @@ impl Options {
     #[must_use]
     pub fn model(mut self, model: ModelOptions) -> Self {
         self.model = model;
+        self.model.cancel = self.cancel.clone();
         self
     }
 
@@ -206,6 +207,7 @@ impl Options {
     /// A source that was opened with these options keeps the token: once it was used, open the source again.
     #[must_use]
     pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.model.cancel = token.clone();
         self.cancel = token;
         self
     }
@@ -228,10 +230,10 @@ impl Options {
         }
         let mut unused = self.records.unused();
         unused.extend(self.model.unused());
-        unused.extend(self.strings.unused("--strings", "tensors of strings"));
-        unused.extend(self.byte_order.unused("--byte-order", "what is written in another byte order, or read in that"));
+        unused.extend(self.strings.unused("`strings`", "tensors of strings"));
+        unused.extend(self.byte_order.unused("`byte_order`", "what is written in another byte order, or read in that"));
         if self.strict && self.cast.is_none() {
-            unused.push(Unused::new("--strict", None, "casts (--dtype)"));
+            unused.push(Unused::new("`strict`", None, "casts (`cast`)"));
         }
         refuse(&unused)
     }

@@ -1,5 +1,6 @@
 //! What is to be computed by a running TensorFlow.
 
+use crate::types::cancel::CancelToken;
 use std::path::{Path, PathBuf};
 
 use super::used::{Unused, Used};
@@ -17,6 +18,8 @@ pub struct ModelOptions {
     pub(crate) batch: Option<u64>,
     pub(crate) op_libraries: Vec<PathBuf>,
     pub(crate) scratch: Option<PathBuf>,
+    /// That of the options that these belong to.
+    pub(crate) cancel: CancelToken,
     pub(crate) used: Used,
 }
 
@@ -89,17 +92,17 @@ impl ModelOptions {
     /// What was asked for if nothing made use of it, as the program spells it.
     pub(crate) fn unused(&self) -> Vec<Unused> {
         let asked = [
-            ("--signature", self.signature.is_some()),
-            ("--feed", !self.feeds.is_empty()),
-            ("--output", !self.outputs.is_empty()),
-            ("--batch", self.batch.is_some()),
-            ("--op-library", !self.op_libraries.is_empty()),
+            ("`signature`", self.signature.is_some()),
+            ("`feed`", !self.feeds.is_empty()),
+            ("`output`", !self.outputs.is_empty()),
+            ("`batch`", self.batch.is_some()),
+            ("`op_library`", !self.op_libraries.is_empty()),
         ];
         let is_unused = |(_, is_asked): &(&str, bool)| *is_asked && !self.used.is_noted();
         let computed = "what TensorFlow computes: graphs, data sets and SavedModels (model.export makes one of a Keras model)";
         let mut unused: Vec<Unused> = asked.into_iter().filter(is_unused).map(|(flag, _)| Unused::new(flag, None, computed)).collect();
         if self.tag_set.is_some() && !self.tag_set_used.is_noted() {
-            unused.push(Unused::new("--tag-set", None, "SavedModels"));
+            unused.push(Unused::new("`tag_set`", None, "SavedModels"));
         }
         unused
     }

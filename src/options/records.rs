@@ -38,7 +38,7 @@ impl FromStr for ReadAs {
             "string" => Ok(Self::String),
             "image" => Ok(Self::Image),
             "tensor" => Ok(Self::Tensor),
-            _ => Err(format!("there is no way {text:?} to read bytes, only string, image and tensor (and --raw DTYPE)")),
+            _ => Err(format!("there is no way {text:?} to read bytes, only string, image and tensor (and `raw` DTYPE)")),
         }
     }
 }
@@ -419,21 +419,21 @@ impl RecordOptions {
             let unused = choices.iter().filter(|choice| !choice.used.is_noted());
             unused.map(|choice| Unused::new(flag, choice.feature.as_deref(), needs)).collect()
         }
-        let mut unused = of("--shape", &self.shapes, "lists of numbers, raw bytes or strings");
-        unused.extend(of("--raw", &self.raw, "bytes that are not said to be something else"));
-        unused.extend(of("--as", &self.read_as, "bytes that are not said to be something else"));
+        let mut unused = of("`shape`", &self.shapes, "lists of numbers, raw bytes or strings");
+        unused.extend(of("`raw`", &self.raw, "bytes that are not said to be something else"));
+        unused.extend(of("`read_as`", &self.read_as, "bytes that are not said to be something else"));
         unused.extend(of(
-            "--ragged",
+            "`ragged`",
             &self.ragged,
-            "lists in records, without --flatten; where their items are rows in any case (steps), NAME=HOW names one",
+            "lists in records, without `flatten`; where their items are rows in any case (steps), NAME=HOW names one",
         ));
-        unused.extend(of("--missing", &self.missing, "features that records may lack, and fill for those with a row a record"));
-        unused.extend(self.channels.unused("--channels", "images or videos"));
-        unused.extend(self.jpeg.unused("--jpeg", "JPEG images in records"));
-        unused.extend(self.flatten.unused("--flatten", "lists in records"));
-        unused.extend(self.salvage.unused("--salvage", "files that can be cut short: records, videos and .npy files"));
-        unused.extend(self.offset.unused("--offset", "raw frames (--raw)"));
-        unused.extend(self.stream.unused("--stream", "videos"));
+        unused.extend(of("`missing`", &self.missing, "features that records may lack, and fill for those with a row a record"));
+        unused.extend(self.channels.unused("`channels`", "images or videos"));
+        unused.extend(self.jpeg.unused("`jpeg`", "JPEG images in records"));
+        unused.extend(self.flatten.unused("`flatten`", "lists in records"));
+        unused.extend(self.salvage.unused("`salvage`", "files that can be cut short: records, videos and .npy files"));
+        unused.extend(self.offset.unused("`offset`", "raw frames (`raw`)"));
+        unused.extend(self.stream.unused("`stream`", "videos"));
         unused
     }
 }
@@ -469,10 +469,10 @@ mod tests {
     fn a_choice_that_nothing_asked_for_is_told() {
         let options = RecordOptions::new().shape(Some("a"), &[4]).ragged(None, Ragged::Offsets).flatten(false).salvage(true);
         let flags = |options: &RecordOptions| options.unused().into_iter().map(|unused| unused.flag).collect::<Vec<_>>();
-        assert_eq!(flags(&options), ["--shape a=…", "--ragged", "--salvage"]);
+        assert_eq!(flags(&options), ["`shape` a=…", "`ragged`", "`salvage`"]);
         options.clone().shape_of(Called::only("a"), false);
         options.note_lists(Called::only("b"), Lists::Alike);
-        assert_eq!(flags(&options), ["--salvage"], "clones share what was used");
+        assert_eq!(flags(&options), ["`salvage`"], "clones share what was used");
     }
 
     #[test]

@@ -282,7 +282,7 @@ impl BoxPlan {
         let (fixed, left) = left_for(1);
         if smallest.saturating_add(PAGE_BYTES) > left {
             return Err(Error::Limit {
-                what: "memory in the budget (--memory allows more)".into(),
+                what: "memory in the budget (`memory` allows more)".into(),
                 asked: fixed.saturating_add(smallest).saturating_add(PAGE_BYTES),
                 allowed: Some(resources.budget.as_bytes()),
             });

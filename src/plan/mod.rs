@@ -178,7 +178,7 @@ impl Plan {
         if slice_bytes < MIN_SLICE_BYTES {
             let asked = fixed + MIN_SLICE_BYTES * shares;
             return Err(Error::Limit {
-                what: "memory in the budget (--memory allows more)".into(),
+                what: "memory in the budget (`memory` allows more)".into(),
                 asked,
                 allowed: Some(budget.as_bytes()),
             });

@@ -62,7 +62,7 @@ impl TilePlan {
         if most < MIN_TILE {
             let asked = fixed + (MIN_TILE + PAGE_BYTES) * 4;
             return Err(Error::Limit {
-                what: "memory in the budget (--memory allows more)".into(),
+                what: "memory in the budget (`memory` allows more)".into(),
                 asked,
                 allowed: Some(resources.budget.as_bytes()),
             });

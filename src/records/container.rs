@@ -203,7 +203,7 @@ impl RecordContainer {
     /// [`Error::BadRequest`].
     pub(crate) fn check_ends(&self, set: usize) -> Result<()> {
         if self.sets[set].is_endless() {
-            let detail = format!("{} has no end: --rows A:B says which rows are wanted", self.path.display());
+            let detail = format!("{} has no end: `rows` A:B says which rows are wanted", self.path.display());
             return Err(Error::bad_request(detail));
         }
         Ok(())

@@ -1,6 +1,7 @@
-//! Sources that are records one after the other: TFRecord files, tf.data files, streams of frames.
+//! Sources that are records one after the other: TFRecord files, tf.data files, streams of frames; and the choices for them.
 //!
 //! Their tensors are columns: axis 0 is the record. Records are read from front to back, once, for any number of columns.
+//! [`RecordOptions`](crate::RecordOptions) holds the choices.
 
 pub(crate) mod columns;
 pub(crate) mod container;
@@ -11,3 +12,7 @@ pub(crate) mod scan;
 pub(crate) mod set;
 pub(crate) mod stream;
 pub(crate) mod survey;
+
+pub use crate::image::Jpeg;
+pub use crate::options::records::{Missing, Ragged, ReadAs};
+pub use columns::FeatureInfo;

@@ -210,7 +210,7 @@ impl Container for Cache {
         let mut warnings = self.bundle.warnings();
         if !self.only_components {
             warnings.push(format!(
-                "this is a tf.data cache of {} elements: the names 0 to {} stand for all elements of a component, and --format tf-data-cache lists these only",
+                "this is a tf.data cache of {} elements: the names 0 to {} stand for all elements of a component, and `format` tf-data-cache lists these only",
                 self.elements,
                 self.components - 1
             ));

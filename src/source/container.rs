@@ -11,6 +11,7 @@ use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::records::columns::FeatureInfo;
 use crate::records::container::RecordContainer;
+use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
@@ -139,6 +140,18 @@ impl TensorInfo {
             has_rank: true,
             feature: None,
         }
+    }
+
+    /// The element type.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.spec.dtype()
+    }
+
+    /// Bytes of all elements; 0 for strings, which have no fixed size.
+    #[must_use]
+    pub fn nbytes(&self) -> u64 {
+        self.spec.nbytes()
     }
 
     /// The shape of the array: without the axis of the bytes of [`item`](Self::item).

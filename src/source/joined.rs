@@ -32,7 +32,7 @@ pub(crate) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
             format!(", and {} is one{joined}", part.path().display())
         });
         let only = only.unwrap_or_default();
-        return Err(Error::bad_request(format!("it takes several sources to join them (--concat){only}")));
+        return Err(Error::bad_request(format!("it takes several sources to join them (`concat`){only}")));
     }
     let lost: Vec<String> = parts.iter().flat_map(|part| part.missing_files().to_vec()).collect();
     let take = |part: &mut Source| {
@@ -203,7 +203,7 @@ fn check_fits(first: &Tensor, other: &Tensor) -> Result<()> {
     }
     if one.spec.dtype() != next.spec.dtype() || one.item != next.item {
         let kind = |info: &TensorInfo| info.item.clone().unwrap_or_else(|| info.spec.dtype().to_string());
-        let hint = "convert them one by one, with --dtype where it fits, and join the arrays";
+        let hint = "convert them one by one, with `cast` where it fits, and join the arrays";
         return refused(format!("it is of {}, the first of {}: {hint}", kind(next), kind(one)));
     }
     let (axes, others) = (lengths(one), lengths(next));

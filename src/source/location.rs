@@ -103,7 +103,7 @@ impl Location {
         check_stdin(&locations)?;
         for (at, location) in locations.iter().enumerate() {
             if locations[..at].iter().any(|other| other.place == location.place) {
-                let detail = format!("{} is given twice: --concat joins a source to itself", location.path().display());
+                let detail = format!("{} is given twice: `concat` joins a source to itself", location.path().display());
                 return Err(Error::bad_request(detail));
             }
         }
@@ -236,7 +236,7 @@ pub(crate) fn check_set(files: &FileSet, options: &Options) -> Result<Option<Str
     match files.missing_shards() {
         None => Ok(None),
         Some(detail) if options.records.salvage.is_set() => Ok(Some(format!("shard not found: {detail}"))),
-        Some(detail) => Err(Error::NotFound { what: "shard", detail: format!("{detail}; --salvage goes without them") }),
+        Some(detail) => Err(Error::NotFound { what: "shard", detail: format!("{detail}; `salvage` goes without them") }),
     }
 }
 

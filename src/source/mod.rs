@@ -4,6 +4,7 @@ pub(crate) mod bundle;
 pub(crate) mod cache;
 pub(crate) mod container;
 pub(crate) mod driver;
+pub(crate) mod facts;
 pub(crate) mod formats;
 pub(crate) mod graph;
 pub(crate) mod hdf5;

@@ -186,7 +186,7 @@ impl NpyArray {
         let whole = have / spec.row_bytes();
         match whole {
             0 => Err(format!("{missing}, and none of its {rows} rows is whole")),
-            _ if !salvage => Err(format!("{missing}; {whole} of its {rows} rows are whole, and --salvage converts them")),
+            _ if !salvage => Err(format!("{missing}; {whole} of its {rows} rows are whole, and `salvage` converts them")),
             _ => {
                 self.spec = spec.with_rows(&(0..whole));
                 Ok(format!("{missing}; {whole} of its {rows} rows are kept"))

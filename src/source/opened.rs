@@ -4,9 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
 use super::container::{Container, TensorInfo};
+use super::facts::Facts;
 use super::nearest;
 use super::origin::Origin;
 use crate::error::{Error, Result};
@@ -161,8 +160,8 @@ impl Source {
 
     /// Facts about the files: shards, index blocks, byte order.
     #[must_use]
-    pub fn facts(&self) -> Map<String, Value> {
-        self.container().facts()
+    pub fn facts(&self) -> Facts {
+        Facts::new(self.container().facts())
     }
 
     /// What a graph or a SavedModel can compute: its signatures.
@@ -273,12 +272,30 @@ impl Tensor {
         &self.info
     }
 
+    /// Its name, as TensorFlow lists it.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.info.name
+    }
+
+    /// Its element type.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.info.dtype()
+    }
+
+    /// The length of every axis; empty for a scalar. One that is not known before all has been read is 0: see [`TensorInfo::axes`].
+    #[must_use]
+    pub fn shape(&self) -> &[u64] {
+        self.info.shape()
+    }
+
     /// Facts about where the tensor lies: pieces, shards, offsets, checksums.
     ///
     /// # Errors
     /// [`Error::Malformed`] when its pieces do not fit together.
-    pub fn facts(&self) -> Result<Map<String, Value>> {
-        self.source.container().tensor_facts(self.index)
+    pub fn facts(&self) -> Result<Facts> {
+        self.source.container().tensor_facts(self.index).map(Facts::new)
     }
 
     /// A reader of the tensor's elements.

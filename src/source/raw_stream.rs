@@ -137,11 +137,11 @@ struct Frame {
 impl Frame {
     fn asked(path: &Path, options: &Options) -> Result<Self> {
         let asked = |what: &str| {
-            Error::bad_request(format!("{}: a stream of frames needs {what}, as in --raw uint8 --shape 480,640,3", path.display()))
+            Error::bad_request(format!("{}: a stream of frames needs {what}, as in `raw` uint8 `shape` 480,640,3", path.display()))
         };
         let called = Called::only(FRAMES);
-        let raw = options.records.raw_of(called).filter(|raw| raw.dtype != Dtype::String).ok_or_else(|| asked("--raw DTYPE"))?;
-        let shape = options.records.shape_of(called, true).ok_or_else(|| asked("--shape"))?;
+        let raw = options.records.raw_of(called).filter(|raw| raw.dtype != Dtype::String).ok_or_else(|| asked("`raw` DTYPE"))?;
+        let shape = options.records.shape_of(called, true).ok_or_else(|| asked("`shape`"))?;
         let shape: Option<Vec<u64>> = shape.iter().map(|&axis| u64::try_from(axis).ok().filter(|&axis| axis > 0)).collect();
         let shape = shape.ok_or_else(|| asked("a shape without 0 and -1"))?;
         let spec = TensorSpec::new(raw.dtype, shape).map_err(Error::bad_request)?;

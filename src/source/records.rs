@@ -164,7 +164,7 @@ impl Container for RecordContainer {
         if let Some(first) = lost.first() {
             return Error::malformed(&self.path, "records", format!("no record is left: {first}"));
         }
-        let detail = "it has no records, and only these tell which features there are. With a name, --raw NAME=DTYPE and --shape NAME=… it is an array of 0 rows";
+        let detail = "it has no records, and only these tell which features there are. With a name, `raw` NAME=DTYPE and `shape` NAME=… it is an array of 0 rows";
         Error::Unsupported { what: self.path.display().to_string(), detail: detail.into() }
     }
 

@@ -44,7 +44,7 @@ pub(crate) fn runtime() -> Result<&'static dyn Runtime> {
 
 /// The error where there is no TensorFlow library, and why.
 pub(crate) fn missing(why: &str) -> Error {
-    unavailable(format!("{why}: install it (pip install tensorflow-cpu), or say where it is (--tensorflow PATH, or {LIBRARY_DIR})"))
+    unavailable(format!("{why}: install it (pip install tensorflow-cpu), or say where it is (`tensorflow` PATH, or {LIBRARY_DIR})"))
 }
 
 fn unavailable(detail: String) -> Error {

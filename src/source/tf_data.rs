@@ -88,7 +88,7 @@ fn saved(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Op
     if !metadata.finalized {
         let detail = "the write did not come to its end (finalized is not set)";
         if !options.records.salvage.is_set() {
-            return Err(Error::malformed(&path, "snapshot metadata", format!("{detail}; --salvage converts what is there")));
+            return Err(Error::malformed(&path, "snapshot metadata", format!("{detail}; `salvage` converts what is there")));
         }
         warnings.push(format!("{}: {detail}", path.display()));
     }
@@ -196,7 +196,7 @@ fn distributed(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Res
     if !storage.is_file(&dir.join("DONE"))? {
         if !options.records.salvage.is_set() {
             let detail = format!(
-                "{} is missing: the save has not come to its end; --salvage converts the chunks that are complete",
+                "{} is missing: the save has not come to its end; `salvage` converts the chunks that are complete",
                 dir.join("DONE").display()
             );
             return Err(Error::NotFound { what: "distributed save", detail });

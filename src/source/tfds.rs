@@ -92,7 +92,7 @@ impl Driver for Tfds {
                     lost.push(format!("{} is missing", path.display()));
                 } else {
                     let detail = format!(
-                        "{} is missing, which split {:?} of {} has; --salvage goes without it",
+                        "{} is missing, which split {:?} of {} has; `salvage` goes without it",
                         path.display(),
                         split.name,
                         dir.join(INFO).display()

@@ -43,7 +43,7 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
             let detail = match guess(probe) {
                 Some(guess) => format!("{} is {guess}", path.display()),
                 None => format!(
-                    "{} is in no format known here; readable are {}. Numbers without any format are read with --raw",
+                    "{} is in no format known here; readable are {}. Numbers without any format are read with `raw`",
                     path.display(),
                     formats().collect::<Vec<_>>().join(", ")
                 ),
@@ -51,7 +51,7 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
             return Ok(Error::Unsupported { what: "this file".into(), detail });
         }
         Found::Other => {
-            let hint = "what comes out of a pipe or a device is read with --raw and --shape";
+            let hint = "what comes out of a pipe or a device is read with `raw` and `shape`";
             return not_found(format!("{} is neither a file nor a directory: {hint}", path.display()));
         }
         Found::Nothing => {}
@@ -183,7 +183,7 @@ fn guess(probe: &Probe) -> Option<String> {
         Err(error) => return Some(format!("not readable: {error}")),
     };
     if front.is_empty() {
-        return Some("an empty file: as one of records, which may have none, it is read with --format tfrecord".into());
+        return Some("an empty file: as one of records, which may have none, it is read with `format` tfrecord".into());
     }
     if let Some(kind) = FileKind::sniff(front) {
         return Some(format!("a {kind} image, which is no source on its own: {}", picture_hint(Some(kind))));
@@ -228,7 +228,7 @@ fn guess(probe: &Probe) -> Option<String> {
             .iter()
             .any(|own| has_extension(own)) =>
         {
-            "told for a video by nothing but its name: --format video has ffmpeg look at it"
+            "told for a video by nothing but its name: `format` video has ffmpeg look at it"
         }
         _ if has_extension("cpb") => "a message in chunks (.cpb), which is not read",
         _ if has_extension("meta") && probe.storage().is_file(&path.with_extension("index")).unwrap_or(false) => {

@@ -125,7 +125,7 @@ fn maybe_splits(input: &Argument, inputs: &[Argument]) -> Option<String> {
     (is_numbered && has_whole && is_list).then(|| {
         format!(
             "{} may hold the row splits of a ragged {whole}, which the signature does not say: batches have so many elements of each. If it does, \
-             convert without --batch",
+             convert without `batch`",
             input.name
         )
     })
@@ -135,7 +135,7 @@ fn maybe_splits(input: &Argument, inputs: &[Argument]) -> Option<String> {
 fn rows_of(feeds: &[FileFeed]) -> Result<u64> {
     let mut with_rows = feeds.iter().filter_map(|feed| Some((feed.rows()?, feed)));
     let Some((rows, first)) = with_rows.next() else {
-        return Err(Error::bad_request("there is no input with an axis to cut into batches: --feed NAME=ARRAY.npy"));
+        return Err(Error::bad_request("there is no input with an axis to cut into batches: `feed` NAME=ARRAY.npy"));
     };
     match with_rows.find(|(other, _)| *other != rows) {
         Some((other, feed)) => {

@@ -66,7 +66,7 @@ impl Computed {
 
     fn compute(&self) -> Result<Values> {
         let nbytes = self.feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.held_bytes(feed.rows().unwrap_or(1))));
-        self.model.check_input(nbytes, " at once; --batch ROWS takes it in parts")?;
+        self.model.check_input(nbytes, " at once; `batch` ROWS takes it in parts")?;
         let mut graph = self.model.graph();
         let (mut indices, mut targets) = (Vec::new(), Vec::new());
         for (index, output) in self.outputs().iter().enumerate() {

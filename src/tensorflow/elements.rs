@@ -49,7 +49,7 @@ impl Part {
         // Those of each batch count from its start.
         let unsupported = match &self.output.part_of {
             Some(whole) if self.is_joined => Some(format!(
-                "it is a part of {whole}, which is ragged or sparse and cannot be put together of batches: convert it without --batch"
+                "it is a part of {whole}, which is ragged or sparse and cannot be put together of batches: convert it without `batch`"
             )),
             _ => unsupported,
         };

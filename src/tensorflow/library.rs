@@ -16,6 +16,7 @@ use crate::source::container::Container;
 use crate::source::graph::file::{DatasetGraph, GraphFile};
 use crate::source::runtime::{LIBRARY_DIR, Runtime, missing, register};
 use crate::source::saved_model::file::SavedModel;
+use crate::types::cancel::CancelToken;
 
 /// Where the `tensorflow` crate looks for the library.
 const DIR: &str = LIBRARY_DIR;
@@ -176,7 +177,7 @@ impl Drop for Silence {
 /// A private folder with links by the names under which the library is looked for.
 fn links(library: &Path) -> Result<ScratchDir> {
     let library = fs::canonicalize(library).map_err(Error::io("find", library))?;
-    let dir = ScratchDir::create_in(&env::temp_dir())?;
+    let dir = ScratchDir::create_in(&env::temp_dir(), &CancelToken::new())?;
     let link = |to: &Path, name: &str| symlink(to, dir.path().join(name)).map_err(Error::io("make a link in", dir.path()));
     link(&library, &format!("{}tensorflow{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX))?;
     for name in FRAMEWORK {

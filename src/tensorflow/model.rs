@@ -133,7 +133,7 @@ impl Model {
             let is_required = attempt(|| format!("looking at {}", input.tensor), || Ok(target.operation.op_type()?))? == "Placeholder";
             if is_required && !feeds.iter().any(|feed| feed.is_for(&target)) {
                 let (dtype, name) = (input.dtype.map_or("?", Dtype::name), &input.name);
-                return Err(Error::bad_request(format!("the input {name} ({dtype}) is missing: --feed {name}=ARRAY.npy")));
+                return Err(Error::bad_request(format!("the input {name} ({dtype}) is missing: `feed` {name}=ARRAY.npy")));
             }
         }
         Ok(feeds)

@@ -42,12 +42,12 @@ fn with_advice(said: String) -> String {
         "Python code (tf.py_function, tf.numpy_function, Dataset.from_generator) is not in the graph and cannot be exported with it: \
          Dataset.save writes what the data set gives, which is read without TensorFlow"
     } else if has(&["Op type not registered"]) {
-        "an operation that is not TensorFlow's own is in a library that has to be loaded: --op-library FILE"
+        "an operation that is not TensorFlow's own is in a library that has to be loaded: `op_library` FILE"
     } else if has(&["Could not find variable", "Attempting to use uninitialized value", "is uninitialized"]) {
         "a graph brings no values of variables: those of a SavedModel are restored, those of a checkpoint become constants by \
          tf.compat.v1.graph_util.convert_variables_to_constants"
     } else if has(&["You must feed a value for placeholder tensor"]) {
-        "--feed NAME:0=ARRAY.npy gives it"
+        "`feed` NAME:0=ARRAY.npy gives it"
     } else if has(&["able not initialized"]) {
         "a graph does not say how its tables are filled: a SavedModel does"
     } else {

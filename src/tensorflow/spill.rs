@@ -38,7 +38,7 @@ impl Spilling {
     /// # Errors
     /// [`Error::Io`] when there can be no folder, [`Error::TensorFlow`].
     pub(crate) fn new(builder: &mut Builder<'_>, target: &Target, options: &ModelOptions) -> Result<Self> {
-        let dir = ScratchDir::create_in(&options.scratch.clone().unwrap_or_else(std::env::temp_dir))?;
+        let dir = ScratchDir::create_in(&options.scratch.clone().unwrap_or_else(std::env::temp_dir), &options.cancel)?;
         let prefix = Self::prefix(&dir)?;
         let save = attempt(
             || format!("preparing to write {}", target.name),

@@ -27,6 +27,11 @@ impl CancelToken {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Whether both are clones of one token.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The flag itself, for a signal handler.
     #[must_use]
     pub fn flag(&self) -> Arc<AtomicBool> {

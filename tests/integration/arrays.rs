@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mmconvert::{ArrayWriter, Comparison, Converter, Dtype, Error, Layout, Location, Options, Source, Verified, compare, export, pack};
 use serde_json::Value;
 
-use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_of, stderr};
+use crate::support::{code, data, json, mmconvert, names_in, npy, object, sha256, shape_of, stderr};
 
 /// Converts the tensor with this name, or the only one.
 fn bytes_of(source: &Source, name: &str, dir: &Path) -> Result<(String, Vec<u8>, Verified), Error> {
@@ -93,7 +93,7 @@ fn safetensors_equal_what_was_saved() {
         assert_eq!(source.tensor(name).unwrap().info().spec.dtype().name(), expected["dtype"].as_str().unwrap());
         assert_eq!(sha256(&bytes_of(&source, name, dir.path()).unwrap().1), expected["sha256"].as_str().unwrap(), "{name}");
     }
-    assert_eq!(source.facts()["metadata"]["format"], "np");
+    assert_eq!(object(&source.facts())["metadata"]["format"], "np");
 }
 
 /// A safetensors file of this header and so many bytes.

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use mmconvert::elements::{Float8E4M3Fn, Int4};
 use mmconvert::ndarray::{ArrayD, IxDyn};
 use mmconvert::reader::MemoryTensor;
 use mmconvert::{
-    Budget, ByteOrder, Cast, Comparison, Converter, Difference, Dtype, Error, Float8E4M3Fn, Int4, Layout, Method, Options, Rows, Source,
-    Strings, TensorSpec, Verified, compare,
+    Budget, ByteOrder, Cast, Comparison, Converter, Difference, Dtype, Error, Layout, Method, Options, Rows, Source, Strings, TensorSpec,
+    Verified, compare,
 };
 use proptest::prelude::*;
 

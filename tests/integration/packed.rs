@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use mmconvert::{Budget, Comparison, Missing, Options, Ragged, RecordOptions, Source, Strings, compare_packed, export, pack};
+use mmconvert::records::{Missing, Ragged};
+use mmconvert::{Budget, Comparison, Options, RecordOptions, Source, Strings, compare_packed, export, pack};
 use proptest::prelude::*;
 
 use crate::record_files::{Values, example, frames};

@@ -5,9 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use mmconvert::{
-    Budget, Comparison, Converter, Dtype, Error, Missing, Options, Ragged, ReadAs, RecordOptions, Source, Strings, compare, export,
-};
+use mmconvert::records::{Missing, Ragged, ReadAs};
+use mmconvert::{Budget, Comparison, Converter, Dtype, Error, Options, RecordOptions, Source, Strings, compare, export};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -95,7 +94,7 @@ fn features_of_tensorflows_files_equal_what_it_reads() {
 #[cfg(feature = "libjpeg-turbo")]
 #[test]
 fn jpegs_through_libjpeg_turbo_are_those_of_tensorflow() {
-    use mmconvert::Jpeg;
+    use mmconvert::records::Jpeg;
     let mut equal = 0;
     for case in json("records.json")["cases"].as_array().unwrap() {
         for image in case["expected"]["images"].as_array().into_iter().flatten() {

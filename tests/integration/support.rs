@@ -9,8 +9,19 @@ use mmconvert::{ArrayWriter, Converted, Converter, MmapArray, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+/// Facts as JSON.
+pub(crate) fn object(facts: &mmconvert::Facts) -> Value {
+    serde_json::to_value(facts).unwrap()
+}
+
+/// The directory of the project.
+pub(crate) fn project() -> &'static Path {
+    // The package of the program is src/bin/mmconvert.
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).expect("it lies that deep")
+}
+
 pub(crate) fn data(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
+    project().join("tests/data").join(path)
 }
 
 pub(crate) fn json(path: &str) -> Value {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use mmconvert::{Budget, ByteOrder, Dtype, Jpeg, Layout, Method, Missing, Ragged, ReadAs, Rows, Strings};
+use mmconvert::records::{Jpeg, Missing, Ragged, ReadAs};
+use mmconvert::{Budget, ByteOrder, Dtype, Layout, Method, Rows, Strings};
 
 /// Streams TensorFlow tensors that are bigger than memory into memory-mapped .npy arrays.
 #[derive(Debug, Parser)]

@@ -6,11 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use mmconvert::{
-    Argument, Dtype, Error, Estimate, HumanBytes, Name, Notice, Report, Result, ShapeText, Signature, Skipped, Source, TensorInfo, Verified,
+    Argument, Dtype, Error, Estimate, Facts, HumanBytes, Name, Notice, Report, Result, ShapeText, Signature, Skipped, Source, TensorInfo,
+    Verified,
 };
 use serde_json::{Map, Value, json};
 
 use crate::args::{ColorMode, Common};
+use crate::flags::spelled;
 
 /// Shows an error with all of its causes.
 pub(crate) fn error(error: &Error, color: ColorMode) {
@@ -26,14 +28,14 @@ pub(crate) fn error(error: &Error, color: ColorMode) {
         ColorMode::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
     };
     let label = if coloured { "\x1b[1;31merror\x1b[0m" } else { "error" };
-    let _ = writeln!(io::stderr(), "{label}: {}", harmless(&text));
+    let _ = writeln!(io::stderr(), "{label}: {}", harmless(&spelled(&text)));
 }
 
 /// A line on stderr; if that cannot be written to, there is nobody to tell.
 ///
 /// Paths, names and messages in it may come from a hostile file: nothing in it moves the cursor.
 pub(crate) fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", harmless(line));
+    let _ = writeln!(io::stderr(), "{}", harmless(&spelled(line)));
 }
 
 /// Lines on stderr that are written once each, however often they are told.
@@ -103,6 +105,14 @@ pub(crate) fn json_object(value: &Value) -> Result<()> {
 }
 
 /// A path: as text, or where it is no UTF-8 as its bytes.
+/// Facts of the library as a JSON object.
+pub(crate) fn object(facts: &Facts) -> Map<String, Value> {
+    match serde_json::to_value(facts) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::new(),
+    }
+}
+
 pub(crate) fn path_json(path: &Path) -> Value {
     path.to_str().map_or_else(|| json!({"bytes": path.as_os_str().as_bytes()}), |text| json!(text))
 }
@@ -119,7 +129,7 @@ pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
         "nbytes": spec.dtype().itemsize().filter(|_| is_known).map(|_| spec.nbytes()),
         "descr": info.item.as_deref().or(spec.dtype().descr()),
         "convertible": info.unsupported.is_none(),
-        "reason": info.unsupported,
+        "reason": info.unsupported.as_deref().map(spelled),
     });
     if let Some(group) = info.group {
         listed["group"] = json!(group);
@@ -199,7 +209,7 @@ pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
     let alias = if info.bookkeeping { format!("{alias}  bookkeeping") } else { alias };
     let mut feature = feature_text(info);
     if let Some(reason) = &info.unsupported {
-        feature += &harmless(&format!("  not converted: {reason}"));
+        feature += &harmless(&format!("  not converted: {}", spelled(reason)));
     }
     format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}{feature}", info.name.to_string(), shape_text(info))
 }
@@ -314,11 +324,11 @@ pub(crate) fn outputs_json(
 ) -> Value {
     json!({
         "outputs": outputs,
-        "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect::<Vec<_>>(),
+        "skipped": skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": spelled(&s.reason)})).collect::<Vec<_>>(),
         "seconds": seconds,
         "bytes_written": bytes_written,
         "peak_memory": peak_memory,
-        "lost": lost,
+        "lost": lost.iter().map(|lost| spelled(lost)).collect::<Vec<_>>(),
     })
 }
 

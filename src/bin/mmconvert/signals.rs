@@ -14,10 +14,13 @@ use signal_hook::flag;
 use crate::{args::ColorMode, render};
 
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+/// The token of the command that is run.
+static TOKEN: OnceLock<CancelToken> = OnceLock::new();
 
 /// Lets signals cancel `token`. One that comes when it is cancelled already ends the program at once, with 128 and its number as exit code;
 /// hidden files that are left then are removed by the next run for the same output.
 pub(crate) fn cancel_on_signals(token: &CancelToken) -> Result<()> {
+    TOKEN.get_or_init(|| token.clone());
     let received = RECEIVED.get_or_init(Arc::default);
     let register = || {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -45,7 +48,7 @@ pub(crate) fn end_while_computing() {
             match received().filter(|_| mmconvert::tensorflow::is_computing()) {
                 None => began = None,
                 Some(signal) if began.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
-                    mmconvert::abandon();
+                    TOKEN.get().cloned().unwrap_or_default().abandon();
                     render::error(&Error::Cancelled, ColorMode::Never);
                     // SAFETY: nothing of ours runs any more; what outputs had in the file system has been removed.
                     unsafe { libc::_exit(128 + i32::from(signal)) };

@@ -31,7 +31,7 @@ impl Job<'_> {
     /// [`Error::BadRequest`].
     pub(crate) fn check_stream(&self) -> Result<()> {
         if self.is_turned() {
-            let detail = "an array whose order of elements changes cannot be streamed: write it to a file, or keep the order that the source has (--layout)";
+            let detail = "an array whose order of elements changes cannot be streamed: write it to a file, or keep the order that the source has (`layout`)";
             return Err(Error::bad_request(detail));
         }
         Ok(())

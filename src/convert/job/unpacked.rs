@@ -54,7 +54,7 @@ impl Scratch {
         let (file, dir) = match PrivateFile::unnamed(place, &options.calls()) {
             Ok(file) => (file, None),
             Err(error) if os::is_unsupported(&error) => {
-                let dir = ScratchDir::create_in(place).ok()?;
+                let dir = ScratchDir::create_in(place, &options.cancel).ok()?;
                 (PrivateFile::named(&dir.path().join("copy"), &options.calls()).ok()?, Some(dir))
             }
             Err(_) => return None,
@@ -123,7 +123,7 @@ impl Job<'_> {
                 return Ok((shares, buffer));
             }
             if threads == 1 {
-                let what = "memory in the budget (--memory allows more)".into();
+                let what = "memory in the budget (`memory` allows more)".into();
                 return Err(Error::Limit { what, asked: fixed.saturating_add(own), allowed: Some(resources.budget.as_bytes()) });
             }
             threads -= 1;

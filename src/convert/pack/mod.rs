@@ -115,7 +115,7 @@ pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, opt
 /// How many bytes of room [`pack`] needs beside the file for a while, at most. Only what a program or TensorFlow computes takes any, and
 /// only if there are several arrays.
 #[must_use]
-pub fn packing_room(arrays: &[Estimated<'_, '_>]) -> u64 {
+pub fn packing_room(arrays: &[Estimated<'_>]) -> u64 {
     let is_alone = arrays.iter().map(|(_, estimates)| estimates.len()).sum::<usize>() == 1;
     let made = arrays.iter().filter(|(tensor, _)| !is_alone && tensor.is_of_records() && !records::is_stored(tensor));
     made.flat_map(|(_, estimates)| estimates).map(|estimate| estimate.nbytes).max().unwrap_or(0)
@@ -125,8 +125,8 @@ pub fn packing_room(arrays: &[Estimated<'_, '_>]) -> u64 {
 /// for it. Returns the bytes of room that are needed, what is [needed beside the file](packing_room) included.
 ///
 /// # Errors
-/// As [`check_write`](crate::check_write); [`Error::Unsupported`] where the file cannot be laid out.
-pub fn check_pack(arrays: &[Estimated<'_, '_>], path: impl AsRef<Path>, options: &Options) -> Result<u64> {
+/// As [`check_write`](crate::dry_run::check_write); [`Error::Unsupported`] where the file cannot be laid out.
+pub fn check_pack(arrays: &[Estimated<'_>], path: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let path = path.as_ref();
     let Some((first, _)) = arrays.first() else { return Ok(0) };
     first.source().check_not_own(path)?;
@@ -180,7 +180,7 @@ impl<'a> Packer<'a, '_> {
     /// How many rows columns have that are computed is known when these have been gone through, which is done once: several of them become
     /// arrays in a private folder beside the output first.
     fn make_arrays(&mut self, made: &Selection, rows: Option<Rows>, options: &Options) -> Result<()> {
-        let scratch = ScratchDir::create_in(parent_of(self.path))?;
+        let scratch = ScratchDir::create_in(parent_of(self.path), &options.cancel)?;
         let dir = scratch.path().join("arrays");
         self.scratch = Some(scratch);
         let Export { outputs, skipped } = export(made, rows, dir, options)?;

@@ -55,7 +55,7 @@ impl StagedDir {
             sweep(&place);
         }
         let outer = Directory::open(parent_of(&place))?;
-        let hidden = HiddenDir::make(&place, 0o777)?;
+        let hidden = HiddenDir::make(&place, 0o777, calls.cancel())?;
         let exchanges = is_there && existing == Existing::Replace && exchanges(hidden.path(), calls);
         Ok(Self { target: target.to_owned(), is_there, existing, outer, files: Mutex::default(), calls: calls.clone(), exchanges, hidden })
     }

@@ -85,7 +85,7 @@ impl StagedFile {
 
     /// The way for file systems that know no files without names, or cannot name them.
     pub(crate) fn create_named(target: PathBuf, existing: Existing, calls: &Calls) -> Result<Self> {
-        let (name, file) = HiddenName::make(&target, "create a file in", |path| PrivateFile::named(path, calls))?;
+        let (name, file) = HiddenName::make(&target, "create a file in", calls.cancel(), |path| PrivateFile::named(path, calls))?;
         Self::of(file, target, existing, Some(name))
     }
 
@@ -134,7 +134,7 @@ impl StagedFile {
     /// Puts the file into a hidden directory of its own, in which what it replaces can lie as well.
     fn into_hidden_dir(self) -> Result<(HiddenDir, Move, Directory)> {
         let Self { file, target, existing, directory, hidden } = self;
-        let dir = HiddenDir::make(&target, 0o777)?;
+        let dir = HiddenDir::make(&target, 0o777, file.calls().cancel())?;
         let from = dir.path().join(target.file_name().unwrap_or_default());
         let failed = |error| name_error(error, &target);
         match hidden {
@@ -171,7 +171,7 @@ impl TrialFile {
         if let Ok(file) = PrivateFile::unnamed(dir, calls) {
             return Some(Self { file, _hidden: None });
         }
-        let made = HiddenName::make(&dir.join(ANY), "create a file in", |path| {
+        let made = HiddenName::make(&dir.join(ANY), "create a file in", calls.cancel(), |path| {
             let file = PrivateFile::named(path, calls)?;
             lock(file.file());
             Ok(file)
@@ -198,7 +198,8 @@ impl Deref for TrialFile {
 
 /// Gives a file that has no name a hidden one.
 fn name_hidden(file: &PrivateFile, target: &Path) -> Result<HiddenName> {
-    HiddenName::make(target, "name the finished output in", |path| os::name_file(file.file(), path)).map(|(name, ())| name)
+    HiddenName::make(target, "name the finished output in", file.calls().cancel(), |path| os::name_file(file.file(), path))
+        .map(|(name, ())| name)
 }
 
 /// Whether a file without a name can get one beside `target`. It is tried with another, before the work.
@@ -217,7 +218,7 @@ pub(crate) fn check_together(target: &Path, calls: &Calls) -> Result<()> {
     if fs::symlink_metadata(target).is_err() {
         return Ok(());
     }
-    let dir = HiddenDir::make(target, 0o777)?;
+    let dir = HiddenDir::make(target, 0o777, calls.cancel())?;
     check_way_back(target, dir.path(), exchanges(dir.path(), calls))
 }
 

@@ -19,6 +19,7 @@ use super::notices::{self, Notice};
 use crate::error::{Error, Result};
 use crate::os;
 use crate::storage::paths::parent_of;
+use crate::types::cancel::CancelToken;
 
 const SUFFIX: &str = ".mmconvert-tmp";
 /// A file name has at most 255 bytes; the rest is for the number and the suffix.
@@ -34,8 +35,8 @@ pub(crate) const ANY: &str = "mmconvert";
 /// A file in a hidden directory that says that what lies beside it is the only copy of somebody's data.
 const KEEP: &str = "keep";
 
-/// The hidden names that this process has now.
-static HIDDEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// The hidden names that this process has now, each with the token of whoever had it made.
+static HIDDEN: Mutex<Vec<(PathBuf, CancelToken)>> = Mutex::new(Vec::new());
 
 /// A name that is removed when dropped, with all that is under it, unless it was kept.
 #[derive(Debug)]
@@ -51,15 +52,22 @@ impl Drop for HiddenName {
 }
 
 fn forget(path: &Path) {
-    HIDDEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != path);
+    HIDDEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| other != path);
 }
 
-/// Removes what outputs that are not complete have in the file system, for a program that ends at once: everything that unwinding or
-/// dropping would remove. What is still being worked on fails.
-pub fn abandon() {
-    let hidden = std::mem::take(&mut *HIDDEN.lock().unwrap_or_else(PoisonError::into_inner));
-    for path in hidden {
-        remove(&path);
+impl CancelToken {
+    /// Cancels, and removes at once what unfinished outputs that hold this token have in the file system: everything that dropping them
+    /// would remove. For a program that ends without waiting for what is still running, which fails. Outputs with other tokens go on.
+    pub fn abandon(&self) {
+        self.cancel();
+        let mut hidden = HIDDEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (own, others) = std::mem::take(&mut *hidden).into_iter().partition(|(_, token)| token.is_same(self));
+        *hidden = others;
+        drop(hidden);
+        let own: Vec<(PathBuf, CancelToken)> = own;
+        for (path, _) in own {
+            remove(&path);
+        }
     }
 }
 
@@ -68,7 +76,12 @@ impl HiddenName {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn make<T>(target: &Path, action: &'static str, create: impl Fn(&Path) -> io::Result<T>) -> Result<(Self, T)> {
+    pub(crate) fn make<T>(
+        target: &Path,
+        action: &'static str,
+        cancel: &CancelToken,
+        create: impl Fn(&Path) -> io::Result<T>,
+    ) -> Result<(Self, T)> {
         check_dir(parent_of(target))?;
         for number in 0..MOST_NUMBERS {
             let path = hidden(target, number);
@@ -80,7 +93,7 @@ impl HiddenName {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io(action, parent_of(target))(error)),
                 Ok(made) => {
-                    HIDDEN.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+                    HIDDEN.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), cancel.clone()));
                     return Ok((Self(Some(path)), made));
                 }
             }
@@ -111,9 +124,9 @@ pub(crate) struct HiddenDir {
 
 impl HiddenDir {
     /// Makes one for `target`, with these permissions less those that the process never gives.
-    pub(crate) fn make(target: &Path, mode: u32) -> Result<Self> {
+    pub(crate) fn make(target: &Path, mode: u32, cancel: &CancelToken) -> Result<Self> {
         let create = |path: &Path| DirBuilder::new().mode(mode).create(path);
-        let (name, ()) = HiddenName::make(target, "create a directory in", create)?;
+        let (name, ()) = HiddenName::make(target, "create a directory in", cancel, create)?;
         let file = File::open(name.path()).map_err(Error::io("open", name.path()))?;
         lock(&file);
         Ok(Self { file, name })
@@ -141,10 +154,10 @@ impl ScratchDir {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn create_in(dir: &Path) -> Result<Self> {
+    pub(crate) fn create_in(dir: &Path, cancel: &CancelToken) -> Result<Self> {
         let place = dir.join(ANY);
         sweep(&place);
-        HiddenDir::make(&place, 0o700).map(Self)
+        HiddenDir::make(&place, 0o700, cancel).map(Self)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -260,7 +273,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out.npy");
         let create = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
-        let (live, file) = HiddenName::make(&target, "create", create).unwrap();
+        let (live, file) = HiddenName::make(&target, "create", &CancelToken::new(), create).unwrap();
         lock(&file);
         let (dead, young, foreign) = (hidden(&target, 1), hidden(&target, 2), dir.path().join(".out.npy.mine.mmconvert-tmp"));
         fs::create_dir(&dead).unwrap();
@@ -292,14 +305,14 @@ mod tests {
     fn what_is_the_only_copy_of_something_is_never_swept() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out.npy");
-        let kept = HiddenDir::make(&target, 0o777).unwrap();
+        let kept = HiddenDir::make(&target, 0o777, &CancelToken::new()).unwrap();
         let path = kept.path().to_owned();
         fs::write(path.join("old.npy"), "old").unwrap();
         kept.keep();
         aged(&path);
         sweep(&target);
         assert_eq!(fs::read_to_string(path.join("old.npy")).unwrap(), "old");
-        let next = HiddenDir::make(&target, 0o777).unwrap();
+        let next = HiddenDir::make(&target, 0o777, &CancelToken::new()).unwrap();
         assert_ne!(next.path(), path);
     }
 }

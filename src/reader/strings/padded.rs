@@ -106,7 +106,7 @@ impl Padded<'_> {
             block.copy_within(from..from + part.len, to);
             block[to + part.len..to + part.room].fill(0);
             if part.ends && block[to + part.len - 1] == 0 {
-                let detail = format!("ends in a NUL byte, which NumPy would lose in |S{}: --strings offsets keeps it", self.width);
+                let detail = format!("ends in a NUL byte, which NumPy would lose in |S{}: `strings` offsets keeps it", self.width);
                 return Err(self.strings.lossy(first + i as u64, detail));
             }
             from += part.len;

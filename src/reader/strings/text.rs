@@ -128,7 +128,7 @@ impl<'a> Text<'a> {
             done += (before + taken) as u64;
         }
         if done == length && last == Some(0) {
-            let detail = format!("ends in a NUL character, which NumPy would lose in <U{}: --strings offsets keeps it", self.width);
+            let detail = format!("ends in a NUL character, which NumPy would lose in <U{}: `strings` offsets keeps it", self.width);
             return Err(self.strings.lossy(from.element, detail));
         }
         out[filled..].fill(0);
@@ -222,7 +222,7 @@ impl<'a> Bytes<'a> {
             Err(error) => {
                 let at = error.valid_up_to();
                 let found = ahead.get(at).copied().unwrap_or_default();
-                let detail = format!("is not UTF-8: it has {found:#04x} at byte {}; --strings offsets keeps it", done + at as u64);
+                let detail = format!("is not UTF-8: it has {found:#04x} at byte {}; `strings` offsets keeps it", done + at as u64);
                 Err(self.strings.lossy(element, detail))
             }
         }

@@ -74,7 +74,7 @@ impl Text {
     fn told(self, problem: Problem) -> Problem {
         match problem {
             Problem::Lossy(detail) if !self.in_tensors => {
-                Problem::Lossy(format!("{detail} (with --flatten where records have different numbers of them), --raw reads elements"))
+                Problem::Lossy(format!("{detail} (with `flatten` where records have different numbers of them), `raw` reads elements"))
             }
             other => other,
         }
@@ -240,7 +240,7 @@ impl Item {
                 }
                 if value.len() != item_bytes {
                     let detail = format!(
-                        "has {} bytes, {spec} has {item_bytes}: --shape with -1 and --ragged, both, take rows of different lengths",
+                        "has {} bytes, {spec} has {item_bytes}: `shape` with -1 and `ragged`, both, take rows of different lengths",
                         value.len()
                     );
                     return Err(Problem::Odd(detail));
@@ -270,7 +270,7 @@ impl Item {
                 let found = choices.look(value).map_err(Problem::Bad)?;
                 if found != *form {
                     return Err(Problem::Odd(format!(
-                        "has an image of {found}, {form} expected as in the first: an array has one size; --rows converts those of one size, and \
+                        "has an image of {found}, {form} expected as in the first: an array has one size; `rows` converts those of one size, and \
                          tf.image.resize or an image tool makes them equal before"
                     )));
                 }
@@ -295,7 +295,7 @@ impl Item {
             if !fits || proto.spec.dtype() != spec.dtype() {
                 let rows = if is_rows { "rows of " } else { "" };
                 let is_ragged = !is_rows && !spec.shape().is_empty() && proto.spec.shape().get(1..) == spec.shape().get(1..);
-                let hint = if is_ragged { ": --ragged takes axes 0 of different lengths" } else { "" };
+                let hint = if is_ragged { ": `ragged` takes axes 0 of different lengths" } else { "" };
                 return Err(Problem::Odd(format!("has a tensor {}, {rows}{spec} expected as in the first{hint}", proto.spec)));
             }
             let len = memory_len(proto.spec.nbytes());
@@ -481,9 +481,9 @@ fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
             format!("has {} bytes behind its zlib stream", bytes.len() as u64 - state.total_in())
         }
         Status::StreamEnd => {
-            format!("has {} bytes in its zlib stream, and an item has {len}: if items differ, --ragged", state.total_out())
+            format!("has {} bytes in its zlib stream, and an item has {len}: if items differ, `ragged`", state.total_out())
         }
-        _ => format!("has more than the {len} bytes of an item in its zlib stream: if items differ, --ragged"),
+        _ => format!("has more than the {len} bytes of an item in its zlib stream: if items differ, `ragged`"),
     }))
 }
 
@@ -493,7 +493,7 @@ fn pad(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
         return Err(Problem::Odd(format!("has a string of {} bytes, the longest seen before has {width}", string.len())));
     }
     if string.last() == Some(&0) {
-        return Err(Problem::Lossy("ends in NUL, which NumPy's |S strings lose: --strings offsets keeps it".into()));
+        return Err(Problem::Lossy("ends in NUL, which NumPy's |S strings lose: `strings` offsets keeps it".into()));
     }
     let end = out.len() + width;
     out.extend_from_slice(string);
@@ -504,10 +504,10 @@ fn pad(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
 /// Appends the code points of a string and zeros behind them.
 fn pad_code_points(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     let text = std::str::from_utf8(string).map_err(|error| {
-        Problem::Lossy(format!("is no UTF-8 at its byte {}: --strings pad or offsets keeps its bytes", error.valid_up_to()))
+        Problem::Lossy(format!("is no UTF-8 at its byte {}: `strings` pad or offsets keeps its bytes", error.valid_up_to()))
     })?;
     if text.ends_with('\0') {
-        return Err(Problem::Lossy("ends in NUL, which NumPy's <U strings lose: --strings offsets keeps it".into()));
+        return Err(Problem::Lossy("ends in NUL, which NumPy's <U strings lose: `strings` offsets keeps it".into()));
     }
     let end = out.len() + width;
     for c in text.chars() {

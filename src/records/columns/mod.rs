@@ -174,7 +174,7 @@ impl Column {
                 let (values, bytes) = self.item.count_bytes(stored)?;
                 match per_record {
                     Some(expected) if *expected != values => Err(Problem::Odd(format!(
-                        "has {values} strings, {expected} expected as in the first, which as offsets would make three arrays: --strings pad or --flatten"
+                        "has {values} strings, {expected} expected as in the first, which as offsets would make three arrays: `strings` pad or `flatten`"
                     ))),
                     _ => Ok((values, bytes)),
                 }
@@ -185,7 +185,7 @@ impl Column {
 
     fn odd_count(found: u64, expected: u64) -> Problem {
         Problem::Odd(format!(
-            "has {found} values for it, {expected} expected as in the first: --ragged pad or --ragged offsets takes them as they are"
+            "has {found} values for it, {expected} expected as in the first: `ragged` pad or `ragged` offsets takes them as they are"
         ))
     }
 
@@ -209,7 +209,7 @@ impl Column {
         };
         let item_bytes = memory_len(self.spec.nbytes());
         if self.item.is_of_rows() && self.arrange != Arrange::Flat && items::values_in(stored)? > 1 {
-            let detail = "has several values, whose rows would run together: --flatten, or without --ragged if all are alike";
+            let detail = "has several values, whose rows would run together: `flatten`, or without `ragged` if all are alike";
             return Err(Problem::Odd(detail.into()));
         }
         // What does not fit is refused before it is decoded: a few bytes can stand for a great many.

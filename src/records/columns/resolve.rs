@@ -291,7 +291,7 @@ impl One<'_> {
         match several.filter(|_| is_bytes && !self.flattens()) {
             Some((record, count)) => {
                 Err(self
-                    .refused(format!("a step of record {record} has {count} values, expected one: --flatten makes a row of each value")))
+                    .refused(format!("a step of record {record} has {count} values, expected one: `flatten` makes a row of each value")))
             }
             None => Ok(()),
         }
@@ -336,7 +336,7 @@ impl One<'_> {
                 Err(self
                     .refused(format!("{values} values in the first record do not make a shape with {known} elements in its known axes")))
             }
-            unknown => Err(self.refused(format!("{unknown} axes of unknown length: --shape says how long they are"))),
+            unknown => Err(self.refused(format!("{unknown} axes of unknown length: `shape` says how long they are"))),
         }
     }
 
@@ -412,7 +412,7 @@ impl One<'_> {
         let (first, most) = (stats.counts.as_ref().map_or(1, |counts| counts.value), stats.most);
         if shape.first() == Some(&None) && self.ragged().is_some() && most > 1 {
             return Err(
-                self.refused("records have several values of bytes, whose rows would run together: --shape without -1, or --flatten")
+                self.refused("records have several values of bytes, whose rows would run together: `shape` without -1, or `flatten`")
             );
         }
         if shape.first() == Some(&None) && self.ragged().is_some() {
@@ -457,7 +457,7 @@ impl One<'_> {
         let Some(first) = &stats.form else {
             let detail = match stats.look.as_ref().map(|look| look.value) {
                 Some(Look::OtherImage(kind)) => {
-                    format!("its values are {kind} images; JPEG and PNG are decoded, --as string keeps the bytes")
+                    format!("its values are {kind} images; JPEG and PNG are decoded, `read_as` string keeps the bytes")
                 }
                 Some(Look::Image) => "the first image cannot be read".to_owned(),
                 None => "no record has an image, and nothing else says how large they are".to_owned(),
@@ -478,11 +478,11 @@ impl One<'_> {
                 "the image of record {record} has {odd}, that of record {} {form}: {}",
                 first.record,
                 if odd.dtype != form.dtype {
-                    "samples of 8 and of 16 bits make no array: --rows converts those of one depth, an image tool makes them equal before"
+                    "samples of 8 and of 16 bits make no array: `rows` converts those of one depth, an image tool makes them equal before"
                 } else if (odd.height, odd.width) == (form.height, form.width) {
-                    "--channels N gives all the same channels"
+                    "`channels` N gives all the same channels"
                 } else {
-                    "an array has one size: --rows converts those of one size; tf.image.resize or an image tool makes them equal before"
+                    "an array has one size: `rows` converts those of one size; tf.image.resize or an image tool makes them equal before"
                 }
             );
             return Err(self.refused(detail));
@@ -510,9 +510,9 @@ impl One<'_> {
         }
         if let Some((record, odd)) = &tensor.odd {
             let hint = if is_single {
-                "--ragged takes axes 0 of different lengths"
+                "`ragged` takes axes 0 of different lengths"
             } else {
-                "records have several, of which only --flatten takes axes 0 of different lengths: it gives the rows of all"
+                "records have several, of which only `flatten` takes axes 0 of different lengths: it gives the rows of all"
             };
             let detail = format!("the tensor of record {record} is {odd}, that of record {} {}: {hint}", tensor.record, tensor.value);
             return Err(self.refused(detail));
@@ -563,7 +563,7 @@ impl One<'_> {
         }
         if is_nested {
             let detail = format!(
-                "it has lists in lists: --flatten gives all values, --ragged offsets where those of each record start; \
+                "it has lists in lists: `flatten` gives all values, `ragged` offsets where those of each record start; \
                  {name}/ragged_row_lengths_0 tells how they are cut"
             );
             return Err(self.refused(detail));
@@ -582,7 +582,7 @@ impl One<'_> {
             // Where one of them is empty, records lack the feature; that is something else.
             if odd > 0 && counts.value > 0 {
                 let detail = format!(
-                    "record {record} has {odd} values, record {} has {}: --ragged pad or --ragged offsets takes them as they are",
+                    "record {record} has {odd} values, record {} has {}: `ragged` pad or `ragged` offsets takes them as they are",
                     counts.record, counts.value
                 );
                 return Err(self.refused(detail));
@@ -642,7 +642,7 @@ impl One<'_> {
         if of_tensor.is_some_and(|spec| spec.shape().len() > 1) {
             if self.ragged().is_some() {
                 return Err(self.refused(
-                    "tensors of strings with several axes are rows of one shape only, not --ragged; --flatten gives all strings",
+                    "tensors of strings with several axes are rows of one shape only, not `ragged`; `flatten` gives all strings",
                 ));
             }
             if self.flattens() || self.is_flat() {
@@ -662,7 +662,7 @@ impl One<'_> {
                 let lossy = |record: u64| Error::Lossy {
                     what: format!("feature {name:?}"),
                     index: vec![record.saturating_sub(self.survey.start)],
-                    detail: format!("(record {record} of {}) is no UTF-8: --strings pad or offsets keeps its bytes", self.path.display()),
+                    detail: format!("(record {record} of {}) is no UTF-8: `strings` pad or offsets keeps its bytes", self.path.display()),
                 };
                 widths.map_or(Ok(0), |widths| widths.most_chars).map_err(lossy)?.max(1)
             }
@@ -678,7 +678,7 @@ impl One<'_> {
             }
             if !is_free && self.check_even().is_err() {
                 let detail =
-                    "its records have different numbers of strings, which as offsets would make three arrays: --strings pad or --flatten";
+                    "its records have different numbers of strings, which as offsets would make three arrays: `strings` pad or `flatten`";
                 return Err(self.refused(detail));
             }
             let units = Units::Values((!is_free).then_some(first));

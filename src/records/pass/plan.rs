@@ -74,13 +74,13 @@ pub(crate) fn window(features: &[Feature], rows: Rows) -> Result<Range<u64>> {
     if let Some(other) = features.iter().find(|feature| !is_joined(feature)) {
         let name = String::from_utf8_lossy(&other.name);
         return Err(Error::bad_request(format!(
-            "--rows counts rows of batches, and {name} has one value for each batch: convert it on its own"
+            "`rows` counts rows of batches, and {name} has one value for each batch: convert it on its own"
         )));
     }
     let is_negative = |end: Option<i64>| end.is_some_and(i64::is_negative);
     if is_negative(rows.start) || is_negative(rows.end) {
         return Err(Error::bad_request(
-            "--rows counts from the end, which is not known before all has been computed: count from the start",
+            "`rows` counts from the end, which is not known before all has been computed: count from the start",
         ));
     }
     Ok(rows.resolve(NO_END))
@@ -176,7 +176,7 @@ impl<'a> Pass<'a> {
         }
         if let (Some(_), Some(at)) = (&window, columns.iter().position(|column: &Column| column.arrange != Arrange::Flat)) {
             let detail =
-                format!("--rows of {}, which becomes values and offsets: rows of batches are cut of single arrays only", columns[at].name);
+                format!("`rows` of {}, which becomes values and offsets: rows of batches are cut of single arrays only", columns[at].name);
             return Err(Error::bad_request(detail));
         }
         for (feature, column) in planned.iter().zip(&mut columns) {
@@ -298,7 +298,7 @@ impl<'a> Pass<'a> {
         if workers > left / 2 || left / 4 < unit {
             let asked = fixed.saturating_add(workers.max(unit).saturating_mul(4));
             return Err(Error::Limit {
-                what: "memory in the budget (--memory allows more)".into(),
+                what: "memory in the budget (`memory` allows more)".into(),
                 asked,
                 allowed: Some(options.budget().as_bytes()),
             });

@@ -158,7 +158,7 @@ impl Pass<'_> {
             let names: Vec<&str> = skipping.map(|(_, column)| &column.name[..]).collect();
             let path = self.container.path().display();
             done.lost
-                .push(format!("{path}: {left_out} of {records} records lack {} and are left out (--missing skip)", names.join(" or ")));
+                .push(format!("{path}: {left_out} of {records} records lack {} and are left out (`missing` skip)", names.join(" or ")));
         }
         Ok(Done { dropouts: self.dropped(dropouts), ..done })
     }
@@ -193,7 +193,7 @@ impl Pass<'_> {
         let is_decisive = |at: &usize| self.columns[*at].skips() && dropouts.has(*at) && dropouts.has_lacked(*at);
         let column = &self.columns[(0..self.columns.len()).find(is_decisive)?];
         let detail = format!(
-            "{}: records without it were left out before that showed (--missing skip); convert the others without it",
+            "{}: records without it were left out before that showed (`missing` skip); convert the others without it",
             self.container.path().display()
         );
         Some(unsupported(&column.name, detail))
@@ -255,8 +255,8 @@ impl Pass<'_> {
         match problem {
             Problem::Broken(error) => batch.error(record, self.locator.part(column.index), &error),
             Problem::Missing => {
-                let lists = if matches!(column.arrange, Arrange::Fixed(_)) { ", and --ragged takes it as an empty list" } else { "" };
-                let detail = format!("{place} lacks it: --missing fill:VALUE or --missing skip says what becomes of it{lists}");
+                let lists = if matches!(column.arrange, Arrange::Fixed(_)) { ", and `ragged` takes it as an empty list" } else { "" };
+                let detail = format!("{place} lacks it: `missing` fill:VALUE or `missing` skip says what becomes of it{lists}");
                 unsupported(&column.name, detail)
             }
             Problem::Odd(detail) => unsupported(&column.name, format!("{place} {detail}")),

@@ -243,7 +243,7 @@ fn what_is_computed_is_gone_through_once_for_a_safetensors_file() {
             let estimates = Converter::new(tensor).unwrap().options(options.clone()).estimate(&out).unwrap();
             (tensor, estimates.into_iter().map(|estimate| Estimate { nbytes, ..estimate }).collect())
         };
-        let sizes: Vec<Estimated<'_, '_>> = tensors.iter().zip([8, 16, 3, 4]).map(estimated).collect();
+        let sizes: Vec<Estimated<'_>> = tensors.iter().zip([8, 16, 3, 4]).map(estimated).collect();
         assert_eq!(packing_room(&sizes), if several { 16 } else { 0 });
         // No array is left.
         let mut bad = tensors.clone();

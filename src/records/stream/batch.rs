@@ -134,6 +134,6 @@ pub(crate) fn whole(records: u64, is_salvage: bool) -> String {
     match records {
         0 => "no record before it".to_owned(),
         records if is_salvage => format!("the {records} records before it are whole"),
-        records => format!("the {records} records before it are whole, and --salvage converts them"),
+        records => format!("the {records} records before it are whole, and `salvage` converts them"),
     }
 }

@@ -271,7 +271,7 @@ impl Sequential {
             (Framing::Pam { .. }, 0) => "no frame came before it".to_owned(),
             (Framing::Pam { .. }, frames) if self.reading.salvage => format!("{frames} frames came before it"),
             (Framing::Pam { .. }, frames) => {
-                format!("{frames} frames came before it, and --salvage keeps them, of which some may be damaged")
+                format!("{frames} frames came before it, and `salvage` keeps them, of which some may be damaged")
             }
             (_, records) => whole(records, self.reading.salvage),
         }
@@ -286,8 +286,8 @@ impl Sequential {
         // Frames without headers say nothing of where they start: what is left over may as well be a header at the front.
         if let Framing::Fixed(_) = self.framing {
             let detail = format!(
-                "a frame has {needed} bytes, and {left} are left over behind {} whole frames: where there is a header in front, --offset BYTES \
-                 says how long it is; else --raw or --shape say something else than what is there, or the end is missing",
+                "a frame has {needed} bytes, and {left} are left over behind {} whole frames: where there is a header in front, `offset` BYTES \
+                 says how long it is; else `raw` or `shape` say something else than what is there, or the end is missing",
                 current.records
             );
             return Error::malformed_at(&current.path, "raw frames", current.at, detail);
@@ -415,7 +415,7 @@ impl Sequential {
         if needed <= self.reading.memory_bytes {
             return Ok(());
         }
-        let what = format!("memory for record {record} of {} (--memory allows more)", current.path.display());
+        let what = format!("memory for record {record} of {} (`memory` allows more)", current.path.display());
         Err(Error::Limit { what, asked: needed, allowed: Some(self.reading.memory_bytes) })
     }
 

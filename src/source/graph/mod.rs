@@ -140,7 +140,7 @@ impl Listing {
 
     /// A graph that is not to be computed, and holds nothing.
     fn without_constants(path: &Path, signature: Signature) -> Self {
-        let why = "it has no constants; --output computes what it can".to_owned();
+        let why = "it has no constants; `output` computes what it can".to_owned();
         Self { format: GraphDef.name(), path: path.to_owned(), signatures: vec![signature], why }
     }
 

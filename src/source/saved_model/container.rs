@@ -62,7 +62,7 @@ impl Model {
             signatures,
             tag_sets: model.tag_sets(),
             warnings: ambiguity.into_iter().chain(lost).collect(),
-            why: format!("{missing}; --signature computes what it can"),
+            why: format!("{missing}; `signature` computes what it can"),
         })
     }
 

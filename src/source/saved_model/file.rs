@@ -132,7 +132,7 @@ impl SavedModel {
     pub(crate) fn ambiguity(&self) -> Option<String> {
         let (dir, tags) = (self.dir.display(), self.tag_texts());
         self.chosen.is_none().then(|| {
-            format!("{dir} has {} graphs, tagged {tags}: none is tagged serve and nothing else. --tag-set chooses one", self.graphs.len())
+            format!("{dir} has {} graphs, tagged {tags}: none is tagged serve and nothing else. `tag_set` chooses one", self.graphs.len())
         })
     }
 

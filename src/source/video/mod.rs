@@ -176,12 +176,12 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
             Pixels { channels: asked.unwrap_or(3), depth: 16, is_converted: true }
         }
         Err(why) => {
-            return Err(refused(format!("{why}, which ffmpeg gives as whole numbers only where that is asked for: --dtype uint16")));
+            return Err(refused(format!("{why}, which ffmpeg gives as whole numbers only where that is asked for: `cast` uint16")));
         }
     };
     let form = Form::of(pixels, asked, cast).map_err(Error::bad_request)?;
     if options.strict && form.lost.depth {
-        let detail = format!("--strict: frames of {} have {} bits a sample, which --dtype uint8 would cut", stream.pixels, pixels.depth);
+        let detail = format!("`strict`: frames of {} have {} bits a sample, which `cast` uint8 would cut", stream.pixels, pixels.depth);
         return Err(Error::Unsupported { what: format!("{} without a loss", path.display()), detail });
     }
     Ok(Decoding { path: path.to_owned(), stream: stream.index, decoder, form })
@@ -197,7 +197,7 @@ fn alpha_decoder(path: &Path, stream: &Stream, cancel: &CancelToken) -> Result<O
     if program::has_decoder(name.as_ref(), cancel) {
         return Ok(Some(name));
     }
-    let detail = format!("it has alpha, which this ffmpeg cannot read (it lacks {name}); --channels 3 gives the frames without it");
+    let detail = format!("it has alpha, which this ffmpeg cannot read (it lacks {name}); `channels` 3 gives the frames without it");
     Err(Error::Unsupported { what: format!("the {} of {}", stream.codec, path.display()), detail })
 }
 
@@ -242,7 +242,7 @@ fn check_count(path: &Path, stream: u64, claimed: u64, cancel: &CancelToken) -> 
             return Ok(());
         }
         let detail = format!(
-            "ffmpeg gave {found} frames, the container says {claimed}: it is damaged, or its end is missing; --salvage keeps the frames that came, of which some may be damaged"
+            "ffmpeg gave {found} frames, the container says {claimed}: it is damaged, or its end is missing; `salvage` keeps the frames that came, of which some may be damaged"
         );
         Err(Error::malformed(&path, "video", detail))
     })

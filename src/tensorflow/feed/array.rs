@@ -243,7 +243,7 @@ impl ArrayFeed {
         let (path, name, kind, size) = (self.path.display(), &self.target.name, self.descr.kind, self.descr.size);
         Err(Error::bad_request(format!(
             "{path} as {name}: no element is as long as {kind}{size} allows. Either the longest ended in NUL, which NumPy takes for padding: values \
-             and offsets keep it (convert --strings offsets writes them, --feed takes them), and so do records. Or the array is wider than it need \
+             and offsets keep it (convert `strings` offsets writes them, `feed` takes them), and so do records. Or the array is wider than it need \
              be: numpy.array(array.tolist()) is not"
         )))
     }

@@ -157,7 +157,7 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     if input.dtype != Some(Dtype::String) {
         return refused("of records, which are strings, and the input takes numbers");
     }
-    let dir = ScratchDir::create_in(&options.model.scratch.clone().unwrap_or_else(std::env::temp_dir))?;
+    let dir = ScratchDir::create_in(&options.model.scratch.clone().unwrap_or_else(std::env::temp_dir), &options.cancel)?;
     let whole = dir.path().join("records.npy");
     let source: Source = location.open(&own)?;
     let written = Converter::new(&source.tensor(RECORDS)?)?.options(own).write_parts(&whole)?;

@@ -5,9 +5,10 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use mmconvert::dry_run::{Estimated, check_export, check_pack, check_packed, check_write, packing_room};
 use mmconvert::{
-    CancelToken, Converter, Error, Estimate, Estimated, HumanBytes, Name, Options, Report, Result, Selection, Skipped, Source, Tensor,
-    TensorInfo, check_export, check_pack, check_packed, check_write, export, pack, packing_room,
+    CancelToken, Converter, Error, Estimate, HumanBytes, Name, Options, Report, Result, Selection, Skipped, Source, Tensor, TensorInfo,
+    export, pack,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ use super::sources::{How, open, parse};
 use super::stdout::PatientStdout;
 use super::target::Target;
 use crate::args::{Common, Convert};
+use crate::flags::spelled;
 use crate::render::{self, Notes, Stdout};
 use crate::{Outcome, progress, signals};
 
@@ -213,14 +215,14 @@ fn dry_run(args: &Convert, tensors: &[Tensor], target: &Target, options: &Option
         Target::Directory(out) => out.join("array.npy"),
         Target::Stdout => PathBuf::from("."),
     };
-    let mut outputs: Vec<Estimated<'_, '_>> = Vec::new();
+    let mut outputs: Vec<Estimated<'_>> = Vec::new();
     let mut skipped = Vec::new();
     let (mut read, mut written, mut memory) = (0u64, 0u64, 0u64);
     let mut is_counted = true;
     for tensor in tensors {
         let info = tensor.info();
         if let Some(reason) = &info.unsupported {
-            skipped.push((info.name.clone(), reason.clone()));
+            skipped.push((info.name.clone(), spelled(reason)));
             continue;
         }
         let converter = converter(tensor, args, options)?;
@@ -232,7 +234,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor], target: &Target, options: &Option
         let estimates = match can_be_held.and_then(|()| converter.estimate(&path)) {
             // What an export would skip.
             Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. })) if !single => {
-                skipped.push((info.name.clone(), error.to_string()));
+                skipped.push((info.name.clone(), spelled(&error.to_string())));
                 continue;
             }
             estimates => estimates?,

@@ -56,7 +56,7 @@ fn source_info(source: &Source, options: &Options, facts: &mut Map<String, Value
     if unknown > 0 {
         facts.insert("of_unknown_size".into(), json!(unknown));
     }
-    facts.extend(source.facts());
+    facts.extend(render::object(&source.facts()));
     if !source.tag_sets().is_empty() {
         facts.insert("tag_sets".into(), json!(source.tag_sets()));
     }
@@ -80,7 +80,7 @@ fn size(tensor: &Tensor, options: &Options) -> Result<Option<u64>> {
 }
 
 fn tensor_info(tensor: &Tensor, options: &Options, facts: &mut Map<String, Value>) -> Result<()> {
-    facts.extend(tensor.facts()?);
+    facts.extend(render::object(&tensor.facts()?));
     let tensor = &tensor.source().tensor(tensor.info().name.as_bytes())?;
     if let Value::Object(listed) = render::tensor_json(tensor.info()) {
         facts.extend(listed);

@@ -1,0 +1,45 @@
+//! Facts about sources and tensors that formats tell beyond names, dtypes and shapes.
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// Facts by their names: the shards of a checkpoint, the offsets of pieces. Which there are depends on the format.
+///
+/// It serializes as an object; [`to_json`](Self::to_json) is the same as text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts(Map<String, Value>);
+
+impl Facts {
+    pub(crate) fn new(facts: Map<String, Value>) -> Self {
+        Self(facts)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names of the facts, in the order in which the format tells them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// A fact as JSON; text stands in quotes.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(Value::to_string)
+    }
+
+    /// All of them as a JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+}
+
+impl Serialize for Facts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}

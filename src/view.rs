@@ -7,7 +7,7 @@ use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
 
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::output::mmap;
 use crate::reader::tensor_reader::StoredRun;
 use crate::source::opened::Source;
@@ -91,7 +91,7 @@ impl MmapArray {
 
     #[expect(unsafe_code, reason = "the obligations of mapping somebody's file are the caller's")]
     unsafe fn open_foreign(path: &Path, dtype: Option<Dtype>) -> Result<Self> {
-        let file = open_file(path, &Calls::default()).map_err(Error::io("open", path))?;
+        let file = open_file(path, &SystemCalls::default()).map_err(Error::io("open", path))?;
         // SAFETY: the caller vouches that nobody shortens or writes the file.
         let map = unsafe { mmap::map_foreign(&file) }.map_err(Error::io("map", path))?;
         Self::new(map, path, dtype)

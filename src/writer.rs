@@ -16,7 +16,7 @@ use crate::options::Options;
 use crate::options::budget::Budget;
 use crate::options::method::Method;
 use crate::output::mmap;
-use crate::output::sink::{Filler, NpySink, Window};
+use crate::output::sink::{NpySink, Window, WindowWriter};
 use crate::output::staging::file::StagedFile;
 use crate::plan::{Memory, Plan, Resources};
 use crate::types::dtype::Dtype;
@@ -232,7 +232,7 @@ impl ArrayWriter {
         let end = (self.next / self.append_window + 1) * self.append_window;
         let end = self.total_bytes().map_or(end, |total| end.min(total));
         self.reserve(end)?;
-        self.sink.window(self.next..end, Filler::Stores)
+        self.sink.window(self.next..end, WindowWriter::Stores)
     }
 
     /// Lets `fill` write rows `rows`, which are zeros unless filling them failed before. Any number of threads may do so at
@@ -269,7 +269,7 @@ impl ArrayWriter {
         } else {
             self.reserve(bytes.end)?;
             let nesting = Nesting::enter();
-            let filler = if nesting.is_outermost() { Filler::Stores } else { Filler::Nested };
+            let filler = if nesting.is_outermost() { WindowWriter::Stores } else { WindowWriter::Nested };
             let mut window = self.sink.window(bytes, filler)?;
             fill(&mut window)?;
             self.make_valid(&mut window);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::job::Job;
-use super::output::Output;
+use super::output::TensorOutputs;
 use crate::error::{Error, Result};
 use crate::format::npy::DATA_ALIGN;
 use crate::options::method::Method;
@@ -78,14 +78,14 @@ impl<'a> Batch<'a> {
     }
 
     /// Whether an array is one of the small ones. To be turned around it is in the buffer twice.
-    pub(crate) fn takes(&self, nbytes: u64, is_turned: bool) -> bool {
-        let times = if is_turned { 2 } else { 1 };
+    pub(crate) fn has_room_for(&self, nbytes: u64, changes_order: bool) -> bool {
+        let times = if changes_order { 2 } else { 1 };
         self.method.is_some() && nbytes * times <= self.plan.slice_bytes() - DATA_ALIGN as u64
     }
 
     /// Makes the files of `outputs`, which it takes; they are on the disk after [`sync`](Self::sync). For each a report, or why it
     /// was left out.
-    pub(crate) fn convert(&self, outputs: &[&Output<'_>], options: &Options) -> Result<Vec<Result<Report, String>>> {
+    pub(crate) fn convert(&self, outputs: &[&TensorOutputs<'_>], options: &Options) -> Result<Vec<Result<Report, String>>> {
         let reports: Vec<Mutex<Option<Result<Report, String>>>> = outputs.iter().map(|_| Mutex::new(None)).collect();
         let done = AtomicU64::new(0);
         let mut indices = 0..outputs.len();
@@ -110,7 +110,7 @@ impl<'a> Batch<'a> {
         Ok(reports.into_iter().filter_map(|report| report.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
     }
 
-    fn convert_one(&self, output: &Output<'_>, buffer: &mut [u8], options: &Options) -> Result<Report> {
+    fn convert_one(&self, output: &TensorOutputs<'_>, buffer: &mut [u8], options: &Options) -> Result<Report> {
         let started = Instant::now();
         let array = output.array(self.rows, options)?;
         let job = Job::new(&array, self.rows, self.heap_bytes, options)?;

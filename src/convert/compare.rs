@@ -12,12 +12,12 @@ use super::job::Job;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::options::{Options, Strings};
-use crate::os::{self, Calls, Cold};
+use crate::os::{self, Cold, SystemCalls};
 use crate::output::file_name;
 use crate::output::part::Part;
 use crate::reader::checksums::Verified;
 use crate::records::pass::array::RecordArray;
-use crate::records::pass::output::Output as RecordOutput;
+use crate::records::pass::output::ArrayOutput as RecordOutput;
 use crate::records::pass::plan::Pass;
 use crate::records::pass::run::Misfits;
 use crate::source::opened::{RecordColumn, Tensor};
@@ -121,7 +121,7 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor, rows: Option<Rows>, optio
     if let Some(difference) = file.differs_from(&job) {
         return Ok(Comparison::Different(difference));
     }
-    let first = First::new(memory_len(job.spec.itemsize()));
+    let first = FirstDifference::new(memory_len(job.spec.itemsize()));
     // Nobody expects anything to be written beside an array that is looked at.
     let scratch: Vec<PathBuf> = [std::env::temp_dir()].into_iter().chain(nearest_directory(&file.path).map(Path::to_owned)).collect();
     let placed = job.for_each_placed(&scratch, options, |placed, found| {
@@ -193,7 +193,7 @@ fn compare_records(
         return Ok(Comparison::Different(Difference::Length { expected: nbytes, found: file.data_len }));
     }
     let itemsize = array.element().item_len();
-    let first = First::new(itemsize);
+    let first = FirstDifference::new(itemsize);
     let check = |at: u64, bytes: &[u8]| {
         // Rows that the array does not have show in the number of rows.
         let len = memory_len(nbytes.saturating_sub(at)).min(bytes.len());
@@ -220,7 +220,7 @@ fn compare_records(
 }
 
 /// The first element in C order that differs.
-struct First {
+struct FirstDifference {
     itemsize: usize,
     found: Mutex<Option<Element>>,
 }
@@ -228,7 +228,7 @@ struct First {
 /// The position of an element, its bytes as they should be and as they are.
 type Element = (u64, Vec<u8>, Vec<u8>);
 
-impl First {
+impl FirstDifference {
     fn new(itemsize: usize) -> Self {
         Self { itemsize, found: Mutex::default() }
     }
@@ -268,7 +268,7 @@ fn part_named(name: &[u8]) -> Part {
 }
 
 impl<'a> ArrayFile<'a> {
-    fn open(path: &'a Path, calls: &Calls) -> Result<Self> {
+    fn open(path: &'a Path, calls: &SystemCalls) -> Result<Self> {
         match look_at(path)? {
             Found::File => {}
             Found::Nothing => return Err(Error::NotFound { what: "array", detail: format!("there is no {}", path.display()) }),

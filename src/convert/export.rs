@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::exported::{Exported, Skipped};
 use super::job::Job;
 use super::manifest::{self, MANIFEST};
-use super::output::{Output, is_lossy};
+use super::output::{TensorOutputs, is_lossy};
 use crate::error::{Error, Result};
 use crate::format::npy::DATA_ALIGN;
 use crate::options::{Options, Progress};
@@ -135,7 +135,7 @@ fn file_of(name: &Name, part: Part) -> String {
 /// As [`Converter::write`](crate::Converter::write); [`Error::Unsupported`] when there is nothing to convert.
 pub fn export(tensors: &Selection, rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, dir) = (tensors.source(), dir.as_ref());
-    let options = &options.settled();
+    let options = &options.resolved();
     let staged = StagedDir::create(dir, options.existing(), &options.calls())?;
     let (columns, others): (Vec<&Tensor>, Vec<&Tensor>) = tensors.iter().partition(|tensor| tensor.is_of_records());
     let options = &options.clone().records(options.records.for_one(columns.len() == 1));
@@ -185,17 +185,17 @@ pub(crate) fn vouch(source: &Source, outputs: &mut [Exported], options: &Options
 
 /// Makes the arrays of tensors that are no columns of records.
 fn convert_planned(
-    planned: &[Output<'_>],
+    planned: &[TensorOutputs<'_>],
     batch: &Batch<'_>,
     (dir, staged): (&Path, &StagedDir),
     total_bytes: Option<u64>,
     skipped: &mut Vec<Skipped>,
     options: &Options,
 ) -> Result<Vec<Exported>> {
-    let small: Vec<usize> = (0..planned.len()).filter(|&i| batch.takes(planned[i].nbytes, planned[i].is_turned)).collect();
+    let small: Vec<usize> = (0..planned.len()).filter(|&i| batch.has_room_for(planned[i].nbytes, planned[i].changes_order)).collect();
     let mut reports: Vec<Option<Result<Report, String>>> = planned.iter().map(|_| None).collect();
     let mut done_bytes = 0;
-    let together: Vec<&Output<'_>> = small.iter().map(|&i| &planned[i]).collect();
+    let together: Vec<&TensorOutputs<'_>> = small.iter().map(|&i| &planned[i]).collect();
     for (&i, report) in small.iter().zip(batch.convert(&together, &with_offset(options, 0, total_bytes))?) {
         done_bytes += planned[i].nbytes;
         reports[i] = Some(report);
@@ -374,7 +374,7 @@ impl<'a> Set<'a> {
 }
 
 /// Converts one that is not small.
-fn convert_one(output: &Output<'_>, path: &Path, batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<Report> {
+fn convert_one(output: &TensorOutputs<'_>, path: &Path, batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<Report> {
     let started = Instant::now();
     let array = output.array(batch.rows, options)?;
     let job = Job::new(&array, batch.rows, batch.heap_bytes, options)?;
@@ -398,7 +398,7 @@ pub(crate) fn nothing_to_convert(source: &Source, skipped: &[Skipped]) -> Error 
 
 /// What an export will write.
 struct Planned<'a> {
-    outputs: Vec<Output<'a>>,
+    outputs: Vec<TensorOutputs<'a>>,
     skipped: Vec<Skipped>,
     /// Bytes of all elements.
     total_bytes: u64,
@@ -418,16 +418,16 @@ fn plan_all<'a>(source: &Source, tensors: &[&'a Tensor], batch: &Batch<'_>, stag
             for array in arrays {
                 let job = Job::new(&array, rows, heap_bytes, options)?;
                 job.check_memory(options)?;
-                let (nbytes, is_turned) = (job.spec.nbytes(), job.is_turned());
+                let (nbytes, changes_order) = (job.spec.nbytes(), job.changes_order());
                 let copied = match &trial {
                     // A batch writes them whole.
-                    _ if batch.takes(nbytes, is_turned) => nbytes,
+                    _ if batch.has_room_for(nbytes, changes_order) => nbytes,
                     Some(file) if job.can_share(file, options)? => 0,
                     _ => job.data_bytes(options)?,
                 };
                 needed = needed.saturating_add(copied).saturating_add(DATA_ALIGN as u64);
                 let file = file_of(name, array.part);
-                planned.outputs.push(Output { tensor, part: array.part, file, nbytes, is_turned });
+                planned.outputs.push(TensorOutputs { tensor, part: array.part, file, nbytes, changes_order });
             }
             Ok(())
         });
@@ -439,7 +439,7 @@ fn plan_all<'a>(source: &Source, tensors: &[&'a Tensor], batch: &Batch<'_>, stag
                     return Err(error);
                 }
                 planned.outputs.truncate(before);
-                options.note_left_out(tensor.info().spec.dtype());
+                options.note_skipped(tensor.info().spec.dtype());
                 let reason = tensor.info().unsupported.clone().unwrap_or_else(|| error.to_string());
                 planned.skipped.push(Skipped { name: name.clone(), reason });
             }
@@ -454,8 +454,8 @@ fn plan_all<'a>(source: &Source, tensors: &[&'a Tensor], batch: &Batch<'_>, stag
 }
 
 /// Refuses two files of one name: names of tensors have one each, but those of parts may be another tensor's.
-fn check_distinct(outputs: &[Output<'_>]) -> Result<()> {
-    let parts: HashMap<&str, &Output<'_>> =
+fn check_distinct(outputs: &[TensorOutputs<'_>]) -> Result<()> {
+    let parts: HashMap<&str, &TensorOutputs<'_>> =
         outputs.iter().filter(|output| output.part != Part::Whole).map(|output| (output.file.as_str(), output)).collect();
     let both = outputs
         .iter()

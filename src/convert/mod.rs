@@ -208,7 +208,7 @@ impl<'a> Converter<'a> {
     /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice,
     /// [`Error::Unsupported`] when the cast or the method that was asked for cannot be had.
     pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
-        let options = self.options.settled();
+        let options = self.options.resolved();
         // What has to be computed for it is not.
         let estimate = || match &self.input {
             Input::Tensor(tensor) if tensor.is_made() => {
@@ -222,7 +222,7 @@ impl<'a> Converter<'a> {
         let estimates = estimate();
         // One that cannot be converted is no reason to say that a choice has no effect.
         if let (Err(_), Input::Tensor(tensor)) = (&estimates, &self.input) {
-            options.note_left_out(tensor.info().spec.dtype());
+            options.note_skipped(tensor.info().spec.dtype());
         }
         estimates
     }
@@ -355,7 +355,7 @@ impl<'a> Converter<'a> {
     pub fn stream(self, out: &mut (dyn Write + Send)) -> Result<Report> {
         let started = Instant::now();
         // One worker hands out rows in their order.
-        let options = self.options.settled().threads(1);
+        let options = self.options.resolved().threads(1);
         self.stream_with(out, started, &options).map_err(|error| match error {
             // What takes the bytes may have been told by the same token.
             Error::Io { .. } if options.cancel.is_cancelled() => Error::Cancelled,
@@ -381,7 +381,7 @@ impl<'a> Converter<'a> {
     /// # Errors
     /// As [`stream`](Self::stream).
     pub fn check_stream(&self) -> Result<()> {
-        let options = self.options.settled();
+        let options = self.options.resolved();
         if let Input::Tensor(tensor) = &self.input
             && tensor.is_made()
         {
@@ -408,7 +408,7 @@ impl<'a> Converter<'a> {
             _ => Ok(()),
         };
         let started = Instant::now();
-        let options = self.options.settled();
+        let options = self.options.resolved();
         if let Some(pass) = self.pass(&options)? {
             check_one(pass.arrays.len())?;
             options.check_applied()?;

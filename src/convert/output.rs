@@ -14,17 +14,17 @@ use crate::types::rows::Rows;
 
 /// One file of an export.
 #[derive(Debug)]
-pub(crate) struct Output<'a> {
+pub(crate) struct TensorOutputs<'a> {
     pub(crate) tensor: &'a Tensor,
     pub(crate) part: Part,
     pub(crate) file: String,
     /// Bytes of its elements.
     pub(crate) nbytes: u64,
     /// Whether it is in Fortran order.
-    pub(crate) is_turned: bool,
+    pub(crate) changes_order: bool,
 }
 
-impl<'a> Output<'a> {
+impl<'a> TensorOutputs<'a> {
     /// The source, for messages.
     pub(crate) fn source_path(&self) -> &Path {
         self.tensor.source().path()

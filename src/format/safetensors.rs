@@ -48,7 +48,7 @@ pub(crate) struct Header {
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Listed {
+struct ListedTensor {
     dtype: String,
     shape: Vec<u64>,
     data_offsets: (u64, u64),
@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for Header {
                         metadata = Value::Object(map.next_value::<Map<String, Value>>()?);
                         continue;
                     }
-                    let Listed { dtype, shape, data_offsets: (begin, end) } = map.next_value()?;
+                    let ListedTensor { dtype, shape, data_offsets: (begin, end) } = map.next_value()?;
                     if end < begin {
                         return Err(A::Error::custom(format!("{name:?} ends at {end}, before it starts at {begin}")));
                     }
@@ -127,7 +127,7 @@ const NAMES: &[(Dtype, &str)] = &[
 
 /// A file in the making: where each tensor will lie, before any of it has been written.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct FileLayout {
     /// The header, with its length in front.
     pub(crate) header: Vec<u8>,
     /// Where each tensor starts in the file, in the order in which they were given.
@@ -136,7 +136,7 @@ pub(crate) struct Plan {
     pub(crate) len: u64,
 }
 
-impl Plan {
+impl FileLayout {
     /// Lays out tensors: those with larger elements first, which keeps all of them aligned, and then by name.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Plan {
             begins[i] = next;
             let end = next.checked_add(spec.nbytes()).ok_or_else(|| "all tensors together have 2^64 bytes or more".to_owned())?;
             let dtype = name_of(spec.dtype()).ok_or_else(|| format!("the format has no {}", spec.dtype()))?.to_owned();
-            let entry = Listed { dtype, shape: spec.shape().to_vec(), data_offsets: (next, end) };
+            let entry = ListedTensor { dtype, shape: spec.shape().to_vec(), data_offsets: (next, end) };
             let entry = serde_json::to_value(entry).map_err(|error| error.to_string())?;
             if *name == METADATA || listed.insert((*name).to_owned(), entry).is_some() {
                 return Err(format!("two tensors would be called {name:?}"));
@@ -218,7 +218,7 @@ mod tests {
         ) {
             let tensors: Vec<(&str, TensorSpec)> =
                 sizes.iter().map(|(name, ((dtype, _), shape))| (name.as_str(), TensorSpec::new(*dtype, shape.clone()).unwrap())).collect();
-            let plan = Plan::new(&tensors, &[("format", "np".into())]).unwrap();
+            let plan = FileLayout::new(&tensors, &[("format", "np".into())]).unwrap();
             prop_assert!(plan.header.len().is_multiple_of(8));
             prop_assert_eq!(prefix(&plan.header) as usize + PREFIX_LEN, plan.header.len());
             let header = parse(&plan.header[PREFIX_LEN..]).unwrap();

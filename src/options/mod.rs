@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::storage::blob::Storage;
 use crate::storage::local::LocalStorage;
 use crate::types::byte_order::ByteOrder;
@@ -248,7 +248,7 @@ impl Options {
     }
 
     /// Notes the choices that a tensor would have made use of that is left out for another reason.
-    pub(crate) fn note_left_out(&self, dtype: Dtype) {
+    pub(crate) fn note_skipped(&self, dtype: Dtype) {
         if dtype == Dtype::String {
             self.strings.note();
         }
@@ -290,13 +290,13 @@ impl Options {
     }
 
     /// The same choices with the default budget settled, for work of several parts that has to agree on it.
-    pub(crate) fn settled(&self) -> Self {
+    pub(crate) fn resolved(&self) -> Self {
         self.clone().memory(self.budget())
     }
 
     /// Which system calls may be made.
-    pub(crate) fn calls(&self) -> Calls {
-        if self.method == Some(Method::Portable) { Calls::standard(&self.cancel) } else { Calls::all(&self.cancel) }
+    pub(crate) fn calls(&self) -> SystemCalls {
+        if self.method == Some(Method::Portable) { SystemCalls::standard(&self.cancel) } else { SystemCalls::all(&self.cancel) }
     }
 
     /// Where sources lie.

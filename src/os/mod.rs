@@ -1,7 +1,7 @@
 //! What a system offers beyond the standard library, so that no other module asks which system it runs on.
 //!
 //! A call that the system or the file system does not know fails with [`Unsupported`](std::io::ErrorKind::Unsupported);
-//! whoever makes it has another way. `other.rs` has none of the calls, and [`Calls::standard`] does without
+//! whoever makes it has another way. `other.rs` has none of the calls, and [`SystemCalls::standard`] does without
 //! them on Linux too: by it tests go the ways that other systems have to go.
 
 pub(crate) mod attributes;
@@ -28,19 +28,19 @@ pub(crate) use other::*;
 
 /// Which calls may be made, and until when: once the token was used none is made again that a signal interrupted or that did a part only.
 #[derive(Debug, Clone)]
-pub(crate) struct Calls {
+pub(crate) struct SystemCalls {
     is_native: bool,
     cancel: CancelToken,
 }
 
 /// All that the system has, where nobody can cancel.
-impl Default for Calls {
+impl Default for SystemCalls {
     fn default() -> Self {
         Self::all(&CancelToken::new())
     }
 }
 
-impl Calls {
+impl SystemCalls {
     /// All that the system has.
     pub(crate) fn all(cancel: &CancelToken) -> Self {
         Self { is_native: true, cancel: cancel.clone() }
@@ -130,7 +130,7 @@ const MIN_UNCACHED: usize = 64 << 10;
 /// Fills `buf` from `offset`. A long read leaves in the page cache what was there before and nothing else: by an uncached read
 /// where the system can do that, and by dropping pages after it if the file was cold before the first. (The kernel keeps pages
 /// of an uncached read, too, where another thread was just reading from the same folio: that reaches back over what this read.)
-pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: &Calls, cold: &Cold) -> io::Result<()> {
+pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: &SystemCalls, cold: &Cold) -> io::Result<()> {
     let range = offset..offset + buf.len() as u64;
     // Asked before the first read, however short, because that one brings in more than it reads.
     let drop_behind = calls.is_native() && cold.get(file) && buf.len() >= MIN_UNCACHED;
@@ -159,14 +159,14 @@ pub(crate) struct Cold(Arc<OnceLock<bool>>);
 
 impl Cold {
     /// Asks for `range` to be fetched meanwhile, if the file was cold.
-    pub(crate) fn prefetch(&self, file: &File, range: &Range<u64>, calls: &Calls) {
+    pub(crate) fn prefetch(&self, file: &File, range: &Range<u64>, calls: &SystemCalls) {
         if calls.is_native() && !range.is_empty() && self.get(file) {
             fetch_pages(file, range);
         }
     }
 
     /// Gives up the pages of `range`, if the file was cold.
-    pub(crate) fn evict(&self, file: &File, range: &Range<u64>, calls: &Calls) {
+    pub(crate) fn evict(&self, file: &File, range: &Range<u64>, calls: &SystemCalls) {
         if calls.is_native() && !range.is_empty() && self.get(file) {
             drop_pages(file, range);
         }

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::options::{Options, Progress};
-use crate::plan::Shares;
+use crate::plan::MemoryShares;
 
 /// Tells the caller how far a conversion is.
 pub(crate) struct Meter<'a> {
     options: &'a Options,
     done: AtomicU64,
-    shares: &'a Shares,
+    shares: &'a MemoryShares,
     /// All bytes there will be, if that is known.
     total_bytes: Option<u64>,
     /// How many times all bytes are gone through.
@@ -17,7 +17,7 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(crate) fn new(shares: &'a Shares, options: &'a Options) -> Self {
+    pub(crate) fn new(shares: &'a MemoryShares, options: &'a Options) -> Self {
         Self { options, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes), steps: 1 }
     }
 

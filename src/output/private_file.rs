@@ -10,14 +10,14 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::os::LARGE_PAGE;
-use crate::os::{self, Calls};
+use crate::os::{self, SystemCalls};
 
 /// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or a hidden one that
 /// nothing had. It is written, mapped and synced here and gets its final name when it is complete.
 #[derive(Debug)]
 pub(crate) struct PrivateFile {
     file: File,
-    calls: Calls,
+    calls: SystemCalls,
     /// Its name, or the directory that it has no name in.
     place: PathBuf,
 }
@@ -35,18 +35,18 @@ impl io::Write for &PrivateFile {
 
 impl PrivateFile {
     /// A file without a name in `dir`; fails as unsupported where there are no such files.
-    pub(crate) fn unnamed(dir: &Path, calls: &Calls) -> io::Result<Self> {
+    pub(crate) fn unnamed(dir: &Path, calls: &SystemCalls) -> io::Result<Self> {
         Ok(Self { file: calls.native(|| os::unnamed_file(dir))?, calls: calls.clone(), place: dir.to_owned() })
     }
 
     /// A file under a hidden name that did not exist.
-    pub(crate) fn named(path: &Path, calls: &Calls) -> io::Result<Self> {
+    pub(crate) fn named(path: &Path, calls: &SystemCalls) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         Ok(Self { file, calls: calls.clone(), place: path.to_owned() })
     }
 
     /// The same in a directory that is open, which saves the way there.
-    pub(crate) fn named_in((dir, path): (&File, &Path), name: &str, calls: &Calls) -> io::Result<Self> {
+    pub(crate) fn named_in((dir, path): (&File, &Path), name: &str, calls: &SystemCalls) -> io::Result<Self> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666))?;
         Ok(Self { file: file.into(), calls: calls.clone(), place: path.join(name) })
@@ -57,7 +57,7 @@ impl PrivateFile {
     }
 
     /// Which calls may be made for it.
-    pub(crate) fn calls(&self) -> &Calls {
+    pub(crate) fn calls(&self) -> &SystemCalls {
         &self.calls
     }
 

@@ -179,13 +179,13 @@ impl NpySink {
     }
 
     /// Maps `bytes` of the data, once the limit on dirty pages allows it. The range must have been reserved.
-    pub(crate) fn window(self: &Arc<Self>, bytes: Range<u64>, filler: Filler) -> Result<Window> {
+    pub(crate) fn window(self: &Arc<Self>, bytes: Range<u64>, filler: WindowWriter) -> Result<Window> {
         let range = bytes.start + self.data_start..bytes.end + self.data_start;
         // Pages are what gets dirty, however few of their bytes are written.
         let page = if range.end - range.start >= LARGE_PAGE { LARGE_PAGE } else { PAGE_BYTES };
         let pages = range.start / page * page..range.end.next_multiple_of(page);
         let len = pages.end - pages.start;
-        let wait = filler != Filler::Nested;
+        let wait = filler != WindowWriter::Nested;
         // A buffer is there beside the pages that it is written to.
         let buffer = if self.maps { 0 } else { len };
         self.behind.acquire(&self.file, len + buffer, wait).map_err(|e| self.write_error("write", len)(e))?;
@@ -194,7 +194,7 @@ impl NpySink {
             let bytes = vec![0; memory_len(range.end - range.start)];
             return Ok(Window { content: Content::Buffer { bytes, start: range.start }, counted });
         }
-        let populate = filler != Filler::Kernel;
+        let populate = filler != WindowWriter::Kernel;
         let map = MappedRange::new(&self.file, &range, populate).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
         Ok(Window { content: Content::Map(map), counted })
     }
@@ -223,7 +223,7 @@ impl NpySink {
     pub(crate) fn place(self: &Arc<Self>, bytes: Range<u64>, data: &[u8]) -> Result<()> {
         self.grow(bytes.end)?;
         if self.method == Method::Map {
-            let mut window = self.window(bytes, Filler::Stores)?;
+            let mut window = self.window(bytes, WindowWriter::Stores)?;
             window.copy_from_slice(data);
             return window.commit();
         }
@@ -359,7 +359,7 @@ pub(crate) fn write_error(file: &PrivateFile, path: &Path, action: &'static str,
 
 /// Who fills a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Filler {
+pub(crate) enum WindowWriter {
     /// System calls that read into it; they report pages that cannot be had.
     Kernel,
     /// Stores of this process, which would die of such a page: all of them have to be there.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::grid::{ChunkGrid, Unit};
 use super::tiles::{Runs, balanced};
-use super::{MAX_BEHIND_BUFFERS, PAGE_BYTES, READ_AHEAD, Resources, Shares};
+use super::{MAX_BEHIND_BUFFERS, MemoryShares, PAGE_BYTES, READ_AHEAD, Resources};
 use crate::error::{Error, Result};
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
@@ -206,22 +206,22 @@ impl Cuts {
     }
 
     /// Elements that lie side by side in an output in this order, of a box that ends before none of its axes; the least of all cuts.
-    fn run(&self, is_turned: bool) -> u64 {
+    fn run(&self, changes_order: bool) -> u64 {
         let run = |cut: &Cut| {
             let len = self.len_of(cut);
-            self.runs(&ChunkBox { start: cut.extents.iter().map(|_| 0).collect(), shape: len }, 0, is_turned).run()
+            self.runs(&ChunkBox { start: cut.extents.iter().map(|_| 0).collect(), shape: len }, 0, changes_order).run()
         };
         self.parts.iter().map(run).min().unwrap_or(0)
     }
 
     /// Where the elements of a box lie in an output whose first row is `first`.
-    fn runs(&self, one: &ChunkBox, first: u64, is_turned: bool) -> Runs {
+    fn runs(&self, one: &ChunkBox, first: u64, changes_order: bool) -> Runs {
         let (mut shape, mut start, mut len) = (self.shape.clone(), one.start.clone(), one.shape.clone());
         if let (Some(rows), Some(start)) = (shape.first_mut(), start.first_mut()) {
             *rows = self.rows.end - self.rows.start;
             *start -= first;
         }
-        if is_turned {
+        if changes_order {
             // Fortran order is the C order of the axes the other way round.
             for axes in [&mut shape, &mut start, &mut len] {
                 axes.reverse();
@@ -235,7 +235,7 @@ impl Cuts {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct BoxUse {
     /// Whether the output has the other order of elements.
-    pub(crate) is_turned: bool,
+    pub(crate) changes_order: bool,
     /// Whether workers need memory for a box to compare it with.
     pub(crate) needs_spare: bool,
     /// Whether boxes may be cut anywhere, and are long along the first and the last axes.
@@ -247,9 +247,9 @@ pub(crate) struct BoxUse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BoxPlan {
     pub(crate) cuts: Cuts,
-    pub(crate) is_turned: bool,
+    pub(crate) changes_order: bool,
     itemsize: u64,
-    pub(crate) shares: Shares,
+    pub(crate) shares: MemoryShares,
 }
 
 impl BoxPlan {
@@ -268,7 +268,7 @@ impl BoxPlan {
         let itemsize = spec.itemsize();
         let raw_itemsize = resources.raw_itemsize.unwrap_or(0);
         // Bytes that a worker has for each element of a box, and one element more of it in output pages.
-        let each = itemsize * (1 + u64::from(usage.needs_spare) + u64::from(usage.is_turned)) + raw_itemsize;
+        let each = itemsize * (1 + u64::from(usage.needs_spare) + u64::from(usage.changes_order)) + raw_itemsize;
         let chunk = |grid: &ChunkGrid| {
             let clipped = spec.shape().iter().zip(&grid.chunk).map(|(&dim, &len)| len.min(dim).max(1));
             if grid.unit == Unit::Chunk { clipped.fold(1, u64::saturating_mul) } else { 1 }
@@ -301,7 +301,7 @@ impl BoxPlan {
             Cuts::new(spec.shape(), rows, grids, extents)
         };
         // Boxes of all workers; where runs would be too short larger ones, and those of fewer workers where that makes them long.
-        let is_long = |cuts: &Cuts| cuts.run(usage.is_turned) * itemsize >= LEAST_RUN;
+        let is_long = |cuts: &Cuts| cuts.run(usage.changes_order) * itemsize >= LEAST_RUN;
         let mut cuts = cut(threads, if usage.is_balanced { MAX_SHORT_BOX } else { MAX_BOX });
         if !is_long(&cuts) {
             let longest = (1..=threads).rev().map(|fewer| (fewer, cut(fewer, MAX_SHORT_BOX))).find(|(_, cuts)| is_long(cuts));
@@ -313,7 +313,7 @@ impl BoxPlan {
         let buffers = threads * (box_elements * each + chunk_bytes);
         let read_ahead = READ_AHEAD.min(left.saturating_sub(buffers + box_elements * itemsize) / 4);
         let total_bytes = spec.with_rows(rows).nbytes();
-        let shares = Shares {
+        let shares = MemoryShares {
             threads: memory_len(threads),
             chunk_bytes: memory_len(chunk_bytes.max(1)),
             raw_bytes: memory_len(box_elements * raw_itemsize),
@@ -322,7 +322,7 @@ impl BoxPlan {
             total_bytes,
             budget: resources.budget,
         };
-        Ok(Self { cuts, is_turned: usage.is_turned, itemsize, shares })
+        Ok(Self { cuts, changes_order: usage.changes_order, itemsize, shares })
     }
 
     /// Bytes of the largest box.
@@ -337,7 +337,7 @@ impl BoxPlan {
 
     /// Whether the output would be written in many runs that are shorter than a page, and more of them than are kept in memory.
     pub(crate) fn is_scattered(&self) -> bool {
-        self.cuts.run(self.is_turned) * self.itemsize < LEAST_RUN && self.shares.total_bytes > self.shares.window_bytes
+        self.cuts.run(self.changes_order) * self.itemsize < LEAST_RUN && self.shares.total_bytes > self.shares.window_bytes
     }
 
     /// Whether every box is a run of the output, and they follow each other.
@@ -358,7 +358,7 @@ impl BoxPlan {
 
     /// Where they lie in the output.
     pub(crate) fn in_output(&self, one: &ChunkBox) -> Runs {
-        self.cuts.runs(one, self.cuts.rows.start, self.is_turned)
+        self.cuts.runs(one, self.cuts.rows.start, self.changes_order)
     }
 }
 
@@ -368,11 +368,11 @@ fn extents(grid: &ChunkGrid, shape: &[u64], itemsize: u64, most: u64, usage: Box
     let bytes = most.saturating_mul(itemsize);
     match grid.unit {
         // The side that is written gets more.
-        _ if usage.is_balanced && usage.is_turned => balanced(shape, itemsize, bytes),
+        _ if usage.is_balanced && usage.changes_order => balanced(shape, itemsize, bytes),
         _ if usage.is_balanced => reversed(&balanced(&reversed(shape), itemsize, bytes)),
         // What follows is read, and nothing else.
         Unit::Stream => grown(shape, &vec![1; shape.len()], most),
-        Unit::Chunk | Unit::Element if usage.is_turned => reversed(&grown(&reversed(shape), &reversed(&grid.chunk), most)),
+        Unit::Chunk | Unit::Element if usage.changes_order => reversed(&grown(&reversed(shape), &reversed(&grid.chunk), most)),
         Unit::Chunk | Unit::Element => grown(shape, &grid.chunk, most),
     }
 }
@@ -409,7 +409,7 @@ mod tests {
         fn boxes_hold_every_selected_element_once_within_the_budget(
             axes in prop::collection::vec((0u64..40, 1u64..50), 1..4), others in prop::collection::vec((0u64..20, 1u64..50, units()), 0..3),
             cut in any::<[prop::sample::Index; 2]>(), mib in 13u64..64, raw in prop_oneof![Just(None), Just(Some(8))],
-            [needs_spare, is_turned, is_balanced] in any::<[bool; 3]>(), threads in 1usize..9, heap in 0u64..1 << 17,
+            [needs_spare, changes_order, is_balanced] in any::<[bool; 3]>(), threads in 1usize..9, heap in 0u64..1 << 17,
         ) {
             let (mut shape, chunk): (Vec<u64>, Vec<u64>) = axes.into_iter().unzip();
             // Parts one behind the other, each in chunks of its own.
@@ -426,7 +426,7 @@ mod tests {
             ends.sort_unstable();
             let rows = ends[0]..ends[1];
             let resources = Resources { budget: Budget::mib(mib), threads, heap_bytes: 0, needs_scratch: true, raw_itemsize: raw, in_flight: None };
-            let usage = BoxUse { is_turned, needs_spare, is_balanced };
+            let usage = BoxUse { changes_order, needs_spare, is_balanced };
             let plan = BoxPlan::new(&spec, &rows, &grids, usage, &resources, |workers| workers * heap).unwrap();
             prop_assert!(plan.shares.fixed_bytes + plan.shares.window_bytes <= Budget::mib(mib).as_bytes());
             prop_assert!(plan.box_bytes() <= plan.shares.window_bytes);
@@ -461,9 +461,9 @@ mod tests {
                 }
                 for at in [0, one.elements() / 2, one.elements() - 1] {
                     let output = plan.in_output(&one).position(at);
-                    let source = places.position(if is_turned { one.in_c_order(at) } else { at });
+                    let source = places.position(if changes_order { one.in_c_order(at) } else { at });
                     let reversed = crate::types::spec::unravel(source, selected.shape()).into_iter().zip(selected.shape()).rev();
-                    let wanted = if is_turned { reversed.fold(0, |sum, (at, dim)| sum * dim + at) } else { source };
+                    let wanted = if changes_order { reversed.fold(0, |sum, (at, dim)| sum * dim + at) } else { source };
                     prop_assert_eq!(output, wanted);
                 }
             }
@@ -513,12 +513,12 @@ mod tests {
         }
     }
 
-    fn plan(shape: &[u64], chunk: &[u64], is_turned: bool, mib: u64) -> Result<BoxPlan> {
+    fn plan(shape: &[u64], chunk: &[u64], changes_order: bool, mib: u64) -> Result<BoxPlan> {
         let spec = TensorSpec::new(Dtype::Float32, shape.to_vec()).unwrap();
         let grids = [ChunkGrid { rows: 0..shape[0], chunk: chunk.to_vec(), unit: Unit::Chunk }];
         let resources =
             Resources { budget: Budget::mib(mib), threads: 2, heap_bytes: 0, needs_scratch: true, raw_itemsize: None, in_flight: None };
-        let usage = BoxUse { is_turned, needs_spare: false, is_balanced: false };
+        let usage = BoxUse { changes_order, needs_spare: false, is_balanced: false };
         BoxPlan::new(&spec, &(0..shape[0]), &grids, usage, &resources, |_| 0)
     }
 
@@ -529,7 +529,7 @@ mod tests {
 
     #[test]
     fn only_chunks_that_are_long_the_other_way_are_scattered() {
-        let is_scattered = |shape: &[u64], chunk: &[u64], is_turned| plan(shape, chunk, is_turned, 40).unwrap().is_scattered();
+        let is_scattered = |shape: &[u64], chunk: &[u64], changes_order| plan(shape, chunk, changes_order, 40).unwrap().is_scattered();
         for (chunk, in_c_order, turned) in [
             ([1 << 15, 1], true, false),
             ([1, 1 << 15], false, true),

@@ -102,7 +102,7 @@ impl Resources {
 
 /// Who gets how much of the memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Shares {
+pub(crate) struct MemoryShares {
     pub(crate) threads: usize,
     /// The longest single read, and the scratch memory of one worker where the reader needs it.
     pub(crate) chunk_bytes: usize,
@@ -118,7 +118,7 @@ pub(crate) struct Shares {
     pub(crate) budget: Budget,
 }
 
-impl Shares {
+impl MemoryShares {
     /// The most memory that is used.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.fixed_bytes + self.window_bytes.min(self.total_bytes)
@@ -135,7 +135,7 @@ pub(crate) struct Plan {
     /// Elements that the first slice is shorter by.
     lead_elements: u64,
     itemsize: u64,
-    pub(crate) shares: Shares,
+    pub(crate) shares: MemoryShares,
 }
 
 /// A run of rows, or a part of one row: the unit of work.
@@ -206,7 +206,7 @@ impl Plan {
             slice_elements,
             lead_elements,
             itemsize: spec.itemsize(),
-            shares: Shares {
+            shares: MemoryShares {
                 threads: memory_len(threads),
                 chunk_bytes: memory_len(chunk_bytes),
                 raw_bytes: memory_len(raw_bytes),

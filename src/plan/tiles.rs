@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{MAX_BEHIND_BUFFERS, PAGE_BYTES, READ_AHEAD, Resources, Shares};
+use super::{MAX_BEHIND_BUFFERS, MemoryShares, PAGE_BYTES, READ_AHEAD, Resources};
 use crate::error::{Error, Result};
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
@@ -31,7 +31,7 @@ pub(crate) struct TilePlan {
     extents: Vec<u64>,
     /// What a worker reads, turns around or writes at a time.
     part_bytes: u64,
-    pub(crate) shares: Shares,
+    pub(crate) shares: MemoryShares,
 }
 
 /// A box of a tensor.
@@ -72,12 +72,12 @@ impl TilePlan {
             itemsize,
             extents: balanced(spec.shape(), itemsize, most),
             part_bytes,
-            shares: Shares::default(),
+            shares: MemoryShares::default(),
         };
         let tile = plan.tile_bytes();
         let threads = threads.min(tile.div_ceil(plan.part_bytes));
         let buffers = 2 * tile + threads * own + READ_AHEAD.min(left / 16 * 3);
-        plan.shares = Shares {
+        plan.shares = MemoryShares {
             threads: memory_len(threads),
             chunk_bytes: memory_len(chunk),
             raw_bytes: memory_len(raw),
@@ -384,7 +384,7 @@ mod tests {
             let Ok(spec) = TensorSpec::new(Dtype::Float32, dims) else { return Ok(()) };
             let resources = Resources { threads, needs_scratch: needs[0], raw_itemsize: needs[1].then_some(8), ..resources(mib) };
             let Ok(plan) = TilePlan::new(&spec, &resources, spare) else { panic!("there is enough") };
-            let Shares { threads, window_bytes, fixed_bytes, .. } = plan.shares;
+            let MemoryShares { threads, window_bytes, fixed_bytes, .. } = plan.shares;
             prop_assert!(fixed_bytes + window_bytes / 32 * 33 <= mib << 20);
             prop_assert!(threads >= 1 && 2 * plan.tile_bytes() <= fixed_bytes);
             prop_assert!(window_bytes >= plan.most_part_bytes());

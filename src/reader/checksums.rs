@@ -51,7 +51,7 @@ pub enum Verified {
 /// The CRC of a whole is the sum of what its parts contribute, each shifted by the bytes behind it, so that parts may come in any
 /// order and nothing is kept of them.
 #[derive(Debug)]
-pub(crate) struct Ledger<'a> {
+pub(crate) struct RegionChecksums<'a> {
     regions: &'a [Region],
     progress: Vec<Mutex<Progress>>,
 }
@@ -65,7 +65,7 @@ struct Progress {
     crc: u32,
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> RegionChecksums<'a> {
     pub(crate) fn new(regions: &'a [Region]) -> Self {
         Self { regions, progress: regions.iter().map(|_| Mutex::default()).collect() }
     }
@@ -150,7 +150,7 @@ mod tests {
             let mut parts: Vec<_> = cuts.windows(2).map(|w| w[0]..w[1]).collect();
             parts.sort_by_key(|part| (part.start as u64 ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let regions = [region(&bytes)];
-            let ledger = Ledger::new(&regions);
+            let ledger = RegionChecksums::new(&regions);
             for part in &parts {
                 prop_assert_eq!(ledger.verify().unwrap(), Verified::Not);
                 ledger.record(0, part.start as u64, &bytes[part.clone()]);
@@ -165,7 +165,7 @@ mod tests {
         bytes[..3].fill(7);
         bytes[700] = 9;
         let regions = [region(&bytes)];
-        let ledger = Ledger::new(&regions);
+        let ledger = RegionChecksums::new(&regions);
         ledger.record_zeros(0, 701, 299);
         ledger.record(0, 0, &bytes[..3]);
         ledger.record(0, 700, &bytes[700..701]);
@@ -177,7 +177,7 @@ mod tests {
     fn one_flipped_bit_is_found() {
         let bytes = [7u8; 64];
         let regions = [region(&bytes)];
-        let ledger = Ledger::new(&regions);
+        let ledger = RegionChecksums::new(&regions);
         let mut bad = bytes;
         bad[40] ^= 1;
         ledger.record(0, 32, &bad[32..]);
@@ -188,8 +188,8 @@ mod tests {
     #[test]
     fn nothing_has_a_checksum_too() {
         let mut regions = [region(&[])];
-        assert_eq!(Ledger::new(&regions).verify().unwrap(), Verified::Full);
+        assert_eq!(RegionChecksums::new(&regions).verify().unwrap(), Verified::Full);
         regions[0].checksum = Checksum::Crc32(1);
-        assert!(Ledger::new(&regions).verify().is_err());
+        assert!(RegionChecksums::new(&regions).verify().is_err());
     }
 }

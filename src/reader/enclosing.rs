@@ -112,7 +112,7 @@ impl Enclosing {
 mod tests {
     use super::*;
     use crate::format::crc::Kind;
-    use crate::os::Calls;
+    use crate::os::SystemCalls;
     use crate::storage::local::LocalFile;
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         let path = dir.path().join("f");
         let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7 % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
-        let file: Arc<dyn Blob> = LocalFile::open(&path, &Calls::default()).unwrap();
+        let file: Arc<dyn Blob> = LocalFile::open(&path, &SystemCalls::default()).unwrap();
         let whole = Checksum::Crc32(Kind::Crc32.of(&bytes[10..990]));
         let crc = |range: Range<usize>| Kind::Crc32.of(&bytes[range]);
         let right = Enclosing::new(&file, 10..990, whole, "x".into());

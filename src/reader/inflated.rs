@@ -10,7 +10,7 @@ use super::checksums::Region;
 use super::tensor_reader::{ReadContext, TensorReader};
 use crate::error::{Error, Result};
 use crate::format::crc::Kind;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::storage::blob::Blob;
 use crate::types::byte_order::ByteOrder;
 use crate::types::layout::Layout;
@@ -39,7 +39,7 @@ impl Stream {
     }
 
     /// Fills `out` with the next bytes of the stream that is packed in `packed` of `file`.
-    fn fill(&mut self, file: &dyn Blob, packed: &Range<u64>, out: &mut [u8], calls: &Calls) -> Result<()> {
+    fn fill(&mut self, file: &dyn Blob, packed: &Range<u64>, out: &mut [u8], calls: &SystemCalls) -> Result<()> {
         let mut filled = 0;
         while filled < out.len() {
             if self.ready.is_empty() {
@@ -166,7 +166,7 @@ impl TensorReader for Inflated {
         true
     }
 
-    fn keeps_odd_bools(&self) -> bool {
+    fn keeps_bool_bytes(&self) -> bool {
         true
     }
 

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::checksums::{Ledger, Region};
+use super::checksums::{Region, RegionChecksums};
 use super::tensor_reader::{ReadContext, StoredRun, TensorReader};
 use crate::error::Result;
 use crate::format::bundle::Extent;
@@ -178,14 +178,14 @@ pub(crate) struct PieceReader<'a> {
     spec: TensorSpec,
     order: ByteOrder,
     /// In the order of their first elements.
-    pieces: Vec<Placed>,
+    pieces: Vec<PlacedPiece>,
     regions: Vec<Region>,
     /// Whether every run of every piece is read in place.
     in_place: bool,
 }
 
 #[derive(Debug)]
-struct Placed {
+struct PlacedPiece {
     piece: Piece,
     region: usize,
     /// Flat position of the first element.
@@ -214,14 +214,14 @@ impl<'a> PieceReader<'a> {
 
     fn placed(parts: Parts<'a>, spec: TensorSpec, order: ByteOrder, pieces: Vec<Piece>, regions: Vec<Region>) -> Self {
         let shape = spec.shape();
-        let mut placed: Vec<Placed> = pieces
+        let mut placed: Vec<PlacedPiece> = pieces
             .into_iter()
             .enumerate()
             .filter(|(_, piece)| piece.extent.elements() > 0)
             .map(|(region, piece)| {
                 let first = piece.extent.position(shape, 0);
                 let reach = piece.extent.position(shape, piece.extent.elements() - 1) + 1;
-                Placed { piece, region, first, reach }
+                PlacedPiece { piece, region, first, reach }
             })
             .collect();
         placed.sort_by_key(|piece| piece.first);
@@ -261,7 +261,7 @@ impl<'a> PieceReader<'a> {
     }
 
     /// Reads elements `local` of a piece from storage into `buf`, chunk by chunk, each with its checksum.
-    fn read_piece(&self, placed: &Placed, local: u64, buf: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+    fn read_piece(&self, placed: &PlacedPiece, local: u64, buf: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         let shards = match &self.parts {
             Parts::Shards(shards) => shards,
             Parts::Readers(readers) => {
@@ -282,7 +282,7 @@ impl<'a> PieceReader<'a> {
     }
 
     /// Fills what elements `local` of a piece contribute to `out`, which starts at element `origin` of the tensor.
-    fn read_part(&self, placed: &Placed, local: Range<u64>, origin: u64, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
+    fn read_part(&self, placed: &PlacedPiece, local: Range<u64>, origin: u64, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         let (shape, itemsize) = (self.spec.shape(), self.spec.itemsize());
         let extent = &placed.piece.extent;
         let run = extent.run_elements(shape);
@@ -412,12 +412,12 @@ impl TensorReader for PieceReader<'_> {
 
     fn heap_bytes(&self) -> u64 {
         let axes = 2 * self.spec.shape().len() * size_of::<u64>();
-        let piece = size_of::<Placed>() + size_of::<Region>() + axes;
+        let piece = size_of::<PlacedPiece>() + size_of::<Region>() + axes;
         let readers = match &self.parts {
             Parts::Shards(_) => 0,
             Parts::Readers(readers) => readers.iter().map(|(reader, _)| reader.heap_bytes()).sum(),
         };
-        readers + (self.pieces.len() * piece) as u64 + Ledger::heap_bytes(self.regions.len())
+        readers + (self.pieces.len() * piece) as u64 + RegionChecksums::heap_bytes(self.regions.len())
     }
 }
 

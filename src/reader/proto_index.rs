@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 100;
 ///
 /// Wire format: <https://protobuf.dev/programming-guides/encoding/>. Groups are skipped.
 #[derive(Debug)]
-pub(crate) struct Outline<'a> {
+pub(crate) struct FieldWalker<'a> {
     file: &'a dyn Blob,
     what: &'static str,
     at: u64,
@@ -31,17 +31,17 @@ pub(crate) struct Outline<'a> {
 
 /// A field of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Outer {
+pub(crate) struct OuterField {
     pub(crate) number: u64,
     /// Where the tag lies.
     pub(crate) offset: u64,
     /// Where what follows the tag lies: a varint, or the length of bytes.
     pub(crate) start: u64,
-    pub(crate) value: OuterValue,
+    pub(crate) value: FieldValue,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OuterValue {
+pub(crate) enum FieldValue {
     Varint(u64),
     /// Where the bytes of a string or a message lie in the file.
     Bytes(Range<u64>),
@@ -51,12 +51,12 @@ pub(crate) enum OuterValue {
 
 /// One step over a tag.
 enum Step {
-    Field(OuterValue),
+    Field(FieldValue),
     OpenGroup,
     CloseGroup,
 }
 
-impl<'a> Outline<'a> {
+impl<'a> FieldWalker<'a> {
     /// The message in all of a file.
     pub(crate) fn of_file(file: &'a dyn Blob, what: &'static str) -> Self {
         Self::new(file, what, 0..file.len())
@@ -126,7 +126,7 @@ impl<'a> Outline<'a> {
     ///
     /// # Errors
     /// [`Error::Malformed`] for what no message can have, [`Error::Io`].
-    pub(crate) fn next_field(&mut self) -> Result<Option<Outer>> {
+    pub(crate) fn next_field(&mut self) -> Result<Option<OuterField>> {
         let mut groups: Vec<u64> = Vec::new();
         loop {
             if self.at == self.end {
@@ -135,7 +135,7 @@ impl<'a> Outline<'a> {
             let offset = self.at;
             let (number, start, step) = self.step()?;
             match step {
-                Step::Field(value) if groups.is_empty() => return Ok(Some(Outer { number, offset, start, value })),
+                Step::Field(value) if groups.is_empty() => return Ok(Some(OuterField { number, offset, start, value })),
                 Step::Field(_) => {}
                 Step::OpenGroup if groups.len() == MAX_DEPTH => {
                     return Err(self.malformed(offset, format!("groups nest deeper than {MAX_DEPTH}")));
@@ -161,16 +161,16 @@ impl<'a> Outline<'a> {
             }
             let fixed = |len: u64| {
                 let start = offset + tag_len as u64;
-                (tag_len as u64 + len, Step::Field(OuterValue::Fixed(start..start.saturating_add(len))))
+                (tag_len as u64 + len, Step::Field(FieldValue::Fixed(start..start.saturating_add(len))))
             };
             let (size, step) = match tag & 7 {
-                0 => number(tag_len).map(|(value, len)| ((tag_len + len) as u64, Step::Field(OuterValue::Varint(value))))?,
+                0 => number(tag_len).map(|(value, len)| ((tag_len + len) as u64, Step::Field(FieldValue::Varint(value))))?,
                 1 => fixed(8),
                 2 => {
                     let (len, len_len) = number(tag_len)?;
                     let start = (tag_len + len_len) as u64;
                     let size = start.saturating_add(len);
-                    (size, Step::Field(OuterValue::Bytes(offset + start..offset.saturating_add(size))))
+                    (size, Step::Field(FieldValue::Bytes(offset + start..offset.saturating_add(size))))
                 }
                 3 => (tag_len as u64, Step::OpenGroup),
                 4 => (tag_len as u64, Step::CloseGroup),
@@ -202,9 +202,9 @@ mod tests {
     use super::*;
     use crate::storage::memory::HeldBytes;
 
-    fn fields(bytes: &[u8]) -> Result<Vec<Outer>> {
+    fn fields(bytes: &[u8]) -> Result<Vec<OuterField>> {
         let file = HeldBytes::new(&Path::new("m").into(), bytes.to_vec());
-        let mut outline = Outline::of_file(&*file, "message");
+        let mut outline = FieldWalker::of_file(&*file, "message");
         let mut found = Vec::new();
         while let Some(field) = outline.next_field()? {
             found.push(field);
@@ -230,9 +230,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                Outer { number: 1, offset: 0, start: 1, value: OuterValue::Varint(150) },
-                Outer { number: 2, offset: 3, start: 4, value: OuterValue::Bytes(start..end) },
-                Outer { number: 3, offset: end, start: end + 1, value: OuterValue::Fixed(end + 1..end + 5) },
+                OuterField { number: 1, offset: 0, start: 1, value: FieldValue::Varint(150) },
+                OuterField { number: 2, offset: 3, start: 4, value: FieldValue::Bytes(start..end) },
+                OuterField { number: 3, offset: end, start: end + 1, value: FieldValue::Fixed(end + 1..end + 5) },
             ]
         );
     }
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn groups_are_skipped_as_deep_as_messages_nest() {
         let found = fields(&[0x0b, 0x10, 1, 0x13, 0x14, 0x0c, 0x08, 5]).unwrap();
-        assert_eq!(found, [Outer { number: 1, offset: 6, start: 7, value: OuterValue::Varint(5) }]);
+        assert_eq!(found, [OuterField { number: 1, offset: 6, start: 7, value: FieldValue::Varint(5) }]);
         assert!(fields(&[0x0b, 0x14]).is_err(), "another group ends");
         assert!(fields(&[0x0b; 200_000]).unwrap_err().to_string().contains("deeper"));
     }
@@ -266,16 +266,16 @@ mod tests {
     fn messages_in_a_message_are_walked_and_left_again() {
         let inner = [0x08, 7, 0x12, 1, b'x'];
         let bytes = HeldBytes::new(&Path::new("m").into(), [&[0x0a, 5][..], &inner, &[0x10, 3]].concat());
-        let mut outline = Outline::of_file(&*bytes, "message");
-        let Some(Outer { value: OuterValue::Bytes(range), .. }) = outline.next_field().unwrap() else { panic!() };
+        let mut outline = FieldWalker::of_file(&*bytes, "message");
+        let Some(OuterField { value: FieldValue::Bytes(range), .. }) = outline.next_field().unwrap() else { panic!() };
         let text = outline.within(&range, |inner| {
-            assert_eq!(inner.next_field()?.unwrap().value, OuterValue::Varint(7));
-            let Some(Outer { value: OuterValue::Bytes(text), .. }) = inner.next_field()? else { panic!() };
+            assert_eq!(inner.next_field()?.unwrap().value, FieldValue::Varint(7));
+            let Some(OuterField { value: FieldValue::Bytes(text), .. }) = inner.next_field()? else { panic!() };
             assert_eq!(inner.next_field()?, None);
             inner.read(&text, 1)
         });
         assert_eq!(text.unwrap(), b"x");
-        assert_eq!(outline.next_field().unwrap().unwrap().value, OuterValue::Varint(3));
+        assert_eq!(outline.next_field().unwrap().unwrap().value, FieldValue::Varint(3));
         assert_eq!(outline.next_field().unwrap(), None);
     }
 }

@@ -96,7 +96,7 @@ impl TensorReader for StoredArray {
         self.layout
     }
 
-    fn keeps_odd_bools(&self) -> bool {
+    fn keeps_bool_bytes(&self) -> bool {
         self.check == Check::OddBools
     }
 

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::checksums::{Ledger, Region};
+use super::checksums::{Region, RegionChecksums};
 use crate::error::Result;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::plan::grid::{ChunkGrid, Unit};
 use crate::plan::tiles::Runs;
 use crate::types::byte_order::ByteOrder;
@@ -35,7 +35,7 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     }
 
     /// Whether bytes of a `bool` other than 0 and 1 are kept as they are, as NumPy does with arrays of its own. Otherwise they become 1.
-    fn keeps_odd_bools(&self) -> bool {
+    fn keeps_bool_bytes(&self) -> bool {
         false
     }
 
@@ -158,8 +158,8 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
         (**self).layout()
     }
 
-    fn keeps_odd_bools(&self) -> bool {
-        (**self).keeps_odd_bools()
+    fn keeps_bool_bytes(&self) -> bool {
+        (**self).keeps_bool_bytes()
     }
 
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
@@ -244,14 +244,14 @@ pub struct ReadContext<'a> {
     /// Memory that lives as long as the worker; [`chunk_bytes`](Self::chunk_bytes) long.
     scratch: Vec<u8>,
     chunk_bytes: usize,
-    ledger: Option<&'a Ledger<'a>>,
-    pub(crate) calls: Calls,
+    ledger: Option<&'a RegionChecksums<'a>>,
+    pub(crate) calls: SystemCalls,
     /// The regions of what is being read, among those of the ledger.
     regions: Range<usize>,
 }
 
 impl<'a> ReadContext<'a> {
-    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a Ledger<'a>>, calls: &Calls) -> Self {
+    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a RegionChecksums<'a>>, calls: &SystemCalls) -> Self {
         Self { scratch: Vec::new(), chunk_bytes, ledger, calls: calls.clone(), regions: 0..usize::MAX }
     }
 

@@ -65,8 +65,8 @@ impl TensorReader for Reversed<'_> {
         self.reader.byte_order()
     }
 
-    fn keeps_odd_bools(&self) -> bool {
-        self.reader.keeps_odd_bools()
+    fn keeps_bool_bytes(&self) -> bool {
+        self.reader.keeps_bool_bytes()
     }
 
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
@@ -171,7 +171,7 @@ impl TensorReader for Reversed<'_> {
 mod tests {
     use super::super::memory::MemoryTensor;
     use super::*;
-    use crate::os::Calls;
+    use crate::os::SystemCalls;
     use crate::types::cancel::CancelToken;
     use crate::types::dtype::Dtype;
     use proptest::prelude::*;
@@ -192,7 +192,7 @@ mod tests {
             let mut part = [ends[2].index(wanted.len() + 1), ends[3].index(wanted.len() + 1)];
             part.sort_unstable();
             let mut out = vec![0xff; part[1] - part[0]];
-            let mut context = ReadContext::new(7, None, &Calls::standard(&CancelToken::new()));
+            let mut context = ReadContext::new(7, None, &SystemCalls::standard(&CancelToken::new()));
             reversed.read(part[0] as u64..part[1] as u64, &mut out, &mut context).unwrap();
             prop_assert_eq!(&out, &wanted[part[0]..part[1]]);
         }

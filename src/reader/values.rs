@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checksums::Region;
-use super::proto_index::{OuterValue, Outline};
+use super::proto_index::{FieldValue, FieldWalker};
 use super::stored::{Check, StoredArray};
 use super::strings::stored::StoredStrings;
 use super::tensor_reader::{ReadContext, TensorReader};
@@ -63,7 +63,7 @@ impl Proto {
     ///
     /// # Errors
     /// [`Error::Malformed`] for what is no tensor, as far as that shows without reading values; [`Error::Io`].
-    pub(crate) fn look(outline: &mut Outline<'_>, known: Option<TensorSpec>) -> Result<Self> {
+    pub(crate) fn look(outline: &mut FieldWalker<'_>, known: Option<TensorSpec>) -> Result<Self> {
         let range = outline.rest();
         let base = memory_len(range.start);
         let path = outline.path();
@@ -73,8 +73,8 @@ impl Proto {
         let mut runs: [(u32, Option<Range<u64>>); 32] = Default::default();
         while let Some(field) = outline.next_field()? {
             match (field.number, &field.value) {
-                (1, OuterValue::Varint(value)) => code = (*value, memory_len(field.offset)),
-                (2, OuterValue::Bytes(at)) => {
+                (1, FieldValue::Varint(value)) => code = (*value, memory_len(field.offset)),
+                (2, FieldValue::Bytes(at)) => {
                     let bytes = outline.read(at, MOST_SHAPE)?;
                     parse_shape(Fields::new(&bytes, memory_len(at.start), WHAT), &mut shape).map_err(in_file)?;
                 }
@@ -84,12 +84,12 @@ impl Proto {
                         continue;
                     };
                     match value {
-                        OuterValue::Bytes(at) if number == CONTENT => content = Some(at.clone()).filter(|at| !at.is_empty()),
+                        FieldValue::Bytes(at) if number == CONTENT => content = Some(at.clone()).filter(|at| !at.is_empty()),
                         _ if number == CONTENT => return Err(outline.malformed(field.offset, "tensor_content is no bytes")),
-                        OuterValue::Bytes(at) if at.is_empty() && number != STRINGS => {}
+                        FieldValue::Bytes(at) if at.is_empty() && number != STRINGS => {}
                         value => {
                             filled.add(number);
-                            let packed = if let OuterValue::Bytes(at) = value { Some(at.clone()) } else { None };
+                            let packed = if let FieldValue::Bytes(at) = value { Some(at.clone()) } else { None };
                             let (count, known) = &mut runs[number as usize];
                             (*count, *known) = (count.saturating_add(1), packed);
                         }
@@ -116,7 +116,7 @@ impl Proto {
     /// # Errors
     /// As there.
     pub(crate) fn look_at(file: &dyn Blob, range: &Range<u64>, known: Option<TensorSpec>) -> Result<Self> {
-        Self::look(&mut Outline::new(file, WHAT, range.clone()), known)
+        Self::look(&mut FieldWalker::new(file, WHAT, range.clone()), known)
     }
 
     /// How its values are stored, for people.
@@ -208,7 +208,7 @@ impl Proto {
             return Err(Error::malformed_at(path, WHAT, content.start, detail));
         }
         StoredStrings::held(path, name, self.spec.shape(), |each| {
-            let mut outline = Outline::new(&**file, WHAT, self.range.clone());
+            let mut outline = FieldWalker::new(&**file, WHAT, self.range.clone());
             if let Some(at) = &self.content {
                 let content = outline.read(at, MOST_STRINGS)?;
                 let mut failed = None;
@@ -225,10 +225,10 @@ impl Proto {
             while let Some(field) = outline.next_field()? {
                 match &field.value {
                     _ if field.number != u64::from(STRINGS) => {}
-                    OuterValue::Bytes(_) if found == most => {
+                    FieldValue::Bytes(_) if found == most => {
                         return Err(too_many(memory_len(field.offset), count).in_file(path));
                     }
-                    OuterValue::Bytes(at) => {
+                    FieldValue::Bytes(at) => {
                         last = outline.read(at, MOST_STRINGS)?;
                         if count > 0 {
                             each(&last)?;
@@ -265,7 +265,7 @@ struct Mark {
 
 /// Decodes one element after the other.
 struct Cursor<'a> {
-    outline: Outline<'a>,
+    outline: FieldWalker<'a>,
     number: u32,
     next: Mark,
     elements: Elements,
@@ -273,7 +273,7 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(file: &'a dyn Blob, end: u64, number: u32, dtype: Dtype, next: Mark) -> Self {
-        let outline = Outline::new(file, WHAT, next.field_at..end);
+        let outline = FieldWalker::new(file, WHAT, next.field_at..end);
         Self { outline, number, next, elements: Elements::new(dtype) }
     }
 
@@ -287,12 +287,12 @@ impl<'a> Cursor<'a> {
             }
             let in_file = |error: ParseError| error.in_file(self.outline.path());
             self.next.run = match field.value {
-                OuterValue::Bytes(at) => {
+                FieldValue::Bytes(at) => {
                     form.check_run(at.end - at.start, memory_len(at.start)).map_err(in_file)?;
                     at
                 }
-                OuterValue::Fixed(at) if form.size().is_some_and(|size| size > 1 && at.end - at.start == size as u64) => at,
-                OuterValue::Varint(_) if form == Form::Varint => field.start..self.next.field_at,
+                FieldValue::Fixed(at) if form.size().is_some_and(|size| size > 1 && at.end - at.start == size as u64) => at,
+                FieldValue::Varint(_) if form == Form::Varint => field.start..self.next.field_at,
                 _ => return Err(in_file(wrong_wire(self.number, memory_len(field.offset)))),
             };
             return Ok(true);
@@ -471,7 +471,7 @@ mod tests {
     use super::*;
     use crate::format::tensor_proto::TensorProto;
     use crate::format::varint;
-    use crate::os::Calls;
+    use crate::os::SystemCalls;
     use crate::storage::local::LocalFile;
     use crate::storage::memory::HeldBytes;
     use proptest::prelude::*;
@@ -500,13 +500,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.pb");
         std::fs::write(&path, bytes).unwrap();
-        let file = LocalFile::open(&path, &Calls::default()).unwrap();
+        let file = LocalFile::open(&path, &SystemCalls::default()).unwrap();
         (dir, file)
     }
 
     fn read(reader: &dyn TensorReader, elements: Range<u64>) -> Result<Vec<u8>> {
         let mut out = vec![9; memory_len((elements.end - elements.start) * reader.spec().itemsize())];
-        reader.read(elements, &mut out, &mut ReadContext::new(1 << 16, None, &Calls::default()))?;
+        reader.read(elements, &mut out, &mut ReadContext::new(1 << 16, None, &SystemCalls::default()))?;
         Ok(out)
     }
 

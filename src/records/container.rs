@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::feature::{Declared, Encoding, Feature, Key, RECORDS};
 use super::scan::{Scan, scan};
 use super::set::RecordSet;
-use super::stream::batches::Reading;
+use super::stream::batches::ReadSettings;
 use super::stream::memory_pool::Pool;
 use super::survey::Survey;
 use crate::error::{Error, Result};
@@ -185,7 +185,7 @@ impl RecordContainer {
         }
         let records = &self.sets[set];
         let memory_bytes = options.budget().as_bytes() / 4;
-        let reading = Reading { verify: false, ..Reading::new(COUNTING_BYTES, memory_bytes, options) };
+        let reading = ReadSettings { verify: false, ..ReadSettings::new(COUNTING_BYTES, memory_bytes, options) };
         let mut batches = records.open(reading, &Pool::new(memory_bytes))?;
         if let Some(known) = batches.known() {
             return Ok(known);

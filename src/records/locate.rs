@@ -31,7 +31,7 @@ impl Span {
 
 /// What a record has for a feature, as it is stored.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Stored<'a> {
+pub(crate) enum FeatureBytes<'a> {
     Missing,
     /// A `Feature` message, and where it starts in its part.
     Feature(&'a [u8], usize),
@@ -92,16 +92,16 @@ impl Locator {
     }
 
     /// What key number `index` has in a record.
-    pub(crate) fn stored<'a>(&self, batch: &'a Batch, record: usize, index: usize, span: Span) -> Stored<'a> {
+    pub(crate) fn stored<'a>(&self, batch: &'a Batch, record: usize, index: usize, span: Span) -> FeatureBytes<'a> {
         if span.len == usize::MAX {
-            return Stored::Missing;
+            return FeatureBytes::Missing;
         }
         let part = batch.part(record, self.part(index));
         let bytes = &part[span.start..span.start + span.len];
         match &self.keys[index] {
-            Key::Context(_) => Stored::Feature(bytes, span.start),
-            Key::List(_) => Stored::List(bytes, span.start),
-            Key::Part(_) => Stored::Value(bytes),
+            Key::Context(_) => FeatureBytes::Feature(bytes, span.start),
+            Key::List(_) => FeatureBytes::List(bytes, span.start),
+            Key::Part(_) => FeatureBytes::Value(bytes),
         }
     }
 
@@ -111,7 +111,7 @@ impl Locator {
     }
 }
 
-impl Stored<'_> {
+impl FeatureBytes<'_> {
     /// The integers that it is a list of.
     pub(crate) fn ints(&self) -> Result<Vec<i64>, ParseError> {
         let mut ints = Vec::new();

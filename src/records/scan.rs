@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::feature::{Encoding, Feature, Key};
 use super::set::RecordSet;
-use super::stream::batches::Reading;
+use super::stream::batches::ReadSettings;
 use super::stream::memory_pool::Pool;
 use super::survey::{Survey, are_examples, look_at_batch};
 use crate::error::Result;
@@ -33,17 +33,17 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
     let Scan { rows, joined_rows, complete, whole } = wanted.clone();
     let start = rows.start;
     let memory_bytes = options.budget().as_bytes() / 4;
-    let reading = Reading::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, options);
+    let reading = ReadSettings::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, options);
     let reading = match set.first_look {
         // Where each of them costs something, not one more is made.
-        1 if !complete => Reading { batch_bytes: 1, ..reading },
+        1 if !complete => ReadSettings { batch_bytes: 1, ..reading },
         _ => reading,
     };
     let reading = if complete {
-        Reading { rows, joined_rows, ..reading }
+        ReadSettings { rows, joined_rows, ..reading }
     } else {
         let rows = rows.start..rows.end.min(rows.start.saturating_add(set.first_look));
-        Reading { rows, most_records: memory_len(set.first_look), ..reading }
+        ReadSettings { rows, most_records: memory_len(set.first_look), ..reading }
     };
     let mut batches = set.open(reading, &Pool::new(memory_bytes))?;
     let is_compressed = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Zlib);

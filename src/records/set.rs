@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::feature::{Encoding, Feature};
-use super::stream::batches::{Batches, Reading, Sequential};
+use super::stream::batches::{Batches, ReadSettings, Sequential};
 use super::stream::framing::Framing;
 use super::stream::inputs::{CheckCount, Claim, Input, Program, RecordFile, Wanted};
-use super::stream::interleaved::Dealt;
+use super::stream::interleaved::Interleaved;
 use super::stream::memory_pool::Pool;
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ pub(crate) enum Inputs {
     /// One after the other.
     Sequence(Vec<RecordInput>),
     /// Shards, of any number of files, between which records were dealt; part 0 of each is its number.
-    Dealt(Vec<Vec<RecordFile>>),
+    Interleaved(Vec<Vec<RecordFile>>),
 }
 
 /// Where some of them are.
@@ -110,9 +110,9 @@ impl RecordSet {
     ///
     /// # Errors
     /// Those of the first files; [`Error::BadRequest`] for a pipe that has been read.
-    pub(crate) fn open(&self, reading: Reading, pool: &Arc<Pool>) -> Result<Box<dyn Batches>> {
+    pub(crate) fn open(&self, reading: ReadSettings, pool: &Arc<Pool>) -> Result<Box<dyn Batches>> {
         let inputs = match &self.inputs {
-            Inputs::Dealt(shards) => return Ok(Box::new(Dealt::open(shards, self.framing, self.group, &reading, pool)?)),
+            Inputs::Interleaved(shards) => return Ok(Box::new(Interleaved::open(shards, self.framing, self.group, &reading, pool)?)),
             Inputs::Sequence(inputs) => inputs,
         };
         let input = |input: &RecordInput| match input {
@@ -131,7 +131,7 @@ impl RecordSet {
     /// Whether the records can be read any number of times.
     pub(crate) fn can_be_read_again(&self) -> bool {
         match &self.inputs {
-            Inputs::Dealt(_) => true,
+            Inputs::Interleaved(_) => true,
             Inputs::Sequence(inputs) => !inputs.iter().any(|input| matches!(input, RecordInput::Once(..))),
         }
     }
@@ -144,7 +144,7 @@ impl RecordSet {
         };
         match &self.inputs {
             Inputs::Sequence(inputs) => inputs.iter().filter_map(path).collect(),
-            Inputs::Dealt(shards) => shards.iter().flatten().map(|file| file.path().to_owned()).collect(),
+            Inputs::Interleaved(shards) => shards.iter().flatten().map(|file| file.path().to_owned()).collect(),
         }
     }
 
@@ -178,7 +178,7 @@ impl RecordSet {
         };
         match &self.inputs {
             Inputs::Sequence(inputs) => inputs.iter().try_fold(0u64, |sum, input| sum.checked_add(of_input(input)?)),
-            Inputs::Dealt(_) => None,
+            Inputs::Interleaved(_) => None,
         }
     }
 

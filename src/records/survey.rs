@@ -20,13 +20,13 @@ const MOST_INTS: u64 = 64;
 
 /// A value of the first record that has one, and the first record where it is another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct First<T> {
+pub(crate) struct Uniform<T> {
     pub(crate) value: T,
     pub(crate) record: u64,
     pub(crate) odd: Option<(u64, T)>,
 }
 
-impl<T: PartialEq + Clone> First<T> {
+impl<T: PartialEq + Clone> Uniform<T> {
     fn see(first: &mut Option<Self>, record: u64, value: T) {
         Self::merge(first, Some(Self { value, record, odd: None }));
     }
@@ -52,7 +52,7 @@ impl<T: PartialEq + Clone> First<T> {
 
 /// What a value of bytes looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum BytesKind {
     /// JPEG or PNG, with its size.
     Image,
     /// An image that is not decoded here.
@@ -99,29 +99,29 @@ impl Widths {
 pub(crate) struct Stats {
     /// Records that have values for it.
     pub(crate) present: u64,
-    pub(crate) kind: Option<First<Kind>>,
+    pub(crate) kind: Option<Uniform<Kind>>,
     /// The number of values in a record, or of steps.
-    pub(crate) counts: Option<First<u64>>,
+    pub(crate) counts: Option<Uniform<u64>>,
     pub(crate) fewest: u64,
     pub(crate) most: u64,
     /// The number of values in a step.
-    pub(crate) per_step: Option<First<u64>>,
+    pub(crate) per_step: Option<Uniform<u64>>,
     /// Bytes of a value.
-    pub(crate) lengths: Option<First<u64>>,
+    pub(crate) lengths: Option<Uniform<u64>>,
     /// The same of what they hold, where they are compressed, and the most.
-    pub(crate) inflated: Option<First<u64>>,
+    pub(crate) inflated: Option<Uniform<u64>>,
     pub(crate) longest_inflated: u64,
     /// How long values of bytes are, and strings in tensors.
     pub(crate) widths: Option<Widths>,
     pub(crate) inner_widths: Option<Widths>,
     /// The integers of a short list.
-    pub(crate) ints: Option<First<Vec<i64>>>,
-    pub(crate) look: Option<First<Look>>,
-    pub(crate) file_kind: Option<First<FileKind>>,
-    pub(crate) form: Option<First<ImageForm>>,
-    pub(crate) tensor: Option<First<TensorSpec>>,
+    pub(crate) ints: Option<Uniform<Vec<i64>>>,
+    pub(crate) look: Option<Uniform<BytesKind>>,
+    pub(crate) file_kind: Option<Uniform<FileKind>>,
+    pub(crate) form: Option<Uniform<ImageForm>>,
+    pub(crate) tensor: Option<Uniform<TensorSpec>>,
     /// The length of axis 0 of the tensors, and the shape of the rest.
-    pub(crate) tensor_rest: Option<First<Vec<u64>>>,
+    pub(crate) tensor_rest: Option<Uniform<Vec<u64>>>,
     pub(crate) most_rows: u64,
 }
 
@@ -158,18 +158,18 @@ impl Stats {
         Widths::merge(&mut self.inner_widths, other.inner_widths);
         self.present += other.present;
         self.most_rows = self.most_rows.max(other.most_rows);
-        First::merge(&mut self.kind, other.kind);
-        First::merge(&mut self.counts, other.counts);
-        First::merge(&mut self.per_step, other.per_step);
-        First::merge(&mut self.lengths, other.lengths);
-        First::merge(&mut self.inflated, other.inflated);
+        Uniform::merge(&mut self.kind, other.kind);
+        Uniform::merge(&mut self.counts, other.counts);
+        Uniform::merge(&mut self.per_step, other.per_step);
+        Uniform::merge(&mut self.lengths, other.lengths);
+        Uniform::merge(&mut self.inflated, other.inflated);
         self.longest_inflated = self.longest_inflated.max(other.longest_inflated);
-        First::merge(&mut self.ints, other.ints);
-        First::merge(&mut self.look, other.look);
-        First::merge(&mut self.file_kind, other.file_kind);
-        First::merge(&mut self.form, other.form);
-        First::merge(&mut self.tensor, other.tensor);
-        First::merge(&mut self.tensor_rest, other.tensor_rest);
+        Uniform::merge(&mut self.ints, other.ints);
+        Uniform::merge(&mut self.look, other.look);
+        Uniform::merge(&mut self.file_kind, other.file_kind);
+        Uniform::merge(&mut self.form, other.form);
+        Uniform::merge(&mut self.tensor, other.tensor);
+        Uniform::merge(&mut self.tensor_rest, other.tensor_rest);
     }
 
     fn see_count(&mut self, record: u64, count: u64) {
@@ -178,21 +178,21 @@ impl Stats {
         // Without values a record lacks the feature, which says nothing of how many there are.
         if count > 0 {
             self.present += 1;
-            First::see(&mut self.counts, record, count);
+            Uniform::see(&mut self.counts, record, count);
         }
     }
 
     /// The values of a `Feature`; their number.
     fn see_values(&mut self, record: u64, feature: &[u8], base: usize, is_compressed: bool) -> Result<u64, ParseError> {
         let Some(values) = Values::parse(feature, base)? else { return Ok(0) };
-        First::see(&mut self.kind, record, values.kind());
+        Uniform::see(&mut self.kind, record, values.kind());
         if values.kind() == Kind::Bytes {
             values.bytes(|bytes, _| {
                 if is_compressed {
                     // One that cannot be read says why when it is converted.
                     let len = inflated_len(bytes).unwrap_or(0);
                     self.longest_inflated = self.longest_inflated.max(len);
-                    First::see(&mut self.inflated, record, len);
+                    Uniform::see(&mut self.inflated, record, len);
                 }
                 self.see_bytes(record, bytes);
                 Ok(())
@@ -202,7 +202,7 @@ impl Stats {
         if values.kind() == Kind::Ints && count <= MOST_INTS {
             let mut ints = Vec::new();
             values.ints(|value| ints.push(value))?;
-            First::see(&mut self.ints, record, ints);
+            Uniform::see(&mut self.ints, record, ints);
         }
         Ok(count)
     }
@@ -212,31 +212,31 @@ impl Stats {
         self.see_widths(record, widths);
         let look = match FileKind::sniff(bytes) {
             Some(kind @ (FileKind::Jpeg | FileKind::Png)) => {
-                First::see(&mut self.file_kind, record, kind);
+                Uniform::see(&mut self.file_kind, record, kind);
                 // One that cannot be read says why when it is converted.
                 if let Ok(form) = ImageChoices::default().look(bytes) {
-                    First::see(&mut self.form, record, form);
+                    Uniform::see(&mut self.form, record, form);
                 }
-                Look::Image
+                BytesKind::Image
             }
-            Some(other) => Look::OtherImage(other),
-            None if TensorProto::is_likely(bytes) && self.see_tensor(record, bytes).is_ok() => Look::Tensor,
-            None if widths.most_chars.is_ok() && !bytes.iter().any(|&byte| byte < b'\t') => Look::Text,
-            None => Look::Bytes,
+            Some(other) => BytesKind::OtherImage(other),
+            None if TensorProto::is_likely(bytes) && self.see_tensor(record, bytes).is_ok() => BytesKind::Tensor,
+            None if widths.most_chars.is_ok() && !bytes.iter().any(|&byte| byte < b'\t') => BytesKind::Text,
+            None => BytesKind::Bytes,
         };
-        First::see(&mut self.look, record, look);
+        Uniform::see(&mut self.look, record, look);
     }
 
     fn see_widths(&mut self, record: u64, widths: Widths) {
         Widths::merge(&mut self.widths, Some(widths));
-        First::see(&mut self.lengths, record, widths.longest);
+        Uniform::see(&mut self.lengths, record, widths.longest);
     }
 
     fn see_tensor(&mut self, record: u64, bytes: &[u8]) -> Result<(), ParseError> {
         let proto = TensorProto::parse(bytes, 0)?;
         if let Some((rows, rest)) = proto.spec.shape().split_first() {
             self.most_rows = self.most_rows.max(*rows);
-            First::see(&mut self.tensor_rest, record, rest.to_vec());
+            Uniform::see(&mut self.tensor_rest, record, rest.to_vec());
         }
         if proto.spec.dtype() == crate::types::dtype::Dtype::String {
             proto.strings(|string| {
@@ -244,7 +244,7 @@ impl Stats {
                 Ok(())
             })?;
         }
-        First::see(&mut self.tensor, record, proto.spec);
+        Uniform::see(&mut self.tensor, record, proto.spec);
         Ok(())
     }
 }
@@ -301,7 +301,7 @@ impl Survey {
             for step in example::steps(value, base) {
                 let (feature, base) = step?;
                 let values = stats.see_values(record, feature, base, is_compressed)?;
-                First::see(&mut stats.per_step, record, values);
+                Uniform::see(&mut stats.per_step, record, values);
                 count += 1;
             }
             stats.see_count(record, count);
@@ -395,14 +395,14 @@ mod tests {
         #[test]
         fn what_workers_saw_adds_up_to_what_one_would_have_seen(values in prop::collection::vec(0u64..3, 1..40), owners in prop::collection::vec(0usize..4, 40)) {
             let mut one = None;
-            let mut many: [Option<First<u64>>; 4] = [None, None, None, None];
+            let mut many: [Option<Uniform<u64>>; 4] = [None, None, None, None];
             for (record, &value) in values.iter().enumerate() {
-                First::see(&mut one, record as u64, value);
-                First::see(&mut many[owners[record]], record as u64, value);
+                Uniform::see(&mut one, record as u64, value);
+                Uniform::see(&mut many[owners[record]], record as u64, value);
             }
             let mut merged = None;
             for other in many.into_iter().rev() {
-                First::merge(&mut merged, other);
+                Uniform::merge(&mut merged, other);
             }
             let (one, merged) = (one.unwrap(), merged.unwrap());
             prop_assert_eq!(one.odd.as_ref().map(|(record, _)| *record), values.iter().position(|value| *value != values[0]).map(|at| at as u64));

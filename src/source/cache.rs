@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::bundle::path::resolve;
-use super::bundle::{self, Bundle, Place};
+use super::bundle::{self, Bundle, ShardPlace};
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
 use crate::error::{Error, Result};
@@ -223,7 +223,7 @@ impl Container for Cache {
 struct Stacked<'a> {
     bundle: &'a Bundle,
     spec: TensorSpec,
-    places: Vec<Place>,
+    places: Vec<ShardPlace>,
     regions: Vec<Region>,
 }
 
@@ -254,7 +254,10 @@ impl TensorReader for Stacked<'_> {
             let mut len = row - inside;
             let mut rows = 1;
             while len < most
-                && self.places.get(first + rows).is_some_and(|next| *next == Place { offset: place.offset + row * rows as u64, ..place })
+                && self
+                    .places
+                    .get(first + rows)
+                    .is_some_and(|next| *next == ShardPlace { offset: place.offset + row * rows as u64, ..place })
             {
                 len += row;
                 rows += 1;
@@ -290,8 +293,8 @@ impl TensorReader for Stacked<'_> {
     }
 
     fn heap_bytes(&self) -> u64 {
-        (self.places.len() * (size_of::<Place>() + size_of::<Region>())) as u64
-            + crate::reader::checksums::Ledger::heap_bytes(self.regions.len())
+        (self.places.len() * (size_of::<ShardPlace>() + size_of::<Region>())) as u64
+            + crate::reader::checksums::RegionChecksums::heap_bytes(self.regions.len())
     }
 }
 

@@ -363,7 +363,7 @@ impl Chain<'_> {
 
     fn own_heap_bytes(&self) -> u64 {
         let own = self.links.len() * size_of::<Link<'_>>() + self.regions.len() * size_of::<Region>();
-        crate::reader::checksums::Ledger::heap_bytes(self.regions.len()).saturating_add(own as u64)
+        crate::reader::checksums::RegionChecksums::heap_bytes(self.regions.len()).saturating_add(own as u64)
     }
 }
 
@@ -376,8 +376,8 @@ impl TensorReader for Chain<'_> {
         self.order
     }
 
-    fn keeps_odd_bools(&self) -> bool {
-        self.links.iter().all(|link| link.reader.keeps_odd_bools())
+    fn keeps_bool_bytes(&self) -> bool {
+        self.links.iter().all(|link| link.reader.keeps_bool_bytes())
     }
 
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {

@@ -26,14 +26,14 @@ pub struct Location {
     /// The format that was asked for, if one was.
     asked: Option<&'static str>,
     driver: &'static dyn Driver,
-    place: Place,
+    place: Target,
     /// What is missing and was let pass.
     /// The shards that are missing and were let pass, in words.
     lost: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Target {
     At(Probe),
     /// Files that are one source.
     Files(FileSet),
@@ -88,7 +88,7 @@ impl Location {
     }
 
     fn at(path: &Path, (driver, resolved): (&'static dyn Driver, Probe), asked: Option<&'static str>) -> Self {
-        Self { given: vec![path.to_owned()], asked, driver, place: Place::At(resolved), lost: Vec::new() }
+        Self { given: vec![path.to_owned()], asked, driver, place: Target::At(resolved), lost: Vec::new() }
     }
 
     /// Locations that were found one by one, with those put together that are one source: shards of one set of records, and files of one
@@ -117,7 +117,7 @@ impl Location {
         }
         for location in &mut grouped {
             if location.given.len() > 1 && location.shard_set().is_some() && location.driver.joins_files() {
-                location.place = Place::Files(FileSet::of_files(location.given.clone())?);
+                location.place = Target::Files(FileSet::of_files(location.given.clone())?);
             }
         }
         check_sets(&mut grouped, options)?;
@@ -138,8 +138,8 @@ impl Location {
     /// The set of shards that a single file is of.
     fn shard_set(&self) -> Option<ShardKey> {
         match &self.place {
-            Place::At(place) => Some((self.driver.name(), shard_set(place.path())?)),
-            Place::Files(_) => None,
+            Target::At(place) => Some((self.driver.name(), shard_set(place.path())?)),
+            Target::Files(_) => None,
         }
     }
 
@@ -158,14 +158,14 @@ impl Location {
     /// Whether [`open`](Self::open) with these choices takes a running TensorFlow: see `tensorflow::load`.
     #[must_use]
     pub fn needs_tensorflow(&self, options: &Options) -> bool {
-        matches!(&self.place, Place::At(resolved) if self.driver.needs_tensorflow(resolved, options))
+        matches!(&self.place, Target::At(resolved) if self.driver.needs_tensorflow(resolved, options))
     }
 
     /// Whether `names` are not those of tensors in a graph, but of what it computes: outputs of its nodes, such as `y:0`, for
     /// [`ModelOptions::output`](crate::ModelOptions::output).
     #[must_use]
     pub fn are_outputs(&self, names: &[&[u8]]) -> bool {
-        matches!(&self.place, Place::At(resolved) if self.driver.are_outputs(resolved, names))
+        matches!(&self.place, Target::At(resolved) if self.driver.are_outputs(resolved, names))
     }
 
     /// Opens it, with the choices that opening and looking through a source take.
@@ -175,8 +175,8 @@ impl Location {
     pub fn open(&self, options: &Options) -> Result<Source> {
         let path = self.path();
         let opened = match &self.place {
-            Place::At(resolved) => self.driver.open(resolved, options),
-            Place::Files(set) => self.driver.open_files(path, set.clone(), options),
+            Target::At(resolved) => self.driver.open(resolved, options),
+            Target::Files(set) => self.driver.open_files(path, set.clone(), options),
         };
         let container = opened.map_err(|error| options.cancel.unless_cancelled(error))?;
         Ok(Source::with_lost(path, container, Origin::of(&self.given, self.asked), self.lost.clone()))
@@ -213,12 +213,12 @@ pub(crate) fn check_sets(locations: &mut [Location], options: &Options) -> Resul
     for (at, location) in locations.iter_mut().enumerate() {
         let set = location.shard_set();
         match (&location.place, set) {
-            (Place::Files(files), _) => {
+            (Target::Files(files), _) => {
                 let checked = check_set(files, options)?;
                 location.lost.extend(checked);
             }
-            (Place::At(_), Some(set)) => sets.entry(set).or_default().push(at),
-            (Place::At(_), None) => {}
+            (Target::At(_), Some(set)) => sets.entry(set).or_default().push(at),
+            (Target::At(_), None) => {}
         }
     }
     for members in sets.into_values().filter(|members| members.len() > 1) {
@@ -255,13 +255,13 @@ pub(crate) fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Opt
         return Ok(locations);
     }
     let files = locations.iter().flat_map(|location| match &location.place {
-        Place::At(file) => vec![file.path().to_owned()],
-        Place::Files(set) => set.files.clone(),
+        Target::At(file) => vec![file.path().to_owned()],
+        Target::Files(set) => set.files.clone(),
     });
     let set = FileSet::of_files(files.collect())?;
     let mut lost: Vec<String> = locations.iter().flat_map(|location| location.lost.clone()).collect();
     lost.extend(check_set(&set, options)?.filter(|missing| !lost.contains(missing)));
-    Ok(vec![Location { given: vec![path.to_owned()], place: Place::Files(set), lost, ..first.clone() }])
+    Ok(vec![Location { given: vec![path.to_owned()], place: Target::Files(set), lost, ..first.clone() }])
 }
 
 /// The locations of files that a pattern or `base@N` stands for.
@@ -296,7 +296,7 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
             }
         }
         let lost = check_set(&set, options)?.into_iter().collect();
-        return Ok(vec![Location { given: vec![path.to_owned()], asked: formats.asked, driver, place: Place::Files(set), lost }]);
+        return Ok(vec![Location { given: vec![path.to_owned()], asked: formats.asked, driver, place: Target::Files(set), lost }]);
     }
     let lost = check_set(&set, options)?;
     let mut locations: Vec<Location> = Vec::new();

@@ -16,7 +16,7 @@ use crate::types::name::Name;
 
 /// All tensors of several sources. A name that more than one source has gets that of its source in front.
 #[derive(Debug)]
-pub(crate) struct Together {
+pub(crate) struct MergedSources {
     parts: Vec<Source>,
     /// The part and the number in it.
     tensors: Vec<(Name, usize, usize)>,
@@ -27,7 +27,7 @@ pub(crate) struct Together {
     warnings: Vec<String>,
 }
 
-impl Together {
+impl MergedSources {
     /// # Errors
     /// [`Error::BadRequest`] for names that are not told apart by their sources.
     pub(crate) fn new(parts: Vec<Source>) -> Result<Self> {
@@ -105,7 +105,7 @@ fn titles(parts: &[Source]) -> Vec<String> {
     (0..titles.len()).map(|at| if is_double(at) { whole(at) } else { titles[at].clone() }).collect()
 }
 
-impl Container for Together {
+impl Container for MergedSources {
     fn format(&self) -> &'static str {
         let format = self.parts.first().map_or("", Source::format);
         if self.parts.iter().all(|part| part.format() == format) { format } else { "several" }
@@ -219,6 +219,6 @@ impl Source {
     pub fn together(parts: Vec<Self>) -> Result<Self> {
         let path = parts.first().map(|part| part.path().to_owned()).unwrap_or_default();
         let origin = Origin::of_all(parts.iter().map(Self::origin), false);
-        Ok(Self::new(&path, Box::new(Together::new(parts)?), origin))
+        Ok(Self::new(&path, Box::new(MergedSources::new(parts)?), origin))
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::table::{Listed, Place};
+use super::table::{TensorPlace, TensorTable};
 use crate::error::{Error, Result};
 use crate::format::npy::{Elements, Header, MAX_TEXT_LEN};
 use crate::options::Options;
@@ -79,7 +79,7 @@ impl Driver for Npy {
         };
         let tensors: Vec<(TensorInfo, InFile)> = names.into_iter().zip(arrays).map(tensor).collect();
         let lost = tensors.iter().flat_map(|(info, _)| info.lost.clone()).collect();
-        Ok(Box::new(Listed::new(self.name(), vec![path.to_owned()], tensors, Map::new()).with_warnings(lost)))
+        Ok(Box::new(TensorTable::new(self.name(), vec![path.to_owned()], tensors, Map::new()).with_warnings(lost)))
     }
 }
 
@@ -216,7 +216,7 @@ impl InFile {
     }
 }
 
-impl Place for InFile {
+impl TensorPlace for InFile {
     fn reader<'a>(&'a self, _: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>> {
         Ok(Box::new(self.stored()?))
     }

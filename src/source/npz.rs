@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
 use super::npy::{EXTENSION, InFile, MAGIC, MOST_HEADER, NpyArray};
-use super::table::{Listed, Place};
+use super::table::{TensorPlace, TensorTable};
 use crate::error::{Error, Result};
 use crate::format::crc::Checksum;
 use crate::format::npy::Header;
@@ -61,7 +61,7 @@ impl Driver for Npz {
                 *info = TensorInfo { name: Name::new(array.member.name.clone()), alias: None, ..info.clone() };
             }
         }
-        Ok(Box::new(Listed::new(self.name(), vec![path.to_owned()], tensors, Map::new()).with_warnings(warnings)))
+        Ok(Box::new(TensorTable::new(self.name(), vec![path.to_owned()], tensors, Map::new()).with_warnings(warnings)))
     }
 }
 
@@ -153,7 +153,7 @@ struct PackedArray {
     region: Option<Region>,
 }
 
-impl Place for PackedArray {
+impl TensorPlace for PackedArray {
     fn reader<'a>(&'a self, _: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>> {
         let NpyArray { spec, order, layout, .. } = &self.array;
         if self.member.packing == Ok(Packing::Deflated) {

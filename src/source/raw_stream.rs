@@ -14,7 +14,7 @@ use crate::options::records::Called;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Key};
 use crate::records::set::{Inputs, RecordInput, RecordSet};
-use crate::records::stream::bytes::Patient;
+use crate::records::stream::bytes::InterruptiblePipe;
 use crate::records::stream::files::FileSet;
 use crate::records::stream::framing::Framing;
 use crate::records::stream::inputs::RecordFile;
@@ -83,7 +83,7 @@ impl Driver for RawStream {
 impl RawStream {
     /// Frames of a pipe, which can be read once.
     fn of_stream(&self, path: &Path, pipe: File, name: PathBuf, frame: &Frame, options: &Options) -> Box<dyn Container> {
-        let bytes = Behind { bytes: Patient::new(pipe, &options.cancel), left: frame.offset };
+        let bytes = Behind { bytes: InterruptiblePipe::new(pipe, &options.cancel), left: frame.offset };
         let input = RecordInput::Once(Mutex::new(Some(Box::new(bytes))), name);
         self.container(path, Inputs::Sequence(vec![input]), frame, options)
     }

@@ -13,10 +13,10 @@ use crate::options::Options;
 use crate::os::workers::Workers;
 use crate::plan::Memory;
 use crate::plan::grid::Unit;
-use crate::reader::checksums::Ledger;
+use crate::reader::checksums::RegionChecksums;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::records::pass::array::RecordArray;
-use crate::records::pass::output::Output;
+use crate::records::pass::output::ArrayOutput;
 use crate::records::pass::plan::Pass;
 use crate::records::pass::run::Misfits;
 use crate::types::byte_order::ByteOrder;
@@ -199,7 +199,7 @@ impl Column<'_> {
 
     /// Hands rows to `put`, with the byte that each run of them starts at; how many there were.
     fn read(&self, put: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync)) -> Result<u64> {
-        let done = self.pass.run(&[Output::Check(put)], Misfits::Refused, &self.options).map_err(|failure| failure.error)?;
+        let done = self.pass.run(&[ArrayOutput::Check(put)], Misfits::Refused, &self.options).map_err(|failure| failure.error)?;
         Ok(done.rows.first().copied().unwrap_or(0))
     }
 }
@@ -212,9 +212,9 @@ impl Elements<'_> {
 
 /// Reads rows of what `reader` has, which are `spec`, in parallel.
 fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec, out: &mut [u8], options: &Options) -> Result<()> {
-    let ledger = options.verify.then(|| Ledger::new(reader.regions()));
+    let ledger = options.verify.then(|| RegionChecksums::new(reader.regions()));
     let dtype = spec.dtype();
-    let as_is = dtype == Dtype::Bool && reader.keeps_odd_bools();
+    let as_is = dtype == Dtype::Bool && reader.keeps_bool_bytes();
     let stored = if as_is { Dtype::UInt8 } else { dtype };
     let decoder = Decoder::new((stored, reader.byte_order()), (stored, ByteOrder::NATIVE), false)?;
     let row_bytes = spec.row_elements() * spec.itemsize();

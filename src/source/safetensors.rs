@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::table::{Listed, Place};
+use super::table::{TensorPlace, TensorTable};
 use crate::error::{Error, Result};
 use crate::format::safetensors::{Entry, MAX_HEADER, PREFIX_LEN, parse, prefix};
 use crate::options::Options;
@@ -90,7 +90,7 @@ impl Driver for SafeTensors {
         }
         tensors.sort_by_key(|(begin, _)| *begin);
         let facts = Map::from_iter([("header_bytes".to_owned(), json!(len)), ("metadata".to_owned(), header.metadata)]);
-        Ok(Box::new(Listed::new(self.name(), vec![path.to_owned()], tensors.into_iter().map(|(_, tensor)| tensor).collect(), facts)))
+        Ok(Box::new(TensorTable::new(self.name(), vec![path.to_owned()], tensors.into_iter().map(|(_, tensor)| tensor).collect(), facts)))
     }
 }
 
@@ -118,7 +118,7 @@ struct InFile {
     spec: TensorSpec,
 }
 
-impl Place for InFile {
+impl TensorPlace for InFile {
     fn reader<'a>(&'a self, _: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>> {
         let stored = StoredArray::new(&self.file, self.offset, self.spec.clone(), "safetensors data")?;
         let check = if self.spec.dtype() == Dtype::Bool { Check::Bools } else { Check::Nothing };

@@ -13,7 +13,7 @@ use crate::reader::tensor_reader::TensorReader;
 use crate::types::name::Name;
 
 /// Where a tensor lies, in the words of its format.
-pub(crate) trait Place: fmt::Debug + Send + Sync {
+pub(crate) trait TensorPlace: fmt::Debug + Send + Sync {
     /// A reader of the tensor's elements; validates where they lie, reads none of them.
     fn reader<'a>(&'a self, info: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>>;
 
@@ -33,7 +33,7 @@ pub(crate) trait Place: fmt::Debug + Send + Sync {
 
 /// Tensors with their places, in the order of the file.
 #[derive(Debug)]
-pub(crate) struct Listed<P> {
+pub(crate) struct TensorTable<P> {
     format: &'static str,
     tensors: Vec<(TensorInfo, P)>,
     by_name: HashMap<Vec<u8>, usize>,
@@ -50,7 +50,7 @@ pub(crate) trait Links: std::fmt::Debug + Send + Sync {
     fn end_of(&self, path: &str) -> Option<String>;
 }
 
-impl<P: Place> Listed<P> {
+impl<P: TensorPlace> TensorTable<P> {
     /// Tensors of `files`. Of two with the same name the first is found by it.
     pub(crate) fn new(format: &'static str, files: Vec<PathBuf>, tensors: Vec<(TensorInfo, P)>, facts: Map<String, Value>) -> Self {
         let (mut by_name, mut by_alias) = (HashMap::with_capacity(tensors.len()), HashMap::new());
@@ -83,7 +83,7 @@ impl<P: Place> Listed<P> {
     }
 }
 
-impl<P: Place> Container for Listed<P> {
+impl<P: TensorPlace> Container for TensorTable<P> {
     fn format(&self) -> &'static str {
         self.format
     }

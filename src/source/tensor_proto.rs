@@ -11,7 +11,7 @@ use super::driver::Driver;
 use crate::error::Result;
 use crate::format::tensor_proto::{CONTENT, TYPED, WHAT};
 use crate::options::Options;
-use crate::reader::proto_index::{OuterValue, Outline};
+use crate::reader::proto_index::{FieldValue, FieldWalker};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::reader::values::{Proto, Rule};
@@ -34,7 +34,7 @@ impl Driver for TensorProto {
             return Ok(None);
         }
         let file = probe.open()?;
-        let mut outline = Outline::of_file(&*file, WHAT);
+        let mut outline = FieldWalker::of_file(&*file, WHAT);
         // What cannot be read is told by whoever reads it.
         Ok(is_likely(&mut outline).unwrap_or(false).then(|| probe.clone()))
     }
@@ -55,15 +55,15 @@ impl Driver for TensorProto {
 
 /// Whether a message has the dtype and the shape of a tensor, and no fields that tensors do not have. What is broken behind these is a
 /// broken tensor. Fields may come in any order.
-fn is_likely(outline: &mut Outline<'_>) -> Result<bool> {
+fn is_likely(outline: &mut FieldWalker<'_>) -> Result<bool> {
     let (mut has_dtype, mut has_shape) = (false, false);
     while let Ok(Some(field)) = outline.next_field() {
         let is_known = match field.value {
-            OuterValue::Varint(code) if field.number == 1 => {
+            FieldValue::Varint(code) if field.number == 1 => {
                 has_dtype = true;
                 Dtype::from_code(code).is_some()
             }
-            OuterValue::Bytes(shape) if field.number == 2 => {
+            FieldValue::Bytes(shape) if field.number == 2 => {
                 has_shape = true;
                 outline.within(&shape, is_shape)?
             }
@@ -77,18 +77,18 @@ fn is_likely(outline: &mut Outline<'_>) -> Result<bool> {
 }
 
 /// Whether a message is a `TensorShapeProto`: axes, each a number that may have a name.
-fn is_shape(outline: &mut Outline<'_>) -> Result<bool> {
+fn is_shape(outline: &mut FieldWalker<'_>) -> Result<bool> {
     while let Some(field) = outline.next_field()? {
         let is_axis = match field.value {
-            OuterValue::Bytes(axis) if field.number == 2 => outline.within(&axis, |axis| {
+            FieldValue::Bytes(axis) if field.number == 2 => outline.within(&axis, |axis| {
                 while let Some(part) = axis.next_field()? {
-                    if !matches!((part.number, part.value), (1, OuterValue::Varint(_)) | (2, OuterValue::Bytes(_))) {
+                    if !matches!((part.number, part.value), (1, FieldValue::Varint(_)) | (2, FieldValue::Bytes(_))) {
                         return Ok(false);
                     }
                 }
                 Ok(true)
             })?,
-            OuterValue::Varint(_) => field.number == 3,
+            FieldValue::Varint(_) => field.number == 3,
             _ => false,
         };
         if !is_axis {

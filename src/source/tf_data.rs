@@ -106,12 +106,12 @@ fn saved(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Op
     }
     let shards = shards(&run, storage)?;
     let spec = spec(dir, storage)?;
-    let is_dealt = spec.is_none() && metadata.dtypes.len() > 1 && metadata.dtypes[0] == Dtype::Int64.code();
+    let is_interleaved = spec.is_none() && metadata.dtypes.len() > 1 && metadata.dtypes[0] == Dtype::Int64.code();
     let count = u64::try_from(metadata.num_elements).ok().filter(|_| spec.is_some() && metadata.finalized);
     let group = metadata.dtypes.len();
-    let features = features(&path, &metadata.dtypes[usize::from(is_dealt)..], spec.as_deref())?;
+    let features = features(&path, &metadata.dtypes[usize::from(is_interleaved)..], spec.as_deref())?;
     let files = |shard: Vec<PathBuf>| shard.iter().map(|path| RecordFile::new(&Probe::new(storage, path), None)).collect::<Vec<_>>();
-    if shards.len() > 1 && !is_dealt {
+    if shards.len() > 1 && !is_interleaved {
         warnings.push(format!(
             "{} shards are read one after the other; TensorFlow mixes them, in an order that depends on the machine",
             shards.len()
@@ -120,10 +120,13 @@ fn saved(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Op
     let facts = Map::from_iter([
         ("shards".to_owned(), json!(shards.len())),
         ("components".to_owned(), json!(features.len())),
-        ("elements numbered".to_owned(), json!(is_dealt)),
+        ("elements numbered".to_owned(), json!(is_interleaved)),
     ]);
-    let inputs =
-        if is_dealt { Inputs::Dealt(shards.into_iter().map(files).collect()) } else { Inputs::files(shards.into_iter().flat_map(files)) };
+    let inputs = if is_interleaved {
+        Inputs::Interleaved(shards.into_iter().map(files).collect())
+    } else {
+        Inputs::files(shards.into_iter().flat_map(files))
+    };
     let records =
         RecordSet { group, features, discovers: false, total: count.filter(|&count| count > 0), ..RecordSet::undescribed(inputs) };
     Ok(Opened { records, facts, warnings })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flate2::read::GzDecoder;
 
 use super::bundle;
-use super::bundle::names::{instead, names_in, shard_prefix, to_path};
+use super::bundle::names::{names_in, other_checkpoints, shard_prefix, to_path};
 use super::formats::formats;
 use super::video::picture_hint;
 use crate::error::{Error, Result};
@@ -58,7 +58,11 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
     }
     let dir = parent_of(path);
     if is_pattern(path.as_os_str().as_bytes()) {
-        return not_found(format!("there is no {}, and nothing matches it as a pattern{}", path.display(), instead(dir, storage)));
+        return not_found(format!(
+            "there is no {}, and nothing matches it as a pattern{}",
+            path.display(),
+            other_checkpoints(dir, storage)
+        ));
     }
     if storage.look_at(dir)? != Found::Directory {
         return not_found(format!("{}: there is no directory {}", path.display(), dir.display()));
@@ -73,7 +77,7 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
     }
     match names.iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem)) {
         Some(shard) => not_found(format!("{} is missing, although {} is there", index.display(), shard.to_string_lossy())),
-        None => not_found(format!("neither {} nor {} exists{}", path.display(), index.display(), instead(dir, storage))),
+        None => not_found(format!("neither {} nor {} exists{}", path.display(), index.display(), other_checkpoints(dir, storage))),
     }
 }
 
@@ -117,7 +121,7 @@ fn missing_in(dir: &Path, storage: &Arc<dyn Storage>) -> String {
     format!(
         "without a checkpoint state file, a saved_model.pb, a single .index, a dataset_info.json or a snapshot.metadata; {}{}{}",
         found(&names),
-        instead(dir, storage),
+        other_checkpoints(dir, storage),
         pattern_in(dir, &names, storage)
     )
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::paths::Found;
 use crate::error::{Error, Result};
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::types::size::memory_len;
 
 /// The longest file of metadata; those of the largest datasets have some hundred kilobytes.
@@ -24,12 +24,12 @@ pub(crate) trait Blob: fmt::Debug + Send + Sync {
     /// Its length in bytes.
     fn len(&self) -> u64;
     /// Which calls may be made for what it says of itself. Elements are read as whoever wants them says.
-    fn calls(&self) -> &Calls;
+    fn calls(&self) -> &SystemCalls;
     /// Fills `buf` from `offset`.
     ///
     /// # Errors
     /// [`Error::Malformed`] where it ends before or was written to since it was opened, [`Error::Io`].
-    fn read(&self, offset: u64, buf: &mut [u8], calls: &Calls) -> Result<()>;
+    fn read(&self, offset: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()>;
     /// Fails if it is not what it was when it was opened.
     ///
     /// # Errors
@@ -53,9 +53,9 @@ pub(crate) trait Blob: fmt::Debug + Send + Sync {
         false
     }
     /// Lets `range` be fetched meanwhile.
-    fn prefetch(&self, _range: &Range<u64>, _calls: &Calls) {}
+    fn prefetch(&self, _range: &Range<u64>, _calls: &SystemCalls) {}
     /// Lets the memory of `range` in a cache be used for something else.
-    fn evict(&self, _range: &Range<u64>, _calls: &Calls) {}
+    fn evict(&self, _range: &Range<u64>, _calls: &SystemCalls) {}
 
     /// The bytes of a range that may be at most `most` long.
     ///

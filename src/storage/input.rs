@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use crate::os::Calls;
+use crate::os::SystemCalls;
 
 /// A regular file that is open for reading. Its reads are made again where signals interrupt them, until the caller cancels.
 #[derive(Debug, Clone)]
 pub(crate) struct InputFile {
     file: Arc<File>,
-    calls: Calls,
+    calls: SystemCalls,
 }
 
 impl InputFile {
     /// Which calls may be made for it.
-    pub(crate) fn calls(&self) -> &Calls {
+    pub(crate) fn calls(&self) -> &SystemCalls {
         &self.calls
     }
 
@@ -32,7 +32,7 @@ impl InputFile {
     /// Fills `buf` from `offset`.
     ///
     /// # Errors
-    /// Those of [`Calls::read_exact_at`].
+    /// Those of [`SystemCalls::read_exact_at`].
     pub(crate) fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.calls.read_exact_at(&self.file, buf, offset)
     }
@@ -41,7 +41,7 @@ impl InputFile {
 #[cfg(test)]
 impl From<File> for InputFile {
     fn from(file: File) -> Self {
-        Self { file: Arc::new(file), calls: Calls::default() }
+        Self { file: Arc::new(file), calls: SystemCalls::default() }
     }
 }
 
@@ -63,7 +63,7 @@ impl Read for InputFile {
 ///
 /// # Errors
 /// Those of the system, and invalid input for what is no regular file.
-pub(crate) fn open_file(path: &Path, calls: &Calls) -> io::Result<InputFile> {
+pub(crate) fn open_file(path: &Path, calls: &SystemCalls) -> io::Result<InputFile> {
     let file = match open_at_once(path) {
         // Somebody has a lease on the file, and has been told to give it up.
         Err(error) if error.kind() == ErrorKind::WouldBlock && fs::metadata(path)?.is_file() => File::open(path)?,
@@ -97,11 +97,11 @@ mod tests {
     #[test]
     fn only_regular_files_are_opened() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(open_file(dir.path(), &Calls::default()).unwrap_err().kind(), ErrorKind::IsADirectory);
-        assert_eq!(open_file(Path::new("/dev/null"), &Calls::default()).unwrap_err().kind(), ErrorKind::InvalidInput);
-        assert_eq!(open_file(&dir.path().join("none"), &Calls::default()).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(open_file(dir.path(), &SystemCalls::default()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(open_file(Path::new("/dev/null"), &SystemCalls::default()).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(open_file(&dir.path().join("none"), &SystemCalls::default()).unwrap_err().kind(), ErrorKind::NotFound);
         fs::write(dir.path().join("a"), "one").unwrap();
-        let file = open_file(&dir.path().join("a"), &Calls::default()).unwrap();
+        let file = open_file(&dir.path().join("a"), &SystemCalls::default()).unwrap();
         assert!(!rustix::fs::fcntl_getfl(&*file).unwrap().contains(OFlags::NONBLOCK));
     }
 }

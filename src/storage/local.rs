@@ -11,7 +11,7 @@ use super::input::{InputFile, open_file};
 use super::paths::{Found, list, look_at};
 use super::stamp::Stamp;
 use crate::error::{Error, Result};
-use crate::os::{self, Calls, Cold};
+use crate::os::{self, Cold, SystemCalls};
 
 /// Files kept open at once, by all sources together, so that an array of thousands of files works under any limit on descriptors.
 const MOST_OPEN: usize = 32;
@@ -22,7 +22,7 @@ pub(crate) struct LocalFile {
     path: Arc<Path>,
     len: u64,
     stamp: Stamp,
-    calls: Calls,
+    calls: SystemCalls,
     opened: Mutex<Weak<Opened>>,
 }
 
@@ -38,7 +38,7 @@ static RECENT: Mutex<VecDeque<Arc<Opened>>> = Mutex::new(VecDeque::new());
 impl LocalFile {
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn open(path: &Path, calls: &Calls) -> Result<Arc<Self>> {
+    pub(crate) fn open(path: &Path, calls: &SystemCalls) -> Result<Arc<Self>> {
         let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("look at", path))?.len();
         let stamp = Stamp::of(&file).map_err(Error::io("look at", path))?;
@@ -72,11 +72,11 @@ impl Blob for LocalFile {
         self.len
     }
 
-    fn calls(&self) -> &Calls {
+    fn calls(&self) -> &SystemCalls {
         &self.calls
     }
 
-    fn read(&self, offset: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
+    fn read(&self, offset: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
         let opened = self.opened()?;
         os::read_exact_at(&opened.file, buf, offset, calls, &opened.cold).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
@@ -99,13 +99,13 @@ impl Blob for LocalFile {
         self.opened().is_ok_and(|opened| opened.cold.get(&opened.file))
     }
 
-    fn prefetch(&self, range: &Range<u64>, calls: &Calls) {
+    fn prefetch(&self, range: &Range<u64>, calls: &SystemCalls) {
         if let Ok(opened) = self.opened() {
             opened.cold.prefetch(&opened.file, range, calls);
         }
     }
 
-    fn evict(&self, range: &Range<u64>, calls: &Calls) {
+    fn evict(&self, range: &Range<u64>, calls: &SystemCalls) {
         if let Ok(opened) = self.opened() {
             opened.cold.evict(&opened.file, range, calls);
         }
@@ -115,12 +115,12 @@ impl Blob for LocalFile {
 /// The file system of this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalStorage {
-    calls: Calls,
+    calls: SystemCalls,
 }
 
 impl LocalStorage {
     /// Which calls may be made for all that is opened there.
-    pub(crate) fn new(calls: Calls) -> Self {
+    pub(crate) fn new(calls: SystemCalls) -> Self {
         Self { calls }
     }
 }

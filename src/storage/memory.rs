@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::blob::Blob;
 use crate::error::{Error, Result};
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::types::size::memory_len;
 
 /// Bytes that were unpacked, or made.
@@ -13,13 +13,13 @@ use crate::types::size::memory_len;
 pub(crate) struct HeldBytes {
     path: Arc<Path>,
     bytes: Vec<u8>,
-    calls: Calls,
+    calls: SystemCalls,
 }
 
 impl HeldBytes {
     /// `bytes`, which messages say to be at `path`.
     pub(crate) fn new(path: &Arc<Path>, bytes: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { path: Arc::clone(path), bytes, calls: Calls::default() })
+        Arc::new(Self { path: Arc::clone(path), bytes, calls: SystemCalls::default() })
     }
 }
 
@@ -32,7 +32,7 @@ impl Blob for HeldBytes {
         self.bytes.len() as u64
     }
 
-    fn calls(&self) -> &Calls {
+    fn calls(&self) -> &SystemCalls {
         &self.calls
     }
 
@@ -40,7 +40,7 @@ impl Blob for HeldBytes {
         self.bytes.len() as u64
     }
 
-    fn read(&self, offset: u64, buf: &mut [u8], _: &Calls) -> Result<()> {
+    fn read(&self, offset: u64, buf: &mut [u8], _: &SystemCalls) -> Result<()> {
         let end = offset.checked_add(buf.len() as u64).filter(|&end| end <= self.len());
         let Some(end) = end else {
             let detail = format!("{} bytes are wanted, it has {} in all", buf.len(), self.len());

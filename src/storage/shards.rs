@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::blob::{Blob, Storage};
 use super::paths::{Found, parent_of};
 use crate::error::{Error, Result};
-use crate::os::Calls;
+use crate::os::SystemCalls;
 
 /// The files `P.data-SSSSS-of-NNNNN` of the prefix `P`.
 #[derive(Debug)]
@@ -15,18 +15,18 @@ pub(crate) struct ShardSet {
     prefix: PathBuf,
     num_shards: u32,
     storage: Arc<dyn Storage>,
-    calls: Calls,
+    calls: SystemCalls,
     /// Those that were opened.
     opened: Mutex<HashMap<u32, Arc<dyn Blob>>>,
 }
 
 impl ShardSet {
-    pub(crate) fn new(prefix: PathBuf, num_shards: u32, storage: &Arc<dyn Storage>, calls: &Calls) -> Self {
+    pub(crate) fn new(prefix: PathBuf, num_shards: u32, storage: &Arc<dyn Storage>, calls: &SystemCalls) -> Self {
         Self { prefix, num_shards, storage: Arc::clone(storage), calls: calls.clone(), opened: Mutex::default() }
     }
 
     /// Which calls may be made for what is read of a file when it is opened.
-    pub(crate) fn calls(&self) -> &Calls {
+    pub(crate) fn calls(&self) -> &SystemCalls {
         &self.calls
     }
 
@@ -104,7 +104,7 @@ impl ShardSet {
     ///
     /// # Errors
     /// Those of [`open`](Self::open) and of [`Blob::read`].
-    pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
+    pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
         self.open(shard)?.read(offset, buf, calls)
     }
 }

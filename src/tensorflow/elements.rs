@@ -15,7 +15,7 @@ use crate::format::meta_graph::Argument;
 use crate::format::tensor_proto::TensorProto;
 use crate::options::Options;
 use crate::options::model::ModelOptions;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::reader::tensor_reader::ReadContext;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Key};
@@ -246,7 +246,7 @@ impl Fetch {
                 let reader = bundle.reader(0)?;
                 let spec = reader.spec();
                 let mut bytes = vec![0; memory_len(spec.nbytes())];
-                reader.read(0..spec.elements(), &mut bytes, &mut ReadContext::new(1 << 20, None, &Calls::default()))?;
+                reader.read(0..spec.elements(), &mut bytes, &mut ReadContext::new(1 << 20, None, &SystemCalls::default()))?;
                 let mut front = wire::before_content(*dtype, spec.shape(), bytes.len());
                 front.append(&mut bytes);
                 Ok(Component { front, content: None, rows: spec.shape().first().copied() })

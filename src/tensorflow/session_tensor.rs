@@ -19,7 +19,7 @@ use crate::types::spec::TensorSpec;
 ///
 /// `GetSessionHandle` keeps the value on its device, `GetSessionTensor` gives it back without a copy, and a `Slice` of it is
 /// what a run returns. Slices that start at a multiple of 64 bytes share the memory of the whole on a CPU.
-pub(crate) struct Held<S: Deref<Target = Session>> {
+pub(crate) struct SessionTensor<S: Deref<Target = Session>> {
     session: S,
     name: String,
     spec: TensorSpec,
@@ -41,15 +41,19 @@ struct Nodes {
     bytes_axis: Option<i64>,
 }
 
-impl<S: Deref<Target = Session>> fmt::Debug for Held<S> {
+impl<S: Deref<Target = Session>> fmt::Debug for SessionTensor<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("name", &self.name).field("spec", &self.spec).field("handle", &self.handle).finish_non_exhaustive()
+        f.debug_struct("SessionTensor")
+            .field("name", &self.name)
+            .field("spec", &self.spec)
+            .field("handle", &self.handle)
+            .finish_non_exhaustive()
     }
 }
 
 /// What became of a tensor that was computed.
 pub(crate) enum Value<S: Deref<Target = Session>> {
-    Held(Box<Held<S>>),
+    Held(Box<SessionTensor<S>>),
     /// TensorFlow cannot cut it, and wrote it to a file.
     Spilled(Box<Spill>),
 }
@@ -79,7 +83,7 @@ where
                 let what = dtype.map_or("a dtype that is not known here", Dtype::name);
                 return Err(Error::Unsupported { what: target.name.clone(), detail: format!("it is {what}, which no array can hold") });
             }
-            Some(dtype) if way_to_bytes(dtype) == Way::None => Plan::Spill(Spilling::new(&mut builder, target, options)?),
+            Some(dtype) if way_to_bytes(dtype) == Way::None => FetchPlan::Spill(Spilling::new(&mut builder, target, options)?),
             Some(dtype) => attempt(names, || {
                 let mut value = target.output();
                 if target.is_of_variable()? {
@@ -90,7 +94,7 @@ where
                     node.add_input(value);
                     Ok(node.set_attr_type("out_type", DataType::Int64)?)
                 })?;
-                Ok(Plan::Hold { dtype, handle, shape })
+                Ok(FetchPlan::Hold { dtype, handle, shape })
             })?,
         });
     }
@@ -104,8 +108,8 @@ where
     let tokens: Vec<Option<(FetchToken, FetchToken)>> = plans
         .iter()
         .map(|plan| match plan {
-            Plan::Hold { handle, shape, .. } => Some((args.request_fetch(handle, 0), args.request_fetch(shape, 0))),
-            Plan::Spill(spilling) => {
+            FetchPlan::Hold { handle, shape, .. } => Some((args.request_fetch(handle, 0), args.request_fetch(shape, 0))),
+            FetchPlan::Spill(spilling) => {
                 spilling.add(&mut args);
                 None
             }
@@ -115,24 +119,24 @@ where
     let mut values = Vec::with_capacity(plans.len());
     for ((plan, target), tokens) in plans.into_iter().zip(targets).zip(tokens) {
         values.push(match (plan, tokens) {
-            (Plan::Hold { dtype, .. }, Some((handle, shape))) => {
+            (FetchPlan::Hold { dtype, .. }, Some((handle, shape))) => {
                 let (handle, shape) = attempt(names, || Ok((args.fetch::<String>(handle)?, args.fetch::<i64>(shape)?)))?;
                 let shape = if shape.dims() == [0] { Vec::new() } else { shape.to_vec() };
-                Value::Held(Box::new(Held::new(session.clone(), graph, target, dtype, &shape, &handle[0])?))
+                Value::Held(Box::new(SessionTensor::new(session.clone(), graph, target, dtype, &shape, &handle[0])?))
             }
-            (Plan::Spill(spilling), _) => Value::Spilled(Box::new(spilling.open()?)),
-            (Plan::Hold { .. }, None) => return Err(Error::bad_request(format!("{} was not fetched", target.name))),
+            (FetchPlan::Spill(spilling), _) => Value::Spilled(Box::new(spilling.open()?)),
+            (FetchPlan::Hold { .. }, None) => return Err(Error::bad_request(format!("{} was not fetched", target.name))),
         });
     }
     Ok(values)
 }
 
-enum Plan {
+enum FetchPlan {
     Hold { dtype: Dtype, handle: Operation, shape: Operation },
     Spill(Spilling),
 }
 
-impl<S: Deref<Target = Session>> Held<S> {
+impl<S: Deref<Target = Session>> SessionTensor<S> {
     fn new(session: S, graph: &mut Graph, target: &Target, dtype: Dtype, shape: &[i64], handle: &str) -> Result<Self> {
         let refused = |detail: String| Error::Unsupported { what: target.name.clone(), detail };
         let shape =
@@ -179,7 +183,7 @@ impl Nodes {
     }
 }
 
-impl<S: Deref<Target = Session> + Send + Sync> TensorReader for Held<S> {
+impl<S: Deref<Target = Session> + Send + Sync> TensorReader for SessionTensor<S> {
     fn spec(&self) -> &TensorSpec {
         &self.spec
     }
@@ -221,7 +225,7 @@ impl<S: Deref<Target = Session> + Send + Sync> TensorReader for Held<S> {
     }
 }
 
-impl<S: Deref<Target = Session>> Drop for Held<S> {
+impl<S: Deref<Target = Session>> Drop for SessionTensor<S> {
     fn drop(&mut self) {
         // It ends with the session at the latest.
         let _ = attempt(String::new, || {

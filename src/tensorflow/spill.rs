@@ -9,7 +9,7 @@ use super::session::{Builder, Target, attempt, text};
 use crate::error::{Error, Result};
 use crate::options::budget::Limits;
 use crate::options::model::ModelOptions;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::output::staging::hidden::ScratchDir;
 use crate::source::bundle::Bundle;
 use crate::source::container::Container;
@@ -85,7 +85,7 @@ impl Spilling {
     /// # Errors
     /// Those of opening a bundle.
     pub(crate) fn bundle(&self) -> Result<Bundle> {
-        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::new(Calls::default()));
+        let storage: Arc<dyn Storage> = Arc::new(LocalStorage::new(SystemCalls::default()));
         Bundle::open(&self.dir.path().join(NAME), "tensor-bundle", &Limits::default(), &storage)
     }
 }

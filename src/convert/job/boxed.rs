@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::placed::Placed;
-use super::turns::Turns;
+use super::placed::ScatteredBox;
+use super::turns::ReadOrder;
 use super::unpacked::{Scratch, copy_behind};
-use super::{Job, Lent, Output};
+use super::{ArrayTarget, Job, WorkerState};
 use crate::error::Result;
 use crate::options::Options;
 use crate::options::method::Method;
@@ -17,7 +17,7 @@ use crate::plan::boxes::{BoxPlan, BoxUse, ChunkBox};
 use crate::plan::grid::{ChunkGrid, Unit};
 use crate::plan::tiles::Tile;
 use crate::plan::{Memory, Resources};
-use crate::reader::checksums::{Ledger, Verified};
+use crate::reader::checksums::{RegionChecksums, Verified};
 use crate::reader::tensor_reader::TensorReader;
 use crate::storage::paths::nearest_directory;
 use crate::types::size::memory_len;
@@ -62,7 +62,7 @@ impl Job<'_> {
     /// The grids in which the source is stored, if it is read in boxes.
     pub(crate) fn grids(&self, options: &Options) -> Vec<ChunkGrid> {
         let grids = self.reader.chunk_grids();
-        let is_read_in_order = !self.is_turned && grids.iter().all(|grid| grid.unit == Unit::Stream);
+        let is_read_in_order = !self.changes_order && grids.iter().all(|grid| grid.unit == Unit::Stream);
         if is_read_in_order || options.method == Some(Method::Map) { Vec::new() } else { grids }
     }
 
@@ -83,7 +83,7 @@ impl Job<'_> {
         if grids.is_empty() {
             return Ok(None);
         }
-        let usage = BoxUse { is_turned: self.is_turned, needs_spare, is_balanced: false };
+        let usage = BoxUse { changes_order: self.changes_order, needs_spare, is_balanced: false };
         let resources = self.box_resources(options);
         let heap = |workers| self.reader.box_heap_bytes(workers);
         let direct = BoxPlan::new(&self.whole, &self.rows, &grids, usage, &resources, heap)?;
@@ -104,7 +104,7 @@ impl Job<'_> {
     }
 
     /// As `copy_into`, box by box.
-    pub(crate) fn place_boxes(&self, output: &Output<'_>, plans: &BoxPlans, options: &Options) -> Result<Outcome> {
+    pub(crate) fn place_boxes(&self, output: &ArrayTarget<'_>, plans: &BoxPlans, options: &Options) -> Result<Outcome> {
         let sink = output.sink(plans.window_bytes());
         sink.reserve(self.spec.nbytes())?;
         // A copy may lie beside the output, or elsewhere.
@@ -125,7 +125,7 @@ impl Job<'_> {
         plans: &BoxPlans,
         places: &[PathBuf],
         options: &Options,
-        check: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
+        check: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let checked = self.for_each_box(plans, places, options, true, |placed, spare| {
             check(placed, spare)?;
@@ -142,7 +142,7 @@ impl Job<'_> {
         places: &[PathBuf],
         options: &Options,
         spare: bool,
-        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
+        work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<Done> {
         if let Some(plan) = &plans.copied
             && let Some(scratch) = Scratch::create(places, self.copy_bytes(), options)
@@ -158,9 +158,9 @@ impl Job<'_> {
         plan: &BoxPlan,
         options: &Options,
         spare: bool,
-        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
+        work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<Done> {
-        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let meter = Meter::new(&plan.shares, options);
         self.for_each_box_of(self.reader, plan, (options, &meter), ledger.as_ref(), spare, work)?;
         Ok(Done { verified: self.verified(ledger.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
@@ -173,7 +173,7 @@ impl Job<'_> {
         plan: &BoxPlan,
         options: &Options,
         spare: bool,
-        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
+        work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<Done> {
         let (copy, verified, copying_bytes) = self.unpack(scratch, options)?;
         let meter = Meter::new(&plan.shares, options).step(1, 2);
@@ -186,19 +186,19 @@ impl Job<'_> {
         reader: &dyn TensorReader,
         plan: &BoxPlan,
         (options, meter): (&Options, &Meter<'_>),
-        ledger: Option<&Ledger<'_>>,
+        ledger: Option<&RegionChecksums<'_>>,
         spare: bool,
-        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<u64> + Sync,
+        work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<()> {
         let itemsize = self.spec.itemsize();
-        let (turns, in_turns) = (Turns::default(), reader.is_sequential());
+        let (turns, in_turns) = (ReadOrder::default(), reader.is_sequential());
         let mut boxes = plan.cuts.boxes();
         let buffer = |needed: bool| vec![0; if needed { memory_len(plan.box_bytes()) } else { 0 }];
         crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
-            Turns::numbered(|| Ok(boxes.next())),
-            || (Lent::new(&plan.shares, ledger, options), buffer(true), buffer(plan.is_turned), buffer(spare)),
+            ReadOrder::numbered(|| Ok(boxes.next())),
+            || (WorkerState::new(&plan.shares, ledger, options), buffer(true), buffer(plan.changes_order), buffer(spare)),
             |(number, one), (lent, read, turned, spare)| {
                 let turn = turns.of(number, in_turns);
                 let len = memory_len(one.elements() * itemsize);
@@ -207,14 +207,14 @@ impl Job<'_> {
                 turn.wait(&options.cancel)?;
                 self.read_box(reader, &one, &|at| source.position(at), read, lent)?;
                 drop(turn);
-                let in_source = |at| source.position(if plan.is_turned { one.in_c_order(at) } else { at });
-                let bytes = if plan.is_turned {
+                let in_source = |at| source.position(if plan.changes_order { one.in_c_order(at) } else { at });
+                let bytes = if plan.changes_order {
                     Tile::new(&one.start, &one.shape).reverse_axes(read, 0, &mut turned[..len], itemsize);
                     &turned[..len]
                 } else {
                     &*read
                 };
-                let part = Placed { places: &output, part: 0..one.elements(), itemsize, bytes, position: &in_source };
+                let part = ScatteredBox { places: &output, part: 0..one.elements(), itemsize, bytes, position: &in_source };
                 let len = spare.len().min(len);
                 let held = work(&part, &mut spare[..len])?;
                 meter.add(bytes.len() as u64, held);
@@ -230,7 +230,7 @@ impl Job<'_> {
         one: &ChunkBox,
         position: &dyn Fn(u64) -> u64,
         out: &mut [u8],
-        lent: &mut Lent<'_>,
+        lent: &mut WorkerState<'_>,
     ) -> Result<()> {
         let ChunkBox { start, shape } = one;
         if self.decoder.is_copy() {

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use crate::error::Result;
 use crate::os;
 use crate::plan::{Plan, Slice};
-use crate::reader::checksums::Ledger;
+use crate::reader::checksums::RegionChecksums;
 use crate::reader::tensor_reader::TensorReader;
 use crate::types::cancel::CancelToken;
 
@@ -144,7 +144,7 @@ impl<'a> DataRuns<'a> {
 pub(crate) fn slices<'a>(
     plan: &'a Plan,
     mut runs: DataRuns<'a>,
-    ledger: Option<&'a Ledger<'a>>,
+    ledger: Option<&'a RegionChecksums<'a>>,
     skipped: impl Fn(u64) + Send + 'a,
 ) -> impl FnMut() -> Result<Option<Slice>> + Send + 'a {
     let mut data = plan.cut(0..0);

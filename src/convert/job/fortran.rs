@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::placed::Placed;
-use super::{Job, Lent, Output};
+use super::placed::ScatteredBox;
+use super::{ArrayTarget, Job, WorkerState};
 use crate::error::Result;
 use crate::options::Options;
 use crate::os::workers::Workers;
@@ -12,7 +12,7 @@ use crate::output::meter::Meter;
 use crate::output::report::Outcome;
 use crate::plan::Memory;
 use crate::plan::tiles::{Tile, TilePlan};
-use crate::reader::checksums::{Ledger, Verified};
+use crate::reader::checksums::{RegionChecksums, Verified};
 use crate::types::size::memory_len;
 
 /// Shorter reads go through the page cache, one page after the other.
@@ -23,7 +23,7 @@ enum Part<'a, R> {
     /// Fill memory with the elements of these runs of the source.
     Read(R, &'a mut [u8]),
     /// Write what has been turned around.
-    Write(Placed<'a>),
+    Write(ScatteredBox<'a>),
 }
 
 impl Job<'_> {
@@ -34,7 +34,7 @@ impl Job<'_> {
     }
 
     /// As `copy_into`, for an array whose order of elements changes.
-    pub(crate) fn turn_into(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
+    pub(crate) fn turn_into(&self, output: &ArrayTarget<'_>, options: &Options) -> Result<Outcome> {
         let plan = self.tile_plan(options, false)?;
         let (method, sink) = (output.method, output.sink(plan.shares.window_bytes));
         sink.reserve(self.spec.nbytes())?;
@@ -52,7 +52,7 @@ impl Job<'_> {
     pub(crate) fn for_each_turned(
         &self,
         options: &Options,
-        check: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
+        check: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let plan = self.tile_plan(options, true)?;
         let meter = Meter::new(&plan.shares, options);
@@ -69,12 +69,12 @@ impl Job<'_> {
         plan: &TilePlan,
         options: &Options,
         spare: u64,
-        work: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
+        work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let itemsize = self.spec.itemsize();
-        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let workers = Workers::new(plan.shares.threads);
-        let context = || (Lent::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(spare)]);
+        let context = || (WorkerState::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(spare)]);
         let buffer = || vec![0; memory_len(plan.tile_bytes())];
         let (mut read, mut turned) = (buffer(), buffer());
         let mut tiles = plan.tiles();
@@ -88,7 +88,7 @@ impl Job<'_> {
             if let (Some(tile), Some(places)) = (written, &places.0) {
                 let step = plan.part(places);
                 let bytes = turned[..memory_len(tile.elements() * itemsize)].chunks(memory_len(step * itemsize));
-                let write = |(part, bytes)| Part::Write(Placed { places, part, itemsize, bytes, position: &position });
+                let write = |(part, bytes)| Part::Write(ScatteredBox { places, part, itemsize, bytes, position: &position });
                 writes.extend(tile.parts(step).zip(bytes).map(write));
             }
             let mut to_read = Vec::new();
@@ -132,7 +132,7 @@ impl Job<'_> {
     }
 
     /// Fills `out` with the elements of runs, one after the other.
-    fn read_runs(&self, runs: impl Iterator<Item = Range<u64>> + Clone, mut out: &mut [u8], lent: &mut Lent<'_>) -> Result<()> {
+    fn read_runs(&self, runs: impl Iterator<Item = Range<u64>> + Clone, mut out: &mut [u8], lent: &mut WorkerState<'_>) -> Result<()> {
         let first = self.elements().start;
         let runs = runs.map(|run| first + run.start..first + run.end);
         // Short runs that are far apart would each be waited for.

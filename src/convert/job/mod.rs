@@ -25,11 +25,11 @@ use crate::output::part::Part;
 use crate::output::private_file::PrivateFile;
 use crate::output::report::{Estimate, Outcome, Report};
 use crate::output::share::Sharing;
-use crate::output::sink::{self, Filler, NpySink};
+use crate::output::sink::{self, NpySink, WindowWriter};
 use crate::output::staging::file::TrialFile;
 use crate::plan::tiles::Tile;
-use crate::plan::{Memory, Plan, Resources, Shares};
-use crate::reader::checksums::{Ledger, Verified};
+use crate::plan::{Memory, MemoryShares, Plan, Resources};
+use crate::reader::checksums::{RegionChecksums, Verified};
 use crate::reader::tensor_reader::{ReadContext, StoredRun, TensorReader};
 use crate::storage::paths::nearest_directory;
 use crate::storage::stamp::Stamp;
@@ -39,8 +39,8 @@ use crate::types::size::memory_len;
 use crate::types::spec::{MAX_NDIM, TensorSpec, even_part, unravel};
 
 use data_runs::{DataRuns, slices};
-use placed::Placed;
-use turns::Turns;
+use placed::ScatteredBox;
+use turns::ReadOrder;
 
 /// One array, ready to be made: everything that can be refused without an output has been.
 pub(crate) struct Job<'a> {
@@ -54,13 +54,13 @@ pub(crate) struct Job<'a> {
     /// What the output says of itself.
     pub(crate) header: Header,
     /// Whether elements are read in one order and written in the other.
-    is_turned: bool,
+    changes_order: bool,
     heap_bytes: u64,
     decoder: Decoder,
 }
 
 /// Where an array goes.
-pub(crate) struct Output<'b> {
+pub(crate) struct ArrayTarget<'b> {
     pub(crate) file: &'b Arc<PrivateFile>,
     /// What messages call it.
     pub(crate) target: &'b Path,
@@ -69,7 +69,7 @@ pub(crate) struct Output<'b> {
     pub(crate) start: Option<u64>,
 }
 
-impl Output<'_> {
+impl ArrayTarget<'_> {
     fn sink(&self, window_bytes: u64) -> NpySink {
         let sink = NpySink::new(Arc::clone(self.file), self.target, self.method, window_bytes);
         match self.start {
@@ -80,7 +80,7 @@ impl Output<'_> {
 }
 
 /// What a worker has to itself.
-struct Lent<'a> {
+struct WorkerState<'a> {
     context: ReadContext<'a>,
     /// For elements as they are stored, where they are decoded from there; taken when it is needed.
     raw: Vec<u8>,
@@ -98,7 +98,7 @@ impl<'a> Job<'a> {
         let rows = source.select(rows.filter(|_| !array.is_selected))?;
         let dtype = options.cast.unwrap_or(source.dtype());
         // As bytes they are left alone.
-        let as_is = source.dtype() == Dtype::Bool && dtype == Dtype::Bool && reader.keeps_odd_bools();
+        let as_is = source.dtype() == Dtype::Bool && dtype == Dtype::Bool && reader.keeps_bool_bytes();
         let [stored, written] = if as_is { [Dtype::UInt8; 2] } else { [source.dtype(), dtype] };
         let decoder = Decoder::new((stored, reader.byte_order()), (written, options.order()), options.strict)?;
         let whole = source.with_dtype(dtype).map_err(Error::bad_request)?;
@@ -108,16 +108,16 @@ impl<'a> Job<'a> {
             let what = format!("a tensor of {} dimensions", header.shape.len());
             return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
         }
-        let is_turned = array.is_reversed != header.fortran_order && header.orders_differ();
-        if is_turned && options.method == Some(Method::Map) {
+        let changes_order = array.is_reversed != header.fortran_order && header.orders_differ();
+        if changes_order && options.method == Some(Method::Map) {
             return Err(Error::bad_request("an array whose order of elements changes cannot be written by method map"));
         }
-        if array.item.is_some() && is_turned {
+        if array.item.is_some() && changes_order {
             let detail = "strings and records are written in the order in which they are read".into();
             return Err(Error::Unsupported { what: "another order of such elements".into(), detail });
         }
         let heap_bytes = heap_bytes.saturating_add(reader.heap_bytes());
-        Ok(Self { array, reader, whole, spec, rows, header, is_turned, heap_bytes, decoder })
+        Ok(Self { array, reader, whole, spec, rows, header, changes_order, heap_bytes, decoder })
     }
 
     /// # Errors
@@ -125,7 +125,7 @@ impl<'a> Job<'a> {
     pub(crate) fn check_memory(&self, options: &Options) -> Result<()> {
         match self.box_plan(options, false)? {
             Some(_) => Ok(()),
-            None if self.is_turned => self.tile_plan(options, false).map(drop),
+            None if self.changes_order => self.tile_plan(options, false).map(drop),
             None => self.plan(Memory::Buffers, options).map(drop),
         }
     }
@@ -157,7 +157,7 @@ impl<'a> Job<'a> {
         let (slices, slice_bytes, shares) = if let Some(plans) = self.box_plan(options, false)? {
             let plan = plans.direct;
             (memory_len(plan.count()), plan.box_bytes(), plan.shares)
-        } else if self.is_turned {
+        } else if self.changes_order {
             let plan = self.tile_plan(options, false)?;
             (memory_len(plan.count()), plan.tile_bytes(), plan.shares)
         } else {
@@ -191,9 +191,9 @@ impl<'a> Job<'a> {
 
     /// Fills `out` with all elements as they are written, verified. To be turned around they need as much of `spare`.
     pub(crate) fn read_whole(&self, out: &mut [u8], spare: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
-        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
-        let lent = &mut Lent::new(&plan.shares, ledger.as_ref(), options);
-        if self.is_turned {
+        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let lent = &mut WorkerState::new(&plan.shares, ledger.as_ref(), options);
+        if self.changes_order {
             let read = &mut spare[..out.len()];
             self.read(self.elements(), read, lent)?;
             Tile::whole(self.spec.shape()).reverse_axes(read, 0, out, self.spec.itemsize());
@@ -204,7 +204,7 @@ impl<'a> Job<'a> {
     }
 
     /// Fills `out` with elements as they are written.
-    fn read(&self, mut elements: Range<u64>, out: &mut [u8], lent: &mut Lent<'_>) -> Result<()> {
+    fn read(&self, mut elements: Range<u64>, out: &mut [u8], lent: &mut WorkerState<'_>) -> Result<()> {
         if self.decoder.is_copy() {
             return self.reader.read(elements, out, &mut lent.context);
         }
@@ -226,8 +226,8 @@ impl<'a> Job<'a> {
     }
 
     /// Whether elements are read in one order and written in the other.
-    pub(crate) fn is_turned(&self) -> bool {
-        self.is_turned
+    pub(crate) fn changes_order(&self) -> bool {
+        self.changes_order
     }
 
     /// The index in the array of the element at a position among those that are read.
@@ -252,11 +252,11 @@ impl<'a> Job<'a> {
         &self,
         places: &[PathBuf],
         options: &Options,
-        check: impl Fn(&Placed<'_>, &mut [u8]) -> Result<()> + Sync,
+        check: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Option<Verified>> {
         match self.box_plan(options, true)? {
             Some(plans) => self.for_each_boxed(&plans, places, options, check).map(Some),
-            None if self.is_turned => self.for_each_turned(options, check).map(Some),
+            None if self.changes_order => self.for_each_turned(options, check).map(Some),
             None => Ok(None),
         }
     }
@@ -282,14 +282,14 @@ impl<'a> Job<'a> {
             file.resize(0)?;
         }
         let method = Method::to_copy(file, options.method)?;
-        self.fill_output(&Output { file, target, method, start: None }, options)
+        self.fill_output(&ArrayTarget { file, target, method, start: None }, options)
     }
 
     /// As [`fill`](Self::fill), wherever the output is; blocks of the source are not shared.
-    pub(crate) fn fill_output(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
+    pub(crate) fn fill_output(&self, output: &ArrayTarget<'_>, options: &Options) -> Result<Outcome> {
         match self.box_plan(options, false)? {
             Some(plans) => self.place_boxes(output, &plans, options),
-            None if self.is_turned => self.turn_into(output, options),
+            None if self.changes_order => self.turn_into(output, options),
             None => self.copy_into(output, options),
         }
     }
@@ -308,7 +308,7 @@ impl<'a> Job<'a> {
 
     /// How the output could share the blocks of the source; `None` unless that is wanted and fits.
     fn sharing(&self, file: &PrivateFile, options: &Options) -> Result<Option<(StoredRun, Sharing)>> {
-        let is_as_stored = self.decoder.is_copy() && !self.is_turned;
+        let is_as_stored = self.decoder.is_copy() && !self.changes_order;
         if options.method.is_some_and(|method| method != Method::Clone) || !is_as_stored || self.spec.nbytes() == 0 {
             return Ok(None);
         }
@@ -333,13 +333,13 @@ impl<'a> Job<'a> {
         if !options.verify || !is_covered {
             return Ok(outcome(Verified::Not));
         }
-        let ledger = Ledger::new(self.reader.regions());
+        let ledger = RegionChecksums::new(self.reader.regions());
         let meter = Meter::new(&plan.shares, options);
         crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
             slices(&plan, self.runs(options), Some(&ledger), |bytes| meter.add(bytes, 0)),
-            || (Lent::new(&plan.shares, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
+            || (WorkerState::new(&plan.shares, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
             |slice, (lent, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
                 self.reader.read(slice.elements, &mut buffer[..memory_len(len)], &mut lent.context)?;
@@ -350,22 +350,22 @@ impl<'a> Job<'a> {
         Ok(outcome(self.verified(Some(&ledger))?))
     }
 
-    fn copy_into(&self, output: &Output<'_>, options: &Options) -> Result<Outcome> {
+    fn copy_into(&self, output: &ArrayTarget<'_>, options: &Options) -> Result<Outcome> {
         let method = output.method;
         let plan = self.plan(method.memory(), options)?;
         let sink = Arc::new(output.sink(plan.shares.window_bytes));
         self.reserve(&sink, &plan, options)?;
-        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let by_kernel = self.reader.fills_by_system_calls() && self.decoder.is_copy();
-        let filler = if by_kernel { Filler::Kernel } else { Filler::Stores };
+        let filler = if by_kernel { WindowWriter::Kernel } else { WindowWriter::Stores };
         let meter = Meter::new(&plan.shares, options);
-        let turns = Turns::default();
+        let turns = ReadOrder::default();
         let buffer_bytes = if method.memory() == Memory::Buffers { plan.slice_bytes() } else { 0 };
         crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
-            Turns::numbered(slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0))),
-            || (Lent::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
+            ReadOrder::numbered(slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0))),
+            || (WorkerState::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
             |(number, slice), (lent, buffer)| {
                 let turn = turns.of(number, self.reader.is_sequential());
                 let len = slice.bytes.end - slice.bytes.start;
@@ -393,9 +393,9 @@ impl<'a> Job<'a> {
     }
 
     /// What the checksums say when everything has been read.
-    fn verified(&self, ledger: Option<&Ledger<'_>>) -> Result<Verified> {
+    fn verified(&self, ledger: Option<&RegionChecksums<'_>>) -> Result<Verified> {
         self.reader.check_unchanged()?;
-        match ledger.map_or(Ok(Verified::Not), Ledger::verify)? {
+        match ledger.map_or(Ok(Verified::Not), RegionChecksums::verify)? {
             Verified::Full if self.reader.is_partly_covered() => Ok(Verified::Partial),
             verified => Ok(verified),
         }
@@ -403,7 +403,7 @@ impl<'a> Job<'a> {
 
     /// Elements of the output that are not in holes.
     fn data_elements(&self, options: &Options) -> Result<u64> {
-        if self.is_turned {
+        if self.changes_order {
             return Ok(self.spec.elements());
         }
         self.runs(options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))
@@ -443,18 +443,18 @@ impl<'a> Job<'a> {
         check: impl Fn(Range<u64>, &[u8], &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let plan = self.plan(Memory::Windows, options)?;
-        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let meter = Meter::new(&plan.shares, options);
         let buffer = || vec![0; memory_len(plan.slice_bytes())];
         let (first, itemsize) = (self.elements().start, self.spec.itemsize());
         let array = data_runs::Finished { file: array.0, data_offset: array.1, first, itemsize };
         let runs = DataRuns::new(self.reader, self.elements(), true, &options.cancel).beside(array);
-        let turns = Turns::default();
+        let turns = ReadOrder::default();
         crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
-            Turns::numbered(slices(&plan, runs, ledger.as_ref(), |bytes| meter.add(bytes, 0))),
-            || (Lent::new(&plan.shares, ledger.as_ref(), options), buffer(), buffer()),
+            ReadOrder::numbered(slices(&plan, runs, ledger.as_ref(), |bytes| meter.add(bytes, 0))),
+            || (WorkerState::new(&plan.shares, ledger.as_ref(), options), buffer(), buffer()),
             |(number, slice), (lent, decoded, other)| {
                 let turn = turns.of(number, self.reader.is_sequential());
                 let len = memory_len(slice.bytes.end - slice.bytes.start);
@@ -507,8 +507,8 @@ impl<'a> Job<'a> {
     }
 }
 
-impl<'a> Lent<'a> {
-    fn new(shares: &Shares, ledger: Option<&'a Ledger<'a>>, options: &'a Options) -> Self {
+impl<'a> WorkerState<'a> {
+    fn new(shares: &MemoryShares, ledger: Option<&'a RegionChecksums<'a>>, options: &'a Options) -> Self {
         let context = ReadContext::new(shares.chunk_bytes, ledger, &options.calls());
         Self { context, raw: Vec::new(), raw_bytes: shares.raw_bytes }
     }

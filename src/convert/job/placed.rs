@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::plan::tiles::Runs;
 
 /// A part of a box, as it is written.
-pub(crate) struct Placed<'a> {
+pub(crate) struct ScatteredBox<'a> {
     /// Where the elements of the box lie in the output.
     pub(crate) places: &'a Runs,
     /// Which of them these are.
@@ -17,7 +17,7 @@ pub(crate) struct Placed<'a> {
     pub(crate) position: &'a (dyn Fn(u64) -> u64 + Sync),
 }
 
-impl Placed<'_> {
+impl ScatteredBox<'_> {
     /// Where the runs lie in the output, in bytes from the start of its data.
     pub(crate) fn places(&self) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
         self.places.of(self.part.clone()).map(|run| run.start * self.itemsize..run.end * self.itemsize)

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use super::placed::Placed;
+use super::placed::ScatteredBox;
 use super::unpacked::Scratch;
-use super::{Job, Lent};
+use super::{Job, WorkerState};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::method::Method;
@@ -16,7 +16,7 @@ use crate::output::stream::{write_error, write_header};
 use crate::plan::Memory;
 use crate::plan::boxes::BoxUse;
 use crate::plan::grid::Unit;
-use crate::reader::checksums::Ledger;
+use crate::reader::checksums::RegionChecksums;
 use crate::types::size::memory_len;
 
 /// Where a temporary copy may lie: what is in memory is no gain, and directories for temporary files often are.
@@ -30,7 +30,7 @@ impl Job<'_> {
     /// # Errors
     /// [`Error::BadRequest`].
     pub(crate) fn check_stream(&self) -> Result<()> {
-        if self.is_turned() {
+        if self.changes_order() {
             let detail = "an array whose order of elements changes cannot be streamed: write it to a file, or keep the order that the source has (`layout`)";
             return Err(Error::bad_request(detail));
         }
@@ -48,9 +48,9 @@ impl Job<'_> {
         }
         let plan = self.plan(Memory::Buffers, options)?;
         write_header(&self.header, out)?;
-        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let meter = Meter::new(&plan.shares, options);
-        let lent = &mut Lent::new(&plan.shares, ledger.as_ref(), options);
+        let lent = &mut WorkerState::new(&plan.shares, ledger.as_ref(), options);
         let mut buffer = vec![0; memory_len(plan.slice_bytes())];
         let elements = self.elements();
         let most = plan.slice_bytes() / self.spec.itemsize().max(1);
@@ -75,7 +75,7 @@ impl Job<'_> {
         let Some(plans) = self.box_plan(options, false)? else { return Ok(None) };
         let out = Mutex::new(out);
         let lock = || out.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = |placed: &Placed<'_>, _: &mut [u8]| {
+        let write = |placed: &ScatteredBox<'_>, _: &mut [u8]| {
             lock().write_all(placed.bytes).map_err(write_error)?;
             Ok(0)
         };

@@ -11,20 +11,20 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Whose turn it is to read.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct ReadOrder {
     next: Mutex<u64>,
     moved: Condvar,
 }
 
 /// The turn of a piece of work. It is over when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
+pub(crate) struct ReadTurn<'a> {
     /// `None` where everybody may read at any time.
-    turns: Option<&'a Turns>,
+    turns: Option<&'a ReadOrder>,
     number: u64,
 }
 
-impl Turns {
+impl ReadOrder {
     /// Numbers what `next` hands out.
     pub(crate) fn numbered<T>(mut next: impl FnMut() -> Result<Option<T>> + Send) -> impl FnMut() -> Result<Option<(u64, T)>> + Send {
         let mut numbers = 0..;
@@ -32,12 +32,12 @@ impl Turns {
     }
 
     /// The turn of the piece with a number; whoever has it must drop it. If they are not `needed`, nobody waits.
-    pub(crate) fn of(&self, number: u64, needed: bool) -> Turn<'_> {
-        Turn { turns: needed.then_some(self), number }
+    pub(crate) fn of(&self, number: u64, needed: bool) -> ReadTurn<'_> {
+        ReadTurn { turns: needed.then_some(self), number }
     }
 }
 
-impl Turn<'_> {
+impl ReadTurn<'_> {
     /// Waits until the turns of all that have lower numbers are over.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ReadTurn<'_> {
     fn drop(&mut self) {
         let Some(turns) = self.turns else { return };
         let mut next = turns.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,12 +70,12 @@ mod tests {
 
     #[test]
     fn workers_read_in_the_order_of_their_work() {
-        let (turns, cancel, read) = (Turns::default(), CancelToken::new(), Mutex::new(Vec::new()));
+        let (turns, cancel, read) = (ReadOrder::default(), CancelToken::new(), Mutex::new(Vec::new()));
         let mut numbers = 0..200;
         crate::os::workers::run(
             7,
             &cancel,
-            Turns::numbered(|| Ok(numbers.next())),
+            ReadOrder::numbered(|| Ok(numbers.next())),
             || (),
             |(number, piece), ()| {
                 let turn = turns.of(number, true);
@@ -90,12 +90,12 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_one_that_failed_or_was_cancelled() {
-        let (turns, cancel) = (Turns::default(), CancelToken::new());
+        let (turns, cancel) = (ReadOrder::default(), CancelToken::new());
         let mut numbers = 0..200;
         let failed = crate::os::workers::run(
             4,
             &cancel,
-            Turns::numbered(|| Ok(numbers.next())),
+            ReadOrder::numbered(|| Ok(numbers.next())),
             || (),
             |(number, piece), ()| {
                 let turn = turns.of(number, true);
@@ -108,7 +108,7 @@ mod tests {
             },
         );
         assert!(matches!(failed, Err(crate::Error::BadRequest { .. })));
-        let turns = Turns::default();
+        let turns = ReadOrder::default();
         cancel.cancel();
         assert!(turns.of(1, true).wait(&cancel).is_err());
         assert!(turns.of(1, false).wait(&cancel).is_ok());

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::turns::Turns;
-use super::{Job, Lent};
+use super::turns::ReadOrder;
+use super::{Job, WorkerState};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::method::Method;
@@ -18,8 +18,8 @@ use crate::output::staging::hidden::ScratchDir;
 use crate::plan::boxes::{ChunkBox, Cuts};
 use crate::plan::grid::Unit;
 use crate::plan::tiles::Runs;
-use crate::plan::{PAGE_BYTES, Resources, Shares};
-use crate::reader::checksums::{Ledger, Verified};
+use crate::plan::{MemoryShares, PAGE_BYTES, Resources};
+use crate::reader::checksums::{RegionChecksums, Verified};
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::types::byte_order::ByteOrder;
 use crate::types::size::memory_len;
@@ -96,7 +96,7 @@ impl Job<'_> {
     }
 
     /// What is in memory while a copy is made, and the length of a worker's buffer.
-    fn copy_shares(&self, cuts: &Cuts, options: &Options) -> Result<(Shares, u64)> {
+    fn copy_shares(&self, cuts: &Cuts, options: &Options) -> Result<(MemoryShares, u64)> {
         let resources = self.box_resources(options);
         let itemsize = self.reader.spec().itemsize();
         let chunks = cuts.parts().iter().filter(|cut| cut.unit == Unit::Chunk);
@@ -111,7 +111,7 @@ impl Job<'_> {
             let chunk = (left / 32 / threads).clamp(1, MAX_CHUNK);
             let own = threads.saturating_mul(buffer + chunk);
             if own <= left / 2 || threads == 1 && own <= left {
-                let shares = Shares {
+                let shares = MemoryShares {
                     threads: memory_len(threads),
                     chunk_bytes: memory_len(chunk),
                     raw_bytes: 0,
@@ -138,15 +138,15 @@ impl Job<'_> {
         let cuts = Cuts::of_chunks(spec.shape(), &self.rows, &self.reader.chunk_grids());
         let (shares, buffer) = self.copy_shares(&cuts, options)?;
         let sink = scratch.sink(shares.window_bytes);
-        let ledger = options.verify.then(|| Ledger::new(self.reader.regions()));
+        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let meter = Meter::new(&shares, options).step(0, 2);
-        let (turns, in_turns) = (Turns::default(), self.reader.is_sequential());
+        let (turns, in_turns) = (ReadOrder::default(), self.reader.is_sequential());
         let mut pieces = self.pieces(&cuts, buffer / itemsize);
         crate::os::workers::run(
             shares.threads,
             &options.cancel,
-            Turns::numbered(|| Ok(pieces.next())),
-            || (Lent::new(&shares, ledger.as_ref(), options), vec![0; memory_len(buffer)]),
+            ReadOrder::numbered(|| Ok(pieces.next())),
+            || (WorkerState::new(&shares, ledger.as_ref(), options), vec![0; memory_len(buffer)]),
             |(number, piece), (lent, buffer)| {
                 let turn = turns.of(number, in_turns);
                 turn.wait(&options.cancel)?;

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::convert::array::Array;
-use crate::convert::job::{Job, Output};
+use crate::convert::job::{ArrayTarget, Job};
 use crate::error::{Error, Result};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
-use crate::format::safetensors::Plan;
+use crate::format::safetensors::FileLayout;
 use crate::options::Options;
 use crate::options::method::Method;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::output::part::Part;
 use crate::output::report::{Outcome, Report};
 use crate::output::sink;
@@ -46,7 +46,7 @@ impl File<'_> {
 
     /// Gives the file its length, if the disk has room for it. Arrays that were `made` have so many bytes each, which come back when they
     /// have been copied.
-    pub(crate) fn begin(&self, plan: &Plan, made: impl Iterator<Item = u64>) -> Result<()> {
+    pub(crate) fn begin(&self, plan: &FileLayout, made: impl Iterator<Item = u64>) -> Result<()> {
         // What an earlier layout took.
         self.set_len(0)?;
         let (all, largest) = made.fold((0u64, 0), |(all, largest), bytes| (all + bytes, bytes.max(largest)));
@@ -66,19 +66,19 @@ impl File<'_> {
         let started = Instant::now();
         // What was asked for has been done to what was made.
         let done = Options { cast: None, strict: false, ..options.clone() };
-        let options = if matches!(planned.origin, Origin::Made(..)) { &done } else { options };
+        let options = if matches!(planned.origin, ArrayOrigin::Made(..)) { &done } else { options };
         let array = planned.origin.array(&planned.spec, options)?;
         let job = Job::new(&array, planned.origin.rows(), self.heap_bytes, options)?;
         let outcome = if job.spec.nbytes() <= SMALL {
             self.write_small(&job, start, options)?
         } else {
-            let output = Output { file: self.staged.file(), target: self.staged.target(), method: self.method, start: Some(start) };
+            let output = ArrayTarget { file: self.staged.file(), target: self.staged.target(), method: self.method, start: Some(start) };
             job.fill_output(&output, options)?
         };
         let report = job.report(&outcome, started);
         Ok(match &planned.origin {
-            Origin::Tensor(..) => report,
-            Origin::Made(_, made) => {
+            ArrayOrigin::Tensor(..) => report,
+            ArrayOrigin::Made(_, made) => {
                 Report { part: made.part, verified: made.verified, source_dtype: made.source_dtype, lost: made.lost.clone(), ..report }
             }
         })
@@ -87,7 +87,7 @@ impl File<'_> {
     fn write_small(&mut self, job: &Job<'_>, start: u64, options: &Options) -> Result<Outcome> {
         let len = memory_len(job.spec.nbytes());
         let plan = job.plan(Memory::Buffers, options)?;
-        let (mut bytes, mut spare) = (vec![0; len], vec![0; if job.is_turned() { len } else { 0 }]);
+        let (mut bytes, mut spare) = (vec![0; len], vec![0; if job.changes_order() { len } else { 0 }]);
         let verified = job.read_whole(&mut bytes, &mut spare, &plan, options)?;
         self.staged.file().write_at(&bytes, start).map_err(self.failed("write", len as u64))?;
         self.dirty += (len as u64).next_multiple_of(PAGE_BYTES) + PAGE_BYTES;
@@ -100,7 +100,7 @@ impl File<'_> {
     }
 
     /// Writes the header, last, and makes sure that all of it is on the disk.
-    pub(crate) fn end(&self, plan: &Plan) -> Result<()> {
+    pub(crate) fn end(&self, plan: &FileLayout) -> Result<()> {
         self.staged.file().write_at(&plan.header, 0).map_err(self.failed("write", plan.header.len() as u64))?;
         self.staged.file().sync_all().map_err(self.failed("sync", plan.len))
     }
@@ -111,12 +111,12 @@ pub(crate) struct Planned<'a> {
     pub(crate) name: Name,
     /// What the file calls it.
     pub(crate) title: String,
-    pub(crate) origin: Origin<'a>,
+    pub(crate) origin: ArrayOrigin<'a>,
     pub(crate) spec: TensorSpec,
 }
 
 /// Where it comes from.
-pub(crate) enum Origin<'a> {
+pub(crate) enum ArrayOrigin<'a> {
     Tensor(&'a Tensor, Option<Rows>),
     /// An array that was made for it, and what was done for that.
     Made(PathBuf, Box<Report>),
@@ -125,11 +125,11 @@ pub(crate) enum Origin<'a> {
 impl Planned<'_> {
     /// The bytes of an array that was made for it.
     pub(crate) fn made_bytes(&self) -> Option<u64> {
-        matches!(self.origin, Origin::Made(..)).then(|| self.spec.nbytes())
+        matches!(self.origin, ArrayOrigin::Made(..)).then(|| self.spec.nbytes())
     }
 }
 
-impl<'a> Origin<'a> {
+impl<'a> ArrayOrigin<'a> {
     fn rows(&self) -> Option<Rows> {
         match self {
             Self::Tensor(_, rows) => *rows,
@@ -160,7 +160,7 @@ impl<'a> Origin<'a> {
 pub(crate) const SMALL: u64 = 256 << 10;
 
 /// The elements of an array that was made.
-pub(crate) fn made_array(path: &Path, spec: &TensorSpec, calls: &Calls) -> Result<StoredArray> {
+pub(crate) fn made_array(path: &Path, spec: &TensorSpec, calls: &SystemCalls) -> Result<StoredArray> {
     let file = Storage::open(&LocalStorage::new(calls.clone()), path)?;
     let front = file.read_range(&(0..file.len().min(MAX_TEXT_LEN as u64 + 12)), u64::MAX)?;
     let (_, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;

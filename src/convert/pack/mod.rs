@@ -8,7 +8,7 @@ use std::path::Path;
 use super::export::{Estimated, Export, Set, export, nothing_to_convert, vouch, with_offset};
 use super::exported::{Exported, Skipped};
 use crate::error::{Error, Result};
-use crate::format::safetensors::{Plan, name_of};
+use crate::format::safetensors::{FileLayout, name_of};
 use crate::options::method::Method;
 use crate::options::{Options, Strings};
 use crate::output::report::Report;
@@ -24,7 +24,7 @@ use crate::types::layout::Layout;
 use crate::types::rows::Rows;
 use crate::types::spec::TensorSpec;
 
-use file::{File, Origin, Planned, refused};
+use file::{ArrayOrigin, File, Planned, refused};
 use records::{Columns, Entry, Filled};
 
 /// What is kept of each tensor until the end, beside its name: a shape, a report, its entry in the header.
@@ -58,7 +58,7 @@ fn check_form(options: &Options) -> Result<()> {
 /// As [`Converter::write`](crate::Converter::write); [`Error::BadRequest`] for a layout or a byte order that the format does not have; [`Error::Unsupported`] when there is nothing to write.
 pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, path) = (tensors.source(), path.as_ref());
-    let options = &options.settled();
+    let options = &options.resolved();
     check_form(options)?;
     let heap_bytes = tensors.iter().map(|tensor| TENSOR_HEAP + 4 * tensor.info().name.as_bytes().len()).sum::<usize>() as u64;
     let heap_bytes = heap_bytes.saturating_add(source.heap_bytes());
@@ -70,12 +70,12 @@ pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, opt
             continue;
         }
         let name = tensor.info().name.clone();
-        let origin = Origin::Tensor(tensor, rows);
+        let origin = ArrayOrigin::Tensor(tensor, rows);
         match check(tensor, options).and_then(|()| origin.spec(heap_bytes, options)) {
             Ok(spec) => planned.push(Planned { name: name.clone(), title: name.to_json(), origin, spec }),
             Err(Error::BadRequest { detail }) => return Err(Error::bad_request(format!("tensor {name}: {detail}"))),
             Err(error @ Error::Unsupported { .. }) => {
-                options.note_left_out(tensor.info().spec.dtype());
+                options.note_skipped(tensor.info().spec.dtype());
                 let reason = tensor.info().unsupported.clone().unwrap_or_else(|| error.to_string());
                 skipped.push(Skipped { name, reason });
             }
@@ -139,7 +139,7 @@ pub fn check_pack(arrays: &[Estimated<'_>], path: impl AsRef<Path>, options: &Op
         }
     }
     let entries: Vec<_> = entries.iter().map(|(title, spec)| (title.as_str(), spec.clone())).collect();
-    let plan = Plan::new(&entries, &[]).map_err(|detail| not_laid_out(path, detail))?;
+    let plan = FileLayout::new(&entries, &[]).map_err(|detail| not_laid_out(path, detail))?;
     let needed = plan.len.saturating_add(packing_room(arrays));
     staged.check_room(needed)?;
     staged.check_length(plan.len)?;
@@ -193,7 +193,7 @@ impl<'a> Packer<'a, '_> {
             }
             let title = format!("{}{}", name.to_json(), report.part.suffix());
             let spec = TensorSpec::new(report.dtype, report.shape.clone()).map_err(Error::bad_request)?;
-            self.planned.push(Planned { name, title, origin: Origin::Made(path, Box::new(report)), spec });
+            self.planned.push(Planned { name, title, origin: ArrayOrigin::Made(path, Box::new(report)), spec });
         }
         Ok(())
     }
@@ -202,11 +202,11 @@ impl<'a> Packer<'a, '_> {
         StagedFile::create(self.path, options.existing(), &options.calls())
     }
 
-    fn layout(&self, entries: &[Entry]) -> Result<Plan> {
+    fn layout(&self, entries: &[Entry]) -> Result<FileLayout> {
         let planned = self.planned.iter().map(|one| (one.title.as_str(), one.spec.clone()));
         let entries: Vec<(&str, TensorSpec)> =
             planned.chain(entries.iter().map(|entry| (entry.title.as_str(), entry.spec.clone()))).collect();
-        Plan::new(&entries, &[]).map_err(|detail| self.refused(detail))
+        FileLayout::new(&entries, &[]).map_err(|detail| self.refused(detail))
     }
 
     fn refused(&self, detail: String) -> Error {
@@ -221,7 +221,7 @@ impl<'a> Packer<'a, '_> {
         let total_bytes = Some(plan.len - plan.header.len() as u64);
         let mut done_bytes = exported.iter().map(|output| output.report.nbytes).sum();
         // Arrays that were made first: each gives its space back.
-        let is_made = |one: &Planned<'_>| matches!(one.origin, Origin::Made(..));
+        let is_made = |one: &Planned<'_>| matches!(one.origin, ArrayOrigin::Made(..));
         let mut order: Vec<usize> = (0..self.planned.len()).collect();
         order.sort_by_key(|&i| (!is_made(&self.planned[i]), plan.offsets[i]));
         let mut reports = Vec::new();
@@ -229,7 +229,7 @@ impl<'a> Packer<'a, '_> {
         for i in order {
             let one = &self.planned[i];
             reports[i] = Some(file.write(one, plan.offsets[i], &with_offset(options, done_bytes, total_bytes))?);
-            if let Origin::Made(path, _) = &one.origin {
+            if let ArrayOrigin::Made(path, _) = &one.origin {
                 remove(path)?;
             }
             done_bytes += one.spec.nbytes();
@@ -245,7 +245,7 @@ impl<'a> Packer<'a, '_> {
 
     /// Lays out the file and writes columns of records to their places. Where one turns out to be no array, its place would be a hole: the
     /// file is laid out again for the others, which are written once more.
-    fn write_columns(&mut self, file: &File<'_>, options: &Options) -> Result<(Plan, Vec<Exported>)> {
+    fn write_columns(&mut self, file: &File<'_>, options: &Options) -> Result<(FileLayout, Vec<Exported>)> {
         loop {
             if self.planned.is_empty() && self.counted.is_empty() {
                 return Err(nothing_to_convert(self.source, &self.skipped));

@@ -12,7 +12,7 @@ use super::moves::{Failed, Move, WayBack, check_way_back, exchanges, is_missing_
 use super::target::{DANGLING, check_replaceable, is_link};
 use crate::error::{Error, Result};
 use crate::options::Existing;
-use crate::os::{self, Calls, free_bytes, is_unsupported};
+use crate::os::{self, SystemCalls, free_bytes, is_unsupported};
 use crate::output::private_file::PrivateFile;
 use crate::storage::paths::{Found, look_at, parent_of};
 
@@ -31,7 +31,7 @@ pub(crate) struct StagedDir {
     outer: Directory,
     /// What is to be moved into an existing directory, in this order.
     files: Mutex<Vec<OsString>>,
-    calls: Calls,
+    calls: SystemCalls,
     /// Whether names in it can be exchanged; asked where old files are to be replaced.
     exchanges: bool,
     /// Last, so that the removal may use the descriptors that the others give back.
@@ -44,7 +44,7 @@ impl StagedDir {
     ///
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`].
-    pub(crate) fn create(target: &Path, existing: Existing, calls: &Calls) -> Result<Self> {
+    pub(crate) fn create(target: &Path, existing: Existing, calls: &SystemCalls) -> Result<Self> {
         // A slash at the end would make `target` the name of something in the directory.
         let target = target.components().as_path();
         let is_there = Self::check_target(target, existing)?;

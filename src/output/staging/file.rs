@@ -13,7 +13,7 @@ use super::moves::{Move, WayBack, check_way_back, exchanges, keep_old, move_all,
 use super::target::check_target;
 use crate::error::{Error, Result};
 use crate::options::Existing;
-use crate::os::{self, Calls, is_unsupported};
+use crate::os::{self, SystemCalls, is_unsupported};
 use crate::output::private_file::PrivateFile;
 use crate::output::sink;
 use crate::storage::paths::parent_of;
@@ -35,7 +35,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`] also when `target` is something that cannot be replaced.
-    pub(crate) fn create(target: &Path, existing: Existing, calls: &Calls) -> Result<Self> {
+    pub(crate) fn create(target: &Path, existing: Existing, calls: &SystemCalls) -> Result<Self> {
         let target = check_target(target, existing)?;
         sweep(&target);
         let existing = if fs::symlink_metadata(&target).is_err() { Existing::Keep } else { existing };
@@ -52,7 +52,7 @@ impl StagedFile {
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub(crate) fn create_all(targets: &[PathBuf], existing: Existing, calls: &Calls) -> Result<Vec<Self>> {
+    pub(crate) fn create_all(targets: &[PathBuf], existing: Existing, calls: &SystemCalls) -> Result<Vec<Self>> {
         let staged: Vec<Self> = targets.iter().map(|target| Self::create(target, existing, calls)).collect::<Result<_>>()?;
         if staged.len() > 1 {
             staged.iter().try_for_each(|one| check_dir(&one.directory.path))?;
@@ -84,7 +84,7 @@ impl StagedFile {
     }
 
     /// The way for file systems that know no files without names, or cannot name them.
-    pub(crate) fn create_named(target: PathBuf, existing: Existing, calls: &Calls) -> Result<Self> {
+    pub(crate) fn create_named(target: PathBuf, existing: Existing, calls: &SystemCalls) -> Result<Self> {
         let (name, file) = HiddenName::make(&target, "create a file in", calls.cancel(), |path| PrivateFile::named(path, calls))?;
         Self::of(file, target, existing, Some(name))
     }
@@ -167,7 +167,7 @@ pub(crate) struct TrialFile {
 
 impl TrialFile {
     /// Makes one in `dir`; nothing where that cannot be done.
-    pub(crate) fn create_in(dir: &Path, calls: &Calls) -> Option<Self> {
+    pub(crate) fn create_in(dir: &Path, calls: &SystemCalls) -> Option<Self> {
         if let Ok(file) = PrivateFile::unnamed(dir, calls) {
             return Some(Self { file, _hidden: None });
         }
@@ -203,7 +203,7 @@ fn name_hidden(file: &PrivateFile, target: &Path) -> Result<HiddenName> {
 }
 
 /// Whether a file without a name can get one beside `target`. It is tried with another, before the work.
-fn can_be_named(target: &Path, calls: &Calls) -> bool {
+fn can_be_named(target: &Path, calls: &SystemCalls) -> bool {
     PrivateFile::unnamed(parent_of(target), calls).is_ok_and(|file| {
         lock(file.file());
         name_hidden(&file, target).is_ok()
@@ -214,7 +214,7 @@ fn can_be_named(target: &Path, calls: &Calls) -> bool {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(crate) fn check_together(target: &Path, calls: &Calls) -> Result<()> {
+pub(crate) fn check_together(target: &Path, calls: &SystemCalls) -> Result<()> {
     if fs::symlink_metadata(target).is_err() {
         return Ok(());
     }

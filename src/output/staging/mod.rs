@@ -66,7 +66,7 @@ fn cannot_sync(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::options::Existing;
-    use crate::os::Calls;
+    use crate::os::SystemCalls;
     use crate::output::staging::dir::StagedDir;
     use crate::output::staging::file::StagedFile;
     use crate::output::staging::target::check_target;
@@ -86,9 +86,9 @@ mod tests {
 
     fn staged(way: usize, target: &Path, existing: Existing) -> StagedFile {
         match way {
-            0 => StagedFile::create(target, existing, &Calls::default()).unwrap(),
-            1 => StagedFile::create_named(check_target(target, existing).unwrap(), existing, &Calls::default()).unwrap(),
-            _ => StagedFile::create(target, existing, &Calls::standard(&CancelToken::new())).unwrap(),
+            0 => StagedFile::create(target, existing, &SystemCalls::default()).unwrap(),
+            1 => StagedFile::create_named(check_target(target, existing).unwrap(), existing, &SystemCalls::default()).unwrap(),
+            _ => StagedFile::create(target, existing, &SystemCalls::standard(&CancelToken::new())).unwrap(),
         }
     }
 
@@ -139,27 +139,30 @@ mod tests {
         fs::write(&real, "old").unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink("real.npy", &alias).unwrap();
-        assert!(matches!(StagedFile::create(&alias, Existing::Keep, &Calls::default()), Err(Error::OutputExists { .. })));
-        let staged = StagedFile::create(&alias, Existing::Replace, &Calls::default()).unwrap();
+        assert!(matches!(StagedFile::create(&alias, Existing::Keep, &SystemCalls::default()), Err(Error::OutputExists { .. })));
+        let staged = StagedFile::create(&alias, Existing::Replace, &SystemCalls::default()).unwrap();
         staged.file().file().write_all(b"new").unwrap();
         staged.publish().unwrap();
         assert_eq!(fs::read_to_string(&real).unwrap(), "new");
         assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600, "a private file stays private");
         assert!(fs::symlink_metadata(&alias).unwrap().is_symlink());
         for bad in [dir.path(), Path::new("/dev/null")] {
-            assert!(matches!(StagedFile::create(bad, Existing::Replace, &Calls::default()), Err(Error::Io { .. })));
+            assert!(matches!(StagedFile::create(bad, Existing::Replace, &SystemCalls::default()), Err(Error::Io { .. })));
         }
-        assert!(matches!(StagedFile::create(&dir.path().join("no/out.npy"), Existing::Keep, &Calls::default()), Err(Error::Io { .. })));
+        assert!(matches!(
+            StagedFile::create(&dir.path().join("no/out.npy"), Existing::Keep, &SystemCalls::default()),
+            Err(Error::Io { .. })
+        ));
     }
 
     #[test]
     fn a_new_directory_appears_whole_or_not_at_all() {
-        for calls in [Calls::default(), Calls::standard(&CancelToken::new())] {
+        for calls in [SystemCalls::default(), SystemCalls::standard(&CancelToken::new())] {
             check_a_new_directory(&calls);
         }
     }
 
-    fn check_a_new_directory(calls: &Calls) {
+    fn check_a_new_directory(calls: &SystemCalls) {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("out");
         let stage = |existing| {
@@ -184,16 +187,16 @@ mod tests {
         fs::create_dir(&target).unwrap();
         let inode = fs::metadata(&target).unwrap().ino();
         for (existing, content, calls) in [
-            (Existing::Keep, "one", Calls::default()),
-            (Existing::Replace, "two", Calls::default()),
-            (Existing::Replace, "three", Calls::standard(&CancelToken::new())),
+            (Existing::Keep, "one", SystemCalls::default()),
+            (Existing::Replace, "two", SystemCalls::default()),
+            (Existing::Replace, "three", SystemCalls::standard(&CancelToken::new())),
         ] {
             let staged = StagedDir::create(&target, existing, &calls).unwrap();
             staged.create_file("a.npy").unwrap().file().write_all(content.as_bytes()).unwrap();
             staged.publish().unwrap();
             assert_eq!(fs::read_to_string(target.join("a.npy")).unwrap(), content);
             fs::write(target.join("mine.txt"), "mine").unwrap();
-            let dropped = StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap();
+            let dropped = StagedDir::create(&target, Existing::Replace, &SystemCalls::default()).unwrap();
             dropped.create_file("a.npy").unwrap().file().write_all(b"never").unwrap();
             drop(dropped);
             assert_eq!(names(&target), ["a.npy", "mine.txt"]);
@@ -201,7 +204,7 @@ mod tests {
         }
         assert_eq!(fs::metadata(&target).unwrap().ino(), inode);
         fs::create_dir(target.join("d.npy")).unwrap();
-        assert!(StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap().check_replaceable("d.npy").is_err());
+        assert!(StagedDir::create(&target, Existing::Replace, &SystemCalls::default()).unwrap().check_replaceable("d.npy").is_err());
     }
 
     #[test]
@@ -213,7 +216,7 @@ mod tests {
             fs::create_dir(path).unwrap();
         }
         File::open(&left).unwrap().set_modified(std::time::SystemTime::now() - std::time::Duration::from_mins(1)).unwrap();
-        drop(StagedDir::create(&target, Existing::Replace, &Calls::default()).unwrap());
+        drop(StagedDir::create(&target, Existing::Replace, &SystemCalls::default()).unwrap());
         assert_eq!(names(dir.path()), ["out"]);
     }
 
@@ -222,7 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.npy"), "old").unwrap();
         fs::set_permissions(dir.path().join("a.npy"), fs::Permissions::from_mode(0o4600)).unwrap();
-        let staged = StagedDir::create(dir.path(), Existing::Replace, &Calls::default()).unwrap();
+        let staged = StagedDir::create(dir.path(), Existing::Replace, &SystemCalls::default()).unwrap();
         for name in ["a.npy", "b.npy", "c.npy", "d.npy"] {
             staged.create_file(name).unwrap().file().write_all(b"new").unwrap();
         }

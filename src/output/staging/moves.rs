@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::hidden::remove;
 use crate::error::{Error, Result};
 use crate::options::Existing;
-use crate::os::{self, Calls, is_unsupported};
+use crate::os::{self, SystemCalls, is_unsupported};
 use crate::storage::paths::parent_of;
 
 /// Where in a hidden directory second names of old files lie.
@@ -110,7 +110,7 @@ pub(crate) fn keep_old(moves: &[Move]) -> Result<WayBack> {
 ///
 /// # Errors
 /// [`Error::OutputExists`] when a name was taken meanwhile and is to be kept; [`Error::Io`]; [`Error::NotUndone`].
-pub(crate) fn move_all(moves: &[Move], way_back: WayBack, calls: &Calls) -> Result<(), Failed> {
+pub(crate) fn move_all(moves: &[Move], way_back: WayBack, calls: &SystemCalls) -> Result<(), Failed> {
     let mut made: Vec<Made<'_>> = Vec::with_capacity(moves.len());
     for one in moves {
         let identity = identity(&one.from);
@@ -198,7 +198,7 @@ fn identity(path: &Path) -> Option<Identity> {
 }
 
 /// Whether two names in `dir`, which is hidden, can be exchanged. It is tried.
-pub(crate) fn exchanges(dir: &Path, calls: &Calls) -> bool {
+pub(crate) fn exchanges(dir: &Path, calls: &SystemCalls) -> bool {
     let [one, other] = ["one", "other"].map(|name| dir.join(name));
     let make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path).map(drop);
     let tried = make(&one).and_then(|()| make(&other)).and_then(|()| calls.native(|| os::exchange(&one, &other)));
@@ -236,7 +236,7 @@ pub(crate) fn name_error(error: io::Error, target: &Path) -> Error {
 }
 
 /// Renames a file where nothing has the new name: by the best of three ways that the file system has.
-pub(crate) fn rename_new(from: &Path, to: &Path, calls: &Calls) -> io::Result<()> {
+pub(crate) fn rename_new(from: &Path, to: &Path, calls: &SystemCalls) -> io::Result<()> {
     match calls.native(|| os::rename_new(from, to)) {
         Err(error) if is_unsupported(&error) => {}
         result => return result,
@@ -296,8 +296,8 @@ mod tests {
     }
 
     /// The ways to replace: names that are exchanged, second names, and second names without any call that only Linux has.
-    fn ways() -> [(bool, Calls); 3] {
-        [(true, Calls::default()), (false, Calls::default()), (false, Calls::standard(&CancelToken::new()))]
+    fn ways() -> [(bool, SystemCalls); 3] {
+        [(true, SystemCalls::default()), (false, SystemCalls::default()), (false, SystemCalls::standard(&CancelToken::new()))]
     }
 
     #[test]

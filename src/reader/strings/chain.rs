@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::os::Calls;
-use crate::reader::checksums::{Ledger, Region};
+use crate::os::SystemCalls;
+use crate::reader::checksums::{Region, RegionChecksums};
 use crate::storage::shards::ShardSet;
 use crate::types::size::memory_len;
 
@@ -54,7 +54,7 @@ impl Chain<'_> {
     }
 
     /// Fills `buf` from `at` on.
-    pub(crate) fn read(&self, at: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
+    pub(crate) fn read(&self, at: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
         let len = self.front.len() as u64;
         let (held, stored) = buf.split_at_mut(memory_len(len.saturating_sub(at)).min(buf.len()));
         if !held.is_empty() {
@@ -70,6 +70,6 @@ impl Chain<'_> {
 
     pub(crate) fn heap_bytes(&self) -> u64 {
         let lists = self.front.len() + self.parts.len() * (size_of::<Part>() + size_of::<Region>());
-        (lists as u64).saturating_add(Ledger::heap_bytes(self.regions.len()))
+        (lists as u64).saturating_add(RegionChecksums::heap_bytes(self.regions.len()))
     }
 }

@@ -10,7 +10,7 @@ use super::stored::StoredStrings;
 use crate::error::Result;
 use crate::format::crc::Checksum;
 use crate::format::{crc, varint};
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::reader::checksums::Region;
 
 /// The longest varint.
@@ -51,7 +51,7 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    pub(crate) fn new(stored: &StoredStrings<'_>, selected: &Range<u64>, verify: bool, calls: &Calls) -> Result<Self> {
+    pub(crate) fn new(stored: &StoredStrings<'_>, selected: &Range<u64>, verify: bool, calls: &SystemCalls) -> Result<Self> {
         let elements: u64 = stored.shape.iter().product();
         let size = stored.region.nbytes;
         if elements.checked_add(CRC_BYTES as u64).is_none_or(|least| least > size) {
@@ -110,7 +110,7 @@ impl Scan {
     }
 
     /// The lengths from `element` of the tensor on.
-    pub(crate) fn lengths_from<'b>(&self, stored: &'b StoredStrings<'b>, element: u64, calls: &Calls) -> Result<Lengths<'b>> {
+    pub(crate) fn lengths_from<'b>(&self, stored: &'b StoredStrings<'b>, element: u64, calls: &SystemCalls) -> Result<Lengths<'b>> {
         let at = crate::types::size::memory_len(element / self.step).min(self.marks.len() - 1);
         let mut lengths = Lengths::new(stored, self.marks[at], self.elements, calls);
         while lengths.next.element < element {
@@ -128,7 +128,7 @@ impl Scan {
 #[derive(Debug)]
 pub(crate) struct Lengths<'a> {
     stored: &'a StoredStrings<'a>,
-    calls: Calls,
+    calls: SystemCalls,
     /// The number of elements of the tensor.
     elements: u64,
     next: Mark,
@@ -146,7 +146,7 @@ impl Drop for Lengths<'_> {
 }
 
 impl<'a> Lengths<'a> {
-    fn new(stored: &'a StoredStrings<'a>, next: Mark, elements: u64, calls: &Calls) -> Self {
+    fn new(stored: &'a StoredStrings<'a>, next: Mark, elements: u64, calls: &SystemCalls) -> Self {
         Self { stored, calls: calls.clone(), elements, start: next.length_at, next, buffer: Vec::new(), used: 0 }
     }
 
@@ -223,22 +223,22 @@ mod tests {
             bytes.extend(masked.to_le_bytes());
             bytes.resize(bytes.len() + lengths.iter().sum::<u64>() as usize, b'x');
             let dir = tempfile::tempdir().unwrap();
-            let storage: Arc<dyn Storage> = Arc::new(LocalStorage::new(Calls::default()));
+            let storage: Arc<dyn Storage> = Arc::new(LocalStorage::new(SystemCalls::default()));
             std::fs::write(dir.path().join("s.data-00000-of-00001"), &bytes).unwrap();
-            let shards = ShardSet::new(dir.path().join("s"), 1, &storage, &Calls::default());
+            let shards = ShardSet::new(dir.path().join("s"), 1, &storage, &SystemCalls::default());
             let region = Region::new(Path::new("s").into(), 7, bytes.len() as u64 - 7, Checksum::Crc32c(0));
             let shape = vec![lengths.len() as u64];
             let stored = StoredStrings { bytes: StringBytes::Shard(&shards, 0), big_endian: false, name: "t".into(), shape, region };
             let mut ends = picks.map(|pick| pick.index(lengths.len() + 1) as u64);
             ends.sort_unstable();
-            let scan = Scan::new(&stored, &(ends[0]..ends[1]), true, &Calls::default()).unwrap();
+            let scan = Scan::new(&stored, &(ends[0]..ends[1]), true, &SystemCalls::default()).unwrap();
             prop_assert!(scan.marks.len() <= MOST_MARKS);
             let selected = &lengths[ends[0] as usize..ends[1] as usize];
             prop_assert_eq!(scan.longest, selected.iter().copied().max().unwrap_or(0));
             let start: u64 = lengths[..ends[0] as usize].iter().sum();
             prop_assert_eq!(scan.selected_data.clone(), start..start + selected.iter().sum::<u64>());
             for element in 0..=lengths.len() {
-                let mut found = scan.lengths_from(&stored, element as u64, &Calls::default()).unwrap();
+                let mut found = scan.lengths_from(&stored, element as u64, &SystemCalls::default()).unwrap();
                 prop_assert_eq!(found.data_at(), lengths[..element].iter().sum::<u64>());
                 prop_assert_eq!(found.next_length().unwrap(), lengths.get(element).copied());
             }

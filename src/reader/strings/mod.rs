@@ -15,10 +15,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::checksums::{Ledger, Region};
+use super::checksums::{Region, RegionChecksums};
 use super::tensor_reader::ReadContext;
 use crate::error::{Error, Result};
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::types::size::memory_len;
 use crate::types::spec::{even_part, unravel};
 
@@ -38,7 +38,7 @@ pub(crate) struct Strings<'a> {
     data: Region,
     /// The files as they were when the lengths were gone over; they are read again.
     verify: bool,
-    calls: Calls,
+    calls: SystemCalls,
 }
 
 impl<'a> Strings<'a> {
@@ -46,7 +46,7 @@ impl<'a> Strings<'a> {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Io`], [`Error::Cancelled`].
-    pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, calls: &Calls) -> Result<Self> {
+    pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, calls: &SystemCalls) -> Result<Self> {
         let mut shape = stored.shape.clone();
         let row: u64 = shape.iter().skip(1).product();
         if let Some(axis) = shape.first_mut() {
@@ -97,7 +97,7 @@ impl<'a> Strings<'a> {
     }
 
     /// The lengths of the selected elements, from the one at `element` of them on.
-    fn lengths_from(&self, element: u64, calls: &Calls) -> Result<Lengths<'_>> {
+    fn lengths_from(&self, element: u64, calls: &SystemCalls) -> Result<Lengths<'_>> {
         self.check_unchanged()?;
         self.scan.lengths_from(&self.stored, self.selected.start + element, calls)
     }
@@ -138,7 +138,7 @@ impl<'a> Strings<'a> {
     /// Reads the bytes of all elements for their checksum.
     fn verify_data(&self) -> Result<()> {
         const CHUNK: u64 = 1 << 20;
-        let ledger = Ledger::new(self.regions());
+        let ledger = RegionChecksums::new(self.regions());
         let context = ReadContext::new(memory_len(CHUNK), Some(&ledger), &self.calls);
         let nbytes = self.data.nbytes;
         let mut buffer = vec![0; memory_len(CHUNK.min(nbytes))];
@@ -152,11 +152,11 @@ impl<'a> Strings<'a> {
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::Malformed`] when the checksum does not match.
-    pub(crate) fn read_scalar(stored: StoredStrings<'a>, calls: &Calls) -> Result<(u64, Vec<u8>)> {
+    pub(crate) fn read_scalar(stored: StoredStrings<'a>, calls: &SystemCalls) -> Result<(u64, Vec<u8>)> {
         let strings = Self::open(stored, &(0..1), true, calls)?;
         let region = &strings.data;
         let mut bytes = vec![0; memory_len(region.nbytes)];
-        let ledger = Ledger::new(std::slice::from_ref(region));
+        let ledger = RegionChecksums::new(std::slice::from_ref(region));
         strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&ledger), calls))?;
         ledger.verify()?;
         Ok((region.offset, bytes))

@@ -10,7 +10,7 @@ use super::lengths_crc::LengthsCrc;
 use crate::error::{Error, Result};
 use crate::format::crc::Checksum;
 use crate::format::{crc, varint};
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::reader::checksums::Region;
 use crate::storage::shards::ShardSet;
 use crate::types::name::Name;
@@ -92,7 +92,7 @@ impl StoredStrings<'_> {
     }
 
     /// Gives up the memory of what was read of a file that was not in it before.
-    pub(crate) fn evict(&self, stored: Range<u64>, calls: &Calls) {
+    pub(crate) fn evict(&self, stored: Range<u64>, calls: &SystemCalls) {
         if let StringBytes::Shard(shards, shard) = &self.bytes
             && let Ok(blob) = shards.open(*shard)
         {
@@ -100,7 +100,7 @@ impl StoredStrings<'_> {
         }
     }
 
-    pub(crate) fn read(&self, at: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
+    pub(crate) fn read(&self, at: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
         match &self.bytes {
             StringBytes::Shard(shards, shard) => shards.read(*shard, self.region.offset + at, buf, calls),
             StringBytes::Held(bytes) => {

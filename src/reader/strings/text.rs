@@ -8,7 +8,7 @@ use byteorder::{ByteOrder as _, LittleEndian};
 use super::Strings;
 use crate::cast::elements::Cast;
 use crate::error::{Error, Result};
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::reader::checksums::Region;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::types::dtype::Dtype;
@@ -50,7 +50,7 @@ impl<'a> Text<'a> {
     /// # Errors
     /// [`Error::Lossy`] for the first element that is not UTF-8; [`Error::BadRequest`] when all elements as long as the longest
     /// are more than an array can have; [`Error::Io`]; [`Error::Cancelled`].
-    pub(crate) fn new(strings: Arc<Strings<'a>>, calls: &Calls) -> Result<Self> {
+    pub(crate) fn new(strings: Arc<Strings<'a>>, calls: &SystemCalls) -> Result<Self> {
         let (mut longest, mut marks, mut step) = (0, Vec::new(), MARK_BYTES);
         let mut lengths = strings.lengths_from(0, calls)?;
         let mut bytes = Bytes::new(&strings, lengths.data_at(), calls);
@@ -178,7 +178,7 @@ impl TensorReader for Text<'_> {
 /// Bytes of elements, one after the other.
 struct Bytes<'a> {
     strings: &'a Strings<'a>,
-    calls: Calls,
+    calls: SystemCalls,
     /// Where the buffer starts, from the start of the bytes of all elements.
     at: u64,
     buffer: Vec<u8>,
@@ -187,7 +187,7 @@ struct Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    fn new(strings: &'a Strings<'a>, at: u64, calls: &Calls) -> Self {
+    fn new(strings: &'a Strings<'a>, at: u64, calls: &SystemCalls) -> Self {
         Self { strings, calls: calls.clone(), at, buffer: Vec::new(), used: 0 }
     }
 

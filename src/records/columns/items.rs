@@ -10,7 +10,7 @@ use crate::format::example::{self, Kind, Values};
 use crate::format::tensor_proto::{TensorProto, int_fits};
 use crate::image::ImageChoices;
 use crate::image::form::ImageForm;
-use crate::records::locate::Stored;
+use crate::records::locate::FeatureBytes;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::{ShapeText, TensorSpec};
@@ -93,9 +93,9 @@ pub(crate) enum TextForm {
 
 impl Item {
     /// Whether a record has no values at all, as if it lacked them.
-    pub(crate) fn is_empty(&self, stored: &Stored<'_>) -> Result<bool, ParseError> {
+    pub(crate) fn is_empty(&self, stored: &FeatureBytes<'_>) -> Result<bool, ParseError> {
         match (self, stored) {
-            (Self::Numbers { .. }, Stored::Feature(feature, base)) => Ok(Numbers::count(feature, *base)? == 0),
+            (Self::Numbers { .. }, FeatureBytes::Feature(feature, base)) => Ok(Numbers::count(feature, *base)? == 0),
             _ => Ok(self.count(stored)? == 0),
         }
     }
@@ -106,23 +106,23 @@ impl Item {
     }
 
     /// Whether what a record has can only be little when it is decoded.
-    pub(crate) fn is_small(&self, stored: &Stored<'_>) -> bool {
+    pub(crate) fn is_small(&self, stored: &FeatureBytes<'_>) -> bool {
         const LITTLE: usize = 64 << 10;
         let len = match stored {
-            Stored::Missing => 0,
-            Stored::Feature(bytes, _) | Stored::List(bytes, _) | Stored::Value(bytes) => bytes.len(),
+            FeatureBytes::Missing => 0,
+            FeatureBytes::Feature(bytes, _) | FeatureBytes::List(bytes, _) | FeatureBytes::Value(bytes) => bytes.len(),
         };
         matches!(self, Self::Numbers { .. }) && len <= LITTLE
     }
 
     /// The number of items that a record has.
-    pub(crate) fn count(&self, stored: &Stored<'_>) -> Result<u64, ParseError> {
+    pub(crate) fn count(&self, stored: &FeatureBytes<'_>) -> Result<u64, ParseError> {
         match (self, stored) {
-            (_, Stored::Missing) => Ok(0),
-            (Self::Numbers { per_item, .. }, Stored::Feature(feature, base)) => {
+            (_, FeatureBytes::Missing) => Ok(0),
+            (Self::Numbers { per_item, .. }, FeatureBytes::Feature(feature, base)) => {
                 Values::parse(feature, *base)?.map_or(Ok(0), |values| values.count().map(|count| count / (*per_item).max(1)))
             }
-            (Self::Numbers { .. }, Stored::List(list, base)) => Ok(example::steps(list, *base).count() as u64),
+            (Self::Numbers { .. }, FeatureBytes::List(list, base)) => Ok(example::steps(list, *base).count() as u64),
             (Self::TensorRows, _) => {
                 let mut rows = 0;
                 each_value(stored, |value, base| {
@@ -163,7 +163,7 @@ impl Item {
     }
 
     /// The number of strings that a record has, and of their bytes.
-    pub(crate) fn count_bytes(&self, stored: &Stored<'_>) -> Result<(u64, u64), ParseError> {
+    pub(crate) fn count_bytes(&self, stored: &FeatureBytes<'_>) -> Result<(u64, u64), ParseError> {
         let (mut values, mut bytes) = (0, 0);
         self.each_string(stored, |string| {
             values += 1;
@@ -173,7 +173,7 @@ impl Item {
         Ok((values, bytes))
     }
 
-    fn each_string<E: From<ParseError>>(&self, stored: &Stored<'_>, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    fn each_string<E: From<ParseError>>(&self, stored: &FeatureBytes<'_>, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let in_tensors = matches!(self, Self::Text(text) if text.in_tensors);
         let mut failure = None;
         let mut keep = |result: Result<(), E>| {
@@ -200,13 +200,19 @@ impl Item {
     }
 
     /// Appends the items of a record as elements; returns their number. The lengths of strings go to `units`, if that is what they are.
-    pub(crate) fn decode(&self, stored: &Stored<'_>, spec: &TensorSpec, out: &mut Vec<u8>, units: &mut Vec<u64>) -> Result<u64, Problem> {
+    pub(crate) fn decode(
+        &self,
+        stored: &FeatureBytes<'_>,
+        spec: &TensorSpec,
+        out: &mut Vec<u8>,
+        units: &mut Vec<u64>,
+    ) -> Result<u64, Problem> {
         let item_bytes = memory_len(spec.nbytes());
         match self {
             Self::Numbers { kind, per_item, cast, narrow, steps } => {
                 let numbers = Numbers { kind: *kind, cast: cast.as_ref(), narrow: *narrow, itemsize: spec.dtype().item_len() };
                 match stored {
-                    Stored::Feature(feature, base) if !steps => {
+                    FeatureBytes::Feature(feature, base) if !steps => {
                         let count = numbers.decode(feature, *base, out)?;
                         if *per_item == 0 || !count.is_multiple_of(*per_item) {
                             return Err(Problem::Odd(format!(
@@ -216,7 +222,7 @@ impl Item {
                         }
                         Ok(count / per_item)
                     }
-                    Stored::List(list, base) => {
+                    FeatureBytes::List(list, base) => {
                         let mut items = 0;
                         for step in example::steps(list, *base) {
                             let (feature, base) = step?;
@@ -283,7 +289,7 @@ impl Item {
         }
     }
 
-    fn decode_tensors(&self, stored: &Stored<'_>, spec: &TensorSpec, out: &mut Vec<u8>) -> Result<u64, Problem> {
+    fn decode_tensors(&self, stored: &FeatureBytes<'_>, spec: &TensorSpec, out: &mut Vec<u8>) -> Result<u64, Problem> {
         let mut rows = 0;
         let items = Self::each_item(stored, |value| {
             let proto = TensorProto::parse(value, 0)?;
@@ -314,7 +320,7 @@ impl Item {
     fn decode_text(
         &self,
         text: Text,
-        stored: &Stored<'_>,
+        stored: &FeatureBytes<'_>,
         item_bytes: usize,
         out: &mut Vec<u8>,
         units: &mut Vec<u64>,
@@ -343,7 +349,7 @@ impl Item {
     }
 
     /// Calls `each` with every value; returns their number.
-    fn each_item(stored: &Stored<'_>, mut each: impl FnMut(&[u8]) -> Result<(), Problem>) -> Result<u64, Problem> {
+    fn each_item(stored: &FeatureBytes<'_>, mut each: impl FnMut(&[u8]) -> Result<(), Problem>) -> Result<u64, Problem> {
         let mut items = 0;
         let mut failure = None;
         let walked = each_value(stored, |value, base| {
@@ -365,10 +371,10 @@ impl Item {
     }
 
     /// The only value of a record, if its bytes are the item.
-    pub(crate) fn stored<'a>(&self, stored: &Stored<'a>) -> Option<&'a [u8]> {
+    pub(crate) fn stored<'a>(&self, stored: &FeatureBytes<'a>) -> Option<&'a [u8]> {
         match (self, stored) {
-            (Self::Raw { is_zlib: false }, Stored::Value(value)) => Some(value),
-            (Self::Raw { is_zlib: false }, Stored::Feature(feature, base)) => {
+            (Self::Raw { is_zlib: false }, FeatureBytes::Value(value)) => Some(value),
+            (Self::Raw { is_zlib: false }, FeatureBytes::Feature(feature, base)) => {
                 let values = Values::parse(feature, *base).ok().flatten().filter(|values| values.kind() == Kind::Bytes)?;
                 let mut only = None;
                 let mut count = 0;
@@ -387,7 +393,7 @@ impl Item {
 }
 
 /// How many values of bytes a record has.
-pub(crate) fn values_in(stored: &Stored<'_>) -> Result<u64, ParseError> {
+pub(crate) fn values_in(stored: &FeatureBytes<'_>) -> Result<u64, ParseError> {
     let mut values = 0;
     each_value(stored, |_, _| {
         values += 1;
@@ -397,7 +403,7 @@ pub(crate) fn values_in(stored: &Stored<'_>) -> Result<u64, ParseError> {
 }
 
 /// Calls `each` with every value of bytes and its offset in its part of the record.
-fn each_value<'a>(stored: &Stored<'a>, mut each: impl FnMut(&'a [u8], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
+fn each_value<'a>(stored: &FeatureBytes<'a>, mut each: impl FnMut(&'a [u8], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
     let mut of_feature = |feature: &'a [u8], base: usize| match Values::parse(feature, base)? {
         Some(values) if values.kind() == Kind::Bytes => values.bytes(&mut each),
         Some(values) => {
@@ -406,16 +412,16 @@ fn each_value<'a>(stored: &Stored<'a>, mut each: impl FnMut(&'a [u8], usize) -> 
         None => Ok(()),
     };
     match stored {
-        Stored::Missing => Ok(()),
-        Stored::Feature(feature, base) => of_feature(feature, *base),
-        Stored::List(list, base) => {
+        FeatureBytes::Missing => Ok(()),
+        FeatureBytes::Feature(feature, base) => of_feature(feature, *base),
+        FeatureBytes::List(list, base) => {
             for step in example::steps(list, *base) {
                 let (feature, base) = step?;
                 of_feature(feature, base)?;
             }
             Ok(())
         }
-        Stored::Value(value) => each(value, 0),
+        FeatureBytes::Value(value) => each(value, 0),
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::feature::{Encoding, Feature, Key};
-use super::locate::Stored;
-use super::survey::{Look, Stats, Survey, Widths};
+use super::locate::FeatureBytes;
+use super::survey::{BytesKind, Stats, Survey, Widths};
 use crate::error::{Error, ParseError};
 use crate::format::example::{Kind, Values};
 use crate::types::byte_order::ByteOrder;
@@ -156,19 +156,19 @@ impl Column {
     }
 
     /// Whether a record has what the column needs.
-    pub(crate) fn is_present(&self, stored: &Stored<'_>) -> Result<bool, ParseError> {
+    pub(crate) fn is_present(&self, stored: &FeatureBytes<'_>) -> Result<bool, ParseError> {
         match (stored, &self.arrange) {
-            (Stored::Missing, _) => Ok(false),
+            (FeatureBytes::Missing, _) => Ok(false),
             // A row cannot be made of an empty list.
             (_, Arrange::Single | Arrange::Fixed(_)) => Ok(!self.item.is_empty(stored)?),
             // Elsewhere that is a value like others. What has no kind has not even that.
-            (Stored::Feature(feature, base), _) => Ok(Values::parse(feature, *base)?.is_some()),
+            (FeatureBytes::Feature(feature, base), _) => Ok(Values::parse(feature, *base)?.is_some()),
             _ => Ok(true),
         }
     }
 
     /// What a record adds to an array of unknown length: units whose starts are noted, and items.
-    pub(crate) fn count(&self, stored: &Stored<'_>) -> Result<(u64, u64), Problem> {
+    pub(crate) fn count(&self, stored: &FeatureBytes<'_>) -> Result<(u64, u64), Problem> {
         match &self.arrange {
             Arrange::Offsets(Units::Values(per_record)) => {
                 let (values, bytes) = self.item.count_bytes(stored)?;
@@ -200,7 +200,7 @@ impl Column {
     }
 
     /// Appends what a record has to `out`: its row, or its rows. The lengths of its units go to `units`.
-    pub(crate) fn decode(&self, stored: &Stored<'_>, out: &mut Vec<u8>, units: &mut Vec<u64>) -> Result<(), Problem> {
+    pub(crate) fn decode(&self, stored: &FeatureBytes<'_>, out: &mut Vec<u8>, units: &mut Vec<u64>) -> Result<(), Problem> {
         let start = out.len();
         let filler = match &self.absent {
             Absent::Refused if !self.is_present(stored)? => return Err(Problem::Missing),
@@ -217,7 +217,7 @@ impl Column {
             self.check_count(self.item.count(stored)?)?;
         }
         let items = match stored {
-            Stored::Missing => 0,
+            FeatureBytes::Missing => 0,
             _ => self.item.decode(stored, &self.spec, out, units)?,
         };
         self.check_count(items)?;
@@ -241,7 +241,7 @@ impl Column {
     }
 
     /// The whole row, where it is stored as it is written: nothing needs to be put together.
-    pub(crate) fn stored_row<'a>(&self, stored: &Stored<'a>) -> Option<&'a [u8]> {
+    pub(crate) fn stored_row<'a>(&self, stored: &FeatureBytes<'a>) -> Option<&'a [u8]> {
         let row = if self.arrange == Arrange::Single { self.item.stored(stored) } else { None };
         row.filter(|row| row.len() as u64 == self.row_bytes())
     }
@@ -259,7 +259,7 @@ fn fill(out: &mut Vec<u8>, element: &[u8], len: usize) {
 pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Option<&Survey>) -> (Dtype, Vec<Option<u64>>) {
     let survey = survey.filter(|survey| survey.is_complete);
     let complete = stats.zip(survey);
-    let same = |first: &Option<super::survey::First<u64>>| first.as_ref().filter(|first| first.odd.is_none()).map(|first| first.value);
+    let same = |first: &Option<super::survey::Uniform<u64>>| first.as_ref().filter(|first| first.odd.is_none()).map(|first| first.value);
     let list = complete.and_then(|(stats, _)| same(&stats.counts));
     if let Some(declared) = &feature.declared {
         let mut shape = declared.shape.clone();
@@ -288,11 +288,11 @@ pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Opti
     let is_whole = matches!(feature.key, Key::Part(_));
     let look = stats.look.as_ref().filter(|look| look.odd.is_none()).map(|look| look.value);
     let (dtype, item) = match (look, &stats.form, &stats.tensor) {
-        (Some(Look::Image), Some(form), _) if form.odd.is_none() => {
+        (Some(BytesKind::Image), Some(form), _) if form.odd.is_none() => {
             (form.value.dtype, vec![Some(form.value.height), Some(form.value.width), Some(form.value.channels)])
         }
-        (Some(Look::Image), Some(form), _) => (form.value.dtype, vec![None, None, None]),
-        (Some(Look::Tensor), _, Some(tensor)) => {
+        (Some(BytesKind::Image), Some(form), _) => (form.value.dtype, vec![None, None, None]),
+        (Some(BytesKind::Tensor), _, Some(tensor)) => {
             let same = tensor.odd.is_none();
             (tensor.value.dtype(), tensor.value.shape().iter().map(|&axis| same.then_some(axis)).collect())
         }
@@ -314,17 +314,17 @@ pub(crate) fn describe(feature: &Feature, stats: &Stats, survey: &Survey) -> Fea
     let lengths = survey.lengths(stats);
     let encoding = stats.look.as_ref().map(|look| match (look.value, look.odd.is_some()) {
         (_, true) => "bytes of several kinds".to_owned(),
-        (Look::Image, _) => match &stats.file_kind {
+        (BytesKind::Image, _) => match &stats.file_kind {
             Some(kind) if kind.odd.is_none() => kind.value.to_string(),
             _ => "JPEG and PNG".to_owned(),
         },
-        (Look::OtherImage(kind), _) => kind.to_string(),
-        (Look::Tensor, _) => match &stats.tensor {
+        (BytesKind::OtherImage(kind), _) => kind.to_string(),
+        (BytesKind::Tensor, _) => match &stats.tensor {
             Some(tensor) if tensor.odd.is_none() => format!("TensorProto {}", tensor.value),
             _ => "TensorProto".to_owned(),
         },
-        (Look::Text, _) => "text".to_owned(),
-        (Look::Bytes, _) => match stats.widths {
+        (BytesKind::Text, _) => "text".to_owned(),
+        (BytesKind::Bytes, _) => match stats.widths {
             Some(Widths { shortest, longest, .. }) if shortest != longest => format!("{shortest} to {longest} bytes"),
             widths => format!("{} bytes", widths.map_or(0, |widths| widths.longest)),
         },

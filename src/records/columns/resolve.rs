@@ -13,7 +13,7 @@ use crate::image::{FileKind, ImageChoices};
 use crate::options::records::{Called, Lists, Missing, Ragged, ReadAs, RecordOptions};
 use crate::options::{Options, Strings};
 use crate::records::feature::{Declared, Encoding, Feature, Items, Key};
-use crate::records::survey::{First, Look, Stats, Survey};
+use crate::records::survey::{BytesKind, Stats, Survey, Uniform};
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
@@ -99,8 +99,8 @@ fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, called: Ca
     }
     Some(match stats.look.as_ref().map(|look| look.value) {
         // One that is not decoded is refused there.
-        Some(Look::Image | Look::OtherImage(_)) => BytesAs::Image,
-        Some(Look::Tensor) => tensor,
+        Some(BytesKind::Image | BytesKind::OtherImage(_)) => BytesAs::Image,
+        Some(BytesKind::Tensor) => tensor,
         _ => BytesAs::Strings { in_tensors: false },
     })
 }
@@ -270,7 +270,7 @@ impl One<'_> {
 
     fn check_kind(&self) -> Result<()> {
         match &self.stats.kind {
-            Some(First { value, record, odd: Some((odd, other)) }) => {
+            Some(Uniform { value, record, odd: Some((odd, other)) }) => {
                 let detail = format!("it is a {} in record {record} and a {} in record {odd}", value.name(), other.name());
                 Err(self.refused(detail))
             }
@@ -456,10 +456,10 @@ impl One<'_> {
         let choices = ImageChoices { channels, jpeg: self.wanted().jpeg.peek().unwrap_or_default(), dtype };
         let Some(first) = &stats.form else {
             let detail = match stats.look.as_ref().map(|look| look.value) {
-                Some(Look::OtherImage(kind)) => {
+                Some(BytesKind::OtherImage(kind)) => {
                     format!("its values are {kind} images; JPEG and PNG are decoded, `read_as` string keeps the bytes")
                 }
-                Some(Look::Image) => "the first image cannot be read".to_owned(),
+                Some(BytesKind::Image) => "the first image cannot be read".to_owned(),
                 None => "no record has an image, and nothing else says how large they are".to_owned(),
                 _ => "its values are no JPEG or PNG images".to_owned(),
             };

@@ -13,7 +13,7 @@ use crate::types::size::memory_len;
 use crate::types::spec::unravel;
 
 /// Where rows go.
-pub(crate) enum Output<'a> {
+pub(crate) enum ArrayOutput<'a> {
     File {
         sink: Arc<NpySink>,
         /// The file, if that is all there is in it.
@@ -26,7 +26,7 @@ pub(crate) enum Output<'a> {
     Check(&'a (dyn Fn(u64, &[u8]) -> Result<()> + Sync)),
 }
 
-impl Output<'_> {
+impl ArrayOutput<'_> {
     pub(crate) fn reserve(&self, nbytes: u64) -> Result<()> {
         match self {
             Self::File { sink, .. } => {

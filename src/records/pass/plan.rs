@@ -12,7 +12,7 @@ use crate::options::Options;
 use crate::options::method::Method;
 use crate::output::report::{Estimate, Outcome, Report};
 use crate::output::staging::file::TrialFile;
-use crate::plan::{MAX_BEHIND_BUFFERS, Memory, Resources, Shares};
+use crate::plan::{MAX_BEHIND_BUFFERS, Memory, MemoryShares, Resources};
 use crate::reader::checksums::Verified;
 use crate::records::columns::resolve::{Resolver, needs_survey};
 use crate::records::columns::{Arrange, Column};
@@ -53,7 +53,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) window: Option<Range<u64>>,
     /// How many records there are, if somebody says so.
     pub(crate) expected: Option<u64>,
-    pub(crate) shares: Shares,
+    pub(crate) shares: MemoryShares,
     pub(crate) unit: u64,
     pub(crate) stage: u64,
     pub(crate) batch_memory: u64,
@@ -195,7 +195,7 @@ impl<'a> Pass<'a> {
             rows,
             window,
             expected,
-            shares: Shares::default(),
+            shares: MemoryShares::default(),
             unit: 0,
             stage: 0,
             batch_memory: 0,
@@ -313,7 +313,7 @@ impl<'a> Pass<'a> {
         self.most_output = self.stage + shared;
         let workers = workers + shared;
         self.batch_memory = left - left / 4 - workers;
-        self.shares = Shares {
+        self.shares = MemoryShares {
             threads: memory_len(threads),
             chunk_bytes: 0,
             raw_bytes: 0,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::done::Done;
 use super::dropouts::Dropout;
 use super::failure::Failure;
-use super::output::Output;
+use super::output::ArrayOutput;
 use super::plan::{LONG_ROW, Pass};
 use super::{Dropouts, Sequencer, Turn};
 use crate::error::{Error, Result};
@@ -14,9 +14,9 @@ use crate::options::Options;
 use crate::output::meter::Meter;
 use crate::records::columns::problem::Problem;
 use crate::records::columns::{Arrange, Column, unsupported};
-use crate::records::locate::{Span, Stored};
+use crate::records::locate::{FeatureBytes, Span};
 use crate::records::stream::batch::Batch;
-use crate::records::stream::batches::Reading;
+use crate::records::stream::batches::ReadSettings;
 use crate::records::stream::memory_pool::Pool;
 use crate::types::size::memory_len;
 
@@ -61,16 +61,16 @@ struct Ended {
 
 impl Pass<'_> {
     /// Reads the records and hands rows to the outputs, one for each of [`arrays`](Self::arrays).
-    pub(crate) fn run(&self, outputs: &[Output<'_>], misfits: Misfits, options: &Options) -> Result<Done, Failure> {
+    pub(crate) fn run(&self, outputs: &[ArrayOutput<'_>], misfits: Misfits, options: &Options) -> Result<Done, Failure> {
         self.go(outputs, (misfits, Depth::Make), options)
     }
 
-    pub(crate) fn go(&self, outputs: &[Output<'_>], (misfits, depth): (Misfits, Depth), options: &Options) -> Result<Done, Failure> {
-        let reading = Reading {
+    pub(crate) fn go(&self, outputs: &[ArrayOutput<'_>], (misfits, depth): (Misfits, Depth), options: &Options) -> Result<Done, Failure> {
+        let reading = ReadSettings {
             most_records: (MOST_SPANS / self.locator.len().max(1)).max(1),
             rows: self.rows.clone(),
             joined_rows: self.window.as_ref().map_or(u64::MAX, |window| window.end),
-            ..Reading::new(memory_len(self.unit), self.batch_memory, options)
+            ..ReadSettings::new(memory_len(self.unit), self.batch_memory, options)
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
         let known = batches.known().filter(|_| !self.skips());
@@ -110,7 +110,7 @@ impl Pass<'_> {
                 let turn = |batch: &Batch| Turn { sequencer: &work.sequencer, number: batch.number, taken: false };
                 Ok(batch.map(|batch| (turn(&batch), batch)))
             },
-            Lent::default,
+            WorkerState::default,
             |(turn, mut batch), lent| {
                 let number = batch.number;
                 let done = batch.load().map_err(Failure::from).and_then(|()| {
@@ -276,7 +276,7 @@ impl Pass<'_> {
 /// What workers share in a pass.
 struct Work<'a> {
     pass: &'a Pass<'a>,
-    outputs: &'a [Output<'a>],
+    outputs: &'a [ArrayOutput<'a>],
     sequencer: Sequencer,
     dropouts: Dropouts,
     depth: Depth,
@@ -295,7 +295,7 @@ impl<'a> Located<'a> {
         self.spans[record * self.pass.locator.len() + key]
     }
 
-    fn stored(&self, record: usize, column: &Column) -> Stored<'a> {
+    fn stored(&self, record: usize, column: &Column) -> FeatureBytes<'a> {
         self.pass.locator.stored(self.batch, record, column.index, self.span(record, column.index))
     }
 
@@ -311,7 +311,7 @@ impl<'a> Located<'a> {
 
 impl Work<'_> {
     /// Everything that is done to a batch.
-    fn on_batch(&self, batch: &Batch, mut turn: Turn<'_>, lent: &mut Lent) -> Result<(), Failure> {
+    fn on_batch(&self, batch: &Batch, mut turn: Turn<'_>, lent: &mut WorkerState) -> Result<(), Failure> {
         let pass = self.pass;
         let keys = pass.locator.len();
         lent.spans.clear();
@@ -319,7 +319,7 @@ impl Work<'_> {
         for record in 0..batch.len() {
             pass.locator.locate(batch, record, &mut lent.spans[record * keys..][..keys])?;
         }
-        let Lent { spans, kept, buffers } = lent;
+        let WorkerState { spans, kept, buffers } = lent;
         let located = Located { pass, batch, spans };
         self.keep(&located, kept)?;
         let needs_place = pass.skips() || !pass.columns.iter().all(Column::is_row_per_record);
@@ -337,7 +337,7 @@ impl Work<'_> {
         let _alone = is_large.then(|| pass.large.lock().unwrap_or_else(PoisonError::into_inner));
         let first = if pass.skips() { before[0] } else { batch.first };
         for at in 0..pass.columns.len() {
-            let place = Place { first, units: before[1 + 2 * at], items: before[2 + 2 * at] };
+            let place = RowPlace { first, units: before[1 + 2 * at], items: before[2 + 2 * at] };
             // One that cannot be counted is looked at up to there: there may be something wrong before.
             let uncounted =
                 counts.failed.iter().position(|failed| failed.column == Some(at)).map(|failed| counts.failed.swap_remove(failed));
@@ -361,7 +361,7 @@ impl Work<'_> {
 
     fn drop_out(&self, failure: Failure, batch: &Batch) -> Result<(), Failure> {
         let own = failure.column.map_or(0..0, |at| self.pass.starts[at]..self.pass.starts[at + 1]);
-        self.dropouts.add(failure, batch.number, || self.outputs[own].iter().for_each(Output::give_up))
+        self.dropouts.add(failure, batch.number, || self.outputs[own].iter().for_each(ArrayOutput::give_up))
     }
 
     /// Counts what does not come any more as done, of columns that have a row for each record.
@@ -430,7 +430,7 @@ impl Work<'_> {
         at: usize,
         located: &Located<'_>,
         kept: &[usize],
-        before: Place,
+        before: RowPlace,
         (buffers, told): (&mut Buffers, &mut u64),
     ) -> Result<(), Failure> {
         let (pass, column) = (self.pass, &self.pass.columns[at]);
@@ -507,7 +507,7 @@ struct Counts {
 
 /// Where rows of a batch go.
 #[derive(Clone, Copy)]
-struct Place {
+struct RowPlace {
     /// The row of the first record that is kept, of columns that have one for each.
     first: u64,
     /// Units and items before those of the batch.
@@ -542,7 +542,7 @@ impl Starts {
 
 /// What a worker has to itself.
 #[derive(Default)]
-struct Lent {
+struct WorkerState {
     spans: Vec<Span>,
     kept: Vec<usize>,
     buffers: Buffers,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::array::RecordArray;
 use super::done::Done;
 use super::failure::Failure;
-use super::output::Output;
+use super::output::ArrayOutput;
 use super::plan::Pass;
 use super::run::{Depth, Misfits};
 use crate::error::{Error, Result};
@@ -58,7 +58,7 @@ impl Pass<'_> {
             writer.0 += bytes.len() as u64;
             writer.1.write_all(bytes).map_err(stream::write_error)
         };
-        let done = self.run(&[Output::Check(&put)], Misfits::Refused, options).map_err(|failure| failure.error)?;
+        let done = self.run(&[ArrayOutput::Check(&put)], Misfits::Refused, options).map_err(|failure| failure.error)?;
         if done.rows[0] != rows {
             let detail = format!("{} records came, {rows} were counted before: it was written to while it was being read", done.rows[0]);
             return Err(Error::malformed(self.container.path(), "source", detail));
@@ -70,7 +70,7 @@ impl Pass<'_> {
     }
 
     /// Files to be filled, one for each array.
-    pub(crate) fn outputs(&self, files: &[(Arc<PrivateFile>, &Path)], options: &Options) -> Result<Vec<Output<'static>>> {
+    pub(crate) fn outputs(&self, files: &[(Arc<PrivateFile>, &Path)], options: &Options) -> Result<Vec<ArrayOutput<'static>>> {
         let window = self.shares.window_bytes / files.len().max(1) as u64;
         let made = files.iter().map(|(file, path)| {
             if options.method == Some(Method::Clone) {
@@ -79,7 +79,7 @@ impl Pass<'_> {
             }
             let method = Method::to_copy(file, options.method)?;
             let sink = Arc::new(NpySink::new(Arc::clone(file), path, method, window));
-            Ok(Output::File { sink, whole: Some(Arc::clone(file)), counted: None, method })
+            Ok(ArrayOutput::File { sink, whole: Some(Arc::clone(file)), counted: None, method })
         });
         made.collect()
     }
@@ -95,14 +95,14 @@ impl Pass<'_> {
         method: Method,
         starts: &[u64],
         rows: Option<&[u64]>,
-    ) -> Result<Vec<Output<'static>>> {
+    ) -> Result<Vec<ArrayOutput<'static>>> {
         let window = self.shares.window_bytes / starts.len().max(1) as u64;
         let part = |(at, start): (usize, &u64)| {
             let sink = Arc::new(NpySink::new(Arc::clone(file), target, method, window).part(*start));
             let nbytes = rows.map(|rows| self.arrays[at].nbytes(rows[at])).transpose()?;
             nbytes.map_or(Ok(()), |nbytes| sink.reserve(nbytes))?;
             let counted = nbytes.map(|nbytes| (nbytes, self.container.path().to_owned()));
-            Ok(Output::File { sink, whole: None, counted, method })
+            Ok(ArrayOutput::File { sink, whole: None, counted, method })
         };
         starts.iter().enumerate().map(part).collect()
     }
@@ -115,7 +115,7 @@ impl Pass<'_> {
         let is_even = self.columns.iter().all(Column::is_row_per_record) && !self.skips();
         if !is_even || options.records.salvage.peek().is_some() {
             let ignore = |_: u64, _: &[u8]| Ok(());
-            let outputs: Vec<Output<'_>> = self.arrays.iter().map(|_| Output::Check(&ignore)).collect();
+            let outputs: Vec<ArrayOutput<'_>> = self.arrays.iter().map(|_| ArrayOutput::Check(&ignore)).collect();
             return self.go(&outputs, (misfits, Depth::Count), options);
         }
         let records = self.expected.map_or_else(|| self.container.count_frames(self.index, options), Ok)?;
@@ -125,10 +125,10 @@ impl Pass<'_> {
 
     /// Finishes the files: headers, lengths, all of it on the disk. What was done for each array, by their numbers; those of columns that
     /// dropped out are left as they are.
-    pub(crate) fn finish(&self, outputs: Vec<Output<'_>>, done: &Done, options: &Options) -> Result<Vec<(usize, Outcome)>> {
+    pub(crate) fn finish(&self, outputs: Vec<ArrayOutput<'_>>, done: &Done, options: &Options) -> Result<Vec<(usize, Outcome)>> {
         let mut outcomes = Vec::with_capacity(outputs.len());
         for (at, (output, array)) in outputs.into_iter().zip(&self.arrays).enumerate() {
-            let Output::File { sink, method, .. } = output else { continue };
+            let ArrayOutput::File { sink, method, .. } = output else { continue };
             if done.lacks(array.column) {
                 continue;
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use byteorder::{BigEndian, ByteOrder as _, LittleEndian};
 
-use super::memory_pool::Held;
+use super::memory_pool::PoolShare;
 use crate::error::{Error, ParseError, Result};
 use crate::format::{crc, tfrecord};
 use crate::storage::blob::Blob;
@@ -37,7 +37,7 @@ pub(crate) struct Batch {
     pub(crate) unchecked: bool,
     /// Bits by which samples of 16 bits, big-endian, are still to be moved down.
     pub(crate) shift: u32,
-    pub(crate) held: Held,
+    pub(crate) held: PoolShare,
 }
 
 impl Batch {
@@ -49,7 +49,7 @@ impl Batch {
         bytes: Vec<u8>,
         frames: Vec<Range<usize>>,
         group: usize,
-        held: Held,
+        held: PoolShare,
     ) -> Self {
         Self { number, first, in_file: first, path, base: 0, bytes, frames, group, unread: None, unchecked: false, shift: 0, held }
     }
@@ -88,7 +88,7 @@ impl Batch {
             None => Ok(()),
             Some((frame, detail)) => {
                 let record = frame / self.group;
-                let whole = whole(self.in_file + record as u64, false);
+                let whole = intact_before(self.in_file + record as u64, false);
                 Err(self.malformed(record, self.frames[frame].start, "TFRecord", &format!("{detail}; {whole}")))
             }
         }
@@ -130,7 +130,7 @@ impl Drop for Batch {
 }
 
 /// What the records before a damage are good for; who salvages them knows.
-pub(crate) fn whole(records: u64, is_salvage: bool) -> String {
+pub(crate) fn intact_before(records: u64, is_salvage: bool) -> String {
     match records {
         0 => "no record before it".to_owned(),
         records if is_salvage => format!("the {records} records before it are whole"),

@@ -9,15 +9,15 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::batch::{Batch, whole, wrong_checksum};
+use super::batch::{Batch, intact_before, wrong_checksum};
 use super::bytes::{self, Compression, FileBytes};
 use super::framing::{Framing, Step};
 use super::inputs::{CheckCount, Input, Program, RecordFile, Wanted};
-use super::memory_pool::{Held, Pool};
+use super::memory_pool::{Pool, PoolShare};
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::options::Options;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
@@ -27,7 +27,7 @@ const LONG_COLD: u64 = 1 << 20;
 
 /// How records are to be read.
 #[derive(Debug, Clone)]
-pub(crate) struct Reading {
+pub(crate) struct ReadSettings {
     /// A batch has about so many bytes,
     pub(crate) batch_bytes: usize,
     /// at most so many records,
@@ -41,10 +41,10 @@ pub(crate) struct Reading {
     pub(crate) verify: bool,
     /// Whether what lies behind a damage is given up instead of everything.
     pub(crate) salvage: bool,
-    pub(crate) calls: Calls,
+    pub(crate) calls: SystemCalls,
 }
 
-impl Reading {
+impl ReadSettings {
     /// All records, in batches of about so many bytes, with the checks that `options` ask for.
     pub(crate) fn new(batch_bytes: usize, memory_bytes: u64, options: &Options) -> Self {
         Self {
@@ -75,7 +75,7 @@ pub(crate) struct Sequential {
     inputs: VecDeque<Input>,
     framing: Framing,
     group: usize,
-    reading: Reading,
+    reading: ReadSettings,
     pool: Arc<Pool>,
     current: Option<Current>,
     /// Records so far, wanted or not.
@@ -88,7 +88,7 @@ pub(crate) struct Sequential {
 /// The input that is being read.
 struct Current {
     path: Arc<Path>,
-    from: From,
+    from: RecordBytes,
     /// Where `carry`, or the next header, lies.
     at: u64,
     /// The beginning of a record that the last batch ended before.
@@ -111,7 +111,7 @@ impl Current {
     }
 }
 
-enum From {
+enum RecordBytes {
     Bytes(Box<dyn Read + Send>),
     /// Headers are read alone.
     Headers(Arc<dyn Blob>),
@@ -122,7 +122,7 @@ impl Sequential {
     ///
     /// # Errors
     /// [`Error::Malformed`] where that shows that a file is cut, [`Error::Io`].
-    pub(crate) fn new(inputs: Vec<Input>, framing: Framing, group: usize, reading: Reading, pool: Arc<Pool>) -> Result<Self> {
+    pub(crate) fn new(inputs: Vec<Input>, framing: Framing, group: usize, reading: ReadSettings, pool: Arc<Pool>) -> Result<Self> {
         let mut sequential =
             Self { inputs: inputs.into(), framing, group, reading, pool, current: None, seen: 0, number: 0, known: None, lost: Vec::new() };
         if !sequential.reading.salvage {
@@ -158,7 +158,7 @@ impl Sequential {
             }
             return Ok(Some(bytes / frame));
         }
-        if !matches!(current.from, From::Headers(..)) {
+        if !matches!(current.from, RecordBytes::Headers(..)) {
             return Ok(None);
         }
         let mut frames = 0;
@@ -194,9 +194,9 @@ impl Sequential {
         let is_plain = compression == Compression::None;
         let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&*opened)?;
         let from = if by_headers {
-            From::Headers(Arc::clone(&opened))
+            RecordBytes::Headers(Arc::clone(&opened))
         } else {
-            From::Bytes(bytes::decompressed(FileBytes::new(&opened, file.start), compression, self.reading.memory_bytes / 4))
+            RecordBytes::Bytes(bytes::decompressed(FileBytes::new(&opened, file.start), compression, self.reading.memory_bytes / 4))
         };
         Ok(Current {
             path,
@@ -242,7 +242,7 @@ impl Sequential {
 
     /// The lengths of the frame at the place, without and with what is around its data.
     fn next_header(&self, current: &Current) -> Result<Option<(Range<u64>, u64)>> {
-        let (From::Headers(file), Some(len)) = (&current.from, current.len) else { return Ok(None) };
+        let (RecordBytes::Headers(file), Some(len)) = (&current.from, current.len) else { return Ok(None) };
         let left = len - current.at;
         if left == 0 {
             return Ok(None);
@@ -273,7 +273,7 @@ impl Sequential {
             (Framing::Pam { .. }, frames) => {
                 format!("{frames} frames came before it, and `salvage` keeps them, of which some may be damaged")
             }
-            (_, records) => whole(records, self.reading.salvage),
+            (_, records) => intact_before(records, self.reading.salvage),
         }
     }
 
@@ -315,7 +315,7 @@ impl Sequential {
         };
         self.current = Some(Current {
             path: name.as_path().into(),
-            from: From::Bytes(bytes),
+            from: RecordBytes::Bytes(bytes),
             at: 0,
             carry: Vec::new(),
             len: None,
@@ -384,7 +384,7 @@ impl Sequential {
         self.check_groups(frames.len() as u64, current)?;
         self.check_memory(taken, in_file, current)?;
         let held = self.pool.hold(taken);
-        let From::Headers(file) = &current.from else {
+        let RecordBytes::Headers(file) = &current.from else {
             return Err(Error::bad_request("these records cannot be read by their headers"));
         };
         let mut batch = self.empty_batch(current, base, in_file, held);
@@ -393,7 +393,7 @@ impl Sequential {
         Ok(batch)
     }
 
-    fn empty_batch(&self, current: &Current, base: u64, in_file: u64, held: Held) -> Batch {
+    fn empty_batch(&self, current: &Current, base: u64, in_file: u64, held: PoolShare) -> Batch {
         Batch {
             number: 0,
             first: 0,
@@ -434,7 +434,9 @@ impl Sequential {
             let filled = buffer.len();
             buffer.reserve_exact(wanted - filled);
             buffer.resize(wanted, 0);
-            let From::Bytes(bytes) = &mut current.from else { return Err(Error::bad_request("these records are read by their headers")) };
+            let RecordBytes::Bytes(bytes) = &mut current.from else {
+                return Err(Error::bad_request("these records are read by their headers"));
+            };
             let (read, result) = bytes::read_full(bytes.as_mut(), &mut buffer[filled..]);
             buffer.truncate(filled + read);
             // What came before is used still.
@@ -536,12 +538,12 @@ impl Batches for Sequential {
                 }
             };
             let (mut batch, goes_on) = match current.from {
-                From::Headers(..) => {
+                RecordBytes::Headers(..) => {
                     let batch = self.batch_of_headers(&mut current)?;
                     let goes_on = batch.len() > 0;
                     (batch, goes_on)
                 }
-                From::Bytes(_) => self.batch_of_bytes(&mut current)?,
+                RecordBytes::Bytes(_) => self.batch_of_bytes(&mut current)?,
             };
             if goes_on {
                 self.current = Some(current);

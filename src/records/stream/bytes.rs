@@ -239,18 +239,18 @@ impl Read for Snappy {
 /// A named pipe that was opened without waiting has no end before somebody has opened it to write: until then it is not ready, and so not
 /// read.
 #[derive(Debug)]
-pub(crate) struct Patient<R> {
+pub(crate) struct InterruptiblePipe<R> {
     pipe: R,
     cancel: CancelToken,
 }
 
-impl<R: Read + AsFd> Patient<R> {
+impl<R: Read + AsFd> InterruptiblePipe<R> {
     pub(crate) fn new(pipe: R, cancel: &CancelToken) -> Self {
         Self { pipe, cancel: cancel.clone() }
     }
 }
 
-impl<R: Read + AsFd> Read for Patient<R> {
+impl<R: Read + AsFd> Read for InterruptiblePipe<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         const LOOK_UP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         while !self.cancel.is_cancelled() {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::batches::{Batches, Reading, Sequential};
+use super::batches::{Batches, ReadSettings, Sequential};
 use super::framing::Framing;
 use super::inputs::{Input, RecordFile};
 use super::memory_pool::Pool;
@@ -17,7 +17,7 @@ use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 
 /// Elements that were dealt over shards, put in order by the number that each has in front.
-pub(crate) struct Dealt {
+pub(crate) struct Interleaved {
     lanes: Vec<Lane>,
     /// The lane whose next element has this number.
     next: BTreeMap<u64, usize>,
@@ -42,15 +42,21 @@ struct Lane {
     record: usize,
 }
 
-impl Dealt {
-    pub(crate) fn open(shards: &[Vec<RecordFile>], framing: Framing, group: usize, reading: &Reading, pool: &Arc<Pool>) -> Result<Self> {
+impl Interleaved {
+    pub(crate) fn open(
+        shards: &[Vec<RecordFile>],
+        framing: Framing,
+        group: usize,
+        reading: &ReadSettings,
+        pool: &Arc<Pool>,
+    ) -> Result<Self> {
         const LEAST: u64 = 16 << 10;
         // A half is for the shards, the other for what is put together.
         let each = reading.memory_bytes / 2 / shards.len().max(1) as u64;
         let batch_bytes = (reading.batch_bytes as u64).min(each / 2).max(LEAST);
         let lane = |files: &Vec<RecordFile>| {
             let inputs = files.iter().cloned().map(Input::File).collect();
-            let reading = Reading { batch_bytes: memory_len(batch_bytes), memory_bytes: each, rows: 0..u64::MAX, ..reading.clone() };
+            let reading = ReadSettings { batch_bytes: memory_len(batch_bytes), memory_bytes: each, rows: 0..u64::MAX, ..reading.clone() };
             let batches = Sequential::new(inputs, framing, group, reading, Pool::new(each))?;
             Ok(Lane { batches, batch: None, record: 0 })
         };
@@ -109,7 +115,7 @@ fn element_number(bytes: &[u8]) -> Result<u64, ParseError> {
     u64::try_from(i64::from_le_bytes(number)).map_err(|_| ParseError::new(0, "TensorProto", "an element's number is negative"))
 }
 
-impl Batches for Dealt {
+impl Batches for Interleaved {
     fn next_batch(&mut self) -> Result<Option<Batch>> {
         let held = self.pool.hold(self.batch_bytes as u64);
         let (mut bytes, mut frames) = (self.pool.buffer(), Vec::new());

@@ -19,12 +19,12 @@ pub(crate) struct PoolState {
 
 /// A share of a pool, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct PoolShare {
     pub(crate) pool: Arc<Pool>,
     bytes: u64,
 }
 
-impl Drop for Held {
+impl Drop for PoolShare {
     fn drop(&mut self) {
         self.pool.lock().held -= self.bytes;
         self.pool.changed.notify_all();
@@ -41,13 +41,13 @@ impl Pool {
     }
 
     /// Waits until there are `bytes`.
-    pub(crate) fn hold(self: &Arc<Self>, bytes: u64) -> Held {
+    pub(crate) fn hold(self: &Arc<Self>, bytes: u64) -> PoolShare {
         let mut state = self.lock();
         while state.held > 0 && state.held + bytes > self.limit {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.held += bytes;
-        Held { pool: Arc::clone(self), bytes }
+        PoolShare { pool: Arc::clone(self), bytes }
     }
 
     /// An empty buffer.

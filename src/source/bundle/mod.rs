@@ -21,7 +21,7 @@ use crate::format::crc::Checksum;
 use crate::format::object_graph::ObjectGraph;
 use crate::format::ordered_code::{is_piece_key, piece_key};
 use crate::options::budget::Limits;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::reader::checksums::Region;
 use crate::reader::pieces::{Piece, PieceBox, PieceReader, Tiling};
 use crate::reader::strings::Strings;
@@ -61,7 +61,7 @@ pub(crate) struct Bundle {
 
 /// Where bytes lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ShardPlace {
     pub(crate) shard: u32,
     pub(crate) offset: u64,
 }
@@ -136,17 +136,17 @@ impl Bundle {
     }
 
     /// Where the bytes of tensor `index` lie, which must not be in pieces.
-    pub(crate) fn place(&self, index: usize) -> Result<(TensorSpec, Place, Region)> {
+    pub(crate) fn place(&self, index: usize) -> Result<(TensorSpec, ShardPlace, Region)> {
         let key = self.key(index);
         let (entry, spec) = self.checked_entry(self.tensors.start + index)?;
         if entry.slices > 0 {
             return Err(self.malformed(key, "it is stored in pieces"));
         }
-        Ok((spec, Place { shard: entry.shard_id, offset: entry.offset }, self.region(key, &entry)?))
+        Ok((spec, ShardPlace { shard: entry.shard_id, offset: entry.offset }, self.region(key, &entry)?))
     }
 
     /// Fills `buf` from `at` bytes behind a place.
-    pub(crate) fn read(&self, place: Place, at: u64, buf: &mut [u8], calls: &Calls) -> Result<()> {
+    pub(crate) fn read(&self, place: ShardPlace, at: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
         self.shards.read(place.shard, place.offset + at, buf, calls)
     }
 
@@ -314,7 +314,7 @@ impl Container for Bundle {
             Some(match spec.dtype() {
                 Dtype::Variant => {
                     "it is a variant, an object of TensorFlow's (a ragged or sparse tensor, an Optional, a data set), which is not \
-                                   read: save or cache its tensors instead: tf.convert_to_tensor of a row of a ragged tensor, (r.flat_values, *r.nested_row_splits) of \
+                                   read: save or cache its tensors other_checkpoints: tf.convert_to_tensor of a row of a ragged tensor, (r.flat_values, *r.nested_row_splits) of \
                                    a whole one"
                         .to_owned()
                 }

@@ -25,7 +25,7 @@ pub(crate) fn prefixes_in(dir: &Path, storage: &Arc<dyn Storage>) -> Vec<PathBuf
 }
 
 /// What could have been meant instead of something in `dir`.
-pub(crate) fn instead(dir: &Path, storage: &Arc<dyn Storage>) -> String {
+pub(crate) fn other_checkpoints(dir: &Path, storage: &Arc<dyn Storage>) -> String {
     const SHOWN: usize = 5;
     let mut prefixes: Vec<String> = prefixes_in(dir, storage).iter().map(|path| path.display().to_string()).collect();
     let more = if prefixes.len() > SHOWN { ", …" } else { "" };

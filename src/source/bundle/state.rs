@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::names::{instead, to_path};
+use super::names::{other_checkpoints, to_path};
 use crate::error::{Error, Result};
 use crate::format::checkpoint_state;
 use crate::source::v1::files::files;
@@ -37,7 +37,12 @@ pub(crate) fn newest(dir: &Path, state: &Path, storage: &Arc<dyn Storage>) -> Re
         return Ok(Newest::V1(found.clone()));
     }
     let tried: Vec<String> = tried.iter().map(|path| super::index_path(path).display().to_string()).collect();
-    let detail =
-        format!("{} names {}, but there is no {}{}", state.display(), latest.display(), tried.join(" and no "), instead(dir, storage));
+    let detail = format!(
+        "{} names {}, but there is no {}{}",
+        state.display(),
+        latest.display(),
+        tried.join(" and no "),
+        other_checkpoints(dir, storage)
+    );
     Err(Error::NotFound { what: "checkpoint", detail })
 }

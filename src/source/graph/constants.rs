@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::graph_def::{PLACEHOLDERS, attr_function, attr_shape, attr_type};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::options::budget::Limits;
-use crate::reader::proto_index::{OuterValue, Outline};
+use crate::reader::proto_index::{FieldValue, FieldWalker};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::reader::values::{Proto, Rule};
@@ -86,7 +86,7 @@ impl Survey {
     /// [`Error::Malformed`] where nodes or constants are broken, [`Error::Limit`] for more than are listed, [`Error::Io`].
     pub(crate) fn of_file(file: &dyn Blob) -> Result<Self> {
         let mut survey = Self::default();
-        survey.graph(&mut Outline::of_file(file, WHAT))?;
+        survey.graph(&mut FieldWalker::of_file(file, WHAT))?;
         Ok(survey)
     }
 
@@ -94,11 +94,11 @@ impl Survey {
     ///
     /// # Errors
     /// As [`of_file`](Self::of_file).
-    pub(crate) fn graph(&mut self, outline: &mut Outline<'_>) -> Result<()> {
+    pub(crate) fn graph(&mut self, outline: &mut FieldWalker<'_>) -> Result<()> {
         while let Some(field) = outline.next_field()? {
             match (field.number, &field.value) {
-                (1, OuterValue::Bytes(node)) => outline.within(node, |node| self.node(node, None))?,
-                (2, OuterValue::Bytes(library)) => outline.within(library, |library| self.library(library))?,
+                (1, FieldValue::Bytes(node)) => outline.within(node, |node| self.node(node, None))?,
+                (2, FieldValue::Bytes(library)) => outline.within(library, |library| self.library(library))?,
                 _ => {}
             }
         }
@@ -110,15 +110,15 @@ impl Survey {
         Ok(())
     }
 
-    fn library(&mut self, outline: &mut Outline<'_>) -> Result<()> {
+    fn library(&mut self, outline: &mut FieldWalker<'_>) -> Result<()> {
         while let Some(field) = outline.next_field()? {
-            if let (1, OuterValue::Bytes(function)) = (field.number, &field.value) {
+            if let (1, FieldValue::Bytes(function)) = (field.number, &field.value) {
                 self.functions += 1;
                 outline.within(function, |function| {
                     let whole = function.rest();
                     let name = function.within(&whole, function_name)?;
                     while let Some(part) = function.next_field()? {
-                        if let (3, OuterValue::Bytes(node)) = (part.number, &part.value) {
+                        if let (3, FieldValue::Bytes(node)) = (part.number, &part.value) {
                             function.within(node, |node| self.node(node, Some(&name)))?;
                         }
                     }
@@ -130,22 +130,22 @@ impl Survey {
     }
 
     /// Looks at a `NodeDef` of the graph, or of a function.
-    fn node(&mut self, outline: &mut Outline<'_>, function: Option<&[u8]>) -> Result<()> {
+    fn node(&mut self, outline: &mut FieldWalker<'_>, function: Option<&[u8]>) -> Result<()> {
         let start = outline.rest().start;
         self.nodes += u64::from(function.is_none());
         let (mut name, mut op, mut attrs) = (Vec::new(), Vec::new(), [const { None }; ATTRS.len()]);
         let mut inputs = Vec::new();
         while let Some(field) = outline.next_field()? {
             match (field.number, &field.value) {
-                (1, OuterValue::Bytes(at)) => name = outline.read(at, MOST_NAME)?,
-                (2, OuterValue::Bytes(at)) => op = outline.read(at, MOST_NAME)?,
-                (3, OuterValue::Bytes(at)) if function.is_none() => inputs.push(outline.read(at, MOST_NAME)?),
-                (5, OuterValue::Bytes(at)) => {
+                (1, FieldValue::Bytes(at)) => name = outline.read(at, MOST_NAME)?,
+                (2, FieldValue::Bytes(at)) => op = outline.read(at, MOST_NAME)?,
+                (3, FieldValue::Bytes(at)) if function.is_none() => inputs.push(outline.read(at, MOST_NAME)?),
+                (5, FieldValue::Bytes(at)) => {
                     if let Some((attr, value)) = outline.within(at, attribute)? {
                         attrs[attr] = Some(value);
                     }
                 }
-                (1 | 2 | 3 | 5, OuterValue::Varint(_) | OuterValue::Fixed(_)) => {
+                (1 | 2 | 3 | 5, FieldValue::Varint(_) | FieldValue::Fixed(_)) => {
                     return Err(outline.malformed(field.offset, format!("field {} of a node has another wire type", field.number)));
                 }
                 _ => {}
@@ -303,12 +303,12 @@ fn error_in(error: Error, name: &[u8]) -> Error {
 }
 
 /// The name in the signature of a `FunctionDef`.
-fn function_name(outline: &mut Outline<'_>) -> Result<Vec<u8>> {
+fn function_name(outline: &mut FieldWalker<'_>) -> Result<Vec<u8>> {
     while let Some(field) = outline.next_field()? {
-        let (1, OuterValue::Bytes(signature)) = (field.number, &field.value) else { continue };
+        let (1, FieldValue::Bytes(signature)) = (field.number, &field.value) else { continue };
         return outline.within(signature, |signature| {
             while let Some(part) = signature.next_field()? {
-                if let (1, OuterValue::Bytes(name)) = (part.number, &part.value) {
+                if let (1, FieldValue::Bytes(name)) = (part.number, &part.value) {
                     return signature.read(name, MOST_NAME);
                 }
             }
@@ -319,18 +319,18 @@ fn function_name(outline: &mut Outline<'_>) -> Result<Vec<u8>> {
 }
 
 /// Which of [`ATTRS`] an entry of the map of attributes is, and where its value lies.
-fn attribute(outline: &mut Outline<'_>) -> Result<Option<(usize, Range<u64>)>> {
+fn attribute(outline: &mut FieldWalker<'_>) -> Result<Option<(usize, Range<u64>)>> {
     let (mut key, mut value) = (None, None);
     while let Some(part) = outline.next_field()? {
         match (part.number, &part.value) {
-            (1, OuterValue::Bytes(at)) => {
+            (1, FieldValue::Bytes(at)) => {
                 let name = outline.read(at, MOST_NAME)?;
                 key = ATTRS.iter().position(|attr| *attr == name);
             }
-            (2, OuterValue::Bytes(_)) if value.is_some() => {
+            (2, FieldValue::Bytes(_)) if value.is_some() => {
                 return Err(outline.malformed(part.offset, "an entry of a map has two values"));
             }
-            (2, OuterValue::Bytes(at)) => value = Some(at.clone()),
+            (2, FieldValue::Bytes(at)) => value = Some(at.clone()),
             _ => {}
         }
     }
@@ -338,20 +338,20 @@ fn attribute(outline: &mut Outline<'_>) -> Result<Option<(usize, Range<u64>)>> {
 }
 
 /// The bytes of an attribute's value.
-fn attr_bytes(outline: &mut Outline<'_>, at: Option<&Range<u64>>) -> Result<Option<Vec<u8>>> {
+fn attr_bytes(outline: &mut FieldWalker<'_>, at: Option<&Range<u64>>) -> Result<Option<Vec<u8>>> {
     at.map(|at| outline.read(at, MOST_ATTR)).transpose()
 }
 
 /// What the tensor in an attribute is, and where it lies; `dtype` is what the node says that it is.
-fn constant(outline: &mut Outline<'_>, value: Option<&Range<u64>>, dtype: Option<u64>) -> Result<(TensorSpec, Range<u64>)> {
-    let missing = |outline: &Outline<'_>| outline.malformed(outline.rest().start, "there is no tensor in its attribute `value`");
+fn constant(outline: &mut FieldWalker<'_>, value: Option<&Range<u64>>, dtype: Option<u64>) -> Result<(TensorSpec, Range<u64>)> {
+    let missing = |outline: &FieldWalker<'_>| outline.malformed(outline.rest().start, "there is no tensor in its attribute `value`");
     let value = value.ok_or_else(|| missing(outline))?;
     let tensor = outline.within(value, |attr| {
         let mut tensor = None;
         while let Some(field) = attr.next_field()? {
             match (field.number, &field.value) {
-                (8, OuterValue::Bytes(_)) if tensor.is_some() => return Err(attr.malformed(field.offset, "its tensor comes twice")),
-                (8, OuterValue::Bytes(at)) => tensor = Some(at.clone()),
+                (8, FieldValue::Bytes(_)) if tensor.is_some() => return Err(attr.malformed(field.offset, "its tensor comes twice")),
+                (8, FieldValue::Bytes(at)) => tensor = Some(at.clone()),
                 _ => {}
             }
         }

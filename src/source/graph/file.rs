@@ -11,7 +11,7 @@ use crate::format::graph_def::{self, Node};
 use crate::format::meta_graph::Argument;
 use crate::format::tensor_proto::TensorProto as Message;
 use crate::options::Options;
-use crate::reader::proto_index::{OuterValue, Outline};
+use crate::reader::proto_index::{FieldValue, FieldWalker};
 use crate::storage::blob::Blob;
 use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
@@ -28,13 +28,13 @@ pub(crate) fn survey(place: &Probe) -> Result<Survey> {
 /// # Errors
 /// [`Error::Malformed`] for what TensorFlow is not to be given, [`Error::Limit`], [`Error::Io`].
 pub(crate) fn check_graph(
-    outline: &mut Outline<'_>,
+    outline: &mut FieldWalker<'_>,
     most: u64,
     claimed: &mut u64,
     mut each: impl FnMut(&Node<'_>, Range<u64>),
 ) -> Result<()> {
     while let Some(field) = outline.next_field()? {
-        let OuterValue::Bytes(range) = &field.value else { continue };
+        let FieldValue::Bytes(range) = &field.value else { continue };
         let base = memory_len(range.start);
         let path = outline.path();
         let in_file = |error: ParseError| error.in_file(path);
@@ -99,7 +99,7 @@ impl Graph {
         let mut datasets: HashMap<String, DatasetNode> = HashMap::new();
         // Constants that may be lengths of batches, and how often something is repeated.
         let mut counts: HashMap<String, i64> = HashMap::new();
-        check_graph(&mut Outline::of_file(&*file, WHAT), most, &mut 0, |node, range| {
+        check_graph(&mut FieldWalker::of_file(&*file, WHAT), most, &mut 0, |node, range| {
             // Only what it takes that nobody has taken before costs anything.
             for input in node.inputs.iter().filter(|input| !input.starts_with('^')) {
                 let input = input.split(':').next().unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::format::varint;
 use crate::options::Options;
-use crate::reader::proto_index::{OuterValue, Outline};
+use crate::reader::proto_index::{FieldValue, FieldWalker};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::storage::blob::Blob;
@@ -86,11 +86,11 @@ fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>>
 
 /// Whether a file starts with the name and the operation of a node.
 fn looks_like_one(file: &dyn Blob) -> Result<bool> {
-    let mut outline = Outline::of_file(file, WHAT);
+    let mut outline = FieldWalker::of_file(file, WHAT);
     // Versions and functions may come first.
     for _ in 0..4 {
         let Ok(Some(field)) = outline.next_field() else { return Ok(false) };
-        let OuterValue::Bytes(range) = field.value else {
+        let FieldValue::Bytes(range) = field.value else {
             if field.number == 3 {
                 continue;
             }

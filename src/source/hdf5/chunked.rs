@@ -93,17 +93,17 @@ impl Pool {
             free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
         };
         drop(free);
-        work(&mut Lent { pool: self, scratch }.scratch)
+        work(&mut WorkerState { pool: self, scratch }.scratch)
     }
 }
 
 /// Memory that is given back when it is dropped, by a panic too: others wait for it.
-struct Lent<'a> {
+struct WorkerState<'a> {
     pool: &'a Pool,
     scratch: Scratch,
 }
 
-impl Drop for Lent<'_> {
+impl Drop for WorkerState<'_> {
     fn drop(&mut self) {
         self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.scratch));
         self.pool.returned.notify_one();

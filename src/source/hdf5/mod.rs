@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
-use super::table::{Listed, Place};
+use super::table::{TensorPlace, TensorTable};
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::reader::checksums::Region;
@@ -106,12 +106,12 @@ pub(crate) fn open_range(
     file: &Arc<dyn Blob>,
     range: Range<u64>,
     enclosing: Option<&Arc<Enclosing>>,
-) -> Result<Listed<Located>> {
+) -> Result<TensorTable<Located>> {
     let Datasets { mut tensors, others, links, facts } = datasets(file, range)?;
     for (_, located) in &mut tensors {
         located.enclosing = enclosing.cloned();
     }
-    Ok(Listed::new(format, vec![file.path().to_path_buf()], tensors, facts).also_found_by(others).found_through(Box::new(links)))
+    Ok(TensorTable::new(format, vec![file.path().to_path_buf()], tensors, facts).also_found_by(others).found_through(Box::new(links)))
 }
 
 /// The datasets of a file.
@@ -511,7 +511,7 @@ impl Located {
     }
 }
 
-impl Place for Located {
+impl TensorPlace for Located {
     fn reader<'a>(&'a self, info: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>> {
         let spec = info.spec.clone();
         Ok(match &self.stored {

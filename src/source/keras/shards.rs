@@ -13,7 +13,7 @@ use crate::options::Options;
 use crate::source::container::Container;
 use crate::source::driver::Driver;
 use crate::source::hdf5;
-use crate::source::table::Listed;
+use crate::source::table::TensorTable;
 use crate::storage::paths::parent_of;
 use crate::storage::probe::Probe;
 
@@ -64,7 +64,7 @@ impl Driver for KerasShards {
             return Err(malformed(format!("two of its files have {}", twice.name)));
         }
         let facts = Map::from_iter([("shards".to_owned(), json!(names)), ("metadata".to_owned(), Value::Object(map.metadata))]);
-        Ok(Box::new(Listed::new(self.name(), files, tensors, facts).also_found_by(others)))
+        Ok(Box::new(TensorTable::new(self.name(), files, tensors, facts).also_found_by(others)))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
-use crate::reader::proto_index::{Outer, OuterValue, Outline};
+use crate::reader::proto_index::{FieldValue, FieldWalker, OuterField};
 use crate::source::bundle::names::{names_in, shard_prefix};
 use crate::source::bundle::{self, Bundle};
 use crate::source::container::Container;
@@ -80,14 +80,14 @@ impl SavedModel {
             return Err(Error::Unsupported { what: what.into(), detail: format!("{} has no {PB}", dir.display()) });
         }
         let file = storage.open(&pb)?;
-        let mut outline = Outline::of_file(&*file, WHAT);
+        let mut outline = FieldWalker::of_file(&*file, WHAT);
         let mut graphs = Vec::new();
         while let Some(field) = outline.next_field()? {
             match field {
-                Outer { number: 1, value: OuterValue::Varint(version), offset, .. } if version != 1 => {
+                OuterField { number: 1, value: FieldValue::Varint(version), offset, .. } if version != 1 => {
                     return Err(outline.malformed(offset, format!("schema version is {version}, expected 1")));
                 }
-                Outer { number: 2, value: OuterValue::Bytes(range), .. } => graphs.push(MetaGraph::read(&*file, range)?),
+                OuterField { number: 2, value: FieldValue::Bytes(range), .. } => graphs.push(MetaGraph::read(&*file, range)?),
                 _ => {}
             }
         }
@@ -145,7 +145,7 @@ impl SavedModel {
         let look = |graph: &MetaGraph| -> Result<Survey> {
             let mut survey = Survey::default();
             for range in &graph.graphs {
-                survey.graph(&mut Outline::new(&*self.file, GRAPH, range.clone()))?;
+                survey.graph(&mut FieldWalker::new(&*self.file, GRAPH, range.clone()))?;
             }
             Ok(survey)
         };
@@ -245,7 +245,7 @@ impl SavedModel {
     pub(crate) fn check_graph(&self, most: u64) -> Result<()> {
         let mut claimed = 0u64;
         for range in &self.graph()?.graphs {
-            check_graph(&mut Outline::new(&*self.file, GRAPH, range.clone()), most, &mut claimed, |_, _| ())?;
+            check_graph(&mut FieldWalker::new(&*self.file, GRAPH, range.clone()), most, &mut claimed, |_, _| ())?;
         }
         Ok(())
     }
@@ -253,11 +253,11 @@ impl SavedModel {
 
 impl MetaGraph {
     fn read(file: &dyn Blob, range: Range<u64>) -> Result<Self> {
-        let mut outline = Outline::new(file, WHAT, range);
+        let mut outline = FieldWalker::new(file, WHAT, range);
         let mut graph = Self::default();
         let (mut main_op, mut legacy) = (None, None);
         while let Some(field) = outline.next_field()? {
-            let OuterValue::Bytes(range) = field.value else { continue };
+            let FieldValue::Bytes(range) = field.value else { continue };
             let base = memory_len(range.start);
             match field.number {
                 1 => {

@@ -24,7 +24,7 @@ use crate::format::ordered_code::piece_key;
 use crate::options::Options;
 use crate::options::budget::Limits;
 use crate::reader::pieces::{PieceBox, PieceReader, Tiling};
-use crate::reader::proto_index::Outline;
+use crate::reader::proto_index::FieldWalker;
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::reader::values::{Proto, Rule};
@@ -117,7 +117,7 @@ impl Checkpoint {
             };
             table.check(block)?;
             let is_there = {
-                let mut outline = Outline::new(&*file, slices::WHAT, range.clone());
+                let mut outline = FieldWalker::new(&*file, slices::WHAT, range.clone());
                 slices::table_of_contents(&mut outline, |listed| {
                     let axes: usize = listed.slices.iter().map(Vec::len).sum();
                     held += (listed.name.len() + 8 * listed.spec.shape().len() + size_of::<Entry>()) as u64;
@@ -184,7 +184,7 @@ impl Checkpoint {
         };
         let spec =
             TensorSpec::new(entry.spec.dtype(), extent.shape.clone()).map_err(|detail| self.malformed(entry, Some(slice), detail))?;
-        let values = slices::values(&mut Outline::new(&*file, slices::WHAT, record), entry.name.as_bytes(), &slice.extents)?;
+        let values = slices::values(&mut FieldWalker::new(&*file, slices::WHAT, record), entry.name.as_bytes(), &slice.extents)?;
         let proto = Proto::look_at(&*file, &values, Some(spec))?;
         Ok(Located { table, block, file, proto })
     }
@@ -285,8 +285,8 @@ impl Container for Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::Calls;
-    use crate::reader::checksums::Ledger;
+    use crate::os::SystemCalls;
+    use crate::reader::checksums::RegionChecksums;
     use crate::reader::tensor_reader::ReadContext;
     use crate::types::size::memory_len;
     use std::path::Path;
@@ -309,9 +309,9 @@ mod tests {
                 format!("{:?}", checkpoint.strings(index)?.bytes).into_bytes()
             } else {
                 let reader = checkpoint.reader(index)?;
-                let ledger = Ledger::new(reader.regions());
+                let ledger = RegionChecksums::new(reader.regions());
                 let mut out = vec![0; memory_len(info.spec.nbytes())];
-                reader.read(0..info.spec.elements(), &mut out, &mut ReadContext::new(64, Some(&ledger), &Calls::default()))?;
+                reader.read(0..info.spec.elements(), &mut out, &mut ReadContext::new(64, Some(&ledger), &SystemCalls::default()))?;
                 ledger.verify()?;
                 reader.check_unchanged()?;
                 out

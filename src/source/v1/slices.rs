@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::error::{ParseError, Result};
 use crate::format::bundle::{Extent, parse_shape, parse_slice, parse_version};
 use crate::format::proto::Fields;
-use crate::reader::proto_index::{OuterValue, Outline};
+use crate::reader::proto_index::{FieldValue, FieldWalker};
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
@@ -28,16 +28,16 @@ pub(crate) struct Listed {
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io), those of `each`.
-pub(crate) fn table_of_contents(outline: &mut Outline<'_>, mut each: impl FnMut(Listed) -> Result<()>) -> Result<bool> {
+pub(crate) fn table_of_contents(outline: &mut FieldWalker<'_>, mut each: impl FnMut(Listed) -> Result<()>) -> Result<bool> {
     let mut is_there = false;
     while let Some(field) = outline.next_field()? {
-        let (1, OuterValue::Bytes(meta)) = (field.number, &field.value) else { continue };
+        let (1, FieldValue::Bytes(meta)) = (field.number, &field.value) else { continue };
         is_there = true;
         outline.within(meta, |meta| {
             while let Some(part) = meta.next_field()? {
                 match (part.number, &part.value) {
-                    (1, OuterValue::Bytes(tensor)) => each(meta.within(tensor, listed)?)?,
-                    (2, OuterValue::Bytes(version)) => {
+                    (1, FieldValue::Bytes(tensor)) => each(meta.within(tensor, listed)?)?,
+                    (2, FieldValue::Bytes(version)) => {
                         small(meta, version, parse_version)?;
                     }
                     _ => {}
@@ -50,22 +50,22 @@ pub(crate) fn table_of_contents(outline: &mut Outline<'_>, mut each: impl FnMut(
 }
 
 /// Reads a small message and parses it.
-fn small<T>(outline: &mut Outline<'_>, at: &Range<u64>, parse: impl FnOnce(Fields<'_>) -> Result<T, ParseError>) -> Result<T> {
+fn small<T>(outline: &mut FieldWalker<'_>, at: &Range<u64>, parse: impl FnOnce(Fields<'_>) -> Result<T, ParseError>) -> Result<T> {
     let path = outline.path();
     let bytes = outline.read(at, MOST_SMALL)?;
     parse(Fields::new(&bytes, memory_len(at.start), WHAT)).map_err(|error| error.in_file(path))
 }
 
 /// Reads a `SavedSliceMeta`.
-fn listed(outline: &mut Outline<'_>) -> Result<Listed> {
+fn listed(outline: &mut FieldWalker<'_>) -> Result<Listed> {
     let start = outline.rest().start;
     let (mut name, mut shape, mut code, mut slices) = (Vec::new(), Vec::new(), 0, Vec::new());
     while let Some(field) = outline.next_field()? {
         match (field.number, &field.value) {
-            (1, OuterValue::Bytes(at)) => name = outline.read(at, MOST_SMALL)?,
-            (2, OuterValue::Bytes(at)) => small(outline, at, |fields| parse_shape(fields, &mut shape))?,
-            (3, OuterValue::Varint(value)) => code = *value,
-            (4, OuterValue::Bytes(at)) => slices.push(small(outline, at, parse_slice)?),
+            (1, FieldValue::Bytes(at)) => name = outline.read(at, MOST_SMALL)?,
+            (2, FieldValue::Bytes(at)) => small(outline, at, |fields| parse_shape(fields, &mut shape))?,
+            (3, FieldValue::Varint(value)) => code = *value,
+            (4, FieldValue::Bytes(at)) => slices.push(small(outline, at, parse_slice)?),
             (1..=4, _) => return Err(outline.malformed(field.offset, format!("field {} has another wire type", field.number))),
             _ => {}
         }
@@ -79,11 +79,11 @@ fn listed(outline: &mut Outline<'_>) -> Result<Listed> {
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io).
-pub(crate) fn values(outline: &mut Outline<'_>, name: &[u8], extents: &[Extent]) -> Result<Range<u64>> {
+pub(crate) fn values(outline: &mut FieldWalker<'_>, name: &[u8], extents: &[Extent]) -> Result<Range<u64>> {
     let start = outline.rest().start;
     let mut found = None;
     while let Some(field) = outline.next_field()? {
-        let (2, OuterValue::Bytes(data)) = (field.number, &field.value) else { continue };
+        let (2, FieldValue::Bytes(data)) = (field.number, &field.value) else { continue };
         if found.is_some() {
             return Err(outline.malformed(field.offset, "a record has two slices"));
         }
@@ -100,14 +100,14 @@ pub(crate) fn values(outline: &mut Outline<'_>, name: &[u8], extents: &[Extent])
 /// The name and the slice that a `SavedSlice` says it is of, and where its `TensorProto` lies.
 type Saved = (Vec<u8>, Vec<Extent>, Option<Range<u64>>);
 
-fn saved_slice(outline: &mut Outline<'_>) -> Result<Saved> {
+fn saved_slice(outline: &mut FieldWalker<'_>) -> Result<Saved> {
     let (mut name, mut extents, mut values) = (Vec::new(), Vec::new(), None);
     while let Some(field) = outline.next_field()? {
         match (field.number, &field.value) {
-            (1, OuterValue::Bytes(at)) => name = outline.read(at, MOST_SMALL)?,
-            (2, OuterValue::Bytes(at)) => extents = small(outline, at, parse_slice)?,
-            (3, OuterValue::Bytes(_)) if values.is_some() => return Err(outline.malformed(field.offset, "a slice has two tensors")),
-            (3, OuterValue::Bytes(at)) => values = Some(at.clone()),
+            (1, FieldValue::Bytes(at)) => name = outline.read(at, MOST_SMALL)?,
+            (2, FieldValue::Bytes(at)) => extents = small(outline, at, parse_slice)?,
+            (3, FieldValue::Bytes(_)) if values.is_some() => return Err(outline.malformed(field.offset, "a slice has two tensors")),
+            (3, FieldValue::Bytes(at)) => values = Some(at.clone()),
             _ => {}
         }
     }

@@ -12,7 +12,7 @@ use crate::format::crc::Checksum;
 use crate::format::table::{self, BlockHandle, FOOTER_LEN, SNAPPY, STORED, TRAILER_LEN};
 use crate::format::{crc, varint};
 use crate::reader::checksums::Region;
-use crate::reader::proto_index::Outline;
+use crate::reader::proto_index::FieldWalker;
 use crate::source::bundle::index::read_block;
 use crate::storage::blob::Blob;
 use crate::storage::memory::HeldBytes;
@@ -220,7 +220,7 @@ impl Table {
             self.check(number)?;
         }
         let (file, range) = self.contents(number)?;
-        let value = find_entry(&mut Outline::new(&*file, WHAT, range.clone()), range, key)?;
+        let value = find_entry(&mut FieldWalker::new(&*file, WHAT, range.clone()), range, key)?;
         Ok(value.map(|value| (number, (file, value))))
     }
 }
@@ -233,7 +233,7 @@ fn check_size(path: &Path, asked: u64) -> Result<()> {
 }
 
 /// Where the value of `key` lies in the contents of a block.
-fn find_entry(outline: &mut Outline<'_>, contents: Range<u64>, wanted: &[u8]) -> Result<Option<Range<u64>>> {
+fn find_entry(outline: &mut FieldWalker<'_>, contents: Range<u64>, wanted: &[u8]) -> Result<Option<Range<u64>>> {
     let count_at = contents.end.checked_sub(4).filter(|&at| at >= contents.start);
     let Some(count_at) = count_at else {
         return Err(outline.malformed(contents.start, format!("{} bytes, expected at least 4", contents.end - contents.start)));

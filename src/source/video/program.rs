@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::pixels::Form;
 use crate::error::{Error, Result};
-use crate::records::stream::bytes::Patient;
+use crate::records::stream::bytes::InterruptiblePipe;
 use crate::types::cancel::CancelToken;
 
 /// The program that decodes.
@@ -66,7 +66,7 @@ fn finish(mut command: Command, input: &[u8], cancel: &CancelToken) -> io::Resul
     let (out, complaints) = child.outputs().map_err(io::Error::other)?;
     let complaints = collect(complaints, u64::MAX, cancel);
     let mut stdout = Vec::new();
-    Patient::new(out, cancel).read_to_end(&mut stdout)?;
+    InterruptiblePipe::new(out, cancel).read_to_end(&mut stdout)?;
     let status = child.wait(cancel)?;
     Ok(Output { status, stdout, stderr: complaints.join().unwrap_or_default() })
 }
@@ -74,7 +74,7 @@ fn finish(mut command: Command, input: &[u8], cancel: &CancelToken) -> io::Resul
 /// Reads what a program complains about while it works, or it would wait for that for ever; keeps the first `most` bytes of it.
 fn collect(complaints: ChildStderr, most: u64, cancel: &CancelToken) -> JoinHandle<Vec<u8>> {
     // Another program may hold the pipe when this one has ended.
-    let mut complaints = Patient::new(complaints, cancel);
+    let mut complaints = InterruptiblePipe::new(complaints, cancel);
     std::thread::spawn(move || {
         let mut text = Vec::new();
         let _ = complaints.by_ref().take(most).read_to_end(&mut text);
@@ -157,7 +157,7 @@ impl Decoding {
         let mut child = Running(command.spawn().map_err(|error| not_done(PROGRAM, &self.path, error))?);
         let (stdout, stderr) = child.outputs()?;
         let complaints = collect(stderr, MOST_COMPLAINTS, cancel);
-        let (cancel, stdout) = (cancel.clone(), Patient::new(stdout, cancel));
+        let (cancel, stdout) = (cancel.clone(), InterruptiblePipe::new(stdout, cancel));
         Ok(Frames { path: self.path.clone(), child, cancel, stdout, complaints: Some(complaints) })
     }
 }
@@ -226,7 +226,7 @@ pub(crate) struct Frames {
     path: PathBuf,
     child: Running,
     cancel: CancelToken,
-    stdout: Patient<ChildStdout>,
+    stdout: InterruptiblePipe<ChildStdout>,
     complaints: Option<JoinHandle<Vec<u8>>>,
 }
 

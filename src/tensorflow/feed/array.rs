@@ -12,7 +12,7 @@ use super::fed::{Fed, check_shape, constant};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
-use crate::os::{self, Calls, Cold};
+use crate::os::{self, Cold, SystemCalls};
 use crate::storage::input::{InputFile, open_file};
 use crate::tensorflow::session::{Feed, Target, attempt};
 use crate::tensorflow::wire;
@@ -42,7 +42,7 @@ impl ArrayFeed {
     /// # Errors
     /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for orders that it cannot be fed in,
     /// [`Error::Malformed`], [`Error::Io`].
-    pub(crate) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: &Calls) -> Result<Self> {
+    pub(crate) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: &SystemCalls) -> Result<Self> {
         let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("read", path))?.len();
         let cold = Cold::default();

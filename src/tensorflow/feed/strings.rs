@@ -8,7 +8,7 @@ use super::fed::{Fed, check_shape, constant};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::Header;
-use crate::os::Calls;
+use crate::os::SystemCalls;
 use crate::output::staging::hidden::ScratchDir;
 use crate::source::npy::MOST_HEADER;
 use crate::storage::blob::Blob;
@@ -30,7 +30,7 @@ pub(crate) struct StringsFeed {
     values: Stored,
     offsets: Stored,
     shape: Vec<u64>,
-    calls: Calls,
+    calls: SystemCalls,
     /// The most bytes of strings that go in at a time.
     most_bytes: u64,
     made: Option<Made>,
@@ -57,7 +57,7 @@ struct Stored {
 impl Stored {
     /// # Errors
     /// [`Error::BadRequest`] where it is not an array of `descr`, [`Error::Malformed`], [`Error::Io`].
-    fn open(path: &Path, descr: &str, size: u64, calls: &Calls) -> Result<Self> {
+    fn open(path: &Path, descr: &str, size: u64, calls: &SystemCalls) -> Result<Self> {
         let file = LocalFile::open(path, calls)?;
         let mut front = vec![0; memory_len(file.len().min(MOST_HEADER))];
         file.read(0, &mut front, calls)?;
@@ -75,14 +75,14 @@ impl Stored {
         Ok(Self { file, start, len })
     }
 
-    fn read(&self, elements: &Range<u64>, size: u64, calls: &Calls) -> Result<Vec<u8>> {
+    fn read(&self, elements: &Range<u64>, size: u64, calls: &SystemCalls) -> Result<Vec<u8>> {
         let mut bytes = vec![0; memory_len((elements.end - elements.start) * size)];
         self.file.read(self.start + elements.start * size, &mut bytes, calls)?;
         Ok(bytes)
     }
 
     /// These elements as integers that count bytes.
-    fn numbers(&self, elements: &Range<u64>, calls: &Calls) -> Result<Vec<u64>> {
+    fn numbers(&self, elements: &Range<u64>, calls: &SystemCalls) -> Result<Vec<u64>> {
         let bytes = self.read(elements, OFFSET, calls)?;
         let number = |(at, bytes): (usize, &[u8])| {
             let number = bytemuck::pod_read_unaligned::<i64>(bytes);
@@ -104,7 +104,7 @@ impl StringsFeed {
         target: Target,
         input: &Argument,
         batch: Option<u64>,
-        calls: &Calls,
+        calls: &SystemCalls,
     ) -> Result<Self> {
         let path = values;
         if input.dtype.is_none_or(|dtype| dtype != Dtype::String) {

@@ -4,7 +4,8 @@
 //! h5py's filter is.
 
 use flate2::{Decompress, FlushDecompress, Status};
-use hdf5_pure::Filter;
+
+use super::filter_pipeline::Filter;
 
 /// More of them are in no file.
 const MOST_FILTERS: usize = 32;
@@ -13,7 +14,7 @@ const MOST_ADDED: usize = 4096;
 
 /// A filter that can be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Deflate,
     /// Bytes of the elements whose bytes are put apart.
     Shuffle(usize),
@@ -23,13 +24,13 @@ pub(super) enum Step {
 
 impl Step {
     /// The steps of a pipeline, or the filter that is not known here.
-    pub(super) fn of_pipeline(filters: &[Filter], itemsize: usize) -> Result<Vec<Self>, String> {
+    pub(crate) fn of_pipeline(filters: &[Filter], itemsize: usize) -> Result<Vec<Self>, String> {
         if filters.len() > MOST_FILTERS {
             return Err(format!("{} filters, at most {MOST_FILTERS} are undone", filters.len()));
         }
         let step = |filter: &Filter| match filter.id {
             1 => Ok(Self::Deflate),
-            2 => Ok(Self::Shuffle(filter.client_data.first().map_or(itemsize, |&size| size as usize))),
+            2 => Ok(Self::Shuffle(filter.values.first().map_or(itemsize, |&size| size as usize))),
             3 => Ok(Self::Fletcher32),
             32000 => Ok(Self::Lzf),
             id => {
@@ -51,7 +52,7 @@ impl Step {
     }
 
     /// What messages and `info` call it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Deflate => "gzip",
             Self::Shuffle(_) => "shuffle",
@@ -63,7 +64,7 @@ impl Step {
 
 /// Undoes `steps`, but for those that `mask` says were left out, so that `out` is exactly the chunk. `stored` is used up; `spare` is memory
 /// for what comes in between. What is wrong is said in words.
-pub(super) fn undo(steps: &[Step], mask: u32, stored: &mut Vec<u8>, spare: &mut Vec<u8>, out: &mut [u8]) -> Result<(), String> {
+pub(crate) fn undo(steps: &[Step], mask: u32, stored: &mut Vec<u8>, spare: &mut Vec<u8>, out: &mut [u8]) -> Result<(), String> {
     let done: Vec<Step> = steps.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 0).map(|(_, &step)| step).collect();
     let most = out.len() + MOST_ADDED;
     for (left, step) in done.iter().enumerate().rev() {

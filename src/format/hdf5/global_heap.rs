@@ -53,27 +53,28 @@ pub(crate) struct Collection {
 impl Collection {
     pub(crate) fn read(image: &Image, address: u64) -> Result<Self> {
         const FREE: u16 = 0;
-        let length_len = u64::from(image.sizes().length);
-        let front = image.read(address, 8 + length_len, WHAT)?;
+        // Fronts take multiples of 8 bytes, and objects too.
+        let front_len = (8 + u64::from(image.sizes().length)).next_multiple_of(8);
+        let front = image.read(address, front_len, WHAT)?;
         let mut cursor = front.cursor(WHAT);
         cursor.signature(*b"GCOL")?;
         cursor.version(1..=1)?;
         cursor.skip(3)?;
         let block = image.read(address, cursor.length()?, WHAT)?;
         let mut cursor = block.cursor(WHAT);
-        cursor.skip(memory_len(8 + length_len))?;
-        let (mut objects, front_len) = (HashMap::new(), memory_len(8 + length_len));
+        let (mut objects, front_len) = (HashMap::new(), memory_len(front_len));
+        cursor.skip(front_len)?;
         while cursor.left() >= front_len {
-            let number = cursor.u16()?;
-            cursor.skip(6)?;
-            let len = cursor.length()?;
+            let mut front = cursor.part(front_len)?;
+            let number = front.u16()?;
+            front.skip(6)?;
+            let len = front.length()?;
             if number == FREE {
                 break;
             }
             let start = cursor.pos();
             cursor.skip(memory_len(len))?;
             objects.insert(number.into(), start..cursor.pos());
-            // Objects take multiples of 8 bytes.
             let padding = cursor.pos().next_multiple_of(8) - cursor.pos();
             cursor.skip(padding.min(cursor.left()))?;
         }

@@ -1,7 +1,7 @@
 //! Attributes (IV.A.2.m) that are one text: all that is asked of them here.
 
 use super::btree_v2;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, text as text_of};
 use super::datatype::{Class, Datatype};
 use super::failure::Result;
 use super::fractal_heap::Heap;
@@ -10,20 +10,24 @@ use super::image::Image;
 use super::lookup3::lookup3;
 use super::object_header::{Message, ObjectHeader};
 use super::shared::{SharedHeaps, resolve};
+use crate::spec::memory_len;
+
+const WHAT: &str = "attribute";
+
+/// An attribute that was looked for.
+struct Attribute<'a> {
+    datatype: Datatype,
+    data: Cursor<'a>,
+}
 
 /// The text of the attribute `name` of an object; `None` where there is no such attribute, or it is no text.
 pub(crate) fn text(image: &Image, heaps: &SharedHeaps, header: &ObjectHeader, name: &str) -> Result<Option<String>> {
-    const WHAT: &str = "attribute";
     for message in header.all(Message::ATTRIBUTE) {
         let cursor = message.cursor(image.sizes(), WHAT);
-        let found = if message.is_shared() {
-            let message = resolve(image, heaps, Message::ATTRIBUTE, cursor)?;
-            parse(image, heaps, message.cursor(image.sizes(), WHAT), name)?
-        } else {
-            parse(image, heaps, cursor, name)?
-        };
-        if let Some(found) = found {
-            return Ok(found);
+        let shared = if message.is_shared() { Some(resolve(image, heaps, Message::ATTRIBUTE, cursor)?) } else { None };
+        let message = shared.as_ref().unwrap_or(message);
+        if let Some(found) = named(image, heaps, message.cursor(image.sizes(), WHAT), name)? {
+            return found.text(image);
         }
     }
     match header.find(Message::ATTRIBUTE_INFO) {
@@ -57,15 +61,17 @@ fn dense(image: &Image, heaps: &SharedHeaps, mut info: Cursor<'_>, name: &str) -
     let mut found = None;
     if !ids.is_empty() {
         Heap::open(image, heap)?.objects(ids, |object| {
-            found = found.take().or(parse(image, heaps, object.named("attribute"), name)?);
+            if let Some(attribute) = named(image, heaps, object.named(WHAT), name)? {
+                found = attribute.text(image)?;
+            }
             Ok(())
         })?;
     }
-    Ok(found.flatten())
+    Ok(found)
 }
 
-/// Parses an attribute if it is called `name`; its text, if it is one.
-fn parse(image: &Image, heaps: &SharedHeaps, mut cursor: Cursor<'_>, name: &str) -> Result<Option<Option<String>>> {
+/// The attribute at `cursor`, if it is called `name`.
+fn named<'a>(image: &Image, heaps: &SharedHeaps, mut cursor: Cursor<'a>, name: &str) -> Result<Option<Attribute<'a>>> {
     const SHARED_DATATYPE: u8 = 1;
     let version = cursor.version(1..=3)?;
     let flags = cursor.u8()?;
@@ -84,18 +90,21 @@ fn parse(image: &Image, heaps: &SharedHeaps, mut cursor: Cursor<'_>, name: &str)
     } else {
         Datatype::parse(datatype)?
     };
-    let text = match datatype.class {
-        Class::AnyText => match cursor.rest() {
-            [] => None,
-            _ => match TextPlace::parse(&mut cursor)? {
-                Some(place) => Some(super::cursor::text(Collection::read(image, place.collection)?.text(&place)?)),
-                None => Some(String::new()),
+    Ok(Some(Attribute { datatype, data: cursor }))
+}
+
+impl Attribute<'_> {
+    fn text(mut self, image: &Image) -> Result<Option<String>> {
+        match self.datatype.class {
+            Class::AnyText if self.data.left() > 0 => match TextPlace::parse(&mut self.data)? {
+                Some(place) => Ok(Some(text_of(Collection::read(image, place.collection)?.text(&place)?))),
+                None => Ok(Some(String::new())),
             },
-        },
-        Class::Text { .. } => {
-            cursor.rest().get(..usize::try_from(datatype.size).unwrap_or(usize::MAX)).and_then(|bytes| datatype.fixed_text(bytes))
+            Class::Text { .. } => {
+                let bytes = self.data.rest().get(..memory_len(self.datatype.size.into()));
+                Ok(bytes.and_then(|bytes| self.datatype.fixed_text(bytes)))
+            }
+            _ => Ok(None),
         }
-        _ => None,
-    };
-    Ok(Some(text))
+    }
 }

@@ -26,12 +26,6 @@ pub(crate) const CHUNKS: RecordType = 10;
 /// Chunks with filters.
 pub(crate) const FILTERED_CHUNKS: RecordType = 11;
 
-/// The widths of what stands in the nodes of a level.
-struct Level {
-    /// The width of the number of all records below a child.
-    all_width: usize,
-}
-
 /// Calls `found` with the type and the bytes of every record in the tree at `address`.
 pub(crate) fn for_each(
     image: &Image,
@@ -55,12 +49,12 @@ pub(crate) fn for_each(
     let root = cursor.address()?;
     let (root_count, all) = (u64::from(cursor.u16()?), cursor.length()?);
     let place = cursor;
-    let (count_width, levels) = levels(node_len, record_len, depth, sizes.address)
+    let (count_width, all_widths) = widths(node_len, record_len, depth, sizes.address)
         .ok_or_else(|| place.failure(format!("records of {record_len} bytes in nodes of {node_len}, at depth {depth}")))?;
     let (mut visit, mut open, mut seen) = (Visit::new(image), Vec::new(), 0);
     open.extend(root.filter(|_| root_count > 0).map(|root| (root, root_count, usize::from(depth))));
     while let Some((address, count, level)) = open.pop() {
-        let pointer = level.checked_sub(1).map_or(0, |below| usize::from(sizes.address) + count_width + levels[below].all_width);
+        let pointer = level.checked_sub(1).map_or(0, |below| usize::from(sizes.address) + count_width + all_widths[below]);
         let pointers = if level > 0 { (count + 1) * pointer as u64 } else { 0 };
         let len = FRONT + count * record_len + pointers + CHECKSUM;
         if len > node_len {
@@ -82,7 +76,7 @@ pub(crate) fn for_each(
             for _ in 0..=count {
                 let child = cursor.known_address("a child")?;
                 open.push((child, cursor.uint(count_width)?, below));
-                cursor.skip(levels[below].all_width)?;
+                cursor.skip(all_widths[below])?;
             }
         }
         open[first..].reverse();
@@ -93,19 +87,20 @@ pub(crate) fn for_each(
     Ok(())
 }
 
-/// The width of the number of records in a child, and of what depends on the level: III.A.2, "Version 2 B-tree, Internal Node".
-fn levels(node_len: u64, record_len: u64, depth: u16, address: u8) -> Option<(usize, Vec<Level>)> {
+/// The widths of what stands beside the address of a child: of the number of its records, and by its level of the number of those in it and
+/// below. III.A.2, "Version 2 B-tree, Internal Node".
+fn widths(node_len: u64, record_len: u64, depth: u16, address: u8) -> Option<(usize, Vec<usize>)> {
     (record_len > 0 && depth <= MOST_LEVELS).then_some(())?;
     let room = node_len.checked_sub(FRONT + CHECKSUM)?;
     let leaf = room / record_len;
     let count_width = width_of(leaf);
-    // All records that a node of a level and those below it have at most.
-    let (mut all, mut levels) = (leaf, vec![Level { all_width: 0 }]);
+    // All records that a node of a level and those below it have at most. A leaf has none below it.
+    let (mut all, mut all_widths) = (leaf, vec![0]);
     for level in 0..usize::from(depth) {
-        let pointer = u64::from(address) + (count_width + levels[level].all_width) as u64;
+        let pointer = u64::from(address) + (count_width + all_widths[level]) as u64;
         let most = room.checked_sub(pointer)? / (record_len + pointer);
         all = most.checked_add(1)?.saturating_mul(all).saturating_add(most);
-        levels.push(Level { all_width: width_of(all) });
+        all_widths.push(width_of(all));
     }
-    Some((count_width, levels))
+    Some((count_width, all_widths))
 }

@@ -12,7 +12,7 @@ use super::{extensible_array, fixed_array};
 
 const WHAT: &str = "chunk index";
 /// Chunks that may lie side by side without an index.
-const MOST_IMPLICIT: u64 = 1 << 26;
+const MOST_IMPLICIT: u64 = 1 << 24;
 
 /// Calls `found` with the place in the grid of every chunk that was written, and where it lies.
 pub(crate) fn for_each(

@@ -121,7 +121,7 @@ fn parse(cursor: &mut Cursor<'_>, depth: usize) -> Result<Datatype> {
     if size == 0 {
         return Err(front.failure("an element has no bytes"));
     }
-    let order = (flags & 1 == 0).then_some(ByteOrder::Little).unwrap_or(ByteOrder::Big);
+    let order = if flags & 1 == 0 { ByteOrder::Little } else { ByteOrder::Big };
     let class = match class {
         0 => Class::Integer { order: Some(order), is_signed: flags & 8 != 0, bits: bits(cursor)? },
         1 => float(cursor, flags)?,

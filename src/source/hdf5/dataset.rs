@@ -117,7 +117,7 @@ impl Datasets<'_> {
         };
         let stored = self.stored(path, header, space, &datatype, &spec, &axes)?;
         let alias = layer.zip(path.rsplit('/').next()).map(|(layer, number)| format!("{layer}/{number}"));
-        let info = TensorInfo { item, alias, ..TensorInfo::new(Name::new(path.as_bytes()), tensor) };
+        let info = TensorInfo { alias, item, ..TensorInfo::new(Name::new(path.as_bytes()), tensor) };
         let strings = (dtype == Dtype::String).then(|| Box::new(spec));
         Ok((info, Located { part: self.part.clone(), opened: Some(Arc::clone(self.opened)), order, stored, strings, enclosing: None }))
     }

@@ -109,7 +109,7 @@ pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Data
     let Some(at) = superblock(file, range.clone()) else {
         return Err(Error::malformed_at(file.path(), WHAT, start, "no HDF5 signature at 0, 512, 1024, …"));
     };
-    let part = Part { file: Arc::clone(file), range };
+    let part = Part::new(file, range);
     let failed = |failure| part.error(WHAT, failure);
     let opened = Arc::new(File::open(Arc::new(part.clone()), at).map_err(failed)?);
     let mut tree = Walker::new(&part, &opened).walk()?;
@@ -123,6 +123,7 @@ pub(super) fn datasets(file: &Arc<StoredFile>, range: Range<u64>) -> Result<Data
     for name in ["keras_version", "backend"] {
         facts.extend(opened.text_attribute(&root, name).map_err(failed)?.map(|text| (name.to_owned(), json!(text))));
     }
+    part.listed();
     let (mut tensors, mut others) = (Vec::with_capacity(found.len()), Vec::new());
     for Found { info, located, paths } in found.into_values() {
         // The first slash is left out by most.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::format::hdf5::failure::Failure;
@@ -11,11 +12,18 @@ use crate::source::StoredFile;
 /// What messages call the whole.
 pub(super) const WHAT: &str = "HDF5 file";
 
+/// How many bytes are read to list the datasets of a file, for each byte that it has: more than any file takes whose objects do not overlap.
+const MOST_READ: u64 = 32;
+/// The same, whatever the length of the file.
+const LEAST_READ: u64 = 64 << 20;
+
 /// A range of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) file: Arc<StoredFile>,
-    pub(super) range: Range<u64>,
+    range: Range<u64>,
+    /// How many bytes may still be read.
+    left: Arc<AtomicU64>,
 }
 
 impl Storage for Part {
@@ -26,11 +34,26 @@ impl Storage for Part {
     fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         let calls = self.file.calls();
         calls.cancel().check()?;
+        let len = buf.len() as u64;
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(len)).is_err() {
+            let detail = "its objects overlap: to list them takes many times the bytes that it has";
+            return Err(Error::malformed_at(self.file.path(), WHAT, self.offset(at), detail));
+        }
         self.file.read(self.range.start.saturating_add(at), buf, calls)
     }
 }
 
 impl Part {
+    pub(super) fn new(file: &Arc<StoredFile>, range: Range<u64>) -> Self {
+        let left = (range.end - range.start).saturating_mul(MOST_READ).saturating_add(LEAST_READ);
+        Self { file: Arc::clone(file), range, left: Arc::new(left.into()) }
+    }
+
+    /// From here on it may be read without a limit: what is read for a dataset has one of its own.
+    pub(super) fn listed(&self) {
+        self.left.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// Where a byte of the HDF5 file lies in the file.
     pub(super) fn offset(&self, at: u64) -> u64 {
         self.range.start.saturating_add(at)

@@ -5,7 +5,7 @@ use super::cursor::{Cursor, text as text_of};
 use super::datatype::{Class, Datatype};
 use super::failure::Result;
 use super::fractal_heap::Heap;
-use super::global_heap::{Collection, TextPlace};
+use super::global_heap::{LastCollection, TextPlace};
 use super::image::Image;
 use super::lookup3::lookup3;
 use super::object_header::{Message, ObjectHeader};
@@ -14,6 +14,14 @@ use crate::spec::memory_len;
 
 const WHAT: &str = "attribute";
 
+/// What attributes are looked up in.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    pub(crate) image: &'a Image,
+    pub(crate) heaps: &'a SharedHeaps,
+    pub(crate) texts: &'a LastCollection,
+}
+
 /// An attribute that was looked for.
 struct Attribute<'a> {
     datatype: Datatype,
@@ -21,23 +29,24 @@ struct Attribute<'a> {
 }
 
 /// The text of the attribute `name` of an object; `None` where there is no such attribute, or it is no text.
-pub(crate) fn text(image: &Image, heaps: &SharedHeaps, header: &ObjectHeader, name: &str) -> Result<Option<String>> {
+pub(crate) fn text(places: Places<'_>, header: &ObjectHeader, name: &str) -> Result<Option<String>> {
+    let Places { image, heaps, .. } = places;
     for message in header.all(Message::ATTRIBUTE) {
         let cursor = message.cursor(image.sizes(), WHAT);
         let shared = if message.is_shared() { Some(resolve(image, heaps, Message::ATTRIBUTE, cursor)?) } else { None };
         let message = shared.as_ref().unwrap_or(message);
-        if let Some(found) = named(image, heaps, message.cursor(image.sizes(), WHAT), name)? {
-            return found.text(image);
+        if let Some(found) = named(places, message.cursor(image.sizes(), WHAT), name)? {
+            return found.text(places);
         }
     }
     match header.find(Message::ATTRIBUTE_INFO) {
-        Some(info) => dense(image, heaps, info.cursor(image.sizes(), "attribute info"), name),
+        Some(info) => dense(places, info.cursor(image.sizes(), "attribute info"), name),
         None => Ok(None),
     }
 }
 
 /// Looks among the attributes in a heap, which an attribute info message names (IV.A.2.v).
-fn dense(image: &Image, heaps: &SharedHeaps, mut info: Cursor<'_>, name: &str) -> Result<Option<String>> {
+fn dense(places: Places<'_>, mut info: Cursor<'_>, name: &str) -> Result<Option<String>> {
     const HAS_ORDER: u8 = 1;
     const ID_LEN: usize = 8;
     const ORDER_LEN: usize = 4;
@@ -48,7 +57,7 @@ fn dense(image: &Image, heaps: &SharedHeaps, mut info: Cursor<'_>, name: &str) -
     let Some(heap) = info.address()? else { return Ok(None) };
     let index = info.known_address("the index of attributes")?;
     let mut ids = Vec::new();
-    btree_v2::for_each(image, index, &[btree_v2::ATTRIBUTE_NAMES], |_, mut record| {
+    btree_v2::for_each(places.image, index, &[btree_v2::ATTRIBUTE_NAMES], |_, mut record| {
         let id = record.take(ID_LEN)?;
         let flags = record.u8()?;
         record.skip(ORDER_LEN)?;
@@ -60,9 +69,9 @@ fn dense(image: &Image, heaps: &SharedHeaps, mut info: Cursor<'_>, name: &str) -
     })?;
     let mut found = None;
     if !ids.is_empty() {
-        Heap::open(image, heap)?.objects(ids, |object| {
-            if let Some(attribute) = named(image, heaps, object.named(WHAT), name)? {
-                found = attribute.text(image)?;
+        Heap::open(places.image, heap)?.objects(ids, |object| {
+            if let Some(attribute) = named(places, object.named(WHAT), name)? {
+                found = attribute.text(places)?;
             }
             Ok(())
         })?;
@@ -71,7 +80,7 @@ fn dense(image: &Image, heaps: &SharedHeaps, mut info: Cursor<'_>, name: &str) -
 }
 
 /// The attribute at `cursor`, if it is called `name`.
-fn named<'a>(image: &Image, heaps: &SharedHeaps, mut cursor: Cursor<'a>, name: &str) -> Result<Option<Attribute<'a>>> {
+fn named<'a>(places: Places<'_>, mut cursor: Cursor<'a>, name: &str) -> Result<Option<Attribute<'a>>> {
     const SHARED_DATATYPE: u8 = 1;
     let version = cursor.version(1..=3)?;
     let flags = cursor.u8()?;
@@ -85,8 +94,8 @@ fn named<'a>(image: &Image, heaps: &SharedHeaps, mut cursor: Cursor<'a>, name: &
     let datatype = cursor.part(padded(type_len))?.named("datatype");
     cursor.skip(padded(space_len))?;
     let datatype = if version > 1 && flags & SHARED_DATATYPE != 0 {
-        let message = resolve(image, heaps, Message::DATATYPE, datatype)?;
-        Datatype::parse(message.cursor(image.sizes(), "datatype"))?
+        let message = resolve(places.image, places.heaps, Message::DATATYPE, datatype)?;
+        Datatype::parse(message.cursor(places.image.sizes(), "datatype"))?
     } else {
         Datatype::parse(datatype)?
     };
@@ -94,10 +103,10 @@ fn named<'a>(image: &Image, heaps: &SharedHeaps, mut cursor: Cursor<'a>, name: &
 }
 
 impl Attribute<'_> {
-    fn text(mut self, image: &Image) -> Result<Option<String>> {
+    fn text(mut self, places: Places<'_>) -> Result<Option<String>> {
         match self.datatype.class {
             Class::AnyText if self.data.left() > 0 => match TextPlace::parse(&mut self.data)? {
-                Some(place) => Ok(Some(text_of(Collection::read(image, place.collection)?.text(&place)?))),
+                Some(place) => Ok(Some(text_of(places.texts.get(places.image, place.collection)?.text(&place)?))),
                 None => Ok(Some(String::new())),
             },
             Class::Text { .. } => {

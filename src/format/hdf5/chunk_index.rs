@@ -48,8 +48,9 @@ pub(crate) fn for_each(
             let numbering = numbering()?;
             let most = space.most.iter().zip(&layout.chunk).map(|(most, chunk)| most.unwrap_or(0).div_ceil(*chunk));
             let count = most.fold(1u64, u64::saturating_mul);
-            if count > MOST_IMPLICIT || count.saturating_mul(chunk_bytes) > image.len().saturating_sub(at) {
-                return Err(broken(format!("{count} chunks of {chunk_bytes} bytes, the file has {} from here on", image.len() - at)));
+            let have = image.len().saturating_sub(at);
+            if count > MOST_IMPLICIT || count.saturating_mul(chunk_bytes) > have {
+                return Err(broken(format!("{count} chunks of {chunk_bytes} bytes, the file has {have} from here on")));
             }
             for number in 0..count {
                 if let Some(place) = numbering.place(number) {

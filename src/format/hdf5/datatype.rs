@@ -1,7 +1,7 @@
 //! Datatypes (IV.A.2.d): what the elements of a dataset or an attribute are.
 
 use super::cursor::{Cursor, text, width_of};
-use super::failure::Result;
+use super::failure::{Failure, Result};
 use crate::decode::ByteOrder;
 use crate::spec::memory_len;
 
@@ -113,8 +113,8 @@ fn parse(cursor: &mut Cursor<'_>, depth: usize) -> Result<Datatype> {
     let front = cursor.clone();
     let class_and_version = cursor.u8()?;
     let (class, version) = (class_and_version & 15, class_and_version >> 4);
-    if !(1..=5).contains(&version) {
-        return Err(front.failure(format!("version is {version}, expected 1 to 5")));
+    if !(1..=5).contains(&version) || class > 11 {
+        return Err(Failure::Unsupported(format!("a datatype of class {class} and version {version}, which is not known")));
     }
     let flags = cursor.uint(3)?;
     let size = cursor.u32()?;
@@ -147,7 +147,7 @@ fn parse(cursor: &mut Cursor<'_>, depth: usize) -> Result<Datatype> {
             }
             Class::Complex(Box::new(base))
         }
-        class => return Err(front.failure(format!("class is {class}, expected 0 to 11"))),
+        _ => return Err(front.failure(format!("class is {class}, expected 0 to 11"))),
     };
     Ok(Datatype { size, class })
 }

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::attribute;
+use super::attribute::{self, Places};
 use super::dataspace::Dataspace;
 use super::datatype::Datatype;
 use super::failure::{Failure, Result};
 use super::filter_pipeline::{self, Filter};
+use super::global_heap::LastCollection;
 use super::image::{Image, Storage};
 use super::layout::Layout;
 use super::link::Link;
@@ -22,6 +23,7 @@ pub(crate) struct File {
     pub(crate) image: Image,
     pub(crate) superblock: Superblock,
     heaps: SharedHeaps,
+    texts: LastCollection,
 }
 
 impl File {
@@ -40,7 +42,7 @@ impl File {
                 heaps = SharedHeaps::read(&image, message.cursor(image.sizes(), "shared message table message"))?;
             }
         }
-        Ok(Self { image, superblock, heaps })
+        Ok(Self { image, superblock, heaps, texts: LastCollection::default() })
     }
 
     /// The header of the object at an address.
@@ -104,7 +106,7 @@ impl File {
 
     /// The text of an attribute; `None` where there is no such attribute, or it is no text.
     pub(crate) fn text_attribute(&self, header: &ObjectHeader, name: &str) -> Result<Option<String>> {
-        attribute::text(&self.image, &self.heaps, header, name)
+        attribute::text(Places { image: &self.image, heaps: &self.heaps, texts: &self.texts }, header, name)
     }
 
     /// The first message of a kind, from wherever it is stored.
@@ -119,5 +121,110 @@ impl File {
 
     fn needed<'h>(&self, header: &'h ObjectHeader, kind: u16, what: &'static str) -> Result<Cow<'h, Message>> {
         self.message(header, kind, what)?.ok_or_else(|| Failure::broken(header.at, what, "the object has none"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::hdf5::chunk_index;
+    use crate::format::hdf5::image::tests::LETS_CHECKSUMS_PASS;
+    use crate::format::hdf5::link::Target;
+    use crate::format::hdf5::object_header::Kind;
+    use proptest::prelude::*;
+
+    /// Reads all there is, each object once; returns how many datasets and chunks there are.
+    fn look(bytes: Vec<u8>, at: u64) -> Result<(usize, usize)> {
+        let file = File::open(Arc::new(bytes), at)?;
+        let (mut open, mut seen, mut datasets, mut chunks) = (vec![file.superblock.root], HashSet::new(), 0, 0);
+        while let Some(address) = open.pop() {
+            if !seen.insert(address) {
+                continue;
+            }
+            let header = file.header(address)?;
+            file.text_attribute(&header, "dtype")?;
+            match header.kind() {
+                Some(Kind::Group) => open.extend(file.links(&header)?.iter().filter_map(|link| match link.target {
+                    Target::Object(address) => Some(address),
+                    _ => None,
+                })),
+                Some(Kind::Dataset) => {
+                    datasets += 1;
+                    let space = file.dataspace(&header)?;
+                    file.datatype(&header)?;
+                    file.fill_value(&header)?;
+                    file.filters(&header)?;
+                    if let Layout::Chunked(layout) = file.layout(&header)? {
+                        chunk_index::for_each(&file.image, &layout, &space, |place, _| {
+                            assert_eq!(place.len(), space.shape.len());
+                            chunks += 1;
+                            Ok(())
+                        })?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok((datasets, chunks))
+    }
+
+    fn fixtures() -> Vec<(Vec<u8>, u64)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/h5-kinds");
+        let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "h5"));
+        paths.sort();
+        let start = |bytes: &[u8]| bytes.windows(8).position(|window| window == superblock::SIGNATURE).unwrap() as u64;
+        paths.iter().map(|path| std::fs::read(path).unwrap()).map(|bytes| (start(&bytes), bytes)).map(|(at, bytes)| (bytes, at)).collect()
+    }
+
+    /// Where structures start.
+    fn structures(bytes: &[u8]) -> Vec<usize> {
+        const SIGNATURES: &[u8] = b"OHDROCHKFAHDFADBEAHDEAIBEASBEADBBTHDBTINBTLFFRHPFHIBFHDBTREESNODGCOLSMTBHEAP\x89HDF";
+        let is_one = |at: &usize| SIGNATURES.chunks(4).any(|signature| bytes[*at..].starts_with(signature));
+        (0..bytes.len()).filter(is_one).collect()
+    }
+
+    #[test]
+    fn everything_in_the_fixtures_is_found() {
+        let found: Vec<_> = fixtures().into_iter().map(|(bytes, at)| look(bytes, at).unwrap()).collect();
+        // As h5py counts them.
+        assert_eq!(found.iter().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)), (324, 1599));
+    }
+
+    #[test]
+    fn damage_in_any_place_is_an_error_or_something_else() {
+        let fixtures: Vec<_> = fixtures().into_iter().map(|(bytes, at)| (structures(&bytes), bytes, at)).collect();
+        LETS_CHECKSUMS_PASS.set(true);
+        let damage =
+            (any::<prop::sample::Index>(), 0usize..300, prop_oneof![Just(0u64), Just(u64::MAX), 0u64..600, any::<u64>()], 0usize..9);
+        let strategy = (any::<prop::sample::Index>(), prop::collection::vec(damage, 1..5));
+        proptest!(|((which, damages) in strategy)| {
+            let (places, bytes, at) = which.get(&fixtures);
+            let mut bytes = bytes.clone();
+            for (place, behind, value, width) in damages {
+                let start = (place.get(places) + behind).min(bytes.len());
+                let end = (start + width).min(bytes.len());
+                // Without a width, an address of something else.
+                if width == 0 && bytes.len() - start > 8 {
+                    let other = place.index(bytes.len()) as u64;
+                    bytes[start..start + 8].copy_from_slice(&other.to_le_bytes());
+                }
+                bytes[start..end].copy_from_slice(&value.to_le_bytes()[..end - start]);
+            }
+            let _ = look(bytes, *at);
+        });
+        LETS_CHECKSUMS_PASS.set(false);
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error() {
+        for (bytes, at) in fixtures() {
+            for part in 1..8 {
+                assert!(look(bytes[..bytes.len() * part / 8].to_vec(), at).is_err());
+            }
+        }
     }
 }

@@ -95,7 +95,7 @@ impl<'a> Heap<'a> {
             let entries = rows.saturating_mul(front.width).saturating_mul(address_len);
             let filters = direct_rows.saturating_mul(front.width).saturating_mul(filter_len);
             let before = 5 + address_len + front.offset_width as u64;
-            let block = self.visit.read(address, before.saturating_add(entries).saturating_add(filters) + CHECKSUM, WHAT)?;
+            let block = self.visit.read(address, (before + CHECKSUM).saturating_add(entries).saturating_add(filters), WHAT)?;
             let mut cursor = block.checked(WHAT)?;
             cursor.signature(*b"FHIB")?;
             cursor.skip(memory_len(before - 4))?;

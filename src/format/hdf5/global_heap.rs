@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cursor::Cursor;
 use super::failure::Result;
@@ -41,6 +42,23 @@ pub(crate) fn places(image: &Image, bytes: &[u8]) -> Result<Vec<Option<TextPlace
     let each = memory_len(TextPlace::nbytes(image));
     let parse = |bytes| TextPlace::parse(&mut Cursor::new(bytes, image.place(0), image.sizes(), "place of a text"));
     bytes.chunks(each).map(parse).collect()
+}
+
+/// The collection that was read last: texts that are looked up one after the other are often in the same.
+#[derive(Debug, Default)]
+pub(crate) struct LastCollection(Mutex<Option<(u64, Arc<Collection>)>>);
+
+impl LastCollection {
+    /// The collection at an address.
+    pub(crate) fn get(&self, image: &Image, address: u64) -> Result<Arc<Collection>> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = lock().as_ref().filter(|(known, _)| *known == address) {
+            return Ok(Arc::clone(known));
+        }
+        let collection = Arc::new(Collection::read(image, address)?);
+        *lock() = Some((address, Arc::clone(&collection)));
+        Ok(collection)
+    }
 }
 
 /// Objects that lie together.

@@ -78,9 +78,9 @@ impl ObjectHeader {
             Reader { visit: Visit::new(image), messages: &mut header.messages, blocks: Vec::new(), count: 0, left: MOST_BYTES };
         let front = image.read_up_to(address, FIRST_READ, WHAT)?;
         if front.bytes().starts_with(b"OHDR") {
-            reader.version_2(address, front.cursor(WHAT))?;
+            reader.version_2(address, &front)?;
         } else {
-            reader.version_1(address, front.cursor(WHAT))?;
+            reader.version_1(address, &front)?;
         }
         Ok(header)
     }
@@ -121,8 +121,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// IV.A.1.a: a front of 16 bytes, then messages with fronts of 8 bytes.
-    fn version_1(&mut self, address: u64, mut front: Cursor<'_>) -> Result<()> {
+    fn version_1(&mut self, address: u64, read: &Block) -> Result<()> {
         const FRONT: u64 = 16;
+        let mut front = read.cursor(WHAT);
         front.version(1..=1)?;
         front.skip(1)?;
         let count = front.clone().u16()?;
@@ -130,8 +131,9 @@ impl Reader<'_> {
         front.skip(6)?;
         let len = u64::from(front.u32()?);
         self.blocks.push((address.saturating_add(FRONT), len));
+        let mut first = read.part(FRONT, len);
         while let Some((address, len)) = self.blocks.pop() {
-            let block = self.block(address, len)?;
+            let block = self.block(address, len, first.take())?;
             let mut cursor = block.cursor(WHAT);
             while cursor.left() >= 8 {
                 let kind = cursor.u16()?;
@@ -149,10 +151,11 @@ impl Reader<'_> {
     }
 
     /// IV.A.1.b: a front of 6 to 34 bytes, then messages with fronts of 4 or 6 bytes. A checksum ends each block.
-    fn version_2(&mut self, address: u64, mut front: Cursor<'_>) -> Result<()> {
+    fn version_2(&mut self, address: u64, read: &Block) -> Result<()> {
         const CREATION_ORDER: u8 = 4;
         const PHASES: u8 = 0x10;
         const TIMES: u8 = 0x20;
+        let mut front = read.cursor(WHAT);
         front.signature(*b"OHDR")?;
         front.version(2..=2)?;
         let flags = front.u8()?;
@@ -162,8 +165,9 @@ impl Reader<'_> {
         let whole = len.saturating_add(before as u64 + 4);
         let mut is_first = true;
         self.blocks.push((address, whole));
+        let mut first = read.part(0, whole);
         while let Some((address, len)) = self.blocks.pop() {
-            let block = self.block(address, len)?;
+            let block = self.block(address, len, first.take())?;
             let mut cursor = block.checked(if is_first { WHAT } else { "block that continues an object header" })?;
             if is_first {
                 cursor.skip(before)?;
@@ -183,10 +187,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn block(&mut self, address: u64, len: u64) -> Result<Block> {
+    /// Reads a block, unless it has been read.
+    fn block(&mut self, address: u64, len: u64, known: Option<Block>) -> Result<Block> {
         let long = || Failure::broken(self.visit.image().place(address), WHAT, format!("more than {MOST_BYTES} bytes"));
         self.left = self.left.checked_sub(len).ok_or_else(long)?;
-        self.visit.read(address, len, WHAT)
+        known.map_or_else(|| self.visit.read(address, len, WHAT), Ok)
     }
 
     /// Keeps a message, or remembers the block that it announces (IV.A.2.q).

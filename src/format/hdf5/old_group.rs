@@ -9,10 +9,11 @@ use super::link::{Link, Target};
 /// The links of a group with a symbol table message (IV.A.2.r).
 pub(crate) fn links(image: &Image, mut message: Cursor<'_>) -> Result<Vec<Link>> {
     let (tree, heap) = (message.known_address("the tree of links")?, message.known_address("the heap of names")?);
-    let names = local_heap(image, heap)?;
+    let block = local_heap(image, heap)?;
+    let mut names = Names { left: block.bytes().len(), block };
     let (mut links, mut visit) = (Vec::new(), Visit::new(image));
     let key_len = usize::from(image.sizes().length);
-    btree_v1::for_each(image, tree, Indexed::Links, key_len, |_, table| symbols(&mut visit, table, &names, &mut links))?;
+    btree_v1::for_each(image, tree, Indexed::Links, key_len, |_, table| symbols(&mut visit, table, &mut names, &mut links))?;
     Ok(links)
 }
 
@@ -31,7 +32,7 @@ fn local_heap(image: &Image, address: u64) -> Result<Block> {
 }
 
 /// The links in a table.
-fn symbols(visit: &mut Visit<'_>, address: u64, names: &Block, links: &mut Vec<Link>) -> Result<()> {
+fn symbols(visit: &mut Visit<'_>, address: u64, names: &mut Names, links: &mut Vec<Link>) -> Result<()> {
     const WHAT: &str = "symbol table";
     const FRONT: u64 = 8;
     const SCRATCH: usize = 16;
@@ -55,19 +56,30 @@ fn symbols(visit: &mut Visit<'_>, address: u64, names: &Block, links: &mut Vec<L
         let is_soft = entry.u32()? == IS_SOFT;
         entry.skip(4)?;
         let target = match object {
-            _ if is_soft => Target::Path(name_at(names, entry.u32()?.into(), &place)?),
+            _ if is_soft => Target::Path(names.at(entry.u32()?.into(), &place)?),
             Some(address) => Target::Object(address),
             None => return Err(place.failure("the address of a linked object is undefined")),
         };
-        links.push(Link { name: name_at(names, name, &place)?, target });
+        links.push(Link { name: names.at(name, &place)?, target });
     }
     Ok(())
 }
 
-/// The text at an offset of the local heap, as the entry at `place` says.
-fn name_at(names: &Block, at: u64, place: &Cursor<'_>) -> Result<String> {
-    let rest = usize::try_from(at).ok().and_then(|at| names.bytes().get(at..));
-    let rest = rest.ok_or_else(|| place.failure(format!("a name at byte {at} of a heap of {} bytes", names.bytes().len())))?;
-    let end = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
-    Ok(text(&rest[..end]))
+/// The names of links.
+struct Names {
+    block: Block,
+    /// How many bytes of names there can be: they do not overlap.
+    left: usize,
+}
+
+impl Names {
+    /// The name at an offset, as the entry at `place` says.
+    fn at(&mut self, offset: u64, place: &Cursor<'_>) -> Result<String> {
+        let len = self.block.bytes().len();
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.block.bytes().get(offset..));
+        let rest = rest.ok_or_else(|| place.failure(format!("a name at byte {offset} of a heap of {len} bytes")))?;
+        let end = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
+        self.left = self.left.checked_sub(end).ok_or_else(|| place.failure(format!("names overlap in a heap of {len} bytes")))?;
+        Ok(text(&rest[..end]))
+    }
 }

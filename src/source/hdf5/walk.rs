@@ -15,6 +15,8 @@ use crate::format::hdf5::object_header::{Kind, ObjectHeader};
 const MOST_DEPTH: usize = 100;
 /// No file has more objects.
 const MOST_OBJECTS: usize = 1_000_000;
+/// The paths of all objects have no more bytes.
+const MOST_PATHS: usize = 1 << 30;
 /// The name of what has the variables of a layer.
 const VARS: &str = "vars";
 
@@ -35,11 +37,12 @@ pub(super) struct Walker<'a> {
     /// Datasets by address.
     datasets: HashMap<u64, PathKey>,
     objects: usize,
+    path_bytes: usize,
 }
 
 impl<'a> Walker<'a> {
     pub(super) fn new(part: &'a Part, opened: &'a Arc<File>) -> Self {
-        Self { part, opened, tree: Tree::default(), groups: HashMap::new(), datasets: HashMap::new(), objects: 0 }
+        Self { part, opened, tree: Tree::default(), groups: HashMap::new(), datasets: HashMap::new(), objects: 0, path_bytes: 0 }
     }
 
     /// Visits every object once, however many links lead to it.
@@ -76,8 +79,11 @@ impl<'a> Walker<'a> {
         for link in links {
             let path = format!("{path}/{}", link.name);
             self.objects += 1;
-            if self.objects > MOST_OBJECTS {
-                return Err(Error::malformed(self.part.file.path(), WHAT, format!("more than {MOST_OBJECTS} objects, at {path}")));
+            self.path_bytes += path.len();
+            if self.objects > MOST_OBJECTS || self.path_bytes > MOST_PATHS {
+                let detail =
+                    format!("more than {MOST_OBJECTS} objects, or paths of more than {MOST_PATHS} bytes, in {what}", what = what());
+                return Err(Error::malformed(self.part.file.path(), WHAT, detail));
             }
             match link.target {
                 Target::Object(address) => self.object(path, address, group.depth + 1, layer.as_deref(), open)?,

@@ -5,6 +5,7 @@ pub(crate) mod checkpoint_state;
 pub(crate) mod crc;
 pub(crate) mod example;
 pub(crate) mod graph_def;
+pub(crate) mod hdf5;
 pub(crate) mod meta_graph;
 pub(crate) mod npy;
 pub(crate) mod object_graph;

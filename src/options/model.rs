@@ -1,9 +1,9 @@
 //! What is to be computed by a running TensorFlow.
 
-use crate::types::cancel::CancelToken;
 use std::path::{Path, PathBuf};
 
 use super::used::{Unused, Used};
+use crate::types::cancel::CancelToken;
 
 /// What a graph or a model is to compute, and of what.
 ///

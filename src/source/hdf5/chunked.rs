@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::filters::{Step, undo};
 use crate::error::{Error, Result};
+use crate::format::hdf5::filters::{Step, undo};
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::storage::blob::Blob;
 use crate::types::byte_order::ByteOrder;
@@ -23,19 +23,46 @@ const MOST_KEPT: u64 = 16 << 20;
 
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StoredChunk {
+struct StoredChunk {
     /// Its number in the grid of chunks, in C order.
-    pub(crate) number: u64,
+    number: u64,
     /// Where its bytes start in the file.
-    pub(crate) address: u64,
-    pub(crate) nbytes: u64,
+    offset: u64,
+    nbytes: u64,
     /// Filters that were left out.
-    pub(crate) mask: u32,
+    mask: u32,
 }
 
-/// What chunks of a dataset have in common.
+/// The chunks of a dataset that were written.
+pub(crate) struct Chunks {
+    /// Chunks along each axis.
+    grid: Vec<u64>,
+    stored: Vec<StoredChunk>,
+}
+
+impl Chunks {
+    /// None of a tensor in chunks of a shape.
+    pub(crate) fn new(spec: &TensorSpec, chunk: &[u64]) -> Self {
+        let grid = spec.shape().iter().zip(chunk).map(|(dim, len)| dim.div_ceil((*len).max(1))).collect();
+        Self { grid, stored: Vec::new() }
+    }
+
+    /// Adds the chunk at a place in the grid, which may leave out the axes of the datatype: these are in one chunk.
+    ///
+    /// # Errors
+    /// In words, for a grid that is too large.
+    pub(crate) fn add(&mut self, place: &[u64], offset: u64, nbytes: u64, mask: u32) -> Result<(), String> {
+        let place = place.iter().chain(std::iter::repeat(&0));
+        let number = place.zip(&self.grid).try_fold(0u64, |number, (at, count)| number.checked_mul(*count)?.checked_add(*at));
+        let number = number.ok_or("its grid has 2^64 chunks or more")?;
+        self.stored.push(StoredChunk { number, offset, nbytes, mask });
+        Ok(())
+    }
+}
+
+/// What chunks of a dataset have in common when they are decoded.
 #[derive(Debug)]
-pub(crate) struct ChunkedLayout {
+pub(crate) struct Decoding {
     pub(crate) spec: TensorSpec,
     pub(crate) order: ByteOrder,
     /// The lengths of a chunk.
@@ -49,7 +76,7 @@ pub(crate) struct ChunkedLayout {
 #[derive(Debug)]
 pub(crate) struct Chunked {
     file: Arc<dyn Blob>,
-    layout: ChunkedLayout,
+    layout: Decoding,
     /// By number.
     chunks: Vec<StoredChunk>,
     /// Chunks along each axis.
@@ -110,15 +137,11 @@ impl Drop for WorkerState<'_> {
     }
 }
 
-/// Chunks along each axis of a shape.
-pub(crate) fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
-    shape.iter().zip(chunk).map(|(dim, len)| dim.div_ceil((*len).max(1))).collect()
-}
-
 impl Chunked {
     /// # Errors
     /// [`Error::Malformed`] for chunks that are not in the file or stored twice, [`Error::Limit`] for one that is too large.
-    pub(crate) fn new(file: &Arc<dyn Blob>, layout: ChunkedLayout, mut chunks: Vec<StoredChunk>) -> Result<Self> {
+    pub(crate) fn new(file: &Arc<dyn Blob>, layout: Decoding, chunks: Chunks) -> Result<Self> {
+        let Chunks { grid, stored: mut chunks } = chunks;
         let chunk_bytes = layout.chunk.iter().try_fold(layout.spec.itemsize(), |bytes, &len| bytes.checked_mul(len));
         let Some(chunk_bytes) = chunk_bytes.filter(|&bytes| bytes <= MOST_CHUNK) else {
             let (what, asked) = (format!("memory for a chunk of {}", file.path().display()), chunk_bytes.unwrap_or(u64::MAX));
@@ -127,12 +150,12 @@ impl Chunked {
         chunks.sort_by_key(|chunk| chunk.number);
         let mut longest = 0;
         for (i, chunk) in chunks.iter().enumerate() {
-            let malformed = |detail| Err(Error::malformed_at(file.path(), WHAT, chunk.address, detail));
+            let malformed = |detail| Err(Error::malformed_at(file.path(), WHAT, chunk.offset, detail));
             if i > 0 && chunks[i - 1].number == chunk.number {
                 return malformed(format!("chunk {} of the grid is stored twice", chunk.number));
             }
-            if chunk.address.checked_add(chunk.nbytes).is_none_or(|end| end > file.len()) {
-                return malformed(format!("{} bytes, the file has {}", chunk.nbytes, file.len().saturating_sub(chunk.address)));
+            if chunk.offset.checked_add(chunk.nbytes).is_none_or(|end| end > file.len()) {
+                return malformed(format!("{} bytes, the file has {}", chunk.nbytes, file.len().saturating_sub(chunk.offset)));
             }
             // Filters make what they cannot pack hardly longer.
             if chunk.nbytes > chunk_bytes.saturating_mul(2).saturating_add(1 << 16) {
@@ -143,7 +166,6 @@ impl Chunked {
             }
             longest = longest.max(chunk.nbytes);
         }
-        let grid = grid(layout.spec.shape(), &layout.chunk);
         let scratch = Pool::new(longest + 2 * chunk_bytes);
         Ok(Self { file: Arc::clone(file), layout, chunks, grid, chunk_bytes: memory_len(chunk_bytes), scratch, kept: Mutex::default() })
     }
@@ -163,12 +185,12 @@ impl Chunked {
     ) -> Result<()> {
         context.check_cancelled()?;
         if self.layout.steps.is_empty() {
-            return self.file.read(chunk.address, out, &context.calls);
+            return self.file.read(chunk.offset, out, &context.calls);
         }
         stored.resize(memory_len(chunk.nbytes), 0);
-        self.file.read(chunk.address, stored, &context.calls)?;
+        self.file.read(chunk.offset, stored, &context.calls)?;
         undo(&self.layout.steps, chunk.mask, stored, spare, out)
-            .map_err(|detail| Error::malformed_at(self.file.path(), WHAT, chunk.address, detail))
+            .map_err(|detail| Error::malformed_at(self.file.path(), WHAT, chunk.offset, detail))
     }
 
     /// A decoded chunk that is kept for the next read.
@@ -288,7 +310,7 @@ impl Overlap<'_> {
 }
 
 /// Fills `out` with the same element over and over.
-pub(crate) fn fill(element: &[u8], out: &mut [u8]) {
+fn fill(element: &[u8], out: &mut [u8]) {
     if element.iter().all(|&byte| byte == 0) {
         return out.fill(0);
     }

@@ -1,14 +1,13 @@
 //! What an HDF5 file has by which path, once its groups have been visited: datasets, groups, and links that are followed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
-use super::Located;
-use super::links::Target;
+use super::dataset::{Found, Located};
+use super::storage::Part;
 use crate::error::{Error, Result};
+use crate::format::hdf5::link::Target;
 use crate::source::container::TensorInfo;
 use crate::source::table::Links;
-use crate::storage::blob::Blob;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
@@ -20,13 +19,10 @@ pub(crate) fn path_key(path: &str) -> PathKey {
     path.split('/').map(|part| (part.parse().map_or(u64::MAX, |number: u64| number), part.to_owned())).collect()
 }
 
-/// Datasets with the other paths that lead to them.
-pub(crate) type Found = BTreeMap<PathKey, (TensorInfo, Located, Vec<String>)>;
-
 /// What a file has.
 #[derive(Default)]
 pub(crate) struct Tree {
-    pub(crate) found: Found,
+    pub(crate) found: BTreeMap<PathKey, Found>,
     /// The paths of groups.
     pub(crate) groups: HashSet<String>,
     /// The paths of links that lead to no object by themselves.
@@ -45,10 +41,10 @@ impl Links for PathLinks {
 
 impl Tree {
     /// Finds datasets by the links to them, too, and lists links that lead nowhere in the file: nobody who uses them gets their data from here.
-    pub(crate) fn follow(&mut self, file: &Arc<dyn Blob>) -> Result<()> {
+    pub(crate) fn follow(&mut self, part: &Part) -> Result<()> {
         let mut by_path: HashMap<String, PathKey> = HashMap::new();
-        for (key, (info, _, others)) in &self.found {
-            by_path.extend(std::iter::once(info.name.to_json()).chain(others.iter().cloned()).map(|path| (path, key.clone())));
+        for (key, Found { info, paths, .. }) in &self.found {
+            by_path.extend(std::iter::once(info.name.to_json()).chain(paths.iter().cloned()).map(|path| (path, key.clone())));
         }
         for (path, target) in &self.links.0 {
             let reason = match target {
@@ -56,8 +52,8 @@ impl Tree {
                 Target::Path(_) => match self.links.follow(path) {
                     Some(end) if self.groups.contains(&end) => continue,
                     Some(end) => match by_path.get(&end).and_then(|key| self.found.get_mut(key)) {
-                        Some((_, _, others)) => {
-                            others.push(path.clone());
+                        Some(found) => {
+                            found.paths.push(path.clone());
                             continue;
                         }
                         None => format!("it is a link to {end}, and there is no array"),
@@ -71,7 +67,7 @@ impl Tree {
             };
             let spec = TensorSpec::new(Dtype::Variant, Vec::new()).map_err(Error::bad_request)?;
             let info = TensorInfo { unsupported: Some(reason), ..TensorInfo::new(Name::new(path.as_bytes()), spec) };
-            self.found.entry(path_key(path)).or_insert((info, Located::nowhere(file), Vec::new()));
+            self.found.entry(path_key(path)).or_insert(Found { info, located: Located::nowhere(part), paths: Vec::new() });
         }
         Ok(())
     }

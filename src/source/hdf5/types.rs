@@ -1,7 +1,6 @@
 //! HDF5 datatypes as dtypes.
 
-use hdf5_pure::{Datatype, DatatypeByteOrder, FloatingPointLayout};
-
+use crate::format::hdf5::datatype::{Bits, Class, Datatype, FloatLayout, Member};
 use crate::format::npy;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
@@ -19,53 +18,77 @@ pub(crate) enum Elements {
     Unsupported(String),
 }
 
-const IEEE_BINARY16: FloatingPointLayout = FloatingPointLayout {
-    bit_offset: 0,
-    bit_precision: 16,
-    exponent_location: 10,
-    exponent_size: 5,
-    mantissa_location: 0,
-    mantissa_size: 10,
-    exponent_bias: 15,
-};
-const BFLOAT16: FloatingPointLayout = FloatingPointLayout {
-    bit_offset: 0,
-    bit_precision: 16,
-    exponent_location: 7,
-    exponent_size: 8,
-    mantissa_location: 0,
-    mantissa_size: 7,
-    exponent_bias: 127,
-};
+/// The layout of an IEEE 754 number, and of bfloat16: mantissa, exponent, sign.
+const fn ieee(mantissa_bits: u8, exponent_bits: u8) -> FloatLayout {
+    FloatLayout {
+        bits: Bits { offset: 0, count: (mantissa_bits + exponent_bits + 1) as u16 },
+        sign_at: mantissa_bits + exponent_bits,
+        exponent_at: mantissa_bits,
+        exponent_bits,
+        mantissa_at: 0,
+        mantissa_bits,
+        bias: (1 << (exponent_bits - 1)) - 1,
+        has_implied_bit: true,
+    }
+}
+
+const FLOATS: [(FloatLayout, u32, Dtype); 4] = [
+    (ieee(10, 5), 2, Dtype::Float16),
+    (ieee(7, 8), 2, Dtype::BFloat16),
+    (ieee(23, 8), 4, Dtype::Float32),
+    (ieee(52, 11), 8, Dtype::Float64),
+];
 
 /// What a datatype is. `named` is the dtype that an attribute of the dataset names, which Keras writes where HDF5 has no type for it.
 pub(crate) fn elements(datatype: &Datatype, named: Option<&str>) -> Elements {
-    let unsupported = |what: String| Elements::Unsupported(format!("it is of {what}, which are not read"));
-    match datatype {
-        Datatype::Array { base_type, dimensions } => match elements(base_type, named) {
+    let unsupported = |what: &str| Elements::Unsupported(format!("it is of {what}, which are not read"));
+    let size = u64::from(datatype.size);
+    match &datatype.class {
+        Class::Array { base, shape } => match elements(base, named) {
             Elements::Plain(dtype, order, inner) => {
-                Elements::Plain(dtype, order, dimensions.iter().map(|&dim| dim.into()).chain(inner).collect())
+                Elements::Plain(dtype, order, shape.iter().map(|&dim| dim.into()).chain(inner).collect())
             }
-            _ => unsupported("arrays of something else than numbers".into()),
+            _ => unsupported("arrays of something else than numbers"),
         },
-        Datatype::Opaque { size, tag } => match (named.and_then(Dtype::from_name), date(tag)) {
-            (Some(dtype), _) if dtype.itemsize() == Some((*size).into()) => Elements::Plain(dtype, ByteOrder::Little, Vec::new()),
-            (_, Some(descr)) if npy::Elements::of(descr) == Some(npy::Elements::Items((*size).into())) => {
-                Elements::Items(descr.to_owned(), (*size).into())
-            }
-            _ => Elements::Items(format!("|V{size}"), (*size).into()),
+        Class::Opaque { tag } => match (named.and_then(Dtype::from_name), date(tag)) {
+            (Some(dtype), _) if dtype.itemsize() == Some(size) => Elements::Plain(dtype, ByteOrder::Little, Vec::new()),
+            (_, Some(descr)) if npy::Elements::of(descr) == Some(npy::Elements::Items(size)) => Elements::Items(descr.to_owned(), size),
+            _ => Elements::Items(format!("|V{size}"), size),
         },
-        Datatype::String { size, .. } => Elements::Items(format!("|S{size}"), (*size).into()),
-        Datatype::VariableLength { is_string: true, .. } => Elements::Strings,
-        Datatype::VariableLength { .. } => unsupported("lists of any length".into()),
-        Datatype::Reference { .. } => unsupported("references to other objects".into()),
-        Datatype::Time { .. } => unsupported("dates of HDF5's own time type".into()),
-        Datatype::Compound { size, members } => compound(*size, members),
-        number => match plain(number) {
+        Class::Text { .. } => Elements::Items(format!("|S{size}"), size),
+        Class::AnyText => Elements::Strings,
+        Class::List => unsupported("lists of any length"),
+        Class::Reference => unsupported("references to other objects"),
+        Class::Time => unsupported("dates of HDF5's own time type"),
+        Class::Compound(members) => compound(size, members),
+        Class::Complex(part) => match plain(part).and_then(|(dtype, order)| Some((complex(dtype)?, order))) {
             Some((dtype, order)) => Elements::Plain(dtype, order, Vec::new()),
-            None => unsupported(format!("numbers of type {number}")),
+            None => unsupported(&format!("complex numbers with parts of type {}", name(part))),
+        },
+        _ => match plain(datatype) {
+            Some((dtype, order)) => Elements::Plain(dtype, order, Vec::new()),
+            None => unsupported(&format!("numbers of type {}", name(datatype))),
         },
     }
+}
+
+/// What messages call a number.
+fn name(datatype: &Datatype) -> String {
+    let whole = u64::from(datatype.size) * 8;
+    let (kind, order, bits) = match &datatype.class {
+        Class::Integer { order, is_signed, bits } => (if *is_signed { "int" } else { "uint" }, order, bits),
+        Class::BitField { order, bits } => ("bits", order, bits),
+        Class::Float { order, layout } => ("float", order, &layout.bits),
+        Class::Enumeration { base, .. } => return format!("enumeration over {}", name(base)),
+        _ => return "something else than numbers".into(),
+    };
+    let part = if u64::from(bits.count) == whole { String::new() } else { format!(" ({} bits from bit {})", bits.count, bits.offset) };
+    let order = order.map_or("of mixed byte order".to_owned(), |order| format!("{order}-endian"));
+    let layout = match &datatype.class {
+        Class::Float { layout, .. } => format!(", exponent of {} bits, mantissa of {}", layout.exponent_bits, layout.mantissa_bits),
+        _ => String::new(),
+    };
+    format!("{kind}{whole}{part}{layout}, {order}")
 }
 
 /// The descriptor of dates and differences of dates (`<M8[s]`), which h5py writes as the tag of an opaque type: `opaque_dtype` in
@@ -78,13 +101,10 @@ fn date(tag: &[u8]) -> Option<&str> {
 
 /// The dtype of a number.
 fn plain(datatype: &Datatype) -> Option<(Dtype, ByteOrder)> {
-    let order = |order: &DatatypeByteOrder| match order {
-        DatatypeByteOrder::LittleEndian => Some(ByteOrder::Little),
-        DatatypeByteOrder::BigEndian => Some(ByteOrder::Big),
-        DatatypeByteOrder::Vax => None,
-    };
-    let integer = |size: u32, signed: bool| {
-        Some(match (size, signed) {
+    let integer = |bits: &Bits, is_signed: bool| {
+        let is_full = bits.offset == 0 && u32::from(bits.count) == datatype.size.checked_mul(8)?;
+        is_full.then_some(())?;
+        Some(match (datatype.size, is_signed) {
             (1, true) => Dtype::Int8,
             (2, true) => Dtype::Int16,
             (4, true) => Dtype::Int32,
@@ -96,52 +116,46 @@ fn plain(datatype: &Datatype) -> Option<(Dtype, ByteOrder)> {
             _ => return None,
         })
     };
-    match datatype {
-        Datatype::FixedPoint { size, byte_order, layout } => {
-            let is_full = layout.bit_offset == 0 && u32::from(layout.bit_precision) == size.checked_mul(8)?;
-            Some((integer(*size, layout.signed).filter(|_| is_full)?, order(byte_order)?))
+    match &datatype.class {
+        Class::Integer { order, is_signed, bits } => Some((integer(bits, *is_signed)?, (*order)?)),
+        Class::BitField { order, bits } => Some((integer(bits, false)?, (*order)?)),
+        Class::Float { order, layout } => {
+            let (_, _, dtype) = FLOATS.iter().find(|(known, size, _)| known == layout && *size == datatype.size)?;
+            Some((*dtype, (*order)?))
         }
-        Datatype::BitField { size, byte_order, bit_offset, bit_precision } => {
-            let is_full = *bit_offset == 0 && u32::from(*bit_precision) == size.checked_mul(8)?;
-            Some((integer(*size, false).filter(|_| is_full)?, order(byte_order)?))
-        }
-        Datatype::FloatingPoint { byte_order, layout, .. } => {
-            let dtype = match *layout {
-                FloatingPointLayout::IEEE754_BINARY32 => Dtype::Float32,
-                FloatingPointLayout::IEEE754_BINARY64 => Dtype::Float64,
-                IEEE_BINARY16 => Dtype::Float16,
-                BFLOAT16 => Dtype::BFloat16,
-                _ => return None,
-            };
-            Some((dtype, order(byte_order)?))
-        }
-        Datatype::Enumeration { base_type, members, .. } => {
-            let (base, order) = plain(base_type)?;
+        Class::Enumeration { base, members } => {
+            let (base, order) = plain(base)?;
             // As h5py writes bools.
             let is_bool = base.itemsize() == Some(1)
                 && members.len() == 2
                 && [("FALSE", 0u8), ("TRUE", 1)]
                     .iter()
-                    .all(|(name, value)| members.iter().any(|member| member.name == *name && member.value.first() == Some(value)));
+                    .all(|expected| members.iter().any(|(name, value)| (&**name, value[0]) == *expected));
             Some((if is_bool { Dtype::Bool } else { base }, order))
         }
         _ => None,
     }
 }
 
+/// The complex number with parts of a dtype.
+fn complex(part: Dtype) -> Option<Dtype> {
+    match part {
+        Dtype::Float32 => Some(Dtype::Complex64),
+        Dtype::Float64 => Some(Dtype::Complex128),
+        _ => None,
+    }
+}
+
 /// A record: a complex number, or a record of NumPy's.
-fn compound(size: u32, members: &[hdf5_pure::CompoundMember]) -> Elements {
+fn compound(size: u64, members: &[Member]) -> Elements {
     if let [real, imaginary] = members
         && (real.name.as_str(), imaginary.name.as_str()) == ("r", "i")
-        && real.byte_offset == 0
         && let (Some((dtype, order)), Some(other)) = (plain(&real.datatype), plain(&imaginary.datatype))
         && (dtype, order) == other
+        && let (Some(complex), Some(part)) = (complex(dtype), dtype.itemsize())
+        && (real.offset, imaginary.offset, size) == (0, part, 2 * part)
     {
-        match (dtype, size) {
-            (Dtype::Float32, 8) => return Elements::Plain(Dtype::Complex64, order, Vec::new()),
-            (Dtype::Float64, 16) => return Elements::Plain(Dtype::Complex128, order, Vec::new()),
-            _ => {}
-        }
+        return Elements::Plain(complex, order, Vec::new());
     }
     let (mut fields, mut next) = (Vec::with_capacity(members.len()), 0u64);
     for member in members {
@@ -154,14 +168,14 @@ fn compound(size: u32, members: &[hdf5_pure::CompoundMember]) -> Elements {
             _ => break,
         };
         let is_plain_name = !member.name.chars().any(|c| matches!(c, '\'' | '\\' | '"') || c.is_control());
-        if member.byte_offset != next || !is_plain_name {
+        if member.offset != next || !is_plain_name {
             break;
         }
         next += bytes;
         fields.push(format!("('{}', '{descr}')", member.name));
     }
-    if fields.len() == members.len() && next == u64::from(size) && !members.is_empty() {
-        return Elements::Items(format!("[{}]", fields.join(", ")), size.into());
+    if fields.len() == members.len() && next == size && !members.is_empty() {
+        return Elements::Items(format!("[{}]", fields.join(", ")), size);
     }
     Elements::Unsupported(
         "it is of records with holes, or with fields that are no plain numbers or text, which are not read: h5py reads them".into(),

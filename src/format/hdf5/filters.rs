@@ -4,7 +4,8 @@
 //! h5py's filter is.
 
 use flate2::{Decompress, FlushDecompress, Status};
-use hdf5_pure::Filter;
+
+use super::filter_pipeline::Filter;
 
 /// More of them are in no file.
 const MOST_FILTERS: usize = 32;
@@ -29,7 +30,7 @@ impl Step {
         }
         let step = |filter: &Filter| match filter.id {
             1 => Ok(Self::Deflate),
-            2 => Ok(Self::Shuffle(filter.client_data.first().map_or(itemsize, |&size| size as usize))),
+            2 => Ok(Self::Shuffle(filter.values.first().map_or(itemsize, |&size| size as usize))),
             3 => Ok(Self::Fletcher32),
             32000 => Ok(Self::Lzf),
             id => {

@@ -1,0 +1,211 @@
+//! Reads blocks of an HDF5 file by their addresses, within bounds.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::cursor::{Cursor, Sizes};
+use super::failure::{Failure, Result};
+use super::lookup3::lookup3;
+use crate::error::Error;
+use crate::types::size::memory_len;
+
+/// No block of metadata is longer.
+const MOST_BYTES: u64 = 128 << 20;
+
+/// What the bytes of an HDF5 file are read from.
+pub(crate) trait Storage: std::fmt::Debug + Send + Sync {
+    /// Its length in bytes.
+    fn len(&self) -> u64;
+
+    /// Fills `buf` from byte `at`, which is inside with all of `buf`.
+    fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<(), Error>;
+}
+
+/// The HDF5 file in a storage.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    storage: Arc<dyn Storage>,
+    /// Where the superblock lies. Addresses count from here.
+    base: u64,
+    sizes: Sizes,
+}
+
+impl Image {
+    pub(crate) fn new(storage: Arc<dyn Storage>, base: u64, sizes: Sizes) -> Self {
+        Self { storage, base, sizes }
+    }
+
+    pub(crate) fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Where an address lies in the storage.
+    pub(crate) fn place(&self, address: u64) -> u64 {
+        self.base.saturating_add(address)
+    }
+
+    /// The length of the storage.
+    pub(crate) fn len(&self) -> u64 {
+        self.storage.len()
+    }
+
+    /// Reads the `len` bytes at an address. Messages call them `what`.
+    pub(crate) fn read(&self, address: u64, len: u64, what: &'static str) -> Result<Block> {
+        let at = self.place(address);
+        let have = self.storage.len().saturating_sub(at);
+        if len > have {
+            return Err(Failure::broken(at, what, format!("{len} bytes, the file has {have} from here on")));
+        }
+        if len > MOST_BYTES {
+            return Err(Failure::broken(at, what, format!("{len} bytes, at most {MOST_BYTES} are read")));
+        }
+        let mut bytes = vec![0; memory_len(len)];
+        self.storage.read_at(at, &mut bytes).map_err(Failure::Read)?;
+        Ok(Block { at, bytes, sizes: self.sizes })
+    }
+
+    /// Reads `most` bytes at an address, or up to the end of the file.
+    pub(crate) fn read_up_to(&self, address: u64, most: u64, what: &'static str) -> Result<Block> {
+        let have = self.storage.len().saturating_sub(self.place(address));
+        self.read(address, most.min(have), what)
+    }
+}
+
+/// Bytes of the file.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// Where they start in the storage.
+    at: u64,
+    bytes: Vec<u8>,
+    sizes: Sizes,
+}
+
+impl Block {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The part from byte `start` on that is `len` bytes long, if it has that.
+    pub(crate) fn part(&self, start: u64, len: u64) -> Option<Self> {
+        let start_here = usize::try_from(start).ok()?;
+        let bytes = self.bytes.get(start_here..start_here.checked_add(usize::try_from(len).ok()?)?)?;
+        Some(Self { at: self.at + start, bytes: bytes.to_vec(), sizes: self.sizes })
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    pub(crate) fn cursor(&self, what: &'static str) -> Cursor<'_> {
+        Cursor::new(&self.bytes, self.at, self.sizes, what)
+    }
+
+    /// A cursor over all but the last four bytes, which are the checksum of the others. It is compared.
+    pub(crate) fn checked(&self, what: &'static str) -> Result<Cursor<'_>> {
+        let cursor = self.cursor(what);
+        let Some((bytes, sum)) = self.bytes.split_last_chunk::<4>() else {
+            return Err(cursor.failure("no room for a checksum"));
+        };
+        check(u32::from_le_bytes(*sum), bytes, &cursor)?;
+        Ok(Cursor::new(bytes, self.at, self.sizes, what))
+    }
+}
+
+/// Compares a checksum with that of `bytes`, where `place` is.
+pub(crate) fn check(expected: u32, bytes: &[u8], place: &Cursor<'_>) -> Result<()> {
+    let actual = lookup3(bytes);
+    #[cfg(test)]
+    let expected = if tests::LETS_CHECKSUMS_PASS.get() { actual } else { expected };
+    if actual == expected {
+        return Ok(());
+    }
+    Err(place.failure(format!("checksum is {actual:#010x}, the file says {expected:#010x}")))
+}
+
+/// Reads the blocks of one structure, each once.
+///
+/// A damaged tree could lead back to itself, or claim blocks that overlap. So no block is read twice, and all of them together have no more
+/// bytes than the file.
+#[derive(Debug)]
+pub(crate) struct Visit<'a> {
+    image: &'a Image,
+    seen: HashSet<u64>,
+    left: u64,
+}
+
+impl<'a> Visit<'a> {
+    pub(crate) fn new(image: &'a Image) -> Self {
+        Self { image, seen: HashSet::new(), left: image.len() }
+    }
+
+    pub(crate) fn image(&self) -> &'a Image {
+        self.image
+    }
+
+    /// Reads the `len` bytes at an address, which have not been read before.
+    pub(crate) fn read(&mut self, address: u64, len: u64, what: &'static str) -> Result<Block> {
+        if !self.seen.insert(address) {
+            return Err(Failure::broken(self.image.place(address), what, "two places lead to it"));
+        }
+        let overlap = || Failure::broken(self.image.place(address), what, "it has more bytes than the file with the others: they overlap");
+        self.left = self.left.checked_sub(len).ok_or_else(overlap)?;
+        self.image.read(address, len, what)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        /// Damage behind a checksum reaches the parsers, as it does where somebody made the checksum for it.
+        pub(crate) static LETS_CHECKSUMS_PASS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    impl Storage for Vec<u8> {
+        fn len(&self) -> u64 {
+            Vec::len(self) as u64
+        }
+
+        fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<(), Error> {
+            let at = usize::try_from(at).unwrap();
+            buf.copy_from_slice(&self[at..at + buf.len()]);
+            Ok(())
+        }
+    }
+
+    fn image(bytes: &[u8]) -> Image {
+        Image::new(Arc::new(bytes.to_vec()), 2, Sizes { address: 8, length: 8 })
+    }
+
+    #[test]
+    fn addresses_count_from_the_base_and_end_with_the_file() {
+        let image = image(b"..abcdef");
+        assert_eq!(image.read(1, 3, "block").unwrap().bytes(), b"bcd");
+        assert_eq!(image.read_up_to(4, 10, "block").unwrap().bytes(), b"ef");
+        for (address, len) in [(4, 3), (7, 1), (u64::MAX - 1, 1), (0, u64::MAX)] {
+            assert!(image.read(address, len, "block").is_err());
+        }
+    }
+
+    #[test]
+    fn no_block_is_visited_twice_and_all_fit_the_file() {
+        let image = image(b"..abcdef");
+        let mut visit = Visit::new(&image);
+        visit.read(0, 3, "block").unwrap();
+        assert!(visit.read(0, 1, "block").is_err(), "twice");
+        visit.read(1, 5, "block").unwrap();
+        assert!(visit.read(2, 1, "block").is_err(), "more than the file");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_by_its_checksum() {
+        let mut bytes = b"..abcd".to_vec();
+        bytes.extend(lookup3(b"abcd").to_le_bytes());
+        assert!(image(&bytes).read(0, 8, "block").unwrap().checked("block").is_ok());
+        bytes[3] ^= 1;
+        assert!(image(&bytes).read(0, 8, "block").unwrap().checked("block").is_err());
+    }
+}

@@ -1,0 +1,34 @@
+//! HDF5 files: where their objects lie, and what the headers of these say.
+//!
+//! Source: HDF5 File Format Specification 3.0, <https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html>. Numerals such as
+//! IV.A.2.d are its sections. Complex numbers and version 5 of layouts are from version 4.0. Everything that is read is bounded by what
+//! the file has, and checksums are compared where the format has them.
+//!
+//! Bytes come through [`Storage`](image::Storage). [`File`](file::File) is where callers start.
+
+pub(crate) mod attribute;
+pub(crate) mod btree_v1;
+pub(crate) mod btree_v2;
+pub(crate) mod chunk_entries;
+pub(crate) mod chunk_index;
+pub(crate) mod cursor;
+pub(crate) mod dataspace;
+pub(crate) mod datatype;
+pub(crate) mod extensible_array;
+pub(crate) mod failure;
+pub(crate) mod file;
+pub(crate) mod fill_value;
+pub(crate) mod filter_pipeline;
+pub(crate) mod filters;
+pub(crate) mod fixed_array;
+pub(crate) mod fractal_heap;
+pub(crate) mod global_heap;
+pub(crate) mod image;
+pub(crate) mod layout;
+pub(crate) mod link;
+pub(crate) mod lookup3;
+pub(crate) mod new_group;
+pub(crate) mod object_header;
+pub(crate) mod old_group;
+pub(crate) mod shared;
+pub(crate) mod superblock;

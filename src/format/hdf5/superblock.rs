@@ -1,0 +1,75 @@
+//! The superblock (II.A), which says where the root group is and how wide addresses and lengths are.
+
+use std::sync::Arc;
+
+use super::cursor::{Cursor, Sizes};
+use super::failure::{Failure, Result};
+use super::image::{Image, Storage, check};
+use crate::types::size::memory_len;
+
+pub(crate) const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
+const WHAT: &str = "superblock";
+/// The longest superblock, with addresses of 8 bytes.
+const MOST_BYTES: u64 = 128;
+
+/// What a superblock says.
+#[derive(Debug)]
+pub(crate) struct Superblock {
+    pub(crate) version: u8,
+    /// The address of the root group's header.
+    pub(crate) root: u64,
+    /// The address of the header that has more messages about the file.
+    pub(crate) extension: Option<u64>,
+    /// Where the file ends in the storage.
+    pub(crate) end: u64,
+}
+
+/// Reads the superblock at byte `at` of a storage. Addresses count from there.
+///
+/// A superblock names the place that addresses count from. The library of HDF5 uses the place where the superblock was found, too: a block
+/// in front of the file may have been added or removed since.
+pub(crate) fn open(storage: Arc<dyn Storage>, at: u64) -> Result<(Image, Superblock)> {
+    let mut front = vec![0; memory_len(storage.len().saturating_sub(at).min(MOST_BYTES))];
+    storage.read_at(at, &mut front).map_err(Failure::Read)?;
+    let unknown = Sizes { address: 8, length: 8 };
+    let mut cursor = Cursor::new(&front, at, unknown, WHAT);
+    if cursor.take(SIGNATURE.len())? != SIGNATURE {
+        return Err(Failure::broken(at, WHAT, "no HDF5 signature"));
+    }
+    let version = cursor.version(0..=3)?;
+    if version < 2 {
+        cursor.skip(4)?;
+    }
+    let sizes = sizes(&mut cursor)?;
+    let mut cursor = Cursor::new(cursor.rest(), cursor.place(), sizes, WHAT);
+    let (base, extension, end, root);
+    if version < 2 {
+        // The numbers of children of B-trees follow, which nobody needs who reads: nodes say how many they have.
+        cursor.skip(if version == 1 { 13 } else { 9 })?;
+        base = cursor.known_address("the base")?;
+        cursor.address()?;
+        end = cursor.known_address("the end of the file")?;
+        cursor.address()?;
+        // The entry of the root group in a symbol table (III.C).
+        cursor.address()?;
+        (root, extension) = (cursor.known_address("the root group")?, None);
+    } else {
+        cursor.skip(1)?;
+        base = cursor.known_address("the base")?;
+        extension = cursor.address()?;
+        end = cursor.known_address("the end of the file")?;
+        root = cursor.known_address("the root group")?;
+        let len = front.len() - cursor.left();
+        check(cursor.u32()?, &front[..len], &cursor)?;
+    }
+    let end = end.saturating_sub(base).saturating_add(at);
+    Ok((Image::new(storage, at, sizes), Superblock { version, root, extension, end }))
+}
+
+fn sizes(cursor: &mut Cursor<'_>) -> Result<Sizes> {
+    let sizes = Sizes { address: cursor.u8()?, length: cursor.u8()? };
+    if [sizes.address, sizes.length].iter().all(|size| matches!(size, 2 | 4 | 8)) {
+        return Ok(sizes);
+    }
+    Err(cursor.failure(format!("addresses of {} bytes and lengths of {}, expected 2, 4 or 8", sizes.address, sizes.length)))
+}

@@ -53,7 +53,7 @@ impl Image {
     pub(crate) fn read(&self, address: u64, len: u64, what: &'static str) -> Result<Block> {
         let at = self.place(address);
         let have = self.storage.len().saturating_sub(at);
-        if len > have {
+        if len > have || at > self.storage.len() {
             return Err(Failure::broken(at, what, format!("{len} bytes, the file has {have} from here on")));
         }
         if len > MOST_BYTES {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::{NoUninit, Pod};
+use ndarray::{ArrayViewMutD, IxDyn};
 
 use crate::cast::decoder::normalise_bools;
 use crate::error::{Error, Result};
@@ -21,8 +22,21 @@ use crate::output::staging::file::StagedFile;
 use crate::plan::{Memory, Plan, Resources};
 use crate::types::dtype::Dtype;
 use crate::types::element::Element;
+use crate::types::size::memory_len;
 use crate::types::spec::{ShapeText, TensorSpec};
 use crate::view::MmapArray;
+
+/// Shorter runs of values are put together before they are written.
+const LEAST_WRITTEN: usize = 256 << 10;
+
+/// How values get into the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Copied into a mapped window.
+    Window,
+    /// Written from where they are.
+    Buffer,
+}
 
 /// What array is to be written, and how; [`create`](Self::create) starts it.
 #[derive(Debug, Clone)]
@@ -85,7 +99,8 @@ impl ArrayBuilder {
         };
         let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
         let staged = StagedFile::create(path.as_ref(), self.options.existing(), &self.options.calls())?;
-        let sink = NpySink::new(Arc::clone(staged.file()), staged.target(), Method::Map, plan.shares.window_bytes);
+        let buffers = Method::to_copy(staged.file(), None)?;
+        let sink = NpySink::new(Arc::clone(staged.file()), staged.target(), Method::Map, plan.shares.window_bytes).with_buffers(buffers);
         let sink = Arc::new(if mmap::can_map(staged.file()) { sink } else { sink.without_maps() });
         if let Some(rows) = self.rows {
             sink.reserve(rows * spec.row_bytes())?;
@@ -201,6 +216,14 @@ impl ArrayWriter {
         while !bytes.is_empty() {
             let (mut window, mut filled) = match self.appending.take() {
                 Some(open) => open,
+                None if self.way(bytes.len()) == Way::Buffer => {
+                    let now = &bytes[..bytes.len().min(memory_len(self.append_window))];
+                    self.reserve(self.next + now.len() as u64)?;
+                    self.write_through(self.next, now)?;
+                    self.next += now.len() as u64;
+                    bytes = &bytes[now.len()..];
+                    continue;
+                }
                 None => (self.open_append_window()?, 0),
             };
             let (now, later) = bytes.split_at(bytes.len().min(window.len() - filled));
@@ -219,6 +242,18 @@ impl ArrayWriter {
         Ok(())
     }
 
+    /// How a run of values gets into the file: the one place that decides. Long ones are written from where they are, as a conversion
+    /// writes its buffers; short ones, and those that have to be made valid first, are put together in a window.
+    fn way(&self, len: usize) -> Way {
+        if len < LEAST_WRITTEN || self.row.dtype() == Dtype::Bool { Way::Window } else { Way::Buffer }
+    }
+
+    /// Writes values that lie in memory as the bytes from `start` on. If that fails nobody knows what is there.
+    fn write_through(&self, start: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.sink.write(start..start + bytes.len() as u64, bytes);
+        written.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
+    }
+
     /// Hands a window, of which the front is filled, to the disk. If that fails nobody knows what is there: the array cannot be finished
     /// any more.
     fn commit(&self, window: Window, filled: usize) -> Result<()> {
@@ -233,6 +268,82 @@ impl ArrayWriter {
         let end = self.total_bytes().map_or(end, |total| end.min(total));
         self.reserve(end)?;
         self.sink.window(self.next..end, WindowWriter::Stores)
+    }
+
+    /// Writes rows that lie in memory as values. Any number of threads may do so at once, beside those that fill or append.
+    ///
+    /// Long runs of rows go to the disk from where they lie, without a copy in a mapped window: where rows exist already this is faster
+    /// than [`fill`](Self::fill), which is for rows that are made in their place.
+    ///
+    /// # Errors
+    /// [`Error::WrongDtype`]; [`Error::BadRequest`] when `elements` are not exactly these rows, a row was written before or lies beyond a
+    /// known number of rows; [`Error::Limit`] when the disk is full; [`Error::Io`].
+    pub fn write<T: Element + NoUninit>(&self, rows: Range<u64>, elements: &[T]) -> Result<()> {
+        self.check_dtype::<T>()?;
+        self.write_bytes(rows, bytemuck::cast_slice(elements))
+    }
+
+    /// As [`write`](Self::write), with rows as little-endian bytes: for types that Rust does not have.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_bytes(&self, rows: Range<u64>, bytes: &[u8]) -> Result<()> {
+        let given = bytes.len() as u64;
+        if rows.end.checked_sub(rows.start).and_then(|rows| rows.checked_mul(self.row.row_bytes())) != Some(given) {
+            let detail = format!("{given} bytes for rows {}:{}, each of which has {}", rows.start, rows.end, self.row.row_bytes());
+            return Err(Error::bad_request(detail));
+        }
+        let place = self.claim_rows(&rows)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let claim = Claim { writer: self, bytes: place.clone(), keep: false };
+        self.reserve(place.end)?;
+        let mut at = place.start;
+        for part in bytes.chunks(memory_len(self.append_window).max(1)) {
+            match self.way(part.len()) {
+                Way::Buffer => self.write_through(at, part)?,
+                Way::Window => {
+                    let mut window = self.sink.window(at..at + part.len() as u64, WindowWriter::Stores)?;
+                    window.copy_from_slice(part);
+                    self.make_valid(&mut window);
+                    self.commit(window, part.len())?;
+                }
+            }
+            at += part.len() as u64;
+        }
+        claim.keep();
+        Ok(())
+    }
+
+    /// As [`fill`](Self::fill), with rows as an `ndarray` view of shape `[rows, row shape…]`: pixels of frames by their places.
+    ///
+    /// ```
+    /// use mmconvert::{ArrayWriter, Dtype, Error, ndarray::ArrayViewMutD};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let writer = ArrayWriter::new(Dtype::UInt8, &[2, 3]).rows(4).create(dir.path().join("frames.npy"))?;
+    /// writer.fill_view(0..4, |mut frames: ArrayViewMutD<u8>| {
+    ///     frames.indexed_iter_mut().for_each(|(place, pixel)| *pixel = place[0] as u8);
+    ///     Ok::<(), Error>(())
+    /// })?;
+    /// writer.finish()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill).
+    pub fn fill_view<T: Element + Pod, E: From<Error>>(
+        &self,
+        rows: Range<u64>,
+        fill: impl FnOnce(ArrayViewMutD<'_, T>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let shape: Vec<usize> =
+            [rows.end.saturating_sub(rows.start)].iter().chain(&self.row.shape()[1..]).map(|&axis| memory_len(axis)).collect();
+        self.fill(rows, |elements: &mut [T]| {
+            let view = ArrayViewMutD::from_shape(IxDyn(&shape), elements).map_err(|error| Error::bad_request(error.to_string()))?;
+            fill(view)
+        })
     }
 
     /// Lets `fill` write rows `rows`, which are zeros unless filling them failed before. Any number of threads may do so at

@@ -30,6 +30,8 @@ pub(crate) struct NpySink {
     /// The output's final name, for messages.
     path: PathBuf,
     method: Method,
+    /// How buffers get into it, where that is another way than windows do.
+    buffers: Method,
     /// Where data start in the file.
     data_start: u64,
     /// Whether the file holds other arrays as well; its length and its header are then not this array's to write.
@@ -48,7 +50,12 @@ impl NpySink {
     pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
         let behind = WriteBehind::new(window_bytes);
         let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
-        Self { file, path: path.to_owned(), method, data_start, is_part: false, reserved, wanted, maps: true, behind }
+        Self { file, path: path.to_owned(), method, buffers: method, data_start, is_part: false, reserved, wanted, maps: true, behind }
+    }
+
+    /// The same, where buffers are written by a way of their own beside the windows.
+    pub(crate) fn with_buffers(self, buffers: Method) -> Self {
+        Self { buffers, ..self }
     }
 
     /// The same for a file that cannot be mapped: its windows are buffers.
@@ -205,7 +212,7 @@ impl NpySink {
         let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end.next_multiple_of(PAGE_BYTES);
         let len = pages.end - pages.start;
         self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
-        let uncached = if self.method == Method::Uncached { Some(self.file.write_uncached_at(data, range.start)) } else { None };
+        let uncached = if self.buffers == Method::Uncached { Some(self.file.write_uncached_at(data, range.start)) } else { None };
         // What worked for a byte of the file works for all of it; if not, the page cache takes it.
         let result = if let Some(written) = uncached.filter(|written| !written.as_ref().is_err_and(os::is_unsupported)) {
             self.behind.submit_uncached(pages);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mmconvert::ndarray::{Ix2, Ix4};
+use mmconvert::ndarray::{ArrayViewMutD, Ix2, Ix4};
 use mmconvert::{ArrayWriter, Budget, ByteOrder, Dtype, Error, MmapArray};
 use proptest::prelude::*;
 use rayon::prelude::*;
@@ -139,6 +139,43 @@ proptest! {
         }
         let appended = finish(writer).unwrap();
         prop_assert!(appended.as_bytes() == bytes);
+    }
+
+    /// Values are written from where they are or by way of windows, whichever is better: nothing of that shows.
+    #[test]
+    fn values_views_and_appended_rows_are_the_same_array(ways in prop::collection::vec((0u8..3, 1u64..40), 1..12), bools in any::<bool>()) {
+        const ROW: usize = 24 << 10;
+        let dir = tempfile::tempdir().unwrap();
+        let rows: u64 = ways.iter().map(|(_, rows)| rows).sum();
+        let bytes: Vec<u8> = (0..rows as usize * ROW).map(|i| if bools { u8::from(i % 3 == 0) } else { ((i * 7) >> 4) as u8 }).collect();
+        let dtype = if bools { Dtype::Bool } else { Dtype::UInt8 };
+        let mut writer = ArrayWriter::new(dtype, &[3, 8 << 10]).memory(Budget::mib(24)).create(dir.path().join("v.npy")).unwrap();
+        let mut start = 0;
+        let mut appends = true;
+        for (way, len) in ways {
+            let range = start..start + len;
+            let part = &bytes[start as usize * ROW..(start + len) as usize * ROW];
+            match way {
+                // Rows are appended behind those that were, so only at the front.
+                0 if appends => writer.append_bytes(part).unwrap(),
+                1 if !bools && part.len() < 4 << 20 => {
+                    appends = false;
+                    writer.fill_view(range, |mut view: ArrayViewMutD<'_, u8>| {
+                        assert_eq!(view.shape(), [len as usize, 3, 8 << 10]);
+                        view.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+                        Ok::<(), Error>(())
+                    }).unwrap();
+                }
+                _ => {
+                    appends = false;
+                    prop_assert!(writer.write_bytes(range.clone(), &part[1..]).is_err());
+                    writer.write_bytes(range.clone(), part).unwrap();
+                    prop_assert!(writer.write_bytes(range, part).is_err(), "rows are written once");
+                }
+            }
+            start += len;
+        }
+        prop_assert!(finish(writer).unwrap().as_bytes() == bytes);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use mmconvert::ndarray::ArrayD;
 use mmconvert::{ByteOrder, CancelToken, Converter, Dtype, Error, Layout, Options, Source, Tensor};
 
-use crate::contract::SAMPLES;
+use crate::source::contract::SAMPLES;
 use crate::support::{data, json, npy, sha256};
 
 /// All bytes of a tensor as a conversion writes them, in C order.

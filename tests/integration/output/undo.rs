@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
+use super::outputs::{CASES, Case, Place, Sources, WATCHED, renamed, tree};
 use crate::kernel::{self, Call};
-use crate::outputs::{CASES, Case, Place, Sources, WATCHED, renamed, tree};
 use crate::support::{code, stderr};
 
 /// Which calls a file system does not know, and what it says to them.

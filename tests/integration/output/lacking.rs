@@ -1,7 +1,7 @@
 //! File systems that lack something: the output is there, or there is an error before the work.
 
+use super::outputs::{CASES, Case, Place, Sources, WATCHED, renamed, tree};
 use crate::kernel::{self, Call};
-use crate::outputs::{CASES, Case, Place, Sources, WATCHED, renamed, tree};
 use crate::support::{code, data, mmconvert, stderr};
 
 /// What a file system lacks.

@@ -1,0 +1,3 @@
+//! Casts: elements as NumPy casts them.
+
+mod numpy;

@@ -1,0 +1,6 @@
+//! Conversions: one tensor, many, one file of many.
+
+mod forms;
+mod laws;
+mod packed;
+mod passes;

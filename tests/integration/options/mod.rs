@@ -1,0 +1,3 @@
+//! Choices: each has an effect or is refused.
+
+mod choices;

@@ -1,0 +1,10 @@
+//! Outputs: complete under their names or not at all, on every kind of file system.
+
+mod faults;
+#[cfg(target_os = "linux")]
+mod lacking;
+mod methods;
+#[cfg(target_os = "linux")]
+mod outputs;
+#[cfg(target_os = "linux")]
+mod undo;

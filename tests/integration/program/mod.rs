@@ -1,0 +1,4 @@
+//! The program: its commands, messages and signals.
+
+mod cli;
+mod interrupts;

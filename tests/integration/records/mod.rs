@@ -1,0 +1,4 @@
+//! Records: their columns and their streams.
+
+mod columns;
+mod lists;

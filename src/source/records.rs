@@ -110,7 +110,7 @@ impl Container for RecordContainer {
 
     fn heap_bytes(&self) -> u64 {
         const FEATURE_BYTES: u64 = 256;
-        const FILE_BYTES: u64 = 256;
+        const FILE_BYTES: u64 = 768;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         known * FEATURE_BYTES + self.files().len() as u64 * FILE_BYTES + self.held_bytes
     }

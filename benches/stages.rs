@@ -1,124 +1,172 @@
-//! Reading, decoding and checksumming from memory and a warm file, each beside a floor of the same bytes.
+//! Single stages of a conversion, each beside a floor that handles the same bytes.
 //!
-//! Through the public interface: a conversion into a file on a memory file system, so that no disk takes part, beside a
-//! plain `read` + `write` of the same bytes to the same place.
-#![allow(missing_docs, clippy::cast_possible_truncation, reason = "criterion's macros make functions without documentation; 64 MiB fit")]
+//! Files lie on a memory file system, so that no disk takes part: `DIR` is `/dev/shm` by default, where there is one. `MIB` is
+//! the size of the tensor (64).
+#![allow(clippy::cast_possible_truncation, reason = "the tensor fits into memory")]
 
-#[path = "../tests/support/bundle.rs"]
-mod bundle;
+mod support;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use bundle::{BundleWriter, Extents, Layout, Pattern};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mmconvert::reader::MemoryTensor;
 use mmconvert::{Budget, Converter, Dtype, Options, Source, TensorSpec, compare};
+use support::bundle::{BundleWriter, Extents, Layout, Pattern};
+use support::rounds::{Rounds, Run};
+use support::{disk, settings, table};
 
-const BYTES: u64 = 64 << 20;
+/// Bytes that a floor reads or writes at a time.
+const PIECE: usize = 1 << 20;
+const THREADS: [usize; 2] = [1, 2];
 
-/// A memory file system where there is one.
-fn workplace() -> tempfile::TempDir {
-    let shm = Path::new("/dev/shm");
-    let dir = if shm.is_dir() { shm } else { Path::new("target") };
-    tempfile::tempdir_in(dir).expect("a place to work")
-}
-
-fn stored(dir: &Path, name: &str, dtype: u64, shape: &[u64], layout: Layout, pieces: &[Extents]) -> Source {
+fn stored(dir: &Path, name: &str, dtype: Dtype, shape: &[u64], layout: Layout, pieces: &[Extents]) -> Source {
     let prefix = dir.join(name);
+    let bytes = shape.iter().product::<u64>() * dtype.itemsize().expect("a number");
     let mut writer = BundleWriter::create(&prefix, layout).expect("a bundle");
     if pieces.is_empty() {
-        writer.add(b"t", dtype, shape, 0, Pattern::new(BYTES)).expect("room");
+        writer.add(b"t", dtype.code(), shape, 0, Pattern::new(bytes)).expect("room");
     } else {
-        let each = BYTES / pieces.len() as u64;
-        writer.add_partitioned(b"t", dtype, shape, pieces, |_| (0, Pattern::new(each))).expect("room");
+        let each = bytes / pieces.len() as u64;
+        writer.add_partitioned(b"t", dtype.code(), shape, pieces, |_| (0, Pattern::new(each))).expect("room");
     }
     writer.finish().expect("an index");
     Source::open(prefix).expect("a source")
 }
 
-/// One read and one write of all bytes, 1 MiB at a time: what any conversion has to do at least.
-fn plain_copy(from: &Path, to: &Path) {
+/// What any conversion has to do at least.
+fn read_and_write(from: &Path, to: &Path, bytes: u64) {
     let (from, to) = (File::open(from).expect("a source"), File::create(to).expect("an output"));
-    let mut buffer = vec![0; 1 << 20];
-    for at in (0..BYTES).step_by(1 << 20) {
+    let mut buffer = vec![0; PIECE];
+    for at in (0..bytes).step_by(PIECE) {
         from.read_exact_at(&mut buffer, at).expect("a read");
         to.write_all_at(black_box(&buffer), at).expect("a write");
     }
 }
 
-/// One read of all bytes, 1 MiB at a time.
-fn plain_read(path: &Path) {
+fn read(path: &Path, bytes: u64) {
     let file = File::open(path).expect("a source");
-    let mut buffer = vec![0; 1 << 20];
-    for at in (0..BYTES).step_by(1 << 20) {
+    let mut buffer = vec![0; PIECE];
+    for at in (0..bytes).step_by(PIECE) {
         file.read_exact_at(black_box(&mut buffer), at).expect("a read");
     }
 }
 
-fn conversions(c: &mut Criterion) {
-    let dir = workplace();
-    let columns: Vec<Extents> = (0..16).map(|i| vec![(0, None), (i * 16, Some(16))]).collect();
-    let rows: Vec<Extents> = (0..16).map(|i| vec![(i * (BYTES / 1024 / 16), Some(BYTES / 1024 / 16)), (0, None)]).collect();
-    let matrix = [BYTES / 1024, 256];
-    let big_endian = Layout { big_endian: true, ..Layout::default() };
-    let sources = [
-        ("contiguous", stored(dir.path(), "a", 1, &matrix, Layout::default(), &[]), true),
-        ("contiguous, not verified", stored(dir.path(), "b", 1, &matrix, Layout::default(), &[]), false),
-        ("one row", stored(dir.path(), "c", 1, &[1, BYTES / 4], Layout::default(), &[]), true),
-        ("big-endian", stored(dir.path(), "d", 1, &matrix, big_endian, &[]), true),
-        ("bool", stored(dir.path(), "e", 10, &[BYTES / 256, 256], Layout::default(), &[]), true),
-        ("16 pieces of rows", stored(dir.path(), "f", 1, &matrix, Layout::default(), &rows), true),
-        ("16 pieces of columns, 64 bytes wide", stored(dir.path(), "g", 1, &matrix, Layout::default(), &columns), true),
-    ];
-    let mut group = c.benchmark_group("memory to memory");
-    group.throughput(Throughput::Bytes(BYTES)).sample_size(20);
-    let shard = dir.path().join("a.data-00000-of-00001");
-    let out = dir.path().join("out");
-    group.bench_function("floor: read + write", |b| b.iter(|| plain_copy(&shard, &out)));
-    // Reading alone: `compare` reads the source and an array, decodes and checksums, and writes nothing.
-    group.bench_function("floor: memcpy", |b| {
-        let (from, mut to) = (vec![1u8; BYTES as usize], vec![2u8; BYTES as usize]);
-        b.iter(|| to.copy_from_slice(black_box(&from)));
-    });
-    group.bench_function("floor: plain read of two files", |b| b.iter(|| [&shard, &shard].map(|path| plain_read(path))));
-    let (first, array) = (&sources[0].1, dir.path().join("array.npy"));
-    let tensor = first.tensor("t").expect("the tensor");
-    Converter::new(&tensor).expect("a reader").write(&array).expect("a conversion");
-    for threads in [1, 2] {
-        group.bench_function(format!("compare, {threads} threads"), |b| {
-            let options = Options::new().threads(threads).memory(Budget::mib(256));
-            b.iter(|| compare(&array, &tensor, None, &options).expect("a comparison"));
-        });
+fn write(elements: &[u8], to: &Path) {
+    let to = File::create(to).expect("an output");
+    for (i, piece) in elements.chunks(PIECE).enumerate() {
+        to.write_all_at(black_box(piece), (i * PIECE) as u64).expect("a write");
     }
-    // Writing alone: the elements are in memory already.
-    let elements = vec![3u8; BYTES as usize];
-    let spec = TensorSpec::new(Dtype::Float32, matrix.to_vec()).expect("a spec");
-    for threads in [1, 2] {
-        group.bench_function(format!("from memory, {threads} threads"), |b| {
-            b.iter(|| {
-                let reader = MemoryTensor::new(spec.clone(), &elements).expect("a tensor");
-                let converter = Converter::from_reader(Box::new(reader)).threads(threads).memory(Budget::mib(256));
-                converter.overwrite(true).write(dir.path().join("out.npy")).expect("a conversion")
-            });
-        });
-    }
-    for (name, source, verify) in &sources {
-        for threads in [1, 2] {
-            group.bench_function(format!("{name}, {threads} threads"), |b| {
-                b.iter(|| {
-                    let converter = Converter::new(&source.tensor("t").expect("the tensor")).expect("a reader");
-                    let converter = converter.verify(*verify).threads(threads).memory(Budget::mib(256)).overwrite(true);
-                    converter.write(dir.path().join("out.npy")).expect("a conversion")
-                });
-            });
-        }
-    }
-    group.finish();
-    let _ = fs::remove_file(out);
 }
 
-criterion_group!(benches, conversions);
-criterion_main!(benches);
+fn named(threads: usize) -> &'static str {
+    if threads == 1 { "one thread" } else { "two threads" }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    bytes: u64,
+    rounds: u64,
+}
+
+impl Bench {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Prints a table of the ways.
+    fn finish(&self, title: &str, floor: &str, mut rounds: Rounds<'_>) {
+        rounds.warm_up();
+        table::print(&format!("{title}; {} MiB", self.bytes >> 20), &[floor], &rounds.run());
+    }
+
+    /// Reading, decoding, checksumming and writing, for each way in which a tensor may be stored.
+    fn conversions(&self) {
+        let rows = self.bytes / 1024;
+        let matrix = [rows, 256];
+        let pieces_of_rows: Vec<Extents> = (0..16).map(|i| vec![(i * (rows / 16), Some(rows / 16)), (0, None)]).collect();
+        let pieces_of_columns: Vec<Extents> = (0..16).map(|i| vec![(0, None), (i * 16, Some(16))]).collect();
+        let big_endian = Layout { big_endian: true, ..Layout::default() };
+        let dir = self.dir.path();
+        let float32 = |name: &str, shape: &[u64], layout, pieces: &[Extents]| stored(dir, name, Dtype::Float32, shape, layout, pieces);
+        let sources = [
+            ("contiguous, not verified", float32("unverified", &matrix, Layout::default(), &[]), false),
+            ("contiguous", float32("contiguous", &matrix, Layout::default(), &[]), true),
+            ("one row", float32("row", &[1, self.bytes / 4], Layout::default(), &[]), true),
+            ("big-endian", float32("big", &matrix, big_endian, &[]), true),
+            ("bool", stored(dir, "bool", Dtype::Bool, &[self.bytes / 256, 256], Layout::default(), &[]), true),
+            ("16 pieces of rows", float32("rows", &matrix, Layout::default(), &pieces_of_rows), true),
+            ("16 pieces of columns, 64 bytes wide", float32("columns", &matrix, Layout::default(), &pieces_of_columns), true),
+        ];
+        let shard = self.path("contiguous.data-00000-of-00001");
+        let out = self.path("out.npy");
+        let mut rounds = Rounds::new(self.rounds);
+        rounds.add("read + write", self.bytes, || Run::time(|| read_and_write(&shard, &out, self.bytes)));
+        for (name, source, verify) in &sources {
+            for threads in THREADS {
+                let out = &out;
+                rounds.add(format!("{name}, {}", named(threads)), self.bytes, move || {
+                    Run::time(|| {
+                        let converter = Converter::new(&source.tensor("t").expect("the tensor")).expect("a reader");
+                        let converter = converter.verify(*verify).threads(threads).memory(Budget::mib(256)).overwrite(true);
+                        converter.write(out).expect("a conversion");
+                    })
+                });
+            }
+        }
+        self.finish("From file to file", "read + write", rounds);
+    }
+
+    /// Reading alone: `compare` reads a source and an array, decodes and checksums the source, and writes nothing.
+    fn reading(&self) {
+        let source = stored(self.dir.path(), "compared", Dtype::Float32, &[self.bytes / 1024, 256], Layout::default(), &[]);
+        let tensor = source.tensor("t").expect("the tensor");
+        let (shard, array) = (self.path("compared.data-00000-of-00001"), self.path("array.npy"));
+        Converter::new(&tensor).expect("a reader").write(&array).expect("a conversion");
+        let mut rounds = Rounds::new(self.rounds);
+        rounds.add("read of two files", self.bytes, || Run::time(|| [&shard, &array].iter().for_each(|path| read(path, self.bytes))));
+        for threads in THREADS {
+            let (array, tensor, options) = (&array, &tensor, Options::new().threads(threads).memory(Budget::mib(256)));
+            rounds.add(format!("compare, {}", named(threads)), self.bytes, move || {
+                Run::time(|| drop(compare(array, tensor, None, &options).expect("a comparison")))
+            });
+        }
+        self.finish("A source compared with an array", "read of two files", rounds);
+    }
+
+    /// Writing alone: the elements are in memory already.
+    fn writing(&self) {
+        let elements = vec![3u8; self.bytes as usize];
+        let mut copied = vec![2u8; self.bytes as usize];
+        let spec = TensorSpec::new(Dtype::Float32, vec![self.bytes / 1024, 256]).expect("a spec");
+        let out = self.path("out.npy");
+        let mut rounds = Rounds::new(self.rounds);
+        rounds.add("write", self.bytes, || Run::time(|| write(&elements, &out)));
+        rounds.add("memcpy", self.bytes, || Run::time(|| copied.copy_from_slice(black_box(&elements))));
+        for threads in THREADS {
+            let (spec, elements, out) = (&spec, &elements, &out);
+            rounds.add(format!("from memory, {}", named(threads)), self.bytes, move || {
+                Run::time(|| {
+                    let reader = MemoryTensor::new(spec.clone(), elements).expect("a tensor");
+                    let converter = Converter::from_reader(Box::new(reader)).threads(threads).memory(Budget::mib(256));
+                    converter.overwrite(true).write(out).expect("a conversion");
+                })
+            });
+        }
+        self.finish("From memory to a file", "write", rounds);
+    }
+}
+
+fn main() {
+    if !support::is_measuring() {
+        return;
+    }
+    let memory = PathBuf::from("/dev/shm");
+    let default = if memory.is_dir() { memory } else { "target".into() };
+    let dir = disk::work_dir_in(&settings::dir().unwrap_or(default));
+    let bench = Bench { dir, bytes: settings::number("MIB", 64) << 20, rounds: settings::rounds(20) };
+    bench.conversions();
+    bench.reading();
+    bench.writing();
+}

@@ -1,21 +1,25 @@
-//! Casts from memory to memory, each beside NumPy and a copy in the same run.
+//! Casts from memory to memory, beside NumPy. The floor is a copy of the input.
 //!
 //! ```sh
-//! PYTHON=target/oracle/bin/python cargo bench --bench casts                 # the pairs that people use
-//! PYTHON=target/oracle/bin/python PAIRS=all cargo bench --bench casts       # every pair
+//! PYTHON=venv/bin/python cargo bench --bench casts                 # the pairs that people use
+//! PYTHON=venv/bin/python PAIRS=all cargo bench --bench casts       # every pair
+//! MIB=1 ROUNDS=51 cargo bench --bench casts                        # in the caches
 //! ```
 //!
-//! `MIB` is the length of the input (64), `ROUNDS` the number of rounds of which the median is shown (7). A round is one of ours
-//! with one thread, one with two, one of `np.copyto(out, a, casting="unsafe")` with one; for no cast a copy stands in their
-//! place. Figures are 10⁹ bytes of input a second. Without NumPy and `ml_dtypes` its column is empty.
-#![allow(missing_docs, clippy::print_stdout, clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a table for people")]
+//! `MIB` is the size of the input (64). A round is a copy and the cast, with one thread and with two, and
+//! `np.copyto(out, a, casting="unsafe")`, all with large pages. Without NumPy and `ml_dtypes` that row is missing.
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::print_stdout, reason = "the input fits into memory")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::cell::RefCell;
 
 use memmap2::MmapMut;
 use mmconvert::{ByteOrder, Cast, Dtype};
+use support::python::{self, Peer};
+use support::rounds::{Rounds, Row, Run};
+use support::{settings, table};
 
 /// What is shown unless all are asked for.
 const PAIRS: &[(&str, &str)] = &[
@@ -44,48 +48,6 @@ const PAIRS: &[(&str, &str)] = &[
     ("int4", "float32"),
 ];
 
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// NumPy in a process of its own, which casts when it is told to.
-struct Numpy {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
-impl Numpy {
-    fn start(bytes: usize) -> Option<Self> {
-        let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/casts/numpy_casts.py");
-        let mut command = Command::new(python);
-        let mut child = command.args([script, &bytes.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
-        let (to, from) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
-        let mut numpy = Self { child, to, from };
-        (numpy.answer()? == "ready").then_some(numpy)
-    }
-
-    fn answer(&mut self) -> Option<String> {
-        let mut line = String::new();
-        self.from.read_line(&mut line).ok()?;
-        Some(line.trim().to_owned())
-    }
-
-    /// Seconds of one cast; `None` where NumPy has none.
-    fn seconds(&mut self, from: &str, to: &str) -> Option<f64> {
-        writeln!(self.to, "{from} {to}").ok()?;
-        self.answer()?.parse().ok()
-    }
-}
-
-impl Drop for Numpy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// The same values in each round, no two alike, and for floats all of moderate size.
 fn input(dtype: Dtype, bytes: usize) -> MmapMut {
     let itemsize = dtype.itemsize().expect("a number") as usize;
@@ -106,12 +68,6 @@ fn memory(bytes: usize) -> MmapMut {
     map
 }
 
-fn time(work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
-    work();
-    start.elapsed().as_secs_f64()
-}
-
 /// `work` on both halves at once.
 fn halves(from: &[u8], to: &mut [u8], item_from: usize, item_to: usize, work: impl Fn(&[u8], &mut [u8]) + Sync) {
     let count = from.len() / item_from / 2;
@@ -122,68 +78,86 @@ fn halves(from: &[u8], to: &mut [u8], item_from: usize, item_to: usize, work: im
     });
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+/// What all casts have in common.
+struct Bench {
+    mib: u64,
+    rounds: u64,
+    numpy: Option<RefCell<Peer>>,
+    /// NumPy's time as a multiple of that of one of our threads, for each cast.
+    ratios: Vec<(String, f64)>,
 }
 
-/// Times one cast in all ways and prints a line.
-fn compare(
-    (from, to): (&str, &str),
-    (source, target): (&[u8], &mut [u8]),
-    (item_from, item_to): (usize, usize),
-    work: impl Fn(&[u8], &mut [u8]) + Sync,
-    numpy: &mut Option<Numpy>,
-    rounds: usize,
-) {
-    let rate = |seconds: f64| source.len() as f64 / seconds / 1e9;
-    let (mut one, mut two, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        one.push(time(|| work(source, target)));
-        two.push(time(|| halves(source, target, item_from, item_to, &work)));
-        theirs.extend(numpy.as_mut().and_then(|numpy| numpy.seconds(from, to)));
+impl Bench {
+    /// Times one cast in all ways and prints a table.
+    fn compare(
+        &mut self,
+        (from, to): (&str, &str),
+        (source, target): (&[u8], &mut [u8]),
+        (item_from, item_to): (usize, usize),
+        work: impl Fn(&[u8], &mut [u8]) + Sync,
+    ) {
+        let bytes = source.len() as u64;
+        let (copied, target) = (RefCell::new(memory(source.len())), RefCell::new(target));
+        let pair = format!("{from} {to}");
+        let mut rounds = Rounds::new(self.rounds);
+        let copy = |from: &[u8], to: &mut [u8]| to.copy_from_slice(from);
+        rounds.add("memcpy", bytes, || Run::time(|| copy(source, &mut copied.borrow_mut())));
+        rounds.add("memcpy, two threads", bytes, || Run::time(|| halves(source, &mut copied.borrow_mut(), 1, 1, copy)));
+        rounds.add("mmconvert", bytes, || Run::time(|| work(source, &mut target.borrow_mut())));
+        rounds.add("mmconvert, two threads", bytes, || Run::time(|| halves(source, &mut target.borrow_mut(), item_from, item_to, &work)));
+        // NumPy answers `none` where it has no such cast.
+        if let Some(numpy) = self.numpy.as_ref().filter(|numpy| numpy.borrow_mut().ask(&pair).is_some()) {
+            rounds.add("NumPy", bytes, || numpy.borrow_mut().ask(&pair).expect("NumPy answers"));
+        }
+        rounds.warm_up();
+        let rows = rounds.run();
+        table::print(&format!("{from} to {to}, {} MiB", self.mib), &["memcpy", "mmconvert"], &rows);
+        let median = |name: &str| rows.iter().find(|row| row.name == name).and_then(Row::median);
+        self.ratios.extend(median("NumPy").zip(median("mmconvert")).map(|(numpy, ours)| (format!("{from} to {to}"), numpy / ours)));
     }
-    let (one, two) = (rate(median(one)), rate(median(two)));
-    print!("{from:<16}{to:<20}{one:>9.1}{two:>10.1}{:>7.2}", two / one);
-    if theirs.is_empty() {
-        println!();
-    } else {
-        let theirs = rate(median(theirs));
-        println!("{theirs:>9.1}{:>9.2}", one / theirs);
+
+    /// The ratios to NumPy of all casts together.
+    fn summary(&self) {
+        if self.ratios.is_empty() {
+            return;
+        }
+        let mean = (self.ratios.iter().map(|(_, ratio)| ratio.ln()).sum::<f64>() / self.ratios.len() as f64).exp();
+        println!("{} casts, one thread: NumPy takes {mean:.2} times as long (geometric mean)", self.ratios.len());
+        for (pair, ratio) in self.ratios.iter().filter(|(_, ratio)| *ratio < 0.9) {
+            println!("NumPy is faster: {pair}, {ratio:.2} times as long");
+        }
     }
 }
 
 fn main() {
-    let (bytes, rounds) = (number("MIB", 64) << 20, number("ROUNDS", 7));
-    let mut numpy = Numpy::start(bytes);
+    if !support::is_measuring() {
+        return;
+    }
+    let (mib, rounds) = (settings::number("MIB", 64), settings::rounds(7));
+    let bytes = (mib << 20) as usize;
+    let mut command = python::peers("casts");
+    command.arg(bytes.to_string());
+    let numpy = Peer::start(command).map(RefCell::new);
     if numpy.is_none() {
-        println!("no NumPy with ml_dtypes at $PYTHON: its columns stay empty");
+        println!("No NumPy with ml_dtypes at $PYTHON: its rows are left out.\n");
     }
-    let rate = |seconds: f64| bytes as f64 / seconds / 1e9;
-    println!("{:<16}{:<20}{:>9}{:>10}{:>7}{:>9}{:>9}", "from", "to", "1 thread", "2 threads", "2 / 1", "NumPy", "ours / it");
-    let (copied, mut place) = (memory(bytes), memory(bytes));
-    let (mut one, mut two) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        one.push(time(|| place.copy_from_slice(&copied)));
-        two.push(time(|| halves(&copied, &mut place, 1, 1, |from, to| to.copy_from_slice(from))));
-    }
-    let (one, two) = (rate(median(one)), rate(median(two)));
-    println!("{:<36}{one:>9.1}{two:>10.1}{:>7.2}", "memcpy", two / one);
+    let mut bench = Bench { mib, rounds, numpy, ratios: Vec::new() };
 
     let (source, mut target) = (memory(bytes), memory(bytes));
     for name in ["uint16", "float32", "float64", "complex64"] {
         let dtype = Dtype::from_name(name).expect("a dtype");
         let cast = Cast::ordered((dtype, ByteOrder::Big), (dtype, ByteOrder::Little)).expect("a cast");
         let work = |from: &[u8], to: &mut [u8]| cast.run(from, to).expect("lengths match");
-        let swapped = format!(">{name}");
-        compare((&swapped, name), (&source, &mut target), (8, 8), work, &mut numpy, rounds);
+        bench.compare((&format!(">{name}"), name), (&source, &mut target), (8, 8), work);
     }
 
-    let all = std::env::var("PAIRS").is_ok_and(|pairs| pairs == "all");
     let names: Vec<&str> =
         Dtype::ALL.iter().filter(|dtype| dtype.itemsize().is_some() && !dtype.name().starts_with('q')).map(|dtype| dtype.name()).collect();
-    let pairs: Vec<(&str, &str)> =
-        if all { names.iter().flat_map(|&from| names.iter().map(move |&to| (from, to))).collect() } else { PAIRS.to_vec() };
+    let pairs: Vec<(&str, &str)> = match settings::text("PAIRS").as_deref() {
+        Some("all") => names.iter().flat_map(|&from| names.iter().map(move |&to| (from, to))).collect(),
+        Some(other) => panic!("PAIRS={other}: only `all` is known"),
+        None => PAIRS.to_vec(),
+    };
     for (from_name, to_name) in pairs {
         let (from, to) = (Dtype::from_name(from_name).expect("a dtype"), Dtype::from_name(to_name).expect("a dtype"));
         let Ok(cast) = Cast::new(from, to) else { continue };
@@ -191,6 +165,7 @@ fn main() {
         let (item_from, item_to) = (from.itemsize().expect("a number") as usize, to.itemsize().expect("a number") as usize);
         let mut target = memory(source.len() / item_from * item_to);
         let work = |from: &[u8], to: &mut [u8]| cast.run(from, to).expect("lengths match");
-        compare((from_name, to_name), (&source, &mut target), (item_from, item_to), work, &mut numpy, rounds);
+        bench.compare((from_name, to_name), (&source, &mut target), (item_from, item_to), work);
     }
+    bench.summary();
 }

@@ -1,4 +1,4 @@
-//! HDF5 and `.npz` beside what Python does with them, and a view in place, in one run.
+//! HDF5 and `.npz` beside what Python does with them, and a view in place. The floor writes as many zeros.
 //!
 //! ```sh
 //! python3 -m venv venv && venv/bin/pip install h5py numpy
@@ -6,143 +6,128 @@
 //! PYTHON=venv/bin/python DIR=/big MIB=1024 LIMIT=256 ROUNDS=5 cargo bench --bench files
 //! ```
 //!
-//! HDF5 datasets of `MIB` (4096), gzipped in chunks and contiguous: h5py reading slices into `open_memmap` beside ours, both in a
+//! HDF5 datasets of `MIB` (4096), gzipped in chunks and contiguous: h5py reads slices into `open_memmap`. h5py and ours run in a
 //! memory cgroup of `LIMIT` (256) MiB. Members of an `.npz` of half that size, stored and deflated: `np.load` and `np.save`, which
-//! need all of it in memory and so get no limit, beside ours with it. The sources are dropped from the page cache before each run, and
-//! every way syncs its output. Python's seconds leave its imports out, ours are those of the whole process. Medians of interleaved
-//! rounds. `dd` with `fdatasync` of as many bytes is the floor. At the end an array is viewed in place and one row of it summed.
-#![allow(missing_docs, clippy::print_stdout, reason = "a table for people")]
+//! need all of it in memory and so get no limit; ours gets it. Sources are cold, outputs synced. Python's seconds leave its imports
+//! out, ours are those of the whole process. In the view, an array is opened in place and one row is summed: the floor reads
+//! that row. `KINDS=gzip,contiguous,stored,deflated,view` are all that there are.
 #![allow(unsafe_code, reason = "a view of a file that nobody else writes")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mmconvert::Source;
-use support::cgroup::{self, Cgroups, Watched};
+use mmconvert::ndarray::Axis;
+use support::cgroup::{Cgroups, memory_option};
+use support::rounds::{Rounds, Run};
+use support::{disk, python, settings, table};
+
+/// Bytes of a row of every input.
+const ROW: usize = 4096;
 
 struct Bench {
-    python: PathBuf,
-    script: PathBuf,
-    dir: PathBuf,
-    cgroups: Option<Cgroups>,
+    inputs: PathBuf,
+    out: PathBuf,
+    cgroups: Cgroups,
     rounds: u64,
+    /// Bytes of the limit.
     limit: u64,
 }
 
 impl Bench {
-    fn out(&self) -> PathBuf {
-        self.dir.join("output.npy")
-    }
-
     /// Runs a command with a cold source and no output.
-    fn run(&self, source: &Path, limit: Option<u64>, command: &[&Path]) -> Watched {
-        let _ = std::fs::remove_file(self.out());
-        assert!(Command::new("sync").status().expect("sync").success());
-        let dropped = Command::new("dd").arg(format!("if={}", source.display())).args(["iflag=nocache", "count=0", "status=none"]).status();
-        assert!(dropped.expect("dd").success());
-        let watched = cgroup::watch(self.cgroups.as_ref(), limit.filter(|_| self.cgroups.is_some()), command).expect("a cgroup");
-        assert!(watched.success, "{command:?}");
-        watched
+    fn run(&self, source: &Path, limit: Option<u64>, command: &Command) -> Run {
+        disk::remove(&self.out);
+        disk::evict(source);
+        self.cgroups.run(limit, command)
     }
 
-    fn python(&self, verb: &str, source: &Path, limit: Option<u64>) -> (f64, u64) {
-        let watched = self.run(source, limit, &[&self.python, &self.script, Path::new(verb), source, &self.out()]);
-        (watched.stdout.trim().parse().expect("seconds"), watched.peak_bytes.unwrap_or(0) >> 20)
+    fn python(&self, verb: &str, source: &Path, limit: Option<u64>) -> Run {
+        let mut command = python::peers("files");
+        command.arg(verb).args([source, &self.out]);
+        self.run(source, limit, &command).with_printed_seconds()
     }
 
-    fn ours(&self, source: &Path) -> (f64, u64) {
-        let memory = format!("{}MiB", self.limit * 2 / 3);
-        let arguments = ["convert", "", "-q", "--memory", &memory, "-o"].map(PathBuf::from);
-        let [verb, _, quiet, flag, memory, out] = &arguments;
-        let program = Path::new(env!("CARGO_BIN_EXE_mmconvert"));
-        let watched = self.run(source, Some(self.limit << 20), &[program, verb, source, quiet, flag, memory, out, &self.out()]);
-        (watched.seconds, watched.peak_bytes.unwrap_or(0) >> 20)
+    fn ours(&self, source: &Path) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mmconvert"));
+        command.arg("convert").arg(source).args(["-q", "--memory", &memory_option(self.limit), "-o"]).arg(&self.out);
+        self.run(source, Some(self.limit), &command)
     }
 
-    /// Writes as many bytes as fast as the disk takes them.
-    fn floor(&self, mib: u64) -> f64 {
-        let _ = std::fs::remove_file(self.out());
-        let started = Instant::now();
-        let count = format!("count={mib}");
-        let out = format!("of={}", self.out().display());
-        let status = Command::new("dd").args(["if=/dev/zero", "bs=1M", "conv=fdatasync", "status=none", &out, &count]).status();
-        assert!(status.expect("dd").success());
-        started.elapsed().as_secs_f64()
+    fn compare(&self, file: &str, verb: &str, peer: &str, mib: u64, limit: Option<u64>) {
+        let source = self.inputs.join(file);
+        let mut rounds = Rounds::new(self.rounds);
+        rounds.add("dd writes zeros", mib << 20, || self.run(&source, None, &disk::write_zeros(&self.out, mib)));
+        rounds.add("mmconvert", mib << 20, || self.ours(&source));
+        rounds.add(peer, mib << 20, || self.python(verb, &source, limit));
+        let title = format!("{file}: {mib} MiB, limit {} MiB", self.limit >> 20);
+        table::print(&title, &["dd writes zeros", "mmconvert"], &rounds.run());
     }
 
-    fn beside(&self, file: &str, verb: &str, mib: u64, limit: Option<u64>) {
-        let source = self.dir.join(file);
-        let (mut theirs, mut own, mut floors) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.rounds {
-            theirs.push(self.python(verb, &source, limit));
-            own.push(self.ours(&source));
-            floors.push(self.floor(mib));
-        }
-        let middle = |figures: &[(f64, u64)]| {
-            let times: Vec<Duration> = figures.iter().map(|(seconds, _)| Duration::from_secs_f64(*seconds)).collect();
-            (support::median(&times).as_secs_f64(), figures.iter().map(|(_, peak)| *peak).max().unwrap_or(0))
-        };
-        let ((python, python_peak), (ours, peak)) = (middle(&theirs), middle(&own));
-        let floor = support::median(&floors.iter().map(|seconds| Duration::from_secs_f64(*seconds)).collect::<Vec<_>>()).as_secs_f64();
-        println!(
-            "{file:<14}  {mib:>5} MiB  Python {python:>6.2} s ({python_peak:>4} MiB)  ours {ours:>6.2} s ({peak:>4} MiB)  {:>5.2} x  dd {floor:>6.2} s",
-            python / ours
-        );
-    }
-
-    fn view(&self) {
-        let path = self.dir.join("array.npy");
-        assert!(Command::new("sync").status().expect("sync").success());
-        let started = Instant::now();
-        let source = Source::open(&path).expect("an array");
-        // SAFETY: nobody else writes to the inputs of this bench.
-        let array = unsafe { mmconvert::view(&source, "array") }.expect("a view");
-        let view = array.view::<f32>().expect("float32");
-        let row = view.shape()[0] / 2;
-        let sum: f32 = view.index_axis(mmconvert::ndarray::Axis(0), row).sum();
-        let elapsed = started.elapsed();
-        println!(
-            "view in place   {} MiB opened, row {row} summed ({sum}) in {:.3} ms",
-            array.as_bytes().len() >> 20,
-            elapsed.as_secs_f64() * 1e3
-        );
+    /// Opens an array in place and sums one row.
+    fn view(&self, mib: u64, cold: bool) {
+        let path = &self.inputs.join("array.npy");
+        let row = (mib << 20) / ROW as u64 / 2;
+        let prepare = move || if cold { disk::evict(path) } else { disk::warm(path) };
+        let mut rounds = Rounds::new(self.rounds);
+        rounds.add("read of the row", None, || {
+            prepare();
+            Run::time(|| {
+                let mut bytes = [0; ROW];
+                File::open(path).and_then(|file| file.read_exact_at(&mut bytes, row * ROW as u64)).expect("a row");
+            })
+        });
+        rounds.add("mmconvert", None, || {
+            prepare();
+            // The time leaves closing the file out, as NumPy's does.
+            let started = Instant::now();
+            let source = Source::open(path).expect("an array");
+            // SAFETY: nobody else writes to the inputs of this bench.
+            let array = unsafe { mmconvert::view(&source, "array") }.expect("a view");
+            let view = array.view::<f32>().expect("float32");
+            let sum: f32 = view.index_axis(Axis(0), usize::try_from(row).expect("a row")).sum();
+            std::hint::black_box(sum);
+            Run::of(started.elapsed().as_secs_f64())
+        });
+        rounds.add("np.load, mmap_mode=\"r\"", None, || {
+            prepare();
+            let mut command = python::peers("files");
+            command.arg("view").arg(path);
+            self.cgroups.run(None, &command).with_printed_seconds()
+        });
+        let title = format!("A row of {mib} MiB in place, {} page cache", if cold { "cold" } else { "warm" });
+        let mut rows = rounds.run();
+        // The other ways run in this process, where no memory is measured.
+        rows.iter_mut().flat_map(|row| &mut row.runs).for_each(|run| run.peak_bytes = None);
+        table::print(&title, &["read of the row", "mmconvert"], &rows);
     }
 }
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--test") {
+    if !support::is_measuring() {
         return;
     }
-    let path = |name: &str, default: &str| std::env::var_os(name).map_or_else(|| PathBuf::from(default), PathBuf::from);
-    let bench = Bench {
-        python: path("PYTHON", "python3"),
-        script: Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/files/peers.py"),
-        dir: path("DIR", "target/files"),
-        cgroups: Cgroups::find(),
-        rounds: support::setting("ROUNDS", 3),
-        limit: support::setting("LIMIT", 256),
-    };
-    let mib = support::setting("MIB", 4096);
-    std::fs::create_dir_all(&bench.dir).expect("a directory");
-    if File::open(bench.dir.join("array.npy")).is_err() {
-        let made = Command::new(&bench.python).arg(&bench.script).arg("make").arg(&bench.dir).arg(mib.to_string()).status();
-        assert!(made.expect("Python").success());
+    let kinds = settings::chosen("KINDS", &["gzip", "contiguous", "stored", "deflated", "view"]);
+    let mib = settings::number("MIB", 4096);
+    let inputs = disk::input_dir(&format!("files-{mib}MiB"));
+    if !inputs.join("array.npy").exists() {
+        let made = python::peers("files").arg("make").arg(&inputs).arg(mib.to_string()).status();
+        assert!(made.expect("Python").success(), "inputs are made");
     }
-    if bench.cgroups.is_none() {
-        println!("no memory cgroup can be made here: nothing is limited, and no memory is measured");
+    let dir = disk::work_dir();
+    let out = dir.path().join("output.npy");
+    let bench = Bench { inputs, out, cgroups: Cgroups::find(), rounds: settings::rounds(3), limit: settings::number("LIMIT", 256) << 20 };
+    for kind in kinds {
+        match kind {
+            "gzip" | "contiguous" => bench.compare(&format!("{kind}.h5"), "h5", "h5py", mib, Some(bench.limit)),
+            "stored" | "deflated" => bench.compare(&format!("{kind}.npz"), "npz", "np.load + np.save", mib / 2, None),
+            _ => [true, false].into_iter().for_each(|cold| bench.view(mib, cold)),
+        }
     }
-    bench.view();
-    if bench.rounds == 0 {
-        return;
-    }
-    bench.beside("gzip.h5", "h5", mib, Some(bench.limit << 20));
-    bench.beside("contiguous.h5", "h5", mib, Some(bench.limit << 20));
-    bench.beside("stored.npz", "npz", mib / 2, None);
-    bench.beside("deflated.npz", "npz", mib / 2, None);
-    let _ = std::fs::remove_file(bench.out());
 }

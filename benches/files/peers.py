@@ -1,8 +1,9 @@
 """What a user would do in Python, and the inputs for it.
 
-    peers.py make DIR MIB     writes gzip.h5, contiguous.h5, stored.npz, deflated.npz and array.npy
-    peers.py h5 FILE OUT      reads a dataset in slices into open_memmap; prints seconds
-    peers.py npz FILE OUT     np.load and np.save; prints seconds
+    python peers.py make DIR MIB     writes gzip.h5, contiguous.h5, stored.npz, deflated.npz and array.npy
+    python peers.py h5 FILE OUT      reads a dataset in slices into open_memmap; prints seconds
+    python peers.py npz FILE OUT     np.load and np.save; prints seconds
+    python peers.py view FILE        maps an array and sums the row in its middle; prints seconds
 """
 
 import os
@@ -38,10 +39,12 @@ def make(folder, mib):
             np.lib.format.write_array_header_1_0(member, header)
             for _, block in blocks(rows // 2):
                 member.write(block.tobytes())
-    array = np.lib.format.open_memmap(f"{folder}/array.npy", "w+", "<f4", (rows, COLUMNS))
+    # The last one, under another name until it is complete: where it is there, all are.
+    array = np.lib.format.open_memmap(f"{folder}/array.npy.part", "w+", "<f4", (rows, COLUMNS))
     for at, block in blocks(rows):
         array[at : at + len(block)] = block
     array.flush()
+    os.rename(f"{folder}/array.npy.part", f"{folder}/array.npy")
 
 
 def sync(path):
@@ -72,8 +75,15 @@ def npz(path, out):
     print(time.perf_counter() - started)
 
 
+def view(path):
+    started = time.perf_counter()
+    array = np.load(path, mmap_mode="r")
+    array[len(array) // 2].sum()
+    print(time.perf_counter() - started)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "make":
         make(sys.argv[2], int(sys.argv[3]))
     else:
-        {"h5": h5, "npz": npz}[sys.argv[1]](sys.argv[2], sys.argv[3])
+        {"h5": h5, "npz": npz, "view": view}[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-//! What a running TensorFlow computes, beside a loop in Python, in one run.
+//! What a running TensorFlow computes, beside a loop in Python.
 //!
 //! ```sh
 //! python3 -m venv venv && venv/bin/pip install tensorflow-cpu==2.21.0
@@ -6,123 +6,121 @@
 //! PYTHON=venv/bin/python DIR=/big LIMIT=1536 ROUNDS=5 cargo bench --bench live
 //! ```
 //!
-//! Inference: `MIB` (4096) of input through small models in batches of 64, each run in a memory cgroup of `LIMIT` MiB of its own,
-//! into `open_memmap` by Python and into a file by the program. Python's seconds leave its imports out, ours are those of the whole
-//! process. A variable of a SavedModel: by our own reader, and by TensorFlow. A tensor that is computed: the most memory of the
-//! process, beside that of a session that computes it and does nothing with it. Medians of interleaved rounds.
-#![allow(missing_docs, clippy::print_stdout, reason = "a table for people")]
+//! Every run has a memory cgroup of its own. Python's seconds leave its imports out, ours are those of the whole process.
+//!
+//! - `conv`, `dense`, `hidden`: `MIB` (4096) of input through small models in batches of 64, under a limit of `LIMIT` (1536) MiB,
+//!   into `open_memmap` by Python and into a file by the program. The floor reads the input.
+//! - `variable`: a variable of a SavedModel of half that size, by our own reader and through TensorFlow. The floor copies its file.
+//! - `uniform`, `broadcast`: a tensor that is computed. The floor is TensorFlow in Python, which computes it and stops there.
+//!
+//! `KINDS=conv,variable` runs only these.
 
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use support::cgroup::{self, Cgroups, Watched};
+use support::cgroup::Cgroups;
+use support::rounds::{Rounds, Run};
+use support::{disk, python, settings, table};
 
 struct Bench {
-    python: PathBuf,
-    script: PathBuf,
-    dir: PathBuf,
-    library: OsString,
-    cgroups: Option<Cgroups>,
+    inputs: PathBuf,
+    out: PathBuf,
+    /// The directory of TensorFlow.
+    library: PathBuf,
+    cgroups: Cgroups,
     rounds: u64,
+    mib: u64,
+    /// Bytes of the limit for inference.
+    limit: u64,
 }
 
-/// Seconds, and the most memory that was charged.
-type Figures = (f64, u64);
-
 impl Bench {
-    fn run(&self, limit: Option<u64>, command: &[&Path]) -> Option<Watched> {
-        let _ = std::fs::remove_file(self.out());
-        assert!(Command::new("sync").status().expect("sync").success());
-        let limit = limit.filter(|_| self.cgroups.is_some());
-        cgroup::watch(self.cgroups.as_ref(), limit, command).filter(|watched| watched.success)
+    fn run(&self, limit: Option<u64>, command: &Command) -> Run {
+        disk::remove(&self.out);
+        self.cgroups.run(limit, command)
     }
 
-    fn out(&self) -> PathBuf {
-        self.dir.join("output.npy")
+    fn python(&self, limit: Option<u64>, arguments: &[&Path]) -> Run {
+        self.run(limit, python::peers("live").args(arguments)).with_printed_seconds()
     }
 
-    fn python(&self, limit: Option<u64>, args: &[&Path]) -> Option<(Figures, f64)> {
-        let watched = self.run(limit, &[&[self.python.as_path(), &self.script], args].concat())?;
-        let mut numbers = watched.stdout.split_whitespace().filter_map(|word| word.parse::<f64>().ok());
-        let (seconds, mib) = (numbers.next()?, numbers.next()?);
-        Some(((seconds, watched.peak_bytes.unwrap_or(0) >> 20), mib))
+    fn ours(&self, source: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mmconvert"));
+        command.arg("convert").arg(source).args(arguments).args(["-q", "-o"]).arg(&self.out);
+        command
     }
 
-    fn ours(&self, limit: Option<u64>, args: &[&str]) -> Option<Figures> {
-        let mut command = vec![PathBuf::from(env!("CARGO_BIN_EXE_mmconvert")), "convert".into()];
-        command.extend(args.iter().map(PathBuf::from));
-        command.extend(["-q".into(), "-o".into(), self.out(), "--tensorflow".into(), PathBuf::from(&self.library)]);
-        let watched = self.run(limit, &command.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-        Some((watched.seconds, watched.peak_bytes.unwrap_or(0) >> 20))
+    fn ours_through_tensorflow(&self, limit: Option<u64>, source: &Path, arguments: &[&str]) -> Run {
+        self.run(limit, self.ours(source, arguments).arg("--tensorflow").arg(&self.library))
     }
 
-    /// Both sides in turn; a line for each, and what they are to each other.
-    fn beside(&self, name: &str, python: impl Fn() -> Option<Figures>, ours: impl Fn() -> Option<Figures>) {
-        let mut found: [Vec<Figures>; 2] = [Vec::new(), Vec::new()];
-        for _ in 0..self.rounds {
-            found[0].extend(python());
-            found[1].extend(ours());
-        }
-        let [python, ours] = found.map(|figures| {
-            let seconds: Vec<Duration> = figures.iter().map(|(seconds, _)| Duration::from_secs_f64(*seconds)).collect();
-            let peak = figures.iter().map(|(_, peak)| *peak).max();
-            (!seconds.is_empty()).then(|| (support::median(&seconds).as_secs_f64(), peak.unwrap_or(0)))
+    fn inference(&self, kind: &str, model: &str, output: &str) {
+        let (path, array) = (self.inputs.join(model), self.inputs.join(format!("{model}.npy")));
+        let (limit, bytes) = (Some(self.limit), self.mib << 20);
+        let feed = format!("input={}", array.display());
+        let mut rounds = Rounds::new(self.rounds);
+        rounds.add("dd reads the input", bytes, || self.run(limit, &disk::read(&array)));
+        rounds.add("mmconvert", bytes, || {
+            self.ours_through_tensorflow(limit, &path, &["--output", output, "--feed", &feed, "--batch", "64"])
         });
-        let text =
-            |figures: Option<Figures>| figures.map_or_else(|| "killed".to_owned(), |(seconds, peak)| format!("{seconds:.2} s, {peak} MiB"));
-        let ratio = python.zip(ours).map_or_else(String::new, |(python, ours)| format!("{:.2}", python.0 / ours.0));
-        println!("{name:<28} {:>20} {:>20} {ratio:>8}", text(python), text(ours));
+        rounds.add("Python", bytes, || self.python(limit, &[Path::new("infer"), &path, &array, Path::new(output), &self.out]));
+        let title = format!("{kind}: inference over {} MiB, output `{output}`, limit {} MiB", self.mib, self.limit >> 20);
+        table::print(&title, &["dd reads the input", "mmconvert"], &rounds.run());
     }
+
+    fn variable(&self) {
+        let model = self.inputs.join("table");
+        let shard = model.join("variables/variables.data-00000-of-00001");
+        let bytes = (self.mib << 20) / 2;
+        let mut rounds = Rounds::new(self.rounds);
+        rounds.add("cp + sync", bytes, || self.run(None, &disk::copy(&shard, &self.out)));
+        rounds.add("mmconvert", bytes, || self.run(None, &self.ours(&model, &["table"])));
+        rounds.add("mmconvert, through TensorFlow", bytes, || self.ours_through_tensorflow(None, &model, &["--output", "table"]));
+        rounds.add("Python", bytes, || self.python(None, &[Path::new("variable"), &model, &self.out]));
+        table::print(&format!("variable: {} MiB", self.mib / 2), &["cp + sync", "mmconvert"], &rounds.run());
+    }
+
+    fn computed(&self, kind: &str) {
+        let (graph, tensor) = (self.inputs.join("computed.pb"), format!("{kind}:0"));
+        let bytes = self.mib << 20;
+        let mut rounds = Rounds::new(self.rounds);
+        rounds.add("Python, computes only", bytes, || self.python(None, &[Path::new("compute"), &graph, Path::new(&tensor)]));
+        rounds.add("mmconvert", bytes, || self.ours_through_tensorflow(None, &graph, &[&tensor, "--memory", "256MiB"]));
+        table::print(&format!("{kind}: {} MiB computed", self.mib), &["Python, computes only"], &rounds.run());
+    }
+}
+
+/// The directory of TensorFlow, which holds its library.
+fn library() -> PathBuf {
+    let place = "import importlib.util as u; print(u.find_spec('tensorflow').submodule_search_locations[0], end='')";
+    let output = Command::new(python::python()).args(["-c", place]).output().expect("Python with TensorFlow");
+    assert!(output.status.success(), "Python with TensorFlow");
+    String::from_utf8(output.stdout).expect("a path").into()
 }
 
 fn main() {
-    let python = std::env::var_os("PYTHON").map_or_else(|| "python3".into(), PathBuf::from);
-    let dir = PathBuf::from(std::env::var_os("DIR").unwrap_or_else(|| "target/live".into()));
-    std::fs::create_dir_all(&dir).expect("a place to work");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/live/beside.py");
-    let library = Command::new(&python)
-        .args(["-c", "import importlib.util as u; print(u.find_spec('tensorflow').submodule_search_locations[0], end='')"])
-        .output()
-        .expect("Python with TensorFlow");
-    let library = String::from_utf8(library.stdout).expect("a path").into();
-    assert!(
-        Command::new(&python).arg(&script).arg("make").arg(&dir).status().expect("Python with TensorFlow").success(),
-        "inputs are made"
-    );
-    let limit = Some(support::setting("LIMIT", 1536) << 20);
-    let bench = Bench { python, script, dir, library, cgroups: Cgroups::find(), rounds: support::setting("ROUNDS", 5) };
-    let text = |name: &str| bench.dir.join(name).to_string_lossy().into_owned();
-    println!("{:<28} {:>20} {:>20} {:>8}", "", "Python", "mmconvert", "ratio");
-    for (model, output) in [("conv", "logits"), ("dense", "logits"), ("dense", "hidden")] {
-        let (path, array) = (bench.dir.join(model), bench.dir.join(model.to_owned() + ".npy"));
-        let feed = format!("input={}", array.display());
-        bench.beside(
-            &format!("inference, {model} {output}"),
-            || Some(bench.python(limit, &[Path::new("infer"), &path, &array, Path::new(output), &bench.out()])?.0),
-            || bench.ours(limit, &[&text(model), "--output", output, "--feed", &feed, "--batch", "64"]),
-        );
+    if !support::is_measuring() {
+        return;
     }
-    bench.beside(
-        "a variable",
-        || Some(bench.python(None, &[Path::new("variable"), &bench.dir.join("table"), &bench.out()])?.0),
-        || bench.ours(None, &[&text("table"), "table"]),
-    );
-    bench.beside(
-        "the same, through TensorFlow",
-        || Some(bench.python(None, &[Path::new("variable"), &bench.dir.join("table"), &bench.out()])?.0),
-        || bench.ours(None, &[&text("table"), "--output", "table"]),
-    );
-    for tensor in ["uniform:0", "broadcast:0"] {
-        bench.beside(
-            &format!("{tensor}, computed only"),
-            || Some(bench.python(None, &[Path::new("compute"), &bench.dir.join("computed.pb"), Path::new(tensor)])?.0),
-            || bench.ours(None, &[&text("computed.pb"), tensor, "--memory", "256MiB"]),
-        );
+    let kinds = settings::chosen("KINDS", &["conv", "dense", "hidden", "variable", "uniform", "broadcast"]);
+    let mib = settings::number("MIB", 4096);
+    let inputs = disk::input_dir(&format!("live-{mib}MiB"));
+    let library = library();
+    let made = python::peers("live").arg("make").arg(&inputs).arg(mib.to_string()).output().expect("Python with TensorFlow");
+    assert!(made.status.success(), "inputs are made: {}", String::from_utf8_lossy(&made.stderr));
+    let dir = disk::work_dir();
+    let out = dir.path().join("output.npy");
+    let (rounds, limit) = (settings::rounds(5), settings::number("LIMIT", 1536) << 20);
+    let bench = Bench { inputs, out, library, cgroups: Cgroups::find(), rounds, mib, limit };
+    for kind in kinds {
+        match kind {
+            "conv" | "dense" => bench.inference(kind, kind, "logits"),
+            "hidden" => bench.inference(kind, "dense", "hidden"),
+            "variable" => bench.variable(),
+            _ => bench.computed(kind),
+        }
     }
-    let _ = std::fs::remove_file(bench.out());
 }

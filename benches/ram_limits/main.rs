@@ -1,106 +1,89 @@
-//! Conversions under memory limits: ours beside everything a user would pick instead.
+//! Conversions under memory limits, beside everything a user would pick instead. The floor is `dd`, which only reads.
 //!
-//! ```text
+//! ```sh
 //! cargo bench --bench ram_limits
 //! MIB=4096 LIMITS=96,256,1024,none ROUNDS=5 OUT=docs/pictures cargo bench --bench ram_limits
+//! LIMITS=96 WAYS=dd,disk,mmconvert,cp cargo bench --bench ram_limits
 //! ```
 //!
-//! Every run gets a memory cgroup of its own (version 2 or 1), which counts the page cache as well. Ours is given two thirds
-//! of the limit as `--memory`. The source is cold, but for the rows that say warm. Rounds are interleaved. `WAYS=dd,mmconvert`
-//! runs only these. It prints a table and writes `ram_limits.json` and pictures to OUT (default: `target/ram_limits`).
+//! Every run gets a memory cgroup of its own, which counts the page cache too. Ours is given two thirds of the limit as `--memory`.
+//! The source is cold, but in the table that says warm. `MIB` is a list of sizes (1024). `ram_limits.json` and pictures are written
+//! to `OUT` (`target/ram_limits`).
 #![allow(
     clippy::print_stdout,
     clippy::cast_precision_loss,
+    missing_debug_implementations,
     unreachable_pub,
     missing_docs,
-    missing_debug_implementations,
     reason = "a bench"
 )]
 
-#[path = "../../tests/support/bundle.rs"]
-mod bundle;
 mod chart;
 #[path = "../support/mod.rs"]
 mod support;
 mod ways;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use bundle::{BundleWriter, Layout, Pattern};
 use serde_json::{Value, json};
-use support::cgroup::{self, Cgroups, Watched};
+use support::cgroup::Cgroups;
+use support::rounds::{Rounds, Row, Run};
+use support::{Checkpoint, disk, python, settings, table};
 use ways::{Task, Way};
 
-/// A row of the table: a way of converting, a size, a limit, and whether the source is in the page cache.
+/// A way under a limit.
 struct Case {
     way: Way,
     mib: u64,
     limit: Option<u64>,
+    /// Whether the source is in the page cache.
     warm: bool,
-    runs: Vec<Watched>,
+    row: Row,
 }
 
-impl Case {
-    fn seconds(&self) -> Vec<f64> {
-        let mut seconds: Vec<f64> = self.runs.iter().filter(|run| run.success).map(|run| seconds(self.way, run)).collect();
-        seconds.sort_by(f64::total_cmp);
-        seconds
-    }
-
-    /// The middle time; none if any run failed.
-    fn median(&self) -> Option<f64> {
-        let seconds = self.seconds();
-        (seconds.len() == self.runs.len()).then(|| seconds.get(seconds.len() / 2).copied()).flatten()
-    }
-
-    fn peak(&self) -> Option<u64> {
-        self.runs.iter().filter_map(|run| run.peak_bytes).max()
-    }
-
-    fn limit_name(&self) -> String {
-        match (self.limit, self.warm) {
-            (Some(bytes), _) => format!("{}", bytes >> 20),
-            (None, true) => "none, warm".into(),
-            (None, false) => "none".into(),
-        }
-    }
-}
-
-fn seconds(way: Way, run: &Watched) -> f64 {
-    let printed = if way.prints_seconds() { run.stdout.trim().parse().ok() } else { None };
-    printed.unwrap_or(run.seconds)
-}
-
-fn list(name: &str, default: &str) -> Vec<String> {
-    std::env::var(name).unwrap_or_else(|_| default.into()).split(',').map(str::to_owned).collect()
-}
+/// Limits, and whether the source is warm.
+type Setting = (Option<u64>, bool);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "--way") {
         return ways::run_here(&arguments[1..]);
     }
-    let sizes: Vec<u64> = list("MIB", "1024").iter().map(|text| text.parse().expect("MIB: numbers")).collect();
-    let limits: Vec<Option<u64>> =
-        list("LIMITS", "96,256,1024,none").iter().map(|text| text.parse::<u64>().ok().map(|mib| mib << 20)).collect();
-    let rounds = support::setting("ROUNDS", 3);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = std::env::var_os("OUT").map_or_else(|| root.join("target/ram_limits"), |dir| root.join(dir));
-    let oracle = root.join("target/oracle/bin/python");
-    let python = std::env::var_os("PYTHON").map(PathBuf::from).or_else(|| oracle.exists().then_some(oracle));
-    let cgroups = Cgroups::find();
-    if cgroups.is_none() {
-        println!("no memory cgroup can be made here: only runs without a limit, and no memory figures");
+    if !support::is_measuring() {
+        return;
     }
-    let dir = tempfile::tempdir_in(std::env::var_os("DIR").unwrap_or_else(|| "target".into())).expect("a place to work");
+    let numbers = |name: &str, default: &str| -> Vec<Option<u64>> {
+        let number = |text: &String| (text != "none").then(|| text.parse().unwrap_or_else(|_| panic!("{name}: {text} is no number")));
+        settings::list(name, default).iter().map(number).collect()
+    };
+    let sizes: Vec<u64> = numbers("MIB", "1024").into_iter().flatten().collect();
+    let cgroups = Cgroups::find();
+    let mut limits = numbers("LIMITS", "96,256,1024,none");
+    for limit in &mut limits {
+        *limit = limit.map(|mib| mib << 20);
+    }
+    if !cgroups.can_limit() {
+        limits = vec![None];
+    }
+    let root = support::project();
+    let out = root.join(settings::text("OUT").unwrap_or_else(|| "target/ram_limits".into()));
+    let wanted = settings::chosen("WAYS", &Way::ALL.map(Way::key));
+    let mut ways: Vec<Way> = Way::ALL.into_iter().filter(|way| wanted.contains(&way.key())).collect();
+    for (module, needs) in [("numpy", Way::prints_seconds as fn(Way) -> bool), ("tensorflow", Way::needs_tensorflow)] {
+        if ways.iter().any(|&way| needs(way)) && !python::has(module) {
+            println!("The Python at $PYTHON has no {module}: the ways that need it are left out.\n");
+            ways.retain(|&way| !needs(way));
+        }
+    }
+
+    let dir = disk::work_dir();
     let mut cases = Vec::new();
     for &mib in &sizes {
-        let task = source(dir.path(), mib);
-        measure(&task, mib, &limits, rounds, python.as_deref(), cgroups.as_ref(), &mut cases);
-        ways::clear(&task.shard);
+        let checkpoint = Checkpoint::write(dir.path(), mib << 20);
+        let task = Task { checkpoint, out: dir.path().join("out"), mib };
+        cases.extend(measure(&task, &limits, &ways, &cgroups));
     }
-    println!("{}", table(&cases));
     fs::create_dir_all(&out).expect("a place for results");
     fs::write(out.join("ram_limits.json"), format!("{:#}\n", as_json(&cases))).expect("room for results");
     for &mib in &sizes {
@@ -109,98 +92,58 @@ fn main() {
     println!("JSON and pictures are in {}", out.display());
 }
 
-/// A checkpoint with one tensor of so many MiB.
-fn source(dir: &Path, mib: u64) -> Task {
-    let (prefix, columns) = (dir.join(format!("source{mib}")), 64);
-    let rows = (mib << 20) / 4 / columns;
-    let mut writer = BundleWriter::create(&prefix, Layout::default()).expect("a bundle");
-    writer.add(b"t", 1, &[rows, columns], 0, Pattern::new(mib << 20)).expect("room for the source");
-    writer.finish().expect("an index");
-    let shard = bundle::with_suffix(&prefix, ".data-00000-of-00001");
-    Task { shard, out: dir.join("out"), prefix, rows, columns }
-}
-
-fn measure(
-    task: &Task,
-    mib: u64,
-    limits: &[Option<u64>],
-    rounds: u64,
-    python: Option<&Path>,
-    cgroups: Option<&Cgroups>,
-    cases: &mut Vec<Case>,
-) {
-    let first = cases.len();
-    let wanted = list("WAYS", &Way::ALL.map(Way::key).join(","));
-    let ways = || Way::ALL.into_iter().filter(|way| wanted.iter().any(|key| key == way.key()));
-    let settings = limits.iter().map(|&limit| (limit, false)).chain([(None, true)]);
-    cases.extend(settings.flat_map(|(limit, warm)| ways().map(move |way| Case { way, mib, limit, warm, runs: Vec::new() })));
-    for round in 0..rounds {
-        for case in &mut cases[first..] {
-            let command = match case.way.command(task, case.limit.map(|bytes| bytes * 2 / 3), python) {
-                Ok(command) => command,
-                Err(why) => {
-                    if round == 0 && case.warm {
-                        println!("{} is left out: {why}", case.way.name());
-                    }
-                    continue;
-                }
-            };
-            let words: Vec<&Path> = command.iter().map(Path::new).collect();
-            ways::clear(&task.out);
-            if case.warm {
-                ways::warm(&task.shard);
-            } else {
-                ways::evict(&task.shard);
-            }
-            if let Some(run) = cgroup::watch(cgroups, case.limit, &words) {
-                let state = if run.success { format!("{:.2} s", seconds(case.way, &run)) } else { "failed or killed".into() };
-                println!("round {} of {rounds}, {mib} MiB, limit {}: {}: {state}", round + 1, case.limit_name(), case.way.name());
-                case.runs.push(run);
-            }
+/// Runs every way under every limit, all of them interleaved, and prints a table for each limit.
+fn measure(task: &Task, limits: &[Option<u64>], ways: &[Way], cgroups: &Cgroups) -> Vec<Case> {
+    let mut rounds = Rounds::new(settings::rounds(3));
+    let settings: Vec<Setting> = limits.iter().map(|&limit| (limit, false)).chain([(None, true)]).collect();
+    for &(limit, warm) in &settings {
+        for &way in ways {
+            rounds.add(way.name(), task.mib << 20, move || run(task, way, limit, warm, cgroups));
         }
     }
-    cases.retain(|case| !case.runs.is_empty());
-    ways::clear(&task.out);
+    let mut rows = rounds.run().into_iter();
+    let mut cases = Vec::new();
+    for (limit, warm) in settings {
+        let rows: Vec<Row> = rows.by_ref().take(ways.len()).collect();
+        let limited = limit.map_or_else(|| "no limit".into(), |bytes| format!("limit {} MiB", bytes >> 20));
+        let title = format!("{} MiB, {limited}, {} source", task.mib, if warm { "warm" } else { "cold" });
+        table::print(&title, &[Way::Dd.name()], &rows);
+        cases.extend(ways.iter().zip(rows).map(|(&way, row)| Case { way, mib: task.mib, limit, warm, row }));
+    }
+    cases
+}
+
+fn run(task: &Task, way: Way, limit: Option<u64>, warm: bool, cgroups: &Cgroups) -> Run {
+    disk::remove(&task.out);
+    if warm {
+        disk::warm(&task.checkpoint.shard);
+    } else {
+        disk::evict(&task.checkpoint.shard);
+    }
+    let run = cgroups.run(limit, &way.command(task, limit));
+    if way.prints_seconds() { run.with_printed_seconds() } else { run }
 }
 
 /// The floor of the same size, limit and warmth.
 fn floor(cases: &[Case], case: &Case) -> Option<f64> {
     let same = |other: &&Case| (other.mib, other.limit, other.warm, other.way) == (case.mib, case.limit, case.warm, Way::Dd);
-    cases.iter().find(same)?.median()
-}
-
-fn table(cases: &[Case]) -> String {
-    let mut text =
-        String::from("| MiB | limit, MiB | way | median s | min | max | GB/s | × dd | peak MiB |\n|---|---|---|---|---|---|---|---|---|\n");
-    for case in cases {
-        let (seconds, name, limit) = (case.seconds(), case.way.name(), case.limit_name());
-        let peak = case.peak().map_or_else(|| "?".into(), |bytes| format!("{}", bytes >> 20));
-        let figures = if let Some(median) = case.median() {
-            let ratio = floor(cases, case).map_or_else(|| "?".into(), |floor| format!("{:.2}", median / floor));
-            let (min, max) = (seconds[0], seconds[seconds.len() - 1]);
-            let rate = (case.mib << 20) as f64 / median / 1e9;
-            format!("{median:.2} | {min:.2} | {max:.2} | {rate:.2} | {ratio}")
-        } else {
-            format!("killed in {} of {} | | | |", case.runs.len() - seconds.len(), case.runs.len())
-        };
-        text += &format!("| {} | {limit} | {name} | {figures} | {peak} |\n", case.mib);
-    }
-    text
+    cases.iter().find(same)?.row.median()
 }
 
 fn as_json(cases: &[Case]) -> Value {
     let cases: Vec<Value> = cases
         .iter()
         .map(|case| {
+            let (runs, median) = (&case.row.runs, case.row.median());
             json!({
                 "way": case.way.name(),
                 "mib": case.mib,
                 "limit_bytes": case.limit,
                 "warm": case.warm,
-                "seconds": case.runs.iter().map(|run| run.success.then(|| seconds(case.way, run))).collect::<Vec<_>>(),
-                "median_seconds": case.median(),
-                "ratio_to_floor": case.median().zip(floor(cases, case)).map(|(median, floor)| median / floor),
-                "peak_bytes": case.runs.iter().map(|run| run.peak_bytes).collect::<Vec<_>>(),
+                "seconds": runs.iter().map(|run| run.success.then_some(run.seconds)).collect::<Vec<_>>(),
+                "median_seconds": median,
+                "ratio_to_floor": median.zip(floor(cases, case)).map(|(median, floor)| median / floor),
+                "peak_bytes": runs.iter().map(|run| run.peak_bytes).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -219,7 +162,7 @@ fn pictures(out: &Path, mib: u64, limits: &[Option<u64>], cases: &[Case]) -> Res
     let rates: Vec<chart::Line> = Way::ALL
         .iter()
         .map(|&way| {
-            let rate = |i: usize, limit: Option<u64>| Some((i as f64 + 1.0, (mib << 20) as f64 / of(way, limit)?.median()? / 1e9));
+            let rate = |i: usize, limit: Option<u64>| Some((i as f64 + 1.0, (mib << 20) as f64 / of(way, limit)?.row.median()? / 1e9));
             (way.name().to_owned(), limits.iter().enumerate().filter_map(|(i, &limit)| rate(i, limit)).collect())
         })
         .collect();
@@ -231,7 +174,7 @@ fn pictures(out: &Path, mib: u64, limits: &[Option<u64>], cases: &[Case]) -> Res
             .iter()
             .filter_map(|&way| {
                 let case = of(way, limit)?;
-                let run = case.runs.get(case.runs.len() / 2)?;
+                let run = case.row.runs.get(case.row.runs.len() / 2)?;
                 let end = if run.success { "" } else { ", killed" };
                 let points = run.samples.iter().map(|&(at, bytes)| (at, bytes as f64 / f64::from(1 << 20))).collect();
                 Some((format!("{}{end}", way.name()), points))

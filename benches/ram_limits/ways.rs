@@ -1,25 +1,24 @@
 //! Ours and everything a user would pick instead.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ndarray::ArrayViewMut2;
 use ndarray_npy::ViewMutNpyExt;
 use npyz::WriterBuilder;
 
-/// Bytes that the Rust rivals take at once, as the Python ones do: 65536 rows of 64.
+use crate::support::{COLUMNS, Checkpoint, cgroup, disk, python};
+
+/// Bytes that the Rust peers take at once, as the Python ones do: 65536 rows of 64.
 const SLICE_BYTES: usize = 16 << 20;
 
 /// The tensor and where it goes.
-#[derive(Debug)]
 pub struct Task {
-    pub prefix: PathBuf,
-    pub shard: PathBuf,
+    pub checkpoint: Checkpoint,
     pub out: PathBuf,
-    pub rows: u64,
-    pub columns: u64,
+    pub mib: u64,
 }
 
 /// One way of getting the tensor into a file.
@@ -53,8 +52,8 @@ impl Way {
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Dd => "dd, reads only (floor)",
-            Self::ReadAndWrite => "dd reads while dd writes zeros (the disk)",
+            Self::Dd => "dd reads the source",
+            Self::ReadAndWrite => "dd reads while dd writes zeros",
             Self::Mmconvert => "mmconvert",
             Self::MmconvertMap => "mmconvert --method map",
             Self::Cp => "cp + sync, converts nothing",
@@ -87,52 +86,49 @@ impl Way {
         matches!(self, Self::OpenMemmap | Self::TfGetTensor | Self::TfSlices)
     }
 
-    /// The command, or why there is none.
-    pub fn command(self, task: &Task, memory: Option<u64>, python: Option<&Path>) -> Result<Vec<OsString>, &'static str> {
-        let mut words: Vec<OsString> = Vec::new();
-        let script = |way: &str| -> Result<Vec<OsString>, &'static str> {
-            let python = python.ok_or("needs a Python with TensorFlow: PYTHON=…, or tests/run makes one")?;
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/ram_limits/rivals.py");
-            let numbers = [task.rows.to_string().into(), task.columns.to_string().into()];
-            let front: [OsString; 5] = [python.into(), script.into(), way.into(), task.prefix.clone().into(), task.out.clone().into()];
-            Ok(front.into_iter().chain(numbers).collect())
+    /// Whether it needs a Python with TensorFlow.
+    pub fn needs_tensorflow(self) -> bool {
+        matches!(self, Self::TfGetTensor | Self::TfSlices)
+    }
+
+    /// The command that runs it under a limit.
+    pub fn command(self, task: &Task, limit: Option<u64>) -> Command {
+        let Task { checkpoint: Checkpoint { prefix, shard, rows }, out, mib } = task;
+        let numbers = [rows.to_string(), COLUMNS.to_string()];
+        let script = |way: &str| {
+            let mut command = python::peers("ram_limits");
+            command.arg(way).args([prefix, out]).args(&numbers);
+            command
         };
         match self {
-            Self::Dd => {
-                let mut input = OsString::from("if=");
-                input.push(&task.shard);
-                words.extend(["dd".into(), input, "of=/dev/null".into(), "bs=1M".into()]);
-            }
+            Self::Dd => disk::read(shard),
             Self::ReadAndWrite => {
                 let both = "dd if=\"$0\" of=/dev/null bs=1M & dd if=/dev/zero of=\"$1\" bs=4M count=$2 oflag=direct conv=fsync; wait";
-                words.extend(["sh".into(), "-c".into(), both.into(), task.shard.clone().into(), task.out.clone().into()]);
-                words.push((task.rows * task.columns / (1 << 20)).to_string().into());
+                let mut command = Command::new("sh");
+                command.args(["-c", both]).args([shard, out]).arg((mib / 4).to_string());
+                command
             }
             Self::Mmconvert | Self::MmconvertMap => {
-                words.extend([env!("CARGO_BIN_EXE_mmconvert").into(), "convert".into(), task.prefix.clone().into(), "-q".into()]);
-                words.extend(["-o".into(), task.out.clone().into()]);
-                if let Some(bytes) = memory {
-                    words.extend(["--memory".into(), bytes.to_string().into()]);
+                let mut command = Command::new(env!("CARGO_BIN_EXE_mmconvert"));
+                command.arg("convert").arg(prefix).args(["-q", "-o"]).arg(out);
+                if let Some(bytes) = limit {
+                    command.args(["--memory", &cgroup::memory_option(bytes)]);
                 }
                 if self == Self::MmconvertMap {
-                    words.extend(["--method".into(), "map".into()]);
+                    command.args(["--method", "map"]);
                 }
+                command
             }
-            Self::Cp => {
-                words.extend(["sh".into(), "-c".into(), "cp \"$0\" \"$1\" && sync \"$1\"".into()]);
-                words.extend([task.shard.clone().into(), task.out.clone().into()]);
-            }
+            Self::Cp => disk::copy(shard, out),
             Self::NdarrayNpy | Self::Npyz => {
-                words.push(std::env::current_exe().map_err(|_| "the bench does not know where it is")?.into());
-                words.extend(["--way".into(), if self == Self::Npyz { "npyz".into() } else { "ndarray-npy".into() }]);
-                words.extend([task.shard.clone().into(), task.out.clone().into()]);
-                words.extend([task.rows.to_string().into(), task.columns.to_string().into()]);
+                let mut command = Command::new(std::env::current_exe().expect("the path of this bench"));
+                command.args(["--way", self.key()]).args([shard, out]).args(&numbers);
+                command
             }
-            Self::OpenMemmap => return script("open_memmap"),
-            Self::TfGetTensor => return script("tf_get_tensor"),
-            Self::TfSlices => return script("tf_slices"),
+            Self::OpenMemmap => script("open_memmap"),
+            Self::TfGetTensor => script("tf_get_tensor"),
+            Self::TfSlices => script("tf_slices"),
         }
-        Ok(words)
     }
 }
 
@@ -176,7 +172,7 @@ fn npyz_stream(shard: &Path, out: &Path, rows: u64, columns: u64) {
     File::open(out).and_then(|file| file.sync_all()).expect("a sync");
 }
 
-#[expect(unsafe_code, reason = "a rival that maps its output; nobody else touches it")]
+#[expect(unsafe_code, reason = "a peer that maps its output; nobody else touches it")]
 fn ndarray_npy_map(shard: &Path, out: &Path, rows: u64, columns: u64) {
     let shape = (usize::try_from(rows).expect("rows"), usize::try_from(columns).expect("columns"));
     let file = File::options().read(true).write(true).create(true).truncate(true).open(out).expect("an output");
@@ -191,26 +187,4 @@ fn ndarray_npy_map(shard: &Path, out: &Path, rows: u64, columns: u64) {
         }
     });
     file.sync_all().expect("a sync");
-}
-
-/// Takes the clean pages of a file out of the page cache.
-pub fn evict(path: &Path) {
-    let mut input = OsString::from("if=");
-    input.push(path);
-    let _ = std::process::Command::new("sync").status();
-    let _ = std::process::Command::new("dd").arg(input).args(["iflag=nocache", "count=0"]).stderr(std::process::Stdio::null()).status();
-}
-
-/// Brings a file into the page cache.
-pub fn warm(path: &Path) {
-    let mut buffer = vec![0; 1 << 20];
-    let mut file = File::open(path).expect("the shard");
-    while file.read(&mut buffer).expect("a read") > 0 {}
-}
-
-/// Removes an output and waits until the disk has nothing left to do.
-pub fn clear(path: &Path) {
-    let _ = fs::remove_file(path);
-    let _ = std::process::Command::new("sync").status();
-    let _ = std::io::stdout().flush();
 }

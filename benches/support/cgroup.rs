@@ -1,39 +1,89 @@
-//! Processes under a memory limit, watched.
+//! Commands in a memory cgroup of their own, which counts the page cache too.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::io::{Read, Seek};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::rounds::Run;
+
 /// How often memory is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_millis(10);
 
-/// Where memory cgroups can be made, and by which names they are ruled.
-#[derive(Debug, Clone)]
-pub struct Cgroups {
+/// The memory cgroups of this machine, if this process may make any.
+#[derive(Debug)]
+pub struct Cgroups(Option<Place>);
+
+impl Cgroups {
+    pub fn find() -> Self {
+        let found = Self(Place::find());
+        if !found.can_limit() {
+            println!("No memory cgroup can be made here: nothing is limited, and no memory is measured.\n");
+        }
+        found
+    }
+
+    pub fn can_limit(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Runs a command under a limit and watches its memory. Where no cgroups can be made it runs without either.
+    pub fn run(&self, limit: Option<u64>, command: &Command) -> Run {
+        let group = self.0.as_ref().map(|place| (place, place.make(limit).expect("a cgroup")));
+        // The shell joins the group first, so that every page of the command counts.
+        let procs = group.as_ref().map_or_else(|| PathBuf::from("/dev/null"), |(_, group)| group.0.join("cgroup.procs"));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(procs).arg(command.get_program()).args(command.get_args());
+        shell.envs(command.get_envs().filter_map(|(name, value): (&OsStr, _)| Some((name, value?))));
+        let started = Instant::now();
+        let mut stderr = tempfile::tempfile().expect("a place for messages");
+        let messages = stderr.try_clone().expect("a place for messages");
+        let mut child = shell.stdout(Stdio::piped()).stderr(messages).spawn().expect("a shell");
+        let mut samples = Vec::new();
+        let status = loop {
+            if let Some((place, group)) = &group
+                && let Some(bytes) = group.number(place.usage)
+            {
+                samples.push((started.elapsed().as_secs_f64(), bytes));
+            }
+            match child.try_wait().expect("a child to wait for") {
+                Some(status) => break status,
+                None => std::thread::sleep(SAMPLE_EVERY),
+            }
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        let (mut stdout, mut message) = (String::new(), String::new());
+        let _ = child.stdout.take().map(|mut out| out.read_to_string(&mut stdout));
+        // A killed command had no chance to say why.
+        if status.code().is_some_and(|code| code != 0) {
+            let _ = stderr.rewind().and_then(|()| stderr.read_to_string(&mut message));
+        }
+        let error = message.lines().last().map_or_else(|| status.to_string(), str::to_owned);
+        let peak_bytes = group.as_ref().and_then(|(place, group)| group.number(place.peak));
+        Run { seconds, success: status.success(), stdout, error, peak_bytes, samples }
+    }
+}
+
+/// Two thirds of a limit: what mmconvert is given as `--memory`.
+pub fn memory_option(limit: u64) -> String {
+    (limit * 2 / 3).to_string()
+}
+
+/// Where memory cgroups can be made, and the names of their files.
+#[derive(Debug)]
+struct Place {
     parent: PathBuf,
     limit: &'static str,
     usage: &'static str,
     peak: &'static str,
 }
 
-/// What a command did.
-#[derive(Debug, Clone)]
-pub struct Watched {
-    pub seconds: f64,
-    pub success: bool,
-    pub stdout: String,
-    /// The most memory that was charged, page cache included.
-    pub peak_bytes: Option<u64>,
-    /// Seconds since the start, and bytes charged.
-    pub samples: Vec<(f64, u64)>,
-}
-
-impl Cgroups {
+impl Place {
     /// The place where this process may make memory cgroups: version 2 or 1. Tried, not guessed.
-    pub fn find() -> Option<Self> {
+    fn find() -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let mounts = mounts.lines().filter_map(|line| {
             let (left, right) = line.split_once(" - ")?;
@@ -61,7 +111,7 @@ impl Cgroups {
 
     fn make(&self, limit: Option<u64>) -> Option<Group> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("ram_limits_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("mmconvert_bench_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let group = Group(self.parent.join(name));
         fs::create_dir(&group.0).ok()?;
         if let Some(bytes) = limit {
@@ -71,43 +121,6 @@ impl Cgroups {
         }
         Some(group)
     }
-}
-
-/// Runs `command` under `limit` and watches it; without cgroups it runs unwatched, and only without a limit.
-pub fn watch(cgroups: Option<&Cgroups>, limit: Option<u64>, command: &[&Path]) -> Option<Watched> {
-    let group = match cgroups {
-        Some(cgroups) => Some((cgroups, cgroups.make(limit)?)),
-        None if limit.is_some() => return None,
-        None => None,
-    };
-    // The shell joins the group first, so that every page of the command counts.
-    let procs = group.as_ref().map_or_else(|| PathBuf::from("/dev/null"), |(_, group)| group.0.join("cgroup.procs"));
-    let started = Instant::now();
-    let mut child = Command::new("sh")
-        .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-        .arg(procs)
-        .args(command)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a shell");
-    let mut samples = Vec::new();
-    let status = loop {
-        if let Some((cgroups, group)) = &group
-            && let Some(bytes) = group.number(cgroups.usage)
-        {
-            samples.push((started.elapsed().as_secs_f64(), bytes));
-        }
-        match child.try_wait().expect("a child to wait for") {
-            Some(status) => break status,
-            None => std::thread::sleep(SAMPLE_EVERY),
-        }
-    };
-    let seconds = started.elapsed().as_secs_f64();
-    let mut stdout = String::new();
-    let _ = child.stdout.take().map(|mut out| out.read_to_string(&mut stdout));
-    let peak_bytes = group.as_ref().and_then(|(cgroups, group)| group.number(cgroups.peak));
-    Some(Watched { seconds, success: status.success(), stdout, peak_bytes, samples })
 }
 
 struct Group(PathBuf);

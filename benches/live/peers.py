@@ -1,15 +1,14 @@
-"""The Python side of the benchmark of a running TensorFlow, and the inputs of both sides.
+"""What a user would do in Python, and the inputs for it.
 
-    python beside.py make DIR            models `dense`, `conv` and `table`, the graph `computed.pb`, inputs of MIB (4096) MiB
-    python beside.py infer MODEL ARRAY OUTPUT OUT    a loop over batches of 64 into `open_memmap`
-    python beside.py variable MODEL OUT              a variable of the model, with `np.save`
-    python beside.py compute GRAPH TENSOR            computes a tensor and leaves it where it is
+    python peers.py make DIR MIB                    models `dense`, `conv` and `table`, the graph `computed.pb`, inputs of MIB
+    python peers.py infer MODEL ARRAY OUTPUT OUT    a loop over batches of 64 into `open_memmap`; prints seconds
+    python peers.py variable MODEL OUT              a variable of the model, with `np.save`; prints seconds
+    python peers.py compute GRAPH TENSOR            computes a tensor and leaves it where it is; prints seconds
 
-What was wanted is on the disk at the end. Seconds after the imports are printed, and the most memory, in MiB.
+Outputs are on the disk at the end. The seconds leave imports out.
 """
 
 import os
-import resource
 import sys
 import time
 
@@ -19,7 +18,6 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-MIB = int(os.environ.get("MIB", "4096"))
 BATCH = 64
 
 
@@ -48,16 +46,17 @@ class Convolution(tf.Module):
 
 
 class Table(tf.Module):
-    def __init__(self):
-        self.table = tf.Variable(tf.random.stateless_uniform((MIB << 11, 64), (7, 8)))
+    def __init__(self, mib):
+        self.table = tf.Variable(tf.random.stateless_uniform((mib << 11, 64), (7, 8)))
 
     @tf.function(input_signature=[])
     def serve(self):
         return {"table": self.table.read_value()}
 
 
-def make(directory):
-    for name, kind in (("dense", Dense), ("conv", Convolution), ("table", Table)):
+def make(directory, mib):
+    mib = int(mib)
+    for name, kind in (("dense", Dense), ("conv", Convolution), ("table", lambda: Table(mib))):
         path = os.path.join(directory, name)
         if not os.path.exists(path):
             model = kind()
@@ -67,15 +66,15 @@ def make(directory):
         path = os.path.join(directory, name + ".npy")
         if not os.path.exists(path):
             row = int(np.prod(kind.shape)) * 4
-            array = np.lib.format.open_memmap(path + ".part", "w+", np.float32, ((MIB << 20) // row, *kind.shape))
+            array = np.lib.format.open_memmap(path + ".part", "w+", np.float32, ((mib << 20) // row, *kind.shape))
             block = np.random.default_rng(0).random((BATCH, *kind.shape), np.float32)
             for start in range(0, len(array), BATCH):
                 array[start : start + BATCH] = block[: len(array) - start]
             array.flush()
             os.rename(path + ".part", path)
     with tf.Graph().as_default() as graph:
-        tf.random.stateless_uniform((MIB << 12, 64), (1, 2), name="uniform")
-        tf.broadcast_to(tf.range(MIB << 15)[:, None], (MIB << 15, 8), name="broadcast")
+        tf.random.stateless_uniform((mib << 12, 64), (1, 2), name="uniform")
+        tf.broadcast_to(tf.range(mib << 15)[:, None], (mib << 15, 8), name="broadcast")
         with open(os.path.join(directory, "computed.pb"), "wb") as file:
             file.write(graph.as_graph_def().SerializeToString())
 
@@ -109,8 +108,6 @@ def compute(graph, tensor):
 
 
 if __name__ == "__main__":
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     {"make": make, "infer": infer, "variable": variable, "compute": compute}[sys.argv[1]](*sys.argv[2:])
-    seconds = time.perf_counter() - started
-    print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+    print(time.perf_counter() - started)

@@ -1,15 +1,14 @@
 """The tf.data side of the benchmark of records, and the inputs of both sides.
 
-    python tf_data.py KIND FILE OUT ROUNDS    KIND: examples, images or save
-    python tf_data.py make KIND DIR           KIND: floats64, floats10k, gzip, jpeg, png, save4g or all
+    python peers.py KIND FILE OUT     KIND: examples, images or save
+    python peers.py make KIND DIR     KIND: floats64, floats10k, gzip, jpeg, png or save4g
 
-A round writes all records of FILE to OUT as `.npy` and ends when they are on the disk; the dataset is built before. Each
-waits for a line on standard input and answers with its seconds. In the environment, RECORDS and VALUES are the number of
-records and of the values in each, COMPRESSION is that of the file, and FEATURE the name of the feature. Inputs that are
-there are not made again; SCALE=0.01 makes them of a hundredth of the records.
+The first prints `ready` when the dataset is built. For every line on standard input it then writes all records of FILE to OUT
+as `.npy`, until they are on the disk, and prints the seconds. In the environment, RECORDS and VALUES are the number of records
+and of the values in each, COMPRESSION is that of the file, and FEATURE the name of the feature. Inputs that are there are not
+made again.
 """
 
-import math
 import os
 import shutil
 import sys
@@ -22,7 +21,6 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 SEED = 20
-RECORDS = {"floats64": 1_000_000, "floats10k": 50_000, "gzip": 300_000, "jpeg": 3000, "png": 1500, "save4g": 4096}
 NAMES = {"gzip": "gzip.tfrecord.gz", "save4g": "save4g"}
 HEIGHT, WIDTH = 480, 640
 SAVED_SHAPE = (256, 1024)
@@ -85,12 +83,11 @@ def write(batches, out, count, shape, dtype):
     return seconds
 
 
-def serve(kind, path, out, rounds):
+def serve(kind, path, out):
     count = number("RECORDS")
     batches, shape, dtype = {"examples": examples, "images": images, "save": save}[kind](path)
-    for _ in range(rounds):
-        if not sys.stdin.readline():
-            break
+    print("ready", flush=True)
+    for _ in sys.stdin:
         print(write(batches, out, count, shape, dtype), flush=True)
 
 
@@ -147,9 +144,9 @@ def make_save(path, count):
 
 
 def make(kind, folder):
-    """Writes an input, unless it is there; prints its path."""
+    """Writes an input, unless it is there."""
     path = os.path.join(folder, NAMES.get(kind, kind + ".tfrecord"))
-    count = max(1, math.ceil(RECORDS[kind] * float(os.environ.get("SCALE", 1))))
+    count = number("RECORDS")
     if not os.path.exists(path):
         os.makedirs(folder, exist_ok=True)
         # Under another name until it is complete.
@@ -164,12 +161,10 @@ def make(kind, folder):
             "save4g": lambda: make_save(part, count),
         }[kind]()
         os.rename(part, path)
-    print(path, flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "make":
-        for kind in RECORDS if sys.argv[2] == "all" else [sys.argv[2]]:
-            make(kind, sys.argv[3])
+        make(*sys.argv[2:])
     else:
-        serve(*sys.argv[1:4], int(sys.argv[4]))
+        serve(*sys.argv[1:])

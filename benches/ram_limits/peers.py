@@ -1,4 +1,6 @@
-"""What people do in Python today. Usage: rivals.py WAY PREFIX OUT ROWS COLUMNS; prints the seconds without imports.
+"""What a user would do in Python.
+
+    python peers.py WAY PREFIX OUT ROWS COLUMNS     WAY: open_memmap, tf_get_tensor or tf_slices; prints seconds
 
 The tensor `t` is float32 [ROWS, COLUMNS] and lies at the start of the only shard.
 """

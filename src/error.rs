@@ -1,4 +1,4 @@
-//! The crate's error, split by who has to act.
+//! The crate's error type, with variants split by who has to act.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -6,39 +6,39 @@ use std::{fmt, io};
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong, one variant for each party that has to act.
+/// All errors, with one variant for each party that has to act.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The environment failed: a disk, a permission, a file that is not there.
+    /// The environment failed: a full disk, a missing permission, a missing file.
     #[error("cannot {action} {}", path.display())]
     Io {
         /// What was being done, as a verb: `read`, `create`, `sync`.
         action: &'static str,
-        /// The file or directory it was done to.
+        /// The file or directory of the action.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The output exists and replacing it was not asked for; it is left as it was.
+    /// The output exists, and replacing it was not requested. It is left unchanged.
     #[error("{} already exists and was left as it is: {hint}", path.display())]
     OutputExists {
         /// The output's final name.
         path: PathBuf,
-        /// What can be done.
+        /// What the caller can do.
         hint: &'static str,
     },
-    /// A failure while files that belong together got their names, after which not all of them could be put back.
+    /// Renaming a set of files failed halfway, and not all renames could be undone.
     #[error("files that belong together are not all new and not all old: {}", Partly { new, old, kept })]
     NotUndone {
         /// What went wrong first.
         #[source]
         failure: Box<Error>,
-        /// The files that are new.
+        /// The files that have the new content.
         new: Vec<PathBuf>,
-        /// Those that are still the old ones.
+        /// The files that still have the old content.
         old: Vec<PathBuf>,
-        /// Where those lie that the new ones replaced.
+        /// Where the replaced old files are kept.
         kept: Vec<PathBuf>,
     },
     /// A file breaks its own format, or its bytes do not match their checksum.
@@ -48,40 +48,40 @@ pub enum Error {
         path: PathBuf,
         /// The part of the format that is broken.
         what: String,
-        /// Where in the file, in bytes, if there is one place.
+        /// Where in the file, in bytes, if the damage has one position.
         offset: Option<u64>,
         /// What was found and what was expected.
         detail: String,
     },
-    /// Valid, but not something this version can convert.
+    /// The input is valid, but this version cannot convert it.
     #[error("{what} is not supported: {detail}")]
     Unsupported {
-        /// What was met.
+        /// What was found in the input.
         what: String,
         /// Why, and what to do instead.
         detail: String,
     },
-    /// A value that the output cannot hold as it is, where that was not to be let pass.
+    /// The output cannot hold a value exactly, and changed values were not allowed.
     #[error("element {index:?} of {what} {detail}")]
     Lossy {
         /// The tensor.
         what: String,
-        /// Where in the output the first such value would be.
+        /// The index of the first such value in the output.
         index: Vec<u64>,
-        /// What it is, what it would become, and what to do instead.
+        /// The value, what it would become, and what to do instead.
         detail: String,
     },
-    /// More memory or disk space would be needed than there is or than was allowed.
+    /// More memory or disk space is needed than is available or allowed.
     #[error("not enough {what}: {asked} bytes needed, {}", Available(*allowed))]
     Limit {
         /// Memory, or disk space and where.
         what: String,
         /// Bytes needed.
         asked: u64,
-        /// Bytes there are, where the system says.
+        /// Bytes available, if the system reports them.
         allowed: Option<u64>,
     },
-    /// Something that was named is not there.
+    /// Something that the caller named does not exist.
     #[error("{what} not found: {detail}")]
     NotFound {
         /// The kind of thing: a checkpoint, a shard, a source.
@@ -89,56 +89,56 @@ pub enum Error {
         /// What was looked for and what was found instead.
         detail: String,
     },
-    /// No tensor has the name that was asked for.
+    /// No tensor has the requested name.
     #[error("no tensor {name:?} in {}{}", path.display(), DidYouMean(nearest))]
     NoSuchTensor {
         /// The source that was searched.
         path: PathBuf,
-        /// The name as it was given.
+        /// The requested name.
         name: String,
-        /// The names nearest to it, best first.
+        /// The most similar names, best first.
         nearest: Vec<String>,
     },
-    /// A view of another element type than the array holds was asked for.
+    /// The requested view has another element type than the array.
     #[error("the array holds {actual}, a view of {asked} was asked for")]
     WrongDtype {
         /// The name of the array's dtype.
         actual: &'static str,
-        /// The Rust type that was asked for.
+        /// The requested Rust type.
         asked: &'static str,
     },
-    /// The caller asked for something that makes no sense.
+    /// The request makes no sense.
     #[error("{detail}")]
     BadRequest {
-        /// What was asked and what would be possible.
+        /// What was requested, and what would be possible.
         detail: String,
     },
-    /// A running TensorFlow refused what it was asked for.
+    /// TensorFlow reported an error.
     #[error("TensorFlow failed while {action}: {detail}")]
     TensorFlow {
         /// What was being done, with the tensor and the part of it.
         action: String,
-        /// What TensorFlow says: a code and a message, which names the operation.
+        /// TensorFlow's code and message; the message names the operation.
         detail: String,
     },
-    /// The caller cancelled; nothing was left behind.
+    /// The caller cancelled; no files were left behind.
     #[error("cancelled; nothing was written")]
     Cancelled,
 }
 
 impl Error {
-    /// An adapter for `map_err` that says what was being done and to which file. One of our own errors, which came through an
-    /// interface of the standard library, says that itself.
+    /// An adapter for `map_err` that adds the action and the path. If one of our own errors came through an interface of the
+    /// standard library, it is returned unchanged.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| source.downcast().unwrap_or_else(|source| Self::Io { action, path: path.to_owned(), source })
     }
 
-    /// A broken file without one place to point at.
+    /// A broken file, without a single position to report.
     pub(crate) fn malformed(path: &Path, what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), what: what.into(), offset: None, detail: detail.into() }
     }
 
-    /// A broken file, with the byte at which it is broken.
+    /// A broken file, with the offset of the damage.
     pub(crate) fn malformed_at(path: &Path, what: impl Into<String>, offset: u64, detail: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), what: what.into(), offset: Some(offset), detail: detail.into() }
     }
@@ -149,7 +149,7 @@ impl Error {
     }
 }
 
-/// What a parser in [`crate::format`] reports: it knows bytes, not files.
+/// The error of a parser in [`crate::format`], which knows byte offsets but no files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ParseError {
     /// Byte offset inside the slice that was parsed.
@@ -171,7 +171,7 @@ impl ParseError {
         self
     }
 
-    /// Adds the file, once someone who knows it is reached.
+    /// Adds the path, where it is known.
     pub(crate) fn in_file(self, path: &Path) -> Error {
         Error::malformed_at(path, self.what, self.offset, self.detail)
     }
@@ -191,7 +191,7 @@ impl fmt::Display for Partly<'_> {
         };
         write!(f, "new are {}; old are {}", list(self.new), list(self.old))?;
         if !self.kept.is_empty() {
-            write!(f, "; what the new ones replaced is kept: {}", list(self.kept))?;
+            write!(f, "; the replaced files are kept: {}", list(self.kept))?;
         }
         Ok(())
     }
@@ -203,7 +203,7 @@ impl fmt::Display for Available {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(bytes) => write!(f, "{bytes} bytes available"),
-            None => f.write_str("more than there are"),
+            None => f.write_str("more than are available"),
         }
     }
 }

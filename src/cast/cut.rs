@@ -1,17 +1,17 @@
-//! Floats cut to integers, by the one instruction that processors have for it.
-#![expect(unsafe_code, reason = "the safe `as` checks each lane for what was excluded before, and takes four times as long")]
+//! Truncates floats to integers with the single instruction that processors have for it.
+#![expect(unsafe_code, reason = "the safe `as` checks each lane for values already excluded, and takes four times as long")]
 
 use num_traits::Zero;
 
 use super::number::Number;
 
-/// A float that can be cut to an integer.
+/// A float that can be truncated to an integer.
 pub(crate) trait Float: Number + Zero {
-    /// Towards zero; -2³¹ for what does not fit, which is what `cvttps2dq` and its like give.
+    /// Truncates toward zero; values that do not fit become -2³¹, as with `cvttps2dq` and similar instructions.
     fn to_i32(self) -> i32;
-    /// Towards zero; -2⁶³ for what does not fit.
+    /// Truncates toward zero; values that do not fit become -2⁶³.
     fn to_i64(self) -> i64;
-    /// What is at least 2⁶³ less that much, and whether it was.
+    /// Subtracts 2⁶³ from a value of at least that, and reports whether it did.
     fn below_2_63(self) -> (Self, bool);
 }
 
@@ -25,8 +25,8 @@ macro_rules! floats {
             fn to_i32(self) -> i32 {
                 let limit = <$type>::from(TWO_31);
                 let inside = if self.abs() < limit { self } else { -limit };
-                // SAFETY: it is a number from -2^31 on and below 2^31, so that what it is cut to fits; NaN is not less than
-                // anything, and was replaced.
+                // SAFETY: it is a number of at least -2^31 and below 2^31, so the truncated value fits; NaN compares false and
+                // was replaced.
                 unsafe { inside.to_int_unchecked() }
             }
             #[inline(always)]

@@ -1,4 +1,4 @@
-//! What happens to the elements of a tensor: byte order, casts, and the two values of a bool.
+//! Decodes stored elements: byte order, casts, and normalised bools.
 
 use super::elements::Cast;
 use super::strict::Strict;
@@ -7,34 +7,34 @@ use crate::error::Result;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
-/// What has to happen to the elements of a tensor, chosen once for all of them.
+/// The conversion of a tensor's elements, chosen once for the whole tensor.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoder {
     cast: Cast,
-    /// Asked after the cast, if values must not change.
+    /// Checks the values after the cast, if they must not change.
     strict: Option<Strict>,
 }
 
 impl Decoder {
-    /// From elements as they are stored to elements as they are written; with `strict` a value that changes is an error.
+    /// Converts elements from the stored to the written form; with `strict`, a changed value is an error.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) where there is no such cast.
+    /// Returns [`Error::Unsupported`](crate::Error::Unsupported) if there is no such cast.
     pub(crate) fn new(stored: (Dtype, ByteOrder), written: (Dtype, ByteOrder), strict: bool) -> Result<Self> {
         let cast = Cast::ordered(stored, written)?;
         let strict = (strict && stored.0 != written.0).then(|| Strict::new(stored, written));
         Ok(Self { cast, strict })
     }
 
-    /// Whether the stored bytes are the array's.
+    /// Whether the stored bytes are copied unchanged.
     pub(crate) fn is_copy(&self) -> bool {
         self.cast.is_copy() && self.strict.is_none()
     }
 
-    /// Decodes whole elements, as many in `stored` as fit `written`.
+    /// Decodes whole elements until `written` is full.
     ///
     /// # Errors
-    /// The position of the first one that did not keep its value, where that is asked for.
+    /// Returns the position of the first changed value, if `strict` was requested.
     pub(crate) fn decode(&self, stored: &[u8], written: &mut [u8]) -> Result<(), usize> {
         self.cast.run_matching(stored, written);
         match &self.strict {
@@ -43,7 +43,7 @@ impl Decoder {
         }
     }
 
-    /// What is wrong with an element that did not keep its value.
+    /// Describes how the cast changed the value of an element.
     pub(crate) fn explain(&self, stored: &[u8], written: &[u8]) -> String {
         let text = |value: Option<Value>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
         let (before, after) =
@@ -52,7 +52,7 @@ impl Decoder {
     }
 }
 
-/// Makes every byte that is not 0 a 1: other values of a bool are undefined for readers of `|b1`.
+/// Turns every non-zero byte into 1, because readers of `|b1` leave other values undefined.
 pub(crate) fn normalise_bools(bytes: &mut [u8]) {
     for byte in bytes {
         *byte = u8::from(*byte != 0);

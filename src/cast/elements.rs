@@ -1,4 +1,4 @@
-//! Casts: the loop of a pair of dtypes, with byte orders before and behind it.
+//! Casts: a loop for a pair of dtypes, with byte swaps before and after it.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use crate::error::{Error, Result};
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
-/// Elements that go through all steps before the next ones do, so that what lies between steps stays in the nearest cache.
+/// Elements processed in all steps before the next block, so that intermediate results stay in the L1 cache.
 const BLOCK: usize = 1024;
-/// Bytes of the largest element.
+/// Size of the largest element in bytes.
 const MOST_ITEM: usize = 16;
 
-/// A cast of elements from one dtype to another, as `numpy.ndarray.astype` does it with `casting="unsafe"`, bit for bit.
+/// Casts elements from one dtype to another, bit for bit like `numpy.ndarray.astype` with `casting="unsafe"`.
 ///
-/// - Integers wrap. Floats become integers as on x86-64: cut towards zero to 32 bits (64 for 64-bit targets and `uint32`),
-///   of which the low ones are kept; what does not fit, and NaN, is the least of those integers. NumPy has two answers for
-///   floats outside `-2³¹..2³²` to `uint32`, depending on the place in the array; this is the one of single elements.
+/// - Integers wrap. Floats become integers as on x86-64: they are truncated to 32 bits (64 for 64-bit targets and `uint32`), and
+///   the low bits are kept. NaN and values that do not fit become the lowest of those integers. NumPy has two answers for floats
+///   outside `-2³¹..2³²` to `uint32`, depending on the place in the array; this gives the one for single elements.
 ///   Infinities of eight-bit floats become the nearest integer, their NaN 0.
-/// - Floats are rounded to nearest, ties to even, in one step; those to `bfloat16` and the eight-bit floats from `float64` and
-///   from integers by way of `float32`, as `ml_dtypes` does.
-/// - Complex numbers lose their imaginary part. Anything but 0 is true.
+/// - Floats are rounded once, to nearest, ties to even. Casts from `float64` and integers to `bfloat16` and the eight-bit floats
+///   go through `float32`, as in `ml_dtypes`.
+/// - Complex numbers lose their imaginary part. Non-zero values become true.
 ///
 /// ```
 /// use mmconvert::{Cast, Dtype};
@@ -37,24 +37,24 @@ const MOST_ITEM: usize = 16;
 pub struct Cast {
     from: Dtype,
     to: Dtype,
-    /// One, with a swap of the byte order before or behind it where it is not ours.
+    /// The cast itself, with a byte swap before or after it for elements that are big-endian.
     steps: Vec<Step>,
 }
 
 impl Cast {
-    /// The cast between two dtypes, both little-endian.
+    /// The cast between two little-endian dtypes.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where a cast makes no sense: strings, handles, to quantised integers (whose scale it could not
-    /// know), and among `int4`, `uint4`, `int2` and `uint2` where NumPy has none: all but the wider of the same sign.
+    /// Returns [`Error::Unsupported`] for strings, handles and quantised targets (whose scale is unknown). Among `int4`, `uint4`,
+    /// `int2` and `uint2` it supports only what NumPy does: widening with the same sign.
     pub fn new(from: Dtype, to: Dtype) -> Result<Self> {
         Self::ordered((from, ByteOrder::Little), (to, ByteOrder::Little))
     }
 
-    /// The cast between elements of these byte orders; from a dtype to itself it changes nothing else.
+    /// The cast between elements of these byte orders; from a dtype to itself it only swaps bytes.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub fn ordered(from: (Dtype, ByteOrder), to: (Dtype, ByteOrder)) -> Result<Self> {
         let cast = pairs::find(from.0, to.0)
             .map_err(|why| Error::Unsupported { what: format!("a cast from {} to {}", from.0, to.0), detail: why.into() })?;
@@ -66,27 +66,27 @@ impl Cast {
         Ok(Self { from: from.0, to: to.0, steps })
     }
 
-    /// The dtype of what goes in.
+    /// The source dtype.
     #[must_use]
     pub fn from(&self) -> Dtype {
         self.from
     }
 
-    /// The dtype of what comes out.
+    /// The target dtype.
     #[must_use]
     pub fn to(&self) -> Dtype {
         self.to
     }
 
-    /// Whether elements stay the bytes they are.
+    /// Whether the bytes of elements stay unchanged.
     pub(crate) fn is_copy(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Casts the elements in `from` into `to`, one after the other. Neither needs to be aligned.
+    /// Casts the elements of `from` into `to` in order. Neither needs to be aligned.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] unless both hold whole elements, and equally many.
+    /// Returns [`Error::BadRequest`] unless both hold the same number of whole elements.
     pub fn run(&self, from: &[u8], to: &mut [u8]) -> Result<()> {
         let (item_from, item_to) = (self.from.item_len(), self.to.item_len());
         if !from.len().is_multiple_of(item_from) || !to.len().is_multiple_of(item_to) || from.len() / item_from != to.len() / item_to {
@@ -97,7 +97,7 @@ impl Cast {
         Ok(())
     }
 
-    /// As [`run`](Self::run), for lengths that are known to match.
+    /// Like [`run`](Self::run), for lengths known to match.
     pub(crate) fn run_matching(&self, from: &[u8], to: &mut [u8]) {
         match self.steps.as_slice() {
             [] => to.copy_from_slice(from),
@@ -128,7 +128,7 @@ impl fmt::Debug for Cast {
     }
 }
 
-/// What swaps the byte order of every component.
+/// The step that swaps the byte order of every component.
 fn swap_step(dtype: Dtype) -> Option<Step> {
     match (dtype.component_size(), dtype.itemsize()) {
         (1, _) => None,

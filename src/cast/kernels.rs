@@ -1,8 +1,8 @@
-//! What is done to one element, without a branch, for the compiler to turn into vector code.
+//! Operations on one element, without branches, so that the compiler can vectorise them.
 //!
-//! The results are those of `numpy.ndarray.astype` on x86-64, NaN bits included; `docs/formats.md` has the rules.
+//! Results match `numpy.ndarray.astype` on x86-64, NaN bits included; `docs/formats.md` has the rules.
 
-#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the vector unit of its caller")]
+#![expect(clippy::inline_always, reason = "only inlined code is compiled for the vector unit of its caller")]
 
 use std::marker::PhantomData;
 
@@ -11,14 +11,14 @@ use num_traits::{AsPrimitive, Zero};
 use super::cut::Float;
 use super::number::Number;
 
-/// One element to one element. `apply` is always inlined into a loop that is compiled for several vector units.
+/// Converts one element. `apply` is always inlined into a loop that is compiled for several vector units.
 pub(crate) trait Op: 'static {
     type From: Number;
     type To: Number;
     fn apply(x: Self::From) -> Self::To;
 }
 
-/// One operation, and another with its result.
+/// Applies `A`, then `B`.
 pub(crate) struct Then<A, B>(PhantomData<(A, B)>);
 
 impl<A: Op, B: Op<From = A::To>> Op for Then<A, B> {
@@ -30,7 +30,7 @@ impl<A: Op, B: Op<From = A::To>> Op for Then<A, B> {
     }
 }
 
-/// Nothing.
+/// Leaves an element unchanged.
 pub(crate) struct Identity<T>(PhantomData<T>);
 
 impl<T: Number> Op for Identity<T> {
@@ -42,7 +42,7 @@ impl<T: Number> Op for Identity<T> {
     }
 }
 
-/// A bool from a number: 1 for anything but 0. -0.0 is zero, and NaN is not.
+/// Converts a number to a bool: 0.0 and -0.0 become 0, all else 1, NaN included.
 pub(crate) struct IsNonZero<T>(PhantomData<T>);
 
 impl<T: Number + Zero> Op for IsNonZero<T> {
@@ -69,8 +69,8 @@ macro_rules! ops {
     )*};
 }
 
-/// Rust's `as`: integers wrap or are extended, and are rounded once, to nearest even, where they become floats, as floats are
-/// where they become narrower.
+/// Rust's `as`. Integers wrap or are extended. Integers that become floats, and floats that become narrower, are rounded once,
+/// ties to even.
 pub(crate) struct As<F, T>(PhantomData<(F, T)>);
 
 impl<F: Number + AsPrimitive<T>, T: Number> Op for As<F, T> {
@@ -82,7 +82,7 @@ impl<F: Number + AsPrimitive<T>, T: Number> Op for As<F, T> {
     }
 }
 
-/// A type by the number of bits it keeps of an integer.
+/// A type that keeps the low bits of an integer.
 pub(crate) trait LowBits: Number {
     fn of_i32(x: i32) -> Self;
 }
@@ -102,7 +102,7 @@ macro_rules! low_bits {
 
 low_bits! { u8 u16 u32 }
 
-/// A float to an integer of up to 32 bits, other than `uint32`: cut to 32 bits, of which the low ones are kept.
+/// Truncates a float to 32 bits and keeps the low bits, for integers of up to 32 bits except `uint32`.
 pub(crate) struct Cut<F, T>(PhantomData<(F, T)>);
 
 impl<F: Float, T: LowBits> Op for Cut<F, T> {
@@ -115,24 +115,24 @@ impl<F: Float, T: LowBits> Op for Cut<F, T> {
 }
 
 ops! {
-    /// A float to `uint32`: the low half of 64 bits. NumPy does this where it goes element by element; in groups it has
-    /// other values for what is out of range.
+    /// Truncates a float to 64 bits and keeps the low half. NumPy does this for single elements; for groups of elements it gives
+    /// other values out of range.
     CutToU32<F: Float>(x: F) -> u32 { x.to_i64() as u32 }
 
-    /// A float to `int64`.
+    /// Truncates a float to `int64`.
     CutToI64<F: Float>(x: F) -> i64 { x.to_i64() }
 
-    /// A float to `uint64`.
+    /// Truncates a float to `uint64`.
     CutToU64<F: Float>(x: F) -> u64 {
         let (x, is_above) = x.below_2_63();
         x.to_i64() as u64 ^ (u64::from(is_above) << 63)
     }
 
-    /// Rounded to nearest even. A NaN keeps its sign and the upper bits of its payload.
+    /// Rounds to nearest, ties to even. A NaN keeps its sign and the upper bits of its payload.
     HalfOfSingle(x: f32) -> u16 {
         let (bits, sign) = (x.to_bits() & 0x7fff_ffff, x.to_bits() >> 16 & 0x8000);
         let normal = ((bits + 0xfff + (bits >> 13 & 1)) >> 13).wrapping_sub(112 << 10);
-        // A number whose unit in the last place is the smallest half makes the adder round to that.
+        // Adding a number whose last place equals the smallest half makes the adder round to that place.
         let subnormal = (f32::from_bits(bits) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
         let finite = if bits < 113 << 23 { subnormal } else { normal };
         let payload = bits >> 13 & 0x3ff;
@@ -140,7 +140,7 @@ ops! {
         (sign | if bits > 0x7f80_0000 { nan } else { finite.min(0x7c00) }) as u16
     }
 
-    /// As [`HalfOfSingle`], in one step.
+    /// Like [`HalfOfSingle`], rounded once.
     HalfOfDouble(x: f64) -> u16 {
         let (bits, sign) = (x.to_bits() & (u64::MAX >> 1), x.to_bits() >> 48 & 0x8000);
         let normal = ((bits + ((1 << 41) - 1) + (bits >> 42 & 1)) >> 42).wrapping_sub(1008 << 10);
@@ -173,45 +173,45 @@ ops! {
     /// Exact.
     SingleOfBfloat(x: u16) -> f32 { f32::from_bits(u32::from(x) << 16) }
 
-    /// Exact, but that NaNs lose their payload.
+    /// Exact, except that NaNs lose their payload.
     SingleOfBfloatPlainNan(x: u16) -> f32 {
         f32::from_bits(u32::from(if x & 0x7fff > 0x7f80 { x & 0x8000 | 0x7fc0 } else { x }) << 16)
     }
 
-    /// Rounded to nearest even. NaNs lose their payload.
+    /// Rounds to nearest, ties to even. NaNs lose their payload.
     BfloatOfSingle(x: f32) -> u16 {
         let bits = x.to_bits();
         let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1))) >> 16;
         (if bits & 0x7fff_ffff > 0x7f80_0000 { bits >> 16 & 0x8000 | 0x7fc0 } else { rounded }) as u16
     }
 
-    /// A bool that is 0 or 1.
+    /// A bool normalised to 0 or 1.
     IsNonZero8(x: u8) -> u8 { u8::from(x != 0) }
-    /// The real part of a complex number, which comes first; and a number without an imaginary one.
+    /// The real part of a complex number, which comes first; and a complex number made from a real one.
     RealSingle(x: u64) -> f32 { f32::from_bits(x as u32) }
     RealDouble(x: u128) -> f64 { f64::from_bits(x as u64) }
     ComplexOfSingle(x: f32) -> u64 { x.to_bits().into() }
     ComplexOfDouble(x: f64) -> u128 { x.to_bits().into() }
-    /// Whether a part is not 0: signs do not count.
+    /// Whether either part is non-zero; signs are ignored.
     IsNonZeroComplex64(x: u64) -> u8 { u8::from(x & 0x7fff_ffff_7fff_ffff != 0) }
     IsNonZeroComplex128(x: u128) -> u8 { u8::from(x & 0x7fff_ffff_ffff_ffff_7fff_ffff_ffff_ffff != 0) }
 
-    /// The low bits, which are those of an integer of four or two bits; extended by its sign where it has one.
+    /// The low four or two bits of an integer, sign-extended if it is signed.
     Low4(x: u8) -> u8 { x & 0xf }
     Low2(x: u8) -> u8 { x & 3 }
     Extend4(x: i8) -> i8 { x << 4 >> 4 }
     Extend2(x: i8) -> i8 { x << 6 >> 6 }
 
-    /// The other byte order.
+    /// Swaps the byte order.
     Swap16(x: u16) -> u16 { x.swap_bytes() }
     Swap32(x: u32) -> u32 { x.swap_bytes() }
     Swap64(x: u64) -> u64 { x.swap_bytes() }
 }
 
-/// A single to a float of at most eight bits: rounded to nearest even, with what is too large, and NaN, as its format says.
+/// Rounds an `f32` to a float of at most eight bits, ties to even. The format defines overflow and NaN.
 ///
-/// `MANTISSA` and `BIAS` describe the format, `LARGEST` is the code of its largest number, `OVER` what larger ones become, `NAN`
-/// what NaN becomes, `SIGN` the bit that a minus sign changes; `UNSIGNED_ZERO` if neither 0 nor NaN has one.
+/// `MANTISSA` and `BIAS` describe the format. `LARGEST` is the code of its largest number, `OVER` replaces larger ones, `NAN`
+/// replaces NaN, `SIGN` is the bit that a minus sign flips. `UNSIGNED_ZERO`: neither 0 nor NaN is signed.
 pub(crate) struct Narrow<
     const MANTISSA: u32,
     const BIAS: u32,
@@ -233,7 +233,7 @@ impl<const MANTISSA: u32, const BIAS: u32, const LARGEST: u32, const OVER: u32, 
         let (bits, is_negative) = (x.to_bits() & 0x7fff_ffff, x.to_bits() >> 31);
         let shift = 23 - MANTISSA;
         let normal = ((bits + ((1 << (shift - 1)) - 1) + (bits >> shift & 1)) >> shift).wrapping_sub((127 - BIAS) << MANTISSA);
-        // As for halves.
+        // The same rounding as for halves.
         let magic = (127 + 24 - BIAS - MANTISSA) << 23;
         let subnormal = (f32::from_bits(bits) + f32::from_bits(magic)).to_bits().wrapping_sub(magic);
         let code = if bits < (128 - BIAS) << 23 { subnormal } else { normal };
@@ -249,5 +249,5 @@ pub(crate) type E4M3FnOfSingle = Narrow<3, 7, 0x7e, 0x7f, 0x7f, 0x80, false>;
 pub(crate) type E4M3FnuzOfSingle = Narrow<3, 8, 0x7f, 0x80, 0x80, 0x80, true>;
 pub(crate) type E4M3B11FnuzOfSingle = Narrow<3, 11, 0x7f, 0x80, 0x80, 0x80, true>;
 pub(crate) type E5M2FnuzOfSingle = Narrow<2, 16, 0x7f, 0x80, 0x80, 0x80, true>;
-/// What is too large becomes the largest number, and NaN the zero of the other sign.
+/// Overflow becomes the largest number, and NaN the zero of the opposite sign.
 pub(crate) type E2M1FnOfSingle = Narrow<1, 1, 7, 7, 8, 8, false>;

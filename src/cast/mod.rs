@@ -1,4 +1,8 @@
-//! From stored elements to the elements of the array: byte order, casts, and the two values of a bool.
+//! Conversion of stored elements to array elements: byte order, casts, and normalised bools.
+//!
+//! This room works on slices of bytes in memory and does not know files, shapes or tensors. Start with `elements.rs` (the public
+//! [`Cast`](elements::Cast)); `pairs.rs` picks the loop for two dtypes, `kernels.rs` has the arithmetic, and `decoder.rs` adds
+//! the strict check.
 
 mod cut;
 pub(crate) mod decoder;

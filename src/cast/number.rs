@@ -1,4 +1,4 @@
-//! Numbers as they lie in memory.
+//! Numbers and their bytes in memory.
 
 use bytemuck::Pod;
 

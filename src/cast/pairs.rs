@@ -1,7 +1,7 @@
-//! The table of casts: which loop it is for a pair of dtypes.
+//! The table of casts: selects the loop for a pair of dtypes.
 //!
-//! A target is reached from a number of one of a few types (an integer, a single, a double), and every source gets to one of
-//! these without loss. Both halves are put together to one operation, so that each pair is one loop over memory.
+//! Every source converts without loss to one of a few types (an integer, an `f32`, an `f64`), and every target is made from one
+//! of these. Both halves are fused into one operation, so that each pair is one loop over memory.
 
 use num_traits::AsPrimitive;
 
@@ -17,7 +17,7 @@ use crate::types::dtype::Dtype;
 use crate::types::element::{Float4E2M1Fn, Float8E4M3B11Fnuz, Float8E4M3Fn, Float8E4M3Fnuz, Float8E5M2, Float8E5M2Fnuz};
 use crate::types::small::{Small, SmallFloat, SmallInt};
 
-/// What matters of a dtype for casts.
+/// The part of a dtype that casts depend on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Bool,
@@ -29,7 +29,7 @@ enum Kind {
     Bfloat,
     Single,
     Double,
-    /// Of two of them.
+    /// A complex number of two such parts.
     Complex(ComplexOf),
     Small(Small),
 }
@@ -76,38 +76,38 @@ impl Kind {
     }
 }
 
-/// The loop from one dtype to another; none where the bytes stay as they are.
+/// The loop from one dtype to another; `None` if the bytes stay unchanged.
 ///
 /// # Errors
-/// Why there is no such cast.
+/// Returns the reason if there is no such cast.
 pub(crate) fn find(from: Dtype, to: Dtype) -> Result<Option<Step>, &'static str> {
     let Some(source) = Kind::of(from) else {
-        return Err("its elements are no numbers");
+        return Err("its elements are not numbers");
     };
     let Some(target) = Kind::of(to) else {
-        return Err("a cast makes numbers only");
+        return Err("a cast can only produce numbers");
     };
     if from == to {
-        // A bool is the one type of which not every byte is a value.
+        // Bool is the only type in which some bytes are not valid values.
         return Ok((source == Kind::Bool).then(map::<IsNonZero8>));
     }
     if matches!(to, Dtype::QInt8 | Dtype::QUInt8 | Dtype::QInt16 | Dtype::QUInt16 | Dtype::QInt32) {
-        return Err("a quantised number needs a scale, which a cast does not know; int8 and the like are what it is stored as");
+        return Err("a quantised dtype needs a scale, which a cast does not have; cast to the integer it is stored as, such as int8");
     }
     if let (Kind::Small(Small::Int(_)), Kind::Small(Small::Int(_))) = (source, target)
         && !matches!((from, to), (Dtype::Int2, Dtype::Int4) | (Dtype::UInt2, Dtype::UInt4))
     {
-        return Err("of integers of four and two bits NumPy only widens them; int8 is between the others");
+        return Err("NumPy only widens integers of four and two bits, with the same sign; cast to int8 first");
     }
     Ok(pair(source, target))
 }
 
-/// As [`find`], where there is one.
+/// Like [`find`], for pairs that have a cast.
 fn pair(source: Kind, target: Kind) -> Option<Step> {
     use ComplexOf::{Double, Single};
     Some(match (source, target) {
         _ if source == target => return None,
-        // The same bytes.
+        // The bytes are the same.
         (Kind::Int { itemsize: a, .. }, Kind::Int { itemsize: b, .. }) if a == b => return None,
         (Kind::Int { itemsize, signed }, _) => match (itemsize, signed) {
             (1, true) => from_int::<Identity<i8>>(target),
@@ -142,7 +142,7 @@ fn pair(source: Kind, target: Kind) -> Option<Step> {
     })
 }
 
-/// From what `P` makes an integer of.
+/// Casts from the integer that `P` produces.
 fn from_int<P: Op>(target: Kind) -> Step
 where
     P::To: AsPrimitive<u8> + AsPrimitive<u16> + AsPrimitive<u32> + AsPrimitive<u64> + AsPrimitive<f32> + AsPrimitive<f64>,
@@ -155,12 +155,12 @@ where
         Kind::Int { .. } => map::<Then<P, As<P::To, u64>>>(),
         Kind::Small(Small::Int(int)) => low::<Then<P, As<P::To, u8>>>(int),
         Kind::Double | Kind::Complex(ComplexOf::Double) => from_double::<Then<P, As<P::To, f64>>>(target),
-        // An integer that a single cannot hold exactly is too large for a half anyway.
+        // An integer that an `f32` cannot hold exactly is too large for a half anyway.
         _ => from_single::<Then<P, As<P::To, f32>>>(target),
     }
 }
 
-/// From what `P` makes a single of.
+/// Casts from the `f32` that `P` produces.
 fn from_single<P: Op<To = f32>>(target: Kind) -> Step {
     match target {
         Kind::Small(Small::Float(float)) => match float {
@@ -191,7 +191,7 @@ fn narrow(float: SmallFloat, value: f32) -> u8 {
 macro_rules! from_singles {
     ($($name:ident = $format:ident;)*) => {$(
         impl $name {
-            /// The nearest value, ties to even; what is too large becomes what `ml_dtypes` makes of it.
+            /// Rounds to the nearest value, ties to even; overflow is handled as in `ml_dtypes`.
             #[must_use]
             pub fn from_f32(value: f32) -> Self {
                 Self::from_bits(narrow(SmallFloat::$format, value))
@@ -209,7 +209,7 @@ from_singles! {
     Float4E2M1Fn = E2M1FN;
 }
 
-/// From what `P` makes a double of.
+/// Casts from the `f64` that `P` produces.
 fn from_double<P: Op<To = f64>>(target: Kind) -> Step {
     match target {
         Kind::Half => map::<Then<P, HalfOfDouble>>(),
@@ -220,7 +220,7 @@ fn from_double<P: Op<To = f64>>(target: Kind) -> Step {
     }
 }
 
-/// From what `P` makes a float of, to a bool or an integer.
+/// Casts from the float that `P` produces to a bool or an integer.
 fn cut<P: Op>(target: Kind) -> Step
 where
     P::To: Float,
@@ -237,12 +237,12 @@ where
     }
 }
 
-/// From what `P` makes a byte of, to the low bits of it.
+/// Keeps the low bits of the byte that `P` produces.
 fn low<P: Op<To = u8>>(int: SmallInt) -> Step {
     if int.bits == 4 { map::<Then<P, Low4>>() } else { map::<Then<P, Low2>>() }
 }
 
-/// What becomes of each of the 256 codes of a small float.
+/// A table of the results for all 256 codes of a small float.
 fn table(float: SmallFloat, target: Kind) -> Step {
     let values: Vec<f32> = (0..=255).map(|code| float.decode(code)).collect();
     let singles: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -251,7 +251,7 @@ fn table(float: SmallFloat, target: Kind) -> Step {
         Some(step) => step.run(&singles, &mut entries),
         None => entries.copy_from_slice(&singles),
     }
-    // Where it is no number, ml_dtypes does to integers what Rust's `as` does; to those of four and two bits by way of 32.
+    // For infinities and NaN, ml_dtypes converts to integers like Rust's `as`; to four and two bits it goes through 32.
     for (value, entry) in values.iter().zip(entries.chunks_exact_mut(target.itemsize())).filter(|(value, _)| !value.is_finite()) {
         let Some(nearest) = nearest_integer(*value, target) else { break };
         entry.copy_from_slice(&nearest.to_le_bytes()[..entry.len()]);
@@ -259,7 +259,7 @@ fn table(float: SmallFloat, target: Kind) -> Step {
     Step::Table { entries, itemsize: target.itemsize() }
 }
 
-/// The integer of the kind `target` that is nearest to a value, 0 for NaN; `None` if it is a kind of no integers.
+/// The integer of kind `target` nearest to a value, 0 for NaN; `None` if `target` is not an integer kind.
 fn nearest_integer(value: f32, target: Kind) -> Option<i64> {
     fn clamp<T: AsPrimitive<i64>>(value: f32) -> i64
     where

@@ -1,5 +1,5 @@
-//! One loop over elements, compiled for the vector units there are; the widest one is taken when it runs.
-#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the vector unit of its caller")]
+//! One loop over elements, compiled for several vector units. The widest available one is selected at run time.
+#![expect(clippy::inline_always, reason = "only inlined code is compiled for the vector unit of its caller")]
 #![expect(unsafe_code, reason = "a function compiled for a vector unit may only be called where there is one")]
 
 use super::kernels::Op;
@@ -22,7 +22,7 @@ pub(crate) fn map<O: Op>(from: &[u8], to: &mut [u8]) {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         if has_avx512 {
-            // SAFETY: the processor has what the function was compiled for.
+            // SAFETY: the processor has the features that the function was compiled for.
             return unsafe { avx512::<O>(from, to) };
         }
         if is_x86_feature_detected!("avx2") {
@@ -33,7 +33,7 @@ pub(crate) fn map<O: Op>(from: &[u8], to: &mut [u8]) {
     each::<O>(from, to);
 }
 
-/// Inlined into each of its callers, so that it is compiled for their vector units.
+/// Inlined into each of its callers, so that it is compiled for their vector unit.
 #[inline(always)]
 fn each<O: Op>(from: &[u8], to: &mut [u8]) {
     let from: &[<O::From as Number>::Bytes] = bytemuck::cast_slice(from);
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What this processor's vectors make of the bytes is what those that every processor has make of them.
+    /// The widest vector unit of this processor gives the same bytes as the baseline that every processor has.
     fn check<O: Op>(bytes: &[u8]) {
         let (from, to) = (size_of::<<O::From as Number>::Bytes>(), size_of::<<O::To as Number>::Bytes>());
         let count = bytes.len() / from;

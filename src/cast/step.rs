@@ -7,9 +7,9 @@ use super::simd;
 /// One pass over a block.
 #[derive(Clone)]
 pub(crate) enum Step {
-    /// A loop, and the bytes of the elements that it makes.
+    /// A loop, and the size of its output elements in bytes.
     Map { run: fn(&[u8], &mut [u8]), itemsize: usize },
-    /// From bytes: what each of the 256 becomes, side by side.
+    /// A table with the result for each of the 256 bytes, side by side.
     Table { entries: Vec<u8>, itemsize: usize },
 }
 

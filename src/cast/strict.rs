@@ -5,21 +5,21 @@ use super::value::Value;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
-/// Elements that are looked at together.
+/// Elements checked together.
 const BLOCK: usize = 4096;
 
 /// Compares elements before and after a cast, number by number.
 ///
-/// Most blocks are settled fast: what comes back the same from the cast in the other direction has kept its value, unless
-/// a negative integer went to an unsigned type, or the other way round, and wrapped both times, or an infinity saturated. Only where the bytes differ are
-/// values compared one by one; there are differences that do not matter, as between zeros or NaNs.
+/// Most blocks are decided fast: if casting back gives the same bytes, the values were kept. The exceptions are integers that
+/// wrapped both times between signed and unsigned, and infinities that saturated. Values are compared one by one only where the
+/// bytes differ, because some differences do not matter, such as those between zeros or NaNs.
 #[derive(Debug, Clone)]
 pub(crate) struct Strict {
     stored: (Dtype, ByteOrder),
     written: (Dtype, ByteOrder),
-    /// The other direction, where there is one.
+    /// The reverse cast, if there is one.
     back: Option<Cast>,
-    /// The side of which a negative element has wrapped.
+    /// The side on which a negative element means that it wrapped.
     sign: Option<Side>,
 }
 
@@ -31,7 +31,7 @@ enum Side {
 
 impl Strict {
     pub(crate) fn new(stored: (Dtype, ByteOrder), written: (Dtype, ByteOrder)) -> Self {
-        // Infinities of the narrow floats become the ends of integers, and the other way round.
+        // Infinities of the narrow floats become the lowest and highest integers, and vice versa.
         let is_narrow_float = |dtype: Dtype| dtype == Dtype::Float16 || dtype.is_small_float();
         let ends_meet = [(stored.0, written.0), (written.0, stored.0)]
             .into_iter()
@@ -46,7 +46,7 @@ impl Strict {
     }
 
     /// # Errors
-    /// The position of the first element whose value `written` does not have.
+    /// Returns the position of the first element whose value changed in `written`.
     pub(crate) fn check(&self, stored: &[u8], written: &[u8]) -> Result<(), usize> {
         let (item_stored, item_written) = (self.stored.0.item_len(), self.written.0.item_len());
         let mut returned = vec![0; BLOCK.min(stored.len() / item_stored) * item_stored];
@@ -69,12 +69,12 @@ impl Strict {
         Ok(())
     }
 
-    /// What an element is worth as it is stored.
+    /// The value of an element as stored.
     pub(crate) fn value_before(&self, element: &[u8]) -> Option<Value> {
         Value::read(element, self.stored.0, self.stored.1)
     }
 
-    /// What an element is worth as it is written.
+    /// The value of an element as written.
     pub(crate) fn value_after(&self, element: &[u8]) -> Option<Value> {
         Value::read(element, self.written.0, self.written.1)
     }
@@ -87,7 +87,7 @@ impl Strict {
         };
         let itemsize = dtype.item_len();
         let top = if order == ByteOrder::Little { itemsize - 1 } else { 0 };
-        // Four- and two-bit integers have no sign bit at the top of their byte; they are compared one by one.
+        // Four- and two-bit integers have their sign bit below the top of the byte, so they are compared one by one.
         dtype.is_small() || bytes.chunks_exact(itemsize).fold(0, |bits, element| bits | element[top]) & 0x80 != 0
     }
 }
@@ -115,13 +115,13 @@ mod tests {
             let count = seed.len() / item_from;
             let mut before: Vec<u8> = seed[..count * item_from].to_vec();
             if let Some(extreme) = extreme {
-                // The least and the greatest integer, and infinities, by way of those of a double.
+                // The lowest and highest integers, and infinities, made from those of a double.
                 let value = [f64::INFINITY, f64::NEG_INFINITY, -9_223_372_036_854_775_808.0, i32::MIN.into(), i16::MIN.into(), -128.0, 65535.0, 255.0][extreme];
                 let to_source = Cast::ordered((Dtype::Float64, ByteOrder::Little), (from.as_plain(), stored.1)).unwrap();
                 to_source.run(&value.to_le_bytes(), &mut before[..item_from]).unwrap();
             }
             if small {
-                // Values that survive most casts, so that not every first element is the one.
+                // Values that survive most casts, so that the first changed element is not always at position 0.
                 before.clear();
                 for byte in &seed[..count] {
                     let mut element = vec![0; item_from];

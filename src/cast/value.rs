@@ -1,4 +1,4 @@
-//! What an element is worth, exactly: for messages, and to tell whether a cast kept it.
+//! Exact values of elements, for messages and to check whether a cast kept them.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ use crate::types::small::Small;
 pub(crate) enum Value {
     Bool(bool),
     Int(i128),
-    /// Every float of at most 32 bits is one of these, too.
+    /// Floats of at most 32 bits are held exactly, too.
     Float(f64),
     Complex(f64, f64),
 }
 
 impl Value {
-    /// Reads one element; `None` for a dtype that has no numbers.
+    /// Reads one element; `None` for a dtype that is not numeric.
     pub(crate) fn read(bytes: &[u8], dtype: Dtype, order: ByteOrder) -> Option<Self> {
         match order {
             ByteOrder::Little => Self::read_as::<LittleEndian>(bytes, dtype),
@@ -53,7 +53,7 @@ impl Value {
         })
     }
 
-    /// Whether both are the same number: 1, 1.0, 1+0j and true are, 0.0 and -0.0, and NaN and NaN.
+    /// Whether both are the same number. 1, 1.0, 1+0j and true are equal; so are 0.0 and -0.0, and NaN and NaN.
     pub(crate) fn is_same_number(self, other: Self) -> bool {
         let (re, im) = self.parts();
         let (other_re, other_im) = other.parts();
@@ -80,9 +80,9 @@ impl Real {
     fn is_same(self, other: Self) -> bool {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => a == b,
-            #[expect(clippy::float_cmp, reason = "equal is what is asked for")]
+            #[expect(clippy::float_cmp, reason = "exact equality is intended")]
             (Self::Float(a), Self::Float(b)) => a == b || a.is_nan() && b.is_nan(),
-            // A float of a larger magnitude saturates to an integer that no element has.
+            // A larger float saturates to an integer that no element has.
             #[expect(clippy::cast_possible_truncation, reason = "compared only if it is whole")]
             (Self::Int(i), Self::Float(x)) | (Self::Float(x), Self::Int(i)) => x.fract() == 0.0 && x as i128 == i,
         }

@@ -1,4 +1,4 @@
-//! The messages inside a checkpoint's index: `BundleHeaderProto`, `BundleEntryProto`.
+//! Messages in the index of a checkpoint: `BundleHeaderProto`, `BundleEntryProto`.
 //!
 //! Source: `tensorflow/core/protobuf/tensor_bundle.proto`, `tensor_shape.proto`, `tensor_slice.proto` and
 //! `versions.proto` of TensorFlow.
@@ -6,7 +6,7 @@
 use super::proto::{Field, Fields};
 use crate::error::ParseError;
 
-/// The version of the format that this reader implements.
+/// The format version that this reader implements.
 const CONSUMER_VERSION: i64 = 1;
 
 /// `BundleHeaderProto`, the value of the empty key.
@@ -29,14 +29,14 @@ pub(crate) struct BundleEntry {
     pub(crate) size: u64,
     /// The checksum as stored, masked.
     pub(crate) masked_crc: u32,
-    /// Not zero: the tensor is partitioned into so many pieces and this entry holds no data; see [`slices`].
+    /// If not zero, the tensor is stored in this many pieces and this entry holds no data; see [`slices`].
     pub(crate) slices: u64,
 }
 
-/// The most dimensions TensorFlow's shapes have (`TensorShape::MaxDimensions`).
+/// Maximum number of dimensions of a TensorFlow shape (`TensorShape::MaxDimensions`).
 const MAX_RANK: usize = 254;
 
-/// One axis of a `TensorSliceProto`, as it stands: no `length` means all of the axis.
+/// One axis of a `TensorSliceProto` as stored; without `length` it covers the whole axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) start: i64,
@@ -44,7 +44,7 @@ pub(crate) struct Extent {
 }
 
 impl BundleHeader {
-    /// Parses the header and refuses versions and endianness that this reader does not know.
+    /// Parses the header. Refuses unknown versions and an unknown endianness.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         const WHAT: &str = "bundle header";
         let mut header = Self { num_shards: 0, big_endian: false, producer: 0 };
@@ -79,7 +79,7 @@ impl BundleHeader {
     }
 }
 
-/// Reads a `VersionDef` and refuses what this reader is too old for; returns the producer.
+/// Parses a `VersionDef` and returns the producer. Refuses versions that are too new for this reader.
 pub(crate) fn parse_version(fields: Fields<'_>) -> Result<i64, ParseError> {
     const WHAT: &str = "bundle version";
     let refuse =
@@ -122,7 +122,7 @@ fn packed_contains(mut packed: &[u8], at: usize) -> Result<bool, ParseError> {
 }
 
 impl BundleEntry {
-    /// Parses an entry. Offsets and lengths come out non-negative; whether they fit a file is the caller's to check.
+    /// Parses an entry. Offsets and lengths are non-negative; the caller must check that they fit the file.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         const WHAT: &str = "bundle entry";
         let mut entry = Self { dtype: 0, shape: Vec::new(), shard_id: 0, offset: 0, size: 0, masked_crc: 0, slices: 0 };
@@ -147,7 +147,7 @@ impl BundleEntry {
     }
 }
 
-/// The pieces of an entry, as they stand in it. They are not kept in memory: a few bytes in a file would become many.
+/// Iterates over the pieces of an entry as stored. They are not collected: a few bytes in a file would become many in memory.
 pub(crate) fn slices(entry: &[u8]) -> impl Iterator<Item = Result<Vec<Extent>, ParseError>> {
     const WHAT: &str = "bundle entry";
     Fields::new(entry, 0, WHAT).filter_map(|field| match field {
@@ -157,15 +157,15 @@ pub(crate) fn slices(entry: &[u8]) -> impl Iterator<Item = Result<Vec<Extent>, P
     })
 }
 
-/// Fails where one more axis would be one too many.
+/// Fails if the shape cannot have another axis.
 fn check_rank(axes: usize, at: usize, what: &'static str) -> Result<(), ParseError> {
     if axes < MAX_RANK { Ok(()) } else { Err(ParseError::new(at, what, format!("more than {MAX_RANK} dimensions"))) }
 }
 
-/// What messages call a `TensorShapeProto`.
+/// The name of a `TensorShapeProto` in messages.
 const SHAPE: &str = "tensor shape";
 
-/// Reads the size of a `Dim`, 0 without one.
+/// Reads the size of a `Dim`; 0 if it is missing.
 fn dimension<T: Default>(dim: &Field<'_>, read: impl Fn(&Field<'_>) -> Result<T, ParseError>) -> Result<T, ParseError> {
     let mut size = T::default();
     for part in dim.message(SHAPE)? {
@@ -177,7 +177,7 @@ fn dimension<T: Default>(dim: &Field<'_>, read: impl Fn(&Field<'_>) -> Result<T,
     Ok(size)
 }
 
-/// Reads a `TensorShapeProto` of a stored tensor.
+/// Parses the `TensorShapeProto` of a stored tensor.
 pub(crate) fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<(), ParseError> {
     for field in fields {
         let field = field?;
@@ -188,7 +188,7 @@ pub(crate) fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<()
                 shape.push(size);
             }
             3 if field.varint(SHAPE)? != 0 => {
-                return Err(ParseError::new(field.offset, SHAPE, "the rank is unknown, a stored tensor has one"));
+                return Err(ParseError::new(field.offset, SHAPE, "the rank is unknown, but a stored tensor must have one"));
             }
             _ => {}
         }
@@ -196,7 +196,7 @@ pub(crate) fn parse_shape(fields: Fields<'_>, shape: &mut Vec<u64>) -> Result<()
     Ok(())
 }
 
-/// Reads a `TensorShapeProto` in which lengths, or the rank, may be unknown.
+/// Parses a `TensorShapeProto` in which the rank or some lengths may be unknown.
 pub(crate) fn parse_shape_with_unknown(fields: Fields<'_>) -> Result<Option<Vec<Option<u64>>>, ParseError> {
     let mut shape = Vec::new();
     for field in fields {
@@ -214,7 +214,7 @@ pub(crate) fn parse_shape_with_unknown(fields: Fields<'_>) -> Result<Option<Vec<
     Ok(Some(shape))
 }
 
-/// Reads a `TensorSliceProto`.
+/// Parses a `TensorSliceProto`.
 pub(crate) fn parse_slice(fields: Fields<'_>) -> Result<Vec<Extent>, ParseError> {
     const WHAT: &str = "tensor slice";
     let mut extents = Vec::new();

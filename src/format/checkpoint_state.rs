@@ -6,7 +6,7 @@ use crate::error::ParseError;
 
 const WHAT: &str = "checkpoint state";
 
-/// The prefix of the newest checkpoint (`model_checkpoint_path`), as bytes of a path.
+/// Returns the prefix of the newest checkpoint (`model_checkpoint_path`) as the bytes of a path.
 pub(crate) fn parse_latest(text: &[u8]) -> Result<Vec<u8>, ParseError> {
     let mut pos = 0;
     let mut latest = None;
@@ -31,14 +31,14 @@ pub(crate) fn parse_latest(text: &[u8]) -> Result<Vec<u8>, ParseError> {
             }
             _ => {
                 let name = String::from_utf8_lossy(name);
-                return Err(ParseError::new(name_at, WHAT, format!("field {name:?} is not one of CheckpointState")));
+                return Err(ParseError::new(name_at, WHAT, format!("CheckpointState has no field {name:?}")));
             }
         }
     }
-    latest.filter(|path| !path.is_empty()).ok_or_else(|| ParseError::new(0, WHAT, "no model_checkpoint_path in it"))
+    latest.filter(|path| !path.is_empty()).ok_or_else(|| ParseError::new(0, WHAT, "model_checkpoint_path is missing"))
 }
 
-/// The offset of the next character that is neither space nor comment.
+/// The offset of the next character outside spaces and comments.
 fn skip_space(text: &[u8], mut pos: usize) -> Option<usize> {
     loop {
         match text.get(pos)? {
@@ -49,7 +49,7 @@ fn skip_space(text: &[u8], mut pos: usize) -> Option<usize> {
     }
 }
 
-/// One or more adjacent quoted strings, joined as text format joins them; returns the offset behind them.
+/// Parses adjacent quoted strings and joins them, as text format does; also returns the offset after them.
 fn parse_strings(text: &[u8], start: usize) -> Result<(Vec<u8>, usize), ParseError> {
     let mut value = Vec::new();
     let mut end = start;
@@ -66,7 +66,7 @@ fn parse_strings(text: &[u8], start: usize) -> Result<(Vec<u8>, usize), ParseErr
 
 fn parse_string(text: &[u8], start: usize, value: &mut Vec<u8>) -> Result<usize, ParseError> {
     let quote = text[start];
-    let unfinished = || ParseError::new(start, WHAT, "the string has no end");
+    let unfinished = || ParseError::new(start, WHAT, "the closing quote of the string is missing");
     let mut pos = start + 1;
     loop {
         let byte = *text.get(pos).ok_or_else(unfinished)?;

@@ -1,17 +1,18 @@
-//! CRC32C with the mask that `LevelDB` and TensorFlow put over stored values, and the CRC-32 of ZIP archives.
+//! CRC32C with the mask that `LevelDB` and TensorFlow apply to stored values, and the CRC-32 of ZIP archives.
 //!
-//! Both reflected; the polynomials are Castagnoli's and that of IEEE 802.3. Source of the mask: `tensorflow/core/lib/hash/crc32c.h`.
+//! Both are reflected; the polynomials are Castagnoli's and that of IEEE 802.3. Source of the mask:
+//! `tensorflow/core/lib/hash/crc32c.h`.
 
 use std::sync::OnceLock;
 
 const MASK_DELTA: u32 = 0xa282_ead8;
 
-/// The checksum that a stored, masked value stands for.
+/// Removes the mask from a stored checksum.
 pub(crate) fn unmask(masked: u32) -> u32 {
     masked.wrapping_sub(MASK_DELTA).rotate_left(15)
 }
 
-/// The masked value to store for a checksum.
+/// Applies the mask to a checksum, for storing.
 pub(crate) fn mask(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(MASK_DELTA)
 }
@@ -21,35 +22,35 @@ pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
-/// CRC32C of `bytes` behind others whose CRC is `crc`.
+/// Extends `crc`, the CRC of the preceding bytes, by `bytes`.
 pub(crate) fn append(crc: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, bytes)
 }
 
-/// What contributes `crc` to the CRC32C of all, in front of `len` more bytes: the inverse of [`shift`].
+/// The inverse of [`shift`]: the CRC whose contribution, with `len` more bytes after it, is `crc`.
 ///
-/// The polynomial is (x + 1) times a primitive one of degree 31, so that as many shifts as the prime 2^31 - 1, by bytes as by bits, change
+/// The polynomial is (x + 1) times a primitive one of degree 31. So shifting by the prime 2^31 - 1, in bytes or in bits, changes
 /// nothing.
 pub(crate) fn unshift(crc: u32, len: u64) -> u32 {
     const ORDER: u64 = (1 << 31) - 1;
     shift(crc, ORDER - len % ORDER)
 }
 
-/// What a CRC32C in front of `len` more bytes contributes to the CRC32C of all.
+/// The contribution of a CRC32C to the total CRC32C when `len` more bytes follow.
 pub(crate) fn shift(crc: u32, len: u64) -> u32 {
     Kind::Crc32c.shift(crc, len)
 }
 
-/// Which checksum it is.
+/// The kind of checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Crc32c,
-    /// Of ZIP archives.
+    /// The CRC-32 of ZIP archives.
     Crc32,
 }
 
 impl Kind {
-    /// What messages call it.
+    /// The name for messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Crc32c => "CRC32C",
@@ -62,7 +63,7 @@ impl Kind {
         self.append(0, bytes)
     }
 
-    /// The checksum of `bytes` behind others whose checksum is `crc`.
+    /// Extends `crc`, the checksum of the preceding bytes, by `bytes`.
     pub(crate) fn append(self, crc: u32, bytes: &[u8]) -> u32 {
         match self {
             Self::Crc32c => crc32c::crc32c_append(crc, bytes),
@@ -79,19 +80,19 @@ impl Kind {
         !self.shift(!0, len)
     }
 
-    /// The checksum of what lies behind `len` bytes less, where `first` is that of the front and `whole` of both.
+    /// The checksum of the last `len` bytes, given that of the bytes before them (`first`) and of all (`whole`).
     pub(crate) fn behind(self, first: u32, whole: u32, len: u64) -> u32 {
         whole ^ self.shift(first, len)
     }
 
-    /// What a CRC in front of `len` more bytes contributes to the CRC of all.
+    /// The contribution of a CRC to the total CRC when `len` more bytes follow.
     ///
-    /// That is linear over its bits: a matrix for every power of two is kept, and each one that is in `len` applied. Source of the
-    /// method: `crc32_combine` of zlib, which works the matrices out anew each time.
+    /// The contribution is linear in the bits of the CRC. We keep a matrix for every power of two and apply those whose bit is
+    /// set in `len`. Source: `crc32_combine` of zlib, which computes the matrices anew each time.
     pub(crate) fn shift(self, crc: u32, len: u64) -> u32 {
         static POWERS: [OnceLock<Vec<[u32; 32]>>; 2] = [OnceLock::new(), OnceLock::new()];
         let powers = POWERS[usize::from(self == Self::Crc32)].get_or_init(|| {
-            // One zero byte, told from its effect on each bit of the register.
+            // The matrix of one zero byte, derived from its effect on each bit of the register.
             let mut matrix = std::array::from_fn(|bit| !self.append(!(1 << bit), &[0]));
             let mut powers = Vec::with_capacity(64);
             for _ in 0..64 {
@@ -104,7 +105,7 @@ impl Kind {
     }
 }
 
-/// The product of a matrix, given by its columns, and a vector of bits.
+/// Multiplies a matrix, given by its columns, with a vector of bits.
 fn apply(columns: &[u32; 32], mut vector: u32) -> u32 {
     let mut product = 0;
     while vector != 0 {
@@ -149,7 +150,7 @@ mod tests {
         for len in [0, 1, 2, 3, 4095, 4096, 100_001] {
             assert_eq!(zeros(len), crc32c(&vec![0; len as usize]), "{len}");
         }
-        // A property of all lengths: a zero more is a zero more.
+        // Holds for all lengths: appending one zero byte equals one more zero.
         for len in [1u64 << 40, (1 << 62) + 12345, i64::MAX as u64] {
             assert_eq!(zeros(len + 1), append(zeros(len), &[0]));
         }
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn shifting_back_is_the_inverse() {
         for len in [0, 1, 5, 4096, (1 << 31) - 2, (1 << 31) - 1, 1 << 31, (1 << 40) + 7] {
-            // A map of bits that is linear is the identity if it is on each of them.
+            // A linear map of bits is the identity if it keeps each single bit.
             for bit in 0..32 {
                 assert_eq!(unshift(shift(1 << bit, len), len), 1 << bit, "{len}");
                 assert_eq!(shift(1 << bit, (1 << 31) - 1), 1 << bit);

@@ -1,7 +1,7 @@
-//! `tf.train.Example` and `tf.train.SequenceExample`: features by name, and their values.
+//! Parser for `tf.train.Example` and `tf.train.SequenceExample`: features by name, and their values.
 //!
-//! Source: `tensorflow/core/example/example.proto` and `feature.proto`. What is odd but legal is read as protobuf reads it: packed
-//! and unpacked values side by side, a list in several parts, the last of two kinds, the last of two equal keys.
+//! Source: `tensorflow/core/example/example.proto` and `feature.proto`. Unusual but legal input is read as protobuf reads it:
+//! packed and unpacked values may be mixed, a list may come in parts, and the last of two kinds or of two equal keys wins.
 
 use byteorder::{ByteOrder as _, LittleEndian};
 
@@ -11,16 +11,16 @@ use crate::error::ParseError;
 
 const WHAT: &str = "Example";
 
-/// Where a feature stands in a record.
+/// Where a feature is in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Place {
-    /// Among the features of an Example, or the context of a `SequenceExample`.
+    /// In the features of an Example, or in the context of a `SequenceExample`.
     Context,
-    /// Among the feature lists of a `SequenceExample`.
+    /// In the feature lists of a `SequenceExample`.
     Lists,
 }
 
-/// The three kinds of values there are.
+/// The three kinds of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bytes,
@@ -39,9 +39,9 @@ impl Kind {
     }
 }
 
-/// Calls `found` with every entry of a record: where it stands, its key, and its `Feature` or `FeatureList` with its offset.
+/// Calls `found` for every entry of a record with its place, its key, and its `Feature` or `FeatureList` with its offset.
 ///
-/// Entries come in the order of the wire; of two with one key the last one counts.
+/// Entries come in the order of the wire; if a key comes twice, the last one counts.
 pub(crate) fn entries<'a>(record: &'a [u8], mut found: impl FnMut(Place, &'a [u8], &'a [u8], usize)) -> Result<(), ParseError> {
     for field in Fields::new(record, 0, WHAT) {
         let field = field?;
@@ -68,7 +68,7 @@ pub(crate) fn entries<'a>(record: &'a [u8], mut found: impl FnMut(Place, &'a [u8
     Ok(())
 }
 
-/// The `Feature` messages of a `FeatureList`, each with its offset.
+/// Iterates over the `Feature` messages of a `FeatureList`, each with its offset.
 pub(crate) fn steps(list: &[u8], base: usize) -> impl Iterator<Item = Result<(&[u8], usize), ParseError>> {
     Fields::new(list, base, "FeatureList").filter_map(|field| match field {
         Ok(field) => match (field.number, field.value) {
@@ -79,17 +79,17 @@ pub(crate) fn steps(list: &[u8], base: usize) -> impl Iterator<Item = Result<(&[
     })
 }
 
-/// The values of a `Feature`, to be gone over.
+/// The values of a `Feature`, parsed on demand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Values<'a> {
     kind: Kind,
-    /// The rest of the message from the first list of this kind on that counts.
+    /// The rest of the message, starting at the first list of this kind that counts.
     lists: &'a [u8],
     base: usize,
 }
 
 impl<'a> Values<'a> {
-    /// The values of a `Feature` that starts at `base`; `None` if it has no kind.
+    /// Finds the values of a `Feature` that starts at `base`; `None` if it has no kind.
     pub(crate) fn parse(feature: &'a [u8], base: usize) -> Result<Option<Self>, ParseError> {
         let mut values: Option<Self> = None;
         for field in Fields::new(feature, base, "Feature") {
@@ -111,7 +111,7 @@ impl<'a> Values<'a> {
         self.kind
     }
 
-    /// Calls `each` with every `value` field of the lists.
+    /// Calls `each` for every `value` field of the lists.
     fn fields(&self, mut each: impl FnMut(Value<'a>, usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
         let number = self.kind as u32 + 1;
         for list in Fields::new(self.lists, self.base, "Feature") {
@@ -172,7 +172,7 @@ impl<'a> Values<'a> {
         })
     }
 
-    /// Calls `each` with every string of bytes.
+    /// Calls `each` with every byte string.
     pub(crate) fn bytes(&self, mut each: impl FnMut(&'a [u8], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
         self.fields(|value, offset| match value {
             Value::Bytes(bytes, at) => each(bytes, at),
@@ -191,7 +191,7 @@ impl<'a> Values<'a> {
             })?,
             Kind::Ints => self.fields(|value, _| {
                 count += match value {
-                    // The last byte of each.
+                    // Counts the last byte of each varint.
                     Value::Bytes(packed, _) => packed.iter().filter(|&&byte| byte < 0x80).count() as u64,
                     _ => 1,
                 };
@@ -203,10 +203,10 @@ impl<'a> Values<'a> {
 }
 
 fn wrong_wire_type(kind: Kind, offset: usize) -> ParseError {
-    ParseError::new(offset, kind.name(), "a value of another wire type")
+    ParseError::new(offset, kind.name(), "a value has the wrong wire type")
 }
 
-/// Puts an integer at the end of `out`, little-endian.
+/// Appends an integer to `out`, little-endian.
 pub(crate) fn push_int(out: &mut Vec<u8>, value: i64) {
     let mut bytes = [0; 8];
     LittleEndian::write_i64(&mut bytes, value);
@@ -263,14 +263,14 @@ mod tests {
         let list = |parts: &[&[u8]]| parts.concat();
         let packed = list(&[&[0x0a, 4], &one]);
         let unpacked = list(&[&[0x0d], &two]);
-        // Packed and unpacked values in one list, then the list once more, with an unknown field between.
+        // Packed and unpacked values in one list, then a second list, with an unknown field between them.
         let feature = list(&[&[0x12, 11], &packed, &unpacked, &[0x78, 1], &[0x12, 6], &packed]);
         let values = Values::parse(&feature, 0).unwrap().unwrap();
         assert_eq!((floats(&values).unwrap(), values.count().unwrap()), (vec![1.0, 2.0, 1.0], 3));
-        // The last kind wins, and what was there before of the same kind is gone.
+        // The last kind wins, and earlier values of the same kind are dropped.
         let feature = list(&[&[0x12, 6], &packed, &[0x1a, 3, 0x0a, 1, 7], &[0x12, 5], &unpacked]);
         assert_eq!(floats(&Values::parse(&feature, 0).unwrap().unwrap()).unwrap(), [2.0]);
-        // Three bytes are no float.
+        // Three bytes are too few for a float.
         let values = [0x12, 5, 0x0a, 3, 1, 2, 3];
         assert!(floats(&Values::parse(&values, 0).unwrap().unwrap()).is_err());
     }

@@ -1,4 +1,4 @@
-//! Graphs as `GraphDef` messages have them: their nodes, and whether all of it is what it says.
+//! Parser and checks for `GraphDef` messages: their nodes, and whether every part is consistent.
 //!
 //! Source: `tensorflow/core/framework/graph.proto`, `node_def.proto`, `attr_value.proto`, `function.proto`.
 
@@ -13,12 +13,12 @@ use crate::types::dtype::Dtype;
 const NODE: &str = "graph node";
 const ATTR: &str = "attribute of a graph node";
 const FUNCTION: &str = "graph function";
-/// Functions nest in attributes; protobuf has the same limit for messages.
+/// Nesting limit for functions in attributes; protobuf has the same limit for messages.
 const MAX_DEPTH: usize = 100;
-/// Dtypes of references are those of what they refer to, and this.
+/// The dtype number of a reference is that of its target plus this.
 const REFERENCE: u64 = 100;
 
-/// Operations whose value the outside provides.
+/// Operations whose value comes from the caller.
 pub(crate) const PLACEHOLDERS: [&str; 3] = ["Placeholder", "PlaceholderV2", "PlaceholderWithDefault"];
 
 /// A node of a graph.
@@ -35,7 +35,7 @@ impl<'a> Node<'a> {
     /// Parses a `NodeDef` that starts at `base`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the message.
     pub(crate) fn parse(bytes: &'a [u8], base: usize) -> Result<Self, ParseError> {
         let mut node = Self { name: "", op: "", inputs: Vec::new(), attrs: Vec::new() };
         for field in Fields::new(bytes, base, NODE) {
@@ -53,34 +53,34 @@ impl<'a> Node<'a> {
                 _ => {}
             }
         }
-        // TensorFlow has more rules for names; what it says of those it refuses is clear.
+        // TensorFlow has more rules for names, and its own messages about them are clear.
         let is_text = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
         if !is_text(node.name) || !is_text(node.op) {
             return Err(ParseError::new(base, NODE, format!("name {:?} and op {:?}, expected text", node.name, node.op)));
         }
         if node.op == "Abort" {
-            return Err(ParseError::new(base, NODE, format!("{:?} is an operation that ends the process", node.name)));
+            return Err(ParseError::new(base, NODE, format!("{:?} is an Abort operation, which ends the process", node.name)));
         }
         Ok(node)
     }
 
-    /// The bytes of an attribute's value: an `AttrValue`.
+    /// The value of an attribute: the bytes of an `AttrValue`.
     pub(crate) fn attr(&self, name: &str) -> Option<&'a [u8]> {
         self.attrs.iter().rev().find(|(own, ..)| *own == name).map(|(_, _, bytes)| *bytes)
     }
 
-    /// Whether the outside provides its value.
+    /// Whether the caller provides the value.
     pub(crate) fn is_placeholder(&self) -> bool {
         PLACEHOLDERS.contains(&self.op)
     }
 
-    /// The dtype and the shape that a placeholder says it has.
+    /// The dtype and shape that a placeholder declares.
     pub(crate) fn placeholder(&self) -> (Option<Dtype>, Option<Vec<Option<u64>>>) {
         let dtype = self.attr("dtype").and_then(attr_type).and_then(Dtype::from_code);
         (dtype, self.attr("shape").and_then(attr_shape))
     }
 
-    /// The functions that its attributes name.
+    /// The functions named in its attributes.
     fn functions(&self) -> Result<Vec<&'a str>, ParseError> {
         let mut names = Vec::new();
         let mut add = |function: &Field<'a>| -> Result<(), ParseError> {
@@ -112,26 +112,26 @@ impl<'a> Node<'a> {
         Ok(names)
     }
 
-    /// Checks what is in its attributes; returns how many bytes its constants say they have.
+    /// Checks its attributes; returns the number of bytes that its constants declare.
     ///
     /// # Errors
-    /// Where one cannot be what it says: a tensor whose values do not fit its shape, a shape that no tensor has.
+    /// Returns an error for an inconsistent attribute: a tensor whose values do not fit its shape, or an impossible shape.
     pub(crate) fn check(&self) -> Result<u64, ParseError> {
         self.attrs.iter().try_fold(0u64, |sum, (_, value, _)| Ok(sum.saturating_add(check_attr(value.clone(), 0)?)))
     }
 }
 
-/// The number of the dtype in an `AttrValue` of a type.
+/// The dtype number in an `AttrValue` that is a type.
 pub(crate) fn attr_type(attr: &[u8]) -> Option<u64> {
     last_of(attr, 6)?.varint(ATTR).ok().map(referred)
 }
 
-/// The number of the dtype that a reference is to.
+/// The dtype number of a reference's target.
 pub(crate) fn referred(code: u64) -> u64 {
     if code > REFERENCE { code - REFERENCE } else { code }
 }
 
-/// The numbers of the dtypes in an `AttrValue` of a list of types.
+/// The dtype numbers in an `AttrValue` that is a list of types.
 pub(crate) fn attr_types(attr: &[u8]) -> Result<Vec<u64>, ParseError> {
     let mut types = Vec::new();
     for field in list_of(attr)? {
@@ -151,17 +151,17 @@ pub(crate) fn attr_types(attr: &[u8]) -> Result<Vec<u64>, ParseError> {
     Ok(types)
 }
 
-/// The shapes in an `AttrValue` of a list of shapes.
+/// The shapes in an `AttrValue` that is a list of shapes.
 pub(crate) fn attr_shapes(attr: &[u8]) -> Result<Vec<Option<Vec<Option<u64>>>>, ParseError> {
     list_of(attr)?.into_iter().filter(|field| field.number == 7).map(|field| parse_shape_with_unknown(field.message(ATTR)?)).collect()
 }
 
-/// The shape in an `AttrValue` of one.
+/// The shape in an `AttrValue` that is a shape.
 pub(crate) fn attr_shape(attr: &[u8]) -> Option<Vec<Option<u64>>> {
     parse_shape_with_unknown(last_of(attr, 7)?.message(ATTR).ok()?).ok()?
 }
 
-/// The name of the function in an `AttrValue` of one.
+/// The function name in an `AttrValue` that is a function.
 pub(crate) fn attr_function(attr: &[u8]) -> Option<&[u8]> {
     let name = last_of(attr, 10)?.message(ATTR).ok()?.filter_map(Result::ok).filter(|field| field.number == 1).last()?;
     match name.value {
@@ -170,7 +170,7 @@ pub(crate) fn attr_function(attr: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The `TensorProto` in an `AttrValue` of one.
+/// The `TensorProto` in an `AttrValue` that is a tensor.
 pub(crate) fn attr_tensor(attr: &[u8]) -> Option<&[u8]> {
     match last_of(attr, 8)?.value {
         Value::Bytes(tensor, _) => Some(tensor),
@@ -195,10 +195,10 @@ fn list_of(attr: &[u8]) -> Result<Vec<Field<'_>>, ParseError> {
 
 pub(crate) fn text<'a>(field: &Field<'a>, what: &'static str) -> Result<&'a str, ParseError> {
     let bytes = field.bytes(what)?;
-    std::str::from_utf8(bytes).map_err(|_| ParseError::new(field.offset, what, format!("field {} is no UTF-8", field.number)))
+    std::str::from_utf8(bytes).map_err(|_| ParseError::new(field.offset, what, format!("field {} is not UTF-8", field.number)))
 }
 
-/// The key and the value of an entry of a map, and where the value starts.
+/// The key and the value of a map entry, and the offset of the value.
 pub(crate) type Entry<'a> = (&'a str, Option<(&'a [u8], usize)>);
 
 pub(crate) fn entry<'a>(field: &Field<'a>, what: &'static str) -> Result<Entry<'a>, ParseError> {
@@ -215,12 +215,12 @@ pub(crate) fn entry<'a>(field: &Field<'a>, what: &'static str) -> Result<Entry<'
     Ok((key, value))
 }
 
-/// Checks an `AttrValue`; returns how many bytes the constants in it say they have.
+/// Checks an `AttrValue`; returns the number of bytes that its constants declare.
 fn check_attr(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
     let (mut claimed, mut seen) = (0u64, [false; 11]);
     for field in fields {
         let field = field?;
-        // Messages that come twice would be merged to something that nobody has looked at.
+        // Protobuf would merge repeated messages into one that has not been checked.
         if matches!(field.number, 1 | 7 | 8 | 10) && std::mem::replace(&mut seen[field.number as usize], true) {
             return Err(ParseError::new(field.offset, ATTR, format!("field {} comes twice", field.number)));
         }
@@ -235,7 +235,7 @@ fn check_attr(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
     Ok(claimed)
 }
 
-/// Checks the list in an `AttrValue`, in which functions are field 9.
+/// Checks the list in an `AttrValue`, where functions are field 9.
 fn check_list(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
     fields.into_iter().try_fold(0u64, |claimed, field| {
         let field = field?;
@@ -248,7 +248,7 @@ fn check_list(fields: Fields<'_>, depth: usize) -> Result<u64, ParseError> {
     })
 }
 
-/// One level more, as long as there may be one.
+/// Goes one level deeper; fails at the limit.
 fn deeper(depth: usize, field: &Field<'_>) -> Result<usize, ParseError> {
     if depth == MAX_DEPTH {
         return Err(ParseError::new(field.offset, ATTR, format!("attributes nest deeper than {MAX_DEPTH}")));
@@ -265,7 +265,7 @@ fn check_function_name(fields: Fields<'_>, depth: usize) -> Result<u64, ParseErr
     })
 }
 
-/// Checks an entry of a map of attributes.
+/// Checks an entry of an attribute map.
 fn check_entry(field: &Field<'_>, depth: usize) -> Result<u64, ParseError> {
     match entry(field, ATTR)? {
         (_, Some((value, at))) => check_attr(Fields::new(value, at, ATTR), deeper(depth, field)?),
@@ -284,13 +284,13 @@ fn check_shape(field: &Field<'_>) -> Result<u64, ParseError> {
                     let axis = size.int64(ATTR)?;
                     let refused = |why: &str| ParseError::new(size.offset, ATTR, format!("a shape has an axis of {axis}, {why}"));
                     if axis < -1 {
-                        return Err(refused("expected at least 0, or -1 for an unknown one"));
+                        return Err(refused("expected at least 0, or -1 if unknown"));
                     }
                     let length = u64::try_from(axis).unwrap_or(1).max(1);
                     elements = elements
                         .checked_mul(length)
                         .filter(|&elements| i64::try_from(elements).is_ok())
-                        .ok_or_else(|| refused("and more than 2^63 elements"))?;
+                        .ok_or_else(|| refused("which makes at least 2^63 elements"))?;
                 }
             }
         }
@@ -300,15 +300,15 @@ fn check_shape(field: &Field<'_>) -> Result<u64, ParseError> {
 
 fn check_tensor(field: &Field<'_>, depth: usize) -> Result<u64, ParseError> {
     let Value::Bytes(bytes, at) = field.value else {
-        return Err(ParseError::new(field.offset, ATTR, "a tensor is no message"));
+        return Err(ParseError::new(field.offset, ATTR, "a tensor is not a message"));
     };
     let dtype = Fields::new(bytes, at, ATTR).filter_map(Result::ok).filter(|field| field.number == 1).last();
     let dtype = dtype.and_then(|dtype| dtype.varint(ATTR).ok()).and_then(Dtype::from_code);
-    // An attribute may have an empty tensor, which is none.
+    // An empty tensor in an attribute means that there is none.
     if bytes.is_empty() {
         return Ok(0);
     }
-    // Handles have values of their own kinds; variants have tensors in them.
+    // Handles store their own kinds of values; variants contain tensors.
     if let Some(Dtype::Resource | Dtype::Variant) = dtype {
         let mut claimed = 0u64;
         for part in Fields::new(bytes, at, ATTR) {
@@ -333,13 +333,13 @@ fn check_tensor(field: &Field<'_>, depth: usize) -> Result<u64, ParseError> {
     Ok(tensor.spec.nbytes().max(tensor.spec.elements()))
 }
 
-/// Checks a `FunctionDefLibrary`; returns how many bytes the constants in it say they have.
+/// Checks a `FunctionDefLibrary`; returns the number of bytes that its constants declare.
 ///
 /// # Errors
-/// As [`Node::check`].
+/// Returns the errors of [`Node::check`].
 pub(crate) fn check_library(bytes: &[u8], base: usize) -> Result<u64, ParseError> {
     let mut claimed = 0u64;
-    // What functions call, by their names.
+    // The names of the functions that each function calls.
     let mut calls: HashMap<&str, Vec<&str>> = HashMap::new();
     for function in Fields::new(bytes, base, FUNCTION) {
         let function = function?;
@@ -357,7 +357,7 @@ pub(crate) fn check_library(bytes: &[u8], base: usize) -> Result<u64, ParseError
                     called.extend(node.functions()?);
                 }
                 (5, Value::Bytes(..)) => claimed = claimed.saturating_add(check_entry(&part, 0)?),
-                // The arguments: a map of numbers to maps of attributes.
+                // Arguments are a map from numbers to attribute maps.
                 (7, Value::Bytes(..)) => {
                     for argument in part.message(FUNCTION)?.filter(|field| field.as_ref().map_or(true, |field| field.number == 2)) {
                         for attr in argument?.message(FUNCTION)? {
@@ -380,17 +380,17 @@ pub(crate) fn check_library(bytes: &[u8], base: usize) -> Result<u64, ParseError
         calls.insert(name, called);
     }
     match circle(&calls) {
-        // TensorFlow would put such a function into itself until the stack ends.
+        // TensorFlow would inline such a function into itself until the stack overflows.
         Some(name) => Err(ParseError::new(base, FUNCTION, format!("the function {name:?} calls itself"))),
         None => Ok(claimed),
     }
 }
 
-/// A function that calls itself, directly or by others.
+/// Finds a function that calls itself, directly or through others.
 fn circle<'a>(calls: &HashMap<&'a str, Vec<&'a str>>) -> Option<&'a str> {
     let mut ended: HashSet<&str> = HashSet::new();
     for &start in calls.keys() {
-        // Functions that are being gone through, each with how far.
+        // The functions being visited, each with its position in its list of calls.
         let mut path: Vec<(&str, usize)> = vec![(start, 0)];
         let mut is_open: HashSet<&str> = HashSet::from([start]);
         while let Some((name, at)) = path.last_mut() {
@@ -413,7 +413,7 @@ fn circle<'a>(calls: &HashMap<&'a str, Vec<&'a str>>) -> Option<&'a str> {
     None
 }
 
-/// Checks an `OpDef`: its attributes have values by default, and values that are allowed.
+/// Checks an `OpDef`: the default and allowed values of its attributes.
 fn check_op(fields: Fields<'_>) -> Result<u64, ParseError> {
     let mut claimed = 0u64;
     for attr in fields.filter(|field| field.as_ref().map_or(true, |field| field.number == 4)) {

@@ -1,4 +1,4 @@
-//! What a `MetaGraphDef` says of its graph: signatures, tags, and what makes it ready to be used.
+//! Parser for the parts of a `MetaGraphDef` that describe its graph: signatures, tags, and how to initialise it.
 //!
 //! Source: `tensorflow/core/protobuf/meta_graph.proto`, `saver.proto`.
 
@@ -10,36 +10,36 @@ use crate::types::dtype::Dtype;
 
 const SIGNATURE: &str = "signature";
 
-/// A tensor that goes into a graph or comes out of it.
+/// An input or output tensor of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Argument {
     /// Its name in the signature, or in the graph.
     pub name: String,
-    /// The tensor in the graph: `StatefulPartitionedCall:0`. Empty for what is no plain tensor.
+    /// The tensor in the graph: `StatefulPartitionedCall:0`. Empty unless it is a plain tensor.
     pub tensor: String,
-    /// The dtype, where it is known without TensorFlow.
+    /// The dtype, if it is known without TensorFlow.
     pub dtype: Option<Dtype>,
-    /// The shape with `None` for lengths that are not known; `None` where not even the number of axes is.
+    /// The shape, with `None` for unknown lengths; `None` if the number of axes is unknown.
     pub shape: Option<Vec<Option<u64>>>,
-    /// The ragged or sparse tensor that it is a part of, if it is: its name in the signature.
+    /// The name in the signature of the ragged or sparse tensor that this is a part of.
     pub part_of: Option<String>,
 }
 
-/// What can be computed: a signature of a SavedModel, or all of a graph.
+/// A computation: a signature of a SavedModel, or a whole graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Signature {
-    /// The name; empty for a graph, which has none.
+    /// The name; empty for a graph, since graphs have none.
     pub name: String,
-    /// What goes in, by name.
+    /// The inputs, by name.
     pub inputs: Vec<Argument>,
-    /// What comes out, by name.
+    /// The outputs, by name.
     pub outputs: Vec<Argument>,
 }
 
 impl Signature {
-    /// The signature of a graph: its placeholders, and the outputs of nodes that no other node takes.
+    /// The signature of a whole graph: its placeholders, and the outputs that no other node uses.
     pub(crate) fn of_graph(inputs: Vec<Argument>, outputs: Vec<Argument>) -> Self {
         Self { name: String::new(), inputs, outputs }
     }
@@ -47,7 +47,7 @@ impl Signature {
     /// Parses an entry of the map of signatures of a `MetaGraphDef`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the message.
     pub(crate) fn parse(bytes: &[u8], base: usize) -> Result<Self, ParseError> {
         let mut signature = Self::of_graph(Vec::new(), Vec::new());
         for field in Fields::new(bytes, base, SIGNATURE) {
@@ -74,12 +74,12 @@ impl Signature {
 }
 
 impl Argument {
-    /// A tensor of a graph, which is its own name.
+    /// A tensor of a graph, which is named after itself.
     pub(crate) fn of_graph(tensor: String, dtype: Option<Dtype>, shape: Option<Vec<Option<u64>>>) -> Self {
         Self { name: tensor.clone(), tensor, dtype, shape, part_of: None }
     }
 
-    /// What it is called beside its name: in a signature by its tensor, in a graph by its node.
+    /// A second name: the tensor for a signature, the node for a graph.
     pub(crate) fn alias(&self) -> Option<String> {
         match self.tensor.strip_suffix(":0") {
             Some(node) if self.tensor == self.name => Some(node.to_owned()),
@@ -87,14 +87,14 @@ impl Argument {
         }
     }
 
-    /// Which of `arguments` has this name, else is this tensor, or the first one of this node.
+    /// Finds an argument by name, else by tensor, else by node, which means the node's first tensor.
     pub(crate) fn find(arguments: &[Self], name: &str) -> Option<usize> {
         let named = arguments.iter().position(|argument| argument.name == name);
         let is_tensor = |argument: &Self| argument.tensor == name || argument.tensor.strip_suffix(":0") == Some(name);
         named.or_else(|| arguments.iter().position(is_tensor))
     }
 
-    /// An entry of a map of names and `TensorInfo`s. A ragged or sparse tensor has several parts, which are tensors.
+    /// Parses a map entry of a name and a `TensorInfo`. A ragged or sparse tensor has several parts, each a tensor.
     fn parse(field: &Field<'_>) -> Result<Vec<Self>, ParseError> {
         let (name, value) = entry(field, SIGNATURE)?;
         let mut argument = Self { name: name.to_owned(), tensor: String::new(), dtype: None, shape: Some(Vec::new()), part_of: None };
@@ -118,7 +118,7 @@ impl Argument {
         for (suffix, part) in &mut parts {
             part.name = format!("{name}/{suffix}");
             part.part_of = Some(name.to_owned());
-            // What a sparse tensor says of itself.
+            // Dtype and shapes of the parts follow from those of the sparse tensor.
             match &suffix[..] {
                 "values" if part.dtype.is_none() => part.dtype = argument.dtype,
                 "indices" => part.shape = Some(vec![None, rank]),
@@ -130,10 +130,10 @@ impl Argument {
     }
 }
 
-/// A part of a composite tensor, and what comes behind the name of the whole.
+/// The suffix for the name, and the part of a composite tensor.
 type Part = (String, Argument);
 
-/// The tensors of a `TensorInfo.CooSparse`.
+/// Parses the tensors of a `TensorInfo.CooSparse`.
 fn sparse(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
     let mut parts = Vec::new();
     for part in field.message(SIGNATURE)? {
@@ -149,7 +149,7 @@ fn sparse(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
     Ok(parts)
 }
 
-/// The tensors of a `TensorInfo.CompositeTensor`: of a ragged one first the values, then the row splits of each level
+/// Parses the tensors of a `TensorInfo.CompositeTensor`. A ragged one has its values first, then the row splits of each level
 /// (`RaggedTensorSpec._to_components`).
 fn composite(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
     const RAGGED: u64 = 3;
@@ -191,10 +191,10 @@ fn composite(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
     Ok(parts.into_iter().enumerate().map(|(at, part)| (suffix(at), part)).collect())
 }
 
-/// The tags of a `MetaInfoDef`.
+/// Parses the tags of a `MetaInfoDef`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with the message.
 pub(crate) fn tags(bytes: &[u8], base: usize) -> Result<Vec<String>, ParseError> {
     const WHAT: &str = "description of a graph";
     let mut tags = Vec::new();
@@ -207,19 +207,19 @@ pub(crate) fn tags(bytes: &[u8], base: usize) -> Result<Vec<String>, ParseError>
     Ok(tags)
 }
 
-/// The nodes that restore variables.
+/// The node and the tensor that restore variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Saver {
-    /// The tensor that is the prefix of the variables' files.
+    /// The tensor that takes the path prefix of the variables' files.
     pub(crate) filename: String,
     /// The node that restores.
     pub(crate) restore: String,
 }
 
-/// Parses a `SaverDef` (`tensorflow/core/protobuf/saver.proto`); `None` for one that restores nothing.
+/// Parses a `SaverDef` (`tensorflow/core/protobuf/saver.proto`); `None` if it restores nothing.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with the message.
 pub(crate) fn saver(bytes: &[u8], base: usize) -> Result<Option<Saver>, ParseError> {
     const WHAT: &str = "saver";
     let mut saver = Saver { filename: String::new(), restore: String::new() };
@@ -234,10 +234,10 @@ pub(crate) fn saver(bytes: &[u8], base: usize) -> Result<Option<Saver>, ParseErr
     Ok(Some(saver).filter(|saver| !saver.filename.is_empty() && !saver.restore.is_empty()))
 }
 
-/// Parses an entry of the map of collections of a `MetaGraphDef`: its name, and the nodes if it is one of nodes.
+/// Parses a map entry of the collections of a `MetaGraphDef`: its name, and its nodes if it lists nodes.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with the message.
 pub(crate) fn collection(bytes: &[u8], base: usize) -> Result<(String, Vec<String>), ParseError> {
     const WHAT: &str = "collection";
     let (mut name, mut nodes) = (String::new(), Vec::new());
@@ -261,10 +261,10 @@ pub(crate) fn collection(bytes: &[u8], base: usize) -> Result<(String, Vec<Strin
     Ok((name, nodes))
 }
 
-/// Parses an `AssetFileDef`: the tensor that is told the path, and the name of the file.
+/// Parses an `AssetFileDef`: the tensor that takes the path, and the file name.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with the message.
 pub(crate) fn asset(bytes: &[u8], base: usize) -> Result<(String, String), ParseError> {
     const WHAT: &str = "asset";
     let (mut tensor, mut name) = (String::new(), String::new());
@@ -283,10 +283,10 @@ pub(crate) fn asset(bytes: &[u8], base: usize) -> Result<(String, String), Parse
             _ => {}
         }
     }
-    // It names a file in its folder, and none elsewhere.
+    // The name must stay inside the folder of assets.
     let is_inside = std::path::Path::new(&name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
     if !is_inside || name.contains('\0') {
-        return Err(ParseError::new(base, WHAT, format!("{name:?} is no file in the folder of assets")));
+        return Err(ParseError::new(base, WHAT, format!("{name:?} is not a file in the folder of assets")));
     }
     Ok((tensor, name))
 }

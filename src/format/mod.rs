@@ -1,4 +1,8 @@
-//! Byte layouts: `&[u8]` to structs and back. Nothing here touches a file; errors carry offsets, not paths.
+//! Parsers and writers of byte layouts: `&[u8]` to structs and back.
+//!
+//! This room knows no files: it does no I/O, and errors carry byte offsets, to which callers add paths. Start with `proto.rs`
+//! (the protobuf walker that most parsers use) and `table.rs` with `bundle.rs` (a checkpoint's index); HDF5 has its own room in
+//! `hdf5/`.
 
 pub(crate) mod bundle;
 pub(crate) mod checkpoint_state;

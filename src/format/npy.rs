@@ -14,29 +14,29 @@ use crate::types::size::memory_len;
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Magic, version and the length of the text.
 const PREFIX_LEN: usize = 10;
-/// What `numpy.load` accepts by default (`max_header_size`).
+/// The longest header that `numpy.load` accepts by default (`max_header_size`).
 pub(crate) const MAX_TEXT_LEN: usize = 10_000;
-/// NumPy pads headers so that data start at a multiple of this.
+/// NumPy pads headers so that data starts at a multiple of this.
 const ARRAY_ALIGN: usize = 64;
-/// NumPy leaves room for the axis that varies slowest to grow to this many digits.
+/// NumPy reserves this many digits for the axis that varies slowest, so that it can grow.
 const GROWTH_DIGITS: usize = 21;
-/// Where data start in every file that has data: a page, so that they can be mapped, dropped and shared on their own.
+/// Where data starts in every non-empty file: at a page, so that it can be mapped, evicted and shared on its own.
 pub(crate) const DATA_ALIGN: usize = 4096;
 const WHAT: &str = ".npy header";
 
-/// A descriptor of plain elements, taken apart: `>f4`, `|S12`.
+/// A parsed descriptor of plain elements: `>f4`, `|S12`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Descr {
-    /// Little where there is none.
+    /// Little-endian if the descriptor has no order.
     pub(crate) order: ByteOrder,
     /// `f`, `i`, `u`, `b`, `c`, `V`, `S`, `U`.
     pub(crate) kind: char,
-    /// Bytes of an element; of `U` code points.
+    /// Bytes per element; for `U`, code points.
     pub(crate) size: u64,
 }
 
 impl Descr {
-    /// `None` for structured types, dates, objects and what is no descriptor.
+    /// Returns `None` for structured types, dates, objects and invalid descriptors.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (order, rest) = match text.chars().next()? {
             '<' | '|' => (ByteOrder::Little, &text[1..]),
@@ -46,7 +46,7 @@ impl Descr {
         };
         let kind = rest.chars().next().filter(|kind| "fiubcVSU".contains(*kind))?;
         let size = rest[1..].parse().ok()?;
-        // Where order means nothing it is always the same.
+        // Normalises the order of types for which it has no meaning.
         let order = if kind == 'S' || kind == 'V' || (size == 1 && kind != 'U') { ByteOrder::Little } else { order };
         Some(Self { order, kind, size })
     }
@@ -56,7 +56,7 @@ impl Descr {
         matches!(self.kind, 'S' | 'U')
     }
 
-    /// The dtype that it says; `None` for `V1` and `V2`, which do not say one, and where there is none.
+    /// The dtype it stands for; `None` for `V1` and `V2`, which are ambiguous, and for types that TensorFlow lacks.
     pub(crate) fn dtype(self) -> Option<Dtype> {
         Dtype::ALL.iter().copied().find(|&dtype| self.kind != 'V' && dtype == dtype.as_plain() && self.can_be(dtype))
     }
@@ -72,27 +72,27 @@ fn prefix_len(version: u8) -> usize {
     if version == 1 { PREFIX_LEN } else { PREFIX_LEN + 2 }
 }
 
-/// How deep descriptors of records nest.
+/// How deep record descriptors may nest.
 const MOST_NESTED: usize = 16;
 
-/// What a descriptor says of the elements.
+/// The elements that a descriptor describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Elements {
-    /// TensorFlow has them too.
+    /// A type that TensorFlow also has.
     Plain(Dtype, ByteOrder),
-    /// It does not: so many bytes each.
+    /// A type that TensorFlow lacks, with this many bytes per element.
     Items(u64),
-    /// They are pickled objects.
+    /// Pickled objects.
     Objects,
 }
 
 impl Elements {
-    /// What the descriptor `text` says; `None` where it is none that is known here.
+    /// Parses the descriptor `text`; `None` if it is not supported.
     pub(crate) fn of(text: &str) -> Option<Self> {
         if let Some((dtype, order)) = Descr::parse(text).and_then(|descr| Some((descr.dtype()?, descr.order))) {
             return Some(Self::Plain(dtype, order));
         }
-        // `numpy.save` writes this for float8_e5m2, and NumPy takes the names of its types for descriptors.
+        // `numpy.save` writes `<f1` for float8_e5m2, and NumPy accepts its type names as descriptors.
         let named =
             || Dtype::from_name(text).filter(|dtype| *dtype == dtype.as_plain() && dtype.descr().is_some_and(|descr| !descr.contains('V')));
         if let Some(dtype) = if text == "<f1" { Some(Dtype::Float8E5M2) } else { named() } {
@@ -107,7 +107,7 @@ impl Elements {
     }
 }
 
-/// Goes through a descriptor of text, dates or records: `|S7`, `[('a', '<i4'), ('b', '>f8', (2, 3))]`. What is left comes next.
+/// Parses descriptors of text, dates or records: `|S7`, `[('a', '<i4'), ('b', '>f8', (2, 3))]`. Holds the unparsed rest.
 struct DescrParser<'a>(&'a str);
 
 impl<'a> DescrParser<'a> {
@@ -138,7 +138,7 @@ impl<'a> DescrParser<'a> {
         is_object(text) || text.split(['\'', '"']).any(is_object)
     }
 
-    /// Bytes of an element.
+    /// Bytes per element.
     fn itemsize(&mut self, depth: usize) -> Option<u64> {
         if !self.0.trim_start().starts_with('[') {
             let text = if depth == 0 { std::mem::take(&mut self.0) } else { self.string()? };
@@ -152,7 +152,7 @@ impl<'a> DescrParser<'a> {
             if !self.accept('(') {
                 return None;
             }
-            // The name, or a title and a name.
+            // Either a name, or a title and a name.
             let name = if self.accept('(') {
                 let title = self.string()?;
                 let name = if self.accept(',') { self.string()? } else { title };
@@ -161,7 +161,7 @@ impl<'a> DescrParser<'a> {
             } else {
                 self.string()?
             };
-            // NumPy has no two fields of a name; one without a name gets another.
+            // NumPy forbids two fields with one name; it renames fields without a name.
             if !names.insert(name) && !name.is_empty() {
                 return None;
             }
@@ -183,7 +183,7 @@ impl<'a> DescrParser<'a> {
     }
 }
 
-/// Bytes of an element that is no record.
+/// Bytes per element of a type other than a record.
 fn plain_itemsize(text: &str) -> Option<u64> {
     let rest = text.strip_prefix(['<', '>', '|', '=']).unwrap_or(text);
     let kind = rest.chars().next().filter(|kind| "fiubcVSUMm".contains(*kind))?;
@@ -194,7 +194,7 @@ fn plain_itemsize(text: &str) -> Option<u64> {
         return None;
     }
     let size: u64 = digits.parse().ok()?;
-    // The lengths that there are: of floats also those of C's long double, on one processor or another.
+    // The valid sizes. Floats include C's long double on various processors.
     let is_known = match kind {
         'f' => matches!(size, 2 | 4 | 8 | 12 | 16),
         'c' => matches!(size, 8 | 16 | 24 | 32),
@@ -220,13 +220,13 @@ impl Header {
         Self { descr: descr.to_owned(), fortran_order: false, shape: shape.to_vec() }
     }
 
-    /// The same for an array in Fortran order: axis 0 varies fastest. An array that is in both orders counts as C-ordered, as
-    /// in NumPy.
+    /// The same for an array in Fortran order: axis 0 varies fastest. As in NumPy, an array that is in both orders counts as
+    /// C-ordered.
     pub(crate) fn fortran_ordered(self) -> Self {
         Self { fortran_order: self.orders_differ(), ..self }
     }
 
-    /// Whether elements lie otherwise in Fortran order than in C order.
+    /// Whether Fortran order differs from C order for this shape.
     pub(crate) fn orders_differ(&self) -> bool {
         !self.shape.contains(&0) && self.shape.iter().filter(|&&dim| dim > 1).count() > 1
     }
@@ -246,34 +246,33 @@ impl Header {
         text
     }
 
-    /// The descriptor as a literal: a string, or a list where it is of records.
+    /// The descriptor as a Python literal: a string, or a list for records.
     fn descr_text(&self) -> String {
         if self.descr.starts_with('[') { self.descr.clone() } else { format!("'{}'", self.descr) }
     }
 
-    /// Where data start unless something else is asked for: at [`DATA_ALIGN`]; without elements where `numpy.save` has
-    /// them, because NumPy before 2.4 cannot map an empty array at a page's start.
+    /// The default offset of the data: [`DATA_ALIGN`]. Without elements it is where `numpy.save` puts it, because NumPy before
+    /// 2.4 cannot map an empty array at the start of a page.
     pub(crate) fn data_start(&self) -> u64 {
         let align = if self.shape.contains(&0) { ARRAY_ALIGN } else { DATA_ALIGN };
         self.data_starts().start.next_multiple_of(align as u64)
     }
 
-    /// The offsets at which data can start: behind the text, and not further than `numpy.load` reads a header.
+    /// The possible offsets of the data: after the text, and within the header length that `numpy.load` reads.
     pub(crate) fn data_starts(&self) -> std::ops::Range<u64> {
         let (version, text) = self.encoded_text();
         let prefix = prefix_len(version);
         (prefix + text.len() + 1) as u64..(prefix + MAX_TEXT_LEN + 1) as u64
     }
 
-    /// The version that NumPy takes for the text, and its bytes: Latin-1 where that has all characters, else UTF-8.
+    /// The version that NumPy chooses for the text, and its bytes: Latin-1 if that has all characters, else UTF-8.
     fn encoded_text(&self) -> (u8, Vec<u8>) {
         let text = self.text();
         let latin: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
         latin.map_or_else(|| (3, text.into_bytes()), |latin| (1, latin))
     }
 
-    /// The header's bytes, padded so that data start at `data_start`, which must be one of
-    /// [`data_starts`](Self::data_starts).
+    /// Encodes the header, padded so that data starts at `data_start`, which must be in [`data_starts`](Self::data_starts).
     pub(crate) fn encode(&self, data_start: u64) -> Vec<u8> {
         let (version, text) = self.encoded_text();
         let prefix = prefix_len(version);
@@ -281,7 +280,7 @@ impl Header {
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(MAGIC);
         bytes.extend([version, 0]);
-        // 64 dimensions of 20 digits have some 1,500 characters, a descriptor was read from a header that had at most
+        // It fits: 64 dimensions of 20 digits take some 1,500 characters, the descriptor comes from a header of at most
         // `MAX_TEXT_LEN`, and padding ends where `numpy.load` stops reading.
         let text_len = u16::try_from(len - prefix).unwrap_or(u16::MAX);
         bytes.extend(text_len.to_le_bytes());
@@ -292,12 +291,12 @@ impl Header {
         bytes
     }
 
-    /// Parses the front of a file; returns the header and the offset at which data start.
+    /// Parses the start of a file; returns the header and the offset of the data.
     ///
-    /// `bytes` may end before the data do, but must hold the whole header.
+    /// `bytes` must hold the whole header; the data may be truncated.
     pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, u64), ParseError> {
         if bytes.len() < PREFIX_LEN && MAGIC.starts_with(&bytes[..bytes.len().min(6)]) {
-            return Err(ParseError::new(0, WHAT, format!("{} bytes are there, the shortest header has more: it was cut", bytes.len())));
+            return Err(ParseError::new(0, WHAT, format!("the file has only {} bytes: its header was cut short", bytes.len())));
         }
         if bytes.len() < PREFIX_LEN || &bytes[..6] != MAGIC {
             let found = &bytes[..bytes.len().min(6)];
@@ -309,15 +308,15 @@ impl Header {
             (major, minor) => return Err(ParseError::new(6, WHAT, format!("version is {major}.{minor}, expected 1.0, 2.0 or 3.0"))),
         };
         if len > MAX_TEXT_LEN {
-            return Err(ParseError::new(8, WHAT, format!("text of {len} bytes, at most {MAX_TEXT_LEN} are read")));
+            return Err(ParseError::new(8, WHAT, format!("text of {len} bytes, expected at most {MAX_TEXT_LEN}")));
         }
         let text = bytes
             .get(start..start + len)
-            .ok_or_else(|| ParseError::new(8, WHAT, format!("text of {len} bytes, {} bytes are there", bytes.len() - start)))?;
-        // Python's Latin-1 has a character for every byte.
+            .ok_or_else(|| ParseError::new(8, WHAT, format!("text of {len} bytes, but only {} bytes are left", bytes.len() - start)))?;
+        // Latin-1 maps every byte to a character.
         let text = match bytes[6] {
             3 => String::from_utf8(text.to_vec())
-                .map_err(|error| ParseError::new(start + error.utf8_error().valid_up_to(), WHAT, "the text of version 3 is no UTF-8"))?,
+                .map_err(|error| ParseError::new(start + error.utf8_error().valid_up_to(), WHAT, "the text of version 3 is not UTF-8"))?,
             _ => text.iter().copied().map(char::from).collect(),
         };
         let mut parser = Parser { text: text.as_bytes(), pos: 0, base: start };
@@ -325,7 +324,7 @@ impl Header {
     }
 }
 
-/// Reads the Python literal of a header: a dict of a string, a bool and a tuple of integers, nothing else.
+/// Parses the Python literal of a header: a dict of a string, a bool and a tuple of integers.
 struct Parser<'a> {
     text: &'a [u8],
     pos: usize,
@@ -376,7 +375,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The text of a structured descriptor, behind its opening bracket; what it means is not looked at.
+    /// Reads the text of a structured descriptor after its opening bracket, without interpreting it.
     fn structured(&mut self) -> Result<String, ParseError> {
         let (start, mut depth, mut quote) = (self.pos - 1, 1, None);
         for (i, &byte) in self.text[self.pos..].iter().enumerate() {
@@ -416,7 +415,7 @@ impl Parser<'_> {
             items.push(self.number()?);
             if !self.accept(",") {
                 if items.len() == 1 {
-                    return self.error("\",\" behind the only item of a tuple");
+                    return self.error("\",\" after the only item of a tuple");
                 }
                 self.expect(")")?;
                 break;
@@ -447,7 +446,7 @@ impl Parser<'_> {
         }
         self.skip_space();
         if self.pos != self.text.len() {
-            return self.error("nothing behind the dict");
+            return self.error("nothing after the dict");
         }
         match (descr, fortran_order, shape) {
             (Some(descr), Some(fortran_order), Some(shape)) => Ok(Header { descr, fortran_order, shape }),

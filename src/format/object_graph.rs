@@ -1,4 +1,4 @@
-//! `TrackableObjectGraph`: how the objects of a program lead to the keys of a checkpoint.
+//! Parser for `TrackableObjectGraph`, which maps the objects of a program to checkpoint keys.
 //!
 //! Source: `tensorflow/core/protobuf/trackable_object_graph.proto`.
 
@@ -7,11 +7,11 @@ use crate::error::ParseError;
 
 const WHAT: &str = "object graph";
 
-/// The parts of the graph that names are made of. Node 0 is the root.
+/// The parts of the graph that make up names. Node 0 is the root.
 #[derive(Debug, Default)]
 pub(crate) struct ObjectGraph {
     pub(crate) nodes: Vec<Node>,
-    /// About what it takes in memory.
+    /// Approximate memory use.
     pub(crate) heap_bytes: u64,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Child {
     pub(crate) name: Vec<u8>,
 }
 
-/// A value that an object keeps in the checkpoint.
+/// A value that an object stores in the checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Attribute {
     pub(crate) name: Vec<u8>,
@@ -38,7 +38,8 @@ pub(crate) struct Attribute {
 }
 
 impl ObjectGraph {
-    /// Parses the graph; every edge leads to a node that exists. Refuses one that takes more than `most_bytes` of memory.
+    /// Parses the graph and checks that every edge leads to an existing node. Refuses graphs that take over `most_bytes` of
+    /// memory.
     pub(crate) fn parse(bytes: &[u8], most_bytes: u64) -> Result<Self, ParseError> {
         let mut graph = Self::default();
         for field in Fields::new(bytes, 0, WHAT) {
@@ -55,7 +56,7 @@ impl ObjectGraph {
         let count = graph.nodes.len();
         for (i, node) in graph.nodes.iter().enumerate() {
             if let Some(child) = node.children.iter().find(|child| child.node >= count) {
-                let detail = format!("node {i} has a child {}, there are {count} nodes", child.node);
+                let detail = format!("node {i} has a child {}, but there are only {count} nodes", child.node);
                 return Err(ParseError::new(0, WHAT, detail));
             }
         }

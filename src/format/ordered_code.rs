@@ -5,7 +5,7 @@
 
 use super::bundle::Extent;
 
-/// The index key under which the piece `extents` of the tensor `name` is stored.
+/// The index key of the piece `extents` of the tensor `name`.
 pub(crate) fn piece_key(name: &[u8], extents: &[Extent]) -> Vec<u8> {
     let mut key = Vec::with_capacity(name.len() + 8 + 4 * extents.len());
     push_unsigned(&mut key, 0);
@@ -18,7 +18,7 @@ pub(crate) fn piece_key(name: &[u8], extents: &[Extent]) -> Vec<u8> {
     key
 }
 
-/// Whether `key` is that of a piece rather than a tensor's name.
+/// Whether `key` belongs to a piece; other keys are tensor names.
 pub(crate) fn is_piece_key(key: &[u8]) -> bool {
     key.first() == Some(&0)
 }
@@ -44,7 +44,7 @@ fn push_string(key: &mut Vec<u8>, text: &[u8]) {
 fn push_signed(key: &mut Vec<u8>, value: i64) {
     let significant = 65 - (if value < 0 { !value } else { value }).leading_zeros();
     let len = significant.div_ceil(7) as usize;
-    // Sign-extended to ten bytes, with the length as one-bits from the top of the `len` bytes that are kept.
+    // Sign-extended to ten bytes; the top bits of the `len` kept bytes give the length, as ones.
     let mut bytes = [if value < 0 { 0xff } else { 0 }; 10];
     bytes[2..].copy_from_slice(&value.to_be_bytes());
     let kept = &mut bytes[10 - len..];

@@ -1,14 +1,14 @@
-//! A zero-copy walker over the protocol buffer wire format.
+//! A zero-copy parser for the protocol buffer wire format.
 //!
-//! Follows <https://protobuf.dev/programming-guides/encoding/>: unknown fields are the caller's to skip, groups are
-//! skipped here, nesting is limited, and every length is compared with the bytes that are there.
+//! Follows <https://protobuf.dev/programming-guides/encoding/>. Groups are skipped here, nesting is limited, and every length is
+//! checked against the available bytes. Callers skip unknown fields.
 
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::varint;
 use crate::error::ParseError;
 
-/// How deep groups may nest; protobuf's own limit for messages.
+/// Nesting limit for groups; protobuf has the same limit for messages.
 const MAX_DEPTH: usize = 100;
 
 /// One field of a message.
@@ -16,13 +16,13 @@ const MAX_DEPTH: usize = 100;
 pub(crate) struct Field<'a> {
     /// The field number.
     pub(crate) number: u32,
-    /// The value as the wire has it.
+    /// The value as encoded.
     pub(crate) value: Value<'a>,
     /// Offset of the field's tag.
     pub(crate) offset: usize,
 }
 
-/// A value in one of the wire types; groups are skipped and never seen.
+/// A value of one of the wire types; groups are skipped and never returned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value<'a> {
     Varint(u64),
@@ -42,7 +42,7 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Walks `bytes`, a message that errors call `what` and that starts `base` bytes into the file.
+    /// Walks the message `bytes`, which starts `base` bytes into the file; errors call it `what`.
     pub(crate) fn new(bytes: &'a [u8], base: usize, what: &'static str) -> Self {
         Self { bytes, pos: 0, base, what }
     }
@@ -69,7 +69,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The next field, groups skipped; `None` at the end.
+    /// The next field, with groups skipped; `None` at the end.
     fn step(&mut self) -> Result<Option<Field<'a>>, ParseError> {
         let mut group: Vec<u32> = Vec::new();
         loop {

@@ -1,7 +1,7 @@
-//! The header of a safetensors file: its length, and a JSON object of tensors.
+//! The header of a safetensors file: its length, then a JSON object of tensors.
 //!
-//! Source: the format's description in the README of <https://github.com/huggingface/safetensors>, and `safetensors/src/tensor.rs`
-//! for the names of dtypes and the order in which tensors are written.
+//! Source: the description in the README of <https://github.com/huggingface/safetensors>; dtype names and the order of tensors
+//! are from `safetensors/src/tensor.rs`.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -14,15 +14,15 @@ use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Bytes before the JSON: its length.
+/// Bytes before the JSON, which hold its length.
 pub(crate) const PREFIX_LEN: usize = 8;
-/// The longest header that readers accept.
+/// The longest header that other readers accept.
 pub(crate) const MAX_HEADER: u64 = 100_000_000;
 /// Headers are padded so that tensors start at a multiple of this.
 const ALIGN: usize = 8;
 const METADATA: &str = "__metadata__";
 
-/// The length of the JSON that the first [`PREFIX_LEN`] bytes give.
+/// Reads the length of the JSON from the first [`PREFIX_LEN`] bytes.
 pub(crate) fn prefix(front: &[u8]) -> u64 {
     front.iter().take(PREFIX_LEN).rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
@@ -33,16 +33,16 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) dtype: String,
     pub(crate) shape: Vec<u64>,
-    /// Where its bytes start, from the end of the header.
+    /// Where its bytes start, relative to the end of the header.
     pub(crate) begin: u64,
     pub(crate) end: u64,
 }
 
-/// What stands in a header.
+/// The contents of a header.
 #[derive(Debug)]
 pub(crate) struct Header {
     pub(crate) entries: Vec<Entry>,
-    /// Free text, or nothing.
+    /// Free-form metadata, or null.
     pub(crate) metadata: Value,
 }
 
@@ -54,13 +54,13 @@ struct ListedTensor {
     data_offsets: (u64, u64),
 }
 
-/// Reads the JSON of a header. What is wrong with it is said in words.
+/// Parses the JSON of a header. Errors are plain text.
 pub(crate) fn parse(text: &[u8]) -> Result<Header, String> {
     serde_json::from_slice(text).map_err(|error| error.to_string())
 }
 
 impl<'de> Deserialize<'de> for Header {
-    /// By hand, because names that come twice have to be refused.
+    /// Written by hand because duplicate names must be refused.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Tensors;
 
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Header {
                 let (mut entries, mut metadata, mut names) = (Vec::new(), Value::Null, std::collections::HashSet::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if !names.insert(name.clone()) {
-                        return Err(A::Error::custom(format!("{name:?} comes twice")));
+                        return Err(A::Error::custom(format!("{name:?} occurs twice")));
                     }
                     if name == METADATA {
                         metadata = Value::Object(map.next_value::<Map<String, Value>>()?);
@@ -96,12 +96,12 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// The name that the format has for a dtype; `None` where it has none.
+/// The format's name for a dtype; `None` if it has none.
 pub(crate) fn name_of(dtype: Dtype) -> Option<&'static str> {
     NAMES.iter().find(|(own, _)| *own == dtype).map(|(_, name)| *name)
 }
 
-/// The dtype with this name; `None` for those that TensorFlow lacks.
+/// The dtype with this name; `None` if TensorFlow lacks it.
 pub(crate) fn dtype(name: &str) -> Option<Dtype> {
     NAMES.iter().find(|(_, own)| *own == name).map(|(dtype, _)| *dtype)
 }
@@ -125,22 +125,22 @@ const NAMES: &[(Dtype, &str)] = &[
     (Dtype::UInt64, "U64"),
 ];
 
-/// A file in the making: where each tensor will lie, before any of it has been written.
+/// The layout of a new file: where each tensor will be, computed before any data is written.
 #[derive(Debug)]
 pub(crate) struct FileLayout {
-    /// The header, with its length in front.
+    /// The header, preceded by its length.
     pub(crate) header: Vec<u8>,
-    /// Where each tensor starts in the file, in the order in which they were given.
+    /// Where each tensor starts in the file, in the caller's order.
     pub(crate) offsets: Vec<u64>,
     /// The length of the file.
     pub(crate) len: u64,
 }
 
 impl FileLayout {
-    /// Lays out tensors: those with larger elements first, which keeps all of them aligned, and then by name.
+    /// Lays out tensors by falling element size, which keeps all of them aligned, and then by name.
     ///
     /// # Errors
-    /// In words, where the format cannot have them: two of one name, a header that is too long, a dtype without a name.
+    /// Returns the reason if the format cannot hold them: duplicate names, a header that is too long, an unknown dtype.
     pub(crate) fn new(tensors: &[(&str, TensorSpec)], metadata: &[(&str, String)]) -> Result<Self, String> {
         let mut order: Vec<usize> = (0..tensors.len()).collect();
         order.sort_by_key(|&i| (Reverse(tensors[i].1.itemsize()), tensors[i].0));
@@ -152,35 +152,35 @@ impl FileLayout {
         for i in order {
             let (name, spec) = &tensors[i];
             begins[i] = next;
-            let end = next.checked_add(spec.nbytes()).ok_or_else(|| "all tensors together have 2^64 bytes or more".to_owned())?;
-            let dtype = name_of(spec.dtype()).ok_or_else(|| format!("the format has no {}", spec.dtype()))?.to_owned();
+            let end = next.checked_add(spec.nbytes()).ok_or_else(|| "the tensors have 2^64 bytes or more in total".to_owned())?;
+            let dtype = name_of(spec.dtype()).ok_or_else(|| format!("the format has no dtype {}", spec.dtype()))?.to_owned();
             let entry = ListedTensor { dtype, shape: spec.shape().to_vec(), data_offsets: (next, end) };
             let entry = serde_json::to_value(entry).map_err(|error| error.to_string())?;
             if *name == METADATA || listed.insert((*name).to_owned(), entry).is_some() {
-                return Err(format!("two tensors would be called {name:?}"));
+                return Err(format!("two tensors would have the name {name:?}"));
             }
             next = end;
         }
         let mut text = serde_json::to_vec(&listed).map_err(|error| error.to_string())?;
         text.resize(text.len().next_multiple_of(ALIGN), b' ');
         if text.len() as u64 > MAX_HEADER {
-            return Err(format!("a header of {} bytes, readers accept {MAX_HEADER}", text.len()));
+            return Err(format!("a header of {} bytes, readers accept at most {MAX_HEADER}", text.len()));
         }
         let start = (PREFIX_LEN + text.len()) as u64;
-        let len = start.checked_add(next).ok_or_else(|| "all tensors together have 2^64 bytes or more".to_owned())?;
+        let len = start.checked_add(next).ok_or_else(|| "the tensors have 2^64 bytes or more in total".to_owned())?;
         let mut header = (text.len() as u64).to_le_bytes().to_vec();
         header.append(&mut text);
         Ok(Self { header, offsets: begins.into_iter().map(|begin| start + begin).collect(), len })
     }
 
-    /// The same with a header that ends at byte `start`, and is filled up with blanks.
+    /// The same with a header that is padded with blanks to end at byte `start`.
     ///
     /// # Errors
-    /// In words, where the header is longer.
+    /// Returns the reason if the header is longer.
     pub(crate) fn padded(self, start: u64) -> Result<Self, String> {
         let Self { mut header, offsets, len } = self;
         let own = header.len() as u64;
-        let more = start.checked_sub(own).ok_or_else(|| format!("a header of {own} bytes, there is room for {start}"))?;
+        let more = start.checked_sub(own).ok_or_else(|| format!("a header of {own} bytes, but there is room for {start}"))?;
         header.resize(memory_len(start), b' ');
         header[..PREFIX_LEN].copy_from_slice(&(start - PREFIX_LEN as u64).to_le_bytes());
         Ok(Self { header, offsets: offsets.into_iter().map(|offset| offset + more).collect(), len: len + more })

@@ -1,4 +1,4 @@
-//! What tf.data writes beside its elements: the metadata of a snapshot, and the structure of an element.
+//! Files that tf.data writes beside its elements: the metadata of a snapshot, and the structure of an element.
 //!
 //! Source: `tensorflow/core/protobuf/snapshot.proto` and `struct.proto`.
 
@@ -8,7 +8,7 @@ use super::varint;
 use crate::error::ParseError;
 use crate::types::size::memory_len;
 
-/// Structures nest no deeper than messages may.
+/// Nesting limit for structures; messages have the same limit.
 const MAX_DEPTH: usize = 100;
 
 /// `SnapshotMetadataRecord`.
@@ -17,11 +17,11 @@ pub(crate) struct Metadata {
     /// The folder with the elements.
     pub(crate) run_id: String,
     pub(crate) version: i64,
-    /// TensorFlow's numbers of the components' dtypes.
+    /// TensorFlow's dtype numbers of the components.
     pub(crate) dtypes: Vec<u64>,
-    /// How many elements there are; negative or 0 where that was not known.
+    /// Number of elements; 0 or negative if it was unknown.
     pub(crate) num_elements: i64,
-    /// Whether the write came to its end.
+    /// Whether the write was completed.
     pub(crate) finalized: bool,
 }
 
@@ -33,7 +33,7 @@ impl Metadata {
             let field = field?;
             match (field.number, field.value) {
                 (2, Value::Bytes(id, at)) => {
-                    let id = std::str::from_utf8(id).map_err(|_| ParseError::new(at, WHAT, "run_id is no UTF-8"))?;
+                    let id = std::str::from_utf8(id).map_err(|_| ParseError::new(at, WHAT, "run_id is not UTF-8"))?;
                     id.clone_into(&mut metadata.run_id);
                 }
                 (4, _) => metadata.version = field.int64(WHAT)?,
@@ -55,50 +55,50 @@ impl Metadata {
     }
 }
 
-/// A component of an element, in the order in which components are stored.
+/// A component of an element. Components are listed in the order in which they are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Component {
-    /// The way to it: keys and positions, joined by `/`. Empty for an element that is one tensor.
+    /// Its path: keys and positions joined by `/`. Empty if the element is a single tensor.
     pub(crate) path: String,
-    /// TensorFlow's number of its dtype; `None` for what is no plain tensor.
+    /// TensorFlow's dtype number; `None` unless it is a plain tensor.
     pub(crate) dtype: Option<u64>,
-    /// Its shape, as far as that is known; `None` where not even the rank is.
+    /// Its shape, as far as known; `None` if the rank is unknown.
     pub(crate) shape: Option<Vec<Option<u64>>>,
-    /// What it is, where it is no plain tensor.
+    /// What it is instead of a plain tensor.
     pub(crate) composite: Option<Composite>,
 }
 
-/// What is stored as an object of TensorFlow's.
+/// Something stored as a TensorFlow object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Composite {
-    /// Rows of lengths of their own; nested so deep, not at all where it is one row of a batch.
+    /// Rows of varying lengths, with `rank` levels of nesting; 0 for a single row of a batch.
     Ragged {
         rank: u64,
     },
     Sparse,
     Optional,
-    /// A data set: what `window` makes.
+    /// A dataset, as `window` makes them.
     Dataset,
-    /// Of this class.
+    /// An object of this class.
     Other(String),
 }
 
 impl Composite {
-    /// What it is, and how it becomes plain tensors.
+    /// Describes it, and says how to turn it into plain tensors.
     pub(crate) fn advice(&self) -> String {
         let (what, map) = match self {
             Self::Ragged { rank: 0 } => ("a row of a RaggedTensor", "tf.convert_to_tensor"),
             Self::Ragged { .. } => ("a RaggedTensor", "lambda r: (r.flat_values, *r.nested_row_splits)"),
             Self::Sparse => ("a SparseTensor", "lambda s: (s.indices, s.values, s.dense_shape)"),
             Self::Optional => ("an Optional", "lambda o: o.get_value()"),
-            Self::Dataset => return "it is a data set in itself, as Dataset.window makes them, which TensorFlow does not load again: save what Dataset.batch makes instead".to_owned(),
-            Self::Other(class) => return format!("it is a {class}, an object of TensorFlow's: save the tensors that it is made of, with Dataset.map before Dataset.save"),
+            Self::Dataset => return "it is itself a dataset, as Dataset.window makes them, and TensorFlow cannot load it again: use Dataset.batch instead before saving".to_owned(),
+            Self::Other(class) => return format!("it is a {class}, a TensorFlow object: save its tensors instead, with Dataset.map before Dataset.save"),
         };
-        format!("it is {what}, stored as an object of TensorFlow's: save its tensors instead, with Dataset.map({map}) before Dataset.save")
+        format!("it is {what}, stored as a TensorFlow object: save its tensors instead, with Dataset.map({map}) before Dataset.save")
     }
 }
 
-/// The components of a serialized `StructuredValue`: tuples and lists in order, dicts by their sorted keys, as `tf.nest` has them.
+/// Lists the components of a serialized `StructuredValue`. Like `tf.nest`: tuples and lists in order, dicts by sorted keys.
 pub(crate) fn components(bytes: &[u8]) -> Result<Vec<Component>, ParseError> {
     let mut found = Vec::new();
     flatten(bytes, 0, "", 0, &mut found)?;
@@ -111,10 +111,10 @@ fn flatten(bytes: &[u8], base: usize, path: &str, depth: usize, found: &mut Vec<
         return Err(ParseError::new(base, WHAT, format!("structures nest deeper than {MAX_DEPTH}")));
     }
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
-    // A oneof: the last one counts.
+    // A oneof: the last field counts.
     let Some(field) = Fields::new(bytes, base, WHAT).last().transpose()? else { return Ok(()) };
     match field.number {
-        // A tensor, and one whose values are bounded.
+        // A tensor, or a tensor with bounded values.
         33 | 35 => {
             let mut component = Component { path: path.to_owned(), dtype: None, shape: Some(Vec::new()), composite: None };
             for part in field.message(WHAT)? {
@@ -128,7 +128,7 @@ fn flatten(bytes: &[u8], base: usize, path: &str, depth: usize, found: &mut Vec<
             found.push(component);
         }
         34 => {
-            // One object in files where TensorFlow makes it one, however many components it says; `None` has none.
+            // TensorFlow stores a composite object as one object, however many components it declares; `None` has no object.
             let (composite, parts) = type_spec(field.message(WHAT)?)?;
             let component = |path: String, composite| Component { path, dtype: None, shape: None, composite };
             if parts.is_empty() {
@@ -167,14 +167,14 @@ fn flatten(bytes: &[u8], base: usize, path: &str, depth: usize, found: &mut Vec<
                 flatten(value, at, &below(&String::from_utf8_lossy(key)), depth + 1, found)?;
             }
         }
-        // `None` without a type of its own.
+        // `None`, which has no type of its own.
         1 => {}
-        number => return Err(ParseError::new(field.offset, WHAT, format!("a part of kind {number}, which is no tensor and no structure"))),
+        number => return Err(ParseError::new(field.offset, WHAT, format!("a part of kind {number}, neither a tensor nor a structure"))),
     }
     Ok(())
 }
 
-/// What a `TypeSpecProto` stands for, nothing for `None`; and the names of its parts where they are stored as tensors.
+/// Parses a `TypeSpecProto`: the composite, if any (`None` has none), and the names of parts stored as plain tensors.
 fn type_spec(fields: Fields<'_>) -> Result<(Option<Composite>, Vec<String>), ParseError> {
     const WHAT: &str = "element spec";
     const MOST_PARTS: usize = 1024;
@@ -205,7 +205,7 @@ fn type_spec(fields: Fields<'_>) -> Result<(Option<Composite>, Vec<String>), Par
     Ok((Some(composite), Vec::new()))
 }
 
-/// The third value of a tuple of shape, dtype, ragged rank and dtype of the row splits.
+/// The ragged rank: the third value of a tuple of shape, dtype, ragged rank and row-splits dtype.
 fn ragged_rank(state: &[u8], base: usize) -> Result<u64, ParseError> {
     const WHAT: &str = "element spec";
     let mut values = Vec::new();

@@ -8,17 +8,17 @@ use byteorder::{ByteOrder, LittleEndian};
 use super::{crc, varint};
 use crate::error::ParseError;
 
-/// Bytes of the footer at the end of every table.
+/// Size of the footer at the end of every table.
 pub(crate) const FOOTER_LEN: usize = 48;
-/// Bytes behind every block: its type and its checksum.
+/// Bytes after every block: its type and its checksum.
 pub(crate) const TRAILER_LEN: usize = 5;
 pub(crate) const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
 pub(crate) const STORED: u8 = 0;
 pub(crate) const SNAPPY: u8 = 1;
-/// Snappy's densest element gives 64 bytes for 3.
+/// The densest element in Snappy expands 3 bytes to 64.
 const SNAPPY_MAX_EXPANSION: usize = 22;
 
-/// Where a block lies; `size` leaves out the trailer.
+/// The position of a block; `size` excludes the trailer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockHandle {
     pub(crate) offset: u64,
@@ -26,21 +26,21 @@ pub(crate) struct BlockHandle {
 }
 
 impl BlockHandle {
-    /// Reads a handle from the front of `bytes`; returns it and its length.
+    /// Parses a handle at the start of `bytes`; returns it and its length.
     pub(crate) fn parse(bytes: &[u8], at: usize, what: &'static str) -> Result<(Self, usize), ParseError> {
         let (offset, n) = varint::read_u64(bytes, at, what)?;
         let (size, m) = varint::read_u64(&bytes[n..], at + n, what)?;
         Ok((Self { offset, size }, n + m))
     }
 
-    /// The offset behind the block and its trailer, if the block lies before `limit`.
+    /// The end of the block with its trailer, if that is at most `limit`.
     pub(crate) fn end_within(self, limit: u64) -> Option<u64> {
         let end = self.offset.checked_add(self.size)?.checked_add(TRAILER_LEN as u64)?;
         (end <= limit).then_some(end)
     }
 }
 
-/// Reads the footer, the last [`FOOTER_LEN`] bytes of a table; returns the index block's handle.
+/// Parses the footer, the last [`FOOTER_LEN`] bytes of a table; returns the index block's handle.
 pub(crate) fn parse_footer(footer: &[u8; FOOTER_LEN]) -> Result<BlockHandle, ParseError> {
     const WHAT: &str = "table footer";
     let magic = LittleEndian::read_u64(&footer[40..]);
@@ -52,14 +52,14 @@ pub(crate) fn parse_footer(footer: &[u8; FOOTER_LEN]) -> Result<BlockHandle, Par
     Ok(index)
 }
 
-/// A block's contents, verified and decompressed.
+/// The contents of a block, verified and decompressed.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) contents: Vec<u8>,
     pub(crate) was_snappy: bool,
 }
 
-/// Verifies and decompresses a block with its trailer, as read from the file.
+/// Verifies and decompresses a block, given with its trailer as read from the file.
 pub(crate) fn parse_block(mut stored: Vec<u8>) -> Result<Block, ParseError> {
     const WHAT: &str = "table block";
     let Some(size) = stored.len().checked_sub(TRAILER_LEN) else {
@@ -81,7 +81,7 @@ pub(crate) fn parse_block(mut stored: Vec<u8>) -> Result<Block, ParseError> {
 
 const SNAPPY_BLOCK: &str = "snappy block";
 
-/// How many bytes a snappy block says that it expands to.
+/// The size that a snappy block claims to expand to.
 pub(crate) fn expanded_len(stored: &[u8]) -> Result<usize, ParseError> {
     snap::raw::decompress_len(stored).map_err(|e| ParseError::new(0, SNAPPY_BLOCK, e.to_string()))
 }
@@ -91,7 +91,7 @@ fn decompress(stored: &[u8]) -> Result<Vec<u8>, ParseError> {
     let claimed = expanded_len(stored)?;
     let possible = stored.len().saturating_mul(SNAPPY_MAX_EXPANSION);
     if claimed > possible {
-        let detail = format!("says it expands to {claimed} bytes, {} bytes can hold at most {possible}", stored.len());
+        let detail = format!("claims to expand to {claimed} bytes, but {} bytes can hold at most {possible}", stored.len());
         return Err(ParseError::new(0, WHAT, detail));
     }
     snap::raw::Decoder::new().decompress_vec(stored).map_err(|e| ParseError::new(0, WHAT, e.to_string()))
@@ -99,8 +99,8 @@ fn decompress(stored: &[u8]) -> Result<Vec<u8>, ParseError> {
 
 /// Calls `visit` with the key, the value and the value's offset of every entry of a block, in order.
 ///
-/// Checks what a well-formed block keeps: restart points where no prefix is shared, and nothing left over.
-/// Order of keys is the caller's to check, since it goes beyond one block.
+/// Checks that restart points share no prefix and that no bytes are left over. The caller checks the order of keys, because it
+/// spans several blocks.
 pub(crate) fn for_each_entry(block: &[u8], mut visit: impl FnMut(&[u8], &[u8], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
     const WHAT: &str = "table block";
     let Some(count_at) = block.len().checked_sub(4) else {

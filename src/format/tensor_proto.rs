@@ -1,6 +1,6 @@
 //! Serialized `TensorProto`: the output of `tf.io.serialize_tensor`, and the elements of tf.data files.
 //!
-//! Source: `tensorflow/core/framework/tensor.proto`, and `Tensor::FromProto` in `tensor.cc` for what is made of it.
+//! Source: `tensorflow/core/framework/tensor.proto`, and for its interpretation `Tensor::FromProto` in `tensor.cc`.
 
 use byteorder::{ByteOrder as _, LittleEndian};
 
@@ -14,16 +14,16 @@ use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::spec::TensorSpec;
 
-/// What messages call it.
+/// The name in messages.
 pub(crate) const WHAT: &str = "TensorProto";
-/// No tensor of strings that repeats one has more elements.
+/// Maximum number of elements of a tensor that repeats a string.
 const MOST_REPEATED_STRINGS: u64 = 1 << 20;
 pub(crate) const CONTENT: u32 = 4;
 pub(crate) const STRINGS: u32 = 8;
-/// The fields that hold values one by one.
+/// The fields that hold separate values.
 pub(crate) const TYPED: std::ops::RangeInclusive<u32> = 5..=18;
 
-/// Which fields of values there are: bit `n` stands for field `n`.
+/// The value fields that are present: bit `n` stands for field `n`.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Filled(u32);
 
@@ -32,38 +32,38 @@ impl Filled {
         self.0 |= 1u32.checked_shl(number).unwrap_or(0);
     }
 
-    /// Fails if there are values that are not those of `dtype`.
+    /// Fails if there are values in a field that `dtype` does not use.
     pub(crate) fn check(self, dtype: Dtype, base: usize) -> Result<(), ParseError> {
         let own = value_field(dtype);
         match TYPED.into_iter().find(|&number| self.0 >> number & 1 == 1 && Some(number) != own) {
             None => Ok(()),
             Some(number) => {
                 let own = own.map_or_else(|| "has none".to_owned(), |own| format!("has them in {own}"));
-                Err(ParseError::new(base, WHAT, format!("there are values in field {number}, {dtype} {own}")))
+                Err(ParseError::new(base, WHAT, format!("there are values in field {number}, but {dtype} {own}")))
             }
         }
     }
 }
 
-/// Dtype and shape as a message has them, which starts at `base`; `code` is the dtype and where it stands.
+/// Combines dtype and shape of a message that starts at `base`; `code` is the dtype's number and its offset.
 pub(crate) fn spec_of(code: (u64, usize), shape: Vec<u64>, base: usize) -> Result<TensorSpec, ParseError> {
     let dtype = Dtype::from_code(code.0)
         .ok_or_else(|| ParseError::new(code.1, WHAT, format!("dtype {} does not exist in stored tensors", code.0)))?;
     TensorSpec::new(dtype, shape).map_err(|detail| ParseError::new(base, WHAT, detail))
 }
 
-/// Fails if `len` raw bytes, which start at `at`, are not those of `spec`.
+/// Fails if `len` raw bytes, which start at `at`, do not match the size of `spec`.
 pub(crate) fn check_content(spec: &TensorSpec, len: u64, at: usize) -> Result<(), ParseError> {
     match spec.dtype().itemsize() {
         Some(itemsize) if len != spec.nbytes() => {
-            let detail = format!("tensor_content has {len} bytes, {} elements of {itemsize} expected", spec.elements());
+            let detail = format!("tensor_content has {len} bytes, expected {} elements of {itemsize} bytes", spec.elements());
             Err(ParseError::new(at, WHAT, detail))
         }
         _ => Ok(()),
     }
 }
 
-/// A tensor as it was serialized. Its values are where they were.
+/// A serialized tensor. Its values are not copied.
 #[derive(Debug, Clone)]
 pub(crate) struct TensorProto<'a> {
     pub(crate) spec: TensorSpec,
@@ -73,7 +73,7 @@ pub(crate) struct TensorProto<'a> {
 }
 
 impl<'a> TensorProto<'a> {
-    /// Parses a message that starts at `base`, and checks that its values are of the right kind and, if they are raw, of the right
+    /// Parses a message that starts at `base`. Checks that its values are of the right kind and that raw values have the right
     /// length.
     pub(crate) fn parse(bytes: &'a [u8], base: usize) -> Result<Self, ParseError> {
         let (mut code, mut shape, mut content) = ((0, base), Vec::new(), None);
@@ -85,11 +85,11 @@ impl<'a> TensorProto<'a> {
                 2 => parse_shape(field.message(WHAT)?, &mut shape)?,
                 CONTENT => {
                     let Value::Bytes(bytes, at) = field.value else {
-                        return Err(ParseError::new(field.offset, WHAT, "tensor_content is no bytes"));
+                        return Err(ParseError::new(field.offset, WHAT, "tensor_content is not a bytes field"));
                     };
                     content = Some((bytes, at)).filter(|(bytes, _)| !bytes.is_empty());
                 }
-                // An empty packed field is none.
+                // An empty packed field has no values.
                 number if TYPED.contains(&number) && (number == STRINGS || !matches!(field.value, Value::Bytes([], _))) => {
                     filled.add(number);
                 }
@@ -98,12 +98,12 @@ impl<'a> TensorProto<'a> {
         }
         let spec = spec_of(code, shape, base)?;
         let dtype = spec.dtype();
-        // A few bytes stand for any number of repeated strings, each of which is handed out.
+        // A few bytes can declare any number of repeated strings, and each of them is output.
         if dtype == Dtype::String && spec.elements() > (bytes.len() as u64).max(MOST_REPEATED_STRINGS) {
             return Err(ParseError::new(
                 base,
                 WHAT,
-                format!("{} strings in {} bytes, at most {MOST_REPEATED_STRINGS} are repeated", spec.elements(), bytes.len()),
+                format!("{} strings in {} bytes, expected at most {MOST_REPEATED_STRINGS} repeated ones", spec.elements(), bytes.len()),
             ));
         }
         match content {
@@ -113,8 +113,8 @@ impl<'a> TensorProto<'a> {
         Ok(Self { spec, bytes, base, content })
     }
 
-    /// Whether bytes are as `tf.io.serialize_tensor` writes them: with a shape, and without fields that tensors do not have. Much else
-    /// can be read as a tensor, of zeros mostly.
+    /// Whether the bytes look like output of `tf.io.serialize_tensor`: with a shape and without unknown fields. Many other
+    /// messages also parse as a tensor, mostly of zeros.
     pub(crate) fn is_likely(bytes: &'a [u8]) -> bool {
         let mut has = [false; 2];
         let are_known = Fields::new(bytes, 0, WHAT).all(|field| {
@@ -129,7 +129,7 @@ impl<'a> TensorProto<'a> {
 
     /// Fills `out`, which has the length of the tensor, with little-endian elements.
     ///
-    /// With fewer values than elements the last one is repeated; without any all are zero.
+    /// If there are fewer values than elements, the last one is repeated; if there are none, all elements are zero.
     pub(crate) fn fill(&self, out: &mut [u8]) -> Result<(), ParseError> {
         let dtype = self.spec.dtype();
         let itemsize = dtype.item_len();
@@ -163,10 +163,10 @@ impl<'a> TensorProto<'a> {
         Ok(())
     }
 
-    /// Fails where [`fill`](Self::fill) or [`strings`](Self::strings) would.
+    /// Fails if [`fill`](Self::fill) or [`strings`](Self::strings) would fail.
     ///
     /// # Errors
-    /// As theirs.
+    /// Returns their errors.
     pub(crate) fn check_values(&self) -> Result<(), ParseError> {
         let dtype = self.spec.dtype();
         match self.content {
@@ -183,7 +183,7 @@ impl<'a> TensorProto<'a> {
         }
     }
 
-    /// Calls `each` with every element that is there.
+    /// Calls `each` with every stored element.
     fn values(&self, mut each: impl FnMut(&[u8; 16], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
         let Some(number) = value_field(self.spec.dtype()) else { return Ok(()) };
         let form = Form::of(number);
@@ -215,7 +215,7 @@ impl<'a> TensorProto<'a> {
         Ok(())
     }
 
-    /// Calls `each` with every string, the repetition rule applied.
+    /// Calls `each` with every string, with the last one repeated as needed.
     pub(crate) fn strings(&self, mut each: impl FnMut(&'a [u8]) -> Result<(), ParseError>) -> Result<(), ParseError> {
         let count = self.spec.elements();
         if let Some((content, at)) = self.content {
@@ -239,8 +239,7 @@ impl<'a> TensorProto<'a> {
     }
 }
 
-/// Calls `each` with every one of `count` strings that stand in raw bytes, which start at `at`: the lengths of all, then the bytes of
-/// all.
+/// Calls `each` with each of `count` strings in raw bytes, which start at `at`. All lengths come first, then all bytes.
 pub(crate) fn content_strings<'a>(
     content: &'a [u8],
     at: usize,
@@ -256,12 +255,13 @@ pub(crate) fn content_strings<'a>(
         let (len, read) = varint::read_u64(&content[pos..], at + pos, WHAT)?;
         pos += read;
         let end = usize::try_from(len).ok().and_then(|len| len.checked_add(data)).filter(|&end| end <= all.len());
-        let end = end.ok_or_else(|| ParseError::new(at + pos, WHAT, format!("a string of {len} bytes, {} are left", all.len() - data)))?;
+        let end =
+            end.ok_or_else(|| ParseError::new(at + pos, WHAT, format!("a string of {len} bytes, only {} are left", all.len() - data)))?;
         each(&all[data..end])?;
         data = end;
     }
     if data != all.len() {
-        return Err(ParseError::new(at + lengths + data, WHAT, format!("{} bytes behind the last string", all.len() - data)));
+        return Err(ParseError::new(at + lengths + data, WHAT, format!("{} bytes after the last string", all.len() - data)));
     }
     Ok(())
 }
@@ -273,16 +273,16 @@ fn check_bools(content: &[u8], at: usize) -> Result<(), ParseError> {
     }
 }
 
-/// The most values that a tensor may have. One without elements may have the value that would fill it: `make_tensor_proto` writes it.
+/// Maximum number of values of a tensor. One without elements may have a fill value, which `make_tensor_proto` writes.
 pub(crate) fn most_values(elements: u64) -> u64 {
     elements.max(1)
 }
 
 pub(crate) fn too_many(at: usize, elements: u64) -> ParseError {
-    ParseError::new(at, WHAT, format!("more values than its {elements} elements"))
+    ParseError::new(at, WHAT, format!("more values than the {elements} elements of its shape"))
 }
 
-/// The field that holds values of a dtype one by one.
+/// The field for separate values of a dtype.
 pub(crate) fn value_field(dtype: Dtype) -> Option<u32> {
     Some(match dtype {
         Dtype::Float32 => 5,
@@ -301,17 +301,17 @@ pub(crate) fn value_field(dtype: Dtype) -> Option<u32> {
     })
 }
 
-/// The error for values in another wire type than their field has.
+/// The error for a field whose values have the wrong wire type.
 pub(crate) fn wrong_wire(number: u32, at: usize) -> ParseError {
-    ParseError::new(at, WHAT, format!("field {number} has another wire type than its values"))
+    ParseError::new(at, WHAT, format!("field {number} has the wrong wire type for its values"))
 }
 
-/// How a field has its values.
+/// How a field encodes its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Four bytes each.
+    /// Four bytes per value.
     Four,
-    /// Eight bytes each.
+    /// Eight bytes per value.
     Eight,
     /// The bytes of a string.
     Byte,
@@ -329,7 +329,7 @@ impl Form {
         }
     }
 
-    /// Bytes of a value, where all have the same.
+    /// Bytes per value, if it is constant.
     pub(crate) fn size(self) -> Option<usize> {
         match self {
             Self::Four => Some(4),
@@ -339,7 +339,7 @@ impl Form {
         }
     }
 
-    /// Fails for a number of packed bytes, which start at `at`, that values cannot have.
+    /// Fails if `len` packed bytes, which start at `at`, are not whole values.
     pub(crate) fn check_run(self, len: u64, at: usize) -> Result<(), ParseError> {
         match self.size() {
             Some(size) if !len.is_multiple_of(size as u64) => {
@@ -349,9 +349,9 @@ impl Form {
         }
     }
 
-    /// The bits of the value in front of `packed`, and its length.
+    /// The bits of the first value in `packed`, and its length.
     pub(crate) fn first(self, packed: &[u8], at: usize) -> Result<(u64, usize), ParseError> {
-        let cut = || ParseError::new(at, WHAT, format!("a value is cut after {} bytes", packed.len()));
+        let cut = || ParseError::new(at, WHAT, format!("a value is truncated after {} bytes", packed.len()));
         match self {
             Self::Four => packed.get(..4).map(|bytes| (LittleEndian::read_u32(bytes).into(), 4)).ok_or_else(cut),
             Self::Eight => packed.get(..8).map(|bytes| (LittleEndian::read_u64(bytes), 8)).ok_or_else(cut),
@@ -361,7 +361,7 @@ impl Form {
     }
 }
 
-/// Makes elements of values: a complex one of two. A lone real part at the end is dropped, as TensorFlow does.
+/// Combines values into elements; a complex element takes two. Like TensorFlow, drops a lone real part at the end.
 #[derive(Debug, Clone)]
 pub(crate) struct Elements {
     dtype: Dtype,
@@ -375,12 +375,12 @@ impl Elements {
         Self { dtype, is_complex: matches!(dtype, Dtype::Complex64 | Dtype::Complex128), real: None, element: [0; 16] }
     }
 
-    /// Whether the next value starts an element.
+    /// Whether the next value starts a new element.
     pub(crate) fn is_between(&self) -> bool {
         self.real.is_none()
     }
 
-    /// The little-endian element that the value `bits` ends, if it ends one.
+    /// Adds the value `bits`; returns the little-endian element if it is complete.
     pub(crate) fn push(&mut self, bits: u64, at: usize) -> Result<Option<&[u8; 16]>, ParseError> {
         let value = match (self.is_complex, self.real.take()) {
             (false, _) => [bits, 0],
@@ -395,7 +395,7 @@ impl Elements {
     }
 }
 
-/// The bits of a value as an element of `dtype`.
+/// Encodes the bits of a value as an element of `dtype`.
 fn pack(dtype: Dtype, [bits, imaginary]: [u64; 2], element: &mut [u8; 16], at: usize) -> Result<(), ParseError> {
     match dtype {
         Dtype::Complex64 => LittleEndian::write_u64(element, bits | imaginary << 32),
@@ -408,19 +408,19 @@ fn pack(dtype: Dtype, [bits, imaginary]: [u64; 2], element: &mut [u8; 16], at: u
             LittleEndian::write_u64(element, bits);
             let fits = match dtype.is_signed_int().filter(|_| dtype != Dtype::Int64 && dtype != Dtype::UInt64) {
                 Some(_) => int_fits(dtype, bits.cast_signed()),
-                // 16 bits of a half or bfloat16.
+                // The 16 bits of a half or bfloat16.
                 None if matches!(dtype, Dtype::Float16 | Dtype::BFloat16) => bits <= u16::MAX.into(),
                 None => true,
             };
             if !fits {
-                return Err(ParseError::new(at, WHAT, format!("the value {} is not one of {dtype}", bits.cast_signed())));
+                return Err(ParseError::new(at, WHAT, format!("the value {} is out of range for {dtype}", bits.cast_signed())));
             }
         }
     }
     Ok(())
 }
 
-/// Whether an integer is one of `dtype`.
+/// Whether an integer is in the range of `dtype`.
 pub(crate) fn int_fits(dtype: Dtype, value: i64) -> bool {
     let range = match dtype.as_plain() {
         Dtype::Bool => 0..=1,
@@ -439,7 +439,7 @@ pub(crate) fn int_fits(dtype: Dtype, value: i64) -> bool {
     range.contains(&value)
 }
 
-/// Only the low bits of a small integer count, and TensorFlow's arrays have no others.
+/// Clears the unused high bits of small integers, which TensorFlow's arrays do not have.
 fn cut_small(dtype: Dtype, out: &mut [u8]) {
     let bits = match dtype {
         Dtype::Int4 | Dtype::UInt4 => 0x0f,
@@ -451,7 +451,7 @@ fn cut_small(dtype: Dtype, out: &mut [u8]) {
     }
 }
 
-/// A value of the `float32` that TensorFlow stored for an element of `dtype`.
+/// The cast from the `float32` that TensorFlow stores for an element of `dtype`.
 pub(crate) fn float_cast(dtype: Dtype) -> crate::error::Result<Cast> {
     Cast::ordered((Dtype::Float32, ByteOrder::Little), (dtype, ByteOrder::Little))
 }

@@ -1,4 +1,5 @@
-//! `features.json` and `dataset_info.json` of TensorFlow Datasets: what lies in the records of a folder, and in which files.
+//! Parsers for `features.json` and `dataset_info.json` of TensorFlow Datasets: what the records of a folder contain, and in which
+//! files they are.
 //!
 //! Source: `tensorflow_datasets/core/proto/feature.proto` and `dataset_info.proto`, and for the older forms `FeatureConnector.from_json`
 //! in `core/features/feature.py`.
@@ -7,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::types::dtype::Dtype;
 
-/// Features nest no deeper than this.
+/// Nesting limit for features.
 const MAX_DEPTH: usize = 64;
 
 /// How the values of a leaf are stored.
@@ -17,7 +18,7 @@ pub(crate) enum Storage {
     Values,
     /// As little-endian elements in bytes.
     Bytes,
-    /// The same, compressed.
+    /// As little-endian elements in zlib-compressed bytes.
     Zlib,
     /// As image files.
     Image,
@@ -28,32 +29,32 @@ pub(crate) enum Storage {
 /// A list around a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Level {
-    /// How many items it has, if that is known.
+    /// Number of items, if known.
     pub(crate) length: Option<u64>,
-    /// Whether it is a dataset of steps.
+    /// Whether this is a dataset of steps.
     pub(crate) is_steps: bool,
 }
 
-/// A feature that has values.
+/// A feature that holds values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leaf {
     /// Names from the root, joined by `/`.
     pub(crate) path: String,
     pub(crate) dtype: Dtype,
-    /// `None` for lengths that are not known.
+    /// The shape, with `None` for unknown lengths.
     pub(crate) shape: Vec<Option<u64>>,
     pub(crate) storage: Storage,
-    /// The lists that it is in, the outermost first.
+    /// The lists that contain it, outermost first.
     pub(crate) levels: Vec<Level>,
 }
 
-/// What a folder has.
+/// The features of a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Features {
     pub(crate) leaves: Vec<Leaf>,
-    /// The paths of datasets of steps, each with a leaf that has one value a step where there is one.
+    /// The paths of datasets of steps, each with a leaf that has one value per step, if there is one.
     pub(crate) steps: Vec<(String, Option<usize>)>,
-    /// The paths of what is not known here, and what it is.
+    /// The paths and kinds of unsupported features.
     pub(crate) unknown: Vec<(String, String)>,
 }
 
@@ -80,21 +81,21 @@ impl Features {
         }
         let depth = depth + 1;
         let text = |key: &str| node.get(key).and_then(Value::as_str);
-        // An older form holds this one, as an object or as text.
+        // An older form wraps this one, as an object or as text.
         if text("proto_cls").is_some() {
             let inner = match node.get("content") {
                 Some(Value::String(text)) => &serde_json::from_str(text).map_err(|error| error.to_string())?,
                 Some(inner) => inner,
                 None => return Err(format!("{path:?} has no content")),
             };
-            // It is the message of its own kind, or one that says its kind.
+            // It is either the message of its own kind, or one that names its kind.
             return match inner.get("features").and_then(Value::as_object) {
                 Some(children) => self.children(children, path, levels, depth),
                 None => self.kind(inner, "", path, levels, depth),
             };
         }
         match (text("type"), node.get("content")) {
-            // The oldest form: the class says what it is.
+            // In the oldest form the class names the kind.
             (Some(class), Some(content)) => self.content(last_word(class), content, path, levels, depth),
             _ => self.kind(node, text("pythonClassName").map_or("", last_word), path, levels, depth),
         }
@@ -104,7 +105,7 @@ impl Features {
         children.iter().try_for_each(|(name, child)| self.node(child, &below(path, name), levels, depth))
     }
 
-    /// A node that says its kind by a key.
+    /// Reads a node whose key names its kind.
     fn kind(&mut self, node: &Value, class: &str, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
         const KINDS: [(&str, &str); 9] = [
             ("tensor", "Tensor"),
@@ -128,14 +129,14 @@ impl Features {
             Some(("Sequence", content)) if class == "Dataset" => self.content("Dataset", content, path, levels, depth),
             Some((kind, content)) => self.content(kind, content, path, levels, depth),
             None => {
-                let what = if class.is_empty() { "a feature of no kind known here".to_owned() } else { format!("a {class}") };
+                let what = if class.is_empty() { "a feature of unknown kind".to_owned() } else { format!("a {class}") };
                 self.unknown.push((path.to_owned(), what));
                 Ok(())
             }
         }
     }
 
-    /// What a node of a class holds. The oldest form has names with `_` and plain lists of axes, the newer ones neither.
+    /// Reads the content of a node of a class. Only the oldest form has names with `_` and plain lists of axes.
     fn content(&mut self, class: &str, content: &Value, path: &str, levels: &[Level], depth: usize) -> Result<(), String> {
         let word = |key: &str| content.get(key).and_then(Value::as_str);
         let axes = content.get("shape").map(|axes| axes.get("dimensions").unwrap_or(axes)).map(shape).unwrap_or_default();
@@ -213,12 +214,12 @@ fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }
 }
 
-/// The class of a path of Python modules.
+/// The class name at the end of a Python module path.
 fn last_word(class: &str) -> &str {
     class.rsplit('.').next().unwrap_or(class)
 }
 
-/// A length: a number or its text; none, null, 0 and less are not known.
+/// A length as a number or text; `None` for missing, null, 0 and negative ones.
 fn length(value: &Value) -> Option<u64> {
     let number = match value {
         Value::String(text) => text.parse::<i64>().ok(),
@@ -227,7 +228,7 @@ fn length(value: &Value) -> Option<u64> {
     number.and_then(|number| u64::try_from(number).ok()).filter(|&length| length > 0)
 }
 
-/// Lengths of axes, of which 0 is one.
+/// The lengths of axes; 0 is valid here.
 fn shape(value: &Value) -> Vec<Option<u64>> {
     let axis = |axis: &Value| match axis {
         Value::String(text) => text.parse::<u64>().ok(),
@@ -240,11 +241,11 @@ fn shape(value: &Value) -> Vec<Option<u64>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Split {
     pub(crate) name: String,
-    /// The path of each file from the folder, and how many records it has.
+    /// The path of each file relative to the folder, and its number of records.
     pub(crate) files: Vec<(String, Option<u64>)>,
 }
 
-/// Reads a `dataset_info.json`: the format of its files, and its splits.
+/// Reads a `dataset_info.json`: the file format, and the splits.
 pub(crate) fn splits(text: &[u8]) -> Result<(String, Vec<Split>), String> {
     const TEMPLATE: &str = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}";
     let info: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;

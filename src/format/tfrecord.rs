@@ -1,4 +1,4 @@
-//! The frames of TFRecord files: length, its checksum, data, their checksum.
+//! The frame of a TFRecord: the length, its checksum, the data, their checksum.
 //!
 //! Source: `tensorflow/core/lib/io/record_writer.h`.
 
@@ -11,10 +11,10 @@ pub(crate) const HEADER_LEN: usize = 12;
 /// The masked CRC32C of the data.
 pub(crate) const FOOTER_LEN: usize = 4;
 
-/// The length of the data behind a frame header.
+/// Reads the length of the data from a frame header.
 ///
 /// # Errors
-/// What is wrong with the header, if its checksum does not match.
+/// Returns what is wrong if the checksum of the header does not match.
 pub(crate) fn data_len(header: &[u8; HEADER_LEN]) -> Result<u64, String> {
     let (len, stored) = (LittleEndian::read_u64(header), LittleEndian::read_u32(&header[8..]));
     let found = crc::crc32c(&header[..8]);
@@ -22,9 +22,9 @@ pub(crate) fn data_len(header: &[u8; HEADER_LEN]) -> Result<u64, String> {
         return Ok(len);
     }
     if header.iter().all(|&byte| byte == 0) {
-        return Err("there are only zeros where a record should start: the file was made longer than it was written".into());
+        return Err("found only zeros where a record should start: the file was extended beyond the data that was written".into());
     }
-    Err(format!("the checksum of the length {len} is {found:#010x}, stored is {:#010x}", crc::unmask(stored)))
+    Err(format!("the checksum of the length {len} is {found:#010x}, but the stored one is {:#010x}", crc::unmask(stored)))
 }
 
 #[cfg(test)]

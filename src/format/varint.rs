@@ -4,7 +4,7 @@ use crate::error::ParseError;
 
 /// Reads one varint of at most 64 bits from the front of `bytes`; returns it and its length.
 ///
-/// `at` is the offset that an error names.
+/// Errors report the offset `at`.
 pub(crate) fn read_u64(bytes: &[u8], at: usize, what: &'static str) -> Result<(u64, usize), ParseError> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().enumerate() {
@@ -17,10 +17,10 @@ pub(crate) fn read_u64(bytes: &[u8], at: usize, what: &'static str) -> Result<(u
             return Ok((value, i + 1));
         }
     }
-    Err(ParseError::new(at, what, format!("varint is cut after {} bytes", bytes.len())))
+    Err(ParseError::new(at, what, format!("varint is truncated after {} bytes", bytes.len())))
 }
 
-/// Writes one.
+/// Appends a varint.
 pub(crate) fn push(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push((value & 0x7f | 0x80).to_le_bytes()[0]);

@@ -1,16 +1,16 @@
-//! What the pixels of a decoded image are.
+//! The size and sample type of a decoded image.
 
 use std::fmt;
 
 use crate::types::dtype::Dtype;
 
-/// What an image has when it is decoded.
+/// The size and sample type of a decoded image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ImageForm {
     pub(crate) height: u64,
     pub(crate) width: u64,
     pub(crate) channels: u64,
-    /// `uint8`, or `uint16` for a PNG of 16 bits a sample.
+    /// `uint8`, or `uint16` for a PNG with 16 bits per sample.
     pub(crate) dtype: Dtype,
 }
 
@@ -21,7 +21,7 @@ impl fmt::Display for ImageForm {
 }
 
 impl ImageForm {
-    /// Bytes of all samples.
+    /// Total bytes of all samples.
     pub(crate) fn nbytes(&self) -> u64 {
         self.samples().saturating_mul(self.dtype.itemsize().unwrap_or(1))
     }

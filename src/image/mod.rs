@@ -1,4 +1,7 @@
-//! JPEG and PNG files, decoded to samples in rows of pixels.
+//! Decoders for JPEG and PNG files. The output is samples in rows of pixels.
+//!
+//! This room knows neither records nor tensors: it takes the bytes of one image. Start with [`ImageChoices`]: `look` reads the
+//! header, `decode` the pixels. `turbo.rs` is the optional libjpeg-turbo.
 
 pub(crate) mod form;
 #[cfg(feature = "libjpeg-turbo")]
@@ -19,21 +22,22 @@ use crate::types::size::memory_len;
 
 use form::ImageForm;
 
-/// A decoder may take so much beside the image.
+/// Most memory that a decoder may use beyond the image.
 const DECODER_BYTES: usize = 64 << 20;
-/// JPEG has 16 bits for each side.
+/// JPEG stores each side in 16 bits.
 const MOST_JPEG_SIDE: usize = 65_535;
 
-/// Which JPEG decoder is used. They differ by rounding: a sample here and there by a few levels.
+/// The JPEG decoder to use. Decoders round differently: a few samples differ by a few levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Jpeg {
-    /// The one that is built in: pure Rust; close to [`TfAccurate`](Self::TfAccurate).
+    /// The built-in decoder in pure Rust; its results are close to [`TfAccurate`](Self::TfAccurate).
     #[default]
     Builtin,
-    /// Byte for byte what `tf.io.decode_jpeg` gives by default. In builds with the feature `libjpeg-turbo`.
+    /// Gives the same bytes as `tf.io.decode_jpeg`. Needs a build with the feature `libjpeg-turbo`.
     TfFast,
-    /// Byte for byte what `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")` gives. In builds with the feature `libjpeg-turbo`.
+    /// Gives the same bytes as `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. Needs a build with the feature
+    /// `libjpeg-turbo`.
     TfAccurate,
 }
 
@@ -64,7 +68,7 @@ impl FromStr for Jpeg {
     }
 }
 
-/// What bytes look like.
+/// The file type that the first bytes indicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FileKind {
     Jpeg,
@@ -76,13 +80,13 @@ pub(crate) enum FileKind {
 }
 
 impl FileKind {
-    /// Tells an image file by its first bytes.
+    /// Recognises an image file by its first bytes.
     pub(crate) fn sniff(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
             [b'G', b'I', b'F', b'8', ..] => Some(Self::Gif),
-            // The length of the file follows, and four bytes that are zero.
+            // The file length follows, then four zero bytes.
             [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => Some(Self::Bmp),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
             // 43 is BigTIFF.
@@ -105,21 +109,21 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// Choices for images.
+/// The user's options for images.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ImageChoices {
-    /// 1, 3 or 4; those of the file without.
+    /// 1, 3 or 4; `None` keeps the channels of the file.
     pub(crate) channels: Option<u8>,
     pub(crate) jpeg: Jpeg,
-    /// `uint8`, `uint16`, or `float32` whose bytes are the four channels of a PNG; that of the file without.
+    /// `uint8`, `uint16`, or `float32` whose bytes are the four channels of a PNG; `None` keeps the file's type.
     pub(crate) dtype: Option<Dtype>,
 }
 
 impl ImageChoices {
-    /// What the image in `bytes` has, read from its header.
+    /// Reads the form of the image from its header.
     ///
     /// # Errors
-    /// Why it cannot be decoded.
+    /// Returns the reason if it cannot be decoded.
     pub(crate) fn look(self, bytes: &[u8]) -> Result<ImageForm, String> {
         fenced(|| self.look_unfenced(bytes))
     }
@@ -134,22 +138,22 @@ impl ImageChoices {
         Ok(self.form(form))
     }
 
-    /// What an image that has `form` by itself becomes.
+    /// The form of the output for an image whose own form is `form`.
     pub(crate) fn form(self, form: ImageForm) -> ImageForm {
         ImageForm { channels: self.channels.map_or(form.channels, u64::from), dtype: self.dtype.unwrap_or(form.dtype), ..form }
     }
 
-    /// Decodes an image that has the form `form` into `out`: `height × width × channels` samples, little-endian.
+    /// Decodes an image into `out` as `form` says: `height × width × channels` samples, little-endian.
     ///
     /// # Errors
-    /// Why it cannot be decoded.
+    /// Returns the reason if it cannot be decoded.
     pub(crate) fn decode(self, bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
         fenced(|| self.decode_unfenced(bytes, form, out))
     }
 
     fn decode_unfenced(self, bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
         if form.dtype == Dtype::Float32 {
-            // Each sample is as long as the four channels it was stored as.
+            // Each `float32` sample has the size of the four byte channels it was stored as.
             return self.decode_unfenced(bytes, &ImageForm { channels: 4, dtype: Dtype::UInt8, ..*form }, out);
         }
         match FileKind::sniff(bytes) {
@@ -166,21 +170,20 @@ impl ImageChoices {
     }
 }
 
-/// A decoder that gives up on bytes it was not made for is an error like others: they come from files, and end nothing but their
-/// conversion.
+/// Turns a panic of a decoder into an error: the bytes come from files, and a bad one must only fail its own conversion.
 fn fenced<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err("its decoder failed on it".into()))
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err("the image decoder crashed on it".into()))
 }
 
 fn jpeg_options() -> DecoderOptions {
-    // A cut image is an error, not a grey area.
+    // A truncated image is an error; it is not filled up with grey.
     DecoderOptions::default().set_strict_mode(true).set_max_width(MOST_JPEG_SIDE).set_max_height(MOST_JPEG_SIDE)
 }
 
 fn jpeg_form(bytes: &[u8]) -> Result<ImageForm, String> {
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), jpeg_options());
     decoder.decode_headers().map_err(|error| format!("JPEG: {error:?}"))?;
-    let info = decoder.info().ok_or("JPEG: there is no header")?;
+    let info = decoder.info().ok_or("JPEG: the header is missing")?;
     let channels = if info.components == 1 { 1 } else { 3 };
     Ok(ImageForm { height: info.height.into(), width: info.width.into(), channels, dtype: Dtype::UInt8 })
 }
@@ -197,7 +200,7 @@ fn decode_jpeg(bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), Str
     decoder.decode_headers().map_err(failed)?;
     let size = decoder.output_buffer_size().unwrap_or(0);
     if size != out.len() {
-        // Grey images are not spread over three channels by the decoder.
+        // The decoder does not expand grey images to three channels.
         let mut grey = vec![0; size];
         decoder.decode_into(&mut grey).map_err(failed)?;
         return convert_channels(&grey, size / memory_len(form.height * form.width).max(1), 1, u8::MAX.into(), form, out);
@@ -222,16 +225,16 @@ fn png_reader(bytes: &[u8]) -> Result<PngReader<'_>, String> {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: DECODER_BYTES });
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
-    // Palettes become colours, short samples bytes.
+    // Expands palettes to colours, and samples below 8 bits to bytes.
     decoder.set_transformations(Transformations::EXPAND);
     decoder.read_info().map_err(|error| format!("PNG: {error}"))
 }
 
-/// Refuses a palette that is cut, which the decoder would look up an entry behind the end of.
+/// Refuses a truncated palette: the decoder would index past its end.
 fn check_palette(bytes: &[u8]) -> Result<(), String> {
     const SIGNATURE: usize = 8;
     let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
-    // A length, a name, so many bytes, a checksum.
+    // A chunk is a length, a name, that many bytes, and a checksum.
     while let Some((header, behind)) = rest.split_first_chunk::<8>() {
         let len = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
         match &header[4..] {
@@ -245,7 +248,7 @@ fn check_palette(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// As TensorFlow has it: transparency counts in images with a palette, and where it is a channel.
+/// The channels as TensorFlow counts them: alpha counts if it is a channel of its own or belongs to a palette.
 fn png_form(reader: &PngReader<'_>) -> ImageForm {
     let info = reader.info();
     let channels = match info.color_type {
@@ -262,11 +265,11 @@ fn png_form(reader: &PngReader<'_>) -> ImageForm {
 fn decode_png(bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
     let mut reader = png_reader(bytes)?;
     let failed = |error: png::DecodingError| format!("PNG: {error}");
-    let size = reader.output_buffer_size().ok_or("PNG: it is larger than memory")?;
+    let size = reader.output_buffer_size().ok_or("PNG: it does not fit in memory")?;
     let (color, depth) = reader.output_color_type();
     let is_wide = depth == BitDepth::Sixteen;
     if is_wide != (form.dtype == Dtype::UInt16) {
-        // The other depth: a byte is repeated, or the high one of two kept.
+        // The depths differ: a byte is repeated to 16 bits; of 16 bits the high byte is kept.
         let own = ImageForm { dtype: if is_wide { Dtype::UInt16 } else { Dtype::UInt8 }, ..*form };
         let mut samples = vec![0; memory_len(own.nbytes())];
         decode_png(bytes, &own, &mut samples)?;
@@ -282,26 +285,26 @@ fn decode_png(bytes: &[u8], form: &ImageForm, out: &mut [u8]) -> Result<(), Stri
     } else {
         let mut decoded = vec![0; size];
         reader.next_frame(&mut decoded).map_err(failed)?;
-        // TensorFlow takes the depth of the file, also where samples were made bytes.
+        // TensorFlow uses the depth of the file, even after samples were expanded to bytes.
         let opaque = (1 << reader.info().bit_depth as u32) - 1;
         convert_channels(&decoded, color.samples(), if is_wide { 2 } else { 1 }, opaque, form, out)?;
     }
     reader.finish().map_err(failed)?;
     if depth == BitDepth::Sixteen {
-        // PNG has big-endian samples.
+        // PNG stores samples big-endian.
         out.as_chunks_mut::<2>().0.iter_mut().for_each(|sample| sample.reverse());
     }
     Ok(())
 }
 
-/// Bytes as samples of 16 bits: 255 becomes 65535.
+/// Widens bytes to 16-bit samples: 255 becomes 65535.
 fn widen(narrow: &[u8], out: &mut [u8]) {
     out.as_chunks_mut::<2>().0.iter_mut().zip(narrow).for_each(|(place, &sample)| *place = [sample; 2]);
 }
 
-/// Puts pixels of `from` channels, of `size` bytes a sample, into `out` with the channels of `form`.
+/// Converts pixels of `from` channels with `size` bytes per sample into `out`, with the channels of `form`.
 ///
-/// As libpng does it for TensorFlow: grey is repeated, a missing alpha is `opaque`, colours become grey by its weights.
+/// As libpng does for TensorFlow: grey is repeated, a missing alpha becomes `opaque`, and colours become grey by weights.
 fn convert_channels(pixels: &[u8], from: usize, size: usize, opaque: u32, form: &ImageForm, out: &mut [u8]) -> Result<(), String> {
     let to = memory_len(form.channels);
     if !(1..=4).contains(&to) || !(1..=4).contains(&from) {
@@ -329,7 +332,7 @@ fn convert_channels(pixels: &[u8], from: usize, size: usize, opaque: u32, form: 
     Ok(())
 }
 
-/// `png_set_rgb_to_gray` with the weights 0.299 and 0.587, in its fixed point: bytes are cut, 16 bits rounded.
+/// `png_set_rgb_to_gray` with the weights 0.299 and 0.587 in its fixed point: bytes are truncated, 16 bits are rounded.
 ///
 /// Source: `CommonInitDecode` in `tensorflow/core/lib/png/png_io.cc`, `png_do_rgb_to_gray` in libpng.
 fn grey([red, green, blue]: [u32; 3], is_wide: bool) -> u32 {

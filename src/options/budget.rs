@@ -1,28 +1,28 @@
-//! How much memory may be used: what the caller allows, and what a file may make us use.
+//! Memory limits: the budget that the caller allows, and caps on what an input file may make us allocate.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The default budget never exceeds this.
+/// Upper bound of the default budget.
 const DEFAULT_MOST: u64 = 1 << 30;
-/// With less than this hardly anything can be converted.
+/// With less memory than this, hardly any conversion is possible.
 const DEFAULT_LEAST: u64 = 16 << 20;
-/// What is assumed to be available where the system does not say.
+/// Available memory to assume if the system does not report it.
 const ASSUMED_AVAILABLE: u64 = 1 << 30;
 
-/// The most memory to use: heap, buffers, and output pages that are not on disk yet.
+/// The most memory to use: heap, buffers, and output pages that are not yet on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Budget(u64);
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget in bytes.
     #[must_use]
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// A budget of so many MiB.
+    /// A budget in MiB.
     #[must_use]
     pub const fn mib(mib: u64) -> Self {
         Self(mib.saturating_mul(1 << 20))
@@ -34,9 +34,8 @@ impl Budget {
         self.0
     }
 
-    /// A quarter of the memory available to this process, at most 1 GiB. The limits of its memory cgroups count (`memory.max` and
-    /// `memory.high`, the lesser of both). Where a
-    /// quarter would be too little for any conversion it is up to half.
+    /// A quarter of the memory available to this process, at most 1 GiB. Limits of its memory cgroups count (the lesser of
+    /// `memory.max` and `memory.high`). If a quarter is too little for any conversion, up to half is used.
     #[must_use]
     pub fn detect() -> Self {
         let available = available();
@@ -53,9 +52,9 @@ impl Default for Budget {
 impl FromStr for Budget {
     type Err = String;
 
-    /// Reads `512MiB`, `1.5GB`, `65536`: KiB, MiB, GiB, TiB are powers of 1024; kB, MB, GB, TB of 1000.
+    /// Parses `512MiB`, `1.5GB`, `65536`: KiB, MiB, GiB, TiB are powers of 1024; kB, MB, GB, TB of 1000.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no size: expected a number with an optional unit, as in 512MiB, 1.5GB or 65536");
+        let wrong = || format!("{text:?} is not a size: expected a number with an optional unit, as in 512MiB, 1.5GB or 65536");
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let factor: u64 = match unit.trim() {
@@ -86,7 +85,7 @@ impl fmt::Display for Budget {
     }
 }
 
-/// A number of bytes for people: `4.00 GiB`.
+/// Displays a number of bytes for people: `4.00 GiB`.
 #[derive(Debug, Clone, Copy)]
 pub struct HumanBytes(pub u64);
 
@@ -103,12 +102,12 @@ impl fmt::Display for HumanBytes {
     }
 }
 
-/// Caps on what a file may make us allocate before anything is converted.
+/// Caps on what an input file may make us allocate before the conversion starts.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// The most memory for the names and entries of an index.
+    /// Maximum memory for the names and entries of an index.
     pub(crate) index_bytes: u64,
-    /// The largest object graph, stored and in memory, that is read for its names.
+    /// Maximum size of an object graph, on disk and in memory, that is read for its names.
     pub(crate) object_graph_bytes: u64,
 }
 
@@ -118,7 +117,7 @@ impl Default for Limits {
     }
 }
 
-/// Bytes that this process could still take without pushing anything out.
+/// Bytes that this process can still allocate without swapping or evicting.
 fn available() -> u64 {
     let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_available(&text));
     cgroup_available().into_iter().chain(system).min().unwrap_or(ASSUMED_AVAILABLE)
@@ -129,14 +128,14 @@ fn meminfo_available(text: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The least that any memory cgroup above this process leaves, in version 1 or 2.
+/// The smallest remainder of all memory cgroups above this process, in version 1 or 2.
 fn cgroup_available() -> Option<u64> {
     let membership = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     cgroup_directories(&membership, &mounts).iter().filter_map(|dir| cgroup_left(dir)).min()
 }
 
-/// What is left in one cgroup; its page cache counts as free, since it gives way.
+/// What is left in one cgroup. Its inactive page cache counts as free, because the kernel reclaims it.
 fn cgroup_left(dir: &Path) -> Option<u64> {
     let number = |name: &str| std::fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
     // Above `memory.high` a process is slowed down until it hardly runs.
@@ -149,7 +148,7 @@ fn cgroup_left(dir: &Path) -> Option<u64> {
     Some(limit.saturating_sub(usage.saturating_sub(cache)))
 }
 
-/// Every directory that holds a limit on this process: its own cgroup and those above it.
+/// All cgroup directories that may limit this process: its own and those above it.
 fn cgroup_directories(membership: &str, mountinfo: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in membership.lines() {

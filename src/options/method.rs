@@ -1,30 +1,30 @@
-//! The ways in which bytes can get into an output.
+//! The ways of writing an output.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How an output is written. The fastest one that the file system and the tensor allow is taken.
+/// How an output is written. By default the fastest one that the file system and the tensor allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Method {
-    /// The output shares the source's blocks: nothing is copied. For one contiguous run of bytes that need no decoding,
-    /// on a file system that can do it (XFS, Btrfs), at an offset to which a header can be fitted.
+    /// The output shares the source's blocks, so nothing is copied. Needs one contiguous run of bytes without decoding, a file
+    /// system with block sharing (XFS, Btrfs), and an offset to which the header can be padded.
     Clone,
-    /// Buffers, written past the page cache (`RWF_DONTCACHE`, Linux 6.14, file systems that know it).
+    /// Buffered writes that bypass the page cache (`RWF_DONTCACHE`; Linux 6.14 and a file system that supports it).
     Uncached,
-    /// Buffers and plain writes: what every Unix and every file system can do. Where it is chosen, calls that only Linux
-    /// has still reserve space and push pages out; where it is asked for, none of them is made.
+    /// Buffers and plain writes, which work on every Unix and every file system. If chosen by default, Linux-only calls still
+    /// reserve space and start writeback; if requested, no such call is made.
     Portable,
-    /// Read straight into mapped windows of the output. Only on request: buffers are as fast and more even, but this is the
-    /// way of [`ArrayWriter`](crate::ArrayWriter), to be measured here.
+    /// Reads directly into mapped windows of the output. Only on request: buffers are as fast and more even.
+    /// [`ArrayWriter`](crate::ArrayWriter) works this way, and here it can be measured.
     Map,
 }
 
 impl Method {
-    /// All of them: the first of three that can be had is taken, the last on request.
+    /// All methods. By default the first of the first three that works is used; the last one must be requested.
     pub const ALL: [Self; 4] = [Self::Clone, Self::Uncached, Self::Portable, Self::Map];
 
-    /// The name that reports and `--method` use.
+    /// The name in reports and in `--method`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

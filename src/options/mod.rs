@@ -1,4 +1,8 @@
-//! The choices a caller has, and what a caller is told meanwhile.
+//! The caller's options, and progress reports to the caller.
+//!
+//! This room knows no formats and does no conversions. It notes which options were used, so that an option without effect can be
+//! refused. Start with [`Options`]; `records.rs` and `model.rs` have the options for records and for TensorFlow, `budget.rs` has
+//! memory.
 
 pub(crate) mod budget;
 pub(crate) mod method;
@@ -25,10 +29,10 @@ use model::ModelOptions;
 use records::RecordOptions;
 use used::{Choice, Unused};
 
-/// Choices that hold for any number of conversions.
+/// Options for any number of conversions.
 ///
-/// Defaults: memory as [`Budget::detect`] finds it, threads as many as cores (from 4 to 8 where bytes are only copied
-/// through buffers), checksums verified, existing outputs kept, the method that fits.
+/// Defaults: memory as in [`Budget::detect`], one thread per core (4 to 8 where bytes are only copied through buffers), checksums
+/// verified, existing outputs kept, the fastest possible method.
 #[derive(Clone)]
 pub struct Options {
     pub(crate) memory: Option<Budget>,
@@ -49,7 +53,7 @@ pub struct Options {
     pub(crate) progress: Option<Arc<ProgressFn>>,
 }
 
-/// What is made of a choice that nothing makes use of.
+/// What to do about an option that has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     Optional,
@@ -109,71 +113,71 @@ impl Options {
         Self::default()
     }
 
-    /// The most memory to use, output pages that are not on disk yet included.
+    /// The most memory to use, including output pages that are not yet on disk.
     #[must_use]
     pub fn memory(mut self, budget: Budget) -> Self {
         self.memory = Some(budget);
         self
     }
 
-    /// The most threads to use; at least one is.
+    /// The maximum number of threads; at least one is used.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Whether stored checksums are verified while the bytes pass through.
+    /// Whether to verify stored checksums while the bytes pass through.
     #[must_use]
     pub fn verify(mut self, verify: bool) -> Self {
         self.verify = verify;
         self
     }
 
-    /// Whether an existing output is replaced, in one step, once the new one is complete.
+    /// Whether to replace an existing output. This is one atomic step, after the new output is complete.
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Elements of another dtype, as `numpy.ndarray.astype` makes them: see [`Cast`](crate::Cast).
+    /// Converts elements to another dtype like `numpy.ndarray.astype`; see [`Cast`](crate::Cast).
     #[must_use]
     pub fn cast(mut self, dtype: Dtype) -> Self {
         self.cast = Some(dtype);
         self
     }
 
-    /// Whether a value that a cast would change is [`Error::Lossy`](crate::Error::Lossy). `NaN` is as good as another, and 0.0 as
-    /// -0.0.
+    /// Whether a value that a cast would change is an error, [`Error::Lossy`](crate::Error::Lossy). All `NaN`s count as equal,
+    /// and 0.0 equals -0.0.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// The byte order of outputs; little is the default.
+    /// The byte order of outputs; the default is little-endian.
     #[must_use]
     pub fn byte_order(mut self, order: ByteOrder) -> Self {
         self.byte_order.set(order);
         self
     }
 
-    /// The order of elements in outputs.
+    /// The element order of outputs.
     #[must_use]
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
     }
 
-    /// What becomes of string tensors.
+    /// How string tensors are written.
     #[must_use]
     pub fn strings(mut self, strings: Strings) -> Self {
         self.strings.set(strings);
         self
     }
 
-    /// What a running TensorFlow is to compute; only for sources that it computes.
+    /// What a running TensorFlow should compute; only for sources that it computes.
     #[must_use]
     pub fn model(mut self, model: ModelOptions) -> Self {
         self.model = model;
@@ -181,30 +185,31 @@ impl Options {
         self
     }
 
-    /// Choices for sources of records.
+    /// Options for sources of records.
     #[must_use]
     pub fn records(mut self, records: RecordOptions) -> Self {
         self.records = records;
         self
     }
 
-    /// How outputs are written, whatever would be chosen; an error where it cannot be done.
+    /// The method for writing outputs; an error if it is impossible.
     #[must_use]
     pub fn method(mut self, method: Method) -> Self {
         self.method = Some(method);
         self
     }
 
-    /// The most slices that are filled or on their way to the disk at once; as many as the memory allows is the default.
+    /// The maximum number of slices that are being filled or written at once; by default as many as memory allows.
     #[must_use]
     pub fn in_flight(mut self, slices: usize) -> Self {
         self.in_flight = Some(slices);
         self
     }
 
-    /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`](crate::Error::Cancelled) and no output.
+    /// A token whose [`cancel`](CancelToken::cancel) ends the work with [`Error::Cancelled`](crate::Error::Cancelled) and leaves
+    /// no output.
     ///
-    /// A source that was opened with these options keeps the token: once it was used, open the source again.
+    /// A source that was opened with these options keeps the token; after a cancellation, open the source again.
     #[must_use]
     pub fn cancel(mut self, token: CancelToken) -> Self {
         self.model.cancel = token.clone();
@@ -212,18 +217,18 @@ impl Options {
         self
     }
 
-    /// Whether a choice that applies to nothing that is converted is [`Error::BadRequest`](crate::Error::BadRequest), before anything is
-    /// written: a shape where there are no lists, feeds where nothing is computed. Without this, choices that do not apply are let pass.
+    /// Whether an option that applies to nothing converted is [`Error::BadRequest`](crate::Error::BadRequest), before anything is
+    /// written: a shape without lists, feeds where nothing is computed. By default such options are ignored.
     #[must_use]
     pub fn must_apply(mut self, must_apply: bool) -> Self {
         self.effect = if must_apply { Effect::Required } else { Effect::Optional };
         self
     }
 
-    /// Fails for a choice that nothing has made use of yet, where choices [must apply](Self::must_apply).
+    /// Fails for options that had no effect so far, if options [must apply](Self::must_apply).
     ///
     /// # Errors
-    /// [`Error::BadRequest`](crate::Error::BadRequest) with the choices, and what they are for.
+    /// Returns [`Error::BadRequest`](crate::Error::BadRequest) with the options and what they apply to.
     pub fn check_applied(&self) -> crate::error::Result<()> {
         if self.effect == Effect::Optional {
             return Ok(());
@@ -231,53 +236,52 @@ impl Options {
         let mut unused = self.records.unused();
         unused.extend(self.model.unused());
         unused.extend(self.strings.unused("`strings`", "tensors of strings"));
-        unused.extend(self.byte_order.unused("`byte_order`", "what is written in another byte order, or read in that"));
+        unused.extend(self.byte_order.unused("`byte_order`", "arrays or raw bytes in another byte order"));
         if self.strict && self.cast.is_none() {
             unused.push(Unused::new("`strict`", None, "casts (`cast`)"));
         }
         refuse(&unused)
     }
 
-    /// Refuses choices for what TensorFlow computes, if [none may be without effect](Self::must_apply) and nothing that has been opened is
-    /// computed.
+    /// Refuses options for TensorFlow computations if no opened source is computed and options [must apply](Self::must_apply).
     ///
     /// # Errors
-    /// As [`check_applied`](Self::check_applied).
+    /// Returns the errors of [`check_applied`](Self::check_applied).
     pub fn check_model_applied(&self) -> crate::error::Result<()> {
         if self.effect == Effect::Required { refuse(&self.model.unused()) } else { Ok(()) }
     }
 
-    /// Notes the choices that a tensor would have made use of that is left out for another reason.
+    /// Marks the options as used that a tensor would have used, had it not been skipped for another reason.
     pub(crate) fn note_skipped(&self, dtype: Dtype) {
         if dtype == Dtype::String {
             self.strings.note();
         }
     }
 
-    /// Called after every slice, from the threads that do the work.
+    /// Registers a callback that worker threads call after every slice.
     #[must_use]
     pub fn progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(report));
         self
     }
 
-    /// What is to be computed by a running TensorFlow, as far as that has been chosen.
+    /// The options so far for computations by TensorFlow.
     #[must_use]
     pub fn chosen_model(&self) -> &ModelOptions {
         &self.model
     }
 
-    /// The byte order of outputs, and of raw bytes that are not said to be in another.
+    /// The byte order of outputs, and of raw bytes whose order is not given. Marks the option as used.
     pub(crate) fn order(&self) -> ByteOrder {
         self.byte_order.get().unwrap_or(ByteOrder::Little)
     }
 
-    /// The byte order that was asked for, where that is asked without making anything of it.
+    /// The requested byte order, without marking the option as used.
     pub(crate) fn asked_order(&self) -> Option<ByteOrder> {
         self.byte_order.peek()
     }
 
-    /// The same choices for what has to become an array of this byte order. What was asked for is made use of where it is that.
+    /// The same options for an array that must have this byte order. If it was requested, the option counts as used.
     pub(crate) fn as_ordered(&self, order: ByteOrder) -> Self {
         if self.byte_order.peek() == Some(order) {
             self.byte_order.note();
@@ -289,17 +293,17 @@ impl Options {
         self.memory.unwrap_or_default()
     }
 
-    /// The same choices with the default budget settled, for work of several parts that has to agree on it.
+    /// The same options with the default budget resolved, for work whose parts must agree on it.
     pub(crate) fn resolved(&self) -> Self {
         self.clone().memory(self.budget())
     }
 
-    /// Which system calls may be made.
+    /// Which system calls are allowed.
     pub(crate) fn calls(&self) -> SystemCalls {
         if self.method == Some(Method::Portable) { SystemCalls::standard(&self.cancel) } else { SystemCalls::all(&self.cancel) }
     }
 
-    /// Where sources lie.
+    /// The storage that holds sources.
     pub(crate) fn storage(&self) -> Arc<dyn Storage> {
         Arc::new(LocalStorage::new(self.calls()))
     }
@@ -309,16 +313,17 @@ impl Options {
     }
 }
 
-/// What becomes of a string tensor. NumPy has elements of one length only.
+/// How a string tensor is written. Elements of NumPy arrays have one fixed length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strings {
-    /// `|S<n>`: byte strings, with zeros up to the length of the longest. One that ends in NUL is an error: NumPy would lose it.
+    /// `|S<n>`: byte strings, zero-padded to the length of the longest. A string that ends in NUL is an error, since NumPy drops
+    /// it.
     #[default]
     Pad,
-    /// Two arrays: the bytes of all elements one after the other (`uint8`), and where each starts, with the end of the last
-    /// (`int64`, one more than elements). Nothing is lost.
+    /// Two arrays without loss: the bytes of all elements in sequence (`uint8`), and the start of each, followed by the end of
+    /// the last (`int64`, one more than elements).
     Offsets,
-    /// `<U<n>`: the text that the elements are in UTF-8, as code points of four bytes.
+    /// `<U<n>`: the elements decoded from UTF-8, as code points of four bytes.
     Utf8,
 }
 
@@ -340,31 +345,31 @@ impl FromStr for Strings {
             "pad" => Ok(Self::Pad),
             "offsets" => Ok(Self::Offsets),
             "utf8" => Ok(Self::Utf8),
-            _ => Err(format!("there is no way {text:?} to write strings, only pad, offsets and utf8")),
+            _ => Err(format!("strings cannot be written as {text:?}, only as pad, offsets or utf8")),
         }
     }
 }
 
-/// Where a conversion stands.
+/// The progress of a conversion.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Bytes of the output that are filled. Where a temporary copy of the source is made first, that is half of the work.
+    /// Filled bytes of the output. If the source is first copied to a temporary file, that is half of the work.
     pub done_bytes: u64,
-    /// All bytes of the output; `None` where that is not known before the source has been read.
+    /// Total bytes of the output; `None` if unknown until the source has been read.
     pub total_bytes: Option<u64>,
-    /// Memory in use by the plan's account: buffers and output pages not on disk yet.
+    /// Memory in use according to the plan: buffers, and output pages not yet on disk.
     pub memory_bytes: u64,
     /// The budget.
     pub memory_limit: u64,
 }
 
-/// The error for choices that have no effect, if there are any.
+/// The error for options without effect, if there are any.
 fn refuse(unused: &[Unused]) -> crate::error::Result<()> {
     if unused.is_empty() {
         return Ok(());
     }
-    // Those that are for the same are told together.
+    // Options with the same purpose are reported together.
     let mut by_needs: Vec<(&str, Vec<&str>)> = Vec::new();
     for Unused { flag, needs } in unused {
         match by_needs.iter_mut().find(|(known, _)| known == needs) {
@@ -373,17 +378,17 @@ fn refuse(unused: &[Unused]) -> crate::error::Result<()> {
         }
     }
     let each = by_needs.iter().map(|(needs, flags)| match &flags[..] {
-        [flag] => format!("{flag} has no effect on what is selected: it is for {needs}"),
-        flags => format!("{} have no effect on what is selected: they are for {needs}", flags.join(", ")),
+        [flag] => format!("{flag} has no effect on the selection: it applies to {needs}"),
+        flags => format!("{} have no effect on the selection: they apply to {needs}", flags.join(", ")),
     });
     Err(Error::bad_request(each.collect::<Vec<_>>().join("; ")))
 }
 
-/// What may stand at an output's final name before it gets it.
+/// What may exist at the final name of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existing {
-    /// Nothing: what stands there is left as it is and is an error.
+    /// Nothing: an existing file is kept, and is an error.
     Keep,
-    /// A regular file, which is replaced in one step.
+    /// A regular file, which is replaced atomically.
     Replace,
 }

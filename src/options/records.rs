@@ -1,4 +1,4 @@
-//! The choices there are for records.
+//! Options for records.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use crate::image::Jpeg;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
-/// What bytes in a record are, where that is not to be told from their content.
+/// How to read bytes in a record when their content does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadAs {
@@ -38,18 +38,18 @@ impl FromStr for ReadAs {
             "string" => Ok(Self::String),
             "image" => Ok(Self::Image),
             "tensor" => Ok(Self::Tensor),
-            _ => Err(format!("there is no way {text:?} to read bytes, only string, image and tensor (and `raw` DTYPE)")),
+            _ => Err(format!("bytes cannot be read as {text:?}, only as string, image or tensor (or with `raw` DTYPE)")),
         }
     }
 }
 
-/// What becomes of lists whose length differs from record to record.
+/// How to write lists whose length differs between records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ragged {
-    /// Rows as long as the longest, with this value behind shorter ones (zero without).
+    /// Pads rows to the length of the longest, with this value (default zero).
     Pad(Option<String>),
-    /// Two arrays: all values one after the other, and where each record's start, with the end of the last (`int64`, one more
+    /// Two arrays: all values in sequence, and the start of each record's, followed by the end of the last (`int64`, one more
     /// than records).
     Offsets,
 }
@@ -72,21 +72,21 @@ impl FromStr for Ragged {
             None if text == "pad" => Ok(Self::Pad(None)),
             None if text == "offsets" => Ok(Self::Offsets),
             Some(("pad", value)) => Ok(Self::Pad(Some(value.to_owned()))),
-            _ => Err(format!("{text:?} is no way for lists of different lengths, expected pad, pad:VALUE or offsets")),
+            _ => Err(format!("lists of different lengths cannot be written as {text:?}, expected pad, pad:VALUE or offsets")),
         }
     }
 }
 
-/// What becomes of records that lack a feature.
+/// What to do with records that lack a feature.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Missing {
-    /// An error that names the first one.
+    /// Fails and names the first such record.
     #[default]
     Refuse,
-    /// A row of this value.
+    /// Writes a row of this value.
     Fill(String),
-    /// No row: the record is left out of all arrays that are made in the same pass.
+    /// Writes no row: drops the record from all arrays of the same pass.
     Skip,
 }
 
@@ -108,15 +108,15 @@ impl FromStr for Missing {
             None if text == "skip" => Ok(Self::Skip),
             None if text == "refuse" => Ok(Self::Refuse),
             Some(("fill", value)) => Ok(Self::Fill(value.to_owned())),
-            _ => Err(format!("{text:?} is no way for missing features, expected fill:VALUE or skip")),
+            _ => Err(format!("{text:?} is not a rule for missing features, expected fill:VALUE or skip")),
         }
     }
 }
 
-/// Choices for sources of records: `TFRecord` files, tf.data files, streams of frames, videos.
+/// Options for sources of records: `TFRecord` files, tf.data files, streams of frames, videos.
 ///
-/// Those that take a name hold for that feature only, by the name that it is listed by or without the split or the source in front;
-/// without one they hold for every feature that they make sense for.
+/// An option with a name applies to that feature only. The name is the listed one, with or without the split or the source in
+/// front. Without a name the option applies to every compatible feature.
 #[derive(Debug, Clone, Default)]
 pub struct RecordOptions {
     pub(crate) shapes: Vec<For<Vec<i64>>>,
@@ -131,11 +131,11 @@ pub struct RecordOptions {
     pub(crate) offset: Choice<u64>,
     pub(crate) stream: Choice<usize>,
     skipped_with: Vec<String>,
-    /// Whether only one feature is wanted, so that choices for all are for it.
+    /// Whether a single feature is selected, so that options without a name apply to it.
     is_for_one: bool,
 }
 
-/// A choice for one feature, or for all.
+/// An option for one feature, or for all.
 #[derive(Debug, Clone)]
 pub(crate) struct For<T> {
     pub(crate) feature: Option<String>,
@@ -143,15 +143,15 @@ pub(crate) struct For<T> {
     pub(crate) used: Used,
 }
 
-/// What raw bytes are.
+/// The element type of raw bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Raw {
     pub(crate) dtype: Dtype,
-    /// The order of their bytes, if it is said.
+    /// Their byte order, if given.
     pub(crate) order: Option<ByteOrder>,
 }
 
-/// The names of a feature: its own, and the one that it is listed by, with its split and its source in front.
+/// The names of a feature: its own, and the listed one, with its split and its source in front.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Called<'a> {
     pub(crate) own: &'a str,
@@ -164,19 +164,19 @@ impl<'a> Called<'a> {
     }
 
     fn is(self, name: &str) -> bool {
-        // As much as there is in front may be left out.
+        // Any number of leading parts may be omitted.
         let is_end = self.title.strip_suffix(name).is_some_and(|front| front.is_empty() || front.ends_with('/'));
         is_end && name.len() >= self.own.len() || name == self.own
     }
 }
 
-/// The choice for a feature: the last of its own, else the last one for all.
+/// The option for a feature: the last one with its name, else the last one for all.
 fn chosen<'a, T>(choices: &'a [For<T>], called: Called<'_>) -> Option<&'a For<T>> {
     let own = choices.iter().rev().find(|choice| choice.feature.as_deref().is_some_and(|name| called.is(name)));
     own.or_else(|| choices.iter().rev().find(|choice| choice.feature.is_none()))
 }
 
-/// The same, which is made use of.
+/// The same, and marks it as used.
 fn used<'a, T>(choices: &'a [For<T>], called: Called<'_>) -> Option<&'a T> {
     chosen(choices, called).map(|choice| {
         choice.used.note();
@@ -188,119 +188,119 @@ fn with<T>(choices: &mut Vec<For<T>>, feature: Option<&str>, value: T) {
     choices.push(For { feature: feature.map(str::to_owned), value, used: Used::default() });
 }
 
-/// The lists of a feature.
+/// What is known about the lists of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lists {
-    /// They are, or may be, of different lengths.
+    /// Their lengths differ or may differ.
     Differ,
-    /// All are of one length.
+    /// All have the same length.
     Alike,
-    /// Their items are rows one behind the other, as nobody says otherwise: steps of episodes.
+    /// Their items become consecutive rows by default: steps of episodes.
     Joined,
 }
 
 impl RecordOptions {
-    /// The defaults: shapes and encodings as found, anything ragged or missing an error.
+    /// The defaults: shapes and encodings as found; ragged or missing values are errors.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The shape of a record's row; one axis may be -1, and is as long as needed. Without a name it is that of a stream, of raw
-    /// bytes if there are any, else of every feature.
+    /// The shape of a record's row; one axis may be -1 and is as long as needed. Without a name it applies to a stream, to raw
+    /// bytes if there are any, else to every feature.
     #[must_use]
     pub fn shape(mut self, feature: Option<&str>, shape: &[i64]) -> Self {
         with(&mut self.shapes, feature, shape.to_vec());
         self
     }
 
-    /// Bytes are elements of `dtype`, in the byte order that outputs are to have ([`Options::byte_order`](crate::Options::byte_order)).
+    /// Reads bytes as elements of `dtype`, in the byte order of outputs ([`Options::byte_order`](crate::Options::byte_order)).
     #[must_use]
     pub fn raw(mut self, feature: Option<&str>, dtype: Dtype) -> Self {
         with(&mut self.raw, feature, Raw { dtype, order: None });
         self
     }
 
-    /// Bytes are elements of `dtype` in this byte order, whatever that of outputs is.
+    /// Reads bytes as elements of `dtype` in this byte order, independent of that of outputs.
     #[must_use]
     pub fn raw_in(mut self, feature: Option<&str>, dtype: Dtype, order: ByteOrder) -> Self {
         with(&mut self.raw, feature, Raw { dtype, order: Some(order) });
         self
     }
 
-    /// Raw frames start so many bytes into a file or a stream: behind a header.
+    /// Skips this many bytes, such as a header, before the raw frames of a file or a stream.
     #[must_use]
     pub fn offset(mut self, bytes: u64) -> Self {
         self.offset.set(bytes);
         self
     }
 
-    /// What bytes are, whatever they look like.
+    /// How to read bytes, regardless of their content.
     #[must_use]
     pub fn read_as(mut self, feature: Option<&str>, read_as: ReadAs) -> Self {
         with(&mut self.read_as, feature, read_as);
         self
     }
 
-    /// The channels of images and of frames of videos: 1, 3 or 4, and 2 of PNG and videos; those of the file without.
+    /// The channels of images and video frames: 1, 3 or 4, and 2 for PNG and videos. The default is the number in the file.
     #[must_use]
     pub fn channels(mut self, channels: u8) -> Self {
         self.channels.set(channels);
         self
     }
 
-    /// Only this video stream of a file with several, counted from 0.
+    /// Selects one video stream of a file with several, counted from 0.
     #[must_use]
     pub fn stream(mut self, stream: usize) -> Self {
         self.stream.set(stream);
         self
     }
 
-    /// Which JPEG decoder is used.
+    /// Selects the JPEG decoder.
     #[must_use]
     pub fn jpeg(mut self, jpeg: Jpeg) -> Self {
         self.jpeg.set(jpeg);
         self
     }
 
-    /// What becomes of lists whose lengths may differ; without, a difference is an error. Without a name it is for lists that are not
-    /// all of one length.
+    /// How to write lists whose lengths differ; the default is an error. Without a name it applies to lists that are not all of
+    /// one length.
     #[must_use]
     pub fn ragged(mut self, feature: Option<&str>, ragged: Ragged) -> Self {
         with(&mut self.ragged, feature, ragged);
         self
     }
 
-    /// What becomes of records without the feature.
+    /// What to do with records that lack the feature.
     #[must_use]
     pub fn missing(mut self, feature: Option<&str>, missing: Missing) -> Self {
         with(&mut self.missing, feature, missing);
         self
     }
 
-    /// Other features that were converted in the same pass: [`Missing::Skip`] left out records without any of them, which a comparison
-    /// of one array has to know.
+    /// Names other features converted in the same pass. [`Missing::Skip`] dropped records that lack any of them, and a comparison
+    /// of one array has to account for that.
     #[must_use]
     pub fn skipped_with(mut self, features: impl IntoIterator<Item = String>) -> Self {
         self.skipped_with = features.into_iter().collect();
         self
     }
 
-    /// One row for every step or value of a list, instead of one for every record.
+    /// Makes one row for every step or list item, instead of one for every record.
     #[must_use]
     pub fn flatten(mut self, flatten: bool) -> Self {
         self.flatten.set_if(flatten);
         self
     }
 
-    /// Whether whole records before a damage are converted; the report says what was lost.
+    /// Whether to convert the whole records before damage; the report says what was lost.
     #[must_use]
     pub fn salvage(mut self, salvage: bool) -> Self {
         self.salvage.set_if(salvage);
         self
     }
 
-    /// The same choices, and those of `other`, which win.
+    /// These options combined with `other`, which takes precedence.
     pub(crate) fn overridden_by(mut self, other: &Self) -> Self {
         self.shapes.extend(other.shapes.iter().cloned());
         self.raw.extend(other.raw.iter().cloned());
@@ -316,18 +316,18 @@ impl RecordOptions {
         self
     }
 
-    /// What raw bytes of a feature are, where that is asked without making anything of it.
+    /// Whether a feature has a raw dtype, without marking the option as used.
     pub(crate) fn has_raw(&self, called: Called<'_>) -> bool {
         chosen(&self.raw, called).is_some()
     }
 
-    /// What raw bytes of a feature are, which are read as that.
+    /// The raw dtype of a feature, marked as used.
     pub(crate) fn raw_of(&self, called: Called<'_>) -> Option<Raw> {
         used(&self.raw, called).copied()
     }
 
-    /// What becomes of lists of a feature, whatever that is. Choices for all features are for those whose lists differ, unless there is
-    /// only one feature.
+    /// The option for ragged lists of a feature, not marked as used. Without a name it applies only to lists whose lengths
+    /// differ, unless there is a single feature.
     pub(crate) fn ragged_of(&self, called: Called<'_>, lists: Lists) -> Option<&Ragged> {
         let is_meant = |choice: &&For<Ragged>| {
             choice.feature.is_some()
@@ -340,18 +340,18 @@ impl RecordOptions {
         chosen(&self.ragged, called).filter(is_meant).map(|choice| &choice.value)
     }
 
-    /// The same choices for one feature, or for several.
+    /// The same options for one feature, or for several.
     pub(crate) fn for_one(&self, is_for_one: bool) -> Self {
         Self { is_for_one, ..self.clone() }
     }
 
-    /// Whether `--missing` names a feature.
+    /// Whether `missing` names this feature.
     pub(crate) fn names_missing(&self, called: Called<'_>) -> bool {
         chosen(&self.missing, called).is_some_and(|choice| choice.feature.is_some())
     }
 
-    /// Notes that a feature has lists. Where each value is a row, it is nothing to them that they differ; where their items are put
-    /// together in any case, `--ragged` has to name them.
+    /// Notes that a feature has lists. If each value is a row, their lengths do not matter; if their items are joined in any
+    /// case, `ragged` has to name them.
     pub(crate) fn note_lists(&self, called: Called<'_>, lists: Lists) {
         if self.flatten.peek().is_none() && (lists != Lists::Joined || self.ragged_of(called, lists).is_some()) {
             used(&self.ragged, called);
@@ -359,22 +359,22 @@ impl RecordOptions {
         self.flatten.note();
     }
 
-    /// What becomes of records without a feature, where that is said.
+    /// What to do with records that lack a feature, if specified.
     pub(crate) fn missing_of(&self, called: Called<'_>) -> Option<&Missing> {
         chosen(&self.missing, called).map(|choice| &choice.value)
     }
 
-    /// Notes that records may lack a feature, and something becomes of them.
+    /// Marks the option for a feature that records may lack as used.
     pub(crate) fn note_missing(&self, called: Called<'_>) {
         used(&self.missing, called);
     }
 
-    /// Whether records may be left out.
+    /// Whether records may be dropped.
     pub(crate) fn skips(&self) -> bool {
         self.missing.iter().any(|choice| choice.value == Missing::Skip)
     }
 
-    /// The other features that records were left out for.
+    /// The other features for which records were dropped.
     pub(crate) fn others_skipped(&self) -> &[String] {
         &self.skipped_with
     }
@@ -383,7 +383,7 @@ impl RecordOptions {
         used(&self.read_as, called).copied()
     }
 
-    /// The shape for a feature, which has raw bytes or not.
+    /// The shape for a feature, which may have raw bytes; marked as used.
     pub(crate) fn shape_of(&self, called: Called<'_>, is_raw: bool) -> Option<&[i64]> {
         self.shape_choice(called, is_raw).map(|choice| {
             choice.used.note();
@@ -391,7 +391,7 @@ impl RecordOptions {
         })
     }
 
-    /// Whether the shape for a feature has an axis at its front that is as long as needed.
+    /// Whether the shape for a feature starts with an open axis (-1).
     pub(crate) fn has_open_shape(&self, called: Called<'_>) -> bool {
         self.shape_choice(called, self.has_raw(called)).is_some_and(|choice| choice.value.first() == Some(&-1))
     }
@@ -401,7 +401,7 @@ impl RecordOptions {
         chosen(&self.shapes, called).filter(|choice| choice.feature.is_some() || is_raw || !is_for_raw)
     }
 
-    /// The shape for a feature, and whether it is its own; one for all features where it `fits`.
+    /// The shape for a feature, and whether it names the feature. A shape for all features must satisfy `fits`.
     pub(crate) fn shape_if(&self, called: Called<'_>, fits: impl Fn(&[i64]) -> bool) -> Option<(&[i64], bool)> {
         let choice = chosen(&self.shapes, called)?;
         let is_own = choice.feature.is_some();
@@ -413,25 +413,25 @@ impl RecordOptions {
         })
     }
 
-    /// The choices that nothing has made use of, as the program spells them, each with what it is for.
+    /// Options that were not used, as the program spells them, with what they apply to.
     pub(crate) fn unused(&self) -> Vec<Unused> {
         fn of<T>(flag: &str, choices: &[For<T>], needs: &'static str) -> Vec<Unused> {
             let unused = choices.iter().filter(|choice| !choice.used.is_noted());
             unused.map(|choice| Unused::new(flag, choice.feature.as_deref(), needs)).collect()
         }
         let mut unused = of("`shape`", &self.shapes, "lists of numbers, raw bytes or strings");
-        unused.extend(of("`raw`", &self.raw, "bytes that are not said to be something else"));
-        unused.extend(of("`read_as`", &self.read_as, "bytes that are not said to be something else"));
+        unused.extend(of("`raw`", &self.raw, "bytes without another option for how to read them"));
+        unused.extend(of("`read_as`", &self.read_as, "bytes without another option for how to read them"));
         unused.extend(of(
             "`ragged`",
             &self.ragged,
-            "lists in records, without `flatten`; where their items are rows in any case (steps), NAME=HOW names one",
+            "lists in records, without `flatten`; lists of steps, which become rows by default, must be named: NAME=HOW",
         ));
-        unused.extend(of("`missing`", &self.missing, "features that records may lack, and fill for those with a row a record"));
+        unused.extend(of("`missing`", &self.missing, "features that records may lack; fill applies to those with one row per record"));
         unused.extend(self.channels.unused("`channels`", "images or videos"));
         unused.extend(self.jpeg.unused("`jpeg`", "JPEG images in records"));
         unused.extend(self.flatten.unused("`flatten`", "lists in records"));
-        unused.extend(self.salvage.unused("`salvage`", "files that can be cut short: records, videos and .npy files"));
+        unused.extend(self.salvage.unused("`salvage`", "files that can be truncated: records, videos and .npy files"));
         unused.extend(self.offset.unused("`offset`", "raw frames (`raw`)"));
         unused.extend(self.stream.unused("`stream`", "videos"));
         unused

@@ -1,9 +1,9 @@
-//! Choices that know whether anything made use of them.
+//! Options that track whether they were used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether anything made use of a choice. Clones share it.
+/// Whether an option was used. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Used(Arc<AtomicBool>);
 
@@ -17,7 +17,7 @@ impl Used {
     }
 }
 
-/// A choice that may have been made.
+/// An option that may be set.
 #[derive(Debug, Clone)]
 pub(crate) struct Choice<T> {
     value: Option<T>,
@@ -35,13 +35,13 @@ impl<T: Copy> Choice<T> {
         *self = Self { value: Some(value), used: Used::default() };
     }
 
-    /// The choice, which is made use of.
+    /// The value; marks the option as used.
     pub(crate) fn get(&self) -> Option<T> {
         self.used.note();
         self.value
     }
 
-    /// The choice, where that is asked without making anything of it.
+    /// The value, without marking the option as used.
     pub(crate) fn peek(&self) -> Option<T> {
         self.value
     }
@@ -50,21 +50,21 @@ impl<T: Copy> Choice<T> {
         self.used.note();
     }
 
-    /// Takes over the other choice, if it was made.
+    /// Replaces this option by the other one if that is set.
     pub(crate) fn override_with(&mut self, other: &Self) {
         if other.value.is_some() {
             self.clone_from(other);
         }
     }
 
-    /// The choice if nothing made use of it, as the program spells it.
+    /// Reports the option if it is set but unused, as the program spells it.
     pub(crate) fn unused(&self, flag: &str, needs: &'static str) -> Option<Unused> {
         self.value.filter(|_| !self.used.is_noted()).map(|_| Unused::new(flag, None, needs))
     }
 }
 
 impl Choice<bool> {
-    /// Makes the choice, where `value` is not what would be without it.
+    /// Sets the option if `value` differs from the default, and unsets it otherwise.
     pub(crate) fn set_if(&mut self, value: bool) {
         *self = Self { value: value.then_some(true), used: Used::default() };
     }
@@ -74,12 +74,12 @@ impl Choice<bool> {
     }
 }
 
-/// A choice that nothing has made use of.
+/// An option that was set but not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unused {
-    /// As the program spells it.
+    /// The name as the program spells it.
     pub(crate) flag: String,
-    /// What it is for.
+    /// The things it applies to.
     pub(crate) needs: &'static str,
 }
 

@@ -1,9 +1,9 @@
-//! What a file system says of a file or a directory, beside its permissions.
+//! Attributes that a file system reports for a file or directory, beyond its permissions.
 
-/// What a file system says of a file or a directory, beside its permissions.
+/// Attributes of a file or directory, beyond its permissions.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Attributes {
-    /// Immutable or append-only (`chattr +i`, `+a`): it cannot be replaced or removed, nor can what is in it.
+    /// Immutable or append-only (`chattr +i`, `+a`): neither it nor its entries can be replaced or removed.
     pub(crate) is_fixed: bool,
     pub(crate) is_mount_point: bool,
 }

@@ -1,4 +1,4 @@
-//! The calls of Linux.
+//! Linux system calls.
 #![expect(unsafe_code, reason = "three system calls have no safe interface; each block argues its safety")]
 
 use std::fs::File;
@@ -13,45 +13,45 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::attributes::Attributes;
 
-/// `RWF_DONTCACHE` of Linux 6.14: pages that the call brings into the cache leave it when they are copied or on disk.
+/// `RWF_DONTCACHE` of Linux 6.14: pages that the call adds to the cache are dropped after the copy or the write to disk.
 const UNCACHED: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
-/// The errno as an error; one of `unknown` as "not supported".
+/// Converts an errno to an error; those in `unknown` become "not supported".
 fn answer(errno: Errno, unknown: &[Errno]) -> io::Error {
     if unknown.contains(&errno) { io::ErrorKind::Unsupported.into() } else { errno.into() }
 }
 
-/// A file without a name in `dir`.
+/// Creates an unnamed file in `dir`.
 pub(crate) fn unnamed_file(dir: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let opened = rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666));
     opened.map(File::from).map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::ISDIR, Errno::INVAL]))
 }
 
-/// Gives a name to a file that has none; fails where the name is taken.
+/// Names an unnamed file; fails if the name is taken.
 pub(crate) fn name_file(file: &File, name: &Path) -> io::Result<()> {
     let proc = format!("/proc/self/fd/{}", file.as_raw_fd());
     match rustix::fs::linkat(CWD, proc.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW) {
-        // No /proc: the direct way needs a privilege before Linux 6.10, but may be there.
+        // Without /proc: naming by descriptor needs a privilege before Linux 6.10, but may work.
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(rustix::fs::linkat(file.as_fd(), "", CWD, name, AtFlags::EMPTY_PATH)?),
         result => Ok(result?),
     }
 }
 
-/// What rename says to flags that the file system does not know.
+/// Errors of rename on a file system that does not know the flags.
 const NO_FLAGS: [Errno; 3] = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
 
-/// Renames where nothing has the new name.
+/// Renames unless the new name exists.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(|e| answer(e, &NO_FLAGS))
 }
 
-/// Exchanges two names in one step.
+/// Exchanges two names atomically.
 pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(|e| answer(e, &NO_FLAGS))
 }
 
-/// The attributes of what is at `path`, of a link those of the link; none where the system does not say.
+/// Reads the attributes of `path`; a symbolic link is not followed. The result is empty if the system does not report them.
 ///
 /// Source: `statx(2)`, `stx_attributes`.
 pub(crate) fn attributes(path: &Path) -> Attributes {
@@ -60,29 +60,29 @@ pub(crate) fn attributes(path: &Path) -> Attributes {
     Attributes { is_fixed: has(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND), is_mount_point: has(StatxAttributes::MOUNT_ROOT) }
 }
 
-/// Takes blocks for `range`, which may lengthen the file.
+/// Allocates blocks for `range`, which may lengthen the file.
 pub(crate) fn reserve(file: &File, range: &Range<u64>) -> io::Result<()> {
     let len = range.end - range.start;
     rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, len)
         .map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL]))
 }
 
-/// Syncs the data of `file`, and what is needed to find them.
+/// Syncs the data of `file` and the metadata needed to find it.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fdatasync(file)?)
 }
 
-/// Syncs the data of `file` and all that is known of it.
+/// Syncs the data and all metadata of `file`.
 pub(crate) fn sync_all(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fsync(file)?)
 }
 
-/// Starts writing dirty pages of `range` to the disk, without waiting.
+/// Starts writing the dirty pages of `range` to disk, without waiting.
 pub(crate) fn start_writeback(file: &File, range: &Range<u64>) -> io::Result<()> {
     sync_range(file, range, libc::SYNC_FILE_RANGE_WRITE)
 }
 
-/// Waits until the pages of `range` are on the disk. This makes no promise about a power cut; `fsync` does.
+/// Waits until the pages of `range` are on disk. Only `fsync` protects against a power cut.
 pub(crate) fn wait_for_writeback(file: &File, range: &Range<u64>) -> io::Result<()> {
     sync_range(file, range, libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER)
 }
@@ -90,36 +90,36 @@ pub(crate) fn wait_for_writeback(file: &File, range: &Range<u64>) -> io::Result<
 fn sync_range(file: &File, range: &Range<u64>, flags: libc::c_uint) -> io::Result<()> {
     let to_off = |n: u64| libc::off64_t::try_from(n).map_err(io::Error::other);
     let (offset, len) = (to_off(range.start)?, to_off(range.end - range.start)?);
-    // SAFETY: the call takes no pointers; the descriptor is open as long as `file` lives.
+    // SAFETY: the call takes no pointers; the descriptor stays open while `file` lives.
     if unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) } == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    // Some network and stacked file systems do not know the call.
+    // Some network and stacked file systems do not support the call.
     Err(Errno::from_io_error(&error).map_or(error, |e| answer(e, &[Errno::NOSYS, Errno::INVAL, Errno::SPIPE])))
 }
 
-/// Gives up the memory of clean pages of `range`.
+/// Drops clean pages of `range` from the page cache.
 pub(crate) fn drop_pages(file: &File, range: &Range<u64>) {
     let len = std::num::NonZeroU64::new(range.end - range.start);
-    // Advice: where it is refused the pages stay, clean, until the kernel wants them.
+    // This is advice: if it is refused, the pages stay, clean, until the kernel needs the memory.
     let _ = rustix::fs::fadvise(file, range.start, len, rustix::fs::Advice::DontNeed);
 }
 
-/// Lets the kernel start to read `range`.
+/// Asks the kernel to start reading `range`.
 pub(crate) fn fetch_pages(file: &File, range: &Range<u64>) {
     let len = std::num::NonZeroU64::new(range.end - range.start);
-    // Advice, as above.
+    // This is advice, as above.
     let _ = rustix::fs::fadvise(file, range.start, len, rustix::fs::Advice::WillNeed);
 }
 
-/// Reads at `offset`, and leaves in the page cache only what was there before.
+/// Reads at `offset` without adding pages to the page cache.
 pub(crate) fn read_uncached(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let read = rustix::io::preadv2(file, &mut [IoSliceMut::new(buf)], offset, UNCACHED);
     read.map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS]))
 }
 
-/// How much of `len` bytes of a file is in the page cache (Linux 6.5).
+/// How many of `len` bytes of a file are in the page cache (Linux 6.5).
 ///
 /// Source: `cachestat(2)`.
 pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64> {
@@ -127,9 +127,9 @@ pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64
     const PAGE_BYTES: u64 = 4096;
     // `struct cachestat_range`: offset and length.
     let range = [offset, len];
-    // `struct cachestat`: five counts of pages, of which the first is those in the cache.
+    // `struct cachestat`: five page counts, of which the first is the cached pages.
     let mut counts = [0u64; 5];
-    // SAFETY: the kernel reads two and writes five 64-bit integers, which live while it does; the descriptor is open.
+    // SAFETY: the kernel reads two and writes five 64-bit integers, which outlive the call; the descriptor is open.
     let result = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), 0) };
     if result == 0 {
         return Ok(counts[0] * PAGE_BYTES);
@@ -138,14 +138,14 @@ pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64
     Err(Errno::from_io_error(&error).map_or(error, |e| answer(e, &[Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL])))
 }
 
-/// Writes at `offset`; the pages go to the disk at once and out of the cache when they are there.
+/// Writes at `offset`; the pages go to disk at once and then leave the cache.
 pub(crate) fn write_uncached(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     let written = rustix::io::pwritev2(file, &[IoSlice::new(bytes)], offset, UNCACHED);
     written.map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS]))
 }
 
-/// Makes `to` share the blocks of `range` of `from`, from `to_offset` on. Both offsets and the length, unless the range
-/// ends with its file, are multiples of the block size.
+/// Shares the blocks of `range` of `from` with `to`, starting at `to_offset`. Both offsets must be multiples of the block size;
+/// so must the length, unless the range ends with its file.
 ///
 /// Source: `ioctl_ficlonerange(2)`.
 pub(crate) fn share_blocks(from: &File, range: &Range<u64>, to: &File, to_offset: u64) -> io::Result<()> {
@@ -166,13 +166,13 @@ pub(crate) fn share_blocks(from: &File, range: &Range<u64>, to: &File, to_offset
         src_length: range.end - range.start,
         dest_offset: to_offset,
     };
-    // SAFETY: the call reads one `file_clone_range` (linux/fs.h), which `CloneRange` is field by field; both descriptors
-    // are open while it runs.
+    // SAFETY: the call reads one `file_clone_range` (linux/fs.h), which `CloneRange` matches field by field; both descriptors are
+    // open during the call.
     let cloned = unsafe { rustix::ioctl::ioctl(to, rustix::ioctl::Setter::<FICLONERANGE, CloneRange>::new(arguments)) };
     cloned.map_err(|e| answer(e, &UNKNOWN))
 }
 
-/// The first byte at or behind `from` that may be something else than zero; `u64::MAX` if there is none.
+/// The first byte at or after `from` that may be non-zero; `u64::MAX` if there is none.
 pub(crate) fn next_data(file: &File, from: u64) -> io::Result<u64> {
     match rustix::fs::seek(file, SeekFrom::Data(from)) {
         Err(Errno::NXIO) => Ok(u64::MAX),
@@ -180,19 +180,19 @@ pub(crate) fn next_data(file: &File, from: u64) -> io::Result<u64> {
     }
 }
 
-/// The first byte at or behind `from` that lies in a hole; the end of the file counts as one.
+/// The first byte at or after `from` that lies in a hole; the end of the file counts as one.
 pub(crate) fn next_hole(file: &File, from: u64) -> io::Result<u64> {
     rustix::fs::seek(file, SeekFrom::Hole(from)).map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP]))
 }
 
-/// Syncs everything that is dirty in the file system of `file`; fails if any of it could not be written since `file` was
-/// opened (Linux 5.8).
+/// Syncs all dirty data in the file system of `file`; fails if any of it could not be written since `file` was opened (Linux
+/// 5.8).
 pub(crate) fn sync_file_system(file: &File) -> io::Result<()> {
     rustix::fs::syncfs(file).map_err(|e| answer(e, &[Errno::NOSYS]))
 }
 
-/// Whether one [`sync_file_system`] does for any number of files what a sync of each does: a local file system, and a
-/// kernel that reports what could not be written.
+/// Whether one [`sync_file_system`] can replace a sync of each file. This needs a local file system and a kernel that reports
+/// failed writes.
 pub(crate) fn syncs_as_a_whole(file: &File) -> bool {
     const EXT: u64 = 0xef53;
     const XFS: u64 = 0x5846_5342;
@@ -206,7 +206,7 @@ pub(crate) fn syncs_as_a_whole(file: &File) -> bool {
 
 const TMPFS: u64 = 0x0102_1994;
 
-/// The number of the kind of file system that `file` is in.
+/// The magic number of the file system that holds `file`.
 fn file_system(file: &File) -> Option<u64> {
     rustix::fs::fstatfs(file).map(|stat| kind_of(&stat)).ok()
 }
@@ -217,18 +217,19 @@ fn kind_of(stat: &rustix::fs::StatFs) -> u64 {
     kind & 0xffff_ffff
 }
 
-/// Whether what is written to `file` stays in memory.
+/// Whether data written to `file` stays in memory.
 pub(crate) fn is_in_memory(file: &File) -> bool {
     const RAMFS: u64 = 0x8584_58f6;
     file_system(file).is_some_and(|kind| [TMPFS, RAMFS].contains(&kind))
 }
 
-/// Whether a file has the same number whenever it is opened: not everywhere on file systems that other programs or machines provide.
+/// Whether a file has the same inode number each time it is opened. File systems provided by other programs or machines may not
+/// keep it.
 pub(crate) fn keeps_inodes(file: &File) -> bool {
     file_system(file).is_some_and(keeps_numbers)
 }
 
-/// The same for what is in a directory, also where it is moved.
+/// The same for files in a directory, even after a move.
 pub(crate) fn keeps_inodes_in(dir: &Path) -> bool {
     rustix::fs::statfs(dir).is_ok_and(|stat| keeps_numbers(kind_of(&stat)))
 }
@@ -242,15 +243,15 @@ fn keeps_numbers(kind: u64) -> bool {
     ![FUSE, CIFS, SMB2, SMB, PLAN9].contains(&kind)
 }
 
-/// Tells the kernel how a mapped window will be used. Advice, so a refusal costs speed only.
+/// Tells the kernel how a mapped window will be used. This is advice, so a refusal costs only speed.
 pub(crate) fn advise_window(map: &MmapRaw, is_large: bool) {
     let _ = map.advise(if is_large { Advice::HugePage } else { Advice::Random });
 }
 
-/// Brings in all pages of a part of a map, writable; one that the file system cannot provide is an error here.
+/// Maps in all pages of a part of a map, writable. Fails on a page that the file system cannot provide.
 pub(crate) fn populate(map: &MmapRaw, part: Range<usize>) -> io::Result<()> {
     match map.advise_range(Advice::PopulateWrite, part.start, part.end - part.start) {
-        // Linux before 5.14 does not know the advice.
+        // Linux before 5.14 does not know this advice.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(io::ErrorKind::Unsupported.into()),
         result => result,
     }

@@ -1,8 +1,10 @@
-//! What a system offers beyond the standard library, so that no other module asks which system it runs on.
+//! System calls beyond the standard library. Other modules do not ask which system they run on.
 //!
-//! A call that the system or the file system does not know fails with [`Unsupported`](std::io::ErrorKind::Unsupported);
-//! whoever makes it has another way. `other.rs` has none of the calls, and [`SystemCalls::standard`] does without
-//! them on Linux too: by it tests go the ways that other systems have to go.
+//! A call that the system or the file system does not support fails with [`Unsupported`](std::io::ErrorKind::Unsupported); the
+//! caller then uses a portable way. This room does not decide what is read or written.
+//!
+//! `linux.rs` has the calls, `other.rs` has stubs, and `workers.rs` has threads. Start with [`SystemCalls`]: its `standard` value
+//! refuses the special calls on Linux too, so that tests cover the portable paths.
 
 pub(crate) mod attributes;
 #[cfg(target_os = "linux")]
@@ -26,14 +28,14 @@ pub(crate) use linux::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use other::*;
 
-/// Which calls may be made, and until when: once the token was used none is made again that a signal interrupted or that did a part only.
+/// Which system calls are allowed. After cancellation, an interrupted or partial call is not repeated.
 #[derive(Debug, Clone)]
 pub(crate) struct SystemCalls {
     is_native: bool,
     cancel: CancelToken,
 }
 
-/// All that the system has, where nobody can cancel.
+/// All calls of the system, without cancellation.
 impl Default for SystemCalls {
     fn default() -> Self {
         Self::all(&CancelToken::new())
@@ -41,17 +43,17 @@ impl Default for SystemCalls {
 }
 
 impl SystemCalls {
-    /// All that the system has.
+    /// All calls of the system.
     pub(crate) fn all(cancel: &CancelToken) -> Self {
         Self { is_native: true, cancel: cancel.clone() }
     }
 
-    /// Those that every Unix has.
+    /// Only the calls that every Unix has.
     pub(crate) fn standard(cancel: &CancelToken) -> Self {
         Self { is_native: false, cancel: cancel.clone() }
     }
 
-    /// Whether those of this system may be made.
+    /// Whether system-specific calls are allowed.
     pub(crate) fn is_native(&self) -> bool {
         self.is_native
     }
@@ -60,15 +62,15 @@ impl SystemCalls {
         &self.cancel
     }
 
-    /// Makes `call` unless only standard ones are allowed.
+    /// Makes `call` if system-specific calls are allowed.
     pub(crate) fn native<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         if self.is_native { call() } else { Err(io::ErrorKind::Unsupported.into()) }
     }
 
-    /// Makes `call`, and again as long as signals interrupt it.
+    /// Makes `call` and repeats it while signals interrupt it.
     ///
     /// # Errors
-    /// Those of the call, and [`Error::Cancelled`] inside an error of its own kind, which [`Error::io`] takes out again.
+    /// Returns the errors of the call, and [`Error::Cancelled`] wrapped in an `io::Error`, which [`Error::io`] unwraps.
     pub(crate) fn repeat<T>(&self, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             self.cancel.check().map_err(io::Error::other)?;
@@ -79,10 +81,11 @@ impl SystemCalls {
         }
     }
 
-    /// Fills `buf` from `offset`, through the page cache.
+    /// Fills `buf` from `offset` through the page cache.
     ///
     /// # Errors
-    /// As [`repeat`](Self::repeat), and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where the file ends before.
+    /// Returns the errors of [`repeat`](Self::repeat), and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the file is too
+    /// short.
     pub(crate) fn read_exact_at(&self, file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
         while !buf.is_empty() {
             let read = self.repeat(|| file.read_at(buf, offset))?;
@@ -95,10 +98,10 @@ impl SystemCalls {
         Ok(())
     }
 
-    /// Writes all of `bytes` at `offset` with `write`, which may write a part of what it is given.
+    /// Writes all of `bytes` at `offset` with `write`, which may write only a part per call.
     ///
     /// # Errors
-    /// As [`repeat`](Self::repeat).
+    /// Returns the errors of [`repeat`](Self::repeat).
     pub(crate) fn write_all_at(
         &self,
         mut bytes: &[u8],
@@ -117,22 +120,22 @@ impl SystemCalls {
     }
 }
 
-/// Whether the system or the file system does not know a call.
+/// Whether an error means that the system or file system does not support the call.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
 }
 
-/// How far back pages are looked for that were not given up when they were read.
+/// How far before a read to look for pages that an earlier eviction missed.
 const REACH_BACK: u64 = 64 << 20;
-/// Shorter reads leave their pages in the cache: what lies beside them is likely to be read next.
+/// Shorter reads leave their pages in the cache, since neighbouring data is likely to be read next.
 const MIN_UNCACHED: usize = 64 << 10;
 
-/// Fills `buf` from `offset`. A long read leaves in the page cache what was there before and nothing else: by an uncached read
-/// where the system can do that, and by dropping pages after it if the file was cold before the first. (The kernel keeps pages
-/// of an uncached read, too, where another thread was just reading from the same folio: that reaches back over what this read.)
+/// Fills `buf` from `offset`. A long read adds nothing to the page cache: it uses an uncached read where supported, and drops the
+/// pages afterwards if the file was cold before the first read. (The kernel also keeps the pages of an uncached read if another
+/// thread was just reading the same folio; the eviction reaches back over those.)
 pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: &SystemCalls, cold: &Cold) -> io::Result<()> {
     let range = offset..offset + buf.len() as u64;
-    // Asked before the first read, however short, because that one brings in more than it reads.
+    // Checked before the first read, however short, because a read also brings in pages beyond its own.
     let drop_behind = calls.is_native() && cold.get(file) && buf.len() >= MIN_UNCACHED;
     let (mut rest, mut at) = (buf, offset);
     while rest.len() >= MIN_UNCACHED {
@@ -153,26 +156,26 @@ pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: &Sy
     Ok(())
 }
 
-/// Whether a file was hardly in the page cache when that was first asked.
+/// Whether little of a file was in the page cache at the first check.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cold(Arc<OnceLock<bool>>);
 
 impl Cold {
-    /// Asks for `range` to be fetched meanwhile, if the file was cold.
+    /// Starts to fetch `range` in the background if the file was cold.
     pub(crate) fn prefetch(&self, file: &File, range: &Range<u64>, calls: &SystemCalls) {
         if calls.is_native() && !range.is_empty() && self.get(file) {
             fetch_pages(file, range);
         }
     }
 
-    /// Gives up the pages of `range`, if the file was cold.
+    /// Evicts the pages of `range` if the file was cold.
     pub(crate) fn evict(&self, file: &File, range: &Range<u64>, calls: &SystemCalls) {
         if calls.is_native() && !range.is_empty() && self.get(file) {
             drop_pages(file, range);
         }
     }
 
-    /// Looks at some places of the file: to count all its pages takes a tenth of a second for a few GiB.
+    /// Samples some places of the file: counting all its pages takes a tenth of a second for a few GiB.
     pub(crate) fn get(&self, file: &File) -> bool {
         const PLACES: u64 = 64;
         const LENGTH: u64 = 64 << 10;
@@ -184,17 +187,17 @@ impl Cold {
     }
 }
 
-/// What the file system of `file` has left for this user, as `df` says it; `None` where it does not say.
+/// Bytes that the file system of `file` has left for this user, as `df` reports; `None` if it does not say.
 pub(crate) fn free_bytes(file: &File) -> Option<u64> {
     let stat = rustix::fs::fstatvfs(file).ok().filter(|stat| stat.f_blocks > 0)?;
     stat.f_bavail.checked_mul(stat.f_frsize)
 }
 
-/// The unit in which the file system of `file` gives out space.
+/// Allocation unit of the file system of `file`.
 pub(crate) fn block_bytes(file: &File) -> io::Result<u64> {
     Ok(rustix::fs::fstatvfs(file)?.f_bsize)
 }
 
-/// What one entry of a page table maps at most, where file and address are aligned to it (`x86-64` and `AArch64` with
-/// pages of 4 KiB).
+/// The most that one page-table entry maps, if file offset and address are aligned to it (`x86-64` and `AArch64` with pages of 4
+/// KiB).
 pub(crate) const LARGE_PAGE: u64 = 2 << 20;

@@ -1,4 +1,4 @@
-//! Systems whose own calls are not used: everything goes the portable way.
+//! Stubs for systems other than Linux: every call is unsupported, so callers use the portable way.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! Workers that take pieces of work in order.
+//! Worker threads that process pieces of work in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::types::cancel::CancelToken;
 
-/// Threads that stay for several rounds of work; none when the caller's own thread is as good.
+/// Threads that are reused for several rounds of work; `None` if the caller's own thread is enough.
 #[derive(Debug)]
 pub(crate) struct Workers(Option<rayon::ThreadPool>);
 
-/// Tells the other workers to stop when it is dropped by a panic.
+/// Tells the other workers to stop if it is dropped during a panic.
 struct StopOnPanic<'a>(&'a AtomicBool);
 
 impl Drop for StopOnPanic<'_> {
@@ -21,7 +21,7 @@ impl Drop for StopOnPanic<'_> {
     }
 }
 
-/// Runs `work` on everything that `next` hands out, with workers of its own; see [`Workers::run`].
+/// Runs `work` on everything that `next` returns, with new workers; see [`Workers::run`].
 pub(crate) fn run<T, C>(
     threads: usize,
     cancel: &CancelToken,
@@ -33,7 +33,7 @@ pub(crate) fn run<T, C>(
 }
 
 impl Workers {
-    /// As many threads as the system lets us have, at most `threads`.
+    /// Starts as many threads as the system allows, at most `threads`.
     pub(crate) fn new(mut threads: usize) -> Self {
         while threads > 1 {
             match rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("mmconvert-{i}")).build() {
@@ -44,10 +44,10 @@ impl Workers {
         Self(None)
     }
 
-    /// Runs `work` on everything that `next` hands out, in parallel; every worker makes one `context` for itself and keeps it.
+    /// Runs `work` in parallel on everything that `next` returns. Every worker makes one `context` and keeps it.
     ///
-    /// The first piece in the order of `next` that fails decides the error; the others stop at their next one. So they do where one
-    /// panics, and the panic goes on in the caller when all have stopped.
+    /// The error returned is that of the first failed piece in the order of `next`; the other workers stop at their next piece.
+    /// They also stop after a panic, which is resumed in the caller once all have stopped.
     pub(crate) fn run<T, C>(
         &self,
         cancel: &CancelToken,
@@ -60,7 +60,7 @@ impl Workers {
         let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
         let take = || {
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            // Dropped before the lock: what panicked in `next` is not called again.
+            // Dropped before the lock, so that `next` is not called again after it panicked.
             let _stopper = StopOnPanic(&stop);
             if stop.load(Ordering::Relaxed) {
                 return None;
@@ -106,7 +106,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::AtomicU64;
 
-    /// What a worker panics with, quietly.
+    /// Panics without printing a message.
     fn panic_quietly() -> ! {
         std::panic::resume_unwind(Box::new("odd"))
     }
@@ -117,7 +117,7 @@ mod tests {
             for in_next in [false, true] {
                 let calls = AtomicU64::new(0);
                 let run = || {
-                    // Without an end: it returns only if all workers stop.
+                    // Never ends, so it returns only if all workers stop.
                     let next = || match calls.fetch_add(1, Ordering::Relaxed) {
                         10 if in_next => panic_quietly(),
                         piece => Ok(Some(piece)),

@@ -1,4 +1,4 @@
-//! Boxes of a tensor: which compressed chunks are decoded together, so that each is decoded once and writes are long.
+//! Plans boxes of compressed chunks, so that each chunk is decoded once and writes are long.
 
 use std::ops::Range;
 
@@ -9,35 +9,35 @@ use crate::error::{Error, Result};
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Larger boxes make nothing faster where runs are long.
+/// Larger boxes are not faster if runs are long.
 const MAX_BOX: u64 = 4 << 20;
-/// Nor do larger boxes than this where they are short.
+/// Larger boxes than this are not faster if runs are short.
 const MAX_SHORT_BOX: u64 = 64 << 20;
-/// Shorter runs are not written to the disk one by one if there is another way.
+/// Runs shorter than this are not written to disk one by one if there is another way.
 const LEAST_RUN: u64 = 4 << 10;
-/// The longest single read of elements that are read one run after the other.
+/// The longest single read of elements that are read in consecutive runs.
 const MAX_CHUNK: u64 = 256 << 10;
-/// More workers than this are never tried.
+/// Maximum number of workers to try.
 const MOST_WORKERS: u64 = 256;
 
-/// How the selected rows of a tensor are cut into boxes. Positions are those in the whole tensor.
+/// How the selected rows of a tensor are cut into boxes. Positions refer to the whole tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cuts {
     shape: Vec<u64>,
     /// The selected rows of the first axis.
     rows: Range<u64>,
-    /// One behind the other along the first axis.
+    /// Consecutive parts along the first axis.
     parts: Vec<Cut>,
 }
 
-/// Some of the rows, all cut alike.
+/// A range of rows that is cut uniformly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cut {
-    /// Those that are selected.
+    /// The selected rows of this part.
     rows: Range<u64>,
-    /// The row from which boxes are counted.
+    /// The row at which boxes start to be counted.
     origin: u64,
-    /// The lengths of a box, except at the ends of axes.
+    /// The size of a box; boxes at the ends of axes may be smaller.
     extents: Vec<u64>,
     pub(crate) unit: Unit,
 }
@@ -55,7 +55,7 @@ impl ChunkBox {
         self.shape.iter().product()
     }
 
-    /// The place in C order of element `at` of the box in Fortran order.
+    /// Converts the Fortran-order position `at` in the box to C order.
     pub(crate) fn in_c_order(&self, mut at: u64) -> u64 {
         let (mut place, mut stride) = (0, self.elements());
         for &len in &self.shape {
@@ -68,7 +68,7 @@ impl ChunkBox {
 }
 
 impl Cuts {
-    /// Cuts `rows` of a tensor where its `grids` do, into boxes whose lengths `extents` tells for a grid and the shape of its rows.
+    /// Cuts `rows` of a tensor along its `grids`. `extents` gives the box size for a grid and the shape of its rows.
     fn new(shape: &[u64], rows: &Range<u64>, grids: &[ChunkGrid], extents: impl Fn(&ChunkGrid, &[u64]) -> Vec<u64>) -> Self {
         let cut = |grid: &ChunkGrid| {
             let own = grid.rows.start.max(rows.start)..grid.rows.end.min(rows.end);
@@ -82,7 +82,7 @@ impl Cuts {
         Self { shape: shape.to_vec(), rows: rows.clone(), parts: grids.iter().filter_map(cut).collect() }
     }
 
-    /// A box for each chunk, and one for all that is stored otherwise.
+    /// Makes a box for each chunk, and a single box for each part that is not chunked.
     pub(crate) fn of_chunks(shape: &[u64], rows: &Range<u64>, grids: &[ChunkGrid]) -> Self {
         Self::new(shape, rows, grids, |grid, part| match grid.unit {
             Unit::Chunk => grid.chunk.iter().map(|&len| len.max(1)).collect(),
@@ -94,23 +94,23 @@ impl Cuts {
         &self.parts
     }
 
-    /// Elements for each row.
+    /// Elements per row.
     fn row_elements(&self) -> u64 {
         self.shape.iter().skip(1).product()
     }
 
-    /// Which elements an axis of a cut has.
+    /// The range of elements of a cut on an axis.
     fn within(&self, cut: &Cut, axis: usize) -> Range<u64> {
         if axis == 0 { cut.rows.clone() } else { 0..self.shape[axis] }
     }
 
-    /// Which boxes of a cut an axis has, of those that touch `elements` of the axis.
+    /// The range of boxes of a cut on an axis that touch `elements` of the axis.
     fn steps(cut: &Cut, axis: usize, elements: &Range<u64>) -> Range<u64> {
         let (extent, origin) = (cut.extents[axis], if axis == 0 { cut.origin } else { 0 });
         if elements.is_empty() { 0..0 } else { (elements.start - origin) / extent..(elements.end - origin).div_ceil(extent) }
     }
 
-    /// The boxes of a cut that touch these elements of every axis.
+    /// The boxes of a cut that touch these elements, as a range for every axis.
     fn grid(cut: &Cut, elements: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
         elements.enumerate().map(|(axis, elements)| Self::steps(cut, axis, &elements)).collect()
     }
@@ -129,7 +129,7 @@ impl Cuts {
         self.parts.iter().map(|cut| self.count_of(cut)).sum()
     }
 
-    /// Boxes of a cut, of which `grid` are wanted, in the order of their first elements.
+    /// The boxes of a cut in the range `grid`, in the order of their first elements.
     fn boxes_in<'a>(&'a self, cut: &'a Cut, grid: Vec<Range<u64>>) -> impl Iterator<Item = ChunkBox> + 'a {
         let count = grid.iter().map(|steps| steps.end - steps.start).product();
         (0..count).map(move |mut index: u64| {
@@ -158,7 +158,7 @@ impl Cuts {
         self.parts.iter().flat_map(|cut| self.boxes_of(cut))
     }
 
-    /// The boxes that have elements in common with a box of the selected rows, each with its cut.
+    /// The boxes that overlap a box of the selected rows, each with its cut.
     pub(crate) fn touching<'a>(&'a self, wanted: &'a ChunkBox) -> impl Iterator<Item = (&'a Cut, ChunkBox)> + 'a {
         self.parts.iter().flat_map(move |cut| {
             let part = (0..self.shape.len()).map(|axis| {
@@ -169,9 +169,9 @@ impl Cuts {
         })
     }
 
-    /// Elements before a box of a cut, where all boxes stand one behind the other.
+    /// The number of elements before a box if all boxes are laid out in sequence.
     pub(crate) fn before(&self, cut: &Cut, one: &ChunkBox) -> u64 {
-        // Those that differ first in this axis, and come before.
+        // Counts, per axis, the boxes that first differ in this axis and come before.
         let mut before = (cut.rows.start - self.rows.start) * self.row_elements();
         let mut outer = 1;
         let mut inner = (cut.rows.end - cut.rows.start) * self.row_elements();
@@ -184,28 +184,28 @@ impl Cuts {
         before
     }
 
-    /// Elements of the largest box.
+    /// Number of elements of the largest box.
     pub(crate) fn most_elements(&self) -> u64 {
         self.parts.iter().map(|cut| self.most_elements_of(cut)).max().unwrap_or(0)
     }
 
-    /// Elements of the largest box of a cut.
+    /// Number of elements of the largest box of a cut.
     pub(crate) fn most_elements_of(&self, cut: &Cut) -> u64 {
         self.len_of(cut).iter().product()
     }
 
-    /// The elements of a cut, counted from the first selected one.
+    /// The flat range of a cut's elements, counted from the first selected element.
     pub(crate) fn elements_of(&self, cut: &Cut) -> Range<u64> {
         (cut.rows.start - self.rows.start) * self.row_elements()..(cut.rows.end - self.rows.start) * self.row_elements()
     }
 
-    /// The lengths of a box of a cut that ends before none of its axes.
+    /// The size of a full box of a cut, one that no axis clips.
     fn len_of(&self, cut: &Cut) -> Vec<u64> {
         let own = (0..self.shape.len()).map(|axis| self.within(cut, axis));
         own.zip(&cut.extents).map(|(within, &extent)| extent.min(within.end - within.start)).collect()
     }
 
-    /// Elements that lie side by side in an output in this order, of a box that ends before none of its axes; the least of all cuts.
+    /// The shortest run over all cuts: contiguous output elements of a full box in this element order.
     fn run(&self, changes_order: bool) -> u64 {
         let run = |cut: &Cut| {
             let len = self.len_of(cut);
@@ -214,7 +214,7 @@ impl Cuts {
         self.parts.iter().map(run).min().unwrap_or(0)
     }
 
-    /// Where the elements of a box lie in an output whose first row is `first`.
+    /// The runs of a box's elements in an output whose first row is `first`.
     fn runs(&self, one: &ChunkBox, first: u64, changes_order: bool) -> Runs {
         let (mut shape, mut start, mut len) = (self.shape.clone(), one.start.clone(), one.shape.clone());
         if let (Some(rows), Some(start)) = (shape.first_mut(), start.first_mut()) {
@@ -222,7 +222,7 @@ impl Cuts {
             *start -= first;
         }
         if changes_order {
-            // Fortran order is the C order of the axes the other way round.
+            // Fortran order is C order with the axes reversed.
             for axes in [&mut shape, &mut start, &mut len] {
                 axes.reverse();
             }
@@ -231,19 +231,19 @@ impl Cuts {
     }
 }
 
-/// What boxes are for.
+/// How boxes are used.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct BoxUse {
-    /// Whether the output has the other order of elements.
+    /// Whether the output has the opposite element order.
     pub(crate) changes_order: bool,
-    /// Whether workers need memory for a box to compare it with.
+    /// Whether each worker needs spare memory of a box to compare with.
     pub(crate) needs_spare: bool,
-    /// Whether boxes may be cut anywhere, and are long along the first and the last axes.
+    /// Whether boxes may be cut anywhere, and should be long along both the first and the last axes.
     pub(crate) is_balanced: bool,
 }
 
-/// How a tensor is cut into boxes of whole chunks, and what that costs in memory: a box for each worker, as it is stored and as it is
-/// written where these differ, and output pages.
+/// How a tensor is cut into boxes of whole chunks, and the memory cost: per worker a box as stored and, if different, as written,
+/// and output pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BoxPlan {
     pub(crate) cuts: Cuts,
@@ -253,10 +253,10 @@ pub(crate) struct BoxPlan {
 }
 
 impl BoxPlan {
-    /// Cuts `rows` of a tensor that is stored in `grids`, whose reader keeps the memory of `heap` for so many workers.
+    /// Cuts `rows` of a tensor stored in `grids`. The reader needs the memory of `heap` for a given number of workers.
     ///
     /// # Errors
-    /// [`Error::Limit`] when not even one worker with one chunk fits.
+    /// Returns [`Error::Limit`] if not even one worker with one chunk fits.
     pub(crate) fn new(
         spec: &TensorSpec,
         rows: &Range<u64>,
@@ -267,7 +267,7 @@ impl BoxPlan {
     ) -> Result<Self> {
         let itemsize = spec.itemsize();
         let raw_itemsize = resources.raw_itemsize.unwrap_or(0);
-        // Bytes that a worker has for each element of a box, and one element more of it in output pages.
+        // Worker bytes per box element, plus the element itself in the output pages.
         let each = itemsize * (1 + u64::from(usage.needs_spare) + u64::from(usage.changes_order)) + raw_itemsize;
         let chunk = |grid: &ChunkGrid| {
             let clipped = spec.shape().iter().zip(&grid.chunk).map(|(&dim, &len)| len.min(dim).max(1));
@@ -300,7 +300,8 @@ impl BoxPlan {
             let extents = |grid: &ChunkGrid, part: &[u64]| extents(grid, part, itemsize, most, usage);
             Cuts::new(spec.shape(), rows, grids, extents)
         };
-        // Boxes of all workers; where runs would be too short larger ones, and those of fewer workers where that makes them long.
+        // Boxes for all workers. If runs are too short, use larger boxes, or fewer workers with larger ones if that makes runs
+        // long.
         let is_long = |cuts: &Cuts| cuts.run(usage.changes_order) * itemsize >= LEAST_RUN;
         let mut cuts = cut(threads, if usage.is_balanced { MAX_SHORT_BOX } else { MAX_BOX });
         if !is_long(&cuts) {
@@ -335,52 +336,52 @@ impl BoxPlan {
         self.cuts.count()
     }
 
-    /// Whether the output would be written in many runs that are shorter than a page, and more of them than are kept in memory.
+    /// Whether the output would be written in many runs shorter than a page, more than memory can hold.
     pub(crate) fn is_scattered(&self) -> bool {
         self.cuts.run(self.changes_order) * self.itemsize < LEAST_RUN && self.shares.total_bytes > self.shares.window_bytes
     }
 
-    /// Whether every box is a run of the output, and they follow each other.
+    /// Whether every box is one run of the output, and boxes follow each other.
     pub(crate) fn is_in_order(&self) -> bool {
         self.cuts.parts.iter().all(|cut| {
             let len = self.cuts.len_of(cut);
             let is_whole = |axis: usize| len[axis] == self.cuts.within(cut, axis).end - self.cuts.within(cut, axis).start;
-            // Behind the axis along which there are several boxes, all are whole.
+            // After the first axis with several elements, all axes must be whole.
             let first = (0..len.len()).find(|&axis| len[axis] > 1).unwrap_or(len.len());
             (first + 1..len.len()).all(is_whole)
         })
     }
 
-    /// Where the elements of a box lie among the selected ones, as they are read.
+    /// The runs of a box in the selected elements, in source order.
     pub(crate) fn in_source(&self, one: &ChunkBox) -> Runs {
         self.cuts.runs(one, self.cuts.rows.start, false)
     }
 
-    /// Where they lie in the output.
+    /// The runs of a box in the output.
     pub(crate) fn in_output(&self, one: &ChunkBox) -> Runs {
         self.cuts.runs(one, self.cuts.rows.start, self.changes_order)
     }
 }
 
-/// The lengths of a box of at most `most` elements of rows of this shape.
+/// The size of a box of at most `most` elements, for rows of this shape.
 fn extents(grid: &ChunkGrid, shape: &[u64], itemsize: u64, most: u64, usage: BoxUse) -> Vec<u64> {
     let reversed = |axes: &[u64]| axes.iter().rev().copied().collect::<Vec<_>>();
     let bytes = most.saturating_mul(itemsize);
     match grid.unit {
-        // The side that is written gets more.
+        // The written side gets the longer runs.
         _ if usage.is_balanced && usage.changes_order => balanced(shape, itemsize, bytes),
         _ if usage.is_balanced => reversed(&balanced(&reversed(shape), itemsize, bytes)),
-        // What follows is read, and nothing else.
+        // A stream is only read, so boxes are shaped for reading.
         Unit::Stream => grown(shape, &vec![1; shape.len()], most),
         Unit::Chunk | Unit::Element if usage.changes_order => reversed(&grown(&reversed(shape), &reversed(&grid.chunk), most)),
         Unit::Chunk | Unit::Element => grown(shape, &grid.chunk, most),
     }
 }
 
-/// The lengths of a box of at most `most` elements: chunks put together along the last axis first, for long runs.
+/// The size of a box of at most `most` elements: chunks are joined along the last axis first, for long runs.
 fn grown(shape: &[u64], chunks: &[u64], most: u64) -> Vec<u64> {
     let mut extents: Vec<u64> = chunks.iter().map(|&len| len.max(1)).collect();
-    // Where a box ends before its chunks do, that is what it has.
+    // A box that ends before its chunks do has only its own elements.
     let clipped = |extents: &[u64]| extents.iter().zip(shape).map(|(&len, &dim)| len.min(dim).max(1)).fold(1, u64::saturating_mul);
     for axis in (0..extents.len()).rev() {
         let others = clipped(&extents) / extents[axis].min(shape[axis]).max(1);
@@ -412,7 +413,7 @@ mod tests {
             [needs_spare, changes_order, is_balanced] in any::<[bool; 3]>(), threads in 1usize..9, heap in 0u64..1 << 17,
         ) {
             let (mut shape, chunk): (Vec<u64>, Vec<u64>) = axes.into_iter().unzip();
-            // Parts one behind the other, each in chunks of its own.
+            // Consecutive parts, each with its own chunks.
             let mut grids = vec![ChunkGrid { rows: 0..shape[0], chunk: chunk.clone(), unit: Unit::Chunk }];
             for (rows, first, unit) in others {
                 let mut chunk = chunk.clone();
@@ -442,7 +443,7 @@ mod tests {
                     next += run.end - run.start;
                     run.for_each(|at| seen[at as usize] += 1);
                 }
-                // The first element lies where the box says.
+                // The first element is where the box says.
                 let first = one.start.iter().zip(&shape).fold(0, |at, (start, dim)| at * dim + start);
                 prop_assert_eq!(places.position(0) + rows.start * spec.row_elements(), first);
                 if cut.unit == Unit::Stream && !is_balanced {
@@ -492,7 +493,7 @@ mod tests {
                 next += one.elements();
             }
             prop_assert_eq!(next, (rows.end - rows.start) * shape[1..].iter().product::<u64>());
-            // The boxes that touch one are those that have an element of it.
+            // The boxes that touch one are exactly those that contain an element of it.
             if rows.is_empty() {
                 return Ok(());
             }

@@ -1,26 +1,26 @@
-//! How a tensor is stored in chunks.
+//! Chunked storage of a tensor.
 
 use std::ops::Range;
 
-/// What has to be read at a time.
+/// The smallest unit that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unit {
-    /// Any element by itself.
+    /// A single element.
     Element,
-    /// All of a chunk, to read any of it.
+    /// A whole chunk.
     Chunk,
-    /// All elements in their order.
+    /// All elements, in order.
     Stream,
 }
 
-/// How some rows of a tensor are stored.
+/// How a range of rows is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkGrid {
     /// Rows of axis 0.
     pub rows: Range<u64>,
-    /// The lengths of a chunk, one for each axis. Chunks start at multiples of them, on axis 0 counted from the first of `rows`.
+    /// The size of a chunk on each axis. Chunks start at multiples of it; on axis 0 these count from the start of `rows`.
     pub chunk: Vec<u64>,
-    /// What has to be read at a time.
+    /// The smallest unit that can be read.
     pub unit: Unit,
 }

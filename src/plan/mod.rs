@@ -1,4 +1,7 @@
-//! Rows to slices, under a memory budget. Arithmetic only.
+//! Plans: cuts rows into slices under a memory budget.
+//!
+//! This room only calculates: it reads no data, starts no threads and knows no formats but the alignment of `.npy` data. Start
+//! with [`Plan`] for plain tensors; `boxes.rs` plans compressed chunks and `tiles.rs` Fortran order.
 
 pub(crate) mod boxes;
 pub(crate) mod grid;
@@ -14,36 +17,36 @@ use crate::os::LARGE_PAGE;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Workers that only copy wait for the disk half of the time: so many, even on fewer cores,
+/// Workers that only copy wait for the disk half of the time, so use at least this many, even on fewer cores.
 const LEAST_COPYING: usize = 4;
-/// and no more, because writes to one file wait for each other.
+/// More copying workers do not help, because writes to one file wait for each other.
 const MOST_COPYING: usize = 8;
-/// What a conversion needs beside buffers and output pages: code, stacks, the allocator's own, and what the kernel
-/// charges for the open files. Measured at 8 to 11 MiB in a memory cgroup.
+/// Memory besides buffers and output pages: code, stacks, allocator overhead, and what the kernel charges for open files.
+/// Measured at 8 to 11 MiB in a memory cgroup.
 const PROCESS_BYTES: u64 = 12 << 20;
-/// The kernel keeps records of a dirty page; ext4's take 104 bytes for 4096. One part in so many is set aside for them.
+/// The kernel's records of dirty pages: one part in this many is reserved for them. ext4 needs 104 bytes per 4096.
 const PAGE_RECORDS: u64 = 32;
-/// Larger windows make nothing faster.
+/// Larger windows are not faster.
 const MAX_WINDOW_SLICE: u64 = 4 << 20;
-/// Nor do larger buffers; smaller ones get smaller pages from the kernel, on both sides.
+/// Larger buffers are not faster; with smaller ones the kernel uses smaller pages, on both sides.
 const MAX_BUFFER_SLICE: u64 = 2 << 20;
-/// What is only read and checksummed stays in a share of a second-level cache.
+/// Slices that are only read and checksummed should fit in a share of the L2 cache.
 const MAX_SCAN_SLICE: u64 = 1 << 20;
-/// With less than this per slice one thread fewer is better.
+/// With less than this per slice, one thread fewer is better.
 const GOOD_SLICE_BYTES: u64 = 256 << 10;
-/// Below this the calls for a slice cost more than its bytes.
+/// Below this, the system calls for a slice cost more than its bytes.
 const MIN_SLICE_BYTES: u64 = 64 << 10;
-/// Elements that are cast are read by so many bytes. Of shorter reads that follow each other the kernel keeps pages that it read ahead.
+/// The read size for elements that are cast. After shorter consecutive reads the kernel keeps pages that it read ahead.
 const MAX_RAW: u64 = 2 << 20;
-/// A slice is so many times longer as it is stored, at most.
+/// Maximum ratio of a slice's stored length to its output length.
 const MOST_RAW_PER_SLICE: u64 = 2;
-/// Reads this long into a window fill their share of a second-level cache and still cost little per call.
+/// Reads of this length into a window fill a share of the L2 cache, and the cost per call is still low.
 const MAX_WINDOW_CHUNK: u64 = 1 << 20;
-/// Slices that a thread has in flight: one being filled, the others on their way to the disk.
+/// Slices in flight per thread: one being filled, the others on their way to disk.
 const SLICES_PER_THREAD: u64 = 4;
-/// More written buffers than this on their way to the disk make nothing faster.
+/// More written buffers than this on their way to disk are not faster.
 pub(crate) const MAX_BEHIND_BUFFERS: u64 = 128 << 20;
-/// What the kernel reads ahead of us in the source, at most; it gives way where memory is short.
+/// Most data that the kernel reads ahead in the source; it is released when memory is short.
 pub(crate) const READ_AHEAD: u64 = 16 << 20;
 pub(crate) const PAGE_BYTES: u64 = 4096;
 
@@ -54,106 +57,106 @@ pub(crate) enum Memory {
     Windows,
     /// Into a buffer that each worker owns, and from there into the output.
     Buffers,
-    /// Into a buffer, and no further: it is only looked at.
+    /// Into a buffer only, for inspection.
     Scan,
 }
 
 impl Memory {
-    /// How many threads work this way, where the caller `asked` for so many or left it open.
+    /// The number of threads: as `asked`, or a default for this kind of memory.
     pub(crate) fn threads(self, asked: Option<usize>) -> usize {
         asked.unwrap_or_else(|| if self == Self::Buffers { cores().clamp(LEAST_COPYING, MOST_COPYING) } else { cores() })
     }
 }
 
-/// The cores that this process may use. Asked once: the answer takes a dozen files, and a plan is made for every tensor.
+/// The number of cores for this process. Cached: a query reads a dozen files, and every tensor needs a plan.
 fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// What a plan may use.
+/// The resources that a plan may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resources {
     pub(crate) budget: Budget,
-    /// The most workers.
+    /// Maximum number of workers.
     pub(crate) threads: usize,
-    /// Heap that the source holds already.
+    /// Heap bytes already held by the source.
     pub(crate) heap_bytes: u64,
-    /// Whether a reader also wants memory to put elements in order.
+    /// Whether a reader also needs memory to reorder elements.
     pub(crate) needs_scratch: bool,
-    /// Bytes of an element as it is stored, where it is not written like that: it is read into memory of its own first.
+    /// Bytes per stored element, if it differs from the written one and is first read into separate memory.
     pub(crate) raw_itemsize: Option<u64>,
-    /// The most slices that are filled or on their way to the disk.
+    /// Maximum number of slices that are being filled or written.
     pub(crate) in_flight: Option<usize>,
 }
 
 impl Resources {
-    /// What is taken whatever is done, and what is left of the budget.
+    /// The fixed memory use, and the rest of the budget.
     pub(crate) fn fixed_and_left(&self) -> (u64, u64) {
         let fixed = PROCESS_BYTES.saturating_add(self.heap_bytes);
         (fixed, self.budget.as_bytes().saturating_sub(fixed))
     }
 
-    /// The output pages that so much memory is enough for, with the kernel's records of them.
+    /// The output pages that fit into this much memory, together with the kernel's records of them.
     pub(crate) fn window_in(bytes: u64) -> u64 {
         bytes - bytes / PAGE_RECORDS
     }
 }
 
-/// Who gets how much of the memory.
+/// How the memory is divided.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct MemoryShares {
     pub(crate) threads: usize,
-    /// The longest single read, and the scratch memory of one worker where the reader needs it.
+    /// The longest single read, and the scratch memory of a worker if the reader needs it.
     pub(crate) chunk_bytes: usize,
-    /// Memory of one worker for elements as they are stored; 0 where they are read straight to their place.
+    /// Memory of one worker for stored elements; 0 if they are read directly to their place.
     pub(crate) raw_bytes: usize,
-    /// The most output pages that are mapped or not on disk yet.
+    /// Most output pages that are mapped or not yet on disk.
     pub(crate) window_bytes: u64,
-    /// Everything that is not output pages.
+    /// Everything except output pages.
     pub(crate) fixed_bytes: u64,
-    /// All bytes of the output's elements.
+    /// Total bytes of the output's elements.
     pub(crate) total_bytes: u64,
-    /// What all of it may take.
+    /// The limit for all of it.
     pub(crate) budget: Budget,
 }
 
 impl MemoryShares {
-    /// The most memory that is used.
+    /// The peak memory use.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.fixed_bytes + self.window_bytes.min(self.total_bytes)
     }
 }
 
-/// How a tensor is cut, and what the cutting costs in memory.
+/// How a tensor is cut into slices, and the memory cost.
 ///
 /// `PROCESS_BYTES` + heap of the source + threads × (buffer + scratch + raw) + window and its records never exceed the budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     elements: Range<u64>,
     slice_elements: u64,
-    /// Elements that the first slice is shorter by.
+    /// The first slice is shorter by this many elements.
     lead_elements: u64,
     itemsize: u64,
     pub(crate) shares: MemoryShares,
 }
 
-/// A run of rows, or a part of one row: the unit of work.
+/// The unit of work: a run of rows, or a part of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slice {
-    /// Flat positions in the tensor.
+    /// Flat positions of the elements in the tensor.
     pub(crate) elements: Range<u64>,
-    /// The same in the output, in bytes from the start of its data.
+    /// Their byte range in the output, relative to the start of its data.
     pub(crate) bytes: Range<u64>,
 }
 
 impl Plan {
     /// Cuts `rows` of a tensor into slices.
     ///
-    /// A slice is a run of whole rows where a row fits, and otherwise a run of elements: C order makes both a run of bytes.
+    /// A slice is a run of whole rows if a row fits, otherwise a run of elements. In C order both are contiguous bytes.
     ///
     /// # Errors
-    /// [`Error::Limit`] when not even one worker with the smallest slice fits.
+    /// Returns [`Error::Limit`] if not even one worker with the smallest slice fits.
     pub(crate) fn new(spec: &TensorSpec, rows: &Range<u64>, memory: Memory, resources: &Resources) -> Result<Self> {
         let budget = resources.budget;
         let (fixed, left) = resources.fixed_and_left();
@@ -167,7 +170,7 @@ impl Plan {
         let elements = rows.start * spec.row_elements()..rows.end * spec.row_elements();
         let total_bytes = (elements.end - elements.start) * spec.itemsize();
 
-        // More threads than smallest slices make no sense, and would make the products below overflow.
+        // More threads than smallest slices are useless, and would make the products below overflow.
         let most = left / (MIN_SLICE_BYTES * shares);
         let in_flight = resources.in_flight.map_or(u64::MAX, |slices| slices.max(1) as u64);
         let mut threads = (resources.threads as u64).min(most).min(in_flight).max(1);
@@ -183,15 +186,15 @@ impl Plan {
                 allowed: Some(budget.as_bytes()),
             });
         }
-        // Workers that read far apart confuse the read-ahead.
+        // Workers that read far apart defeat the kernel's read-ahead.
         let stored = resources.raw_itemsize.map_or(slice_bytes, |stored| slice_bytes * MOST_RAW_PER_SLICE / stored * spec.itemsize());
         let slice_elements = slice_elements(spec, slice_bytes.min(stored));
-        // Large pages are for maps; a written buffer gains nothing from being in step with them.
+        // Large pages matter only for maps; aligning written buffers to them gains nothing.
         let lead_elements = if memory == Memory::Windows { lead_elements(spec, slice_elements) } else { 0 };
         let slices = (elements.end - elements.start + lead_elements).div_ceil(slice_elements).max(1);
         let threads = threads.min(slices);
         let (chunk_bytes, buffers, most_behind) = match memory {
-            // Behind a large page the kernel makes the next one ready, which nobody has counted yet.
+            // After a large page the kernel prepares the next one, which is not counted elsewhere.
             Memory::Windows if slice_bytes >= LARGE_PAGE => (slice_bytes.min(MAX_WINDOW_CHUNK), threads * 2 * LARGE_PAGE, u64::MAX),
             Memory::Windows => (slice_bytes.min(MAX_WINDOW_CHUNK), 0, u64::MAX),
             Memory::Buffers | Memory::Scan => (slice_bytes, threads * slice_bytes + READ_AHEAD.min(left / 4), MAX_BEHIND_BUFFERS),
@@ -226,7 +229,7 @@ impl Plan {
         }
     }
 
-    /// The slices of `elements`, which are some of the selected rows: whole ones but for the first and the last.
+    /// The slices that cover `elements`, a part of the selected rows; the first and the last may be partial.
     pub(crate) fn cut(&self, elements: Range<u64>) -> impl Iterator<Item = Slice> + '_ {
         let step = |element: u64| (element - self.elements.start + self.lead_elements) / self.slice_elements;
         let steps = if elements.is_empty() { 0..0 } else { step(elements.start)..step(elements.end - 1) + 1 };
@@ -240,19 +243,19 @@ impl Plan {
         Slice { bytes: self.bytes(&elements), elements }
     }
 
-    /// Where elements lie in the output, in bytes from the start of its data.
+    /// The byte range of elements in the output, relative to the start of its data.
     pub(crate) fn bytes(&self, elements: &Range<u64>) -> Range<u64> {
         let to_bytes = |element: u64| (element - self.elements.start) * self.itemsize;
         to_bytes(elements.start)..to_bytes(elements.end)
     }
 
-    /// Bytes of the longest slice.
+    /// Bytes in the longest slice.
     pub(crate) fn slice_bytes(&self) -> u64 {
         self.slice_elements * self.itemsize
     }
 }
 
-/// Whole rows where they fit, on page boundaries where rows allow it; else a run of elements of one page's multiple.
+/// Whole rows if they fit, on page boundaries if rows allow it; otherwise a run of elements that is a multiple of a page.
 fn slice_elements(spec: &TensorSpec, slice_bytes: u64) -> u64 {
     let row_bytes = spec.row_bytes();
     if row_bytes == 0 {
@@ -267,8 +270,8 @@ fn slice_elements(spec: &TensorSpec, slice_bytes: u64) -> u64 {
     rows * spec.row_elements()
 }
 
-/// Data start one page into the file; a first slice that is shorter by that puts the ends of all slices on multiples of
-/// their length, where rows allow it.
+/// Data starts one page into the file. Shortening the first slice by a page puts the ends of all slices on multiples of their
+/// length, if rows allow it.
 fn lead_elements(spec: &TensorSpec, slice_elements: u64) -> u64 {
     let lead = DATA_ALIGN as u64 / spec.itemsize().max(1);
     let row = spec.row_elements().max(1);
@@ -314,7 +317,7 @@ mod tests {
                 Err(other) => panic!("{other}"),
             };
             prop_assert!(plan.shares.fixed_bytes + plan.shares.window_bytes <= budget.as_bytes());
-            // Windows of all workers are open at once; buffers are written one after the other if need be.
+            // Windows of all workers are open at once; buffers can be written one after the other.
             let open = if windows { plan.shares.threads as u64 } else { 1 };
             prop_assert!(open * plan.slice_bytes() <= plan.shares.window_bytes || plan.shares.total_bytes == 0);
             if let Some(in_flight) = in_flight {
@@ -325,7 +328,7 @@ mod tests {
             let count = plan.slices();
             let ends = selected.start * spec.row_elements()..selected.end * spec.row_elements();
             let mut next = ends.start;
-            // All of it, or a part at the end, because there may be a great many.
+            // Checks all of it, or only a part at the end if there are very many.
             let from = if count > 1000 { next = ends.end - (ends.end - ends.start) / count as u64 * 7; next } else { next };
             for (i, slice) in plan.cut(from..ends.end).enumerate() {
                 prop_assert_eq!(slice.elements.start, next);

@@ -1,8 +1,8 @@
-//! Fortran order: which parts of a tensor are turned around in memory, so that reads and writes both stay long.
+//! Fortran order: plans tiles that are transposed in memory, so that reads and writes both stay long.
 //!
-//! Elements that lie side by side in C order are far apart in Fortran order, and the other way round. A tile is a box that is
-//! long along the last axes, for reading, and along the first ones, for writing; it is read whole, its axes are reversed in
-//! memory, and it is written. The larger the tile, the longer the runs, so there is one for all workers.
+//! Elements that are adjacent in C order are far apart in Fortran order, and vice versa. A tile is a box that is long along the
+//! last axes, for reading, and along the first ones, for writing. It is read whole, its axes are reversed in memory, and it is
+//! written. Larger tiles give longer runs, so all workers share one.
 
 use std::ops::Range;
 
@@ -11,25 +11,25 @@ use crate::error::{Error, Result};
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// With less than this reads and writes get very short.
+/// With a smaller tile, reads and writes get very short.
 const MIN_TILE: u64 = 256 << 10;
-/// Larger parts make nothing faster.
+/// Larger parts are not faster.
 const MAX_PART: u64 = 2 << 20;
-/// What memory gives and takes at once: neighbours on the last axis are turned around together.
+/// The size of a cache line: neighbours on the last axis are transposed together.
 const LINE_BYTES: u64 = 64;
-/// How many times longer than reads writes are: each one takes a lock and starts an I/O of its own.
+/// How many times longer writes are than reads: each write takes a lock and starts its own I/O.
 const WRITE_TO_READ: u64 = 2;
 /// The longest single read.
 const MAX_CHUNK: u64 = 2 << 20;
 
-/// How a tensor is cut into tiles, and what that costs in memory: one tile as it is read, one as it is written, and output pages.
+/// How a tensor is cut into tiles, and the memory cost: one tile as read, one as written, and output pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TilePlan {
     shape: Vec<u64>,
     itemsize: u64,
-    /// The lengths of a tile, except at the ends of axes.
+    /// The size of a tile; tiles at the ends of axes may be smaller.
     extents: Vec<u64>,
-    /// What a worker reads, turns around or writes at a time.
+    /// Bytes that a worker reads, transposes or writes at a time.
     part_bytes: u64,
     pub(crate) shares: MemoryShares,
 }
@@ -42,15 +42,15 @@ pub(crate) struct Tile {
 }
 
 impl TilePlan {
-    /// Cuts a tensor of at least one element. With `needs_spare` workers need memory for the longest part, to compare it with.
+    /// Cuts a tensor of at least one element. With `needs_spare`, workers also need memory of the longest part, to compare with.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the smallest tile does not fit.
+    /// Returns [`Error::Limit`] if the smallest tile does not fit.
     pub(crate) fn new(spec: &TensorSpec, resources: &Resources, needs_spare: bool) -> Result<Self> {
         let (fixed, left) = resources.fixed_and_left();
         let itemsize = spec.itemsize();
-        // Of what is left, but for what workers have to themselves, five sixteenths are for each of the two tiles, and the rest is
-        // for output pages and what the kernel reads ahead.
+        // After the memory of the workers, each of the two tiles gets five sixteenths of the rest. What remains is for output
+        // pages and the kernel's read-ahead.
         let in_flight = resources.in_flight.map_or(u64::MAX, |parts| parts.max(1) as u64);
         let chunk = (left / 32).clamp(PAGE_BYTES, MAX_CHUNK) / PAGE_BYTES * PAGE_BYTES;
         let part_bytes = (left / 64).clamp(PAGE_BYTES, MAX_PART);
@@ -89,13 +89,13 @@ impl TilePlan {
         Ok(plan)
     }
 
-    /// The longest part in bytes, after it was rounded up to `PAGE_BYTES` elements.
+    /// Bytes in the longest part, after rounding up to `PAGE_BYTES` elements.
     pub(crate) fn most_part_bytes(&self) -> u64 {
         self.part_bytes + PAGE_BYTES * self.itemsize
     }
 
-    /// Elements of a tile, where they lie like this, that are worth the while of a worker: whole runs, or about equal parts of
-    /// one, on pages if they can be.
+    /// A good number of elements for a worker in a tile with these runs: several whole runs, or about equal parts of one run, on
+    /// page boundaries if possible.
     pub(crate) fn part(&self, places: &Runs) -> u64 {
         let (run, most) = (places.run, (self.part_bytes / self.itemsize).max(1));
         if run <= most { most / run * run } else { run.div_ceil(run.div_ceil(most)).next_multiple_of(PAGE_BYTES) }
@@ -111,7 +111,7 @@ impl TilePlan {
         self.extents.iter().product::<u64>() * self.itemsize
     }
 
-    /// All tiles. Those that are neighbours along the first axis follow each other, because they meet in pages of the output.
+    /// All tiles. Neighbours along the first axis are consecutive, because they share pages of the output.
     pub(crate) fn tiles(&self) -> impl Iterator<Item = Tile> + '_ {
         (0..self.count()).map(|mut index| {
             let (mut start, mut len) = (Vec::with_capacity(self.shape.len()), Vec::with_capacity(self.shape.len()));
@@ -126,19 +126,19 @@ impl TilePlan {
         })
     }
 
-    /// Where the elements of `tile` lie in the source, in C order.
+    /// The runs of `tile` in the source, in C order.
     pub(crate) fn in_source(&self, tile: &Tile) -> Runs {
         Runs::new(self.shape.clone(), tile.start.clone(), tile.len.clone())
     }
 
-    /// Where they lie in the output, in Fortran order.
+    /// The runs of `tile` in the output, in Fortran order.
     pub(crate) fn in_output(&self, tile: &Tile) -> Runs {
-        // Fortran order is the C order of the axes the other way round.
+        // Fortran order is C order with the axes reversed.
         let reversed = |axes: &[u64]| axes.iter().rev().copied().collect();
         Runs::new(reversed(&self.shape), reversed(&tile.start), reversed(&tile.len))
     }
 
-    /// The place in the source of element `at` of a tile as it is written.
+    /// The source position of element `at` of a tile in its written order.
     pub(crate) fn position(&self, tile: &Tile, mut at: u64) -> u64 {
         let mut position = 0;
         let mut stride: u64 = self.shape.iter().product();
@@ -151,28 +151,28 @@ impl TilePlan {
     }
 }
 
-/// Where the elements of a box lie in a tensor, one run after the other.
+/// The runs that the elements of a box form in a tensor.
 #[derive(Debug, Clone)]
 pub(crate) struct Runs {
     shape: Vec<u64>,
     start: Vec<u64>,
     len: Vec<u64>,
-    /// The axes that are gone through; the others make a run.
+    /// The number of axes that are iterated; the remaining ones form a run.
     outer: usize,
-    /// Elements of a run.
+    /// Elements per run.
     run: u64,
 }
 
 impl Runs {
     pub(crate) fn new(shape: Vec<u64>, start: Vec<u64>, len: Vec<u64>) -> Self {
-        // Axes that are whole, at the end, and the one before them.
+        // The trailing axes that are whole, and the axis before them.
         let whole = shape.iter().zip(&len).rev().take_while(|(dim, len)| dim == len).count();
         let outer = shape.len().saturating_sub(whole + 1);
         let run = len[outer..].iter().product();
         Self { shape, start, len, outer, run }
     }
 
-    /// Where elements `part` of the box lie, as flat positions.
+    /// The flat ranges of elements `part` of the box.
     pub(crate) fn of(&self, part: Range<u64>) -> impl Iterator<Item = Range<u64>> + Clone + '_ {
         let mut next = part.start;
         std::iter::from_fn(move || {
@@ -184,7 +184,7 @@ impl Runs {
         })
     }
 
-    /// Elements of a run.
+    /// Elements per run.
     pub(crate) fn run(&self) -> u64 {
         self.run
     }
@@ -211,7 +211,7 @@ impl Runs {
 }
 
 impl Tile {
-    /// All of a tensor.
+    /// The whole tensor as one box.
     pub(crate) fn whole(shape: &[u64]) -> Self {
         Self { start: vec![0; shape.len()], len: shape.to_vec() }
     }
@@ -226,23 +226,23 @@ impl Tile {
         self.len.iter().product()
     }
 
-    /// The elements, `step` at a time.
+    /// The elements in parts of `step`.
     pub(crate) fn parts(&self, step: u64) -> impl Iterator<Item = Range<u64>> + use<> {
         let elements = self.elements();
         (0..elements.div_ceil(step)).map(move |i| i * step..((i + 1) * step).min(elements))
     }
 
-    /// Elements of the last axis that are turned around at a time: their places in Fortran order are one run.
+    /// How many elements of the last axis are transposed at a time; in Fortran order they form one run.
     pub(crate) fn columns(&self, itemsize: u64) -> u64 {
         (MAX_PART / itemsize / self.column_elements()).max((LINE_BYTES / itemsize).max(1))
     }
 
-    /// Elements for each one of the last axis.
+    /// Elements per element of the last axis.
     pub(crate) fn column_elements(&self) -> u64 {
         self.elements() / self.len.last().copied().unwrap_or(1)
     }
 
-    /// Puts elements that are in C order into Fortran order: those of the last axis from `first` on, as many as `to` holds.
+    /// Transposes elements from C to Fortran order: those of the last axis from `first` on, as many as fit in `to`.
     pub(crate) fn reverse_axes(&self, from: &[u8], first: u64, to: &mut [u8], itemsize: u64) {
         match itemsize {
             1 => reverse::<[u8; 1]>(&self.len, bytemuck::cast_slice(from), first, bytemuck::cast_slice_mut(to)),
@@ -254,8 +254,8 @@ impl Tile {
     }
 }
 
-/// The lengths of a box of at most `most` bytes whose runs are about equally long in both orders: it grows along the last axes
-/// and along the first ones in turns, whichever run is short. Runs of the output are whole pages, if they can be.
+/// The size of a box of at most `most` bytes whose runs are about equally long in both orders. It grows along the last and the
+/// first axes in turns, on the side with the shorter run. Runs of the output are whole pages, if possible.
 pub(crate) fn balanced(shape: &[u64], itemsize: u64, most: u64) -> Vec<u64> {
     let most = (most / itemsize).max(1);
     let mut extents = vec![1; shape.len()];
@@ -268,7 +268,7 @@ pub(crate) fn balanced(shape: &[u64], itemsize: u64, most: u64) -> Vec<u64> {
         let back: u64 = extents[last..].iter().product();
         let axis = if front <= back * WRITE_TO_READ { first } else { last };
         let others = volume / extents[axis];
-        // The last axis that is left takes what there is, others double.
+        // The last remaining axis takes all that is left; others double.
         let wanted = if first == last { shape[axis] } else { extents[axis] * 2 };
         let grown = wanted.min(shape[axis]).min(most / others);
         if grown == extents[axis] {
@@ -287,22 +287,22 @@ pub(crate) fn balanced(shape: &[u64], itemsize: u64, most: u64) -> Vec<u64> {
     extents
 }
 
-/// Elements of a square that is turned around at a time: its lines stay in the first-level cache.
+/// Side of a square of elements transposed at a time; its lines stay in the L1 cache.
 const SQUARE: usize = 16;
 
-/// Reverses the axes of `from`, which has these lengths, for as many elements of the last one, from `first` on, as `to` holds.
+/// Reverses the axes of `from`, whose shape is `len`: takes elements of the last axis from `first` on, as many as fit in `to`.
 fn reverse<T: Copy>(len: &[u64], from: &[T], first: u64, to: &mut [T]) {
-    // Axes of length 1 are no axes, but for the last.
+    // Axes of length 1 do not matter, except the last one.
     let Some((&columns, others)) = len.split_last() else { return to.copy_from_slice(from) };
     let others: Vec<usize> = others.iter().filter(|&&len| len > 1).map(|&len| memory_len(len)).collect();
     let (columns, first) = (memory_len(columns), memory_len(first));
     let Some((&rows, middle)) = others.split_first() else { return to.copy_from_slice(&from[first..first + to.len()]) };
     let inner: usize = middle.iter().product();
-    // From one row to the next in `from`, and from one column to the next in `to`.
+    // The distance between rows in `from`, and between columns in `to`.
     let (from_stride, to_stride) = (inner * columns, rows * inner);
     let wanted = to.len() / to_stride;
     for index in 0..inner {
-        // Where this position of the axes in the middle starts on both sides.
+        // Where this position on the middle axes starts on both sides.
         let (mut rest, mut from_start, mut to_start) = (index, first, 0);
         let (mut stride, mut reversed) = (inner, 1);
         for &len in middle {
@@ -402,7 +402,7 @@ mod tests {
         };
         assert_eq!(run(&[1 << 15, 1 << 15]), (512, 2048));
         assert_eq!(run(&[1 << 24, 64]), (1 << 20, 1 << 14));
-        // 3 and 5 elements each, if only the first or the last axis counted.
+        // It would be 3 and 5 elements if only the first or the last axis counted.
         let (read, write) = run(&[3, 1 << 22, 5]);
         assert!(read > 100_000 && write > 100_000 && write % 4096 == 0, "{read} {write}");
     }

@@ -1,6 +1,6 @@
-//! ZIP archives: where their members lie. Nothing is unpacked here.
+//! ZIP archives: the positions of their members. Members are not unpacked here.
 //!
-//! Source: PKWARE's APPNOTE.TXT, 4.3 and 4.5, as the `zip` crate reads it.
+//! Source: PKWARE's APPNOTE.TXT, 4.3 and 4.5, as implemented by the `zip` crate.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 use crate::format::crc::Checksum;
 
 const WHAT: &str = "ZIP archive";
-/// What an archive starts with: a member, or nothing.
+/// The first bytes of an archive: a member, or the end record of an empty archive.
 pub(crate) const MAGICS: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 
-/// How a member is packed.
+/// The compression of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
     Stored,
@@ -28,22 +28,22 @@ pub(crate) enum Packing {
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) name: Vec<u8>,
-    /// How it is packed, or why it cannot be read.
+    /// Its compression, or why it cannot be read.
     pub(crate) packing: Result<Packing, String>,
-    /// Where its bytes start in the file.
+    /// The offset of its data in the file.
     pub(crate) offset: u64,
-    /// How many there are.
+    /// The number of bytes in the file.
     pub(crate) packed: u64,
-    /// Its length.
+    /// The number of bytes unpacked.
     pub(crate) size: u64,
-    /// Over all of it, unpacked.
+    /// The checksum of the unpacked bytes.
     pub(crate) checksum: Checksum,
 }
 
-/// The members of an archive, in the order of its directory.
+/// Lists the members of an archive in the order of its directory.
 ///
 /// # Errors
-/// [`Error::Malformed`], [`Error::Io`].
+/// Returns [`Error::Malformed`] or [`Error::Io`].
 pub(crate) fn members(file: &Arc<dyn Blob>) -> Result<Vec<Member>> {
     let failed = |error: ZipError| match error {
         ZipError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => Error::io("read", file.path())(error),
@@ -51,7 +51,7 @@ pub(crate) fn members(file: &Arc<dyn Blob>) -> Result<Vec<Member>> {
     };
     let reader = BufReader::new(Cursor { file: Arc::clone(file), at: 0 });
     let mut archive = ZipArchive::new(reader).map_err(failed)?;
-    // What the members themselves say of their lengths has to be what the directory says.
+    // The lengths in the members' own headers must match the directory.
     archive.validate_header_consistency().map_err(failed)?;
     let mut members = Vec::with_capacity(archive.len());
     for index in 0..archive.len() {
@@ -60,24 +60,24 @@ pub(crate) fn members(file: &Arc<dyn Blob>) -> Result<Vec<Member>> {
             _ if entry.encrypted() => Err("it is encrypted".to_owned()),
             CompressionMethod::STORE => Ok(Packing::Stored),
             CompressionMethod::DEFLATE => Ok(Packing::Deflated),
-            other => Err(format!("it is packed by method {other}, only stored and deflated members are read")),
+            other => Err(format!("it is compressed by {other}, but only stored and deflated members can be read")),
         };
         let offset = entry.data_start().ok_or_else(|| Error::malformed(file.path(), WHAT, format!("member {index} has no data")))?;
         let (packed, size) = (entry.compressed_size(), entry.size());
         let name = entry.name_raw().to_vec();
         let malformed = |detail| Err(Error::malformed_at(file.path(), WHAT, offset, detail));
         if offset.checked_add(packed).is_none_or(|end| end > file.len()) {
-            return malformed(format!("a member of {packed} bytes, the file has {} from here on", file.len().saturating_sub(offset)));
+            return malformed(format!("a member of {packed} bytes, but only {} are left in the file", file.len().saturating_sub(offset)));
         }
         if packing == Ok(Packing::Stored) && packed != size {
-            return malformed(format!("a stored member of {size} bytes takes {packed}"));
+            return malformed(format!("a stored member of {size} bytes takes {packed} bytes in the file"));
         }
         members.push(Member { name, packing, offset, packed, size, checksum: Checksum::Crc32(entry.crc32()) });
     }
     Ok(members)
 }
 
-/// A file with a position of its own.
+/// A file with its own read position.
 struct Cursor {
     file: Arc<dyn Blob>,
     at: u64,

@@ -1,4 +1,4 @@
-//! Bytes that lie somewhere, and places that hold them under paths.
+//! Blobs: bytes that are read by position. Storage: where blobs are found under paths.
 
 use std::fmt;
 use std::fs::File;
@@ -11,56 +11,56 @@ use crate::error::{Error, Result};
 use crate::os::SystemCalls;
 use crate::types::size::memory_len;
 
-/// The longest file of metadata; those of the largest datasets have some hundred kilobytes.
+/// The longest file of metadata; those of the largest datasets have a few hundred kilobytes.
 const MOST_SMALL: u64 = 16 << 20;
 
-/// A run of bytes that is read at positions and has to stay as it was: a file, or bytes in memory.
+/// Bytes that are read by position and must not change: a file, or bytes in memory.
 ///
-/// Where there is a [local file](Self::local_file), its holes are found, its blocks shared and its pages mapped; everything else goes
-/// through [`read`](Self::read).
+/// A blob with a [local file](Self::local_file) also allows finding its holes, sharing its blocks and mapping its pages; all else
+/// goes through [`read`](Self::read).
 pub(crate) trait Blob: fmt::Debug + Send + Sync {
-    /// What messages call it.
+    /// The path for messages.
     fn path(&self) -> &Arc<Path>;
-    /// Its length in bytes.
+    /// The length in bytes.
     fn len(&self) -> u64;
-    /// Which calls may be made for what it says of itself. Elements are read as whoever wants them says.
+    /// Which system calls are allowed for metadata. Reads of elements get theirs from the caller.
     fn calls(&self) -> &SystemCalls;
     /// Fills `buf` from `offset`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where it ends before or was written to since it was opened, [`Error::Io`].
+    /// Returns [`Error::Malformed`] if the blob is too short or was modified since it was opened, or [`Error::Io`].
     fn read(&self, offset: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()>;
-    /// Fails if it is not what it was when it was opened.
+    /// Fails if the blob has changed since it was opened.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Io`].
+    /// Returns [`Error::Malformed`] or [`Error::Io`].
     fn check_unchanged(&self) -> Result<()> {
         Ok(())
     }
-    /// The local file that it is, if it is one.
+    /// The local file behind this blob, if any.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it was written to since it was opened, [`Error::Io`].
+    /// Returns [`Error::Malformed`] if the file was modified since it was opened, or [`Error::Io`].
     fn local_file(&self) -> Result<Option<Arc<File>>> {
         Ok(None)
     }
-    /// Heap bytes that it holds.
+    /// Heap bytes held by the blob.
     fn heap_bytes(&self) -> u64 {
         0
     }
-    /// Whether reading it leaves nothing behind in a cache, because hardly anything was there before.
+    /// Whether reads leave nothing in the page cache, because little of the file was cached before.
     fn is_cold(&self) -> bool {
         false
     }
-    /// Lets `range` be fetched meanwhile.
+    /// Starts to fetch `range` in the background.
     fn prefetch(&self, _range: &Range<u64>, _calls: &SystemCalls) {}
-    /// Lets the memory of `range` in a cache be used for something else.
+    /// Evicts `range` from the cache.
     fn evict(&self, _range: &Range<u64>, _calls: &SystemCalls) {}
 
-    /// The bytes of a range that may be at most `most` long.
+    /// Reads a range of at most `most` bytes.
     ///
     /// # Errors
-    /// As [`read`](Self::read), and [`Error::Limit`] for more than `most`.
+    /// Returns the errors of [`read`](Self::read), and [`Error::Limit`] for more than `most` bytes.
     fn read_range(&self, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
         check_most(self.path(), range, most)?;
         let mut bytes = vec![0; memory_len(range.end - range.start)];
@@ -68,10 +68,10 @@ pub(crate) trait Blob: fmt::Debug + Send + Sync {
         Ok(bytes)
     }
 
-    /// The first bytes, at most so many.
+    /// Reads the first bytes, at most `most`.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Returns the errors of [`read`](Self::read).
     fn front(&self, most: usize) -> Result<Vec<u8>> {
         let len = self.len().min(most as u64);
         self.read_range(&(0..len), len)
@@ -81,7 +81,7 @@ pub(crate) trait Blob: fmt::Debug + Send + Sync {
 /// Refuses a range of more than `most` bytes.
 ///
 /// # Errors
-/// [`Error::Limit`].
+/// Returns [`Error::Limit`].
 pub(crate) fn check_most(path: &Path, range: &Range<u64>, most: u64) -> Result<()> {
     let asked = range.end - range.start;
     if asked <= most {
@@ -92,34 +92,34 @@ pub(crate) fn check_most(path: &Path, range: &Range<u64>, most: u64) -> Result<(
 
 /// A place that holds blobs under paths: the file system, or a map in memory.
 pub(crate) trait Storage: fmt::Debug + Send + Sync {
-    /// What lies at a path, links followed. Only what certainly is not there counts as nothing.
+    /// What exists at a path; links are followed. Reports nothing only if the path certainly does not exist.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     fn look_at(&self, path: &Path) -> Result<Found>;
-    /// Opens what lies at a path. It waits for nobody: a pipe or a device is refused.
+    /// Opens a file. Never blocks: pipes and devices are refused.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     fn open(&self, path: &Path) -> Result<Arc<dyn Blob>>;
-    /// What lies in a directory, sorted by name.
+    /// The entries of a directory, sorted by name.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     fn list(&self, dir: &Path) -> Result<Vec<PathBuf>>;
 
-    /// Whether a regular file lies at a path.
+    /// Whether a path is a regular file.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     fn is_file(&self, path: &Path) -> Result<bool> {
         Ok(self.look_at(path)? == Found::File)
     }
 
-    /// Reads a file of metadata, whole.
+    /// Reads a whole file of metadata.
     ///
     /// # Errors
-    /// [`Error::Limit`] for one that is larger than such files are, [`Error::Io`].
+    /// Returns [`Error::Limit`] for a file that is too large for metadata, or [`Error::Io`].
     fn read_small(&self, path: &Path) -> Result<Vec<u8>> {
         let blob = self.open(path)?;
         if blob.len() > MOST_SMALL {

@@ -1,8 +1,8 @@
 //! Patterns of names and paths: `*`, `?`, `[…]` and `{a,b}`, over any bytes.
 //!
-//! The rules are those of a shell: `[!a-z]` and `[^a-z]` stand for any other character, a bracket or a brace without its partner for
-//! itself. In names `*` matches `/` too; in paths it does not, `**` stands for any number of directories, and names that start with a
-//! dot are matched only by patterns that do.
+//! The rules are those of a shell: `[!a-z]` and `[^a-z]` match any other character; an unmatched bracket or brace is literal. In
+//! names `*` also matches `/`. In paths it does not, `**` matches any number of directories, and names that start with a dot are
+//! matched only by patterns that do.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use super::paths::{Found, list, look_at};
 use crate::error::{Error, Result};
 
-/// Alternatives of one pattern: braces multiply them.
+/// Maximum number of alternatives of one pattern: braces multiply them.
 const MOST_ALTERNATIVES: usize = 1024;
-/// A byte that is not part of UTF-8 is a unit of its own, behind the last code point.
+/// Bytes that are not UTF-8 become units of their own, above the last code point.
 const BYTE_UNIT: u32 = 0x11_0000;
 
-/// Whether bytes have a character that patterns are made of.
+/// Whether bytes contain a pattern character.
 pub(crate) fn is_pattern(bytes: &[u8]) -> bool {
     bytes.iter().any(|byte| b"*?[{".contains(byte))
 }
@@ -25,16 +25,16 @@ pub(crate) fn is_pattern(bytes: &[u8]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Glob(Vec<Vec<Token>>);
 
-/// What matches a part of a name.
+/// One element of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     /// Any run of characters.
     Run,
     /// Any character.
     Any,
-    /// This character.
+    /// This very character.
     One(u32),
-    /// A character in one of these ranges, or in none of them.
+    /// A character in one of these ranges, or outside all of them.
     Class { ranges: Vec<(u32, u32)>, is_negated: bool },
 }
 
@@ -50,28 +50,28 @@ impl Token {
 
 impl Glob {
     /// # Errors
-    /// [`Error::BadRequest`] for more alternatives than anybody needs.
+    /// Returns [`Error::BadRequest`] for too many alternatives.
     pub(crate) fn new(pattern: &[u8]) -> Result<Self> {
         alternatives(pattern).map(|all| Self(all.iter().map(|pattern| tokens(pattern)).collect()))
     }
 
-    /// The part of a pattern of paths that is for names of files.
+    /// Takes the file-name part of a path pattern.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub(crate) fn of_file_names(path: &Path) -> Result<Self> {
         let last = |pattern: &Vec<u8>| tokens(pattern.rsplit(|&byte| byte == b'/').next().unwrap_or_default());
         alternatives(path.as_os_str().as_bytes()).map(|all| Self(all.iter().map(last).collect()))
     }
 
-    /// Whether it matches all of `text`.
+    /// Whether the pattern matches all of `text`.
     pub(crate) fn matches(&self, text: &[u8]) -> bool {
         let text = units(text);
         self.0.iter().any(|pattern| matches(pattern, &text))
     }
 }
 
-/// Code points, and single bytes where there are none.
+/// Splits bytes into code points, and single bytes where they are not UTF-8.
 fn units(bytes: &[u8]) -> Vec<u32> {
     let chunk = |chunk: std::str::Utf8Chunk<'_>| {
         let chars: Vec<u32> = chunk.valid().chars().map(u32::from).collect();
@@ -82,7 +82,8 @@ fn units(bytes: &[u8]) -> Vec<u32> {
 
 /// Whether `pattern` matches all of `text`.
 ///
-/// On a mismatch it goes back to the last run and lets that have one character more, so that no pattern takes longer than the product of both lengths.
+/// On a mismatch it goes back to the last run and extends it by one character, so the time is at most the product of both
+/// lengths.
 fn matches(pattern: &[Token], text: &[u32]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
@@ -106,7 +107,7 @@ fn matches(pattern: &[Token], text: &[u32]) -> bool {
     pattern[p..].iter().all(|token| *token == Token::Run)
 }
 
-/// The tokens of a pattern without braces.
+/// Parses a pattern without braces.
 fn tokens(pattern: &[u8]) -> Vec<Token> {
     let units = units(pattern);
     let mut tokens = Vec::with_capacity(units.len());
@@ -129,13 +130,13 @@ fn tokens(pattern: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// The class whose opening bracket `units` are behind, and how many of them it takes; `None` if it is not closed.
+/// Parses a class, starting after its opening bracket; also returns the number of units used. `None` if it is not closed.
 fn class(units: &[u32]) -> Option<(Token, usize)> {
     const CLOSE: u32 = b']' as u32;
     const DASH: u32 = b'-' as u32;
     let is_negated = units.first().is_some_and(|&unit| unit == u32::from(b'!') || unit == u32::from(b'^'));
     let start = usize::from(is_negated);
-    // A bracket right behind the opening one is a member.
+    // A closing bracket right after the opening one is a member.
     let end = start + 1 + units.get(start + 1..)?.iter().position(|&unit| unit == CLOSE)?;
     let (mut ranges, mut members) = (Vec::new(), &units[start..end]);
     while let [first, rest @ ..] = members {
@@ -153,10 +154,10 @@ fn class(units: &[u32]) -> Option<(Token, usize)> {
     Some((Token::Class { ranges, is_negated }, end + 1))
 }
 
-/// All patterns without braces that a pattern with braces stands for, in their order.
+/// Expands braces: all patterns that a pattern stands for, in order.
 ///
 /// # Errors
-/// [`Error::BadRequest`] for more than anybody needs.
+/// Returns [`Error::BadRequest`] for too many.
 pub(crate) fn alternatives(pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
     let mut open = vec![pattern.to_vec()];
     let mut done = Vec::new();
@@ -165,21 +166,21 @@ pub(crate) fn alternatives(pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
             done.push(next);
             continue;
         };
-        // The first one is to come out first.
+        // Pushed in reverse, so that the first one is popped first.
         for part in parts.iter().rev() {
             open.push([&next[..start], &next[part.clone()], &next[end..]].concat());
         }
         if open.len() + done.len() > MOST_ALTERNATIVES {
             let text = String::from_utf8_lossy(pattern).into_owned();
             return Err(Error::bad_request(format!(
-                "the pattern {text} stands for more than {MOST_ALTERNATIVES} others: use fewer braces"
+                "the pattern {text} expands to more than {MOST_ALTERNATIVES} patterns: use fewer braces"
             )));
         }
     }
     Ok(done)
 }
 
-/// The first group of alternatives in braces: where it starts, where it ends, and its parts.
+/// Finds the first group of alternatives in braces: its start, its end, and its parts.
 fn braces(pattern: &[u8]) -> Option<(usize, usize, Vec<std::ops::Range<usize>>)> {
     for start in (0..pattern.len()).filter(|&at| pattern[at] == b'{') {
         let (mut depth, mut from, mut parts) = (0, start + 1, Vec::new());
@@ -195,7 +196,7 @@ fn braces(pattern: &[u8]) -> Option<(usize, usize, Vec<std::ops::Range<usize>>)>
             }
             if depth == 0 {
                 parts.push(from..at);
-                // One alternative is none: such braces are characters.
+                // Braces with a single alternative are literal.
                 if parts.len() > 1 {
                     return Some((start, at + 1, parts));
                 }
@@ -206,11 +207,11 @@ fn braces(pattern: &[u8]) -> Option<(usize, usize, Vec<std::ops::Range<usize>>)>
     None
 }
 
-/// What lies at the paths that `pattern` matches, sorted. A part of the path that is there as it is written stands for itself only, and
-/// braces do: [`alternatives_of_path`] takes them apart.
+/// Expands the path pattern `pattern`, sorted. A part of the path that exists literally is not expanded. Braces are literal here;
+/// [`alternatives_of_path`] expands them.
 ///
 /// # Errors
-/// [`Error::Io`] for a directory that cannot be listed.
+/// Returns [`Error::Io`] for a directory that cannot be listed.
 pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let pattern = pattern.as_os_str().as_bytes();
@@ -223,15 +224,14 @@ pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The paths without braces that a path with braces stands for, in their order. A name with braces that is there as it is written is not
-/// taken apart.
+/// Expands the braces of a path, in order. The longest leading part that exists literally is not expanded.
 ///
 /// # Errors
-/// As [`alternatives`].
+/// Returns the errors of [`alternatives`].
 pub(crate) fn alternatives_of_path(pattern: &Path) -> Result<Vec<PathBuf>> {
     let bytes = pattern.as_os_str().as_bytes();
     let is_there = |end: usize| look_at(Path::new(OsStr::from_bytes(&bytes[..end]))).is_ok_and(|found| found != Found::Nothing);
-    // The longest front that is there.
+    // The longest leading part that exists.
     let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'/' && at > 0);
     let kept = ends.rev().find(|&end| is_pattern(&bytes[..end]) && is_there(end)).unwrap_or(0);
     let alternatives = alternatives(&bytes[kept..])?;
@@ -258,7 +258,7 @@ fn walk(base: PathBuf, parts: &[&[u8]], found: &mut Vec<PathBuf>) -> Result<()> 
     if *part == b"**" {
         walk(base.clone(), rest, found)?;
         for name in names(dir)?.iter().filter(|name| name[0] != b'.') {
-            // Links to directories may lead back.
+            // Symbolic links are skipped, because they may form cycles.
             if std::fs::symlink_metadata(below(name)).is_ok_and(|metadata| metadata.is_dir()) {
                 walk(below(name), parts, found)?;
             }
@@ -274,7 +274,7 @@ fn walk(base: PathBuf, parts: &[&[u8]], found: &mut Vec<PathBuf>) -> Result<()> 
     Ok(())
 }
 
-/// The names in a directory.
+/// The names of a directory's entries.
 fn names(dir: &Path) -> Result<Vec<Vec<u8>>> {
     let entries = list(dir)?;
     Ok(entries.iter().filter_map(|path| path.file_name()).map(|name| name.as_bytes().to_vec()).collect())

@@ -1,4 +1,4 @@
-//! Files that are open for reading.
+//! Files opened for reading.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 
 use crate::os::SystemCalls;
 
-/// A regular file that is open for reading. Its reads are made again where signals interrupt them, until the caller cancels.
+/// A regular file opened for reading. Reads interrupted by a signal are retried until the caller cancels.
 #[derive(Debug, Clone)]
 pub(crate) struct InputFile {
     file: Arc<File>,
@@ -19,12 +19,12 @@ pub(crate) struct InputFile {
 }
 
 impl InputFile {
-    /// Which calls may be made for it.
+    /// Which system calls are allowed.
     pub(crate) fn calls(&self) -> &SystemCalls {
         &self.calls
     }
 
-    /// The file itself.
+    /// The file handle.
     pub(crate) fn shared(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
@@ -32,7 +32,7 @@ impl InputFile {
     /// Fills `buf` from `offset`.
     ///
     /// # Errors
-    /// Those of [`SystemCalls::read_exact_at`].
+    /// Returns the errors of [`SystemCalls::read_exact_at`].
     pub(crate) fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.calls.read_exact_at(&self.file, buf, offset)
     }
@@ -59,13 +59,13 @@ impl Read for InputFile {
     }
 }
 
-/// Opens a regular file for reading. It waits for nobody: a named pipe or a device that lies at the path is refused.
+/// Opens a regular file for reading. Never blocks: a named pipe or device at the path is refused.
 ///
 /// # Errors
-/// Those of the system, and invalid input for what is no regular file.
+/// Returns the system's errors, and `InvalidInput` for anything but a regular file.
 pub(crate) fn open_file(path: &Path, calls: &SystemCalls) -> io::Result<InputFile> {
     let file = match open_at_once(path) {
-        // Somebody has a lease on the file, and has been told to give it up.
+        // Another process has a lease on the file and has been told to release it, so wait.
         Err(error) if error.kind() == ErrorKind::WouldBlock && fs::metadata(path)?.is_file() => File::open(path)?,
         opened => opened?,
     };
@@ -76,15 +76,15 @@ pub(crate) fn open_file(path: &Path, calls: &SystemCalls) -> io::Result<InputFil
     if !metadata.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
-    // Of a file that lies on a tape, or on another machine, reads would fail instead of waiting.
+    // Clears `O_NONBLOCK`: with it, reads of a file on tape or on another machine would fail instead of waiting.
     rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
     Ok(InputFile { file: Arc::new(file), calls: calls.clone() })
 }
 
-/// Opens what lies at a path for reading, without waiting for somebody who writes to it. Reads of a pipe do not wait either.
+/// Opens a path for reading without waiting for a writer. Reads of a pipe do not wait either.
 ///
 /// # Errors
-/// Those of the system.
+/// Returns the system's errors.
 pub(crate) fn open_at_once(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)

@@ -1,4 +1,4 @@
-//! Files on this machine as blobs, few of them open at a time, and the file system as their place.
+//! Local files as blobs, with few of them open at a time, and the local file system as storage.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,10 +13,10 @@ use super::stamp::Stamp;
 use crate::error::{Error, Result};
 use crate::os::{self, Cold, SystemCalls};
 
-/// Files kept open at once, by all sources together, so that an array of thousands of files works under any limit on descriptors.
+/// Maximum number of open files of all sources together, so that arrays of thousands of files work under any descriptor limit.
 const MOST_OPEN: usize = 32;
 
-/// A file that is read at positions. It is open only while it is needed, and has to stay as it was.
+/// A file that is read by position. It is open only while needed, and must not change.
 #[derive(Debug)]
 pub(crate) struct LocalFile {
     path: Arc<Path>,
@@ -32,12 +32,12 @@ struct Opened {
     cold: Cold,
 }
 
-/// Keeps the last files open that were opened, as long as somebody has the [`LocalFile`].
+/// Keeps the most recently opened files open while their [`LocalFile`] is in use.
 static RECENT: Mutex<VecDeque<Arc<Opened>>> = Mutex::new(VecDeque::new());
 
 impl LocalFile {
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(crate) fn open(path: &Path, calls: &SystemCalls) -> Result<Arc<Self>> {
         let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("look at", path))?.len();
@@ -46,10 +46,10 @@ impl LocalFile {
         Ok(Arc::new(Self { path: path.into(), len, stamp, calls: calls.clone(), opened }))
     }
 
-    /// The opened file.
+    /// The open file; reopens it if needed.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it was written to since it was opened first, [`Error::Io`].
+    /// Returns [`Error::Malformed`] if the file was modified since it was first opened, or [`Error::Io`].
     fn opened(&self) -> Result<Arc<Opened>> {
         let mut known = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = known.upgrade() {
@@ -112,14 +112,14 @@ impl Blob for LocalFile {
     }
 }
 
-/// The file system of this machine.
+/// The local file system.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalStorage {
     calls: SystemCalls,
 }
 
 impl LocalStorage {
-    /// Which calls may be made for all that is opened there.
+    /// Storage whose files may make these system calls.
     pub(crate) fn new(calls: SystemCalls) -> Self {
         Self { calls }
     }
@@ -140,7 +140,7 @@ impl Storage for LocalStorage {
 }
 
 impl Drop for LocalFile {
-    /// Closes the file: nobody can ask for it any more.
+    /// Closes the file, which nobody can request any more.
     fn drop(&mut self) {
         let opened = self.opened.get_mut().unwrap_or_else(PoisonError::into_inner).upgrade();
         if let Some(opened) = opened {

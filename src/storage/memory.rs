@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::os::SystemCalls;
 use crate::types::size::memory_len;
 
-/// Bytes that were unpacked, or made.
+/// Bytes that were unpacked or generated.
 #[derive(Debug)]
 pub(crate) struct HeldBytes {
     path: Arc<Path>,
@@ -17,7 +17,7 @@ pub(crate) struct HeldBytes {
 }
 
 impl HeldBytes {
-    /// `bytes`, which messages say to be at `path`.
+    /// Wraps `bytes`; messages report them as `path`.
     pub(crate) fn new(path: &Arc<Path>, bytes: Vec<u8>) -> Arc<Self> {
         Arc::new(Self { path: Arc::clone(path), bytes, calls: SystemCalls::default() })
     }
@@ -43,7 +43,7 @@ impl Blob for HeldBytes {
     fn read(&self, offset: u64, buf: &mut [u8], _: &SystemCalls) -> Result<()> {
         let end = offset.checked_add(buf.len() as u64).filter(|&end| end <= self.len());
         let Some(end) = end else {
-            let detail = format!("{} bytes are wanted, it has {} in all", buf.len(), self.len());
+            let detail = format!("{} bytes were requested, but it has only {} in total", buf.len(), self.len());
             return Err(Error::malformed_at(&self.path, "source", offset, detail));
         };
         buf.copy_from_slice(&self.bytes[memory_len(offset)..memory_len(end)]);

@@ -1,6 +1,8 @@
-//! Where bytes lie: blobs with a length, ranges and an identity, and places that open and list them.
+//! Access to stored bytes: blobs with a length, reads by position and change detection, and storage that opens and lists them.
 //!
-//! Formats get what they read from a [`Storage`](blob::Storage) and never open a file themselves.
+//! Formats read through a [`Storage`](blob::Storage) and never open files themselves. This room does not interpret contents,
+//! except for ZIP directories. Start with `blob.rs` (the traits) and `local.rs` (files); `probe.rs` caches what was found at a
+//! path.
 
 pub(crate) mod archive;
 pub(crate) mod blob;

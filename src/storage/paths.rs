@@ -1,4 +1,4 @@
-//! Questions about paths and files that more than one module asks.
+//! Helpers for paths and files that several modules use.
 
 use std::fs::{self};
 use std::io::{self, ErrorKind};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The directory a path lies in.
+/// The directory that contains a path.
 pub(crate) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What lies at a path, links followed.
+/// What exists at a path; links are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
     Nothing,
@@ -21,10 +21,10 @@ pub(crate) enum Found {
     Other,
 }
 
-/// Looks at a path. Only what certainly is not there counts as nothing; a directory that may not be searched does not.
+/// Looks at a path. Reports nothing only if the path certainly does not exist; an unsearchable directory is an error.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// Returns [`Error::Io`].
 pub(crate) fn look_at(path: &Path) -> Result<Found> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(Found::File),
@@ -37,18 +37,18 @@ pub(crate) fn look_at(path: &Path) -> Result<Found> {
     }
 }
 
-/// Whether a regular file lies at a path.
+/// Whether a path is a regular file.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// Returns [`Error::Io`].
 pub(crate) fn is_file(path: &Path) -> Result<bool> {
     Ok(look_at(path)? == Found::File)
 }
 
-/// What lies in a directory, sorted by name.
+/// The entries of a directory, sorted by name.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// Returns [`Error::Io`].
 pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
     let mut entries = entries.map_err(Error::io("list", dir))?;
@@ -56,7 +56,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-/// The directory that an output will lie in, or would if those between it and this one were made.
+/// The nearest existing directory above an output; missing ones would be created in it.
 pub(crate) fn nearest_directory(output: &Path) -> Option<&Path> {
     output.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).find(|dir| dir.is_dir())
 }

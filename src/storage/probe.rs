@@ -1,4 +1,4 @@
-//! What has been found out about a path, for whoever asks next.
+//! Caches what was found at a path, for all formats that ask.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -9,10 +9,10 @@ use super::paths::Found;
 use crate::error::Error;
 use crate::error::Result;
 
-/// The first bytes of a file that are read at once when somebody asks for any of them.
+/// The number of first bytes that are read at once when any of them is requested.
 const FRONT: usize = 512;
 
-/// A path, and what has been found out about it. It is looked at and opened once, whichever formats ask; clones share that.
+/// A path and cached facts about it. It is looked at and opened once for all formats; clones share the cache.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
     known: Arc<Known>,
@@ -27,7 +27,7 @@ struct Known {
     front: OnceLock<Vec<u8>>,
 }
 
-/// Probes of one path are equal: what matters is where they lead.
+/// Probes of the same path are equal.
 impl PartialEq for Probe {
     fn eq(&self, other: &Self) -> bool {
         self.path() == other.path()
@@ -48,7 +48,7 @@ impl Probe {
         Self { known: Arc::new(known) }
     }
 
-    /// Another path in the same storage.
+    /// A probe of another path in the same storage.
     pub(crate) fn at(&self, path: impl AsRef<Path>) -> Self {
         if path.as_ref() == self.path() { self.clone() } else { Self::new(&self.known.storage, path.as_ref()) }
     }
@@ -57,15 +57,15 @@ impl Probe {
         &self.known.path
     }
 
-    /// Where the path leads.
+    /// The storage of the path.
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.known.storage
     }
 
-    /// What lies there.
+    /// What exists at the path.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(crate) fn found(&self) -> Result<Found> {
         if let Some(found) = self.known.found.get() {
             return Ok(*found);
@@ -74,18 +74,18 @@ impl Probe {
         Ok(*self.known.found.get_or_init(|| found))
     }
 
-    /// Whether a regular file lies there.
+    /// Whether the path is a regular file.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(crate) fn is_file(&self) -> Result<bool> {
         Ok(self.found()? == Found::File)
     }
 
-    /// The file that lies there.
+    /// Opens the file at the path.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(crate) fn open(&self) -> Result<Arc<dyn Blob>> {
         if let Some(blob) = self.known.blob.get() {
             return Ok(Arc::clone(blob));
@@ -94,10 +94,10 @@ impl Probe {
         Ok(Arc::clone(self.known.blob.get_or_init(|| blob)))
     }
 
-    /// The first bytes of the file, or all of a shorter one: enough for any magic.
+    /// The first bytes of the file, or all of a shorter one. This is enough for any magic number.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(crate) fn front(&self) -> Result<&[u8]> {
         if let Some(front) = self.known.front.get() {
             return Ok(front);
@@ -106,10 +106,10 @@ impl Probe {
         Ok(self.known.front.get_or_init(|| front))
     }
 
-    /// Whether a regular file lies there that starts with these bytes.
+    /// Whether the path is a regular file that starts with these bytes.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(crate) fn starts_with(&self, magic: &[u8]) -> Result<bool> {
         Ok(self.is_file()? && self.front()?.starts_with(magic))
     }

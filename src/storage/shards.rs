@@ -1,4 +1,4 @@
-//! The data files of a bundle, each of which is opened when it is needed first.
+//! The data files of a bundle; each is opened on first use.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(crate) struct ShardSet {
     num_shards: u32,
     storage: Arc<dyn Storage>,
     calls: SystemCalls,
-    /// Those that were opened.
+    /// The shards opened so far.
     opened: Mutex<HashMap<u32, Arc<dyn Blob>>>,
 }
 
@@ -25,7 +25,7 @@ impl ShardSet {
         Self { prefix, num_shards, storage: Arc::clone(storage), calls: calls.clone(), opened: Mutex::default() }
     }
 
-    /// Which calls may be made for what is read of a file when it is opened.
+    /// Which system calls are allowed for what is read when a file is opened.
     pub(crate) fn calls(&self) -> &SystemCalls {
         &self.calls
     }
@@ -34,17 +34,17 @@ impl ShardSet {
         self.num_shards
     }
 
-    /// The path of a shard, whether it is there or not.
+    /// The path of a shard, which may not exist.
     pub(crate) fn path(&self, shard: u32) -> PathBuf {
         let mut name = self.prefix.clone().into_os_string();
         name.push(format!(".data-{shard:05}-of-{:05}", self.num_shards));
         name.into()
     }
 
-    /// The file of a shard.
+    /// Opens the file of a shard.
     ///
     /// # Errors
-    /// [`Error::NotFound`] with the shards that are there, [`Error::Io`].
+    /// Returns [`Error::NotFound`] with the existing shards, or [`Error::Io`].
     pub(crate) fn open(&self, shard: u32) -> Result<Arc<dyn Blob>> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(blob) = opened.get(&shard) {
@@ -64,14 +64,14 @@ impl ShardSet {
         let (stem, found) = self.siblings();
         let same_number = found.iter().find(|name| name.starts_with(&format!("{stem}.data-{shard:05}-of-")));
         let hint = match same_number {
-            Some(name) => format!("; {name} is there: are the index and the shards of the same save?"),
-            None if found.is_empty() => "; no other shard of this checkpoint is there either".to_owned(),
+            Some(name) => format!("; {name} is there: are the index and the shards from the same save?"),
+            None if found.is_empty() => "; no other shard of this checkpoint exists either".to_owned(),
             None => format!("; found {} of {} shards: {}", found.len(), self.num_shards, shorten(&found)),
         };
-        Error::NotFound { what: "shard", detail: format!("{}, which the index names{hint}", path.display()) }
+        Error::NotFound { what: "shard", detail: format!("{}, which the index refers to{hint}", path.display()) }
     }
 
-    /// The shards of this checkpoint that are there.
+    /// The existing shards of this checkpoint.
     pub(crate) fn present(&self) -> Vec<PathBuf> {
         let (_, names) = self.siblings();
         names.iter().map(|name| self.prefix.with_file_name(name)).collect()
@@ -88,10 +88,10 @@ impl ShardSet {
         (stem, names)
     }
 
-    /// Fails if any of these shards was replaced or written to since it was opened first.
+    /// Fails if any of these shards was replaced or modified since it was first opened.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Io`].
+    /// Returns [`Error::Malformed`] or [`Error::Io`].
     pub(crate) fn check_unchanged(&self, shards: impl IntoIterator<Item = u32>) -> Result<()> {
         let shards: BTreeSet<u32> = shards.into_iter().collect();
         shards.into_iter().try_for_each(|shard| {
@@ -103,7 +103,7 @@ impl ShardSet {
     /// Fills `buf` from `offset` of a shard.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open) and of [`Blob::read`].
+    /// Returns the errors of [`open`](Self::open) and of [`Blob::read`].
     pub(crate) fn read(&self, shard: u32, offset: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
         self.open(shard)?.read(offset, buf, calls)
     }

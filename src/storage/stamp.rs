@@ -1,4 +1,4 @@
-//! What shows that a file was replaced or written to while it was read.
+//! Detects that a file was replaced or modified while it was read.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -9,16 +9,16 @@ use std::{fmt, io};
 use crate::error::{Error, Result};
 use crate::os;
 
-/// By what a file shows that it is another one, or that it was written to.
+/// The properties of a file that show that it was replaced or modified.
 ///
-/// The time of the last change (ctime) is the only one that nobody can set, so a write whose time of modification was put back is told by
-/// it. A new name, owner or mode changes it too: what of these it was cannot be told, so all of them count. Nothing that is done to a
-/// source here changes it, sharing its blocks (`FICLONERANGE`) included. The time of the last access does not count.
+/// Only the time of the last change (ctime) cannot be set, so it reveals a write after which the modification time was put back.
+/// A new name, owner or mode also changes it and cannot be told apart, so all of them count. Nothing we do to a source changes
+/// it, including sharing its blocks (`FICLONERANGE`). The access time does not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamp {
     len: u64,
     modified: Option<SystemTime>,
-    /// Nothing where the file system gives a file other numbers when it is opened again.
+    /// `None` where the file system gives a file a new inode number each time it is opened.
     identity: Option<Identity>,
 }
 
@@ -41,10 +41,10 @@ impl Stamp {
         Ok(Self { len: metadata.len(), modified: metadata.modified().ok(), identity })
     }
 
-    /// Fails if the file at `path` does not show this any more.
+    /// Fails if the file at `path` has changed.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Io`].
+    /// Returns [`Error::Malformed`] or [`Error::Io`].
     pub(crate) fn check(&self, file: &File, path: &Path) -> Result<()> {
         let now = Self::of(file).map_err(Error::io("look at", path))?;
         match self.difference(&now) {
@@ -53,18 +53,18 @@ impl Stamp {
         }
     }
 
-    /// What happened to a file that shows something else now.
+    /// Describes what happened to the file, if anything.
     fn difference(&self, now: &Self) -> Option<String> {
         let number = |stamp: &Self| stamp.identity.map(|identity| (identity.device, identity.inode));
         if now == self {
             None
         } else if number(self) != number(now) {
-            Some(format!("it was replaced by another file while it was being converted: it was {self}, and is {now}"))
+            Some(format!("it was replaced by another file during the conversion: it was {self}, now it is {now}"))
         } else if (self.len, self.modified) != (now.len, now.modified) {
-            Some(format!("it was written to while it was being converted: it was {self}, and is {now}"))
+            Some(format!("it was written to during the conversion: it was {self}, now it is {now}"))
         } else {
-            let detail = "it was written to while it was being converted and its time of modification put back, or it got another name, \
-                          owner or mode: its time of change (ctime) is another one. Convert it again";
+            let detail = "it was written to during the conversion and its time of modification put back, or it got another name, \
+                          owner or mode: its time of change (ctime) differs. Convert it again";
             Some(detail.into())
         }
     }
@@ -93,7 +93,7 @@ mod tests {
             File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
         };
         let check = |stamp: &Stamp| stamp.check(&File::open(&path).unwrap(), &path).map_err(|error| error.to_string());
-        // Times of change have the grain of the system's clock.
+        // Change times have the granularity of the system clock.
         let later = || std::thread::sleep(std::time::Duration::from_millis(20));
         write(&path, "one");
         let stamp = Stamp::of(&File::open(&path).unwrap()).unwrap();

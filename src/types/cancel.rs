@@ -1,22 +1,22 @@
-//! Stopping what is under way.
+//! Cancellation of running work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Lets a caller stop what is running; cheap to clone and to share.
+/// Lets a caller stop running work; cheap to clone and to share.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// A token that has not been used.
+    /// A token that has not been cancelled.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks everything that holds this token to stop. It does so between two reads, and leaves nothing behind.
+    /// Asks all work that holds this token to stop. It stops between two reads and leaves no files behind.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -27,7 +27,7 @@ impl CancelToken {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Whether both are clones of one token.
+    /// Whether both are clones of the same token.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -38,8 +38,8 @@ impl CancelToken {
         Arc::clone(&self.0)
     }
 
-    /// What to tell of an error: that the caller has cancelled, if so and the error is about what was read. A library between a read that
-    /// was stopped and here may have other words for that. What happens to outputs is told as it is.
+    /// Turns an error into [`Error::Cancelled`] if the caller has cancelled and the error is about the input: a library may
+    /// report an interrupted read in its own words. Errors about outputs are returned unchanged.
     #[must_use]
     pub fn unless_cancelled(&self, error: Error) -> Error {
         match error {
@@ -49,7 +49,7 @@ impl CancelToken {
         }
     }
 
-    /// Fails once the token was used.
+    /// Fails if the token was cancelled.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }

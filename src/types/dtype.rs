@@ -16,7 +16,7 @@ macro_rules! dtypes {
         }
 
         impl Dtype {
-            /// Every dtype there is, in TensorFlow's order.
+            /// All dtypes, in TensorFlow's order.
             pub const ALL: &'static [Dtype] = &[$(Dtype::$variant,)*];
 
             /// TensorFlow's number of this dtype (`enum DataType`).
@@ -43,10 +43,10 @@ macro_rules! dtypes {
                 match self { $(Self::$variant => $component,)* }
             }
 
-            /// What the header of a `.npy` says for it; `None` where NumPy has no fixed-size element.
+            /// The `descr` of a `.npy` header for this dtype; `None` where NumPy has no fixed-size element.
             ///
-            /// The specialised types get what `numpy.save` writes for the `ml_dtypes` types (`<V2`, `<V1`), but for
-            /// `float8_e5m2`: there NumPy writes `<f1`, which no `numpy.load` accepts, and this gives `|V1`.
+            /// The specialised types get what `numpy.save` writes for the `ml_dtypes` types (`<V2`, `<V1`), except for
+            /// `float8_e5m2`: NumPy writes `<f1` there, which no `numpy.load` accepts, so this gives `|V1`.
             #[must_use]
             pub fn descr(self) -> Option<&'static str> {
                 match self { $(Self::$variant => $descr,)* }
@@ -92,19 +92,19 @@ dtypes! {
 }
 
 impl Dtype {
-    /// The dtype with this number of TensorFlow's; `None` for 0, reference types and numbers nobody has given out.
+    /// The dtype with this number in TensorFlow; `None` for 0, reference types and unassigned numbers.
     #[must_use]
     pub fn from_code(code: u64) -> Option<Self> {
         Self::ALL.iter().copied().find(|dtype| dtype.code() == code)
     }
 
-    /// The dtype with this name of TensorFlow's, which is NumPy's too.
+    /// The dtype with this TensorFlow name, which is also NumPy's.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|dtype| dtype.name() == name)
     }
 
-    /// The same without the meaning that a quantised number has.
+    /// The plain integer that a quantised dtype is stored as; other dtypes are returned unchanged.
     pub(crate) fn as_plain(self) -> Self {
         match self {
             Self::QInt8 => Self::Int8,
@@ -116,7 +116,7 @@ impl Dtype {
         }
     }
 
-    /// For integers, whether they have a sign.
+    /// For an integer, whether it is signed; `None` for other dtypes.
     pub(crate) fn is_signed_int(self) -> Option<bool> {
         match self.as_plain() {
             Self::Int8 | Self::Int16 | Self::Int32 | Self::Int64 | Self::Int4 | Self::Int2 => Some(true),
@@ -125,12 +125,12 @@ impl Dtype {
         }
     }
 
-    /// Bytes of an element as a length of memory; 1 where there is no fixed size.
+    /// Bytes per element as a length of memory; 1 if there is no fixed size.
     pub(crate) fn item_len(self) -> usize {
         super::size::memory_len(self.itemsize().unwrap_or(1))
     }
 
-    /// Whether it is a float of eight bits or four.
+    /// Whether it is a float of eight or four bits.
     pub(crate) fn is_small_float(self) -> bool {
         matches!(
             self,
@@ -143,15 +143,15 @@ impl Dtype {
         )
     }
 
-    /// Whether an element has fewer bits than its byte.
+    /// Whether an element has fewer bits than the byte it is stored in.
     pub(crate) fn is_small(self) -> bool {
         matches!(self, Self::Int4 | Self::UInt4 | Self::Int2 | Self::UInt2 | Self::Float4E2M1Fn)
     }
 
-    /// What the header of a `.npy` says for elements of this byte order.
+    /// The `descr` of a `.npy` header for elements of this byte order.
     ///
     /// # Errors
-    /// Where NumPy has no fixed-size element, or none that has a byte order: it would read `>V2` as if it were `<V2`.
+    /// Returns an error where NumPy has no fixed-size element, or none with a byte order: NumPy would read `>V2` as `<V2`.
     pub(crate) fn descr_in(self, order: ByteOrder) -> Result<String> {
         let unsupported = |detail: &str| Error::Unsupported { what: format!("{order}-endian {self}"), detail: detail.into() };
         let descr = self.descr().ok_or_else(|| unsupported("it has no fixed-size elements"))?;
@@ -169,7 +169,7 @@ impl Dtype {
 impl FromStr for Dtype {
     type Err = String;
 
-    /// Reads a name (`float32`) or a code of NumPy's (`f4`, `<f4`).
+    /// Parses a dtype name (`float32`) or a NumPy code (`f4`, `<f4`).
     fn from_str(text: &str) -> Result<Self, String> {
         let code = text.strip_prefix(['<', '|', '=']).unwrap_or(text);
         let is_named_by = |dtype: &&Self| {

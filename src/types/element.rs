@@ -1,4 +1,4 @@
-//! Rust types for elements that Rust has no type for.
+//! Rust types for the elements that Rust has no type for.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -17,7 +17,7 @@ macro_rules! floats {
         #[repr(transparent)]
         pub struct $name(u8);
 
-        /// As numbers: NaN is equal to nothing, 0.0 to -0.0.
+        /// Compares values: NaN is equal to nothing, and 0.0 equals -0.0.
         impl PartialEq for $name {
             fn eq(&self, other: &Self) -> bool {
                 self.to_f32() == other.to_f32()
@@ -25,19 +25,19 @@ macro_rules! floats {
         }
 
         impl $name {
-            /// The element with this code.
+            /// The element with this bit pattern.
             #[must_use]
             pub fn from_bits(code: u8) -> Self {
                 Self(code)
             }
 
-            /// The code of the element.
+            /// The bit pattern of the element.
             #[must_use]
             pub fn to_bits(self) -> u8 {
                 self.0
             }
 
-            /// Its value, exact.
+            /// The exact value.
             #[must_use]
             pub fn to_f32(self) -> f32 {
                 SmallFloat::$format.decode(self.0)
@@ -53,17 +53,17 @@ macro_rules! floats {
 }
 
 floats! {
-    /// Five bits of exponent, two of mantissa, as in IEEE 754.
+    /// Five bits of exponent and two of mantissa, as in IEEE 754.
     Float8E5M2 = E5M2;
-    /// Four bits of exponent, three of mantissa; no infinities.
+    /// Four bits of exponent and three of mantissa; no infinities.
     Float8E4M3Fn = E4M3FN;
-    /// As [`Float8E4M3Fn`] with a bias of 8; no negative zero, which is NaN.
+    /// Like [`Float8E4M3Fn`] with a bias of 8 and no negative zero; the bit pattern of -0.0 is NaN.
     Float8E4M3Fnuz = E4M3FNUZ;
-    /// The same with a bias of 11.
+    /// Like [`Float8E4M3Fnuz`] with a bias of 11.
     Float8E4M3B11Fnuz = E4M3B11FNUZ;
-    /// As [`Float8E5M2`] with a bias of 16; no infinities, no negative zero, which is NaN.
+    /// Like [`Float8E5M2`] with a bias of 16; no infinities, and no negative zero: its bit pattern is NaN.
     Float8E5M2Fnuz = E5M2FNUZ;
-    /// Two bits of exponent, one of mantissa, in the low bits of a byte.
+    /// Two bits of exponent and one of mantissa, in the low bits of a byte.
     Float4E2M1Fn = E2M1FN;
 }
 
@@ -89,13 +89,13 @@ macro_rules! ints {
         }
 
         impl $name {
-            /// The element with the low bits of this byte; the others do not count.
+            /// The element in the low bits of this byte; the high bits are ignored.
             #[must_use]
             pub fn from_bits(byte: u8) -> Self {
                 Self(byte)
             }
 
-            /// The byte it is stored as.
+            /// The byte as stored.
             #[must_use]
             pub fn to_bits(self) -> u8 {
                 self.0
@@ -129,11 +129,11 @@ ints! {
     UInt2(u8) = UINT2;
 }
 
-/// A Rust type that an array can be viewed as. Sealed: its layout is what the `.npy` holds.
+/// A Rust type that an array can be viewed as. The trait is sealed because the layout must match the `.npy` data.
 pub trait Element: sealed::Sealed + Send + Sync + 'static {
-    /// The dtypes whose elements are laid out as this type.
+    /// The dtypes whose elements have the layout of this type.
     const DTYPES: &'static [Dtype];
-    /// The type's name in messages.
+    /// The type's name for messages.
     const NAME: &'static str;
 }
 
@@ -141,10 +141,10 @@ mod sealed {
     use bytemuck::{CheckedBitPattern, Pod};
 
     pub trait Sealed: CheckedBitPattern<Bits: Pod + Send + Sync> {
-        /// Elements with these bits.
+        /// Converts raw bits to elements.
         ///
         /// # Errors
-        /// The place of the first bits that no element has.
+        /// Returns the position of the first invalid bit pattern.
         fn of_bits(bits: Vec<Self::Bits>) -> Result<Vec<Self>, usize>;
     }
 }

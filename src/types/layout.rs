@@ -1,14 +1,14 @@
-//! The order of the elements of an array.
+//! Element order of an array.
 
 use std::str::FromStr;
 
-/// The order of the elements of an array.
+/// Element order of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
     /// The last axis varies fastest, as in TensorFlow.
     #[default]
     C,
-    /// The first axis varies fastest: `fortran_order: True`.
+    /// The first axis varies fastest: `fortran_order: True` in a `.npy`.
     F,
 }
 

@@ -1,3 +1,8 @@
+//! Basic types that every other room uses: dtypes, shapes, element types, names, row ranges, cancellation.
+//!
+//! This room knows no file formats and does no I/O. Start with `dtype.rs` (TensorFlow's and NumPy's names) and `spec.rs` (dtype,
+//! shape and all sizes of a tensor).
+
 pub(crate) mod byte_order;
 pub(crate) mod cancel;
 pub(crate) mod dtype;

@@ -1,34 +1,34 @@
-//! Tensor names: bytes in the file, text for people.
+//! Tensor names: arbitrary bytes in files, escaped text for people.
 
 use std::fmt;
 
-/// A tensor's name: any bytes, UTF-8 in practice.
+/// A tensor's name: any bytes, in practice UTF-8.
 ///
-/// Displayed with control characters, direction overrides, bytes that are not UTF-8 and backslashes escaped (`\x00`,
-/// `\u{202e}`, `\\`), so that a name can neither move a terminal's cursor nor pass for another.
+/// `Display` escapes control characters, direction overrides, invalid UTF-8 and backslashes (`\x00`, `\u{202e}`, `\\`), so that a
+/// name can neither move a terminal's cursor nor imitate another name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Vec<u8>);
 
 impl Name {
-    /// A name of these bytes.
+    /// Makes a name of these bytes.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes as the file has them.
+    /// The bytes as stored in the file.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The name for JSON: exact where it is UTF-8, escaped as displayed where it is not.
+    /// The name for JSON: exact if it is UTF-8, otherwise escaped as displayed.
     #[must_use]
     pub fn to_json(&self) -> String {
         std::str::from_utf8(&self.0).map_or_else(|_| self.to_string(), str::to_owned)
     }
 }
 
-/// Characters that change how the text around them is shown.
+/// Whether a character changes how the text around it is displayed.
 fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }

@@ -1,16 +1,16 @@
-//! A range of axis 0, with Python's rules.
+//! A range of rows on axis 0, with Python's slicing rules.
 
 use std::fmt;
 use std::ops::{Range, RangeFrom, RangeFull, RangeTo};
 use std::str::FromStr;
 
-/// Rows `start:end` of axis 0. As in Python an omitted end is open, a negative one counts from the back, and both are
-/// cut to what there is.
+/// Rows `start:end` of axis 0. As in Python, an omitted bound is open, a negative one counts from the end, and both are clamped
+/// to the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rows {
     /// The first row.
     pub start: Option<i64>,
-    /// Behind the last row.
+    /// One past the last row.
     pub end: Option<i64>,
 }
 
@@ -18,7 +18,7 @@ impl Rows {
     /// All rows.
     pub const ALL: Self = Self { start: None, end: None };
 
-    /// The rows of an axis of length `len`.
+    /// Resolves the range for an axis of length `len`.
     #[must_use]
     pub fn resolve(self, len: u64) -> Range<u64> {
         let place = |position: i64| match u64::try_from(position) {
@@ -31,7 +31,7 @@ impl Rows {
     }
 }
 
-/// What rows without an end, of what nobody knows the length of, end before.
+/// End of an open range when the length is unknown.
 pub(crate) const NO_END: u64 = i64::MAX.unsigned_abs();
 
 impl From<Range<u64>> for Rows {
@@ -63,7 +63,7 @@ impl FromStr for Rows {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no range of rows: expected A:B, each a whole number, negative or left out");
+        let wrong = || format!("{text:?} is not a range of rows: expected A:B, each a whole number, negative or left out");
         let (start, end) = text.split_once(':').ok_or_else(wrong)?;
         let number = |part: &str| match part.trim() {
             "" => Ok(None),

@@ -1,9 +1,9 @@
-//! From positions in files to lengths in memory.
+//! Conversion of 64-bit file lengths to memory lengths.
 
-/// A length of memory as `usize`, the one place where 64-bit file lengths become lengths of memory.
+/// Converts a byte count to `usize`. This is the only place where a 64-bit file length becomes a length of memory.
 ///
-/// Callers pass lengths that a budget has bounded; where an address space cannot hold them anyway, the result is
-/// `usize::MAX`, which no allocation or mapping accepts.
+/// Callers pass lengths that a budget has bounded. If the address space cannot hold the length anyway, the result is
+/// `usize::MAX`, which every allocation or mapping rejects.
 #[must_use]
 pub(crate) fn memory_len(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)

@@ -1,11 +1,11 @@
-//! The formats of eight bits and fewer, one element a byte.
+//! Formats of eight bits or fewer, stored as one element per byte.
 //!
-//! Layouts: the OCP specifications of FP8 (E4M3, E5M2) and of microscaling formats (E2M1), the `FNUZ` and `B11` variants as
-//! `ml_dtypes` defines them (`ml_dtypes/include/float8.h`, `mxfloat.h`).
+//! Layouts: the OCP specifications of FP8 (E4M3, E5M2) and of microscaling formats (E2M1); the `FNUZ` and `B11` variants follow
+//! `ml_dtypes` (`ml_dtypes/include/float8.h`, `mxfloat.h`).
 
 use super::dtype::Dtype;
 
-/// A format of eight bits or fewer: what its 256 bytes mean.
+/// A format of eight bits or fewer, which gives each of the 256 bytes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Small {
     Float(SmallFloat),
@@ -21,20 +21,20 @@ pub(crate) struct SmallFloat {
     special: Special,
 }
 
-/// What is not a finite number.
+/// How a format encodes infinities and NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Special {
-    /// As in IEEE 754: the largest exponent means infinities and NaN.
+    /// As in IEEE 754: the largest exponent encodes infinities and NaN.
     Ieee,
     /// No infinities; all ones is NaN.
     AllOnesNan,
-    /// No infinities and no -0.0, whose code is NaN.
+    /// No infinities and no -0.0: the bit pattern of -0.0 is NaN.
     NegativeZeroNan,
-    /// Every code is a number.
+    /// All bit patterns are finite numbers.
     None,
 }
 
-/// An integer in the low bits of a byte; the others do not count.
+/// An integer in the low bits of a byte; the high bits are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SmallInt {
     pub(crate) bits: u32,
@@ -76,10 +76,10 @@ impl Small {
 }
 
 impl SmallFloat {
-    /// The value of a code, exact. NaNs have no payload; the only NaN of a format without -0.0 is negative.
+    /// The exact value of a bit pattern. NaNs have no payload; in formats without -0.0 the only NaN is negative.
     pub(crate) fn decode(self, code: u8) -> f32 {
         let code = u32::from(code);
-        // Bits above a sign of four-bit floats, which should be 0, count as signs in ml_dtypes.
+        // In four-bit floats the bits above the sign should be 0; ml_dtypes treats them as signs.
         let is_negative = code >> (self.exponent + self.mantissa) != 0;
         let exponent = code >> self.mantissa & ((1 << self.exponent) - 1);
         let fraction = code & ((1 << self.mantissa) - 1);
@@ -93,7 +93,7 @@ impl SmallFloat {
                 let (whole, exponent) = if exponent == 0 { (fraction, 1) } else { (fraction + (1 << self.mantissa), exponent) };
                 #[expect(clippy::cast_possible_truncation, reason = "four bits at most")]
                 let whole = whole as u8;
-                // 2 to the power of exponent - bias - mantissa, which is a normal single in every format.
+                // 2^(exponent - bias - mantissa), which is a normal `f32` in every format.
                 f32::from(whole) * f32::from_bits((127 + exponent - self.bias - self.mantissa) << 23)
             }
         };

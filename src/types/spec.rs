@@ -1,4 +1,4 @@
-//! What a tensor is, before any of it is read. Every size is computed here, checked.
+//! Dtype and shape of a tensor, known before any data is read. All sizes are computed here with overflow checks.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,13 +7,13 @@ use super::dtype::Dtype;
 use super::rows::Rows;
 use crate::error::Error;
 
-/// The most dimensions a NumPy 2 array can have (`NPY_MAXDIMS`).
+/// Maximum number of dimensions of a NumPy 2 array (`NPY_MAXDIMS`).
 pub(crate) const MAX_NDIM: usize = 64;
 
 /// Dtype and shape of a tensor.
 ///
-/// A `TensorSpec` always describes something NumPy could hold in principle: the byte count, with zero dimensions
-/// taken as one, is below 2⁶³.
+/// A `TensorSpec` always describes an array that NumPy could hold in principle: with zero dimensions counted as one, the byte
+/// count is below 2⁶³.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     dtype: Dtype,
@@ -21,11 +21,11 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// A spec for `shape` elements of `dtype`.
+    /// A spec of dtype `dtype` and shape `shape`.
     ///
     /// # Errors
-    /// A message without context when the byte count exceeds 2⁶³ - 1. Zero dimensions count as one there: NumPy
-    /// refuses `(0, 2**62)` of eight bytes too.
+    /// Returns a message without context if the byte count exceeds 2⁶³ - 1. Zero dimensions count as one, because NumPy also
+    /// refuses `(0, 2**62)` with eight-byte elements.
     pub fn new(dtype: Dtype, shape: Vec<u64>) -> Result<Self, String> {
         let itemsize = dtype.itemsize().unwrap_or(1);
         shape
@@ -60,13 +60,13 @@ impl TensorSpec {
         self.dtype.itemsize().unwrap_or(0)
     }
 
-    /// All bytes of the tensor; 0 for a dtype without a fixed size.
+    /// Total bytes of the tensor; 0 for a dtype without a fixed size.
     #[must_use]
     pub fn nbytes(&self) -> u64 {
         self.elements() * self.itemsize()
     }
 
-    /// The length of axis 0; a scalar is one row.
+    /// The length of axis 0; a scalar has one row.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.shape.first().copied().unwrap_or(1)
@@ -84,18 +84,18 @@ impl TensorSpec {
         self.row_elements() * self.itemsize()
     }
 
-    /// A tensor of another dtype with the same shape.
+    /// The same shape with another dtype.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Returns the errors of [`new`](Self::new).
     pub(crate) fn with_dtype(&self, dtype: Dtype) -> Result<Self, String> {
         Self::new(dtype, self.shape.clone())
     }
 
-    /// The rows of axis 0 that `rows` stands for; without, all of them.
+    /// Resolves `rows` on axis 0; `None` selects all rows.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for rows of a scalar.
+    /// Returns [`Error::BadRequest`] for rows of a scalar.
     pub(crate) fn select(&self, rows: Option<Rows>) -> Result<Range<u64>, Error> {
         match rows {
             Some(_) if self.shape.is_empty() => Err(Error::bad_request("a scalar has no rows to choose from")),
@@ -104,7 +104,7 @@ impl TensorSpec {
         }
     }
 
-    /// The same tensor with only `rows` of axis 0; `rows` must lie inside it. A scalar stays as it is.
+    /// The same tensor with only `rows` of axis 0; `rows` must lie inside it. A scalar is unchanged.
     #[must_use]
     pub fn with_rows(&self, rows: &Range<u64>) -> Self {
         let mut shape = self.shape.clone();
@@ -121,7 +121,7 @@ impl fmt::Display for TensorSpec {
     }
 }
 
-/// A shape as people write it: `[30011, 24]`.
+/// Displays a shape in the usual notation: `[30011, 24]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ShapeText<'a>(pub &'a [u64]);
 
@@ -138,7 +138,7 @@ impl fmt::Display for ShapeText<'_> {
     }
 }
 
-/// The index along every axis of flat position `element`.
+/// Converts the flat position `element` to an index along every axis.
 pub(crate) fn unravel(mut element: u64, shape: &[u64]) -> Vec<u64> {
     let mut index = vec![0; shape.len()];
     for (place, &dim) in index.iter_mut().zip(shape).rev() {
@@ -148,8 +148,8 @@ pub(crate) fn unravel(mut element: u64, shape: &[u64]) -> Vec<u64> {
     index
 }
 
-/// The length of equal parts of `len`, each at most `most`. A short one at the end would not be worth its call, and the system would
-/// take it for a reason to read ahead.
+/// Splits `len` into equal parts of at most `most` and returns the length of a part. A short last part would not be worth its
+/// system call, and the kernel would take it as a reason to read ahead.
 #[must_use]
 pub(crate) fn even_part(len: usize, most: usize) -> usize {
     len.div_ceil(len.div_ceil(most.max(1)).max(1)).max(1)

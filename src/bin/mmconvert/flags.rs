@@ -1,6 +1,6 @@
-//! How the program spells choices of the library: messages name them as the library does, in backquotes.
+//! Translates the library's option names in messages, which are in backquotes, to the flags of the program.
 
-/// Names in messages of the library, and the flags of the program that make these choices.
+/// Option names in messages of the library, and the matching flags.
 const FLAGS: &[(&str, &str)] = &[
     ("against", "--against"),
     ("batch", "--batch"),
@@ -33,7 +33,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("tensorflow", "--tensorflow"),
 ];
 
-/// A message with choices spelled as flags. What else stands in backquotes stays.
+/// Replaces option names in a message by flags. Other text in backquotes is unchanged.
 pub(crate) fn spelled(message: &str) -> String {
     let mut parts = message.split('`');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -49,7 +49,7 @@ pub(crate) fn spelled(message: &str) -> String {
             (_, behind) => {
                 text.push('`');
                 text.push_str(inner);
-                // The next backquote may open a name.
+                // The next backquote may start a name.
                 rest.extend(behind);
             }
         }

@@ -1,4 +1,4 @@
-//! The `mmconvert` program: arguments in, exit code out. What it does is in the library.
+//! The `mmconvert` program: arguments in, exit code out. The library does the work.
 
 mod args;
 mod commands;
@@ -13,12 +13,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use mmconvert::Error;
 
-/// How a command ended, when it did not fail.
+/// The result of a command that did not fail.
 enum Outcome {
     Done,
-    /// A comparison found a difference; it has been shown.
+    /// A comparison found a difference, which has been shown.
     Different,
-    /// Some tensors were left out because they are not supported; they have been named.
+    /// Unsupported tensors were skipped, and have been listed.
     Skipped,
 }
 
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Done) => 0,
         Ok(Outcome::Different) => 5,
         Ok(Outcome::Skipped) => 6,
-        // Whoever read our output has seen enough.
+        // The reader of our output has closed it, which is not a failure.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             render::error(error, args.common.color);

@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::args::{Common, ProgressMode};
 use crate::render::note;
 
-/// Lines come this often.
+/// Interval between lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Adds the progress that the arguments ask for; the bar, if there is one, is to be cleared at the end.
+/// Attaches the requested progress display; the caller clears the bar, if any, at the end.
 pub(crate) fn attach(options: Options, common: &Common) -> (Options, Option<ProgressBar>) {
     let mode = match common.progress {
         _ if common.quiet => ProgressMode::Never,
@@ -59,7 +59,7 @@ fn bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-/// For what comes until it ends.
+/// Style for an unknown total.
 fn growing() -> ProgressStyle {
     ProgressStyle::with_template("{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
@@ -69,7 +69,7 @@ fn memory(p: &Progress) -> String {
     format!("memory {}/{}", HumanBytes(p.memory_bytes), HumanBytes(p.memory_limit))
 }
 
-/// Bytes per second so far, and the seconds that the rest takes at that rate, if it is known how much that is.
+/// Bytes per second so far, and the estimated remaining seconds if the total is known.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate for people")]
 fn rate(p: &Progress, seconds: f64) -> (u64, Option<f64>) {
     let rate = p.done_bytes as f64 / seconds.max(1e-9);

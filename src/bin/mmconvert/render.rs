@@ -1,4 +1,4 @@
-//! Text and JSON for people and programs. Data goes to stdout, everything else to stderr.
+//! Text and JSON output. Data goes to stdout, everything else to stderr.
 
 use std::error::Error as _;
 use std::io::{self, IsTerminal, Write};
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::args::{ColorMode, Common};
 use crate::flags::spelled;
 
-/// Shows an error with all of its causes.
+/// Prints an error with all its causes.
 pub(crate) fn error(error: &Error, color: ColorMode) {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -31,14 +31,14 @@ pub(crate) fn error(error: &Error, color: ColorMode) {
     let _ = writeln!(io::stderr(), "{label}: {}", harmless(&spelled(&text)));
 }
 
-/// A line on stderr; if that cannot be written to, there is nobody to tell.
+/// Prints a line on stderr; a failure to write is ignored, because there is nowhere to report it.
 ///
-/// Paths, names and messages in it may come from a hostile file: nothing in it moves the cursor.
+/// Paths, names and messages may come from a hostile file, so control characters are escaped.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{}", harmless(&spelled(line)));
 }
 
-/// Lines on stderr that are written once each, however often they are told.
+/// Prints each distinct line once on stderr.
 pub(crate) struct Notes {
     told: std::collections::HashSet<String>,
     is_quiet: bool,
@@ -56,8 +56,8 @@ impl Notes {
     }
 }
 
-/// Tells what went wrong beside outputs that are right: leftovers always, even where little is to be said; what a file system
-/// cannot do where much is.
+/// Prints warnings about outputs that are correct. Leftover files are reported even with `--quiet`; limits of the file system
+/// only with `--verbose`.
 pub(crate) fn notices(common: &Common) {
     for notice in mmconvert::take_notices() {
         match notice {
@@ -67,12 +67,12 @@ pub(crate) fn notices(common: &Common) {
     }
 }
 
-/// The text with control characters escaped.
+/// Escapes control characters.
 fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// Standard output, buffered; a failure to write it is a failure of the command.
+/// Buffered standard output. If writing fails, the command fails.
 pub(crate) struct Stdout(io::BufWriter<io::StdoutLock<'static>>);
 
 impl Stdout {
@@ -97,15 +97,14 @@ fn stdout_error(source: io::Error) -> Error {
     Error::Io { action: "write to", path: "standard output".into(), source }
 }
 
-/// A whole JSON object on stdout.
+/// Prints a whole JSON object on stdout.
 pub(crate) fn json_object(value: &Value) -> Result<()> {
     let mut out = Stdout::new();
     out.line(value)?;
     out.finish()
 }
 
-/// A path: as text, or where it is no UTF-8 as its bytes.
-/// Facts of the library as a JSON object.
+/// The library's facts as a JSON object.
 pub(crate) fn object(facts: &Facts) -> Map<String, Value> {
     match serde_json::to_value(facts) {
         Ok(Value::Object(object)) => object,
@@ -113,11 +112,12 @@ pub(crate) fn object(facts: &Facts) -> Map<String, Value> {
     }
 }
 
+/// A path as text, or as bytes if it is not UTF-8.
 pub(crate) fn path_json(path: &Path) -> Value {
     path.to_str().map_or_else(|| json!({"bytes": path.as_os_str().as_bytes()}), |text| json!(text))
 }
 
-/// What `ls --json` says of a tensor.
+/// The JSON of a tensor for `ls --json`.
 pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
     let spec = &info.spec;
     let is_known = info.has_rank && info.unknown_axes.is_empty();
@@ -146,7 +146,7 @@ pub(crate) fn tensor_json(info: &TensorInfo) -> Value {
     listed
 }
 
-/// What is known of a feature, in words.
+/// Describes a feature in words.
 fn feature_text(info: &TensorInfo) -> String {
     let Some(feature) = &info.feature else { return String::new() };
     let lengths = match feature.lengths {
@@ -163,18 +163,18 @@ fn feature_text(info: &TensorInfo) -> String {
     text
 }
 
-/// A shape in which lengths may be unknown.
+/// A shape with possibly unknown lengths.
 fn axes_text(axes: &[Option<u64>]) -> String {
     let axes: Vec<String> = axes.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
     format!("[{}]", axes.join(", "))
 }
 
-/// The shape of an array in the making: lengths that are not known yet are open.
+/// The shape of a planned array; unknown lengths are shown as `?`.
 pub(crate) fn estimated_shape(estimate: &Estimate) -> String {
     if estimate.has_rank { axes_text(&estimate.axes) } else { "[…]".to_owned() }
 }
 
-/// The sets of tags of a SavedModel, for people.
+/// The tag sets of a SavedModel, for people.
 pub(crate) fn tag_sets_line(tag_sets: &[Vec<String>]) -> String {
     let sets: Vec<String> = tag_sets.iter().map(|tags| format!("{:?}", tags.join(","))).collect();
     harmless(&format!("tag sets: {}", sets.join(", ")))
@@ -188,7 +188,7 @@ fn shape_text(info: &TensorInfo) -> String {
     }
 }
 
-/// The line of `ls` in front of the tensors of a group. It has one word only, unlike those of tensors.
+/// The heading of a group in `ls`. Unlike the line of a tensor it is a single word.
 pub(crate) fn group_line(group: Option<&str>) -> String {
     format!("{}:", group.unwrap_or("others"))
 }
@@ -214,7 +214,7 @@ pub(crate) fn tensor_line(info: &TensorInfo, name_width: usize) -> String {
     format!("{:<name_width$}  {dtype:<13}  {:<16}  {size:>10}{alias}{feature}", info.name.to_string(), shape_text(info))
 }
 
-/// What `ls` says of a signature, a line for each input and output.
+/// The lines of `ls` for a signature, one for each input and output.
 pub(crate) fn signature_lines(signature: &Signature) -> String {
     let title = if signature.name.is_empty() { "graph".to_owned() } else { format!("signature {}", signature.name) };
     let mut text = format!("{title}\n");
@@ -235,7 +235,7 @@ pub(crate) fn signature_lines(signature: &Signature) -> String {
     harmless_lines(&text)
 }
 
-/// The text with control characters escaped, but for the ends of lines.
+/// Escapes control characters except line ends.
 fn harmless_lines(text: &str) -> String {
     text.split_inclusive('\n').map(|line| line.strip_suffix('\n').map_or_else(|| harmless(line), |line| harmless(line) + "\n")).collect()
 }
@@ -267,7 +267,7 @@ pub(crate) fn facts(out: &mut Stdout, facts: &Map<String, Value>, indent: usize)
                     out.line(format_args!("{:indent$}  - {}", "", parts.collect::<Vec<_>>().join(", ")))?;
                 }
                 if items.len() > MOST_ITEMS {
-                    out.line(format_args!("{:indent$}  … {} in all; --json lists them", "", items.len()))?;
+                    out.line(format_args!("{:indent$}  … {} in total; --json lists them", "", items.len()))?;
                 }
             }
             _ => {
@@ -287,7 +287,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// Facts about a source or a tensor that every format has.
+/// Facts that every format has about a source or a tensor.
 pub(crate) fn source_facts(source: &Source) -> Map<String, Value> {
     let mut facts = Map::new();
     facts.insert("source".into(), path_json(source.path()));
@@ -295,7 +295,7 @@ pub(crate) fn source_facts(source: &Source) -> Map<String, Value> {
     facts
 }
 
-/// What `convert --json` says of one output.
+/// The JSON of one output for `convert --json`.
 pub(crate) fn output_json(name: &Name, path: &Path, report: &Report) -> Value {
     json!({
         "name": name.to_json(),
@@ -313,7 +313,7 @@ pub(crate) fn output_json(name: &Name, path: &Path, report: &Report) -> Value {
     })
 }
 
-/// What `convert --json` says of all of them.
+/// The JSON of a whole conversion for `convert --json`.
 pub(crate) fn outputs_json(
     outputs: &[Value],
     skipped: &[Skipped],
@@ -332,7 +332,7 @@ pub(crate) fn outputs_json(
     })
 }
 
-/// The line about one finished array.
+/// Prints the line for one finished array.
 pub(crate) fn converted(name: &Name, path: &Path, report: &Report) {
     note(&format!(
         "{name} -> {}: {} {}, {} in {:.2} s ({}), {}",
@@ -347,7 +347,7 @@ pub(crate) fn converted(name: &Name, path: &Path, report: &Report) {
     lost_dtype(report);
 }
 
-/// What the elements are, and were.
+/// The dtype of the elements, and the source dtype if it differs.
 fn kind(report: &Report) -> String {
     let is_of_numpy = report.dtype == Dtype::String || report.item.is_some();
     let now = if is_of_numpy { report.descr.clone() } else { report.dtype.to_string() };
@@ -358,11 +358,11 @@ fn kind(report: &Report) -> String {
 fn lost_dtype(report: &Report) {
     let Report { dtype, descr, item, .. } = report;
     if item.is_none() && descr.contains('V') {
-        note(&format!("note: NumPy has no {dtype}; the file holds its bytes as {descr}, and .view(ml_dtypes.{dtype}) reads them"));
+        note(&format!("note: NumPy has no {dtype}; the file has its bytes as {descr}; read them with .view(ml_dtypes.{dtype})"));
     }
 }
 
-/// The lines about a finished directory.
+/// Prints the line for a finished directory.
 pub(crate) fn exported(out: &Path, outputs: &[(Name, PathBuf, Report)], skipped: &[Skipped], seconds: f64) {
     let bytes: u64 = outputs.iter().map(|(_, _, report)| report.nbytes).sum();
     let checked = outputs.iter().filter(|(_, _, report)| report.verified == Verified::Full).count();
@@ -375,7 +375,7 @@ pub(crate) fn exported(out: &Path, outputs: &[(Name, PathBuf, Report)], skipped:
     self::skipped(skipped);
 }
 
-/// A line for each tensor that is not converted.
+/// Prints a line for each skipped tensor.
 pub(crate) fn skipped(skipped: &[Skipped]) {
     for skipped in skipped {
         note(&format!("skipped {}: {}", skipped.name, skipped.reason));
@@ -385,7 +385,7 @@ pub(crate) fn skipped(skipped: &[Skipped]) {
 pub(crate) fn verified(verified: Verified) -> &'static str {
     match verified {
         Verified::Full => "checksums verified",
-        Verified::Partial => "checksums verified in part: the rest has none, or one over more than was read",
+        Verified::Partial => "checksums verified in part: the other bytes have none, or one that also covers bytes outside the selection",
         Verified::Not => "checksums not verified",
     }
 }

@@ -1,4 +1,5 @@
-//! Signals ask the work to stop and clean up. It does so within a read or a sync; a second signal, SIGKILL and SIGQUIT end it at once.
+//! Signals ask the work to stop and clean up, which takes at most one read or sync. A second signal, SIGKILL and SIGQUIT end it
+//! at once.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -14,30 +15,30 @@ use signal_hook::flag;
 use crate::{args::ColorMode, render};
 
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
-/// The token of the command that is run.
+/// The token of the running command.
 static TOKEN: OnceLock<CancelToken> = OnceLock::new();
 
-/// Lets signals cancel `token`. One that comes when it is cancelled already ends the program at once, with 128 and its number as exit code;
-/// hidden files that are left then are removed by the next run for the same output.
+/// Lets signals cancel `token`. A second signal ends the program at once with exit code 128 plus its number. Hidden files left
+/// behind are then removed by the next run for the same output.
 pub(crate) fn cancel_on_signals(token: &CancelToken) -> Result<()> {
     TOKEN.get_or_init(|| token.clone());
     let received = RECEIVED.get_or_init(Arc::default);
     let register = || {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The first to be asked: what the second signal finds is the flag that the first one set.
+            // Registered first, so that only a second signal finds the flag that the first one sets.
             flag::register_conditional_shutdown(signal, 128 + signal, token.flag())?;
             flag::register_usize(signal, Arc::clone(received), signal.unsigned_abs() as usize)?;
             flag::register(signal, token.flag())?;
         }
-        // Handled by doing nothing, a file that grows too long for its limit is an error value, not the end.
+        // With a handler that does nothing, exceeding the file size limit is an error value and does not end the program.
         flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
     };
     register().map_err(|source| Error::Io { action: "handle signals for", path: "mmconvert".into(), source })
 }
 
-/// Ends the program where a signal has come and TensorFlow goes on computing: nothing can stop that.
+/// Ends the program if a signal came while TensorFlow is computing, which cannot be interrupted.
 #[cfg(feature = "tensorflow")]
-#[expect(unsafe_code, reason = "an end without the destructors of what is still running")]
+#[expect(unsafe_code, reason = "ends the process without destructors, because TensorFlow is still running")]
 pub(crate) fn end_while_computing() {
     const PATIENCE: Duration = Duration::from_secs(2);
     const LOOK_UP: Duration = Duration::from_millis(100);
@@ -50,7 +51,7 @@ pub(crate) fn end_while_computing() {
                 Some(signal) if began.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                     TOKEN.get().cloned().unwrap_or_default().abandon();
                     render::error(&Error::Cancelled, ColorMode::Never);
-                    // SAFETY: nothing of ours runs any more; what outputs had in the file system has been removed.
+                    // SAFETY: none of our code runs any more, and partial outputs have been removed from the file system.
                     unsafe { libc::_exit(128 + i32::from(signal)) };
                 }
                 Some(_) => {}
@@ -59,7 +60,7 @@ pub(crate) fn end_while_computing() {
     });
 }
 
-/// The number of the signal that came.
+/// The number of the received signal.
 pub(crate) fn received() -> Option<u8> {
     RECEIVED.get().and_then(|signal| u8::try_from(signal.load(Ordering::Relaxed)).ok()).filter(|&signal| signal > 0)
 }

@@ -1,4 +1,4 @@
-//! From arguments to the library's choices.
+//! Converts arguments to options of the library.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ pub(super) fn bytes(names: &[OsString]) -> Vec<&[u8]> {
     names.iter().map(|name| name.as_bytes()).collect()
 }
 
-/// The choices for what TensorFlow computes. What it cannot cut it writes to `scratch`.
+/// Options for computations by TensorFlow. Temporary files go to `scratch`.
 pub(super) fn model(args: &Model, scratch: Option<&Path>) -> ModelOptions {
     let mut model = ModelOptions::new();
     for feed in &args.feed {
@@ -41,8 +41,8 @@ fn with_outputs(model: ModelOptions, names: &[OsString]) -> ModelOptions {
     names.iter().fold(model, |model, name| model.output(name.to_string_lossy()))
 }
 
-/// The same choices, where `names` are outputs of what a source computes, and not tensors that it holds: names alone make nobody run
-/// anything, as long as they are those of variables or constants.
+/// Adds `names` as outputs to compute, if the source is computed. Names alone do not start a computation if they are variables or
+/// constants that the source holds.
 pub(super) fn with_names(options: Options, location: &Location, names: &[OsString]) -> Options {
     let is_computed = location.needs_tensorflow(&options) || location.are_outputs(&bytes(names));
     if is_computed {
@@ -93,12 +93,12 @@ fn records(args: &Records) -> RecordOptions {
     }
 }
 
-/// The choices for a listing.
+/// Options for a listing.
 pub(super) fn for_listing(wanted: &Streams) -> Options {
     Options::new().must_apply(true).records(streams(wanted))
 }
 
-/// The choices for what reads data. None of them may be without effect.
+/// Options for reading data. Every option must have an effect.
 pub(super) fn options(resources: &Resources, wanted: &Records) -> Options {
     let mut options = Options::new().must_apply(true).records(records(wanted)).memory(resources.memory.unwrap_or_default());
     if let Some(method) = resources.method {
@@ -113,7 +113,7 @@ pub(super) fn options(resources: &Resources, wanted: &Records) -> Options {
     options
 }
 
-/// The choices of `options` with those for what arrays are to be like.
+/// Adds the options for the form of arrays.
 pub(super) fn with_form(options: Options, form: &Form) -> Options {
     let mut options = options.strict(form.strict).layout(form.layout);
     if let Some(order) = form.byte_order {

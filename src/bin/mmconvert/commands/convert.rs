@@ -31,7 +31,7 @@ pub(crate) fn convert(args: &Convert, common: &Common) -> Result<Outcome> {
 
 fn run(args: &Convert, common: &Common, cancel: &CancelToken) -> Result<Outcome> {
     let started = Instant::now();
-    // A name that cannot be that of an output is told before anything is opened.
+    // An impossible output name is reported before any file is opened.
     check_stdout(args, &Target::of(&args.out, None)?)?;
     let options = with_form(options(&args.resources, &args.records), &args.form);
     let options = options.verify(!args.no_verify).overwrite(args.force).cancel(cancel.clone());
@@ -43,7 +43,7 @@ fn run(args: &Convert, common: &Common, cancel: &CancelToken) -> Result<Outcome>
     let source = open(&locations, how, &options, &mut notes)?;
     let wanted: Vec<&[u8]> = [bytes(&names), bytes(&args.model.outputs)].concat();
     let tensors = selected(&source, &wanted, args.all);
-    // Looking for them may have shown more.
+    // Selecting tensors may have produced more warnings.
     for warning in source.warnings() {
         notes.tell(&format!("warning: {warning}"));
     }
@@ -70,7 +70,7 @@ fn run(args: &Convert, common: &Common, cancel: &CancelToken) -> Result<Outcome>
             _ => render::exported(&args.out, &done.outputs, &done.skipped, started.elapsed().as_secs_f64()),
         }
     }
-    // What decides the exit code is told in any case.
+    // The reason for the exit code is printed even with `--quiet`.
     if common.quiet && !args.json && !args.skip_unsupported {
         render::skipped(&done.skipped);
     }
@@ -92,24 +92,24 @@ fn run(args: &Convert, common: &Common, cancel: &CancelToken) -> Result<Outcome>
     Ok(if !done.skipped.is_empty() && !args.skip_unsupported { Outcome::Skipped } else { Outcome::Done })
 }
 
-/// Refuses standard output where it is a terminal, or somebody else's.
+/// Refuses standard output if it is a terminal or in use for something else.
 fn check_stdout(args: &Convert, target: &Target) -> Result<()> {
     if *target != Target::Stdout {
         return Ok(());
     }
     let detail = if args.json && !args.dry_run {
-        "both the array and --json would go to standard output: write the array to a file, or leave --json out"
+        "both the array and --json would go to standard output: write the array to a file, or omit --json"
     } else if !args.dry_run && io::stdout().is_terminal() {
-        "an array is not written to a terminal: -o FILE.npy, or | into another program"
+        "an array cannot be written to a terminal: use -o FILE.npy, or | another program"
     } else if args.resources.method.is_some() || args.resources.in_flight.is_some() || args.force {
-        "--method, --in-flight and --force are for files: they have no effect on standard output"
+        "--method, --in-flight and --force apply to files only: they have no effect on standard output"
     } else {
         return Ok(());
     };
     Err(Error::BadRequest { detail: detail.into() })
 }
 
-/// The directory that an output will be in, or the nearest one above it that is there.
+/// The directory that will contain an output, or its nearest existing parent.
 fn nearest_directory(out: &Path) -> Option<&Path> {
     out.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path }).find(|path| path.is_dir())
 }
@@ -118,7 +118,7 @@ fn nothing_selected(source: &Source) -> Result<Error> {
     let what = format!("converting {}", source.path().display());
     let detail = match source.len()? {
         0 => return Ok(source.nothing()),
-        bookkeeping => format!("all it holds is TensorFlow's bookkeeping ({bookkeeping} tensors): name one, or --all"),
+        bookkeeping => format!("it only holds TensorFlow's bookkeeping ({bookkeeping} tensors): name one, or use --all"),
     };
     Ok(Error::Unsupported { what, detail })
 }
@@ -130,18 +130,18 @@ fn selected(source: &Source, wanted: &[&[u8]], all: bool) -> Result<Selection> {
     }
     let tensors = source.select_all(wanted)?;
     if !wanted.is_empty() && tensors.len() == source.select(wanted)?.len() {
-        let detail = "--all has no effect on what is selected: it is for what nobody names, and for patterns that match bookkeeping";
+        let detail = "--all has no effect on the selection: it adds tensors that are not named, and bookkeeping that a pattern matches";
         return Err(Error::BadRequest { detail: detail.into() });
     }
     Ok(tensors)
 }
 
-/// What was left out because nobody named it.
+/// The note about tensors that were left out because they are not named.
 fn left_out(tensors: &Selection, wanted: &[&[u8]]) -> Result<Option<String>> {
     let source = tensors.source();
     if !wanted.is_empty() {
         let left_out = source.select_all(wanted)?.len().saturating_sub(tensors.len());
-        let note = format!("note: left out, although a pattern matches: {left_out} bookkeeping; --all converts them, too");
+        let note = format!("note: left out despite a matching pattern: {left_out} bookkeeping; --all converts them, too");
         return Ok((left_out > 0).then_some(note));
     }
     if source.len()? == tensors.len() {
@@ -159,7 +159,7 @@ fn left_out(tensors: &Selection, wanted: &[&[u8]]) -> Result<Option<String>> {
     Ok(Some(format!("note: not named, and left out: {}; --all converts them, too", counts.join(", "))))
 }
 
-/// What was converted, and what was not.
+/// The converted and the skipped tensors.
 #[derive(Default)]
 struct Done {
     outputs: Vec<(Name, PathBuf, Report)>,
@@ -197,7 +197,7 @@ fn convert_into(tensors: &Selection, target: &Target, args: &Convert, (options, 
     Ok(Done { outputs, skipped: done.skipped })
 }
 
-/// What `--dry-run --json` says of an array.
+/// The JSON of one array for `--dry-run --json`.
 fn planned_json(info: &TensorInfo, estimate: &Estimate) -> Value {
     let mut output = estimate_json(estimate);
     output["name"] = json!(info.name.to_json());
@@ -232,7 +232,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor], target: &Target, options: &Option
             Target::File(_) | Target::Directory(_) => Ok(()),
         };
         let estimates = match can_be_held.and_then(|()| converter.estimate(&path)) {
-            // What an export would skip.
+            // An export would skip it.
             Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. })) if !single => {
                 skipped.push((info.name.clone(), spelled(&error.to_string())));
                 continue;
@@ -276,9 +276,8 @@ fn dry_run(args: &Convert, tensors: &[Tensor], target: &Target, options: &Option
         for (info, estimate) in &outputs {
             let kind = info.item.as_deref().unwrap_or(info.spec.dtype().name());
             let shape = render::estimated_shape(estimate);
-            let size =
-                if estimate.is_counted { HumanBytes(estimate.nbytes).to_string() } else { "of a size that is not known yet".to_owned() };
-            // What is computed has no slices.
+            let size = if estimate.is_counted { HumanBytes(estimate.nbytes).to_string() } else { "of unknown size".to_owned() };
+            // Computed tensors have no slices.
             let slices = match estimate.slices {
                 0 => String::new(),
                 count => format!(" in {count} slices of at most {}", HumanBytes(estimate.slice_bytes)),
@@ -292,7 +291,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor], target: &Target, options: &Option
             out.line(format_args!("{name}: skipped, {reason}"))?;
         }
         let size =
-            if is_counted { HumanBytes(written).to_string() } else { format!("{} and what is not counted yet", HumanBytes(written)) };
+            if is_counted { HumanBytes(written).to_string() } else { format!("{} plus arrays of unknown size", HumanBytes(written)) };
         out.line(format_args!(
             "would read {} and write {size} into {}, using at most {} of memory",
             HumanBytes(read),
@@ -301,7 +300,7 @@ fn dry_run(args: &Convert, tensors: &[Tensor], target: &Target, options: &Option
         ))?;
         if beside > 0 {
             let room = HumanBytes(room);
-            out.line(format_args!("would need room for {room} on the disk: the arrays are made beside the file, and then moved into it"))?;
+            out.line(format_args!("would need {room} of disk space: the arrays are written next to the file, and then moved into it"))?;
         }
         out.finish()?;
     }

@@ -36,7 +36,7 @@ pub(crate) fn info(args: &Info, common: &Common) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// How much there is to convert.
+/// Adds the number and size of the tensors that can be converted.
 fn source_info(source: &Source, options: &Options, facts: &mut Map<String, Value>) -> Result<()> {
     let (mut convertible, mut bytes, mut unknown) = (0u64, 0u64, 0u64);
     for tensor in source.tensors() {
@@ -63,7 +63,7 @@ fn source_info(source: &Source, options: &Options, facts: &mut Map<String, Value
     Ok(())
 }
 
-/// Bytes of the array of a tensor; `None` where they cannot be told without computing or decoding all of it.
+/// The size in bytes of a tensor's array; `None` if that needs computing or decoding all of it.
 fn size(tensor: &Tensor, options: &Options) -> Result<Option<u64>> {
     let info = tensor.info();
     if info.unknown_axes.is_empty() && info.has_rank && info.spec.dtype() != Dtype::String {
@@ -73,7 +73,7 @@ fn size(tensor: &Tensor, options: &Options) -> Result<Option<u64>> {
         Ok(estimates) if estimates.iter().all(|estimate| estimate.is_counted) => {
             Ok(Some(estimates.iter().map(|estimate| estimate.nbytes).sum()))
         }
-        // Shards that are missing are among the facts.
+        // Missing shards are reported among the facts.
         Ok(_) | Err(Error::Unsupported { .. } | Error::Lossy { .. } | Error::BadRequest { .. } | Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -87,7 +87,7 @@ fn tensor_info(tensor: &Tensor, options: &Options, facts: &mut Map<String, Value
     }
     if tensor.info().unsupported.is_none() {
         match Converter::new(tensor)?.options(options.clone()).estimate(tensor.source().path()) {
-            // What a conversion needs to be told, or cannot do, is a fact too.
+            // An impossible conversion, or one that needs more options, is a fact too.
             Err(error @ (Error::Unsupported { .. } | Error::Lossy { .. } | Error::TensorFlow { .. })) => {
                 facts.insert("conversion".into(), json!(error.to_string()));
             }
@@ -105,7 +105,7 @@ fn tensor_info(tensor: &Tensor, options: &Options, facts: &mut Map<String, Value
     Ok(())
 }
 
-/// What is known of an array beforehand; sizes that are not are `null`.
+/// The estimates for an array; unknown sizes are `null`.
 pub(super) fn estimate_json(estimate: &Estimate) -> Value {
     let counted = |value: u64| estimate.is_counted.then_some(value);
     json!({

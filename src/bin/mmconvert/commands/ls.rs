@@ -19,9 +19,9 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
     let how = How { concat: false, is_listed: true, model: &args.model, common };
     let mut notes = Notes::new(common);
     let source = open(&locations, how, &options, &mut notes)?;
-    // What is not known before is looked for first.
+    // Searches for tensors that are not known in advance.
     let is_empty = source.is_empty()?;
-    // All tensors are listed one by one, so that a million of them take no memory beyond the index.
+    // Tensors are listed one by one, so that a million of them need no memory beyond the index.
     let selected = if args.names.is_empty() { None } else { Some(source.select(&bytes(&args.names))?) };
     options.check_applied()?;
     let tensors = || -> Box<dyn Iterator<Item = Result<Tensor>> + '_> {
@@ -36,7 +36,7 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
             other => return Err(other),
         }
     }
-    // Looking through records may have shown more.
+    // Reading records may have produced more warnings.
     for warning in source.warnings() {
         notes.tell(&format!("warning: {warning}"));
     }
@@ -79,7 +79,7 @@ pub(crate) fn ls(args: &Ls, common: &Common) -> Result<Outcome> {
             for signature in source.signatures() {
                 out.write(render::signature_lines(signature))?;
             }
-            // What every model has is not worth a line.
+            // The tag set `serve` alone is not shown, because every model has it.
             if !matches!(source.tag_sets(), [] | [_]) || source.tag_sets().iter().any(|tags| *tags != ["serve"]) {
                 out.line(render::tag_sets_line(source.tag_sets()))?;
             }

@@ -1,4 +1,7 @@
-//! One function a command.
+//! The commands of the program, one function each.
+//!
+//! A command turns arguments into calls of the library and prints the results; it knows no formats. Start with `convert.rs`;
+//! `sources.rs` tells paths from names, `target.rs` decides about the output, and `choices.rs` fills in the options.
 
 mod choices;
 mod convert;

@@ -1,4 +1,4 @@
-//! From paths to sources: what is a path and what a name, and what is opened together.
+//! Opens sources: tells paths from names, and decides which files belong together.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -11,8 +11,8 @@ use crate::render::{Notes, note};
 #[cfg(feature = "tensorflow")]
 use crate::signals;
 
-/// The locations and the names that arguments stand for: sources come first. What is the name of a tensor of the first source is one,
-/// even if a file is called like that; what TensorFlow is to compute is not opened to ask it, and there a file is a source.
+/// Splits arguments into locations and names; sources come first. A tensor name of the first source counts as a name, even if a
+/// file has that name. A source that TensorFlow computes is not opened to check, so there a file counts as a source.
 pub(super) fn parse(
     (first, others): (&Path, &[OsString]),
     (format, concat): (Option<&str>, bool),
@@ -24,7 +24,7 @@ pub(super) fn parse(
     let mut opened: Option<Source> = None;
     while let [next, rest @ ..] = names {
         let more = match Location::find(Path::new(next), format, options) {
-            // What cannot be a source is a name, and nothing has to be opened for it.
+            // It cannot be a source, so it is a name, and nothing has to be opened.
             Err(Error::NotFound { .. }) => break,
             more => more,
         };
@@ -32,7 +32,7 @@ pub(super) fn parse(
             opened = Some(locations[0].open(options)?);
         }
         let is_name = |source: &Source| match source.tensor(next.as_bytes()) {
-            // A second name of a tensor is not worth as much as a file that is there.
+            // An alias of a tensor does not take precedence over an existing file.
             Ok(tensor) => tensor.info().name.as_bytes() == next.as_bytes(),
             Err(_) => source.select(&[next.as_bytes()]).is_ok(),
         };
@@ -45,28 +45,28 @@ pub(super) fn parse(
     Ok((settle(locations, concat, options)?, names.to_vec()))
 }
 
-/// Locations that were found one by one as the sources that they are, which are joined or not.
+/// Groups locations that were found one by one into sources, joined or not.
 pub(super) fn settle(locations: Vec<Location>, concat: bool, options: &Options) -> Result<Vec<Location>> {
     if concat { Location::apart(locations, options) } else { Location::group(locations, options) }
 }
 
-/// How locations are opened.
+/// How to open locations.
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
     pub(super) concat: bool,
-    /// Whether they are only told of, as far as that goes without TensorFlow.
+    /// Whether they are only listed, as far as that is possible without TensorFlow.
     pub(super) is_listed: bool,
     pub(super) model: &'a Model,
     pub(super) common: &'a Common,
 }
 
-/// Opens locations as one source: joined, or side by side.
+/// Opens locations as one source, joined or side by side.
 pub(super) fn open(locations: &[Location], how: How<'_>, options: &Options, notes: &mut Notes) -> Result<Source> {
     let parts = locations.iter().map(|location| open_one(location, how, options)).collect::<Result<Vec<_>>>()?;
-    // Before anybody looks for tensors that are outputs of something else.
+    // Checked before anyone looks for tensors that are outputs of a computation.
     options.check_model_applied()?;
     if how.model.tensorflow.is_some() && !how.is_listed && !locations.iter().any(|location| location.needs_tensorflow(options)) {
-        let detail = "--tensorflow has no effect on what is selected: nothing of it is computed, and files are read without it";
+        let detail = "--tensorflow has no effect on the selection: nothing of it is computed, and files are read without TensorFlow";
         return Err(Error::BadRequest { detail: detail.into() });
     }
     let source = if how.concat { Source::concat(parts)? } else { one_of(parts)? };
@@ -89,13 +89,13 @@ fn one_of(mut parts: Vec<Source>) -> Result<Source> {
     }
 }
 
-/// Opens a location. One that TensorFlow computes gets it; where it is listed only, it is told as far as that goes without.
+/// Opens a location. Loads TensorFlow if it computes the location; a listing does without as far as possible.
 fn open_one(location: &Location, how: How<'_>, options: &Options) -> Result<Source> {
     let common = how.common;
     let is_needed = location.needs_tensorflow(options);
     let missing = if is_needed { load_tensorflow(how.model.tensorflow.as_deref(), common).err() } else { None };
     let source = match (location.open(options), missing) {
-        // What is wrong with the source is said first.
+        // Errors in the source are reported first.
         (Err(Error::Unsupported { .. }) | Ok(_), Some(missing)) if !how.is_listed => return Err(missing),
         (source, missing) => {
             if let Some(missing) = missing.filter(|_| common.verbose) {
@@ -113,7 +113,7 @@ fn open_one(location: &Location, how: How<'_>, options: &Options) -> Result<Sour
 #[cfg(feature = "tensorflow")]
 #[expect(unsafe_code, reason = "the environment is changed where no other thread looks at it")]
 fn load_tensorflow(library: Option<&Path>, common: &Common) -> Result<()> {
-    // SAFETY: no source is open yet and no worker has been started; the thread that waits for signals does nothing else.
+    // SAFETY: no source is open and no worker thread is running; the thread that waits for signals does nothing else.
     let path = unsafe { mmconvert::tensorflow::load(library, common.verbose) }?;
     if common.verbose {
         note(&format!("TensorFlow: {}", path.display()));

@@ -1,4 +1,4 @@
-//! Standard output for an array, whose reader may keep us waiting.
+//! Standard output for an array. Its reader may be slow.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -10,17 +10,17 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Writes to standard output as it takes bytes. Whoever cancels does not have to wait for its reader.
+/// Writes to standard output as it accepts bytes. Cancelling does not have to wait for the reader.
 pub(super) struct PatientStdout {
     out: File,
-    /// How much may be written at once without waiting, where something can be written at all.
+    /// How many bytes may be written without blocking once the pipe is ready.
     most: usize,
     cancel: CancelToken,
 }
 
 impl PatientStdout {
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(super) fn new(cancel: CancelToken) -> Result<Self> {
         let failed = |source| Error::Io { action: "open", path: "standard output".into(), source };
         let own = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failed)?);
@@ -28,11 +28,11 @@ impl PatientStdout {
         if !kind.is_fifo() && !kind.is_socket() {
             return Ok(Self { out: own, most: usize::MAX, cancel });
         }
-        // Opened once more, writes do not wait, and others that have the same pipe as their output do not notice.
+        // Reopened so that writes do not block, without affecting other processes that share the pipe.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         Ok(match OpenOptions::new().write(true).custom_flags(flags).open("/proc/self/fd/1") {
             Ok(out) => Self { out, most: usize::MAX, cancel },
-            // What is ready takes a page.
+            // A pipe that is ready accepts a page.
             Err(_) => Self { out: own, most: 4096, cancel },
         })
     }

@@ -1,17 +1,17 @@
-//! What an output becomes: told by its name, and by what is there.
+//! Decides the form of an output from its name and from what exists there.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use mmconvert::{Error, Result};
 
-/// The format of one file for many tensors, and its extension.
+/// The extension of a single file for many tensors.
 pub(super) const SAFETENSORS: &str = "safetensors";
 const NPY: &str = "npy";
-/// What stands for standard output.
+/// The name for standard output.
 const STDOUT: &str = "-";
 
-/// What an output becomes.
+/// The form of an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
     /// A `.npy` file.
@@ -25,18 +25,18 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// What `out` becomes, for so many tensors; `None` where that is not known yet.
+    /// The form of `out` for this many tensors; `None` if their number is not known yet.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for a name that is of something else than what is written, or that cannot have so many tensors.
+    /// Returns [`Error::BadRequest`] for the name of another format, or of one that cannot hold so many tensors.
     pub(super) fn of(out: &Path, tensors: Option<usize>) -> Result<Self> {
         let refused = |detail: String| Err(Error::BadRequest { detail });
         let several = tensors.filter(|&tensors| tensors > 1);
         if out == Path::new(STDOUT) {
             return match several {
-                Some(tensors) => refused(format!(
-                    "standard output takes one tensor, and {tensors} are selected: name one, or write them into a directory"
-                )),
+                Some(tensors) => {
+                    refused(format!("standard output takes one tensor, but {tensors} are selected: name one, or write them to a directory"))
+                }
                 None => Ok(Self::Stdout),
             };
         }
@@ -47,7 +47,7 @@ impl Target {
         match (suffix.as_deref(), several) {
             (Some(SAFETENSORS), _) => Ok(Self::Packed(out.to_owned())),
             (Some(NPY), Some(tensors)) => refused(format!(
-                "{tensors} tensors do not go into {}, a .npy has one: name one of them, or write them into a directory ({}/) or into one file \
+                "{tensors} tensors do not fit into {}, a .npy holds one: name one of them, or write to a directory ({}/) or to one file \
                  ({})",
                 out.display(),
                 out.with_extension("").display(),
@@ -56,14 +56,14 @@ impl Target {
             (None, Some(_)) => Ok(Self::Directory(out.to_owned())),
             (Some(NPY) | None, None) => Ok(Self::File(out.to_owned())),
             (Some(suffix), _) => refused(format!(
-                "{}: .{suffix} is not written, only .npy and .safetensors; a directory of that name is written {}/",
+                "{}: cannot write .{suffix}, only .npy and .safetensors; for a directory of that name write {}/",
                 out.display(),
                 out.display()
             )),
         }
     }
 
-    /// Whether a path is that of a safetensors file.
+    /// Whether a path names a safetensors file.
     pub(super) fn is_packed(path: &Path) -> bool {
         path.extension().is_some_and(|extension| extension == SAFETENSORS)
     }

@@ -28,7 +28,7 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
     if let Some(order) = args.byte_order {
         given = given.byte_order(order);
     }
-    // Videos are decoded to some dtypes, and not cast.
+    // Videos are decoded to some dtypes, which is not a cast.
     if let Some(dtype) = args.dtype {
         given = given.cast(dtype);
     }
@@ -37,11 +37,11 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
     }
     let format = args.format.as_deref();
     if !args.out.exists() && !Part::Values.path(&args.out).exists() {
-        return Err(Error::NotFound { what: "array", detail: format!("there is no {}", args.out.display()) });
+        return Err(Error::NotFound { what: "array", detail: format!("{} does not exist", args.out.display()) });
     }
     let manifest = if args.out.is_dir() { Some(Manifest::read(&args.out, &given)?) } else { None };
     if let (Some(format), true, Some(_)) = (format, args.against.is_empty(), &manifest) {
-        let detail = format!("--format {format} is for --against SRC: the manifest of {} says what its sources are", args.out.display());
+        let detail = format!("--format {format} applies to --against SRC only: the manifest of {} names its sources", args.out.display());
         return Err(Error::BadRequest { detail });
     }
     let made = manifest.as_ref().map_or_else(|| Ok(given.clone()), |manifest| manifest.apply(&given))?;
@@ -55,7 +55,7 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
         _ if !args.against.is_empty() => settle(locations, concat, &made)?,
         Some(manifest) => manifest.locations(&made)?,
         None => {
-            let detail = format!("{} does not say what it was made from: --against SRC does", args.out.display());
+            let detail = format!("{} does not record its source: name it with --against SRC", args.out.display());
             return Err(Error::BadRequest { detail });
         }
     };
@@ -87,7 +87,7 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
         let (equal, text) = match comparison {
             Ok(Comparison::Equal(verified)) => (true, format!("equal; source: {}", render::verified(verified))),
             Ok(Comparison::Different(difference)) => (false, difference.to_string()),
-            // One that is gone is none that is equal, and the others may be.
+            // A missing array is different, but the others may be equal.
             Err(gone @ Error::NotFound { .. }) if manifest.is_some() => (false, gone.to_string()),
             Err(error) => return Err(error),
         };
@@ -102,7 +102,7 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
     let mut warnings = source.warnings();
     if let Some(manifest) = manifest.as_ref().filter(|_| args.name.is_none()) {
         let others = manifest.other_arrays()?;
-        warnings.extend(others.iter().map(|path| format!("{} is not in the manifest, and is not verified", path.display())));
+        warnings.extend(others.iter().map(|path| format!("{} is not in the manifest, so it was not verified", path.display())));
     }
     for warning in warnings {
         notes.tell(&format!("warning: {warning}"));
@@ -114,14 +114,14 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
     Ok(if different { Outcome::Different } else { Outcome::Done })
 }
 
-/// What `convert` made of a tensor.
+/// An output of `convert`.
 enum Made {
     File(PathBuf),
     /// A tensor of a safetensors file.
     Packed(Box<Tensor>),
 }
 
-/// An array, the tensor that it was made from, and the dtype it was cast to.
+/// An array, its source tensor, and the dtype it was cast to.
 type Pair = (Made, Tensor, Option<Dtype>);
 
 /// The arrays to check.
@@ -145,7 +145,7 @@ fn pairs(args: &Verify, source: &Source, manifest: Option<&Manifest>, packed: Op
             if is_wanted(&tensor) {
                 let made = entry.cast.unwrap_or(tensor.info().spec.dtype());
                 if let Some(dtype) = args.dtype.filter(|dtype| *dtype != made) {
-                    let detail = format!("--dtype {dtype}: {} was made as {made}, says the manifest, which needs no --dtype", entry.file);
+                    let detail = format!("--dtype {dtype}: the manifest says that {} was written as {made}; omit --dtype", entry.file);
                     return Err(Error::BadRequest { detail });
                 }
                 pairs.push((Made::File(args.out.join(&entry.file)), tensor, entry.cast));
@@ -157,7 +157,7 @@ fn pairs(args: &Verify, source: &Source, manifest: Option<&Manifest>, packed: Op
         Some(tensor) => tensor,
         None => only_tensor(source, &args.out)?,
     };
-    // Strings as offsets are two files beside the name that they were converted to.
+    // Strings as offsets are two files next to the requested name.
     let parts = [Part::Values, Part::Offsets].map(|part| part.path(&args.out));
     if !args.out.exists() && parts.iter().all(|path| path.exists()) {
         return Ok(parts.map(|path| (Made::File(path), tensor.clone(), None)).into());
@@ -165,7 +165,7 @@ fn pairs(args: &Verify, source: &Source, manifest: Option<&Manifest>, packed: Op
     Ok(vec![(Made::File(args.out.clone()), tensor, None)])
 }
 
-/// The tensor that an array of a safetensors file was made from: the one of its name, or of the name that parts of it have.
+/// The source tensor of an array in a safetensors file: the one with its name, or with its name minus the suffix of a part.
 fn packed_from(source: &Source, packed: &Tensor) -> Result<Tensor> {
     let name = packed.info().name.as_bytes();
     let found = source.tensor(name);

@@ -1,19 +1,19 @@
 //! File names for tensors: reversible, and safe on any file system.
 //!
-//! A name becomes `<stem>.npy`. In the stem stand as they are: `a` to `z`, `0` to `9`, `_`, `-` and `.`, the last two not
-//! at its start. `/` becomes `+`. `^` switches between lower and upper case for the letters that follow. Every other byte
-//! becomes `%` and two lower-case hexadecimal digits. So a file name has no separator, no upper-case letter and nothing
-//! but ASCII: two names can neither leave the directory nor meet by case or Unicode form. A first letter that would make
-//! a device name of Windows (`con`, `nul`, `com1`) is written as `%..` too.
+//! A name becomes `<stem>.npy`. `a` to `z`, `0` to `9`, `_`, `-` and `.` are kept in the stem, the last two except at its start.
+//! `/` becomes `+`. `^` switches between lower and upper case for the letters that follow. Every other byte becomes `%` and two
+//! lower-case hexadecimal digits. So a file name is ASCII, without separators or upper-case letters: no name can leave the
+//! directory, and no two collide by case or Unicode form. A first letter that would make a device name of Windows (`con`, `nul`,
+//! `com1`) is written as `%..` too.
 //!
-//! A stem that would be too long for a file system is cut and ends in `%~` and 32 hexadecimal digits of the name's
-//! SHA-256; only for those the manifest is needed to get the name back.
+//! A stem that is too long for a file system is cut and ends in `%~` and 32 hexadecimal digits of the name's SHA-256; only for
+//! those is the manifest needed to get the name back.
 
 use sha2::{Digest, Sha256};
 
-/// What every array's file name ends in.
+/// The extension of every array's file.
 pub(crate) const EXTENSION: &str = ".npy";
-/// File systems take 255 bytes; the rest is left for what other programs append.
+/// File systems allow 255 bytes; the rest is room for what other programs append.
 const MOST_STEM: usize = 200;
 const HASH_DIGITS: usize = 32;
 
@@ -52,7 +52,7 @@ fn cut(mut stem: String, name: &[u8]) -> String {
     stem + EXTENSION
 }
 
-/// Whether Windows would take `name`, up to its first dot, for a device.
+/// Whether Windows would treat `name`, up to its first dot, as a device.
 fn is_device(name: &[u8]) -> bool {
     let stem = name.split(|&b| b == b'.').next().unwrap_or_default();
     let numbered = |device: &[u8]| stem.len() == 4 && stem.starts_with(device) && stem[3].is_ascii_digit();

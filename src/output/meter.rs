@@ -1,18 +1,18 @@
-//! Tells the caller how far a conversion is.
+//! Reports the progress of a conversion to the caller.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::options::{Options, Progress};
 use crate::plan::MemoryShares;
 
-/// Tells the caller how far a conversion is.
+/// Reports the progress of a conversion to the caller.
 pub(crate) struct Meter<'a> {
     options: &'a Options,
     done: AtomicU64,
     shares: &'a MemoryShares,
-    /// All bytes there will be, if that is known.
+    /// Total bytes of the output, if known.
     total_bytes: Option<u64>,
-    /// How many times all bytes are gone through.
+    /// Number of passes over all bytes.
     steps: u64,
 }
 
@@ -21,17 +21,17 @@ impl<'a> Meter<'a> {
         Self { options, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes), steps: 1 }
     }
 
-    /// The same where all bytes are gone through in `steps`, of which so many are done.
+    /// The same for a conversion that passes over all bytes `steps` times, of which `done` passes are complete.
     pub(crate) fn step(self, done: u64, steps: u64) -> Self {
         Self { done: AtomicU64::new(done.saturating_mul(self.shares.total_bytes)), steps, ..self }
     }
 
-    /// The same for what will have so many bytes, or nobody knows how many.
+    /// The same with another total, or with an unknown one.
     pub(crate) fn of(self, total_bytes: Option<u64>) -> Self {
         Self { total_bytes, ..self }
     }
 
-    /// `bytes` more are done; beside the fixed memory `held` bytes are in use.
+    /// Adds `bytes` of progress; `held` bytes are in use beside the fixed memory.
     pub(crate) fn add(&self, bytes: u64, held: u64) {
         let done_bytes = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(report) = &self.options.progress {

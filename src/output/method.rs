@@ -1,4 +1,4 @@
-//! Which of the ways to write an output a file system allows.
+//! Finds the methods of writing an output that its file system supports.
 
 use super::mmap;
 use super::private_file::PrivateFile;
@@ -8,7 +8,7 @@ use crate::os;
 use crate::plan::Memory;
 
 impl Method {
-    /// Where workers put the bytes of a slice on this way.
+    /// Where workers put the bytes of a slice with this method.
     pub(crate) fn memory(self) -> Memory {
         match self {
             Self::Map => Memory::Windows,
@@ -17,10 +17,10 @@ impl Method {
         }
     }
 
-    /// The way to copy into `file`, which must be empty: the `wanted` one, or the best that works.
+    /// The method to copy into `file`, which must be empty: the `wanted` one, or the best that works.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when the wanted one does not; [`Error::Io`].
+    /// Returns [`Error::Unsupported`] when the wanted method does not work; [`Error::Io`].
     pub(crate) fn to_copy(file: &PrivateFile, wanted: Option<Self>) -> Result<Self> {
         match wanted {
             None if Self::Uncached.works_for(file)? => Ok(Self::Uncached),
@@ -39,13 +39,12 @@ impl Method {
         }
     }
 
-    /// Whether a way that copies can be taken for `file`, which must be empty and is so again afterwards: it is tried with a
-    /// byte.
+    /// Whether this copying method works for `file`. Tries it with a byte; `file` must be empty and is empty again afterwards.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be made empty again.
+    /// Returns [`Error::Io`] when the file cannot be emptied again.
     fn works_for(self, file: &PrivateFile) -> Result<bool> {
-        // Anything but a plain no is left to the real attempt, which has the right words for it.
+        // Any failure except "unsupported" counts as working: the real attempt reports it with the right message.
         let known = |tried: std::io::Result<()>| !tried.is_err_and(|error| os::is_unsupported(&error));
         let works = match self {
             Self::Clone => false,

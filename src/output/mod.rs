@@ -1,3 +1,8 @@
+//! Writes `.npy` files: their names, private and final, their space and pages, and the limit on dirty pages.
+//!
+//! This module does not know where elements come from or how they are converted: callers fill windows or pass bytes. Start with
+//! [`sink`] for the data of one file and [`staging`] for how outputs get their final names.
+
 pub(crate) mod file_name;
 pub(crate) mod meter;
 pub(crate) mod method;

@@ -1,4 +1,4 @@
-//! Which of the arrays of a tensor a file holds.
+//! The part of a tensor that a file holds.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,20 +10,20 @@ use serde::{Serialize, Serializer};
 use super::file_name;
 use crate::error::Result;
 
-/// Which of the arrays of a tensor it is.
+/// The part of a tensor that an array holds. Most tensors become one array, strings can become two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
-    /// The only one.
+    /// All of it, in one array.
     Whole,
     /// The bytes of strings.
     Values,
-    /// Where strings start among the bytes.
+    /// The start of each string among the bytes.
     Offsets,
 }
 
 impl Part {
-    /// What names of files have before `.npy`.
+    /// The part of file names before `.npy`.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Whole => "",
@@ -32,7 +32,7 @@ impl Part {
         }
     }
 
-    /// The path of this array, where `path` was given for all of the tensor: `NAME.values.npy` for `NAME.npy`.
+    /// The path of this array, if `path` was given for the whole tensor: `NAME.values.npy` for `NAME.npy`.
     #[must_use]
     pub fn path(self, path: &Path) -> PathBuf {
         match path.file_name() {
@@ -47,7 +47,7 @@ impl Part {
 }
 
 impl Serialize for Part {
-    /// As manifests and `--json` have it: nothing where there is only one.
+    /// For manifests and `--json`: null for the only array of a tensor.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Whole => serializer.serialize_none(),

@@ -1,4 +1,4 @@
-//! The file an array is made in.
+//! The file in which an array is made.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,17 +12,17 @@ use crate::error::{Error, Result};
 use crate::os::LARGE_PAGE;
 use crate::os::{self, SystemCalls};
 
-/// A file that this process has just made and that nobody else has a reason to touch: it has no name yet, or a hidden one that
-/// nothing had. It is written, mapped and synced here and gets its final name when it is complete.
+/// A file that this process has just created and no other process has a reason to touch: it has no name yet, or a new hidden one.
+/// It is written, mapped and synced here and gets its final name when it is complete.
 #[derive(Debug)]
 pub(crate) struct PrivateFile {
     file: File,
     calls: SystemCalls,
-    /// Its name, or the directory that it has no name in.
+    /// Its path, or its directory while it has no name.
     place: PathBuf,
 }
 
-/// From where the last write ended.
+/// Appends after the last write.
 impl io::Write for &PrivateFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.calls.repeat(|| (&self.file).write(bytes))
@@ -34,18 +34,18 @@ impl io::Write for &PrivateFile {
 }
 
 impl PrivateFile {
-    /// A file without a name in `dir`; fails as unsupported where there are no such files.
+    /// A file without a name in `dir`; fails as unsupported where the file system has none.
     pub(crate) fn unnamed(dir: &Path, calls: &SystemCalls) -> io::Result<Self> {
         Ok(Self { file: calls.native(|| os::unnamed_file(dir))?, calls: calls.clone(), place: dir.to_owned() })
     }
 
-    /// A file under a hidden name that did not exist.
+    /// A new file under a hidden name.
     pub(crate) fn named(path: &Path, calls: &SystemCalls) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         Ok(Self { file, calls: calls.clone(), place: path.to_owned() })
     }
 
-    /// The same in a directory that is open, which saves the way there.
+    /// The same in an open directory, which saves the path lookup.
     pub(crate) fn named_in((dir, path): (&File, &Path), name: &str, calls: &SystemCalls) -> io::Result<Self> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666))?;
@@ -56,20 +56,20 @@ impl PrivateFile {
         &self.file
     }
 
-    /// Which calls may be made for it.
+    /// The system calls that may be used for it.
     pub(crate) fn calls(&self) -> &SystemCalls {
         &self.calls
     }
 
-    /// Gives it this length.
+    /// Sets its length.
     pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
         self.calls.repeat(|| Ok(rustix::fs::ftruncate(&self.file, len)?))
     }
 
-    /// Gives it this length: it must be possible to make it empty again after something has been tried on it.
+    /// Sets its length; used to empty a file again after a trial on it.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(crate) fn resize(&self, len: u64) -> Result<()> {
         self.set_len(len).map_err(Error::io("resize the file that is being made at", &self.place))
     }
@@ -79,12 +79,12 @@ impl PrivateFile {
         self.calls.repeat(|| os::sync_data(&self.file))
     }
 
-    /// Makes the data, and what is known of the file, outlive a power cut.
+    /// Makes the data and the metadata outlive a power cut.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         self.calls.repeat(|| os::sync_all(&self.file))
     }
 
-    /// Takes blocks for `range`, which may lengthen the file; fails as unsupported where blocks cannot be reserved.
+    /// Allocates blocks for `range`, which may lengthen the file; fails as unsupported where blocks cannot be reserved.
     pub(crate) fn reserve(&self, range: &Range<u64>) -> io::Result<()> {
         self.calls.repeat(|| self.calls.native(|| os::reserve(&self.file, range)))
     }
@@ -94,26 +94,26 @@ impl PrivateFile {
         self.calls.write_all_at(bytes, offset, |bytes, offset| self.file.write_at(bytes, offset))
     }
 
-    /// Writes `bytes` at `offset`, and straight on to the disk; fails as unsupported where that cannot be done.
+    /// Writes `bytes` at `offset`, past the page cache; fails as unsupported where that is impossible.
     pub(crate) fn write_uncached_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.calls.write_all_at(bytes, offset, |bytes, offset| self.calls.native(|| os::write_uncached(&self.file, bytes, offset)))
     }
 
-    /// Shares blocks with `range` of `source`, from `at` on; fails as unsupported where that cannot be done.
+    /// Shares blocks with `range` of `source`, at `at` of this file; fails as unsupported where that is impossible.
     pub(crate) fn share_blocks(&self, source: &File, range: &Range<u64>, at: u64) -> io::Result<()> {
         self.calls.repeat(|| self.calls.native(|| os::share_blocks(source, range, &self.file, at)))
     }
 
-    /// Starts writing dirty pages of `range` to the disk, without waiting.
+    /// Starts writing dirty pages of `range` to the disk without waiting for them.
     pub(crate) fn start_writeback(&self, range: &Range<u64>) -> io::Result<()> {
         match self.calls.repeat(|| self.calls.native(|| os::start_writeback(&self.file, range))) {
-            // The system starts when it thinks fit, `finish_writeback` when it has to be.
+            // The system then starts when it likes, at the latest in `finish_writeback`.
             Err(error) if os::is_unsupported(&error) => Ok(()),
             result => result,
         }
     }
 
-    /// Whether a part of the file can be waited for by itself.
+    /// Whether it is possible to wait for a part of the file alone.
     pub(crate) fn syncs_ranges(&self) -> bool {
         self.calls.is_native() && cfg!(target_os = "linux")
     }
@@ -128,10 +128,10 @@ impl PrivateFile {
         }
     }
 
-    /// Gives up the memory that pages of `range`, which are on the disk, take.
+    /// Frees the memory of pages of `range`, which must be on the disk.
     pub(crate) fn drop_pages(&self, range: &Range<u64>) {
         if self.calls.is_native() {
-            // Pages in a large one are only given up together: reach back to where the one at the start may begin.
+            // The pages of a large page are only freed together: reach back to where the first one may begin.
             os::drop_pages(&self.file, &(range.start.saturating_sub(LARGE_PAGE)..range.end));
         }
     }

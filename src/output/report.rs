@@ -1,4 +1,4 @@
-//! What a conversion makes, before and after it.
+//! The results of a conversion, and the estimates before it.
 
 use std::time::Duration;
 
@@ -7,19 +7,20 @@ use crate::options::method::Method;
 use crate::reader::checksums::Verified;
 use crate::types::dtype::Dtype;
 
-/// What a conversion did.
+/// The result of a conversion.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
-    /// Which of the arrays of the tensor it is.
+    /// The part of the tensor that the array holds.
     pub part: Part,
-    /// The dtype of the array's elements, which its header may have lost: `V2` can be any type of two bytes.
+    /// The dtype of the array's elements. The header may be less precise: `V2` can be any type of two bytes.
     pub dtype: Dtype,
     /// The tensor's dtype.
     pub source_dtype: Dtype,
-    /// NumPy's descriptor of elements that TensorFlow has no dtype for, which `dtype` has as bytes: see [`TensorInfo::item`](crate::TensorInfo::item).
+    /// NumPy's descriptor of elements that TensorFlow has no dtype for; `dtype` is then that of their bytes: see
+    /// [`TensorInfo::item`](crate::TensorInfo::item).
     pub item: Option<String>,
-    /// What the header says of the elements.
+    /// The descriptor in the header.
     pub descr: String,
     /// Whether the array is in Fortran order.
     pub fortran_order: bool,
@@ -27,41 +28,42 @@ pub struct Report {
     pub shape: Vec<u64>,
     /// Bytes of elements.
     pub nbytes: u64,
-    /// From opening the output to its name being on disk.
+    /// Time from opening the output until its name was on disk.
     pub elapsed: Duration,
     /// How the output was written.
     pub method: Method,
-    /// How much of the data stored checksums vouch for.
+    /// How much of the data was verified by stored checksums.
     pub verified: Verified,
-    /// The most memory in use, by the plan's account: process, source, buffers, output pages not on disk yet.
+    /// Peak memory by the plan's account: process, source, buffers, output pages not on disk yet.
     pub peak_memory: u64,
-    /// What of the source had to be given up, one sentence each: see [`RecordOptions::salvage`](crate::RecordOptions::salvage).
+    /// What was lost from the source, one sentence each: see [`RecordOptions::salvage`](crate::RecordOptions::salvage).
     pub lost: Vec<String>,
 }
 
-/// What a conversion would read, write and use.
+/// The reads, writes and memory that a conversion would need.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Estimate {
-    /// Which of the arrays of the tensor it is.
+    /// The part of the tensor that the array holds.
     pub part: Part,
     /// The dtype of the output's elements.
     pub dtype: Dtype,
     /// NumPy's descriptor of elements that TensorFlow has no dtype for.
     pub item: Option<String>,
-    /// What the output's header would say of them.
+    /// The descriptor in the output's header.
     pub descr: String,
-    /// The output's shape; lengths that are not known yet are 0.
+    /// The output's shape; unknown lengths are 0.
     pub shape: Vec<u64>,
-    /// The output's shape, with `None` for lengths that are not known before all has been read.
+    /// The output's shape, with `None` for lengths that are only known after reading everything.
     pub axes: Vec<Option<u64>>,
-    /// Whether it is known how many axes there are.
+    /// Whether the number of axes is known.
     pub has_rank: bool,
-    /// Whether all is known: otherwise [`nbytes`](Self::nbytes) and [`write_bytes`](Self::write_bytes) are of what is.
+    /// Whether everything is known: otherwise [`nbytes`](Self::nbytes) and [`write_bytes`](Self::write_bytes) cover the known
+    /// part.
     pub is_counted: bool,
     /// Bytes of the output's elements.
     pub nbytes: u64,
-    /// Bytes to read from the source: its holes, and what is shared and not verified, need not be.
+    /// Bytes to read from the source, without its holes and without shared data that is not verified.
     pub read_bytes: u64,
     /// Bytes of elements to write.
     pub write_bytes: u64,
@@ -69,7 +71,7 @@ pub struct Estimate {
     pub slices: usize,
     /// Bytes of the longest slice.
     pub slice_bytes: u64,
-    /// Workers.
+    /// Number of worker threads.
     pub threads: usize,
     /// The most memory in use.
     pub memory_bytes: u64,
@@ -77,7 +79,7 @@ pub struct Estimate {
     pub method: Method,
 }
 
-/// What filling a file gave.
+/// The result of filling a file.
 pub(crate) struct Outcome {
     pub(crate) method: Method,
     pub(crate) verified: Verified,

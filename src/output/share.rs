@@ -1,4 +1,4 @@
-//! Arrays that share the blocks of their source.
+//! Arrays that share blocks with their source.
 //!
 //! A file system shares whole blocks only, so source and output must hold the data at offsets that are equal modulo the
 //! block size. The output's header has room to be padded to that.
@@ -15,20 +15,20 @@ use crate::types::size::memory_len;
 /// How an output can share the blocks of a run of bytes of its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sharing {
-    /// The bytes of the source that are the array's data.
+    /// The source range that becomes the array's data.
     source: Range<u64>,
     /// Where the data start in the output.
     pub(crate) data_start: u64,
-    /// The part of the source whose blocks are shared; before and behind it less than a block is copied.
+    /// The part of the source whose blocks are shared; less than a block is copied before and after it.
     shared: Range<u64>,
     block: u64,
 }
 
 impl Sharing {
-    /// Bytes `source` of a file of `source_len` bytes as the data of an array with `header`, in blocks of `block`.
+    /// Plans to share bytes `source` of a file of `source_len` bytes as the data of an array with `header`, in blocks of `block`.
     ///
-    /// `None` where no header puts the data at a multiple of `itemsize` and in step with the source, or where there is no
-    /// whole block in it.
+    /// Returns `None` if no header puts the data at a multiple of `itemsize` and in step with the source, or if `source` contains
+    /// no whole block.
     pub(crate) fn fit(source: Range<u64>, source_len: u64, header: &Header, itemsize: u64, block: u64) -> Option<Self> {
         let starts = header.data_starts();
         if block == 0 || itemsize == 0 {
@@ -45,18 +45,19 @@ impl Sharing {
         (shared.start < shared.end).then_some(Self { source, data_start, shared, block })
     }
 
-    /// Where the byte at `at` of the source lies in the output.
+    /// Maps an offset of the source to the output.
     fn target(&self, at: u64) -> u64 {
         at - self.source.start + self.data_start
     }
 
-    /// Tries it with one block of an empty file; whether it can be done. The file has to be made empty again.
+    /// Tries to share one block with an empty file; returns whether that works. The caller must empty the file again.
     pub(crate) fn probe(&self, from: &File, to: &PrivateFile) -> io::Result<bool> {
         let first = self.shared.start..self.shared.end.min(self.shared.start + self.block);
         answer(to.share_blocks(from, &first, self.target(first.start)))
     }
 
-    /// Puts all of the data into an empty file, if the file systems of both can share and are one. If not, it has to be made empty again.
+    /// Puts all data into an empty file; `false` if the file systems cannot share or differ. Then the caller must empty the file
+    /// again.
     pub(crate) fn apply(&self, from: &File, to: &PrivateFile) -> io::Result<bool> {
         if !answer(to.share_blocks(from, &self.shared, self.target(self.shared.start)))? {
             return Ok(false);
@@ -69,13 +70,13 @@ impl Sharing {
         Ok(true)
     }
 
-    /// The block size to share in between a source and an output.
+    /// The block size for sharing with an output.
     pub(crate) fn block_bytes(to: &PrivateFile) -> io::Result<u64> {
         os::block_bytes(to.file())
     }
 }
 
-/// Whether a call was done; `false` where it cannot be.
+/// Whether a call worked; `false` if it is unsupported.
 fn answer(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
@@ -97,7 +98,7 @@ mod tests {
             let header = Header::new("<f4", &[len]);
             let source = start..start + len;
             let Some(sharing) = Sharing::fit(source.clone(), source.end + behind, &header, 1 << item, block) else {
-                // Nothing fits: the offset is no multiple of the item size modulo a block, a header as long as numpy.load
+                // Nothing fits: the offset is no multiple of the item size modulo a block, the longest header that numpy.load
                 // reads is too short, or there is no whole block.
                 let no_item = start % block % (1 << item) != 0;
                 let no_header = header.data_starts().all(|at| at % block != start % block);

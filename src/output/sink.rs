@@ -1,4 +1,4 @@
-//! The `.npy` that is being written: header, reserved space, mapped windows and written buffers, and the sync at the end.
+//! The `.npy` being written: header, reserved space, mapped windows and written buffers, and the sync at the end.
 
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
@@ -20,33 +20,33 @@ use crate::plan::PAGE_BYTES;
 use crate::types::cancel::CancelToken;
 use crate::types::size::memory_len;
 
-/// Space for an array of unknown length is taken in steps of at least this.
+/// Minimum step in which an array of unknown length grows.
 const GROWTH_BYTES: u64 = 64 << 20;
 
-/// An array file without its final name. Any number of threads fill windows of its data, or write buffers to it.
+/// An array file without its final name. Any number of threads fill windows of its data or write buffers to it.
 #[derive(Debug)]
 pub(crate) struct NpySink {
     file: Arc<PrivateFile>,
     /// The output's final name, for messages.
     path: PathBuf,
     method: Method,
-    /// How buffers get into it, where that is another way than windows do.
+    /// How buffers are written, which may differ from how windows are.
     buffers: Method,
-    /// Where data start in the file.
+    /// Offset of the data in the file.
     data_start: u64,
-    /// Whether the file holds other arrays as well; its length and its header are then not this array's to write.
+    /// Whether the file holds other arrays as well; its length and header are then set elsewhere.
     is_part: bool,
-    /// Up to which byte the file has blocks.
+    /// The file has blocks up to this byte.
     reserved: Mutex<u64>,
-    /// The length that the file was to have, for messages.
+    /// The length that the file should get, for messages.
     wanted: AtomicU64,
-    /// Whether windows are mapped; elsewhere they are buffers that are written when they are filled.
+    /// Whether windows are mapped; otherwise they are buffers that are written when filled.
     maps: bool,
     behind: WriteBehind,
 }
 
 impl NpySink {
-    /// An array in `file`, of which at most `window_bytes` are dirty at any time. No space is taken yet.
+    /// An array in `file`, of which at most `window_bytes` are dirty at any time. Allocates no space yet.
     pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
         let behind = WriteBehind::new(window_bytes);
         let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
@@ -63,12 +63,12 @@ impl NpySink {
         Self { maps: false, ..self }
     }
 
-    /// The same for an array that is one of several in a file, from byte `start` on. The file has its full length already.
+    /// The same for one of several arrays in a file, from byte `start` on. The file already has its full length.
     pub(crate) fn part(self, start: u64) -> Self {
         Self { data_start: start, is_part: true, reserved: Mutex::new(start), ..self }
     }
 
-    /// An array whose data are in `file` already.
+    /// An array whose data are already in `file`.
     pub(crate) fn shared(file: Arc<PrivateFile>, path: &Path, data_start: u64) -> Self {
         Self { data_start, ..Self::new(file, path, Method::Clone, 0) }
     }
@@ -77,10 +77,10 @@ impl NpySink {
         &self.behind
     }
 
-    /// Makes sure that the file has room for the header and `nbytes` of data.
+    /// Makes sure that the file has space for the header and `nbytes` of data.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the disk has no room, [`Error::Io`].
+    /// Returns [`Error::Limit`] when the disk is full, [`Error::Io`].
     pub(crate) fn reserve(&self, nbytes: u64) -> Result<()> {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let end = self.position(nbytes)?;
@@ -112,13 +112,13 @@ impl NpySink {
         Ok(())
     }
 
-    /// Where byte `at` of the data lies in the file.
+    /// The offset in the file of byte `at` of the data.
     fn position(&self, at: u64) -> Result<u64> {
         at.checked_add(self.data_start).ok_or_else(|| self.no_space(Errno::FBIG, u64::MAX))
     }
 
-    /// Refuses what cannot fit on the disk, because a reservation that fails halfway takes the rest of the disk from others
-    /// meanwhile.
+    /// Refuses what cannot fit on the disk: a reservation that fails halfway would meanwhile take the rest of the disk from
+    /// others.
     pub(crate) fn check_space(&self, bytes: u64) -> Result<()> {
         if free_bytes(self.file.file()).is_some_and(|free| free < bytes) {
             return Err(self.no_space(Errno::NOSPC, bytes));
@@ -129,15 +129,15 @@ impl NpySink {
     fn take_blocks(&self, range: Range<u64>) -> Result<()> {
         match self.file.reserve(&range) {
             Ok(()) => Ok(()),
-            // A write reports a full disk; a store to a mapped page cannot. The length shows before the work whether the file system
-            // has files that long, and not every one takes writes behind the end.
+            // Writes report a full disk, so lengthening is enough for them; stores to mapped pages cannot. The length shows at
+            // once whether the file system allows such long files, and some refuse writes past the end.
             Err(error) if os::is_unsupported(&error) && (self.method != Method::Map || !self.maps) => self.lengthen(range.end),
             Err(error) if os::is_unsupported(&error) => self.fill_with_zeros(range),
             Err(error) => Err(self.write_error("reserve space for", range.end - range.start)(error)),
         }
     }
 
-    /// Makes the file at least so long.
+    /// Makes the file at least `end` bytes long.
     fn lengthen(&self, end: u64) -> Result<()> {
         let len = self.file.file().metadata().map_err(Error::io("look at the file that becomes", &self.path))?.len();
         if len >= end {
@@ -146,7 +146,7 @@ impl NpySink {
         self.file.set_len(end).map_err(|e| self.write_error("resize", end)(e))
     }
 
-    /// As [`reserve`](Self::reserve): `ahead` bytes if there is room, else just `nbytes`.
+    /// As [`reserve`](Self::reserve): `ahead` bytes if there is space, else just `nbytes`.
     fn reserve_ahead(&self, nbytes: u64, ahead: u64) -> Result<()> {
         let have = *self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         if nbytes.saturating_add(self.data_start) <= have {
@@ -169,15 +169,15 @@ impl NpySink {
         }
     }
 
-    /// How much was asked for: of a limit on the length of files, that is the whole file.
+    /// Bytes for the error message: for a limit on file length, that is the whole file.
     fn asked(&self, errno: Errno, bytes: u64) -> u64 {
         if errno == Errno::FBIG { bytes.max(self.wanted.load(Ordering::Relaxed)) } else { bytes }
     }
 
-    /// Puts the blame right when reading into a mapped page failed because there was no block for the page.
+    /// Reports a full disk if reading into a mapped page failed because the page has no block.
     ///
-    /// The kernel says "bad address" then. Btrfs does that when it runs out of space for metadata or copies, although the
-    /// blocks of the file were reserved.
+    /// The kernel says "bad address" then. Btrfs does that when it runs out of space for metadata or copies, although the blocks
+    /// of the file were reserved.
     pub(crate) fn explain(&self, error: Error, bytes: u64) -> Error {
         match error {
             Error::Io { source, .. } if Errno::from_io_error(&source) == Some(Errno::FAULT) => self.no_space(Errno::NOSPC, bytes),
@@ -185,15 +185,15 @@ impl NpySink {
         }
     }
 
-    /// Maps `bytes` of the data, once the limit on dirty pages allows it. The range must have been reserved.
+    /// Maps `bytes` of the data once the limit on dirty pages allows it. The range must be reserved.
     pub(crate) fn window(self: &Arc<Self>, bytes: Range<u64>, filler: WindowWriter) -> Result<Window> {
         let range = bytes.start + self.data_start..bytes.end + self.data_start;
-        // Pages are what gets dirty, however few of their bytes are written.
+        // Whole pages become dirty, however few of their bytes are written.
         let page = if range.end - range.start >= LARGE_PAGE { LARGE_PAGE } else { PAGE_BYTES };
         let pages = range.start / page * page..range.end.next_multiple_of(page);
         let len = pages.end - pages.start;
         let wait = filler != WindowWriter::Nested;
-        // A buffer is there beside the pages that it is written to.
+        // A buffer takes memory beside the pages that it is written to.
         let buffer = if self.maps { 0 } else { len };
         self.behind.acquire(&self.file, len + buffer, wait).map_err(|e| self.write_error("write", len)(e))?;
         let counted = Counted { sink: Arc::clone(self), pages, buffer };
@@ -206,14 +206,14 @@ impl NpySink {
         Ok(Window { content: Content::Map(map), counted })
     }
 
-    /// Writes `data` as these bytes of the array, once the limit on dirty pages allows it.
+    /// Writes `data` to range `bytes` of the array once the limit on dirty pages allows it.
     pub(crate) fn write(&self, bytes: Range<u64>, data: &[u8]) -> Result<()> {
         let range = bytes.start + self.data_start..bytes.end + self.data_start;
         let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end.next_multiple_of(PAGE_BYTES);
         let len = pages.end - pages.start;
         self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
         let uncached = if self.buffers == Method::Uncached { Some(self.file.write_uncached_at(data, range.start)) } else { None };
-        // What worked for a byte of the file works for all of it; if not, the page cache takes it.
+        // The trial with one byte worked, but if this is unsupported, write through the page cache.
         let result = if let Some(written) = uncached.filter(|written| !written.as_ref().is_err_and(os::is_unsupported)) {
             self.behind.submit_uncached(pages);
             written
@@ -224,9 +224,9 @@ impl NpySink {
         result.map_err(|e| self.write_error("write", len)(e))
     }
 
-    /// Writes `data` as these bytes of an array that may grow by them, wherever they start and end.
+    /// Writes `data` to range `bytes` of the array, which grows if needed; the range need not be aligned.
     ///
-    /// Whole pages go past the page cache, if that can be. Those that are shared with a neighbour stay in it until that one has come.
+    /// Whole pages bypass the page cache if possible. Pages shared with a neighbour stay in it until the neighbour is written.
     pub(crate) fn place(self: &Arc<Self>, bytes: Range<u64>, data: &[u8]) -> Result<()> {
         self.grow(bytes.end)?;
         if self.method == Method::Map {
@@ -242,16 +242,16 @@ impl NpySink {
         written.and(self.behind.submit(&self.file, pages)).map_err(|e| self.write_error("write", len)(e))
     }
 
-    /// Makes sure that an array which grows has room for `nbytes`: in steps of some size, and of an eighth of what there is.
+    /// Makes sure that a growing array has space for `nbytes`: in steps of [`GROWTH_BYTES`], and an eighth more.
     pub(crate) fn grow(&self, nbytes: u64) -> Result<()> {
         let ahead = nbytes.div_ceil(GROWTH_BYTES).saturating_mul(GROWTH_BYTES).saturating_add(nbytes / 8);
         self.reserve_ahead(nbytes, ahead)
     }
 
-    /// Writes `data` as many short runs of the array, once the limit on dirty pages allows for the pages that they touch.
+    /// Writes `data` as many short runs of the array once the limit on dirty pages allows for the pages they touch.
     ///
-    /// Whole pages go past the page cache, if that can be. What a run shares with its neighbours stays in the cache for a while,
-    /// because they are likely to come next.
+    /// Whole pages bypass the page cache if possible. Pages that a run shares with its neighbours stay in the cache for a while,
+    /// because the neighbours probably come next.
     pub(crate) fn write_runs(&self, runs: impl Iterator<Item = Range<u64>>, mut data: &[u8], cancel: &CancelToken) -> Result<()> {
         const MOST_RUNS: usize = 4096;
         let most_bytes = self.behind.limit() / 4;
@@ -263,7 +263,7 @@ impl NpySink {
         let mut together = Vec::new();
         while runs.peek().is_some() {
             cancel.check()?;
-            // As many as may be dirty together. They are in order, so the first page of one may be the last of another.
+            // As many as may be dirty together. Runs are in order, so the first page of one may be the last of another.
             let (mut bytes, mut counted) = (0, 0);
             together.clear();
             while let Some(run) = runs.peek() {
@@ -305,8 +305,8 @@ impl NpySink {
         self.file.write_at(tail, whole.end)
     }
 
-    /// Takes blocks by writing to them, where the file system cannot reserve: a full disk is an error value this way,
-    /// not a signal when a mapped page is stored to.
+    /// Allocates blocks by writing zeros where the file system cannot reserve: so a full disk is an error value, not a signal when
+    /// a mapped page is stored to.
     fn fill_with_zeros(&self, range: Range<u64>) -> Result<()> {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut at = range.start;
@@ -321,13 +321,13 @@ impl NpySink {
         Ok(())
     }
 
-    /// Writes the header, gives the file its exact length and syncs it to the disk; of one of several arrays only the data are synced.
-    /// No window may be left.
+    /// Writes the header, sets the exact length and syncs the file; of one of several arrays only the data are synced. No window
+    /// may be left.
     ///
-    /// After an error here nothing is known about what the disk holds: the file must not get its name.
+    /// After an error here the state on disk is unknown: the file must not get its name.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the disk has no room for the header, [`Error::Io`].
+    /// Returns [`Error::Limit`] when the disk has no room for the header, [`Error::Io`].
     pub(crate) fn finish(self: Arc<Self>, header: &Header, nbytes: u64) -> Result<WriteBehind> {
         let sink = Arc::into_inner(self).ok_or_else(|| Error::bad_request("a part of the array is still being written"))?;
         sink.finish_alone(header, nbytes)?;
@@ -345,7 +345,7 @@ impl NpySink {
     }
 }
 
-/// The error for a disk, a quota or a limit that does not let `file`, which is to be `path`, have `asked` bytes more.
+/// The error when a disk, a quota or a limit denies `asked` more bytes to `file`, which is to be `path`.
 fn no_space(file: &PrivateFile, path: &Path, errno: Errno, asked: u64) -> Error {
     let (kind, allowed) = match errno {
         Errno::FBIG => ("file size limit", rustix::process::getrlimit(rustix::process::Resource::Fsize).current),
@@ -355,8 +355,7 @@ fn no_space(file: &PrivateFile, path: &Path, errno: Errno, asked: u64) -> Error 
     Error::Limit { what: format!("{kind} for {}", path.display()), asked, allowed: allowed.filter(|&free| free < asked) }
 }
 
-/// An adapter for `map_err` that tells a full disk apart from other failures to write `bytes` of `file`, which is to be
-/// `path`.
+/// An adapter for `map_err` that separates a full disk from other failures to write `bytes` of `file`, which is to be `path`.
 pub(crate) fn write_error(file: &PrivateFile, path: &Path, action: &'static str, bytes: u64) -> impl FnOnce(io::Error) -> Error {
     move |error| match Errno::from_io_error(&error) {
         Some(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => no_space(file, path, errno, bytes),
@@ -367,16 +366,15 @@ pub(crate) fn write_error(file: &PrivateFile, path: &Path, action: &'static str,
 /// Who fills a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WindowWriter {
-    /// System calls that read into it; they report pages that cannot be had.
+    /// System calls that read into it; they report unavailable pages.
     Kernel,
-    /// Stores of this process, which would die of such a page: all of them have to be there.
+    /// Stores of this process, which such a page would kill: all pages must be available.
     Stores,
-    /// The same, by a thread that holds a window already and must not wait for memory that others may only give back
-    /// after it.
+    /// The same, by a thread that already holds a window: it must not wait for memory that others may only release after it.
     Nested,
 }
 
-/// A part of the data, mapped where that can be. Filled through [`DerefMut`], then handed to the disk with [`commit`](Self::commit).
+/// A part of the data, mapped if possible. Fill it through [`DerefMut`], then call [`commit`](Self::commit).
 #[derive(Debug)]
 pub(crate) struct Window {
     content: Content,
@@ -386,7 +384,7 @@ pub(crate) struct Window {
 #[derive(Debug)]
 enum Content {
     Map(MappedRange),
-    /// Zeros at first; `start` is where they belong in the file.
+    /// Zeros at first; `start` is their offset in the file.
     Buffer {
         bytes: Vec<u8>,
         start: u64,
@@ -400,7 +398,8 @@ impl Window {
         self.commit_front(len)
     }
 
-    /// As [`commit`](Self::commit), for a window of which only the first `len` bytes were filled; others may have written the rest.
+    /// As [`commit`](Self::commit), for a window of which only the first `len` bytes were filled; others may have written the
+    /// rest.
     pub(crate) fn commit_front(self, len: usize) -> Result<()> {
         let Self { content, mut counted } = self;
         let written = match content {
@@ -436,12 +435,12 @@ impl DerefMut for Window {
     }
 }
 
-/// Pages of the file that count as dirty. However their window ends, they are handed to the disk, and count until then.
+/// Pages of the file that count as dirty. They count until they are on the disk, also if their window is dropped.
 #[derive(Debug)]
 struct Counted {
     sink: Arc<NpySink>,
     pages: Range<u64>,
-    /// Bytes beside them that count as long as the window is there.
+    /// Bytes of the window's buffer, which count while the window exists.
     buffer: u64,
 }
 
@@ -457,7 +456,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         if !self.pages.is_empty() {
-            // Only a window that was not committed gets here, and the file with it will not be finished.
+            // Only a window that was not committed gets here, and then its file is never finished.
             let _ = self.submit();
         }
     }

@@ -1,4 +1,4 @@
-//! An array that goes out front to back, to a pipe or whatever else takes bytes.
+//! Writes an array front to back to a pipe or any other writer.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,17 +6,17 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
 
-/// What messages call where the bytes go.
+/// Name of the destination in error messages.
 pub(crate) const TARGET: &str = "the stream";
 
-/// The error for bytes that nobody takes.
+/// The error for bytes that could not be written.
 pub(crate) fn write_error(error: std::io::Error) -> Error {
-    // That the other side has gone is a failure here: the array is not complete.
+    // A closed pipe is a failure here: the array is not complete.
     let source = if error.kind() == std::io::ErrorKind::BrokenPipe { std::io::Error::other(error.to_string()) } else { error };
     Error::Io { action: "write the array to", path: Path::new(TARGET).to_owned(), source }
 }
 
-/// Writes what stands before the elements.
+/// Writes the header.
 pub(crate) fn write_header(header: &Header, out: &mut dyn Write) -> Result<()> {
     out.write_all(&header.encode(header.data_start())).map_err(write_error)
 }

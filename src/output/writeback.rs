@@ -1,4 +1,4 @@
-//! Keeps dirty output pages under a limit, by pushing slices to the disk as they are finished.
+//! Keeps dirty output pages under a limit by writing slices to the disk as they are finished.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,9 +9,9 @@ use super::private_file::PrivateFile;
 
 /// Counts the output pages that are mapped or not on disk yet.
 ///
-/// A slice is counted from before it is mapped until it is on the disk and its pages are given up. When the count
-/// would pass the limit, whoever wants more waits for the oldest finished slice. That one's write-back was started when
-/// it was finished, so in the steady state the wait is for the disk and nothing else.
+/// A slice counts from before it is mapped until it is on the disk and its pages are freed. A writer that would exceed the limit
+/// waits for the oldest finished slice. Write-back of that slice started when it was finished, so in the steady state the wait is
+/// only for the disk.
 #[derive(Debug)]
 pub(crate) struct WriteBehind {
     limit: u64,
@@ -29,9 +29,9 @@ struct State {
 #[derive(Debug)]
 struct Finished {
     range: Range<u64>,
-    /// The bytes that count, which need not be all of the range.
+    /// The bytes that count, which may be fewer than the range.
     bytes: u64,
-    /// Whether the kernel gives up the pages itself when they are on the disk.
+    /// Whether the kernel frees the pages itself once they are on the disk.
     uncached: bool,
 }
 
@@ -49,13 +49,13 @@ impl WriteBehind {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts `bytes` more, once there is room for them. `bytes` beyond the limit are let through alone, and so is
-    /// whoever must not `wait` for others because others may be waiting for it.
+    /// Counts `bytes` more once there is room. `bytes` beyond the limit are admitted alone. Without `wait`, a thread that others
+    /// may be waiting for is admitted at once.
     pub(crate) fn acquire(&self, file: &PrivateFile, bytes: u64, wait: bool) -> io::Result<()> {
         let mut state = self.lock();
         while state.held > 0 && state.held + bytes > self.limit {
             if let Some(oldest) = state.finished.pop_front() {
-                // Where one wait is for the whole file, it does for all that are finished.
+                // If a wait covers the whole file, it covers all finished slices.
                 let others = if file.syncs_ranges() { VecDeque::new() } else { std::mem::take(&mut state.finished) };
                 drop(state);
                 let result = file.finish_writeback(&oldest.range);
@@ -77,13 +77,13 @@ impl WriteBehind {
         Ok(())
     }
 
-    /// Gives back what was acquired for pages that are not dirty any more.
+    /// Releases the count of pages that are no longer dirty.
     pub(crate) fn release(&self, bytes: u64) {
         self.lock().held -= bytes;
         self.changed.notify_all();
     }
 
-    /// Takes over a range that was acquired and is not mapped any more, and starts writing it.
+    /// Takes over an acquired range that is no longer mapped, and starts writing it.
     pub(crate) fn submit(&self, file: &PrivateFile, range: Range<u64>) -> io::Result<()> {
         let result = file.start_writeback(&range);
         let bytes = range.end - range.start;
@@ -91,12 +91,12 @@ impl WriteBehind {
         result
     }
 
-    /// Takes over pages of `bytes` that lie here and there in a range. They are not written before there is a need to.
+    /// Takes over pages of `bytes` scattered over a range. They are only written when needed.
     pub(crate) fn submit_scattered(&self, range: Range<u64>, bytes: u64) {
         self.push(Finished { range, bytes, uncached: false });
     }
 
-    /// As [`submit`](Self::submit), for a range that was written uncached and so is on its way already.
+    /// As [`submit`](Self::submit), for a range that was written uncached and is already on its way.
     pub(crate) fn submit_uncached(&self, range: Range<u64>) {
         let bytes = range.end - range.start;
         self.push(Finished { range, bytes, uncached: true });

@@ -1,4 +1,4 @@
-//! The checksums of a conversion: CRCs of parts, put together to the whole that the file vouches for.
+//! The checksums of a conversion: combines CRCs of parts into the CRC that the file states for the whole.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use super::enclosing::Enclosing;
 use crate::error::{Error, Result};
 use crate::format::crc::{Checksum, Kind};
 
-/// A run of stored bytes under one checksum.
+/// A run of stored bytes covered by one checksum.
 #[derive(Debug, Clone)]
 pub struct Region {
     /// The file.
@@ -16,52 +16,52 @@ pub struct Region {
     pub offset: u64,
     /// Its length.
     pub nbytes: u64,
-    /// What the format says of it.
+    /// The checksum that the format states.
     pub checksum: Checksum,
-    /// What it is a part of, where that has a checksum and the part has none.
+    /// A larger run with a checksum, if this part has none of its own.
     pub(crate) enclosing: Option<Arc<Enclosing>>,
 }
 
 impl Region {
-    /// A run with a checksum of its own.
+    /// A run with its own checksum.
     #[must_use]
     pub fn new(path: Arc<Path>, offset: u64, nbytes: u64, checksum: Checksum) -> Self {
         Self { path, offset, nbytes, checksum, enclosing: None }
     }
 
-    /// A part of what has a checksum.
+    /// A part of a run that has a checksum.
     pub(crate) fn within(enclosing: &Arc<Enclosing>, path: Arc<Path>, offset: u64, nbytes: u64) -> Self {
         Self { enclosing: Some(Arc::clone(enclosing)), ..Self::new(path, offset, nbytes, Checksum::Crc32(0)) }
     }
 }
 
-/// How much of what was written is vouched for by stored checksums.
+/// How much of what was written was verified by stored checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verified {
     /// All of it.
     Full,
-    /// The checksums of whole pieces that were read; the rest has none, or cannot be checked without reading more than was asked for.
+    /// Only pieces that were read whole; the rest has no checksum, or checking it would take reading more than was requested.
     Partial,
-    /// None of it: switched off, or the selection is inside the bytes that one checksum covers.
+    /// None of it: verifying is off, or the selection lies inside the bytes that one checksum covers.
     Not,
 }
 
 /// Collects the CRCs of parts from all workers and compares the wholes.
 ///
-/// The CRC of a whole is the sum of what its parts contribute, each shifted by the bytes behind it, so that parts may come in any
-/// order and nothing is kept of them.
+/// The CRC of a whole is the sum of its parts' contributions, each shifted by the bytes after it. So parts may come in any order
+/// and none is kept.
 #[derive(Debug)]
 pub(crate) struct RegionChecksums<'a> {
     regions: &'a [Region],
     progress: Vec<Mutex<Progress>>,
 }
 
-/// What is known of one region.
+/// Progress of one region.
 #[derive(Debug, Default, Clone, Copy)]
 struct Progress {
-    /// Bytes that were read.
+    /// Bytes read so far.
     len: u64,
-    /// What they contribute.
+    /// Sum of their contributions.
     crc: u32,
 }
 
@@ -70,12 +70,12 @@ impl<'a> RegionChecksums<'a> {
         Self { regions, progress: regions.iter().map(|_| Mutex::default()).collect() }
     }
 
-    /// Heap bytes for so many regions.
+    /// Heap bytes for a number of regions.
     pub(crate) fn heap_bytes(regions: usize) -> u64 {
         (regions * size_of::<Mutex<Progress>>()) as u64
     }
 
-    /// Notes bytes of a region; every byte is to be noted at most once, in any order.
+    /// Records bytes of a region. Each byte must be recorded at most once; the order does not matter.
     pub(crate) fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
         self.record_crc(region, offset, bytes.len() as u64, |kind| kind.of(bytes));
     }
@@ -93,15 +93,15 @@ impl<'a> RegionChecksums<'a> {
         progress.len = progress.len.saturating_add(len);
         match whole.nbytes.checked_sub(offset).and_then(|rest| rest.checked_sub(len)) {
             Some(behind) => progress.crc ^= kind.shift(crc, behind),
-            // More than there is: that must not pass for anything.
+            // Bytes outside the region must never count as verified.
             None => progress.len = u64::MAX,
         }
     }
 
-    /// Compares every region that was read whole.
+    /// Compares every region that was read completely.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for the first region whose checksum differs.
+    /// Returns [`Error::Malformed`] for the first region whose checksum differs.
     pub(crate) fn verify(&self) -> Result<Verified> {
         let mut whole = 0;
         for (region, progress) in self.regions.iter().zip(&self.progress) {
@@ -110,7 +110,7 @@ impl<'a> RegionChecksums<'a> {
                 continue;
             }
             if len > region.nbytes {
-                let detail = format!("more than the {} bytes were read that one checksum covers", region.nbytes);
+                let detail = format!("more bytes were read than the {} that the checksum covers", region.nbytes);
                 return Err(Error::malformed_at(&region.path, "tensor data", region.offset, detail));
             }
             if let Some(enclosing) = &region.enclosing {

@@ -1,4 +1,4 @@
-//! A checksum over a run of a file of which tensors are parts: the CRC-32 of a member of a ZIP archive that holds many.
+//! A checksum over a run of a file that holds several tensors: the CRC-32 of a member of a ZIP archive.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,27 +10,28 @@ use crate::format::crc::Checksum;
 use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
-/// What lies between tensors is read for the comparison: up to this much, or this part of all.
+/// Limit for the bytes between tensors that are read for the comparison: this much, or the whole divided by [`PART_BETWEEN`].
 const MOST_BETWEEN: u64 = 16 << 20;
 const PART_BETWEEN: u64 = 8;
-/// Bytes that are read at once.
+/// Bytes read at once.
 const CHUNK: usize = 256 << 10;
 
-/// A run of a file under one checksum. When the tensors in it have been read, what lies between them is read, too, and all is compared.
+/// A run of a file under one checksum. Once its tensors have been read, the bytes between them are read, too, and the whole is
+/// compared.
 pub(crate) struct Enclosing {
     file: Arc<dyn Blob>,
     range: Range<u64>,
     checksum: Checksum,
-    /// What messages call it.
+    /// Its name in error messages.
     what: String,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The length and the CRC of what has been read, by where it starts.
+    /// Length and CRC of each part that has been read, by its start.
     parts: BTreeMap<u64, (u64, u32)>,
-    /// Whether all has been compared, and was right.
+    /// Whether the whole has been compared and matched.
     is_right: bool,
 }
 
@@ -45,10 +46,10 @@ impl Enclosing {
         Arc::new(Self { file: Arc::clone(file), range, checksum, what, state: Mutex::default() })
     }
 
-    /// Takes over what was read at `offset` of the file, and compares all if little is missing. Whether that has been done.
+    /// Adds a part read at `offset` of the file; compares the whole if little is missing. Returns whether the whole was compared.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where the checksum differs, [`Error::Io`].
+    /// Returns [`Error::Malformed`] where the checksum differs, [`Error::Io`].
     pub(crate) fn add(&self, offset: u64, len: u64, crc: u32) -> Result<bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.is_right {
@@ -75,12 +76,12 @@ impl Enclosing {
         Ok(true)
     }
 
-    /// Whether all has been compared, and was right.
+    /// Whether the whole has been compared and matched.
     pub(crate) fn is_right(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).is_right
     }
 
-    /// What has not been read.
+    /// The ranges that have not been read.
     fn gaps(&self, parts: &BTreeMap<u64, (u64, u32)>) -> Vec<Range<u64>> {
         let (mut gaps, mut at) = (Vec::new(), self.range.start);
         for (&start, &(len, _)) in parts {

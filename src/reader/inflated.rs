@@ -1,4 +1,4 @@
-//! Elements in a deflated stream: there is one way through it.
+//! Elements in a deflated stream, which can only be read forward.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,18 +18,18 @@ use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
 const WHAT: &str = "deflated data";
-/// Packed bytes that are read at once.
+/// Compressed bytes read at once.
 const CHUNK: usize = 256 << 10;
 
-/// A place in the unpacked stream, and what it takes to go on from there.
+/// A place in the decompressed stream, and the state to go on from there.
 struct Stream {
     inflater: Decompress,
-    /// Bytes of the packed stream that were read.
+    /// Compressed bytes read so far.
     taken: u64,
     buffer: Vec<u8>,
-    /// Which of them come next.
+    /// The part of the buffer that comes next.
     ready: Range<usize>,
-    /// Unpacked bytes that were handed out.
+    /// Decompressed bytes handed out so far.
     at: u64,
 }
 
@@ -38,7 +38,7 @@ impl Stream {
         Self { inflater: Decompress::new(false), taken: 0, buffer: vec![0; CHUNK], ready: 0..0, at: 0 }
     }
 
-    /// Fills `out` with the next bytes of the stream that is packed in `packed` of `file`.
+    /// Fills `out` with the next bytes of the stream compressed in range `packed` of `file`.
     fn fill(&mut self, file: &dyn Blob, packed: &Range<u64>, out: &mut [u8], calls: &SystemCalls) -> Result<()> {
         let mut filled = 0;
         while filled < out.len() {
@@ -68,17 +68,17 @@ impl Stream {
     }
 }
 
-/// The first `most` bytes of what is packed in a range of a file.
+/// The first `most` bytes of the stream compressed in a range of a file.
 ///
 /// # Errors
-/// [`Error::Malformed`], [`Error::Io`].
+/// Returns [`Error::Malformed`], [`Error::Io`].
 pub(crate) fn inflate_front(file: &dyn Blob, packed: &Range<u64>, most: usize) -> Result<Vec<u8>> {
     let mut front = vec![0; most];
     Stream::new().fill(file, packed, &mut front, file.calls())?;
     Ok(front)
 }
 
-/// The checksum of all of a deflated stream of `len` unpacked bytes.
+/// The checksum of a whole deflated stream of `len` decompressed bytes.
 ///
 /// # Errors
 /// As [`inflate_front`].
@@ -96,12 +96,11 @@ pub(crate) fn checksum(file: &dyn Blob, packed: &Range<u64>, len: u64, kind: Kin
 
 /// An array in a deflated stream.
 ///
-/// What follows the last elements that were read is unpacked from there on. To read what was passed already, all is unpacked from the
-/// start again.
+/// Reading on after the last read continues there. Reading anything earlier decompresses from the start again.
 pub(crate) struct Inflated {
     file: Arc<dyn Blob>,
     packed: Range<u64>,
-    /// Unpacked bytes before the elements.
+    /// Decompressed bytes before the elements.
     start: u64,
     spec: TensorSpec,
     order: (ByteOrder, Layout),
@@ -116,7 +115,7 @@ impl fmt::Debug for Inflated {
 }
 
 impl Inflated {
-    /// The elements that start `start` bytes into what is packed in `packed` of `file`.
+    /// The elements that start `start` bytes into the stream compressed in `packed` of `file`.
     pub(crate) fn new(
         file: &Arc<dyn Blob>,
         packed: Range<u64>,
@@ -129,7 +128,7 @@ impl Inflated {
         Self { file: Arc::clone(file), packed, start, spec, order, regions: region.into_iter().collect(), stream }
     }
 
-    /// Unpacks `out` from byte `at` of the stream on.
+    /// Decompresses into `out`, from byte `at` of the stream on.
     fn unpack(&self, at: u64, out: &mut [u8], context: &ReadContext<'_>) -> Result<()> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         if stream.at > at {
@@ -187,7 +186,7 @@ impl TensorReader for Inflated {
     }
 
     fn heap_bytes(&self) -> u64 {
-        // What is packed, what is passed over, and the window and tables of the inflater.
+        // Input, skipped output, and the window and tables of the inflater.
         3 * CHUNK as u64
     }
 }

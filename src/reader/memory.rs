@@ -1,4 +1,4 @@
-//! A tensor that is in memory already: for tests, examples and callers that made one.
+//! A tensor that is already in memory: for tests, examples and tensors that callers made.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ impl<'a> MemoryTensor<'a> {
     /// A reader of `bytes`.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when `bytes` is not exactly as long as `spec` says.
+    /// Returns [`Error::BadRequest`] when `bytes` is not exactly as long as `spec` says.
     pub fn new(spec: TensorSpec, bytes: &'a [u8]) -> Result<Self> {
         if bytes.len() as u64 != spec.nbytes() {
             return Err(Error::bad_request(format!("{} bytes for {spec}, which has {}", bytes.len(), spec.nbytes())));
@@ -41,17 +41,17 @@ impl TensorReader for MemoryTensor<'_> {
     }
 }
 
-/// A tensor whose elements are few and repeated, or all there: what a file's metadata hold.
+/// A tensor of a few elements repeated, or of all its elements: used for values from a file's metadata.
 #[derive(Debug)]
 pub(crate) struct Filled<'a> {
     spec: TensorSpec,
     order: ByteOrder,
-    /// The elements, over and over.
+    /// The elements to repeat.
     bytes: &'a [u8],
 }
 
 impl<'a> Filled<'a> {
-    /// A tensor of `bytes`, repeated until it is full. Without any all of it is zeros.
+    /// A tensor of `bytes`, repeated until it is full; of zeros if `bytes` is empty.
     pub(crate) fn new(spec: TensorSpec, order: ByteOrder, bytes: &'a [u8]) -> Self {
         Self { spec, order, bytes }
     }

@@ -1,6 +1,7 @@
-//! Readers of the elements of one tensor, and what many formats share to make one.
+//! How the elements of one tensor are read: the [`TensorReader`] trait, and readers and checksums that several formats share.
 //!
-//! A source of one's own implements [`TensorReader`]; [`MemoryTensor`] reads elements that are in memory already.
+//! Which container an element comes from, where the bytes are stored and how rows are planned belong to other modules. Start with
+//! [`TensorReader`], which custom sources implement; [`MemoryTensor`] reads elements that are already in memory.
 
 pub(crate) mod checksums;
 pub(crate) mod enclosing;

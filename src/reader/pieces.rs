@@ -1,4 +1,4 @@
-//! A tensor stored as one or more boxes: which bytes of which file hold which elements.
+//! A tensor stored as one or more boxes: maps each element to bytes of a file.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -14,7 +14,7 @@ use crate::types::byte_order::ByteOrder;
 use crate::types::size::memory_len;
 use crate::types::spec::{TensorSpec, even_part};
 
-/// Runs of at least this many bytes are read in place; shorter ones together, and then put where they belong.
+/// Runs of at least this many bytes are read in place; shorter runs are read together and then copied to their places.
 const DIRECT_RUN_BYTES: u64 = 128 << 10;
 
 /// A box of a tensor, stored on its own in C order.
@@ -27,15 +27,15 @@ pub(crate) struct PieceBox {
 }
 
 impl PieceBox {
-    /// The box that is the whole tensor.
+    /// The box that covers the whole tensor.
     pub(crate) fn whole(shape: &[u64]) -> Self {
         Self { start: vec![0; shape.len()], shape: shape.to_vec() }
     }
 
-    /// The box that a slice is of a tensor of `shape`.
+    /// The box that a slice selects in a tensor of `shape`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the slice.
     pub(crate) fn of_extents(extents: &[Extent], shape: &[u64]) -> Result<Self, String> {
         if extents.len() != shape.len() {
             return Err(format!("a piece has {} axes, the tensor {}", extents.len(), shape.len()));
@@ -64,10 +64,10 @@ impl PieceBox {
         self.shape.iter().product()
     }
 
-    /// How many of the box's elements lie before `element` of the tensor, both in C order.
+    /// Number of elements of the box before `element` of the tensor, both in C order.
     ///
-    /// The box's own order is that of the tensor with elements left out, so the elements of any flat range of the
-    /// tensor that lie in the box are a range of the box, too.
+    /// The box keeps the tensor's order, so the elements that any flat range of the tensor shares with the box are a range of the
+    /// box, too.
     fn rank(&self, tensor_shape: &[u64], element: u64) -> u64 {
         let (mut tensor_inner, mut inner): (u64, u64) = (tensor_shape.iter().product(), self.elements());
         if element >= tensor_inner {
@@ -102,7 +102,7 @@ impl PieceBox {
         position
     }
 
-    /// How many elements of the box lie side by side in the tensor as well.
+    /// Number of elements of the box that are contiguous in the tensor as well.
     fn run_elements(&self, tensor_shape: &[u64]) -> u64 {
         let mut run = 1;
         for (&len, &dim) in self.shape.iter().zip(tensor_shape).rev() {
@@ -115,7 +115,7 @@ impl PieceBox {
     }
 }
 
-/// A Mersenne prime: sums of two remainders fit a `u64`.
+/// A Mersenne prime; the sum of two remainders fits a `u64`.
 const PRIME: u64 = (1 << 61) - 1;
 
 #[expect(clippy::cast_possible_truncation, reason = "a remainder of a 61-bit number")]
@@ -123,12 +123,12 @@ fn multiply(a: u64, b: u64) -> u64 {
     (u128::from(a) * u128::from(b) % u128::from(PRIME)) as u64
 }
 
-/// Finds out whether boxes cover every element of a shape exactly once. Boxes must lie inside it and not be empty.
+/// Checks that boxes cover every element of a shape exactly once. Boxes must lie inside the shape and not be empty.
 ///
-/// Seen as a polynomial, a box is the product over the axes of `x[start] - x[end]`; the boxes tile the tensor if and only
-/// if their sum is the polynomial of the whole. Evaluated at random points modulo the prime 2⁶¹ - 1 a difference
-/// shows but for a chance of rank / 2⁶¹ (Schwartz and Zippel), in time linear in the number of boxes whatever their
-/// arrangement and without keeping any; comparing pairs would take hours for a hostile index.
+/// As a polynomial, a box is the product over the axes of `x[start] - x[end]`; the boxes tile the tensor if and only if their sum
+/// is the polynomial of the whole. Evaluated at random points modulo the prime 2⁶¹ - 1, a difference goes unnoticed with
+/// probability rank / 2⁶¹ (Schwartz and Zippel). The time is linear in the number of boxes and none is kept; comparing pairs would
+/// take hours for a hostile index.
 #[derive(Debug, Default)]
 pub(crate) struct Tiling {
     points: RandomState,
@@ -153,7 +153,7 @@ impl Tiling {
     }
 }
 
-/// A box and where its bytes lie.
+/// A box and the place of its bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     pub(crate) extent: PieceBox,
@@ -165,9 +165,9 @@ pub(crate) struct Piece {
 /// Where pieces are read from.
 #[derive(Debug)]
 enum Parts<'a> {
-    /// As they are, from shards.
+    /// Raw bytes in shards.
     Shards(&'a ShardSet),
-    /// Each by a reader of its own, of which the shards of pieces are the numbers; with its regions among those of all.
+    /// One reader for each piece, numbered by the piece's shard, with the range of its regions among all regions.
     Readers(Vec<(Box<dyn TensorReader + 'a>, Range<usize>)>),
 }
 
@@ -177,7 +177,7 @@ pub(crate) struct PieceReader<'a> {
     parts: Parts<'a>,
     spec: TensorSpec,
     order: ByteOrder,
-    /// In the order of their first elements.
+    /// Sorted by first element.
     pieces: Vec<PlacedPiece>,
     regions: Vec<Region>,
     /// Whether every run of every piece is read in place.
@@ -190,7 +190,7 @@ struct PlacedPiece {
     region: usize,
     /// Flat position of the first element.
     first: u64,
-    /// Flat position behind the last element of this piece and of all before it.
+    /// Flat position after the last element of this piece and of all before it.
     reach: u64,
 }
 
@@ -200,7 +200,7 @@ impl<'a> PieceReader<'a> {
         Self::placed(Parts::Shards(shards), spec, order, pieces, regions)
     }
 
-    /// A reader over boxes that tile the tensor, each with its own reader, which are little-endian.
+    /// A reader over boxes that tile the tensor, each with its own little-endian reader.
     pub(crate) fn of_readers(spec: TensorSpec, parts: Vec<(PieceBox, Box<dyn TensorReader + 'a>)>) -> Self {
         let (mut pieces, mut readers, mut regions) = (Vec::new(), Vec::new(), Vec::new());
         for (shard, (extent, reader)) in (0..).zip(parts) {
@@ -241,7 +241,7 @@ impl<'a> PieceReader<'a> {
         Self { parts, spec, order, pieces: placed, regions, in_place: in_place && fill }
     }
 
-    /// Where the parts of `elements` lie that are in pieces stored side by side.
+    /// Stored places of the parts of `elements` that lie in contiguous pieces.
     fn stored(&self, elements: Range<u64>) -> impl Iterator<Item = (u32, Range<u64>)> + '_ {
         let (shape, itemsize) = (self.spec.shape(), self.spec.itemsize());
         let from = self.pieces.partition_point(|piece| piece.reach <= elements.start);
@@ -252,7 +252,7 @@ impl<'a> PieceReader<'a> {
         })
     }
 
-    /// The reader of a piece, if pieces have some.
+    /// The reader of a piece, if pieces have readers.
     fn part(&self, shard: u32) -> Option<&(Box<dyn TensorReader + 'a>, Range<usize>)> {
         match &self.parts {
             Parts::Readers(readers) => readers.get(shard as usize),
@@ -260,7 +260,7 @@ impl<'a> PieceReader<'a> {
         }
     }
 
-    /// Reads elements `local` of a piece from storage into `buf`, chunk by chunk, each with its checksum.
+    /// Reads elements `local` of a piece from storage into `buf` in chunks, and records the checksum of each.
     fn read_piece(&self, placed: &PlacedPiece, local: u64, buf: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         let shards = match &self.parts {
             Parts::Shards(shards) => shards,
@@ -281,12 +281,12 @@ impl<'a> PieceReader<'a> {
         Ok(())
     }
 
-    /// Fills what elements `local` of a piece contribute to `out`, which starts at element `origin` of the tensor.
+    /// Writes elements `local` of a piece to their places in `out`, which starts at element `origin` of the tensor.
     fn read_part(&self, placed: &PlacedPiece, local: Range<u64>, origin: u64, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         let (shape, itemsize) = (self.spec.shape(), self.spec.itemsize());
         let extent = &placed.piece.extent;
         let run = extent.run_elements(shape);
-        // The parts of `local` that lie side by side in the tensor, as (first element, bytes of `out`).
+        // Splits `local` into runs that are contiguous in the tensor, as (first element, bytes of `out`).
         let runs = |local: Range<u64>| {
             let mut next = local.start;
             std::iter::from_fn(move || {
@@ -426,7 +426,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Cuts `shape` into boxes, at random places along random axes.
+    /// Cuts `shape` into boxes at random places along random axes.
     fn cut(shape: &[u64], choices: &[(usize, u64)]) -> Vec<PieceBox> {
         let mut boxes = vec![PieceBox::whole(shape)];
         for &(pick, at) in choices {

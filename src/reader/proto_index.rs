@@ -1,4 +1,4 @@
-//! The fields of messages in a file, without reading what is in them: graphs have gigabytes.
+//! Walks the fields of messages in a file without reading their contents: graphs can have gigabytes.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,13 +8,13 @@ use crate::format::varint;
 use crate::storage::blob::{Blob, check_most};
 use crate::types::size::memory_len;
 
-/// A tag and a length.
+/// Bytes of the longest tag and length.
 const MOST_HEADER: u64 = 20;
 const BUFFER: u64 = 64 << 10;
 /// How deep groups may nest; protobuf's own limit for messages.
 const MAX_DEPTH: usize = 100;
 
-/// Walks the fields of the message in a range of a file, and of those in it.
+/// Walks the fields of the message in a range of a file, and of messages nested in it.
 ///
 /// Wire format: <https://protobuf.dev/programming-guides/encoding/>. Groups are skipped.
 #[derive(Debug)]
@@ -23,19 +23,19 @@ pub(crate) struct FieldWalker<'a> {
     what: &'static str,
     at: u64,
     end: u64,
-    /// The end of the outermost message: as far as may be read.
+    /// The end of the outermost message: the limit for reading.
     last: u64,
     buffer: Vec<u8>,
     buffered: Range<u64>,
 }
 
-/// A field of it.
+/// A field of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OuterField {
     pub(crate) number: u64,
-    /// Where the tag lies.
+    /// Offset of the tag.
     pub(crate) offset: u64,
-    /// Where what follows the tag lies: a varint, or the length of bytes.
+    /// Offset after the tag: of a varint, or of the length of bytes.
     pub(crate) start: u64,
     pub(crate) value: FieldValue,
 }
@@ -43,9 +43,9 @@ pub(crate) struct OuterField {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FieldValue {
     Varint(u64),
-    /// Where the bytes of a string or a message lie in the file.
+    /// Place in the file of the bytes of a string or a message.
     Bytes(Range<u64>),
-    /// Where a number of 4 or 8 bytes lies.
+    /// Place of a number of 4 or 8 bytes.
     Fixed(Range<u64>),
 }
 
@@ -57,12 +57,12 @@ enum Step {
 }
 
 impl<'a> FieldWalker<'a> {
-    /// The message in all of a file.
+    /// Walks the message that is the whole file.
     pub(crate) fn of_file(file: &'a dyn Blob, what: &'static str) -> Self {
         Self::new(file, what, 0..file.len())
     }
 
-    /// The message in `range` of a file, which messages call `what`.
+    /// Walks the message in `range` of a file, called `what` in error messages.
     pub(crate) fn new(file: &'a dyn Blob, what: &'static str, range: Range<u64>) -> Self {
         let (at, end) = (range.start, range.end);
         Self { file, what, at, end, last: end, buffer: Vec::new(), buffered: 0..0 }
@@ -73,12 +73,12 @@ impl<'a> FieldWalker<'a> {
         self.file.path()
     }
 
-    /// Where the rest of the message lies.
+    /// Place of the rest of the message.
     pub(crate) fn rest(&self) -> Range<u64> {
         self.at..self.end
     }
 
-    /// Where the next field starts.
+    /// Start of the next field.
     pub(crate) fn at(&self) -> u64 {
         self.at
     }
@@ -88,10 +88,10 @@ impl<'a> FieldWalker<'a> {
         Error::malformed_at(self.file.path(), self.what, at, detail)
     }
 
-    /// Walks the message in `range`, which lies in this one, and comes back. Small messages cost no reading of their own.
+    /// Walks the nested message in `range`, and comes back. Small messages are read from the buffer.
     ///
     /// # Errors
-    /// Those of `walk`.
+    /// As `walk`.
     pub(crate) fn within<T>(&mut self, range: &Range<u64>, walk: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let outer = (self.at, self.end);
         (self.at, self.end) = (range.start, range.end);
@@ -100,10 +100,10 @@ impl<'a> FieldWalker<'a> {
         walked
     }
 
-    /// The bytes from `at` on, up to `end` as far as they are buffered: at least `least`, unless `end` comes before.
+    /// The buffered bytes from `at` on, up to `end`: at least `least`, unless `end` comes first.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where the file ends before, [`Error::Io`].
+    /// Returns [`Error::Malformed`] where the file ends too early, [`Error::Io`].
     pub(crate) fn window(&mut self, at: u64, end: u64, least: u64) -> Result<&[u8]> {
         let wanted = at.saturating_add(least).min(end);
         if at < self.buffered.start || wanted > self.buffered.end {
@@ -125,7 +125,7 @@ impl<'a> FieldWalker<'a> {
     /// The next field; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for what no message can have, [`Error::Io`].
+    /// Returns [`Error::Malformed`] for invalid wire data, [`Error::Io`].
     pub(crate) fn next_field(&mut self) -> Result<Option<OuterField>> {
         let mut groups: Vec<u64> = Vec::new();
         loop {
@@ -150,7 +150,7 @@ impl<'a> FieldWalker<'a> {
         }
     }
 
-    /// The next tag's field number, where what follows it lies, and what it starts.
+    /// Reads the next tag; returns its field number, the offset after it, and the step.
     fn step(&mut self) -> Result<(u64, u64, Step)> {
         let (what, offset, left) = (self.what, self.at, self.end - self.at);
         let front = self.window(offset, self.end, MOST_HEADER)?;
@@ -187,10 +187,10 @@ impl<'a> FieldWalker<'a> {
         Ok(step)
     }
 
-    /// Reads the bytes of a field of at most `most` bytes.
+    /// Reads the bytes of a field, at most `most`.
     ///
     /// # Errors
-    /// [`Error::Limit`] for a longer one, [`Error::Malformed`], [`Error::Io`].
+    /// Returns [`Error::Limit`] for a longer field, [`Error::Malformed`], [`Error::Io`].
     pub(crate) fn read(&mut self, range: &Range<u64>, most: u64) -> Result<Vec<u8>> {
         check_most(self.file.path(), range, most)?;
         Ok(self.window(range.start, range.end, range.end - range.start)?.to_vec())

@@ -1,4 +1,4 @@
-//! Elements that lie side by side in a file, as they are or nearly so: what most formats lead to.
+//! Contiguous elements in a file, read without decoding: most formats end up here.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,19 +12,20 @@ use crate::types::dtype::Dtype;
 use crate::types::layout::Layout;
 use crate::types::spec::{TensorSpec, even_part};
 
-/// What stored bytes have to be like, beyond being there.
+/// Checks on the values of stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// Nothing is asked of them.
+    /// Any byte is accepted.
     Nothing,
-    /// The same, and bools that are neither 0 nor 1 are kept.
+    /// The same, and bools other than 0 and 1 are kept.
     OddBools,
-    /// Zeros and ones.
+    /// Every byte must be 0 or 1.
     Bools,
 }
 
 impl Check {
-    /// What TensorFlow asks of the raw bytes of a `TensorProto`: `Tensor::FromProto` in `tensorflow/core/framework/tensor.cc`.
+    /// The check that TensorFlow applies to the raw bytes of a `TensorProto`: `Tensor::FromProto` in
+    /// `tensorflow/core/framework/tensor.cc`.
     pub(crate) fn of_tensor_content(dtype: Dtype) -> Self {
         match dtype {
             Dtype::Bool => Self::Bools,
@@ -33,7 +34,7 @@ impl Check {
     }
 }
 
-/// An array whose elements lie side by side in a file.
+/// An array whose elements are contiguous in a file.
 #[derive(Debug)]
 pub(crate) struct StoredArray {
     file: Arc<dyn Blob>,
@@ -46,10 +47,10 @@ pub(crate) struct StoredArray {
 }
 
 impl StoredArray {
-    /// The elements of `spec` from `offset` of `file` on, little-endian and in C order. Messages call them `what`.
+    /// The elements of `spec` from `offset` of `file` on, little-endian and in C order, called `what` in error messages.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where the file ends before they do.
+    /// Returns [`Error::Malformed`] where the file ends too early.
     pub(crate) fn new(file: &Arc<dyn Blob>, offset: u64, spec: TensorSpec, what: &'static str) -> Result<Self> {
         let end = offset.checked_add(spec.nbytes());
         if end.is_none_or(|end| end > file.len()) {

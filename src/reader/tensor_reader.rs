@@ -1,4 +1,4 @@
-//! How elements of a tensor are read, wherever they come from.
+//! The trait through which the elements of every tensor are read.
 
 use std::fmt;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::types::layout::Layout;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Elements of one tensor, in any order, from any thread.
+/// Reads elements of one tensor, in any order, from any thread.
 ///
 /// Positions are flat: element `i` is the `i`-th in the order of [`layout`](Self::layout). In C order rows of axis 0 are runs of
 /// [`TensorSpec::row_elements`] of them, so a run of rows, one row and a part of a huge row are read alike.
@@ -29,40 +29,39 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
         ByteOrder::Little
     }
 
-    /// The order in which flat positions count elements: C order, or Fortran order where the source is like that.
+    /// The order in which flat positions count elements: C, or Fortran if the source stores elements so.
     fn layout(&self) -> Layout {
         Layout::C
     }
 
-    /// Whether bytes of a `bool` other than 0 and 1 are kept as they are, as NumPy does with arrays of its own. Otherwise they become 1.
+    /// Whether bytes of a `bool` other than 0 and 1 are kept, as NumPy does with its own arrays. Otherwise they become 1.
     fn keeps_bool_bytes(&self) -> bool {
         false
     }
 
-    /// Fills `out`, which holds exactly `elements`, or fails. Never a short read.
+    /// Fills `out`, which holds exactly `elements`, or fails. There are no short reads.
     ///
-    /// Checksums of what was read go to the context, not over the bytes after decoding.
+    /// Stored checksums cover the bytes before decoding: those bytes are what goes to [`ReadContext::record`].
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when reading fails, [`Error::Malformed`](crate::Error::Malformed) when the file ends early,
-    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    /// Returns [`Error::Io`](crate::Error::Io) when reading fails, [`Error::Malformed`](crate::Error::Malformed) when the file
+    /// ends early, [`Error::Cancelled`](crate::Error::Cancelled).
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()>;
 
-    /// Whether elements are stored as a stream: to read anything but those behind the last ones that were read costs as much as to read
-    /// all before them. Whoever reads such a tensor does so once, from front to back.
+    /// Whether elements are stored as a stream: reading on after the last read is cheap, any other read costs as much as reading
+    /// everything before it. Callers read such a tensor once, from front to back.
     fn is_sequential(&self) -> bool {
         false
     }
 
-    /// The lengths of the boxes that elements are stored in, where it takes all of a box to read any part of it: compressed chunks.
-    /// One length for each axis; boxes start at multiples of them.
+    /// The shape of the chunks that elements are stored in, if any part of a chunk takes decoding all of it, as with compression.
+    /// One length for each axis; chunks start at multiples of them.
     fn chunks(&self) -> Option<&[u64]> {
         None
     }
 
-    /// How elements are stored where it costs more to read them in some orders than in others; empty where it does not. Grids follow
-    /// each other along axis 0 and hold every row: one for a tensor in [`chunks`](Self::chunks) or a stream, several for one that was
-    /// joined.
+    /// Chunk layout, if some read orders cost more than others; otherwise empty. Grids follow each other along axis 0 and cover
+    /// every row: one for a tensor in [`chunks`](Self::chunks) or a stream, several for a joined tensor.
     fn chunk_grids(&self) -> Vec<ChunkGrid> {
         let rows = 0..self.spec().rows();
         match self.chunks() {
@@ -73,7 +72,7 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
     }
 
     /// Fills `out`, which holds exactly the box of `shape` that starts at index `start`, in the order of [`layout`](Self::layout).
-    /// Where there are [`chunks`](Self::chunks), each one is decoded once for each call that needs any of it.
+    /// With [`chunks`](Self::chunks), each call decodes every chunk it needs once.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -94,52 +93,52 @@ pub trait TensorReader: fmt::Debug + Send + Sync {
         &[]
     }
 
-    /// Whether there are elements that no region covers, beside others that one does.
+    /// Whether some elements are covered by a region and others are not.
     fn is_partly_covered(&self) -> bool {
         false
     }
 
-    /// The run of stored bytes that flat position `element` lies in, if the bytes of the run are those of its elements,
-    /// side by side and in order. Holes in it are left out of the output, and its blocks may be shared.
+    /// The run of stored bytes that holds flat position `element`, if the run is exactly the bytes of its elements, contiguous and
+    /// in order. The output skips holes in it, and may share its blocks.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when its file cannot be opened.
+    /// Returns [`Error::Io`](crate::Error::Io) when its file cannot be opened.
     fn stored_run(&self, _element: u64) -> Result<Option<StoredRun>> {
         Ok(None)
     }
 
-    /// Whether [`stored_run`](Self::stored_run) may say anything: whether it is worth the time to look for holes.
+    /// Whether [`stored_run`](Self::stored_run) can return a run, so that looking for holes is worth the time.
     fn has_stored_runs(&self) -> bool {
         false
     }
 
-    /// Tells that these elements are read soon, before or after many others: what can be fetched meanwhile need not be waited for.
+    /// Hints that these elements are read soon, maybe after many others, so that they can be fetched in the background.
     fn prefetch(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
 
     /// Tells that these elements are not read again for a long time.
     fn evict(&self, _elements: Range<u64>, _context: &ReadContext<'_>) {}
 
-    /// Called when all has been read: a reader that reads parts of the source twice fails here if those may differ.
+    /// Called after the last read: a reader that reads parts of the source twice fails here if those reads may differ.
     ///
     /// # Errors
-    /// [`Error::Malformed`](crate::Error::Malformed) when the source was written to since the reader was made.
+    /// Returns [`Error::Malformed`](crate::Error::Malformed) when the source was written to since the reader was made.
     fn check_unchanged(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Whether [`read`](Self::read) fills `out` through system calls only, which report a page of a mapped output that
-    /// cannot be had. A reader that stores into `out` itself would be killed, so it gets pages that are all there, which
+    /// Whether [`read`](Self::read) fills `out` through system calls only, which report an unavailable page of a mapped output as
+    /// an error. A reader that stores into `out` itself would be killed by a signal, so all pages are made available first, which
     /// takes longer.
     fn fills_by_system_calls(&self) -> bool {
         false
     }
 
-    /// Heap bytes the reader keeps while it lives, which come out of the memory budget.
+    /// Heap bytes that the reader keeps while it lives; they count against the memory budget.
     fn heap_bytes(&self) -> u64 {
         0
     }
 
-    /// The same, as long as at most so many `workers` call nothing but [`read_box`](Self::read_box).
+    /// The same, while at most `workers` threads call nothing but [`read_box`](Self::read_box).
     fn box_heap_bytes(&self, _workers: u64) -> u64 {
         self.heap_bytes()
     }
@@ -223,7 +222,7 @@ impl<T: TensorReader + ?Sized> TensorReader for &T {
     }
 }
 
-/// A run of elements as it lies in a file.
+/// A contiguous run of elements in a file.
 #[derive(Debug, Clone)]
 pub struct StoredRun {
     /// Flat positions in the tensor.
@@ -232,21 +231,21 @@ pub struct StoredRun {
     pub file: Arc<File>,
     /// Its path, for messages.
     pub path: Arc<Path>,
-    /// Where the first of them starts in the file.
+    /// Offset in the file of the first of them.
     pub offset: u64,
-    /// Which of [`TensorReader::regions`] covers them, starting with the same byte.
+    /// Index of the entry of [`TensorReader::regions`] that covers them and starts at the same byte.
     pub region: Option<usize>,
 }
 
-/// What a worker lends to a reader: memory of its own and the place where checksums go.
+/// Passed by a worker to a reader: scratch memory and the ledger of checksums.
 #[derive(Debug)]
 pub struct ReadContext<'a> {
-    /// Memory that lives as long as the worker; [`chunk_bytes`](Self::chunk_bytes) long.
+    /// Scratch memory that lives as long as the worker; [`chunk_bytes`](Self::chunk_bytes) long.
     scratch: Vec<u8>,
     chunk_bytes: usize,
     ledger: Option<&'a RegionChecksums<'a>>,
     pub(crate) calls: SystemCalls,
-    /// The regions of what is being read, among those of the ledger.
+    /// The regions of the current reader among those of the ledger.
     regions: Range<usize>,
 }
 
@@ -261,15 +260,15 @@ impl<'a> ReadContext<'a> {
         self.chunk_bytes
     }
 
-    /// Fails once the caller has cancelled; readers ask between chunks.
+    /// Fails once the caller has cancelled; readers call it between chunks.
     ///
     /// # Errors
-    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    /// Returns [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn check_cancelled(&self) -> Result<()> {
         self.calls.cancel().check()
     }
 
-    /// Notes that `bytes` were read at `offset` of the region with number `region` of [`TensorReader::regions`].
+    /// Records that `bytes` were read at `offset` of region `region` of [`TensorReader::regions`].
     pub fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
         let Some(ledger) = self.ledger else { return };
         if let Some(region) = self.regions.start.checked_add(region).filter(|region| self.regions.contains(region)) {
@@ -277,7 +276,7 @@ impl<'a> ReadContext<'a> {
         }
     }
 
-    /// Lets a part read that has these `regions` of the whole, and maybe none.
+    /// Calls `read` for a part whose regions are `regions` of the whole; the range may be empty.
     pub(crate) fn with_regions<T>(&mut self, regions: Range<usize>, read: impl FnOnce(&mut Self) -> T) -> T {
         let start = self.regions.start;
         let inner = start.saturating_add(regions.start)..start.saturating_add(regions.end);
@@ -287,7 +286,7 @@ impl<'a> ReadContext<'a> {
         result
     }
 
-    /// The worker's own memory, taken for one call; hand it back with [`return_scratch`](Self::return_scratch).
+    /// Takes the scratch memory for one call; hand it back with [`return_scratch`](Self::return_scratch).
     pub(crate) fn take_scratch(&mut self) -> Vec<u8> {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.resize(self.chunk_bytes, 0);

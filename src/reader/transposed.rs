@@ -1,5 +1,4 @@
-//! Fortran order as C order: a tensor whose first axis varies fastest is, byte for byte, one in C order with its axes the other way
-//! round.
+//! Fortran order as C order: a tensor whose first axis varies fastest has the same bytes as one in C order with its axes reversed.
 
 use std::ops::Range;
 
@@ -11,15 +10,15 @@ use crate::types::byte_order::ByteOrder;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Rows are fetched one by one from columns that are longer than this; else whole columns are read and the rows picked out.
+/// Columns longer than this are read row by row; from shorter ones whole columns are read and the rows picked out.
 const LONG_COLUMN: u64 = 64 << 10;
 
-/// Rows of a tensor in Fortran order, as a tensor in C order whose last axis has these rows.
+/// Rows of a tensor in Fortran order, as a tensor in C order whose last axis is these rows.
 #[derive(Debug)]
 pub(crate) struct Reversed<'a> {
     reader: Box<dyn TensorReader + 'a>,
     spec: TensorSpec,
-    /// Of the tensor's first axis.
+    /// Rows of the tensor's first axis.
     rows: Range<u64>,
     /// The length of that axis.
     column: u64,
@@ -29,7 +28,7 @@ impl<'a> Reversed<'a> {
     /// `rows` of the tensor that `reader` reads.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where NumPy could not hold it.
+    /// Returns [`Error::BadRequest`] for a tensor that NumPy could not hold.
     pub(crate) fn new(reader: Box<dyn TensorReader + 'a>, rows: Range<u64>) -> Result<Self> {
         let selected = reader.spec().with_rows(&rows);
         let shape = selected.shape().iter().rev().copied().collect();
@@ -42,7 +41,7 @@ impl<'a> Reversed<'a> {
         self.rows == (0..self.column)
     }
 
-    /// Where elements lie in all of the tensor, and which of `elements` they are, one run after the other.
+    /// Maps `elements` to runs of the whole tensor, each with its offset from the start of `elements`.
     fn runs(&self, elements: Range<u64>) -> impl Iterator<Item = (Range<u64>, u64)> + '_ {
         let (height, mut next) = (self.rows.end - self.rows.start, elements.start);
         std::iter::from_fn(move || {
@@ -84,7 +83,7 @@ impl TensorReader for Reversed<'_> {
         }
         let mut columns = vec![0; memory_len(LONG_COLUMN)];
         let mut held = 0..0;
-        // What is read together ends where a run does: nothing is read twice.
+        // A joint read ends at the end of a run, so that nothing is read twice.
         let mut ends = self.runs(elements.clone()).map(|(run, _)| run.end).peekable();
         for (run, at) in self.runs(elements) {
             let len = run.end - run.start;
@@ -110,7 +109,7 @@ impl TensorReader for Reversed<'_> {
         let all = ChunkGrid { rows: 0..self.spec.rows(), chunk: vec![1; self.spec.shape().len()], unit: Unit::Stream };
         match &self.reader.chunk_grids()[..] {
             [grid] if grid.unit == Unit::Stream => vec![all],
-            // Of the rows there, which are the last axis here, a chunk has to start with the first.
+            // Rows become the last axis here, so the selection has to start with a chunk.
             [grid] if grid.unit == Unit::Chunk && grid.chunk.first().is_some_and(|&len| self.rows.start.is_multiple_of(len.max(1))) => {
                 vec![ChunkGrid { chunk: grid.chunk.iter().rev().copied().collect(), unit: Unit::Chunk, ..all }]
             }
@@ -126,7 +125,7 @@ impl TensorReader for Reversed<'_> {
     }
 
     fn regions(&self) -> &[Region] {
-        // What is read of columns may be read more than once.
+        // Parts of columns may be read more than once.
         if self.is_whole() { self.reader.regions() } else { &[] }
     }
 

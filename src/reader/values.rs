@@ -1,7 +1,7 @@
-//! The values of a `TensorProto` in a file: where they are if they lie there as elements, else decoded piece by piece.
+//! The values of a `TensorProto` in a file: read in place if they are stored as raw elements, else decoded piece by piece.
 //!
-//! Nothing of the length of the tensor is held: one pass over values of a form of their own leaves marks, from which any element is
-//! found. Source: `tensorflow/core/framework/tensor.proto`, and `Tensor::FromProto` in `tensor.cc`.
+//! Memory does not grow with the tensor: one pass over encoded values leaves marks, from which any element is found. Source:
+//! `tensorflow/core/framework/tensor.proto`, and `Tensor::FromProto` in `tensor.cc`.
 
 use std::ops::Range;
 use std::path::Path;
@@ -25,51 +25,51 @@ use crate::types::name::Name;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// A shape is a few numbers, which may have names.
+/// Limit for a shape: a few numbers, which may have names.
 const MOST_SHAPE: u64 = 64 << 10;
-/// The longest value.
+/// Bytes of the longest value.
 const MOST_VALUE: usize = 10;
-/// The most bytes of strings that are held.
+/// Limit for strings held in memory.
 const MOST_STRINGS: u64 = 64 << 20;
-/// Elements from one mark to the next, at first; with more than [`MOST_MARKS`] of them every second one goes.
+/// Initial number of elements between marks; at [`MOST_MARKS`] marks it doubles and every second mark is dropped.
 const FIRST_STEP: u64 = if cfg!(test) { 2 } else { 1024 };
 const MOST_MARKS: usize = if cfg!(test) { 8 } else { 16 << 10 };
-/// Elements after which somebody may want to cancel.
+/// Elements between checks for cancellation.
 const CANCEL_STEP: u64 = 64 << 10;
 
-/// What is asked of the number of values.
+/// How many values a message must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// The last one is repeated; none at all stand for zeros.
+    /// The last value is repeated for the rest; no values at all mean zeros.
     Repeat,
-    /// As many as elements, one by one: V1 checkpoints.
+    /// One value per element, one by one: V1 checkpoints.
     Exact,
 }
 
-/// A message that was looked through. None of its values has been read.
+/// A message whose fields were scanned. Its values have not been read.
 #[derive(Debug, Clone)]
 pub(crate) struct Proto {
     pub(crate) spec: TensorSpec,
-    /// Where the message lies.
+    /// Place of the message.
     range: Range<u64>,
-    /// Where raw elements lie.
+    /// Place of the raw elements.
     content: Option<Range<u64>>,
-    /// Where packed values lie, if all lie in one field.
+    /// Place of the packed values, if one field holds all of them.
     packed: Option<Range<u64>>,
 }
 
 impl Proto {
-    /// Looks through the message that `outline` is in front of; `known` is what is known of it from elsewhere.
+    /// Scans the message that `outline` is at; `known` is a spec known from elsewhere.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for what is no tensor, as far as that shows without reading values; [`Error::Io`].
+    /// Returns [`Error::Malformed`] for an invalid tensor, as far as that shows without reading values; [`Error::Io`].
     pub(crate) fn look(outline: &mut FieldWalker<'_>, known: Option<TensorSpec>) -> Result<Self> {
         let range = outline.rest();
         let base = memory_len(range.start);
         let path = outline.path();
         let in_file = |error: ParseError| error.in_file(path);
         let (mut code, mut shape, mut content, mut filled) = ((0, base), Vec::new(), None, Filled::default());
-        // Of each field of values how often it is there, and where it was packed.
+        // For each values field: how often it occurs, and its place if packed.
         let mut runs: [(u32, Option<Range<u64>>); 32] = Default::default();
         while let Some(field) = outline.next_field()? {
             match (field.number, &field.value) {
@@ -100,7 +100,7 @@ impl Proto {
         let spec = known.map_or_else(|| spec_of(code, shape, base).map_err(in_file), Ok)?;
         match &content {
             Some(content) => check_content(&spec, content.end - content.start, memory_len(content.start)).map_err(in_file)?,
-            // Handles and variants have values of their own kinds, which no array holds.
+            // Handles and variants have their own kinds of values, which no array holds.
             None if value_field(spec.dtype()).is_none() => {}
             None => filled.check(spec.dtype(), base).map_err(in_file)?,
         }
@@ -111,15 +111,15 @@ impl Proto {
         Ok(Self { spec, range, content, packed })
     }
 
-    /// As [`look`](Self::look), for the message in a range of a file.
+    /// As [`look`](Self::look), for a message in a range of a file.
     ///
     /// # Errors
-    /// As there.
+    /// As [`look`](Self::look).
     pub(crate) fn look_at(file: &dyn Blob, range: &Range<u64>, known: Option<TensorSpec>) -> Result<Self> {
         Self::look(&mut FieldWalker::new(file, WHAT, range.clone()), known)
     }
 
-    /// How its values are stored, for people.
+    /// How the values are stored, for display.
     pub(crate) fn encoding(&self) -> &'static str {
         match (&self.content, &self.packed) {
             (Some(_), _) => "tensor_content",
@@ -128,30 +128,30 @@ impl Proto {
         }
     }
 
-    /// Where the message lies.
+    /// Place of the message.
     pub(crate) fn range(&self) -> &Range<u64> {
         &self.range
     }
 
-    /// Where its elements lie as they are.
+    /// Place of raw elements that can be read in place.
     pub(crate) fn in_place(&self) -> Option<&Range<u64>> {
         let form = Form::of(value_field(self.spec.dtype())?);
         let is_whole = |packed: &&Range<u64>| form.size().is_some() && packed.end - packed.start == self.spec.nbytes();
         self.content.as_ref().or_else(|| self.packed.as_ref().filter(is_whole))
     }
 
-    /// A reader of its elements. All values that are not elements as they are have been looked at.
+    /// A reader of the elements. Values that cannot be read in place are all checked first.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for values that do not fit, [`Error::Io`].
+    /// Returns [`Error::Malformed`] for values that do not fit, [`Error::Io`].
     pub(crate) fn reader(&self, file: &Arc<dyn Blob>, rule: Rule) -> Result<Box<dyn TensorReader>> {
         self.reader_in(file, rule, |_| Ok(None))
     }
 
-    /// The same, where elements that lie as they are may have a checksum, which `region` tells.
+    /// The same; `region` returns the checksum, if any, of elements that are read in place.
     ///
     /// # Errors
-    /// As there, and those of `region`.
+    /// As [`reader`](Self::reader), and those of `region`.
     pub(crate) fn reader_in(
         &self,
         file: &Arc<dyn Blob>,
@@ -172,7 +172,7 @@ impl Proto {
             return self.in_file(file, at, check, region);
         }
         let (values, is_plain) = Values::scan(file, self, number, rule)?;
-        // Truth values in a byte each are elements.
+        // Bools of one byte each can be read in place.
         if let (Some(packed), true) = (&self.packed, dtype == Dtype::Bool && is_plain)
             && packed.end - packed.start == self.spec.elements()
         {
@@ -181,7 +181,7 @@ impl Proto {
         Ok(Box::new(values))
     }
 
-    /// A reader of elements as they are.
+    /// A reader of elements in place.
     fn in_file(
         &self,
         file: &Arc<dyn Blob>,
@@ -196,10 +196,10 @@ impl Proto {
         }))
     }
 
-    /// Its strings, in our form.
+    /// Its strings, as [`StoredStrings`].
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Limit`] for more than are held, [`Error::Io`].
+    /// Returns [`Error::Malformed`], [`Error::Limit`] for more than fit in memory, [`Error::Io`].
     pub(crate) fn strings(&self, file: &Arc<dyn Blob>, name: &Name, rule: Rule) -> Result<StoredStrings<'static>> {
         let path = file.path();
         let count = self.spec.elements();
@@ -215,7 +215,7 @@ impl Proto {
                 let read = content_strings(&content, memory_len(at.start), count, |string| {
                     each(string).map_err(|error| {
                         failed = Some(error);
-                        ParseError::new(0, WHAT, "it is not taken")
+                        ParseError::new(0, WHAT, "the string is refused")
                     })
                 });
                 return read.map_err(|error| failed.unwrap_or_else(|| error.in_file(path)));
@@ -252,18 +252,18 @@ fn check_count(path: &Path, message: &Range<u64>, rule: Rule, found: u64, count:
     Ok(())
 }
 
-/// A place from which elements can be decoded on.
+/// A place where decoding can resume.
 #[derive(Debug, Clone)]
 struct Mark {
-    /// The element that comes next.
+    /// The next element.
     element: u64,
-    /// What is left of the field that its first value is in.
+    /// The rest of the field that holds its first value.
     run: Range<u64>,
-    /// Where the next field starts.
+    /// Start of the next field.
     field_at: u64,
 }
 
-/// Decodes one element after the other.
+/// Decodes elements one after the other.
 struct Cursor<'a> {
     outline: FieldWalker<'a>,
     number: u32,
@@ -277,7 +277,7 @@ impl<'a> Cursor<'a> {
         Self { outline, number, next, elements: Elements::new(dtype) }
     }
 
-    /// Goes to the next field of values; `false` behind the last one.
+    /// Moves to the next field of values; `false` at the end.
     fn next_run(&mut self) -> Result<bool> {
         let form = Form::of(self.number);
         while let Some(field) = self.outline.next_field()? {
@@ -300,8 +300,8 @@ impl<'a> Cursor<'a> {
         Ok(false)
     }
 
-    /// Calls `each` with the mark in front of every element, where its last value lies and the bits of that, and the element; until that
-    /// is enough.
+    /// Calls `each` with the mark before every element, the place and bits of its last value, and the element, until `each`
+    /// returns `false`.
     fn walk(&mut self, mut each: impl FnMut(&Mark, (u64, u64), &[u8; 16]) -> Result<bool>) -> Result<()> {
         let form = Form::of(self.number);
         let mut begun = self.next.clone();
@@ -339,24 +339,24 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Elements that are decoded.
+/// Elements that are decoded from values.
 #[derive(Debug)]
 struct Values {
     file: Arc<dyn Blob>,
     spec: TensorSpec,
-    /// Where the message lies.
+    /// Place of the message.
     message: Range<u64>,
     number: u32,
-    /// How many there are; the elements behind them are like the last one.
+    /// Number of decoded elements; all further elements equal the last.
     count: u64,
     last: [u8; 16],
-    /// Elements from one mark to the next.
+    /// Elements between marks.
     step: u64,
     marks: Vec<Mark>,
 }
 
 impl Values {
-    /// Goes over all values; says whether each is 0 or 1, too.
+    /// Scans all values; also returns whether each is 0 or 1.
     fn scan(file: &Arc<dyn Blob>, proto: &Proto, number: u32, rule: Rule) -> Result<(Self, bool)> {
         let (path, spec) = (file.path(), &proto.spec);
         let elements = spec.elements();
@@ -391,12 +391,12 @@ impl Values {
         Ok((values, is_plain))
     }
 
-    /// The last mark that is not behind `element`.
+    /// The last mark at or before `element`.
     fn mark(&self, element: u64) -> &Mark {
         &self.marks[memory_len(element / self.step).min(self.marks.len() - 1)]
     }
 
-    /// Where the values lie that `elements` are decoded from.
+    /// Place of the values that `elements` are decoded from.
     fn place(&self, elements: &Range<u64>) -> Range<u64> {
         let place = |mark: &Mark| if mark.run.is_empty() { mark.field_at } else { mark.run.start };
         let behind = self.marks.get(memory_len(elements.end / self.step) + 1);
@@ -482,7 +482,7 @@ mod tests {
         out.extend_from_slice(bytes);
     }
 
-    /// A message with these dtypes and shape, and fields of values behind.
+    /// A message with this dtype and shape, followed by fields of values.
     fn message(dtype: Dtype, shape: &[u64], values: &[u8]) -> Vec<u8> {
         let mut out = vec![8, dtype.code() as u8];
         let mut axes = Vec::new();
@@ -515,7 +515,7 @@ mod tests {
         Proto::look_at(&*medium, &(0..bytes.len() as u64), None)?.reader(&medium, rule)
     }
 
-    /// A value of a dtype that fits it, on the wire: packed, and by itself with its tag.
+    /// A value that fits the dtype, on the wire: packed, and by itself with its tag.
     fn value(dtype: Dtype, seed: u64) -> (Vec<u8>, Vec<u8>) {
         let number = value_field(dtype).unwrap();
         let (mut packed, mut single) = (Vec::new(), Vec::new());
@@ -576,7 +576,7 @@ mod tests {
                 if *is_packed {
                     bytes_field(number, &packed, &mut values);
                 }
-                // A group that nobody knows, with such a field in it.
+                // An unknown group, with such a field in it.
                 values.extend([0xfb, 0x01, 0x08, 1, 0xfc, 0x01]);
             }
             let count = if is_complex { count / 2 } else { count };
@@ -643,7 +643,7 @@ mod tests {
         let len = medium.len();
         let proto = Proto::look_at(&*medium, &(0..len), None).unwrap();
         assert!(proto.reader(&medium, Rule::Exact).unwrap().stored_run(0).unwrap().is_some());
-        // Everything that is not zero is true.
+        // Every nonzero value is true.
         let two = message(Dtype::Bool, &[3], &[0x5a, 3, 1, 0, 2]);
         let (_dir, medium) = file(&two);
         let reader = Proto::look_at(&*medium, &(0..two.len() as u64), None).unwrap().reader(&medium, Rule::Repeat).unwrap();
@@ -671,7 +671,7 @@ mod tests {
     #[test]
     fn few_bytes_stand_for_many_elements() {
         let reader = reader(&message(Dtype::Float32, &[1 << 40], &[0x2d, 0, 0, 0x80, 0x3f]), Rule::Repeat).unwrap();
-        // The file is gone by now; what is repeated is known.
+        // The file is gone by now; the repeated value is known.
         let far = (1 << 40) - 3..1 << 40;
         assert_eq!(read(&*reader, far).unwrap(), [0, 0, 0x80, 0x3f].repeat(3));
         assert!(reader.heap_bytes() < 4096);

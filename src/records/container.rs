@@ -1,4 +1,4 @@
-//! Opened sets of records; their features are found by looking at them.
+//! An opened source of records, whose features are found by scanning records.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::options::records::Called;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
-/// Records that are only counted are read by so many bytes.
+/// Batch size for counting records.
 const COUNTING_BYTES: usize = 1 << 20;
 
 /// An opened source of records.
@@ -30,21 +30,21 @@ pub(crate) struct RecordContainer {
     pub(crate) options: Options,
     pub(crate) facts: Map<String, Value>,
     pub(crate) warnings: Vec<String>,
-    /// The files that are missing and were let pass.
+    /// Missing files that were tolerated.
     pub(crate) lost: Vec<String>,
-    /// What becomes of values that do not stay what they are.
+    /// Values that change when they are read, and how.
     pub(crate) notes: Vec<String>,
-    /// What it is read from beside the inputs of its sets.
+    /// Files read beside the inputs of its sets.
     pub(crate) files: Vec<PathBuf>,
     pub(crate) held_bytes: u64,
-    /// What is known of each set: of its first records, then of all.
+    /// The survey of each set: first of some records, then of all.
     pub(crate) surveys: Mutex<Vec<Option<Arc<Survey>>>>,
-    /// The features that have been found, in the order in which they were.
+    /// The features found so far, in order.
     pub(crate) known: Mutex<Vec<(usize, Feature)>>,
 }
 
 impl RecordContainer {
-    /// Opened sets of records.
+    /// A source of opened record sets.
     pub(crate) fn new(format: &'static str, path: &Path, sets: Vec<RecordSet>, options: &Options) -> Self {
         options.records.salvage.note();
         let surveys = Mutex::new(sets.iter().map(|_| None).collect());
@@ -68,32 +68,31 @@ impl RecordContainer {
         }
     }
 
-    /// The same with facts about the files and what is odd about them.
+    /// Adds facts about the files, and warnings.
     pub(crate) fn with_facts(self, facts: Map<String, Value>, warnings: Vec<String>) -> Self {
         Self { facts, warnings, ..self }
     }
 
-    /// The same with what becomes of values that do not stay what they are.
+    /// Adds notes on values that change when they are read.
     pub(crate) fn with_notes(self, notes: Vec<String>) -> Self {
         Self { notes, ..self }
     }
 
-    /// The same with more that is odd.
-    /// The same, of which these files are missing.
+    /// Adds missing files.
     pub(crate) fn with_lost(mut self, lost: Vec<String>) -> Self {
         self.lost.extend(lost);
         self
     }
 
-    /// The same, read from these files, too, for which it holds so many bytes.
+    /// Adds other files that it is read from, which take `held_bytes` of memory.
     pub(crate) fn with_files(self, files: Vec<PathBuf>, held_bytes: u64) -> Self {
         Self { files, held_bytes, ..self }
     }
 
-    /// Records of several sources as one, one behind the other: sets of the same split, or the only ones.
+    /// Joins the records of several sources: sets of the same split, or the only sets.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where they do not continue each other.
+    /// Returns [`Error::Unsupported`] where the sets do not fit together.
     pub(crate) fn join(parts: Vec<Self>) -> Result<Self> {
         let mut parts = parts.into_iter();
         let mut whole = parts.next().ok_or_else(|| Error::bad_request("there is nothing to join"))?;
@@ -107,7 +106,7 @@ impl RecordContainer {
             let (own, others) = (splits(&whole.sets), splits(&part.sets));
             if own.len() != others.len() || own.len() > 1 && own != others {
                 let names = |splits: &[Option<String>]| splits.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
-                return Err(refused(format!("it has other splits ({}) than the first ({})", names(&others), names(&own))));
+                return Err(refused(format!("it has the splits ({}), the first has ({})", names(&others), names(&own))));
             }
             for (set, other) in whole.sets.iter_mut().zip(part.sets) {
                 set.append(other).map_err(&refused)?;
@@ -123,7 +122,7 @@ impl RecordContainer {
         Ok(whole)
     }
 
-    /// The path that it was opened by.
+    /// The path it was opened by.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -133,15 +132,15 @@ impl RecordContainer {
         &self.sets[index]
     }
 
-    /// The set that a feature is in, and the feature.
+    /// The set of a feature, and the feature.
     pub(crate) fn feature(&self, index: usize) -> (usize, Feature) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()
     }
 
-    /// What is known of a set: of all of its records, or where that was not asked for before, of the first ones.
+    /// The survey of a set: of all records if `complete` or done before, else of the first ones.
     ///
     /// # Errors
-    /// What is wrong with the records that are read for it.
+    /// Returns errors in the records that are read.
     pub(crate) fn survey(&self, set: usize, complete: bool) -> Result<Arc<Survey>> {
         let mut surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(survey) = surveys[set].as_ref().filter(|survey| survey.is_complete || !complete) {
@@ -158,14 +157,14 @@ impl RecordContainer {
         Ok(survey)
     }
 
-    /// The number of records of a set, for which they are read if need be.
+    /// The number of records of a set, which are read if needed.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where they can be read only once.
+    /// Returns [`Error::BadRequest`] where they can be read only once.
     pub(crate) fn count(&self, set: usize) -> Result<u64> {
         let records = &self.sets[set];
         if !records.can_be_read_again() {
-            let detail = "rows are counted from the end, of a source whose length is not known before it has been read";
+            let detail = "rows are counted from the end, but the length of this source is only known after reading it";
             return Err(Error::bad_request(format!("{}: {detail}", self.path.display())));
         }
         if !records.is_known() {
@@ -174,10 +173,10 @@ impl RecordContainer {
         self.count_frames(set, &self.options)
     }
 
-    /// The number of records of a set that can be read again, for which nobody looks into them.
+    /// The number of records of a set that can be read again; counts without parsing them.
     ///
     /// # Errors
-    /// What is wrong with the files.
+    /// Returns errors in the files.
     pub(crate) fn count_frames(&self, set: usize, options: &Options) -> Result<u64> {
         let survey = self.surveys.lock().unwrap_or_else(PoisonError::into_inner)[set].clone();
         if let Some(survey) = survey.filter(|survey| survey.is_complete) {
@@ -197,19 +196,19 @@ impl RecordContainer {
         Ok(count)
     }
 
-    /// Refuses a set of which all is wanted, and that has no end.
+    /// Refuses an endless set of which all records are requested.
     ///
     /// # Errors
     /// [`Error::BadRequest`].
     pub(crate) fn check_ends(&self, set: usize) -> Result<()> {
         if self.sets[set].is_endless() {
-            let detail = format!("{} has no end: `rows` A:B says which rows are wanted", self.path.display());
+            let detail = format!("{} has no end: choose rows with `rows` A:B", self.path.display());
             return Err(Error::bad_request(detail));
         }
         Ok(())
     }
 
-    /// Takes over the features that records turned out to have.
+    /// Adds the features that a survey found.
     fn register(&self, index: usize, survey: &Survey) {
         let set = &self.sets[index];
         if !set.discovers {
@@ -222,7 +221,7 @@ impl RecordContainer {
                 let mut feature = Feature::found(key.clone());
                 match key {
                     Key::Part(_) => feature.name = RECORDS.to_vec(),
-                    // One name in both places.
+                    // Both places have a feature of this name.
                     Key::List(name) if survey.features.contains_key(&Key::Context(name.clone())) => {
                         feature.name = [b"feature_lists/", &name[..]].concat();
                     }
@@ -233,7 +232,7 @@ impl RecordContainer {
         }
     }
 
-    /// Looks at all records of which that is needed to tell the features.
+    /// Surveys all records of the sets whose features must be discovered.
     pub(crate) fn discover(&self) -> Result<()> {
         (0..self.sets.len())
             .filter(|&set| self.sets[set].can_be_read_again() && self.sets[set].discovers)
@@ -248,7 +247,7 @@ impl RecordContainer {
         known.iter().position(is_named)
     }
 
-    /// A feature of records of which there are none, where its dtype and shape are told.
+    /// A feature of an empty source, if options state its dtype and shape.
     pub(crate) fn told(&self, name: &[u8]) -> Option<usize> {
         let surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
         let [Some(survey)] = &surveys[..] else { return None };
@@ -267,7 +266,7 @@ impl RecordContainer {
         self.find_in(&self.known.lock().unwrap_or_else(PoisonError::into_inner), name)
     }
 
-    /// The shape and dtype of a feature's array, with lengths of 0 where they are not known, and which those are.
+    /// The dtype and shape of a feature's array; `None` for unknown lengths.
     pub(crate) fn shape(feature: &Feature, survey: Option<&Survey>, set: &RecordSet) -> (Dtype, Vec<Option<u64>>) {
         let records = survey.filter(|survey| survey.is_complete).map(|survey| survey.records).or(set.expected());
         let stats = survey.and_then(|survey| survey.features.get(&feature.key));
@@ -275,7 +274,7 @@ impl RecordContainer {
             if declared.only_offsets {
                 return (Dtype::Int64, vec![records.map(|records| records + 1)]);
             }
-            // As many rows as all records have together.
+            // The number of rows is that of all records together.
             let (dtype, row) = super::columns::natural_row(feature, stats, survey);
             return (dtype, std::iter::once(None).chain(row).collect());
         }

@@ -1,10 +1,10 @@
-//! What records have for a tensor: where it stands, and what somebody says of it.
+//! A feature of records: where it is stored, and what metadata or options declare about it.
 
 use crate::options::records::Called;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
-/// The name of records that are taken as they are.
+/// The name of the tensor of unparsed records.
 pub(crate) const RECORDS: &[u8] = b"records";
 
 /// Where a feature is found in a record.
@@ -14,14 +14,14 @@ pub(crate) enum Key {
     Context(Vec<u8>),
     /// By its name, among the feature lists of a SequenceExample.
     List(Vec<u8>),
-    /// It is this part of the record by itself.
+    /// This part of the record, as a value by itself.
     Part(usize),
 }
 
-/// How the values of a feature are stored, where somebody says so.
+/// How the values of a feature are declared to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
-    /// As lists of numbers.
+    /// Lists of numbers.
     Values,
     /// Little-endian elements in bytes.
     Raw,
@@ -35,26 +35,26 @@ pub(crate) enum Encoding {
     Tensor,
 }
 
-/// How many items of a feature a record has.
+/// Number of items of a feature in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Items {
     /// One, which is a row.
     One,
-    /// A list of so many.
+    /// A list of this many.
     Exactly(u64),
     /// A list of any number.
     Any,
-    /// Those of lists in a list, side by side; how these are cut stands beside.
+    /// The concatenated items of nested lists; another feature has the lengths.
     Nested,
 }
 
 impl Items {
-    /// A list of a length that may be known.
+    /// A list whose length may be known.
     pub(crate) fn of_length(length: Option<u64>) -> Self {
         length.map_or(Self::Any, Self::Exactly)
     }
 
-    /// The length of the list, if it is known.
+    /// The length of the list, if known.
     pub(crate) fn length(self) -> Option<u64> {
         if let Self::Exactly(length) = self { Some(length) } else { None }
     }
@@ -64,24 +64,24 @@ impl Items {
     }
 }
 
-/// What somebody says of a feature: metadata beside the records, or whoever opened them.
+/// A feature as declared by metadata beside the records, or by the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Declared {
     pub(crate) dtype: Dtype,
-    /// The shape of an item; `None` where a length is not known.
+    /// The shape of an item; `None` for unknown lengths.
     pub(crate) shape: Vec<Option<u64>>,
-    /// Whether it is known how many axes an item has.
+    /// Whether the number of axes of an item is known.
     pub(crate) has_rank: bool,
     pub(crate) encoding: Encoding,
     /// The byte order of raw elements.
     pub(crate) order: ByteOrder,
-    /// How many items a record has.
+    /// Number of items in a record.
     pub(crate) items: Items,
     /// Whether every item is a row.
     pub(crate) flat: bool,
-    /// Whether it stands for where the items of each record start.
+    /// Whether its array is the start of each record's items.
     pub(crate) only_offsets: bool,
-    /// The name of the feature that has the shape of this one.
+    /// The name of the feature that holds the shape of this one.
     pub(crate) shape_in: Option<Vec<u8>>,
 }
 
@@ -93,11 +93,11 @@ impl Declared {
     }
 }
 
-/// A feature that records have.
+/// A feature of records.
 #[derive(Debug, Clone)]
 pub(crate) struct Feature {
     pub(crate) name: Vec<u8>,
-    /// The name that it is listed by, where there is more in front of it.
+    /// The name it is listed by, if that has a prefix.
     pub(crate) title: Option<String>,
     pub(crate) alias: Option<String>,
     pub(crate) key: Key,
@@ -107,7 +107,7 @@ pub(crate) struct Feature {
 }
 
 impl Feature {
-    /// A feature of which nothing is known but where it is found.
+    /// A feature of which only the place is known.
     pub(crate) fn found(key: Key) -> Self {
         let name = match &key {
             Key::Context(name) | Key::List(name) => name.clone(),
@@ -116,7 +116,7 @@ impl Feature {
         Self { name, title: None, alias: None, key, declared: None, unsupported: None }
     }
 
-    /// What it is called, where `own` is its name.
+    /// Its names in options, where `own` is its name.
     pub(crate) fn called<'a>(&'a self, own: &'a str) -> Called<'a> {
         Called { own, title: self.title.as_deref().unwrap_or(own) }
     }

@@ -1,4 +1,4 @@
-//! Where in a record the features are that are wanted.
+//! Finds the requested features in a record.
 
 use std::collections::HashMap;
 
@@ -7,17 +7,17 @@ use super::stream::batch::Batch;
 use crate::error::{ParseError, Result};
 use crate::format::example::{self, Place};
 
-/// Where in a record the features are that are wanted.
+/// Finds the requested features in a record.
 #[derive(Debug)]
 pub(crate) struct Locator {
     keys: Vec<Key>,
     context: HashMap<Vec<u8>, Vec<usize>>,
     lists: HashMap<Vec<u8>, Vec<usize>>,
-    /// The only key, which saves looking it up.
+    /// The only key, which then needs no lookup.
     only: Option<(Place, Vec<u8>)>,
 }
 
-/// Bytes of a part of a record.
+/// A byte range within a part of a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
     start: usize,
@@ -25,15 +25,15 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Where there are none.
+    /// Marks a missing feature.
     pub(crate) const MISSING: Self = Self { start: 0, len: usize::MAX };
 }
 
-/// What a record has for a feature, as it is stored.
+/// The stored bytes of a feature in a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum FeatureBytes<'a> {
     Missing,
-    /// A `Feature` message, and where it starts in its part.
+    /// A `Feature` message, and its offset in its part.
     Feature(&'a [u8], usize),
     /// A `FeatureList` message.
     List(&'a [u8], usize),
@@ -91,7 +91,7 @@ impl Locator {
         Ok(())
     }
 
-    /// What key number `index` has in a record.
+    /// The stored bytes of key `index` in a record.
     pub(crate) fn stored<'a>(&self, batch: &'a Batch, record: usize, index: usize, span: Span) -> FeatureBytes<'a> {
         if span.len == usize::MAX {
             return FeatureBytes::Missing;
@@ -112,7 +112,7 @@ impl Locator {
 }
 
 impl FeatureBytes<'_> {
-    /// The integers that it is a list of.
+    /// The integers, if it is a list of integers.
     pub(crate) fn ints(&self) -> Result<Vec<i64>, ParseError> {
         let mut ints = Vec::new();
         if let Self::Feature(feature, base) = self

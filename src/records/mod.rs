@@ -1,7 +1,11 @@
-//! Sources that are records one after the other: TFRecord files, tf.data files, streams of frames; and the choices for them.
+//! Sources of records: TFRecord files, tf.data files, streams of frames; and the options for them.
 //!
-//! Their tensors are columns: axis 0 is the record. Records are read from front to back, once, for any number of columns.
-//! [`RecordOptions`](crate::RecordOptions) holds the choices.
+//! Their tensors are columns: axis 0 is the record. One pass reads the records front to back for any number of columns. Wire
+//! formats belong to `format`, the opening of files to `storage` and `source`. [`RecordOptions`](crate::RecordOptions) has the
+//! options.
+//!
+//! Start with `container` (an opened source); then `stream` (bytes to batches), `survey` (features), `columns` (rows) and `pass`
+//! (arrays).
 
 pub(crate) mod columns;
 pub(crate) mod container;

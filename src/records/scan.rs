@@ -1,4 +1,4 @@
-//! A look at records, before it is said what becomes of them.
+//! Scans records to find their features, before columns are planned.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,29 +13,29 @@ use crate::options::Options;
 use crate::plan::Memory;
 use crate::types::size::memory_len;
 
-/// Not more than so many bytes of records are looked at to tell what they are.
+/// Limit for the bytes of records that are scanned at first.
 const FIRST_BYTES: usize = 1 << 20;
 
-/// What is to be looked at.
+/// What to scan.
 #[derive(Debug, Clone)]
 pub(crate) struct Scan {
     pub(crate) rows: Range<u64>,
-    /// So many rows of records that are put together along axis 0.
+    /// Number of rows to scan, for records that are concatenated along axis 0.
     pub(crate) joined_rows: u64,
-    /// All of these records, not only the first.
+    /// Whether to scan all of these records, or only the first.
     pub(crate) complete: bool,
-    /// Records as they are, not what is in them.
+    /// Whether to scan records as plain bytes, without parsing them.
     pub(crate) whole: bool,
 }
 
-/// Looks at records of a set.
+/// Scans records of a set.
 pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<Survey> {
     let Scan { rows, joined_rows, complete, whole } = wanted.clone();
     let start = rows.start;
     let memory_bytes = options.budget().as_bytes() / 4;
     let reading = ReadSettings::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, options);
     let reading = match set.first_look {
-        // Where each of them costs something, not one more is made.
+        // Where each record is costly to make, no extra one is made.
         1 if !complete => ReadSettings { batch_bytes: 1, ..reading },
         _ => reading,
     };

@@ -1,4 +1,4 @@
-//! Records that belong together, and where they are.
+//! A set of records that belong together, and its inputs.
 
 use std::fmt;
 use std::io::Read;
@@ -13,22 +13,22 @@ use super::stream::interleaved::Interleaved;
 use super::stream::memory_pool::Pool;
 use crate::error::{Error, Result};
 
-/// Records that are looked at to tell what all of them are.
+/// Number of records scanned to find out what all of them are.
 pub(crate) const FIRST_LOOK: u64 = 1000;
 
-/// Where the bytes of records are.
+/// The inputs of a set.
 #[derive(Debug)]
 pub(crate) enum Inputs {
-    /// One after the other.
+    /// Inputs one after the other.
     Sequence(Vec<RecordInput>),
-    /// Shards, of any number of files, between which records were dealt; part 0 of each is its number.
+    /// Shards, each of any number of files, over which records were distributed; part 0 of each record is its number.
     Interleaved(Vec<Vec<RecordFile>>),
 }
 
-/// Where some of them are.
+/// One input.
 pub(crate) enum RecordInput {
     File(RecordFile),
-    /// What can be read once, and its name for messages.
+    /// A stream that can be read once, and its name for messages.
     Once(Mutex<Option<Box<dyn Read + Send>>>, PathBuf),
     Program(Program),
 }
@@ -49,7 +49,7 @@ impl Inputs {
         Self::Sequence(files.into_iter().map(RecordInput::File).collect())
     }
 
-    /// What is made of `path` each time it is read.
+    /// Bytes that a program makes of `path` each time they are read.
     pub(crate) fn program(
         path: &Path,
         start: impl Fn(&Wanted<'_>) -> Result<Box<dyn Read + Send>> + Send + Sync + 'static,
@@ -59,7 +59,7 @@ impl Inputs {
         Self::Sequence(vec![RecordInput::Program(program)])
     }
 
-    /// The same, where it makes records without end.
+    /// The same, marked as endless or not.
     pub(crate) fn endless(mut self, is_endless: bool) -> Self {
         if let Self::Sequence(inputs) = &mut self {
             for input in inputs {
@@ -72,27 +72,27 @@ impl Inputs {
     }
 }
 
-/// Records that belong together: all those of a source, or of a split.
+/// Records that belong together: all of a source, or of a split.
 #[derive(Debug)]
 pub(crate) struct RecordSet {
-    /// The split, where there are several.
+    /// The split, if there are several.
     pub(crate) split: Option<String>,
     pub(crate) inputs: Inputs,
     pub(crate) framing: Framing,
-    /// Frames that make a record.
+    /// Number of frames in a record.
     pub(crate) group: usize,
-    /// The features that are known beforehand; those of Examples without metadata are found in the records.
+    /// The features known beforehand; those of Examples without metadata are found in the records.
     pub(crate) features: Vec<Feature>,
-    /// Whether records may have other features than those.
+    /// Whether records may have other features.
     pub(crate) discovers: bool,
-    /// How many records somebody says there are in all.
+    /// Total number of records, as stated by metadata.
     pub(crate) total: Option<u64>,
-    /// How many records are looked at to tell what they are, where not all are needed for that.
+    /// Number of records scanned at first, if that is enough to find their kind.
     pub(crate) first_look: u64,
 }
 
 impl RecordSet {
-    /// Records that nobody has said anything about.
+    /// Records without metadata.
     pub(crate) fn undescribed(inputs: Inputs) -> Self {
         Self {
             split: None,
@@ -106,10 +106,10 @@ impl RecordSet {
         }
     }
 
-    /// Starts to read the records.
+    /// Starts reading the records.
     ///
     /// # Errors
-    /// Those of the first files; [`Error::BadRequest`] for a pipe that has been read.
+    /// Returns errors of the first files; [`Error::BadRequest`] for a pipe that has been read.
     pub(crate) fn open(&self, reading: ReadSettings, pool: &Arc<Pool>) -> Result<Box<dyn Batches>> {
         let inputs = match &self.inputs {
             Inputs::Interleaved(shards) => return Ok(Box::new(Interleaved::open(shards, self.framing, self.group, &reading, pool)?)),
@@ -120,7 +120,7 @@ impl RecordSet {
             RecordInput::Program(program) => Ok(Input::Program(program.clone())),
             RecordInput::Once(bytes, name) => {
                 let bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let bytes = bytes.ok_or_else(|| Error::bad_request(format!("{} can be read once only, and has been", name.display())))?;
+                let bytes = bytes.ok_or_else(|| Error::bad_request(format!("{} can be read only once, and has been", name.display())))?;
                 Ok(Input::Stream(bytes, name.clone()))
             }
         };
@@ -148,7 +148,7 @@ impl RecordSet {
         }
     }
 
-    /// How many records somebody says there are.
+    /// Number of records, as stated by metadata.
     pub(crate) fn expected(&self) -> Option<u64> {
         let of_input = |input: &RecordInput| if let RecordInput::File(file) = input { file.expected } else { None };
         match &self.inputs {
@@ -163,13 +163,13 @@ impl RecordSet {
         matches!(&self.inputs, Inputs::Sequence(inputs) if inputs.iter().any(|input| matches!(input, RecordInput::Program(_))))
     }
 
-    /// Whether a program makes records without end.
+    /// Whether a program makes endless records.
     pub(crate) fn is_endless(&self) -> bool {
         let is_endless = |input: &RecordInput| matches!(input, RecordInput::Program(program) if program.is_endless);
         matches!(&self.inputs, Inputs::Sequence(inputs) if inputs.iter().any(is_endless))
     }
 
-    /// How many records there should be, by what programs say.
+    /// Number of records that programs promise.
     pub(crate) fn claimed(&self) -> Option<u64> {
         let of_input = |input: &RecordInput| match input {
             RecordInput::Program(program) => program.claim.as_ref()?(),
@@ -182,14 +182,14 @@ impl RecordSet {
         }
     }
 
-    /// Takes over the records of `other`, to come behind these.
+    /// Appends the records of `other`.
     ///
     /// # Errors
-    /// Why they do not continue these.
+    /// Returns why they do not fit these.
     pub(crate) fn append(&mut self, other: Self) -> Result<(), String> {
         let same = |one: &Feature, two: &Feature| (&one.name, &one.key, &one.declared) == (&two.name, &two.key, &two.declared);
         if self.framing != other.framing || self.group != other.group || self.discovers != other.discovers {
-            return Err("its records are stored in another way".into());
+            return Err("its records are stored in another format".into());
         }
         if let Some((one, two)) = self.features.iter().zip(&other.features).find(|(one, two)| !same(one, two)) {
             let (one, two) = (one.describe(), two.describe());
@@ -200,13 +200,13 @@ impl RecordSet {
         }
         match (&mut self.inputs, other.inputs) {
             (Inputs::Sequence(own), Inputs::Sequence(others)) => own.extend(others),
-            _ => return Err("its elements are numbered, which orders them among themselves only".into()),
+            _ => return Err("its elements are numbered, which gives no order across sources".into()),
         }
         self.total = self.total.zip(other.total).and_then(|(own, other)| own.checked_add(other));
         Ok(())
     }
 
-    /// Whether all there is to know of the features is known without looking at records.
+    /// Whether the features are fully known without scanning records.
     pub(crate) fn is_known(&self) -> bool {
         let is_raw = |feature: &Feature| {
             feature.declared.as_ref().is_some_and(|declared| declared.encoding == Encoding::Raw && !declared.shape.contains(&None))
@@ -214,7 +214,7 @@ impl RecordSet {
         !self.discovers && self.features.iter().all(is_raw)
     }
 
-    /// Bytes of all files.
+    /// Total bytes of all files.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.files().iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
     }

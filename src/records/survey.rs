@@ -1,4 +1,4 @@
-//! What is known of the features of records after looking at some or all of them.
+//! What scanning records found out about their features.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
@@ -18,7 +18,7 @@ use crate::types::spec::TensorSpec;
 /// Lists of integers up to this length may be shapes.
 const MOST_INTS: u64 = 64;
 
-/// A value of the first record that has one, and the first record where it is another.
+/// The value in the first record that has one, and the first record with a different value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Uniform<T> {
     pub(crate) value: T,
@@ -31,7 +31,7 @@ impl<T: PartialEq + Clone> Uniform<T> {
         Self::merge(first, Some(Self { value, record, odd: None }));
     }
 
-    /// Takes over what somebody else saw, of other records, in any order.
+    /// Adds what another worker saw of other records, in any order.
     fn merge(first: &mut Option<Self>, other: Option<Self>) {
         let Some(other) = other else { return };
         *first = Some(match first.take() {
@@ -50,25 +50,25 @@ impl<T: PartialEq + Clone> Uniform<T> {
     }
 }
 
-/// What a value of bytes looks like.
+/// The kind of content that a bytes value looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BytesKind {
     /// JPEG or PNG, with its size.
     Image,
-    /// An image that is not decoded here.
+    /// An image of a format that is not decoded.
     OtherImage(FileKind),
     Tensor,
     Text,
     Bytes,
 }
 
-/// How long values of bytes are.
+/// Lengths of bytes values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Widths {
     /// Bytes of the shortest and of the longest.
     pub(crate) shortest: u64,
     pub(crate) longest: u64,
-    /// The most characters that one has; where one is no UTF-8, the first record with such a one.
+    /// The most characters in one; if some are not UTF-8, the first record with one of those.
     pub(crate) most_chars: Result<u64, u64>,
 }
 
@@ -79,7 +79,7 @@ impl Widths {
         Self { shortest: len, longest: len, most_chars }
     }
 
-    /// Takes over those of others.
+    /// Adds the lengths that others saw.
     fn merge(widths: &mut Option<Self>, other: Option<Self>) {
         let both = |(own, other): (Self, Self)| Self {
             shortest: own.shortest.min(other.shortest),
@@ -100,18 +100,18 @@ pub(crate) struct Stats {
     /// Records that have values for it.
     pub(crate) present: u64,
     pub(crate) kind: Option<Uniform<Kind>>,
-    /// The number of values in a record, or of steps.
+    /// The number of values, or steps, in a record.
     pub(crate) counts: Option<Uniform<u64>>,
     pub(crate) fewest: u64,
     pub(crate) most: u64,
     /// The number of values in a step.
     pub(crate) per_step: Option<Uniform<u64>>,
-    /// Bytes of a value.
+    /// The length of a value in bytes.
     pub(crate) lengths: Option<Uniform<u64>>,
-    /// The same of what they hold, where they are compressed, and the most.
+    /// The same after decompression if values are compressed, and the largest.
     pub(crate) inflated: Option<Uniform<u64>>,
     pub(crate) longest_inflated: u64,
-    /// How long values of bytes are, and strings in tensors.
+    /// Lengths of bytes values, and of strings in tensors.
     pub(crate) widths: Option<Widths>,
     pub(crate) inner_widths: Option<Widths>,
     /// The integers of a short list.
@@ -120,7 +120,7 @@ pub(crate) struct Stats {
     pub(crate) file_kind: Option<Uniform<FileKind>>,
     pub(crate) form: Option<Uniform<ImageForm>>,
     pub(crate) tensor: Option<Uniform<TensorSpec>>,
-    /// The length of axis 0 of the tensors, and the shape of the rest.
+    /// The shape of the tensors without axis 0, and the largest axis 0.
     pub(crate) tensor_rest: Option<Uniform<Vec<u64>>>,
     pub(crate) most_rows: u64,
 }
@@ -128,18 +128,18 @@ pub(crate) struct Stats {
 /// What is known of all features.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Survey {
-    /// How many records were looked at.
+    /// Number of records scanned.
     pub(crate) records: u64,
-    /// Whether these are all.
+    /// Whether these are all records.
     pub(crate) is_complete: bool,
     pub(crate) features: BTreeMap<Key, Stats>,
-    /// What had to be given up.
+    /// What was lost.
     pub(crate) lost: Vec<String>,
-    /// The number of the first record that was wanted.
+    /// The number of the first selected record.
     pub(crate) start: u64,
-    /// Why records are taken as they are although some are Examples.
+    /// Why records are read as plain bytes although some are Examples.
     pub(crate) mixed: Option<String>,
-    /// The features whose bytes are compressed, so that what they hold is measured, too.
+    /// Features with compressed values, whose decompressed lengths are measured, too.
     pub(crate) compressed: Arc<HashSet<Key>>,
 }
 
@@ -175,21 +175,21 @@ impl Stats {
     fn see_count(&mut self, record: u64, count: u64) {
         self.fewest = if self.counts.is_none() { count } else { self.fewest.min(count) };
         self.most = self.most.max(count);
-        // Without values a record lacks the feature, which says nothing of how many there are.
+        // A record without values lacks the feature, so it says nothing of the count.
         if count > 0 {
             self.present += 1;
             Uniform::see(&mut self.counts, record, count);
         }
     }
 
-    /// The values of a `Feature`; their number.
+    /// Adds the values of a `Feature`; returns their number.
     fn see_values(&mut self, record: u64, feature: &[u8], base: usize, is_compressed: bool) -> Result<u64, ParseError> {
         let Some(values) = Values::parse(feature, base)? else { return Ok(0) };
         Uniform::see(&mut self.kind, record, values.kind());
         if values.kind() == Kind::Bytes {
             values.bytes(|bytes, _| {
                 if is_compressed {
-                    // One that cannot be read says why when it is converted.
+                    // Conversion reports why a value cannot be read.
                     let len = inflated_len(bytes).unwrap_or(0);
                     self.longest_inflated = self.longest_inflated.max(len);
                     Uniform::see(&mut self.inflated, record, len);
@@ -213,7 +213,7 @@ impl Stats {
         let look = match FileKind::sniff(bytes) {
             Some(kind @ (FileKind::Jpeg | FileKind::Png)) => {
                 Uniform::see(&mut self.file_kind, record, kind);
-                // One that cannot be read says why when it is converted.
+                // Conversion reports why an image cannot be read.
                 if let Ok(form) = ImageChoices::default().look(bytes) {
                     Uniform::see(&mut self.form, record, form);
                 }
@@ -250,12 +250,13 @@ impl Stats {
 }
 
 impl Survey {
-    /// Whether no record that was looked at has a value of a feature.
+    /// Whether no scanned record has a value of a feature.
     pub(crate) fn lacks(&self, key: &Key) -> bool {
         self.features.get(key).is_none_or(|stats| stats.present == 0)
     }
 
-    /// The same, with what is known from `all` records of features that these lack. Lists of these are empty all the same, if there are any.
+    /// The same, with features that these records lack described from `all` records. Their lists in these records still count as
+    /// empty.
     pub(crate) fn told_by<'a>(&self, all: &Self, keys: impl Iterator<Item = &'a Key>) -> Self {
         let mut told = self.clone();
         for key in keys.filter(|key| self.lacks(key)) {
@@ -269,7 +270,7 @@ impl Survey {
         told
     }
 
-    /// Takes over what was seen of other records.
+    /// Adds what was seen of other records.
     pub(crate) fn merge(&mut self, other: Self) {
         self.records += other.records;
         for (key, stats) in other.features {
@@ -277,12 +278,12 @@ impl Survey {
         }
     }
 
-    /// Looks at all features of an Example.
+    /// Scans all features of an Example.
     pub(crate) fn see_example(&mut self, record: u64, payload: &[u8]) -> Result<(), ParseError> {
         self.records += 1;
         let mut found = BTreeMap::new();
         example::entries(payload, |place, key, value, base| {
-            // The last of several with one key counts.
+            // If a key occurs several times, the last one counts.
             found.insert((place, key), (value, base));
         })?;
         for ((place, key), (value, base)) in found {
@@ -309,11 +310,11 @@ impl Survey {
         Ok(())
     }
 
-    /// Looks at a part of a record that is a value by itself.
+    /// Scans a part of a record that is a value by itself.
     pub(crate) fn see_part(&mut self, record: u64, part: usize, payload: &[u8], declared: Option<&Declared>) -> Result<(), ParseError> {
         let stats = self.features.entry(Key::Part(part)).or_default();
         match declared.map(|declared| declared.encoding) {
-            // A record that is no tensor is an error where tensors are told to be.
+            // A value that is declared a tensor must parse as one.
             Some(Encoding::Tensor) => stats.see_tensor(record, payload)?,
             Some(Encoding::Raw) => {}
             _ => stats.see_bytes(record, payload),
@@ -322,14 +323,14 @@ impl Survey {
         Ok(())
     }
 
-    /// The lengths of lists that a feature has, those of records without it included.
+    /// The range of list lengths of a feature, counting 0 for records without it.
     pub(crate) fn lengths(&self, stats: &Stats) -> RangeInclusive<u64> {
         let is_everywhere = stats.counts.is_some() && stats.present == self.records;
         if is_everywhere { stats.fewest..=stats.most } else { 0..=stats.most }
     }
 }
 
-/// Looks at the records of a batch, where the first one that is wanted has number `start` in the source.
+/// Scans the records of a batch; the first selected record has number `start` in the source.
 pub(crate) fn look_at_batch(
     set: &RecordSet,
     batch: &Batch,
@@ -363,7 +364,8 @@ pub(crate) fn look_at_batch(
     Ok(())
 }
 
-/// Whether records are Examples: all of them can be read as such, and one has a feature. Where some are and one is not, that is told.
+/// Whether records are Examples: all of them parse, and one has a feature. If only some parse, returns why they count as plain
+/// bytes.
 pub(crate) fn are_examples(batch: &Batch) -> Result<bool, String> {
     let is_example = |record: usize| -> Option<u64> {
         let mut features = 0;
@@ -379,7 +381,7 @@ pub(crate) fn are_examples(batch: &Batch) -> Result<bool, String> {
             None if features == 0 => return Ok(false),
             None => {
                 let place = batch.describe(record);
-                return Err(format!("{place} is no Example, as those before it are: records are taken as they are, not by their features"));
+                return Err(format!("{place} is no Example, unlike those before it: records are read as plain bytes, not by features"));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Attributes (IV.A.2.m) that are one text: all that is asked of them here.
+//! Text attributes (IV.A.2.m), the only ones that are read here.
 
 use super::btree_v2;
 use super::cursor::Cursor;
@@ -15,7 +15,7 @@ use crate::types::size::memory_len;
 
 const WHAT: &str = "attribute";
 
-/// What attributes are looked up in.
+/// The structures that attributes are looked up in.
 #[derive(Clone, Copy)]
 pub(crate) struct Places<'a> {
     pub(crate) image: &'a Image,
@@ -23,13 +23,13 @@ pub(crate) struct Places<'a> {
     pub(crate) texts: &'a LastCollection,
 }
 
-/// An attribute that was looked for.
+/// An attribute that was found.
 struct Attribute<'a> {
     datatype: Datatype,
     data: Cursor<'a>,
 }
 
-/// The text of the attribute `name` of an object; `None` where there is no such attribute, or it is no text.
+/// The text of the attribute `name` of an object; `None` if there is no such attribute, or it is not text.
 pub(crate) fn text(places: Places<'_>, header: &ObjectHeader, name: &str) -> Result<Option<String>> {
     let Places { image, heaps, .. } = places;
     for message in header.all(Message::ATTRIBUTE) {
@@ -46,7 +46,7 @@ pub(crate) fn text(places: Places<'_>, header: &ObjectHeader, name: &str) -> Res
     }
 }
 
-/// Looks among the attributes in a heap, which an attribute info message names (IV.A.2.v).
+/// Searches the attributes in a heap, which an attribute info message names (IV.A.2.v).
 fn dense(places: Places<'_>, mut info: Cursor<'_>, name: &str) -> Result<Option<String>> {
     const HAS_ORDER: u8 = 1;
     const ID_LEN: usize = 8;
@@ -62,7 +62,7 @@ fn dense(places: Places<'_>, mut info: Cursor<'_>, name: &str) -> Result<Option<
         let id = record.take(ID_LEN)?;
         let flags = record.u8()?;
         record.skip(ORDER_LEN)?;
-        // One that objects share lies in another heap.
+        // Shared attributes are in another heap.
         if record.u32()? == lookup3(name.as_bytes()) && flags & IS_SHARED == 0 {
             ids.push(id.to_vec());
         }
@@ -80,7 +80,7 @@ fn dense(places: Places<'_>, mut info: Cursor<'_>, name: &str) -> Result<Option<
     Ok(found)
 }
 
-/// The attribute at `cursor`, if it is called `name`.
+/// The attribute at `cursor`, if its name is `name`.
 fn named<'a>(places: Places<'_>, mut cursor: Cursor<'a>, name: &str) -> Result<Option<Attribute<'a>>> {
     const SHARED_DATATYPE: u8 = 1;
     let version = cursor.version(1..=3)?;

@@ -4,17 +4,17 @@ use super::cursor::Cursor;
 use super::failure::Result;
 use super::image::{Image, Visit};
 
-/// Trees are no deeper.
+/// Limit for the depth of trees.
 const MOST_LEVELS: u8 = 32;
 
-/// What a tree indexes: the type of its nodes.
+/// The entries of a tree: the type of its nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Indexed {
     Links = 0,
     Chunks = 1,
 }
 
-/// Calls `found` with the key and the address of everything that the tree at `root` leads to. Keys take `key_len` bytes.
+/// Calls `found` with the key and the address of every entry of the tree at `root`. Keys take `key_len` bytes.
 pub(crate) fn for_each(
     image: &Image,
     root: u64,
@@ -39,7 +39,7 @@ pub(crate) fn for_each(
         if expected.map_or(level > MOST_LEVELS, |expected| level != expected) {
             return Err(place.failure(format!("level is {level}, expected {}", expected.unwrap_or(MOST_LEVELS))));
         }
-        // Keys stand before, between and behind the children. The last one is of no use here.
+        // Keys stand before, between and after the children. The last one is not needed.
         let len = front_len + usize::from(count) * (key_len + address_len);
         let node = visit.read(address, len as u64, WHAT)?;
         let mut cursor = node.cursor(WHAT);

@@ -5,17 +5,17 @@ use super::failure::Result;
 use super::image::{Image, Visit};
 use crate::types::size::memory_len;
 
-/// Trees are no deeper.
+/// Limit for the depth of trees.
 const MOST_LEVELS: u16 = 32;
 /// A signature, a version and a type before the records of a node.
 const FRONT: u64 = 6;
 const CHECKSUM: u64 = 4;
 
-/// What records a tree has: the type in its header.
+/// The type of a tree's records, from its header.
 pub(crate) type RecordType = u8;
-/// Objects of a heap that lie on their own, by their numbers.
+/// Huge objects of a heap, by their numbers.
 pub(crate) const HUGE_OBJECTS: RecordType = 1;
-/// The same, where they went through filters.
+/// The same, with filters.
 pub(crate) const HUGE_FILTERED_OBJECTS: RecordType = 2;
 /// Links by the hash of their names.
 pub(crate) const LINK_NAMES: RecordType = 5;
@@ -65,7 +65,7 @@ pub(crate) fn for_each(
         cursor.signature(if level > 0 { *b"BTIN" } else { *b"BTLF" })?;
         cursor.version(0..=0)?;
         if cursor.u8()? != kind {
-            return Err(cursor.failure("records are of another type than the header says"));
+            return Err(cursor.failure("the type of records differs from the header"));
         }
         for _ in 0..count {
             found(kind, cursor.part(memory_len(record_len))?)?;
@@ -87,14 +87,14 @@ pub(crate) fn for_each(
     Ok(())
 }
 
-/// The widths of what stands beside the address of a child: of the number of its records, and by its level of the number of those in it and
-/// below. III.A.2, "Version 2 B-tree, Internal Node".
+/// The widths of the counts beside a child's address: of its records, and, by its level, of all records in it and below. III.A.2,
+/// "Version 2 B-tree, Internal Node".
 fn widths(node_len: u64, record_len: u64, depth: u16, address: u8) -> Option<(usize, Vec<usize>)> {
     (record_len > 0 && depth <= MOST_LEVELS).then_some(())?;
     let room = node_len.checked_sub(FRONT + CHECKSUM)?;
     let leaf = room / record_len;
     let count_width = width_of(leaf);
-    // All records that a node of a level and those below it have at most. A leaf has none below it.
+    // The most records of a node and all nodes below it, by level. Leaves have none below.
     let (mut all, mut all_widths) = (leaf, vec![0]);
     for level in 0..usize::from(depth) {
         let pointer = u64::from(address) + (count_width + all_widths[level]) as u64;

@@ -1,4 +1,4 @@
-//! What the indexes of chunks have in common: entries for chunks, and the grid that numbers them.
+//! Shared by all chunk indexes: entries for chunks, and the grid that numbers them.
 
 use super::cursor::Cursor;
 use super::dataspace::Dataspace;
@@ -6,13 +6,13 @@ use super::failure::Result;
 use super::image::Image;
 use super::layout::ChunkedLayout;
 
-/// Where a chunk lies.
+/// The place of a stored chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoredChunk {
-    /// Where its bytes start in the storage.
+    /// Offset of its bytes in the storage.
     pub(crate) at: u64,
     pub(crate) nbytes: u64,
-    /// Filters that were left out.
+    /// Bit mask of filters that were skipped.
     pub(crate) mask: u32,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
-    /// Those of an array (VII.C and VII.D), whose header says whom it is for and how long they are.
+    /// The entries of an array (VII.C and VII.D), whose header has the client and the length of an entry.
     pub(crate) fn of_array(client: u8, entry_len: u8, chunk_bytes: u64, place: &Cursor<'_>) -> Result<Self> {
         let entry_len = usize::from(entry_len);
         let address_len = usize::from(place.sizes().address);
@@ -43,7 +43,7 @@ impl Entries {
         u64::from(image.sizes().address) + self.length_width.map_or(0, |width| width as u64 + 4)
     }
 
-    /// `None` for a chunk that was never written.
+    /// Reads an entry; `None` for a chunk that was never written.
     pub(crate) fn parse(self, image: &Image, cursor: &mut Cursor<'_>) -> Result<Option<StoredChunk>> {
         let address = cursor.address()?;
         let (nbytes, mask) = match self.length_width {
@@ -54,12 +54,12 @@ impl Entries {
     }
 }
 
-/// The chunks of a dataset side by side.
+/// The grid of a dataset's chunks.
 #[derive(Debug)]
 pub(crate) struct Grid {
-    /// Chunks along each axis.
+    /// Number of chunks along each axis.
     pub(crate) counts: Vec<u64>,
-    /// The same when the dataset has grown as far as it may.
+    /// The same at the dataset's limits.
     most: Vec<Option<u64>>,
 }
 
@@ -70,8 +70,8 @@ impl Grid {
         Self { counts, most }
     }
 
-    /// How arrays number chunks: in C order of the largest grid, where an axis without a limit comes first. `None` for two such axes, and
-    /// for a grid with 2^64 chunks or more.
+    /// How arrays number chunks: in C order of the largest grid, with an unlimited axis moved first. `None` for two unlimited
+    /// axes, and for a grid of 2^64 chunks or more.
     pub(crate) fn numbering(&self) -> Option<Numbering<'_>> {
         let mut axes: Vec<usize> = (0..self.most.len()).collect();
         axes.sort_by_key(|&axis| self.most[axis].is_some());
@@ -83,18 +83,18 @@ impl Grid {
     }
 }
 
-/// The numbers of chunks in an array.
+/// Maps chunk numbers of an array to the grid.
 #[derive(Debug)]
 pub(crate) struct Numbering<'a> {
     grid: &'a Grid,
-    /// Axes, from the one that changes slowest.
+    /// Axes, the slowest first.
     axes: Vec<usize>,
-    /// How far it is to the next chunk on each.
+    /// Distance in numbers between neighbours along each axis.
     steps: Vec<u64>,
 }
 
 impl Numbering<'_> {
-    /// Where the chunk with a number is in the grid; `None` for one that the dataset does not reach.
+    /// The grid position of a chunk number; `None` if it lies outside the dataset.
     pub(crate) fn place(&self, mut number: u64) -> Option<Vec<u64>> {
         let mut place = vec![0; self.axes.len()];
         for (&axis, &step) in self.axes.iter().zip(&self.steps) {

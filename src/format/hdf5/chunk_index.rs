@@ -1,4 +1,4 @@
-//! Finds the chunks of a dataset by whichever index it has (IV.A.2.i, VII).
+//! Finds the chunks of a dataset through its index, of any kind (IV.A.2.i, VII).
 
 use super::btree_v1::{self, Indexed};
 use super::chunk_entries::{Entries, Grid, StoredChunk};
@@ -10,10 +10,10 @@ use super::layout::{ChunkedLayout, Index};
 use super::{btree_v2, extensible_array, fixed_array};
 
 const WHAT: &str = "chunk index";
-/// Chunks that may lie side by side without an index.
+/// Limit for chunks that are stored without an index.
 const MOST_IMPLICIT: u64 = 1 << 24;
 
-/// Calls `found` with the place in the grid of every chunk that was written, and where it lies.
+/// Calls `found` with the grid position and the place of every chunk that was written.
 pub(crate) fn for_each(
     image: &Image,
     layout: &ChunkedLayout,
@@ -30,12 +30,12 @@ pub(crate) fn for_each(
     let chunk_bytes = chunk_bytes.ok_or_else(|| broken(format!("chunks of shape {:?} have 2^64 bytes or more", layout.chunk)))?;
     let grid = Grid::new(layout, space);
     let mut found = |place: &[u64], chunk: StoredChunk| {
-        // A chunk that goes beyond the dataset.
+        // Whether a chunk extends beyond the dataset.
         let is_edge = || (0..place.len()).any(|axis| (space.shape[axis] - place[axis] * layout.chunk[axis]) < layout.chunk[axis]);
         let is_plain = layout.keeps_edges_plain && is_edge();
         found(place, StoredChunk { mask: if is_plain { u32::MAX } else { chunk.mask }, ..chunk })
     };
-    let numbering = || grid.numbering().ok_or_else(|| broken(format!("an array for a dataset that may grow to {:?}", space.most)));
+    let numbering = || grid.numbering().ok_or_else(|| broken(format!("an array index for a dataset that may grow to {:?}", space.most)));
     match layout.index {
         Index::Tree1 => tree_1(image, address, layout, &grid, chunk_bytes, found),
         Index::Tree2 => tree_2(image, address, &grid, chunk_bytes, found),
@@ -73,7 +73,7 @@ pub(crate) fn for_each(
     }
 }
 
-/// A tree whose keys are the length of a chunk, the filters that were left out, and its corner in the dataset (III.A.1).
+/// A tree whose keys are a chunk's length, its skipped filters, and its corner in the dataset (III.A.1).
 fn tree_1(
     image: &Image,
     address: u64,
@@ -90,9 +90,9 @@ fn tree_1(
         let is_corner = corner.iter().zip(&layout.chunk).all(|(at, len)| at.is_multiple_of(*len));
         let place: Vec<u64> = corner.iter().zip(&layout.chunk).map(|(at, len)| at / len).collect();
         if !is_corner || !is_inside(&place, grid) {
-            return Err(at_key.named(WHAT).failure(format!("a chunk at {corner:?}, which is no corner of the grid")));
+            return Err(at_key.named(WHAT).failure(format!("a chunk at {corner:?}, which is not a corner of the grid")));
         }
-        // A length of 32 bits is that of a chunk of less than 4 GiB.
+        // A 32-bit length implies chunks of less than 4 GiB.
         if chunk_bytes > u64::from(u32::MAX) {
             return Err(at_key.named(WHAT).failure(format!("a chunk of {chunk_bytes} bytes")));
         }
@@ -100,7 +100,7 @@ fn tree_1(
     })
 }
 
-/// A tree whose records are an entry and a place in the grid (III.A.2, types 10 and 11).
+/// A tree whose records are an entry and a grid position (III.A.2, types 10 and 11).
 fn tree_2(
     image: &Image,
     address: u64,

@@ -1,22 +1,22 @@
-//! Reads numbers, addresses and text from the front of some bytes, with the place for messages.
+//! Reads numbers, addresses and text from the front of a byte slice, and knows the place for messages.
 
 use std::ops::RangeInclusive;
 
 use super::failure::{Failure, Result};
 
-/// How many bytes addresses and lengths take in a file: II.A, "Size of Offsets" and "Size of Lengths".
+/// Widths of addresses and lengths in a file: II.A, "Size of Offsets" and "Size of Lengths".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) address: u8,
     pub(crate) length: u8,
 }
 
-/// A position in some bytes of the file. All numbers are little-endian.
+/// A position in a byte slice of the file. All numbers are little-endian.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     pos: usize,
-    /// Where the bytes start in the storage.
+    /// Offset of the slice in the storage.
     at: u64,
     sizes: Sizes,
     what: &'static str,
@@ -32,12 +32,12 @@ impl<'a> Cursor<'a> {
         Self { what, ..self }
     }
 
-    /// The error for what is wrong here.
+    /// An error at this position.
     pub(crate) fn failure(&self, detail: impl Into<String>) -> Failure {
         Failure::broken(self.place(), self.what, detail)
     }
 
-    /// Where the next byte lies in the storage.
+    /// Offset of the next byte in the storage.
     pub(crate) fn place(&self) -> u64 {
         self.at.saturating_add(self.pos as u64)
     }
@@ -46,12 +46,12 @@ impl<'a> Cursor<'a> {
         self.sizes
     }
 
-    /// How many bytes are left.
+    /// Number of bytes left.
     pub(crate) fn left(&self) -> usize {
         self.bytes.len() - self.pos
     }
 
-    /// How many bytes have been read.
+    /// Number of bytes read.
     pub(crate) fn pos(&self) -> usize {
         self.pos
     }
@@ -67,7 +67,7 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
-    /// A cursor over the next `len` bytes alone, which are passed over here.
+    /// A cursor over the next `len` bytes, which this one skips.
     pub(crate) fn part(&mut self, len: usize) -> Result<Cursor<'a>> {
         let at = self.place();
         Ok(Cursor { bytes: self.take(len)?, pos: 0, at, ..*self })
@@ -109,14 +109,14 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// An address, which counts from the base address of the file. All bits set mean that there is none.
+    /// An address, relative to the base address of the file. All bits set mean `None`.
     pub(crate) fn address(&mut self) -> Result<Option<u64>> {
         let width = usize::from(self.sizes.address);
         let value = self.uint(width)?;
         Ok((value != all_ones(width)).then_some(value))
     }
 
-    /// An address that has to be there.
+    /// An address that must be defined.
     pub(crate) fn known_address(&mut self, of: &str) -> Result<u64> {
         let failure = self.failure(format!("the address of {of} is undefined"));
         self.address()?.ok_or(failure)
@@ -126,14 +126,14 @@ impl<'a> Cursor<'a> {
         self.uint(usize::from(self.sizes.length))
     }
 
-    /// A length where all bits set mean that there is no limit.
+    /// A length; all bits set mean no limit.
     pub(crate) fn limit(&mut self) -> Result<Option<u64>> {
         let width = usize::from(self.sizes.length);
         let value = self.uint(width)?;
         Ok((value != all_ones(width)).then_some(value))
     }
 
-    /// Passes over the signature of a structure.
+    /// Checks and skips the signature of a structure.
     pub(crate) fn signature(&mut self, expected: [u8; 4]) -> Result<()> {
         let failure = |found: &[u8]| format!("signature is {:?}, expected {:?}", found.escape_ascii().to_string(), text(&expected));
         let found = self.rest().get(..4).unwrap_or(self.rest());
@@ -143,7 +143,7 @@ impl<'a> Cursor<'a> {
         self.skip(4)
     }
 
-    /// A version, which has to be one of those that are known.
+    /// A version, which must be in `known`.
     pub(crate) fn version(&mut self, known: RangeInclusive<u8>) -> Result<u8> {
         let failure = |found| self.failure(format!("version is {found}, expected {} to {}", known.start(), known.end()));
         match self.rest().first() {
@@ -152,7 +152,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Text that ends in NUL. With `padded`, it takes a multiple of 8 bytes with the NUL.
+    /// Text that ends in NUL. With `padded`, text and NUL take a multiple of 8 bytes.
     pub(crate) fn text(&mut self, padded: bool) -> Result<String> {
         let len = self.rest().iter().position(|&byte| byte == 0).ok_or_else(|| self.failure("text without a NUL at its end"))?;
         let text = text(self.take(len)?);
@@ -161,7 +161,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Bytes as text; what is not UTF-8 is replaced.
+/// Bytes as text; invalid UTF-8 is replaced.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -171,7 +171,7 @@ fn all_ones(width: usize) -> u64 {
     if width >= 8 { u64::MAX } else { (1 << (8 * width)) - 1 }
 }
 
-/// How many bytes the library of HDF5 takes to write numbers up to `most`.
+/// Number of bytes in which the HDF5 library stores numbers up to `most`.
 pub(crate) fn width_of(most: u64) -> usize {
     most.max(1).ilog2() as usize / 8 + 1
 }

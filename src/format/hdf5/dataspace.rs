@@ -3,16 +3,16 @@
 use super::cursor::Cursor;
 use super::failure::Result;
 
-/// As `H5S_MAX_RANK` of the library has it.
+/// `H5S_MAX_RANK` of the library.
 const MOST_DIMENSIONS: usize = 32;
 
 /// The extent of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dataspace {
     pub(crate) shape: Vec<u64>,
-    /// How far each axis may grow; `None` for one without a limit.
+    /// The limit of each axis; `None` for an unlimited one.
     pub(crate) most: Vec<Option<u64>>,
-    /// It has no elements, not even one.
+    /// It has no elements at all; a scalar has one.
     pub(crate) is_null: bool,
 }
 

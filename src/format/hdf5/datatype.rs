@@ -1,13 +1,13 @@
-//! Datatypes (IV.A.2.d): what the elements of a dataset or an attribute are.
+//! Datatypes (IV.A.2.d): the element types of datasets and attributes.
 
 use super::cursor::{Cursor, text, width_of};
 use super::failure::{Failure, Result};
 use crate::types::byte_order::ByteOrder;
 use crate::types::size::memory_len;
 
-/// Types nest no deeper.
+/// Limit for nested types.
 const MOST_DEPTH: usize = 32;
-/// As `H5S_MAX_RANK` of the library has it.
+/// `H5S_MAX_RANK` of the library.
 const MOST_DIMENSIONS: usize = 32;
 
 /// A datatype.
@@ -18,10 +18,10 @@ pub(crate) struct Datatype {
     pub(crate) class: Class,
 }
 
-/// What a type is.
+/// The class of a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Integers. `order` is `None` for an order of bytes that no machine of today has.
+    /// Integers. `order` is `None` for a byte order that no current machine has.
     Integer {
         order: Option<ByteOrder>,
         is_signed: bool,
@@ -36,12 +36,12 @@ pub(crate) enum Class {
     Text {
         padding: Padding,
     },
-    /// Bits without a meaning as a number.
+    /// Bits that are not a number.
     BitField {
         order: Option<ByteOrder>,
         bits: Bits,
     },
-    /// Bytes with a tag that says what they are.
+    /// Bytes with a tag that describes them.
     Opaque {
         tag: Vec<u8>,
     },
@@ -52,9 +52,9 @@ pub(crate) enum Class {
         /// Names with the bytes of their values.
         members: Vec<(String, Vec<u8>)>,
     },
-    /// Text of any length.
+    /// Text of variable length.
     AnyText,
-    /// Lists of any length.
+    /// Lists of variable length.
     List,
     Array {
         base: Box<Datatype>,
@@ -64,14 +64,14 @@ pub(crate) enum Class {
     Complex(Box<Datatype>),
 }
 
-/// The bits of an element that count.
+/// The significant bits of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bits {
     pub(crate) offset: u16,
     pub(crate) count: u16,
 }
 
-/// How the bits of a floating-point number are laid out.
+/// The bit layout of a floating-point number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FloatLayout {
     pub(crate) bits: Bits,
@@ -85,7 +85,7 @@ pub(crate) struct FloatLayout {
     pub(crate) has_implied_bit: bool,
 }
 
-/// What follows a text that is shorter than its place.
+/// The padding of a text that is shorter than its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Padding {
     Nul,
@@ -167,7 +167,7 @@ fn float(cursor: &mut Cursor<'_>, flags: u64) -> Result<Class> {
     let order = match flags & ORDER {
         0 => Some(ByteOrder::Little),
         1 => Some(ByteOrder::Big),
-        // That of a VAX, or a value that is reserved.
+        // The order of a VAX, or a reserved value.
         _ => None,
     };
     let bits = bits(cursor)?;
@@ -191,7 +191,7 @@ fn compound(cursor: &mut Cursor<'_>, version: u8, flags: u64, size: u32, depth: 
     for _ in 0..flags & 0xffff {
         let name = cursor.text(version < 3)?;
         let offset = cursor.uint(if version < 3 { 4 } else { width_of(size.into()) })?;
-        // Version 1 has room for four axes here, which later versions have in an array type.
+        // Version 1 stores up to four axes here; later versions use an array type.
         let shape = if version == 1 {
             let rank = usize::from(cursor.u8()?);
             cursor.skip(11)?;
@@ -232,7 +232,7 @@ fn array(cursor: &mut Cursor<'_>, version: u8, size: u32, depth: usize) -> Resul
     let is_old = version < 3;
     cursor.skip(if is_old { 3 } else { 0 })?;
     let shape = (0..rank).map(|_| cursor.u32()).collect::<Result<Vec<_>>>()?;
-    // An order of axes, which was never used.
+    // A permutation of axes, which was never used.
     cursor.skip(if is_old { 4 * rank } else { 0 })?;
     let place = cursor.clone();
     let base = parse(cursor, depth + 1)?;
@@ -247,7 +247,7 @@ fn size_of_array(size: u32, shape: &[u32]) -> Option<u32> {
 }
 
 impl Datatype {
-    /// A text as an attribute of this type has it, up to where it is padded.
+    /// The text of a fixed-length attribute value, without padding.
     pub(crate) fn fixed_text(&self, bytes: &[u8]) -> Option<String> {
         let Class::Text { padding } = self.class else { return None };
         let bytes = match padding {

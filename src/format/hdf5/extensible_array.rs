@@ -1,7 +1,8 @@
-//! Extensible arrays (VII.D): the index of chunks of a dataset that can grow without a limit along one axis.
+//! Extensible arrays (VII.D): the chunk index of a dataset that is unlimited along one axis.
 //!
-//! An index block has the first entries, the addresses of the first data blocks, and those of super blocks, which have the addresses of
-//! the other data blocks. Each super block stands for more and longer data blocks than the one before. Long ones are in pages.
+//! An index block has the first entries, the addresses of the first data blocks, and the addresses of super blocks, which point to
+//! the other data blocks. Each super block covers more and longer data blocks than the one before. Long data blocks are split into
+//! pages.
 
 use super::chunk_entries::{Entries, StoredChunk};
 use super::cursor::Cursor;
@@ -12,10 +13,10 @@ use crate::types::size::memory_len;
 
 const WHAT: &str = "extensible array";
 const CHECKSUM: u64 = 4;
-/// A signature, a version and a client before what a block has.
+/// Bytes before the content of a block: signature, version, client.
 const FRONT: u64 = 6;
 
-/// What the header says.
+/// The fields of the header, and the state of the walk.
 struct Array<'a> {
     visit: Visit<'a>,
     entries: Entries,
@@ -24,11 +25,11 @@ struct Array<'a> {
     index_entries: u64,
     /// Entries of the shortest data block.
     least_entries: u64,
-    /// Data blocks of the first super block of its own.
+    /// Number of data blocks of the first super block that is stored.
     least_blocks: u64,
     /// Entries of a page.
     page: u64,
-    /// The width of a block's place in the array.
+    /// The width of a block's offset in the array.
     offset_width: u64,
     /// One more than the number of the last entry that was written.
     end: u64,
@@ -36,11 +37,11 @@ struct Array<'a> {
     next: u64,
 }
 
-/// The data blocks that a super block stands for.
+/// The data blocks of a super block.
 #[derive(Debug, Clone, Copy)]
 struct SuperBlock {
     blocks: u64,
-    /// Entries of each.
+    /// Entries of each data block.
     entries: u64,
 }
 
@@ -95,7 +96,7 @@ impl Array<'_> {
     fn index_block(&mut self, address: u64, super_blocks: u32, found: &mut impl FnMut(u64, StoredChunk) -> Result<()>) -> Result<()> {
         const WHAT: &str = "extensible array index block";
         let address_len = u64::from(self.visit.image().sizes().address);
-        // The first super blocks have no block of their own.
+        // The first super blocks are not stored.
         let inside = 2 * self.least_blocks.ilog2();
         let blocks = 2 * (self.least_blocks - 1);
         let others = u64::from(super_blocks.saturating_sub(inside));
@@ -108,7 +109,7 @@ impl Array<'_> {
         for number in 0..inside {
             let of = self.super_block_of(number).ok_or_else(|| too_many(&cursor))?;
             for _ in 0..of.blocks {
-                // Such a block has no pages: no super block says which of them were written.
+                // These data blocks have no pages: no super block says which pages were written.
                 let data = cursor.address()?;
                 self.data_block(data, of.entries, None, found)?;
             }
@@ -143,7 +144,7 @@ impl Array<'_> {
         Ok(())
     }
 
-    /// VII.D, "Extensible Array Data Block". `pages` are the bits for pages that were written, and the number of the first one.
+    /// VII.D, "Extensible Array Data Block". `pages` has the bits of the written pages, and the number of the first page.
     fn data_block(
         &mut self,
         address: Option<u64>,
@@ -191,7 +192,7 @@ impl Array<'_> {
     }
 }
 
-/// The front of every block: what it is, and the address of the header.
+/// The front of every block: its signature and version, and the address of the header.
 fn front(cursor: &mut Cursor<'_>, signature: [u8; 4]) -> Result<()> {
     cursor.signature(signature)?;
     cursor.version(0..=0)?;

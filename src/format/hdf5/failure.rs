@@ -1,16 +1,16 @@
-//! What can go wrong while the metadata of an HDF5 file are read.
+//! Errors while reading the metadata of an HDF5 file.
 
 use crate::error::{Error, ParseError};
 
 /// The result of a parser.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// Why something of an HDF5 file could not be read.
+/// Why a part of an HDF5 file could not be read.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The file breaks its format. The offset counts from the start of the storage.
     Broken(ParseError),
-    /// The format allows it, but it is not read here. The text names it.
+    /// The format allows it, but it is not supported here. The text names it.
     Unsupported(String),
     /// The bytes could not be read.
     Read(Error),

@@ -1,4 +1,4 @@
-//! An HDF5 file: its objects by their addresses, and what their headers say.
+//! An HDF5 file: objects by address, and the content of their headers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl File {
         let (image, superblock) = superblock::open(storage, at)?;
         let have = image.len();
         if superblock.end > have {
-            let detail = format!("it says that the file ends at byte {}, {have} bytes are there: it was cut", superblock.end);
+            let detail = format!("the file should end at byte {}, it has {have} bytes: it was cut", superblock.end);
             return Err(Failure::broken(at, "superblock", detail));
         }
         let mut heaps = SharedHeaps::default();
@@ -70,19 +70,19 @@ impl File {
         Dataspace::parse(self.needed(header, Message::DATASPACE, WHAT)?.cursor(self.image.sizes(), WHAT))
     }
 
-    /// What the elements of a dataset are.
+    /// The element type of a dataset.
     pub(crate) fn datatype(&self, header: &ObjectHeader) -> Result<Datatype> {
         const WHAT: &str = "datatype message";
         Datatype::parse(self.needed(header, Message::DATATYPE, WHAT)?.cursor(self.image.sizes(), WHAT))
     }
 
-    /// Where the elements of a dataset lie.
+    /// The storage layout of a dataset.
     pub(crate) fn layout(&self, header: &ObjectHeader) -> Result<Layout> {
         const WHAT: &str = "layout message";
         Layout::parse(self.needed(header, Message::LAYOUT, WHAT)?.cursor(self.image.sizes(), WHAT))
     }
 
-    /// What an element of a dataset is that was never written; `None` for zeros.
+    /// The value of elements that were never written; `None` for zeros.
     pub(crate) fn fill_value(&self, header: &ObjectHeader) -> Result<Option<Vec<u8>>> {
         const WHAT: &str = "fill value message";
         let sizes = self.image.sizes();
@@ -95,7 +95,7 @@ impl File {
         }
     }
 
-    /// What chunks of a dataset went through, in this order.
+    /// The filters of a dataset's chunks, in the order of writing.
     pub(crate) fn filters(&self, header: &ObjectHeader) -> Result<Vec<Filter>> {
         const WHAT: &str = "filter pipeline message";
         match self.message(header, Message::FILTER_PIPELINE, WHAT)? {
@@ -104,12 +104,12 @@ impl File {
         }
     }
 
-    /// The text of an attribute; `None` where there is no such attribute, or it is no text.
+    /// The text of an attribute; `None` if there is no such attribute, or it is not text.
     pub(crate) fn text_attribute(&self, header: &ObjectHeader, name: &str) -> Result<Option<String>> {
         attribute::text(Places { image: &self.image, heaps: &self.heaps, texts: &self.texts }, header, name)
     }
 
-    /// The first message of a kind, from wherever it is stored.
+    /// The first message of a kind, resolved if it is shared.
     fn message<'h>(&self, header: &'h ObjectHeader, kind: u16, what: &'static str) -> Result<Option<Cow<'h, Message>>> {
         match header.find(kind) {
             Some(message) if message.is_shared() => {
@@ -136,7 +136,7 @@ mod tests {
     use crate::format::hdf5::object_header::Kind;
     use proptest::prelude::*;
 
-    /// Reads all there is, each object once; returns how many datasets and chunks there are.
+    /// Reads everything, each object once; returns the numbers of datasets and chunks.
     fn look(bytes: Vec<u8>, at: u64) -> Result<(usize, usize)> {
         let file = File::open(Arc::new(bytes), at)?;
         let (mut open, mut seen, mut datasets, mut chunks) = (vec![file.superblock.root], HashSet::new(), 0, 0);
@@ -180,7 +180,7 @@ mod tests {
         paths.iter().map(|path| std::fs::read(path).unwrap()).map(|bytes| (start(&bytes), bytes)).map(|(at, bytes)| (bytes, at)).collect()
     }
 
-    /// Where structures start.
+    /// Offsets of structures.
     fn structures(bytes: &[u8]) -> Vec<usize> {
         const SIGNATURES: &[u8] = b"OHDROCHKFAHDFADBEAHDEAIBEASBEADBBTHDBTINBTLFFRHPFHIBFHDBTREESNODGCOLSMTBHEAP\x89HDF";
         let is_one = |at: &usize| SIGNATURES.chunks(4).any(|signature| bytes[*at..].starts_with(signature));
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn everything_in_the_fixtures_is_found() {
         let found: Vec<_> = fixtures().into_iter().map(|(bytes, at)| look(bytes, at).unwrap()).collect();
-        // As h5py counts them.
+        // The numbers that h5py reports.
         assert_eq!(found.iter().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)), (324, 1599));
     }
 
@@ -207,7 +207,7 @@ mod tests {
             for (place, behind, value, width) in damages {
                 let start = (place.get(places) + behind).min(bytes.len());
                 let end = (start + width).min(bytes.len());
-                // Without a width, an address of something else.
+                // Width 0 writes the address of another place.
                 if width == 0 && bytes.len() - start > 8 {
                     let other = place.index(bytes.len()) as u64;
                     bytes[start..start + 8].copy_from_slice(&other.to_le_bytes());

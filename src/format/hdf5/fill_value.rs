@@ -1,9 +1,9 @@
-//! Fill values (IV.A.2.e and IV.A.2.f): what an element is that was never written.
+//! Fill values (IV.A.2.e and IV.A.2.f): the value of elements that were never written.
 
 use super::cursor::Cursor;
 use super::failure::Result;
 
-/// The bytes of the fill value; `None` where there is none, or where it is never written.
+/// The bytes of the fill value; `None` if there is none, or if it is never written.
 pub(crate) fn parse(mut cursor: Cursor<'_>) -> Result<Option<Vec<u8>>> {
     const NEVER: u8 = 1;
     const HAS_VALUE: u8 = 0x20;
@@ -22,13 +22,13 @@ pub(crate) fn parse(mut cursor: Cursor<'_>) -> Result<Option<Vec<u8>>> {
     value(&mut cursor)
 }
 
-/// The same of a message of the old kind.
+/// The same for the old fill value message.
 pub(crate) fn parse_old(mut cursor: Cursor<'_>) -> Result<Option<Vec<u8>>> {
     value(&mut cursor)
 }
 
 fn value(cursor: &mut Cursor<'_>) -> Result<Option<Vec<u8>>> {
-    /// The value of a size of -1.
+    /// A size of -1 means no value.
     const NONE: u32 = u32::MAX;
     match cursor.u32()? {
         0 | NONE => Ok(None),

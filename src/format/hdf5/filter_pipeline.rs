@@ -1,9 +1,9 @@
-//! Filter pipelines (IV.A.2.l): what chunks went through before they were stored.
+//! Filter pipelines (IV.A.2.l): the filters of chunks.
 
 use super::cursor::{Cursor, text};
 use super::failure::Result;
 
-/// A filter, as a file names it.
+/// A filter as stored in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub(crate) id: u16,

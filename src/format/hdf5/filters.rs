@@ -1,29 +1,29 @@
-//! The filters that chunks go through, undone: deflate, shuffle, Fletcher's checksum, LZF.
+//! Undoes the filters of chunks: deflate, shuffle, Fletcher's checksum, LZF.
 //!
-//! Source: HDF5 File Format Specification 3.0, IV.A.2.l; `H5Zshuffle.c` and `H5checksum.c` of HDF5 1.14; `lzf_d.c` of liblzf 3.6, which
-//! h5py's filter is.
+//! Source: HDF5 File Format Specification 3.0, IV.A.2.l; `H5Zshuffle.c` and `H5checksum.c` of HDF5 1.14; `lzf_d.c` of liblzf 3.6,
+//! the code of h5py's filter.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::filter_pipeline::Filter;
 
-/// More of them are in no file.
+/// Limit for the filters of a pipeline.
 const MOST_FILTERS: usize = 32;
-/// What filters may add to a chunk that they cannot make smaller.
+/// Bytes that filters may add to an incompressible chunk.
 const MOST_ADDED: usize = 4096;
 
 /// A filter that can be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Deflate,
-    /// Bytes of the elements whose bytes are put apart.
+    /// Bytes of the elements whose bytes are grouped.
     Shuffle(usize),
     Fletcher32,
     Lzf,
 }
 
 impl Step {
-    /// The steps of a pipeline, or the filter that is not known here.
+    /// The steps of a pipeline, or an error that names an unknown filter.
     pub(crate) fn of_pipeline(filters: &[Filter], itemsize: usize) -> Result<Vec<Self>, String> {
         if filters.len() > MOST_FILTERS {
             return Err(format!("{} filters, at most {MOST_FILTERS} are undone", filters.len()));
@@ -51,7 +51,7 @@ impl Step {
         filters.iter().map(step).collect()
     }
 
-    /// What messages and `info` call it.
+    /// Its name in messages and in `info`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Deflate => "gzip",
@@ -62,8 +62,8 @@ impl Step {
     }
 }
 
-/// Undoes `steps`, but for those that `mask` says were left out, so that `out` is exactly the chunk. `stored` is used up; `spare` is memory
-/// for what comes in between. What is wrong is said in words.
+/// Undoes `steps`, except those that `mask` marks as skipped, so that `out` is exactly the chunk. `stored` is consumed; `spare` is
+/// scratch memory. Returns what is wrong as text.
 pub(crate) fn undo(steps: &[Step], mask: u32, stored: &mut Vec<u8>, spare: &mut Vec<u8>, out: &mut [u8]) -> Result<(), String> {
     let done: Vec<Step> = steps.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 0).map(|(_, &step)| step).collect();
     let most = out.len() + MOST_ADDED;
@@ -122,7 +122,7 @@ fn inflate(packed: &[u8], out: &mut [u8]) -> Result<usize, String> {
 /// `lzf_decompress`: runs of up to 32 literals, and copies of up to 264 bytes from at most 8192 bytes back.
 fn expand(packed: &[u8], out: &mut [u8]) -> Result<usize, String> {
     let cut = || "lzf chunk: it is cut".to_owned();
-    let full = || "lzf chunk: more bytes than it has".to_owned();
+    let full = || "lzf chunk: more bytes than expected".to_owned();
     let (mut from, mut to) = (0, 0);
     while from < packed.len() {
         let control = usize::from(packed[from]);
@@ -148,7 +148,7 @@ fn expand(packed: &[u8], out: &mut [u8]) -> Result<usize, String> {
         if end > out.len() {
             return Err(full());
         }
-        // What is copied may overlap itself: byte by byte.
+        // The copy may overlap itself, so it goes byte by byte.
         for (at, source) in (to..end).zip(start..) {
             out[at] = out[source];
         }
@@ -157,7 +157,7 @@ fn expand(packed: &[u8], out: &mut [u8]) -> Result<usize, String> {
     Ok(to)
 }
 
-/// Puts the bytes of elements together again: first bytes of all, second bytes of all, and so on. What is left over is as it was.
+/// Regroups the bytes of elements, stored as all first bytes, all second bytes, and so on. Leftover bytes are copied.
 fn unshuffle(planes: &[u8], size: usize, out: &mut [u8]) {
     let count = planes.len().checked_div(size).unwrap_or(0);
     let whole = count * size;
@@ -185,9 +185,9 @@ fn interleave<const SIZE: usize>(planes: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Compares the checksum in the last four bytes.
+/// Verifies the checksum in the last four bytes.
 fn check_fletcher(stored: &[u8]) -> Result<(), String> {
-    let (data, sum) = stored.split_last_chunk::<4>().ok_or_else(|| format!("{} bytes with a checksum of 4", stored.len()))?;
+    let (data, sum) = stored.split_last_chunk::<4>().ok_or_else(|| format!("{} bytes, too few for a checksum", stored.len()))?;
     let (expected, actual) = (u32::from_le_bytes(*sum), fletcher32(data));
     // Old versions of HDF5 swapped the bytes of both halves.
     let swapped = actual >> 8 & 0x00ff_00ff | (actual & 0x00ff_00ff) << 8;
@@ -240,7 +240,7 @@ mod tests {
         [bytes, &fletcher32(bytes).to_le_bytes()].concat()
     }
 
-    /// Literals only, which is LZF as well.
+    /// Literals only, which are valid LZF.
     fn lzf(bytes: &[u8]) -> Vec<u8> {
         bytes.chunks(32).flat_map(|run| [&[run.len() as u8 - 1][..], run].concat()).collect()
     }

@@ -1,4 +1,4 @@
-//! Fixed arrays (VII.C): the index of chunks of a dataset that cannot grow beyond a limit.
+//! Fixed arrays (VII.C): the chunk index of a dataset whose axes are all limited.
 
 use super::chunk_entries::{Entries, StoredChunk};
 use super::failure::Result;
@@ -54,7 +54,7 @@ pub(crate) fn for_each(image: &Image, address: u64, chunk_bytes: u64, mut found:
     Ok(())
 }
 
-/// A bit of a bitmap whose bytes start with the highest bit.
+/// A bit of a bitmap that starts each byte at the highest bit.
 pub(crate) fn bit(bytes: &[u8], number: u64) -> bool {
     let byte = usize::try_from(number / 8).ok().and_then(|at| bytes.get(at));
     byte.is_some_and(|byte| byte & (0x80 >> (number % 8)) != 0)

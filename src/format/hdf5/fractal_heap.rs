@@ -1,4 +1,4 @@
-//! Fractal heaps (III.G): the links of large groups, attributes of objects with many, and messages that objects share.
+//! Fractal heaps (III.G): links of large groups, attributes of objects that have many, and shared messages.
 
 use std::collections::HashMap;
 
@@ -12,38 +12,38 @@ use crate::types::size::memory_len;
 const WHAT: &str = "fractal heap";
 const DIRECT: &str = "fractal heap block";
 const CHECKSUM: u64 = 4;
-/// No block and no object of a heap is longer.
+/// Limit for the length of a block and of an object.
 const MOST_BYTES: u64 = 64 << 20;
-/// Indirect blocks nest no deeper.
+/// Limit for nested indirect blocks.
 const MOST_LEVELS: usize = 64;
 
-/// A heap whose blocks have been found.
+/// A heap whose direct blocks have been found.
 #[derive(Debug)]
 pub(crate) struct Heap<'a> {
     visit: Visit<'a>,
     front: Front,
-    /// By their places in the heap.
+    /// Sorted by their starts in the heap.
     blocks: Vec<DirectBlock>,
     /// The block that was read last: its number and its bytes.
     last: Option<(usize, Block)>,
-    /// Objects that lie on their own, by their numbers, once they were needed.
+    /// Addresses and lengths of huge objects, by their numbers; read when first needed.
     huge: Option<HashMap<u64, (u64, u64)>>,
-    /// How many bytes of objects there can be: they do not overlap.
+    /// Bytes of objects that may still be read: objects do not overlap, so there is a limit.
     left: u64,
 }
 
-/// A block with objects.
+/// A block that holds objects.
 #[derive(Debug, Clone, Copy)]
 struct DirectBlock {
-    /// Where it starts in the heap's own space.
+    /// Start in the address space of the heap.
     start: u64,
     len: u64,
     address: u64,
-    /// Its length as it is stored, and the filters that were left out.
+    /// Its stored length, and the filters that were skipped.
     filtered: Option<(u64, u32)>,
 }
 
-/// What the header of a heap says.
+/// The header of a heap.
 #[derive(Debug)]
 struct Front {
     id_len: usize,
@@ -57,7 +57,7 @@ struct Front {
     steps: Vec<Step>,
 }
 
-/// What an identifier of a heap stands for: the bits 4 and 5 of its first byte.
+/// The kind of an object: bits 4 and 5 of the first byte of its identifier.
 const MANAGED: u8 = 0;
 const HUGE: u8 = 1;
 const TINY: u8 = 2;
@@ -117,13 +117,13 @@ impl<'a> Heap<'a> {
         Ok(())
     }
 
-    /// Calls `found` with each of the objects, in the order in which they lie in the heap: each block is read once.
+    /// Calls `found` with each object, in the order of the heap, so that each block is read once.
     pub(crate) fn objects(&mut self, mut ids: Vec<Vec<u8>>, mut found: impl FnMut(Cursor<'_>) -> Result<()>) -> Result<()> {
         ids.sort_by_cached_key(|id| self.managed(id).map_or(0, |(offset, _)| offset));
         ids.iter().try_for_each(|id| self.object(id, &mut found))
     }
 
-    /// Where an object lies in the heap's own space and how long it is, if it lies there.
+    /// Offset in the heap's address space, and length, of an object stored in a block.
     fn managed(&self, id: &[u8]) -> Option<(u64, u64)> {
         let sizes = self.visit.image().sizes();
         let mut cursor = Cursor::new(id, 0, sizes, WHAT);
@@ -135,7 +135,7 @@ impl<'a> Heap<'a> {
 
     /// Calls `found` with an object.
     pub(crate) fn object(&mut self, id: &[u8], found: impl FnOnce(Cursor<'_>) -> Result<()>) -> Result<()> {
-        /// Identifiers up to this length have the length of a tiny object in their first byte.
+        /// In identifiers up to this length, the first byte has the length of a tiny object.
         const SHORT: usize = 17;
         let image = self.visit.image();
         let broken = |detail: String| Failure::broken(image.place(0), WHAT, detail);
@@ -144,7 +144,8 @@ impl<'a> Heap<'a> {
             (_, Some((offset, len))) => {
                 let at = self.blocks.partition_point(|block| block.start <= offset).checked_sub(1);
                 let inside = at.map(|at| (at, offset - self.blocks[at].start)).filter(|&(at, before)| before < self.blocks[at].len);
-                let (at, before) = inside.ok_or_else(|| broken(format!("an object at byte {offset} of it, where it has no block")))?;
+                let (at, before) =
+                    inside.ok_or_else(|| broken(format!("an object at byte {offset} of the heap, where it has no block")))?;
                 self.count(len)?;
                 let mut cursor = self.block(at)?.cursor(DIRECT);
                 cursor.skip(memory_len(before))?;
@@ -168,13 +169,13 @@ impl<'a> Heap<'a> {
                 let bytes = id.get(start..start + len).ok_or_else(|| broken(format!("{len} bytes in an identifier of {}", id.len())))?;
                 found(Cursor::new(bytes, image.place(0), image.sizes(), WHAT))
             }
-            _ => Err(broken(format!("an identifier {} of no kind that is known", id.escape_ascii()))),
+            _ => Err(broken(format!("an identifier {} of an unknown kind", id.escape_ascii()))),
         }
     }
 
-    /// Counts the bytes of an object.
+    /// Counts the bytes of an object against the limit.
     fn count(&mut self, len: u64) -> Result<()> {
-        let more = || Failure::broken(self.visit.image().place(0), WHAT, "its objects have more bytes than it: they overlap");
+        let more = || Failure::broken(self.visit.image().place(0), WHAT, "its objects have more bytes than the heap: they overlap");
         self.left = self.left.checked_sub(len).ok_or_else(more)?;
         Ok(())
     }
@@ -201,7 +202,7 @@ impl<'a> Heap<'a> {
         }
     }
 
-    /// Compares the signature and the checksum of a direct block. The checksum is that of the block with zeros in its place.
+    /// Verifies the signature and the checksum of a direct block. The checksum is computed with zeros in its own place.
     fn check(&self, block: &mut Block) -> Result<()> {
         let mut cursor = block.cursor(DIRECT);
         cursor.signature(*b"FHDB")?;
@@ -217,7 +218,7 @@ impl<'a> Heap<'a> {
         check(expected, block.bytes(), &block.cursor(DIRECT))
     }
 
-    /// Where an object lies that is too long for blocks, and how long it is.
+    /// Address and length of a huge object, which is too long for blocks.
     fn huge(&mut self, id: &[u8]) -> Result<(u64, u64)> {
         let image = self.visit.image();
         let sizes = image.sizes();
@@ -252,17 +253,17 @@ impl Front {
         self.first_len.checked_mul(1u64.checked_shl(shift)?)
     }
 
-    /// How many rows an indirect block has that covers so many bytes of the heap.
+    /// Number of rows of an indirect block that covers `len` bytes of the heap.
     fn rows_of(&self, len: u64) -> Option<u64> {
         let row = self.first_len.checked_mul(self.width)?;
         Some(u64::from(len.ilog2().checked_sub(row.ilog2())?) + 1)
     }
 }
 
-/// A root block with one entry: its length and the filters that were left out.
+/// For a filtered root block: its stored length and the filters that were skipped.
 type Filtered = Option<(u64, u32)>;
 
-/// Reads the header: what it says, the root block, its rows.
+/// Reads the header: its fields, the root block, the root's rows and filters.
 fn front(image: &Image, address: u64) -> Result<(Front, Option<u64>, u64, Filtered)> {
     let sizes = image.sizes();
     let (address_len, length_len) = (u64::from(sizes.address), u64::from(sizes.length));

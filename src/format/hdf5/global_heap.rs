@@ -1,4 +1,4 @@
-//! Global heaps (III.E): text of any length.
+//! Global heaps (III.E): storage for text of variable length.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use crate::types::size::memory_len;
 
 const WHAT: &str = "global heap";
 
-/// Where a text of any length lies (IV.B): what stands in the place of an element.
+/// A reference to a text of variable length (IV.B), stored in place of the element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TextPlace {
     /// The address of the collection.
@@ -23,28 +23,28 @@ pub(crate) struct TextPlace {
 }
 
 impl TextPlace {
-    /// How many bytes it takes in a file.
+    /// Bytes that a reference takes in a file.
     pub(crate) fn nbytes(image: &Image) -> u64 {
         8 + u64::from(image.sizes().address)
     }
 
-    /// `None` for a text without bytes.
+    /// Reads a reference; `None` for an empty text.
     pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Option<Self>> {
         let len = cursor.u32()?;
         let (collection, object) = (cursor.address()?, cursor.u32()?);
-        // The library writes zeros where there is no text.
+        // The library writes zeros for an empty text.
         Ok(collection.filter(|&address| address != 0 && len > 0).map(|collection| Self { collection, object, len }))
     }
 }
 
-/// The places of texts, one behind the other.
+/// Parses consecutive references.
 pub(crate) fn places(image: &Image, bytes: &[u8]) -> Result<Vec<Option<TextPlace>>> {
     let each = memory_len(TextPlace::nbytes(image));
     let parse = |bytes| TextPlace::parse(&mut Cursor::new(bytes, image.place(0), image.sizes(), "place of a text"));
     bytes.chunks(each).map(parse).collect()
 }
 
-/// The collection that was read last: texts that are looked up one after the other are often in the same.
+/// Caches the last collection: consecutive texts are often in the same one.
 #[derive(Debug, Default)]
 pub(crate) struct LastCollection(Mutex<Option<(u64, Arc<Collection>)>>);
 
@@ -61,7 +61,7 @@ impl LastCollection {
     }
 }
 
-/// Objects that lie together.
+/// Objects that are stored together.
 #[derive(Debug)]
 pub(crate) struct Collection {
     block: Block,
@@ -71,7 +71,7 @@ pub(crate) struct Collection {
 impl Collection {
     pub(crate) fn read(image: &Image, address: u64) -> Result<Self> {
         const FREE: u16 = 0;
-        // Fronts take multiples of 8 bytes, and objects too.
+        // Headers and objects both take multiples of 8 bytes.
         let front_len = (8 + u64::from(image.sizes().length)).next_multiple_of(8);
         let front = image.read(address, front_len, WHAT)?;
         let mut cursor = front.cursor(WHAT);
@@ -99,12 +99,12 @@ impl Collection {
         Ok(Self { block, objects })
     }
 
-    /// How many bytes it has in the file.
+    /// Bytes of the collection in the file.
     pub(crate) fn nbytes(&self) -> u64 {
         self.block.bytes().len() as u64
     }
 
-    /// The bytes of a text, up to a NUL in it.
+    /// The bytes of a text, up to the first NUL.
     pub(crate) fn text(&self, place: &TextPlace) -> Result<&[u8]> {
         let failure = |detail| self.block.cursor(WHAT).failure(detail);
         let range = self.objects.get(&place.object).ok_or_else(|| failure(format!("it has no object {}", place.object)))?;

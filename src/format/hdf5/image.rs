@@ -1,4 +1,4 @@
-//! Reads blocks of an HDF5 file by their addresses, within bounds.
+//! Reads blocks of an HDF5 file by address, within bounds.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use super::lookup3::lookup3;
 use crate::error::Error;
 use crate::types::size::memory_len;
 
-/// No block of metadata is longer.
+/// Limit for a block of metadata.
 const MOST_BYTES: u64 = 128 << 20;
 
-/// What the bytes of an HDF5 file are read from.
+/// A source of the bytes of an HDF5 file.
 pub(crate) trait Storage: std::fmt::Debug + Send + Sync {
     /// Its length in bytes.
     fn len(&self) -> u64;
 
-    /// Fills `buf` from byte `at`, which is inside with all of `buf`.
+    /// Fills `buf` from byte `at`; the whole range is inside the storage.
     fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<(), Error>;
 }
 
@@ -25,7 +25,7 @@ pub(crate) trait Storage: std::fmt::Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     storage: Arc<dyn Storage>,
-    /// Where the superblock lies. Addresses count from here.
+    /// Offset of the superblock. Addresses count from here.
     base: u64,
     sizes: Sizes,
 }
@@ -39,7 +39,7 @@ impl Image {
         self.sizes
     }
 
-    /// Where an address lies in the storage.
+    /// Converts an address to an offset in the storage.
     pub(crate) fn place(&self, address: u64) -> u64 {
         self.base.saturating_add(address)
     }
@@ -49,7 +49,7 @@ impl Image {
         self.storage.len()
     }
 
-    /// Reads the `len` bytes at an address. Messages call them `what`.
+    /// Reads the `len` bytes at an address, called `what` in messages.
     pub(crate) fn read(&self, address: u64, len: u64, what: &'static str) -> Result<Block> {
         let at = self.place(address);
         let have = self.storage.len().saturating_sub(at);
@@ -71,10 +71,10 @@ impl Image {
     }
 }
 
-/// Bytes of the file.
+/// A block of the file.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Where they start in the storage.
+    /// Its offset in the storage.
     at: u64,
     bytes: Vec<u8>,
     sizes: Sizes,
@@ -85,7 +85,7 @@ impl Block {
         &self.bytes
     }
 
-    /// The part from byte `start` on that is `len` bytes long, if it has that.
+    /// A copy of the `len` bytes from byte `start` on, if the block has them.
     pub(crate) fn part(&self, start: u64, len: u64) -> Option<Self> {
         let start_here = usize::try_from(start).ok()?;
         let bytes = self.bytes.get(start_here..start_here.checked_add(usize::try_from(len).ok()?)?)?;
@@ -100,7 +100,7 @@ impl Block {
         Cursor::new(&self.bytes, self.at, self.sizes, what)
     }
 
-    /// A cursor over all but the last four bytes, which are the checksum of the others. It is compared.
+    /// Verifies the checksum in the last four bytes; returns a cursor over the rest.
     pub(crate) fn checked(&self, what: &'static str) -> Result<Cursor<'_>> {
         let cursor = self.cursor(what);
         let Some((bytes, sum)) = self.bytes.split_last_chunk::<4>() else {
@@ -111,7 +111,7 @@ impl Block {
     }
 }
 
-/// Compares a checksum with that of `bytes`, where `place` is.
+/// Verifies the checksum of `bytes`; errors are placed at `place`.
 pub(crate) fn check(expected: u32, bytes: &[u8], place: &Cursor<'_>) -> Result<()> {
     let actual = lookup3(bytes);
     #[cfg(test)]
@@ -122,10 +122,10 @@ pub(crate) fn check(expected: u32, bytes: &[u8], place: &Cursor<'_>) -> Result<(
     Err(place.failure(format!("checksum is {actual:#010x}, the file says {expected:#010x}")))
 }
 
-/// Reads the blocks of one structure, each once.
+/// Reads the blocks of one structure, each only once.
 ///
-/// A damaged tree could lead back to itself, or claim blocks that overlap. So no block is read twice, and all of them together have no more
-/// bytes than the file.
+/// A damaged tree could lead back to itself or claim overlapping blocks. So no block is read twice, and the sum of all blocks may
+/// not exceed the file.
 #[derive(Debug)]
 pub(crate) struct Visit<'a> {
     image: &'a Image,
@@ -142,12 +142,12 @@ impl<'a> Visit<'a> {
         self.image
     }
 
-    /// Reads the `len` bytes at an address, which have not been read before.
+    /// Reads the `len` bytes at an address that has not been read before.
     pub(crate) fn read(&mut self, address: u64, len: u64, what: &'static str) -> Result<Block> {
         if !self.seen.insert(address) {
-            return Err(Failure::broken(self.image.place(address), what, "two places lead to it"));
+            return Err(Failure::broken(self.image.place(address), what, "it is referenced twice"));
         }
-        let overlap = || Failure::broken(self.image.place(address), what, "it has more bytes than the file with the others: they overlap");
+        let overlap = || Failure::broken(self.image.place(address), what, "all blocks have more bytes than the file: they overlap");
         self.left = self.left.checked_sub(len).ok_or_else(overlap)?;
         self.image.read(address, len, what)
     }
@@ -160,7 +160,7 @@ pub(crate) mod tests {
     use super::*;
 
     thread_local! {
-        /// Damage behind a checksum reaches the parsers, as it does where somebody made the checksum for it.
+        /// Lets damage reach the parsers, as if its checksum had been adapted.
         pub(crate) static LETS_CHECKSUMS_PASS: Cell<bool> = const { Cell::new(false) };
     }
 

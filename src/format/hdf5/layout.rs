@@ -1,48 +1,48 @@
-//! Data layouts (IV.A.2.i): where the elements of a dataset lie.
+//! Data layouts (IV.A.2.i): where and how the elements of a dataset are stored.
 
 use super::cursor::Cursor;
 use super::failure::Result;
 
-/// As `H5S_MAX_RANK` of the library has it, and the bytes of an element as one more.
+/// `H5S_MAX_RANK` of the library, plus one for the bytes of an element.
 const MOST_DIMENSIONS: usize = 33;
 
-/// Where elements lie.
+/// The storage layout of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// In the header itself.
+    /// In the object header.
     Compact(Vec<u8>),
-    /// In one run, or nowhere yet. Old messages leave out the length.
+    /// In one run; without an address, not written yet. Old messages omit the length.
     Contiguous {
         address: Option<u64>,
         nbytes: Option<u64>,
     },
     Chunked(ChunkedLayout),
-    /// In other datasets.
+    /// Composed from other datasets.
     Virtual,
 }
 
-/// What a dataset says of its chunks.
+/// The chunked layout of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChunkedLayout {
-    /// The lengths of a chunk.
+    /// The shape of a chunk.
     pub(crate) chunk: Vec<u64>,
     /// Bytes of an element.
     pub(crate) itemsize: u64,
     pub(crate) index: Index,
-    /// Where the index lies, or the only chunk.
+    /// Address of the index, or of the only chunk.
     pub(crate) address: Option<u64>,
-    /// Chunks that go beyond the dataset are stored without filters.
+    /// Chunks that extend beyond the dataset are stored without filters.
     pub(crate) keeps_edges_plain: bool,
 }
 
-/// How chunks are found.
+/// The kind of chunk index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Index {
     /// A B-tree of version 1.
     Tree1,
-    /// There is one chunk. With filters, its length and the filters that were left out.
+    /// A single chunk. With filters, its length and the skipped filters.
     Single(Option<(u64, u32)>),
-    /// All chunks lie side by side.
+    /// All chunks in one run, without an index.
     Implicit,
     FixedArray,
     ExtensibleArray,
@@ -93,7 +93,7 @@ fn old(cursor: &mut Cursor<'_>) -> Result<Layout> {
             let len = usize::try_from(cursor.u32()?).unwrap_or(usize::MAX);
             Ok(Layout::Compact(cursor.take(len)?.to_vec()))
         }
-        // The lengths of axes follow, which the dataspace has too.
+        // The lengths of axes follow; the dataspace has them, too.
         CONTIGUOUS => Ok(Layout::Contiguous { address: cursor.address()?, nbytes: None }),
         CHUNKED => {
             let address = cursor.address()?;
@@ -103,7 +103,7 @@ fn old(cursor: &mut Cursor<'_>) -> Result<Layout> {
     }
 }
 
-/// Chunks in version 4, and in version 5, which differs only in the index.
+/// Chunked layout of versions 4 and 5, which differ only in the index.
 fn new(cursor: &mut Cursor<'_>) -> Result<Layout> {
     const PLAIN_EDGES: u8 = 1;
     const SINGLE_IS_FILTERED: u8 = 2;
@@ -115,7 +115,7 @@ fn new(cursor: &mut Cursor<'_>) -> Result<Layout> {
             1 if flags & SINGLE_IS_FILTERED != 0 => Index::Single(Some((cursor.length()?, cursor.u32()?))),
             1 => Index::Single(None),
             2 => Index::Implicit,
-            // What follows in the next three stands in the header of the index, too.
+            // The next three have parameters that the header of the index repeats.
             3 => {
                 cursor.skip(1)?;
                 Index::FixedArray
@@ -142,7 +142,7 @@ fn rank(cursor: &mut Cursor<'_>) -> Result<usize> {
     Ok(rank)
 }
 
-/// The lengths of a chunk, of which the last is the bytes of an element; and what `index` finds behind them.
+/// Reads the shape of a chunk, whose last length is the bytes of an element, and calls `index` for the rest.
 fn chunked(
     cursor: &mut Cursor<'_>,
     rank: usize,

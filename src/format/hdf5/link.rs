@@ -10,16 +10,16 @@ pub(crate) struct Link {
     pub(crate) target: Target,
 }
 
-/// What a link leads to.
+/// The target of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     /// The object whose header has this address.
     Object(u64),
-    /// A path in the file, from the root or from the link's group. There may be nothing.
+    /// A path in the file, from the root or from the link's group. It may not exist.
     Path(String),
     /// An object of another file.
     File { file: String, path: String },
-    /// What only the program knows that made the file: the number of its kind of link.
+    /// A user-defined link, which only the writing program understands: its link type.
     Own(u8),
 }
 
@@ -46,7 +46,7 @@ impl Link {
         let target = match kind {
             SOFT => Target::Path(text(value.rest())),
             EXTERNAL => {
-                // Version and flags, both 0 so far.
+                // A byte of version and flags, both 0 so far.
                 value.skip(1)?;
                 Target::File { file: value.text(false)?, path: value.text(false)? }
             }

@@ -2,12 +2,12 @@
 //!
 //! Source: <https://burtleburtle.net/bob/c/lookup3.c>, which is in the public domain; the specification names it in III.
 
-/// The checksum of `bytes`. The index of names in a group uses the same function as a hash.
+/// The checksum of `bytes`. Name indexes use the same function as a hash.
 pub(crate) fn lookup3(bytes: &[u8]) -> u32 {
     // The algorithm adds the length modulo 2^32.
     let start = 0xdead_beef_u32.wrapping_add(u32::try_from(bytes.len() & 0xffff_ffff).unwrap_or(0));
     let mut state = [start; 3];
-    // The last block, even a whole one, is mixed in another way.
+    // The last block, even if it is whole, is mixed differently.
     let whole = bytes.len().saturating_sub(1) / 12 * 12;
     let (blocks, tail) = bytes.split_at(whole);
     for block in blocks.as_chunks::<12>().0 {

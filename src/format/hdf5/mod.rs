@@ -1,10 +1,13 @@
-//! HDF5 files: where their objects lie, and what the headers of these say.
+//! Parsers of HDF5 metadata: finds objects and reads their headers and chunk indexes.
 //!
-//! Source: HDF5 File Format Specification 3.0, <https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html>. Numerals such as
-//! IV.A.2.d are its sections. Complex numbers and version 5 of layouts are from version 4.0. Everything that is read is bounded by what
-//! the file has, and checksums are compared where the format has them.
+//! This module never opens files: bytes come through [`Storage`](image::Storage). It does not read elements into tensors; its
+//! callers do.
 //!
-//! Bytes come through [`Storage`](image::Storage). [`File`](file::File) is where callers start.
+//! Source: HDF5 File Format Specification 3.0, <https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html>. Numerals
+//! such as IV.A.2.d are its sections. Complex numbers and layout version 5 are from version 4.0. Reads are bounded by the file's
+//! content, and checksums are verified where the format has them.
+//!
+//! Start with [`File`](file::File).
 
 pub(crate) mod attribute;
 pub(crate) mod btree_v1;

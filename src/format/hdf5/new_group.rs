@@ -1,4 +1,4 @@
-//! Groups of the new form: links in messages of the header, or in a fractal heap that a link info message names (IV.A.2.c).
+//! Groups of the new form: links in header messages, or in a fractal heap that a link info message names (IV.A.2.c).
 
 use super::btree_v2;
 use super::cursor::Cursor;
@@ -7,9 +7,9 @@ use super::fractal_heap::Heap;
 use super::image::Image;
 use super::link::Link;
 
-/// Adds the links that are not in the header of a group with a link info message.
+/// Adds the links that a link info message names, which are outside the header.
 pub(crate) fn dense_links(image: &Image, mut info: Cursor<'_>, links: &mut Vec<Link>) -> Result<()> {
-    /// The hash of the name, before the identifier in the heap.
+    /// The hash of the name, which precedes the identifier in the heap.
     const HASH: usize = 4;
     const HAS_ORDER: u8 = 1;
     info.version(0..=0)?;

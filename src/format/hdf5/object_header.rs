@@ -1,15 +1,15 @@
-//! Object headers (IV.A): the messages that say what a group, a dataset or a named datatype is.
+//! Object headers (IV.A): the messages that describe a group, a dataset or a named datatype.
 
 use super::cursor::{Cursor, Sizes};
 use super::failure::{Failure, Result};
 use super::image::{Block, Image, Visit};
 
 const WHAT: &str = "object header";
-/// How much is read of a header before its length is known: most are shorter.
+/// Bytes read before the length of a header is known: most are shorter.
 const FIRST_READ: u64 = 512;
-/// No header has more messages.
+/// Limit for the messages of a header.
 const MOST_MESSAGES: usize = 1 << 17;
-/// No header is longer with all its blocks.
+/// Limit for the bytes of a header with all its blocks.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// A message of an object header.
@@ -17,7 +17,7 @@ const MOST_BYTES: u64 = 64 << 20;
 pub(crate) struct Message {
     pub(crate) kind: u16,
     pub(crate) flags: u8,
-    /// Where the body starts in the storage.
+    /// Offset of the body in the storage.
     pub(crate) at: u64,
     pub(crate) body: Vec<u8>,
 }
@@ -38,11 +38,11 @@ impl Message {
     const CONTINUATION: u16 = 0x10;
     pub(crate) const SYMBOL_TABLE: u16 = 0x11;
     pub(crate) const ATTRIBUTE_INFO: u16 = 0x15;
-    /// The last message that the specification has.
+    /// The last message in the specification.
     const LAST: u16 = 0x18;
-    /// The body says where the message is stored.
+    /// The body is a reference to the message.
     const SHARED: u8 = 2;
-    /// Whoever does not know the message may not read the object.
+    /// Readers that do not know the message must not read the object.
     const MUST_BE_KNOWN: u8 = 0x80;
 
     pub(crate) fn is_shared(&self) -> bool {
@@ -54,7 +54,7 @@ impl Message {
     }
 }
 
-/// What an object is.
+/// The kind of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Group,
@@ -65,13 +65,13 @@ pub(crate) enum Kind {
 /// The header of an object.
 #[derive(Debug)]
 pub(crate) struct ObjectHeader {
-    /// Where it lies in the storage.
+    /// Offset of the header in the storage.
     pub(crate) at: u64,
     pub(crate) messages: Vec<Message>,
 }
 
 impl ObjectHeader {
-    /// Reads the header at an address, with the blocks that continue it.
+    /// Reads the header at an address, with its continuation blocks.
     pub(crate) fn read(image: &Image, address: u64) -> Result<Self> {
         let mut header = Self { at: image.place(address), messages: Vec::new() };
         let mut reader =
@@ -95,7 +95,7 @@ impl ObjectHeader {
         self.messages.iter().filter(move |message| message.kind == kind)
     }
 
-    /// What the object is, by the messages that only such an object has.
+    /// The kind of the object, by the messages that only this kind has.
     pub(crate) fn kind(&self) -> Option<Kind> {
         let has = |kind| self.find(kind).is_some();
         let is_group = has(Message::SYMBOL_TABLE) || has(Message::LINK_INFO);
@@ -112,9 +112,9 @@ impl ObjectHeader {
 struct Reader<'a> {
     visit: Visit<'a>,
     messages: &'a mut Vec<Message>,
-    /// Blocks that were announced and not read yet: address and length.
+    /// Continuation blocks not read yet: address and length.
     blocks: Vec<(u64, u64)>,
-    /// All messages so far, with those that are not kept.
+    /// Messages so far, including those that are not kept.
     count: usize,
     left: u64,
 }
@@ -143,7 +143,7 @@ impl Reader<'_> {
                 self.message(kind, flags, cursor.part(len.into())?)?;
             }
         }
-        // Bytes that only look like a header have another number of messages than they say.
+        // Bytes that only look like a header fail here: the count is wrong.
         if self.count != usize::from(count) {
             return Err(place.failure(format!("{} messages, expected {count}", self.count)));
         }
@@ -168,7 +168,7 @@ impl Reader<'_> {
         let mut first = read.part(0, whole);
         while let Some((address, len)) = self.blocks.pop() {
             let block = self.block(address, len, first.take())?;
-            let mut cursor = block.checked(if is_first { WHAT } else { "block that continues an object header" })?;
+            let mut cursor = block.checked(if is_first { WHAT } else { "continuation block of an object header" })?;
             if is_first {
                 cursor.skip(before)?;
             } else {
@@ -187,14 +187,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads a block, unless it has been read.
+    /// Reads a block, unless it is already known.
     fn block(&mut self, address: u64, len: u64, known: Option<Block>) -> Result<Block> {
         let long = || Failure::broken(self.visit.image().place(address), WHAT, format!("more than {MOST_BYTES} bytes"));
         self.left = self.left.checked_sub(len).ok_or_else(long)?;
         known.map_or_else(|| self.visit.read(address, len, WHAT), Ok)
     }
 
-    /// Keeps a message, or remembers the block that it announces (IV.A.2.q).
+    /// Keeps a message, or queues the continuation block that it announces (IV.A.2.q).
     fn message(&mut self, kind: u16, flags: u8, mut body: Cursor<'_>) -> Result<()> {
         self.count += 1;
         if self.count > MOST_MESSAGES {
@@ -203,11 +203,11 @@ impl Reader<'_> {
         match kind {
             Message::NIL => {}
             Message::CONTINUATION => {
-                let address = body.known_address("a block that continues it")?;
+                let address = body.known_address("a continuation block")?;
                 self.blocks.push((address, body.length()?));
             }
             kind if kind > Message::LAST && flags & Message::MUST_BE_KNOWN != 0 => {
-                return Err(Failure::Unsupported(format!("an object has a message of kind {kind}, which readers have to know")));
+                return Err(Failure::Unsupported(format!("an object has a message of kind {kind}, which readers must know")));
             }
             kind => self.messages.push(Message { kind, flags, at: body.place(), body: body.rest().to_vec() }),
         }

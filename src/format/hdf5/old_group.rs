@@ -1,4 +1,4 @@
-//! Groups of the old form: names in a local heap (III.D), links in tables (III.B, III.C) that a B-tree leads to.
+//! Groups of the old form: names in a local heap (III.D), links in symbol tables (III.B, III.C) under a B-tree.
 
 use super::btree_v1::{self, Indexed};
 use super::cursor::{Cursor, text};
@@ -68,12 +68,12 @@ fn symbols(visit: &mut Visit<'_>, address: u64, names: &mut Names, links: &mut V
 /// The names of links.
 struct Names {
     block: Block,
-    /// How many bytes of names there can be: they do not overlap.
+    /// Bytes of names that may still be read: names do not overlap, so there is a limit.
     left: usize,
 }
 
 impl Names {
-    /// The name at an offset, as the entry at `place` says.
+    /// The name at an offset; `place` is the entry that refers to it.
     fn at(&mut self, offset: u64, place: &Cursor<'_>) -> Result<String> {
         let len = self.block.bytes().len();
         let rest = usize::try_from(offset).ok().and_then(|offset| self.block.bytes().get(offset..));

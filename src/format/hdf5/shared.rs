@@ -1,4 +1,4 @@
-//! Messages that are stored elsewhere (IV.A.2, "Shared Message"): in the header of a named datatype, or in the heap of the file.
+//! Shared messages (IV.A.2, "Shared Message"): stored in the header of a named datatype, or in a heap of the file.
 
 use super::cursor::Cursor;
 use super::failure::Result;
@@ -6,12 +6,12 @@ use super::fractal_heap::Heap;
 use super::image::Image;
 use super::object_header::{Message, ObjectHeader};
 
-/// The heaps with messages that objects share, by the kinds of messages in them.
+/// The heaps of shared messages, with a bit mask of the message kinds in each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedHeaps(Vec<(u16, u64)>);
 
 impl SharedHeaps {
-    /// Reads the table (III.I) that the message in the superblock's extension leads to (IV.A.2.p).
+    /// Reads the table (III.I) that a message in the superblock extension points to (IV.A.2.p).
     pub(crate) fn read(image: &Image, mut message: Cursor<'_>) -> Result<Self> {
         const WHAT: &str = "table of shared messages";
         message.version(0..=0)?;
@@ -39,7 +39,7 @@ impl SharedHeaps {
     }
 }
 
-/// The message of kind `kind` that the reference at `cursor` leads to.
+/// The message of kind `kind` that the reference at `cursor` points to.
 pub(crate) fn resolve(image: &Image, heaps: &SharedHeaps, kind: u16, mut cursor: Cursor<'_>) -> Result<Message> {
     const IN_HEAP: u8 = 1;
     const ID_LEN: usize = 8;
@@ -56,13 +56,13 @@ pub(crate) fn resolve(image: &Image, heaps: &SharedHeaps, kind: u16, mut cursor:
         return found.ok_or_else(|| place.failure("a shared message is not in its heap"));
     }
     if version == 1 {
-        // Before the address comes what was the place of a name in an entry of a symbol table.
+        // The address is preceded by what once was a name in a symbol table entry.
         cursor.skip(6)?;
         cursor.length()?;
     }
     let address = cursor.known_address("a shared message")?;
     let message = ObjectHeader::read(image, address)?.messages.into_iter().find(|message| message.kind == kind);
-    // A message that is shared once more would be a chain without an end.
+    // Refuses a message that is itself shared, which could be an endless chain.
     message
         .filter(|message| !message.is_shared())
         .ok_or_else(|| place.failure(format!("the object at {address} has no message of kind {kind} of its own")))

@@ -1,4 +1,4 @@
-//! The superblock (II.A), which says where the root group is and how wide addresses and lengths are.
+//! The superblock (II.A), which has the place of the root group and the widths of addresses and lengths.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ const WHAT: &str = "superblock";
 /// The longest superblock, with addresses of 8 bytes.
 const MOST_BYTES: u64 = 128;
 
-/// What a superblock says.
+/// The fields of a superblock.
 #[derive(Debug)]
 pub(crate) struct Superblock {
     pub(crate) version: u8,
     /// The address of the root group's header.
     pub(crate) root: u64,
-    /// The address of the header that has more messages about the file.
+    /// The address of the header with more messages about the file.
     pub(crate) extension: Option<u64>,
-    /// Where the file ends in the storage.
+    /// End of the file, as an offset in the storage.
     pub(crate) end: u64,
 }
 
 /// Reads the superblock at byte `at` of a storage. Addresses count from there.
 ///
-/// A superblock names the place that addresses count from. The library of HDF5 uses the place where the superblock was found, too: a block
-/// in front of the file may have been added or removed since.
+/// A superblock states a base for addresses. Like the HDF5 library, this uses the place where the superblock was found instead: a
+/// block in front of the file may have been added or removed since.
 pub(crate) fn open(storage: Arc<dyn Storage>, at: u64) -> Result<(Image, Superblock)> {
     let mut front = vec![0; memory_len(storage.len().saturating_sub(at).min(MOST_BYTES))];
     storage.read_at(at, &mut front).map_err(Failure::Read)?;
@@ -44,13 +44,13 @@ pub(crate) fn open(storage: Arc<dyn Storage>, at: u64) -> Result<(Image, Superbl
     let mut cursor = Cursor::new(cursor.rest(), cursor.place(), sizes, WHAT);
     let (base, extension, end, root);
     if version < 2 {
-        // The numbers of children of B-trees follow, which nobody needs who reads: nodes say how many they have.
+        // The child counts of B-trees follow, which readers do not need: nodes have their own.
         cursor.skip(if version == 1 { 13 } else { 9 })?;
         base = cursor.known_address("the base")?;
         cursor.address()?;
         end = cursor.known_address("the end of the file")?;
         cursor.address()?;
-        // The entry of the root group in a symbol table (III.C).
+        // The symbol table entry of the root group (III.C).
         cursor.address()?;
         (root, extension) = (cursor.known_address("the root group")?, None);
     } else {

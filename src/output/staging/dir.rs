@@ -1,4 +1,4 @@
-//! A directory in the making, or files that go into one together.
+//! An unfinished directory, or files that go into an existing one together.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,40 +16,40 @@ use crate::os::{self, SystemCalls, free_bytes, is_unsupported};
 use crate::output::private_file::PrivateFile;
 use crate::storage::paths::{Found, look_at, parent_of};
 
-/// A directory in the making. Dropped, it and all in it is gone.
+/// An unfinished directory. Dropping it removes it with its contents.
 ///
-/// Where there is nothing under the final name, the whole directory gets it in one step, if the file system can rename directories. A
-/// directory that exists keeps its place, its owner and what else is in it: files are made in a hidden directory inside it, and when all
-/// are complete they get their names one by one.
+/// If nothing has the final name, the whole directory gets it in one step, if the file system can rename directories. An existing
+/// directory keeps its place, its owner and its other contents: files are made in a hidden directory inside it, and when all are
+/// complete they get their names one by one.
 #[derive(Debug)]
 pub(crate) struct StagedDir {
     target: PathBuf,
-    /// Whether the target is a directory already.
+    /// Whether the target is an existing directory.
     is_there: bool,
     existing: Existing,
-    /// The target itself if it is there, else the directory it is to lie in.
+    /// The target itself if it exists, else its parent.
     outer: Directory,
-    /// What is to be moved into an existing directory, in this order.
+    /// Files to move into an existing directory, in this order.
     files: Mutex<Vec<OsString>>,
     calls: SystemCalls,
-    /// Whether names in it can be exchanged; asked where old files are to be replaced.
+    /// Whether names in it can be exchanged; tried if old files are to be replaced.
     exchanges: bool,
-    /// Last, so that the removal may use the descriptors that the others give back.
+    /// Last, so that removing it may use the descriptors that the other fields close.
     hidden: HiddenDir,
 }
 
 impl StagedDir {
-    /// Makes a directory that is to become `target`. If `target` is a directory, it must be empty or `existing` allow that
-    /// files in it are replaced; then the files go there.
+    /// Makes a hidden directory that is to become `target`. An existing `target` must be empty, unless `existing` allows replacing
+    /// files in it; the files then go there.
     ///
     /// # Errors
-    /// [`Error::OutputExists`], [`Error::Io`].
+    /// Returns [`Error::OutputExists`], [`Error::Io`].
     pub(crate) fn create(target: &Path, existing: Existing, calls: &SystemCalls) -> Result<Self> {
-        // A slash at the end would make `target` the name of something in the directory.
+        // With a trailing slash, `target` would name something inside the directory.
         let target = target.components().as_path();
         let is_there = Self::check_target(target, existing)?;
         let place = if is_there { target.join(ANY) } else { target.to_owned() };
-        // A run that made the directory, and was killed while files were moved into it, left those beside it.
+        // A run that was killed while moving files into the directory it had made left some beside it.
         sweep(target);
         if is_there {
             sweep(&place);
@@ -60,31 +60,31 @@ impl StagedDir {
         Ok(Self { target: target.to_owned(), is_there, existing, outer, files: Mutex::default(), calls: calls.clone(), exchanges, hidden })
     }
 
-    /// Refuses a target that cannot become, or take, what is written; tells whether it is a directory already.
+    /// Refuses a target that cannot become the output or take its files; returns whether it is an existing directory.
     ///
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`].
     pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<bool> {
-        // A slash at the end of the name of a file makes it the name of nothing.
+        // With a trailing slash, the name of a file names nothing.
         let named = target.components().as_path();
         match look_at(named)? {
             Found::Nothing if is_link(named) => Err(Error::OutputExists { path: target.to_owned(), hint: DANGLING }),
             Found::Nothing => Ok(false),
             Found::Directory => {
                 if existing == Existing::Keep && fs::read_dir(target).map_err(Error::io("list", target))?.next().is_some() {
-                    let hint = "it is not empty; -f puts the arrays beside what is in it, and replaces files of the same name";
+                    let hint = "it is not empty; -f adds the arrays to it, and replaces files of the same name";
                     return Err(Error::OutputExists { path: target.to_owned(), hint });
                 }
                 Ok(true)
             }
             Found::File | Found::Other => {
-                let hint = "it is no directory, which is what would be written: give it another name";
+                let hint = "it is not a directory, and the output would be one: choose another name";
                 Err(Error::OutputExists { path: target.to_owned(), hint })
             }
         }
     }
 
-    /// Whether files are to be put into a directory that exists already.
+    /// Whether files go into an existing directory.
     pub(crate) fn is_there(&self) -> bool {
         self.is_there
     }
@@ -94,7 +94,7 @@ impl StagedDir {
         self.hidden.path()
     }
 
-    /// Refuses names in the existing directory that could not be given to a file, or not together with others.
+    /// Refuses a name in the existing directory that no file can get, or not together with others.
     ///
     /// # Errors
     /// [`Error::OutputExists`], [`Error::Io`].
@@ -107,7 +107,7 @@ impl StagedDir {
         }
     }
 
-    /// A new file in the directory; to be synced by whoever fills it, or with all others by [`sync_files`](Self::sync_files).
+    /// A new file in the directory. The caller syncs it, or [`sync_files`](Self::sync_files) syncs all.
     pub(crate) fn create_file(&self, file: &str) -> Result<PrivateFile> {
         let created = PrivateFile::named_in((&self.hidden.file, self.hidden.path()), file, &self.calls);
         let created = created.map_err(|error| Error::io("create", &self.hidden.path().join(file))(error))?;
@@ -118,19 +118,19 @@ impl StagedDir {
         Ok(created)
     }
 
-    /// Gives up a file that was created.
+    /// Removes a file that was created.
     pub(crate) fn remove_file(&self, file: &str) -> Result<()> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).retain(|created| created != file);
         let path = self.hidden.path().join(file);
         fs::remove_file(&path).map_err(Error::io("remove", &path))
     }
 
-    /// An empty file to try on it what can be done here. It lies beside the hidden directory, not among what becomes the output.
+    /// An empty file for trials. It is made beside the hidden directory, so it cannot end up in the output.
     pub(crate) fn trial_file(&self) -> Option<TrialFile> {
         TrialFile::create_in(&self.outer.path, &self.calls)
     }
 
-    /// Refuses a file of so many bytes where none may be that long.
+    /// Refuses a file of `len` bytes where no file may be that long.
     ///
     /// # Errors
     /// [`Error::Limit`].
@@ -138,12 +138,12 @@ impl StagedDir {
         self.trial_file().map_or(Ok(()), |trial| trial.check_length(&self.target.join(file), len))
     }
 
-    /// Whether [`sync_files`](Self::sync_files) can do the work of a sync of each file.
+    /// Whether [`sync_files`](Self::sync_files) can replace a sync of each file.
     pub(crate) fn syncs_as_a_whole(&self) -> bool {
         self.calls.is_native() && os::syncs_as_a_whole(&self.hidden.file)
     }
 
-    /// Syncs all files written so far, and what else is dirty in their file system.
+    /// Syncs all files written so far, and other dirty data of their file system.
     pub(crate) fn sync_files(&self) -> Result<()> {
         let synced = match self.calls.repeat(|| self.calls.native(|| os::sync_file_system(&self.hidden.file))) {
             Err(error) if is_unsupported(&error) => {
@@ -155,15 +155,15 @@ impl StagedDir {
         synced.map_err(Error::io("sync the files for", &self.target))
     }
 
-    /// Bytes that can still be written where the files are.
+    /// Free bytes on the file system of the files.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
         free_bytes(&self.hidden.file)
     }
 
-    /// Gives everything its final name: the directory, or the files one after the other in the order they were made.
+    /// Gives everything its final name: the directory, or the files one by one in the order they were made.
     ///
     /// # Errors
-    /// [`Error::OutputExists`] when the name was taken meanwhile, [`Error::Io`], [`Error::NotUndone`].
+    /// Returns [`Error::OutputExists`] when the name was taken meanwhile, [`Error::Io`], [`Error::NotUndone`].
     pub(crate) fn publish(self) -> Result<()> {
         Directory::sync_open(&self.hidden.file, &self.target, "sync the directory for")?;
         if self.is_there {
@@ -174,13 +174,13 @@ impl StagedDir {
                 self.hidden.name.keep();
                 self.outer.sync()
             }
-            // The file system renames files only.
+            // The file system can only rename files.
             Err(error) if is_missing_call(&error) => {
                 let (made, outer) = (self.target.clone(), Directory::open(&self.outer.path)?);
                 fs::create_dir(&made).map_err(|error| name_error(error, &made))?;
                 let published = Directory::open(&made).and_then(|target| Self { outer: target, ..self }.publish_files());
                 published.and_then(|()| outer.sync()).inspect_err(|_| {
-                    // What could not be taken out again stays in it.
+                    // Files that could not be moved back stay in it.
                     let _ = fs::remove_dir(&made);
                 })
             }
@@ -191,14 +191,14 @@ impl StagedDir {
     fn rename_to_target(&self) -> io::Result<()> {
         let from = self.hidden.path();
         match self.calls.native(|| os::rename_new(from, &self.target)) {
-            // A directory replaces no file, and no other directory unless that is empty.
+            // A directory never replaces a file, and another directory only if that is empty.
             Err(error) if is_unsupported(&error) => fs::rename(from, &self.target),
             result => result,
         }
     }
 
-    /// Moves the files into the existing directory. If one cannot be moved, those before it are taken out again and what
-    /// they replaced comes back.
+    /// Moves the files into the existing directory. If one cannot be moved, the earlier ones are moved back and the files they
+    /// replaced are restored.
     fn publish_files(self) -> Result<()> {
         let Self { target, existing, outer, files, calls, exchanges, hidden, .. } = self;
         let files = files.into_inner().unwrap_or_else(PoisonError::into_inner);

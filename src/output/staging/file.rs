@@ -1,4 +1,4 @@
-//! A file in the making.
+//! An unfinished file.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,15 +18,15 @@ use crate::output::private_file::PrivateFile;
 use crate::output::sink;
 use crate::storage::paths::parent_of;
 
-/// A file that has no final name yet. Dropped, it is gone.
+/// A file without its final name. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct StagedFile {
     file: Arc<PrivateFile>,
     target: PathBuf,
     existing: Existing,
-    /// The directory, opened before any work is done, so that nothing is missing to sync it at the end.
+    /// The directory, opened before any work, so that syncing it at the end needs nothing more.
     directory: Directory,
-    /// The name it has meanwhile, where it has to have one.
+    /// Its name until then, if it needs one.
     hidden: Option<HiddenName>,
 }
 
@@ -34,13 +34,13 @@ impl StagedFile {
     /// Makes an empty file that is to become `target`. If it replaces a file, it gets that file's permissions.
     ///
     /// # Errors
-    /// [`Error::OutputExists`], [`Error::Io`] also when `target` is something that cannot be replaced.
+    /// Returns [`Error::OutputExists`], [`Error::Io`] also when `target` cannot be replaced.
     pub(crate) fn create(target: &Path, existing: Existing, calls: &SystemCalls) -> Result<Self> {
         let target = check_target(target, existing)?;
         sweep(&target);
         let existing = if fs::symlink_metadata(&target).is_err() { Existing::Keep } else { existing };
         match PrivateFile::unnamed(parent_of(&target), calls) {
-            // In a directory that only grows a name for a trial would stay, and every file can have one.
+            // In an append-only directory the name of a trial would stay, and every unnamed file can be named.
             Ok(file) if existing == Existing::Keep && check_dir(parent_of(&target)).is_err() => Self::of(file, target, existing, None),
             Ok(file) if can_be_named(&target, calls) => Self::of(file, target, existing, None),
             Err(error) if !is_unsupported(&error) => Err(Error::io("create a file in", parent_of(&target))(error)),
@@ -48,7 +48,7 @@ impl StagedFile {
         }
     }
 
-    /// Makes the files that are to become `targets` together, which [`publish_all`] does. What could not be undone then is refused now.
+    /// Makes the files that become `targets` together by [`publish_all`]. Refuses now what could not be undone then.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -62,7 +62,7 @@ impl StagedFile {
         Ok(staged)
     }
 
-    /// Refuses a length that no file may have. It is tried: this is for one that is not filled.
+    /// Refuses a length that no file may have, by setting it: only for a file that is not filled.
     ///
     /// # Errors
     /// [`Error::Limit`].
@@ -70,7 +70,7 @@ impl StagedFile {
         check_length(&self.file, &self.target, len)
     }
 
-    /// Refuses outputs that take more than there is where it lies.
+    /// Refuses outputs that need more than the free space of the file system.
     ///
     /// # Errors
     /// [`Error::Limit`].
@@ -83,7 +83,7 @@ impl StagedFile {
         }
     }
 
-    /// The way for file systems that know no files without names, or cannot name them.
+    /// For file systems without unnamed files, or where those cannot be named.
     pub(crate) fn create_named(target: PathBuf, existing: Existing, calls: &SystemCalls) -> Result<Self> {
         let (name, file) = HiddenName::make(&target, "create a file in", calls.cancel(), |path| PrivateFile::named(path, calls))?;
         Self::of(file, target, existing, Some(name))
@@ -102,7 +102,7 @@ impl StagedFile {
         &self.file
     }
 
-    /// The final name, symbolic links followed.
+    /// The final name, with symbolic links followed.
     pub(crate) fn target(&self) -> &Path {
         &self.target
     }
@@ -110,7 +110,7 @@ impl StagedFile {
     /// Gives the file, which must be synced, its final name, and syncs the directory.
     ///
     /// # Errors
-    /// [`Error::OutputExists`] when the name was taken meanwhile and is to be kept, [`Error::Io`].
+    /// Returns [`Error::OutputExists`] when the name was taken meanwhile and must be kept, [`Error::Io`].
     pub(crate) fn publish(self) -> Result<()> {
         let Self { file, target, existing, directory, hidden } = self;
         let failed = |error| name_error(error, &target);
@@ -131,7 +131,7 @@ impl StagedFile {
         directory.sync()
     }
 
-    /// Puts the file into a hidden directory of its own, in which what it replaces can lie as well.
+    /// Moves the file into its own hidden directory, which also has room for the file it replaces.
     fn into_hidden_dir(self) -> Result<(HiddenDir, Move, Directory)> {
         let Self { file, target, existing, directory, hidden } = self;
         let dir = HiddenDir::make(&target, 0o777, file.calls().cancel())?;
@@ -152,21 +152,21 @@ impl StagedFile {
 fn check_length(file: &PrivateFile, target: &Path, len: u64) -> Result<()> {
     match file.set_len(len) {
         Err(error) if error.kind() == ErrorKind::FileTooLarge => Err(sink::write_error(file, target, "resize", len)(error)),
-        // Whatever else there is, is told where it matters.
+        // Any other failure is reported where it matters.
         _ => Ok(()),
     }
 }
 
-/// An empty file to try on it what can be done in a directory. It is gone when dropped.
+/// An empty file for trials in a directory. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct TrialFile {
     file: PrivateFile,
-    /// Where there are no files without names.
+    /// Its name, where the file system has no unnamed files.
     _hidden: Option<HiddenName>,
 }
 
 impl TrialFile {
-    /// Makes one in `dir`; nothing where that cannot be done.
+    /// Makes one in `dir`; `None` where that fails.
     pub(crate) fn create_in(dir: &Path, calls: &SystemCalls) -> Option<Self> {
         if let Ok(file) = PrivateFile::unnamed(dir, calls) {
             return Some(Self { file, _hidden: None });
@@ -179,7 +179,7 @@ impl TrialFile {
         made.ok().map(|(name, file)| Self { file, _hidden: Some(name) })
     }
 
-    /// Refuses `len` bytes for `target`, which lies beside it, where no file may be that long.
+    /// Refuses `len` bytes for `target`, in the same directory, where no file may be that long.
     ///
     /// # Errors
     /// [`Error::Limit`].
@@ -196,13 +196,13 @@ impl Deref for TrialFile {
     }
 }
 
-/// Gives a file that has no name a hidden one.
+/// Gives an unnamed file a hidden name.
 fn name_hidden(file: &PrivateFile, target: &Path) -> Result<HiddenName> {
     HiddenName::make(target, "name the finished output in", file.calls().cancel(), |path| os::name_file(file.file(), path))
         .map(|(name, ())| name)
 }
 
-/// Whether a file without a name can get one beside `target`. It is tried with another, before the work.
+/// Whether an unnamed file can get a name beside `target`. Tries it with another file before the work.
 fn can_be_named(target: &Path, calls: &SystemCalls) -> bool {
     PrivateFile::unnamed(parent_of(target), calls).is_ok_and(|file| {
         lock(file.file());
@@ -210,7 +210,7 @@ fn can_be_named(target: &Path, calls: &SystemCalls) -> bool {
     })
 }
 
-/// Refuses to replace `target` together with other files where that could not be undone.
+/// Refuses to replace `target` together with other files if that could not be undone.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -222,9 +222,9 @@ pub(crate) fn check_together(target: &Path, calls: &SystemCalls) -> Result<()> {
     check_way_back(target, dir.path(), exchanges(dir.path(), calls))
 }
 
-/// Gives files that belong together, which must be synced, their final names, all or none, and syncs their directories.
+/// Gives synced files that belong together their final names, all or none, and syncs their directories.
 ///
-/// One name follows the other, so that a kill between two of them leaves the first one new and the second one as it was.
+/// Names are given one by one, so a kill between two of them leaves the first file new and the second as it was.
 ///
 /// # Errors
 /// As [`StagedFile::publish`]; [`Error::NotUndone`].
@@ -252,11 +252,11 @@ pub(crate) fn publish_all(mut files: Vec<StagedFile>) -> Result<()> {
     directories.iter().try_for_each(Directory::sync)
 }
 
-/// Gives a new file the permissions of the one that it is to replace, so that private data stay private. Nothing more:
-/// it is ours, and must not run with our rights.
+/// Gives a new file the permissions of the file it replaces, so that private data stay private. Nothing else is copied, such as
+/// setuid: the new file is ours, and must not run with our rights.
 pub(crate) fn keep_permissions(file: &PrivateFile, target: &Path) -> Result<()> {
     let mode = |file: &fs::Metadata| file.permissions().mode() & 0o777;
-    // A link that is replaced as such says nothing.
+    // A link that is itself replaced has no permissions to keep.
     let Some(old) = fs::symlink_metadata(target).ok().filter(fs::Metadata::is_file) else { return Ok(()) };
     let new = file.file().metadata().map_err(Error::io("look at the file that replaces", target))?;
     if mode(&new) == mode(&old) {

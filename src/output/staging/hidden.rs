@@ -1,8 +1,8 @@
-//! Hidden names: what an output in the making is called, and what becomes of it when its process is killed.
+//! Hidden names of unfinished outputs, and the removal of those that killed processes left behind.
 //!
-//! A hidden name is `.NAME.N.mmconvert-tmp`, where `NAME` is the output's and `N` the lowest number that is free. So a run can
-//! look for what an earlier one left behind without listing the directory, which may have hundreds of thousands of entries.
-//! Whoever makes something holds a lock (`flock`) on it, and a kill gives the lock up.
+//! A hidden name is `.NAME.N.mmconvert-tmp`, where `NAME` is the output's name and `N` the lowest free number. So a run can find
+//! what an earlier one left behind without listing the directory, which may have hundreds of thousands of entries. The process
+//! that makes something holds a lock (`flock`) on it; a kill releases the lock.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -24,21 +24,21 @@ use crate::types::cancel::CancelToken;
 const SUFFIX: &str = ".mmconvert-tmp";
 /// A file name has at most 255 bytes; the rest is for the number and the suffix.
 const MOST_OF_NAME: usize = 200;
-/// Something younger than this may belong to a process that has not locked it yet.
+/// Younger entries may belong to a process that has not locked them yet.
 const SWEEP_AGE: Duration = Duration::from_secs(10);
-/// So many runs can work on outputs of one name at a time.
+/// Limit for runs that work on outputs of one name at a time.
 const MOST_NUMBERS: usize = 1024;
-/// A sweep looks at so many numbers at once, and goes on while any of them is taken.
+/// A sweep checks this many numbers at once, and goes on while any of them is taken.
 const WINDOW: usize = 8;
-/// The name of whatever does not belong to one output: a directory to work in.
+/// The name of things that belong to no single output, such as a working directory.
 pub(crate) const ANY: &str = "mmconvert";
-/// A file in a hidden directory that says that what lies beside it is the only copy of somebody's data.
+/// A file that marks a hidden directory as holding the only copy of somebody's data.
 const KEEP: &str = "keep";
 
-/// The hidden names that this process has now, each with the token of whoever had it made.
+/// The hidden names of this process, each with the token of the caller that had it made.
 static HIDDEN: Mutex<Vec<(PathBuf, CancelToken)>> = Mutex::new(Vec::new());
 
-/// A name that is removed when dropped, with all that is under it, unless it was kept.
+/// A name that is removed when dropped, with everything under it, unless it was kept.
 #[derive(Debug)]
 pub(crate) struct HiddenName(Option<PathBuf>);
 
@@ -56,8 +56,8 @@ fn forget(path: &Path) {
 }
 
 impl CancelToken {
-    /// Cancels, and removes at once what unfinished outputs that hold this token have in the file system: everything that dropping them
-    /// would remove. For a program that ends without waiting for what is still running, which fails. Outputs with other tokens go on.
+    /// Cancels, and at once removes the files of unfinished outputs that hold this token: everything that dropping them would
+    /// remove. For a program that exits without waiting for running work, which then fails. Outputs with other tokens go on.
     pub fn abandon(&self) {
         self.cancel();
         let mut hidden = HIDDEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +72,7 @@ impl CancelToken {
 }
 
 impl HiddenName {
-    /// Makes something under a hidden name for `target`, by a call that fails where the name is taken.
+    /// Makes something under a hidden name for `target` with `create`, which must fail if the name is taken.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -106,7 +106,7 @@ impl HiddenName {
         self.0.as_deref().unwrap_or(Path::new(""))
     }
 
-    /// The name belongs to somebody else now.
+    /// Gives up ownership: the name is no longer removed.
     pub(crate) fn keep(mut self) {
         if let Some(path) = self.0.take() {
             forget(&path);
@@ -114,16 +114,16 @@ impl HiddenName {
     }
 }
 
-/// A hidden directory, locked. Dropped, it and all in it is gone.
+/// A locked hidden directory. Dropping it removes it with its contents.
 #[derive(Debug)]
 pub(crate) struct HiddenDir {
     pub(crate) file: File,
-    /// Last, so that the removal may use the descriptor that the other gives back.
+    /// Last, so that removing it may use the descriptor that `file` closes.
     pub(crate) name: HiddenName,
 }
 
 impl HiddenDir {
-    /// Makes one for `target`, with these permissions less those that the process never gives.
+    /// Makes one for `target`, with permissions `mode` less the process's umask.
     pub(crate) fn make(target: &Path, mode: u32, cancel: &CancelToken) -> Result<Self> {
         let create = |path: &Path| DirBuilder::new().mode(mode).create(path);
         let (name, ()) = HiddenName::make(target, "create a directory in", cancel, create)?;
@@ -136,16 +136,16 @@ impl HiddenDir {
         self.name.path()
     }
 
-    /// Leaves the directory where it is, and tells later runs to do so, because it has the only copy of something.
+    /// Leaves the directory in place, and marks it for later runs, because it holds the only copy of something.
     pub(crate) fn keep(self) {
-        // Where even that fails, the error that is on its way says where they are.
+        // If even that fails, the error being returned says where the files are.
         let _ = File::create(self.path().join(KEEP));
         self.name.keep();
     }
 }
 
-/// A folder for what is needed for a while only. It is removed with this; one that a kill left is removed by the next run that has
-/// an output or such a folder beside it.
+/// A temporary directory, removed when dropped. One that a kill left is removed by the next run with an output or such a directory
+/// beside it.
 #[derive(Debug)]
 pub(crate) struct ScratchDir(HiddenDir);
 
@@ -172,7 +172,7 @@ fn hidden(target: &Path, number: usize) -> PathBuf {
     parent_of(target).join(OsString::from_vec(name))
 }
 
-/// Refuses a directory in which hidden names would stay: an append-only one.
+/// Refuses a directory where hidden names could not be removed: an append-only one.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -180,16 +180,16 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     if !os::attributes(dir).is_fixed {
         return Ok(());
     }
-    let why = "names in it cannot be changed (chattr +a or +i), and the output needs a hidden one first: write to another directory";
+    let why = "names in it cannot be changed (chattr +a or +i), and the output first gets a hidden one: write to another directory";
     Err(Error::io("create a file in", dir)(io::Error::new(ErrorKind::PermissionDenied, why)))
 }
 
-/// Holds on to `file` so that no sweep takes it. File systems without locks are not swept either.
+/// Locks `file` so that no sweep removes it. On file systems without locks, sweeps remove nothing either.
 pub(crate) fn lock(file: &File) {
     let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
 }
 
-/// Removes what killed processes left behind for `target`, and what any left beside it that belongs to no output.
+/// Removes what killed processes left behind for `target`, and beside it for no single output.
 pub(crate) fn sweep(target: &Path) {
     for place in [target, &parent_of(target).join(ANY)] {
         for first in (0..MOST_NUMBERS).step_by(WINDOW) {
@@ -201,16 +201,16 @@ pub(crate) fn sweep(target: &Path) {
     }
 }
 
-/// What was under a hidden name.
+/// The result of checking a hidden name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Nothing,
-    /// Something of a dead process; it is gone now.
+    /// Removed: its process was dead.
     Swept,
     Other,
 }
 
-/// Removes what is under a hidden name if whoever made it is dead.
+/// Removes the entry at a hidden name if its process is dead.
 fn sweep_one(path: &Path) -> Found {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Found::Nothing,
@@ -228,7 +228,7 @@ fn sweep_one(path: &Path) -> Found {
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Found::Other;
     }
-    // Another sweep may have taken it before we had the lock, and a run may have the name again.
+    // Another sweep may have removed it before we had the lock, and a run may have taken the name again.
     let is_same = |now: Metadata| file.metadata().is_ok_and(|locked| (now.dev(), now.ino()) == (locked.dev(), locked.ino()));
     if !fs::symlink_metadata(path).is_ok_and(is_same) {
         return Found::Other;
@@ -236,8 +236,8 @@ fn sweep_one(path: &Path) -> Found {
     if remove(path) { Found::Swept } else { Found::Other }
 }
 
-/// Removes a file, or a directory with all in it. What cannot be removed is told as a notice, and the rest goes; a later run for the
-/// same output tries again.
+/// Removes a file, or a directory with its contents. Anything that cannot be removed becomes a notice, and the rest goes; a later
+/// run for the same output tries again.
 pub(crate) fn remove(path: &Path) -> bool {
     let result = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -250,7 +250,7 @@ pub(crate) fn remove(path: &Path) -> bool {
     result.is_ok()
 }
 
-/// Removes what can be removed of a directory, which stops at nothing.
+/// Removes as much of a directory as possible, going on after failures.
 fn remove_each(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)?.flatten() {
         let path = entry.path();

@@ -1,14 +1,14 @@
-//! Files and directories in the making, and how they get their final names.
+//! Unfinished files and directories, and how they get their final names.
 //!
-//! A file is made without any name (`O_TMPFILE`) where the file system can do that: whatever happens to the process,
-//! the kernel takes it away. Elsewhere it has a hidden name beside its final one. Directories always have such a name.
-//! What a killed process left under one is swept away by the next run for the same output.
+//! A file is made without a name (`O_TMPFILE`) if the file system can do that: whatever happens to the process, the kernel removes
+//! it. Elsewhere it has a hidden name beside its final one; directories always do. What a killed process left under a hidden name
+//! is removed by the next run for the same output.
 //!
-//! - `target`: what may get a final name, and what may not be replaced.
+//! - `target`: which paths may become outputs, and which may not be replaced.
 //! - `hidden`: hidden names, their locks, and the sweep.
-//! - `file`, `dir`: a file and a directory in the making.
-//! - `moves`: how names are given, one or several together, and how that is undone.
-//! - `notices`: what went wrong beside outputs that are right.
+//! - `file`, `dir`: an unfinished file and an unfinished directory.
+//! - `moves`: gives names, one or several together, and undoes that.
+//! - `notices`: problems that leave the outputs correct.
 
 pub(crate) mod dir;
 pub(crate) mod file;
@@ -28,7 +28,7 @@ use crate::os::is_unsupported;
 
 use notices::Notice;
 
-/// A directory that is open, to be synced later.
+/// An open directory, to be synced later.
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
@@ -41,7 +41,7 @@ impl Directory {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Makes the names in it outlive a power cut, if the file system can do that; else it is told.
+    /// Makes the names in it outlive a power cut; adds a notice if the file system cannot do that.
     fn sync(&self) -> Result<()> {
         Self::sync_open(&self.file, &self.path, "sync the directory of the output, which is in its place,")
     }
@@ -57,7 +57,7 @@ impl Directory {
     }
 }
 
-/// Whether a file system says that directories cannot be synced: see `fsync(2)`, EINVAL and EBADF.
+/// Whether a file system reports that directories cannot be synced: see `fsync(2)`, EINVAL and EBADF.
 fn cannot_sync(error: &io::Error) -> bool {
     is_unsupported(error) || error.kind() == ErrorKind::InvalidInput || Errno::from_io_error(error) == Some(Errno::BADF)
 }
@@ -81,7 +81,7 @@ mod tests {
         names
     }
 
-    /// The ways of making a file and giving it its name: without one at first, with one, and as on other systems.
+    /// Ways of making and naming a file: unnamed at first, hidden at first, and with portable calls only.
     const WAYS: usize = 3;
 
     fn staged(way: usize, target: &Path, existing: Existing) -> StagedFile {

@@ -1,4 +1,4 @@
-//! Names for finished files: one in one step, or those of several that belong together, all or none.
+//! Gives finished files their names: one in one step, or several that belong together, all or none.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -13,10 +13,10 @@ use crate::options::Existing;
 use crate::os::{self, SystemCalls, is_unsupported};
 use crate::storage::paths::parent_of;
 
-/// Where in a hidden directory second names of old files lie.
+/// Directory, in a hidden one, for the second names of old files.
 const OLD: &str = "old";
 
-/// A complete file in a hidden directory, and the name that it gets.
+/// A complete file in a hidden directory, and its final name.
 #[derive(Debug)]
 pub(crate) struct Move {
     pub(crate) from: PathBuf,
@@ -29,7 +29,7 @@ impl Move {
         self.existing == Existing::Replace && fs::symlink_metadata(&self.to).is_ok()
     }
 
-    /// The second name of the old file, in the directory that the new one comes from.
+    /// The second name of the old file, in the directory of the new one.
     fn backup(&self) -> PathBuf {
         let dir = self.from.parent().unwrap_or(Path::new(""));
         dir.join(OLD).join(self.from.file_name().unwrap_or_default())
@@ -48,10 +48,10 @@ impl Move {
     }
 }
 
-/// Says that a file cannot be replaced together with others.
+/// The error for a file that cannot be replaced together with others.
 fn no_way_back(target: &Path, error: &io::Error) -> Error {
     let why = format!(
-        "several files would be replaced together, and the old one cannot be kept until all are there ({error}): remove it before, or write \
+        "several files would be replaced together, and the old one cannot be kept until all are there ({error}): remove it first, or write \
          to another place"
     );
     Error::Io { action: "replace", path: target.to_owned(), source: io::Error::new(error.kind(), why) }
@@ -59,15 +59,15 @@ fn no_way_back(target: &Path, error: &io::Error) -> Error {
 
 /// How a file got its name.
 enum How {
-    /// Nothing had it.
+    /// The name was free.
     New,
     /// The old file has the hidden name now.
     Exchanged,
-    /// The old file has its second name only.
+    /// The old file has only its second name.
     Replaced,
 }
 
-/// A move that was made, and the file that was moved.
+/// A completed move, and the identity of the moved file.
 struct Made<'a> {
     which: &'a Move,
     how: How,
@@ -77,7 +77,7 @@ struct Made<'a> {
 /// Why several files did not get their names.
 pub(crate) struct Failed {
     pub(crate) error: Error,
-    /// Old files that lie in a hidden directory now, and nowhere else.
+    /// Old files that now exist only in a hidden directory.
     pub(crate) kept: Vec<PathBuf>,
 }
 
@@ -90,9 +90,9 @@ impl From<Error> for Failed {
 /// How old files are kept until all new ones have their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WayBack {
-    /// They get the hidden names of the new ones, in one step: see [`exchanges`].
+    /// They take the hidden names of the new ones, in one step: see [`exchanges`].
     Exchange,
-    /// They have second names already, by [`keep_old`].
+    /// They already have second names from [`keep_old`].
     SecondNames,
 }
 
@@ -104,12 +104,12 @@ pub(crate) fn keep_old(moves: &[Move]) -> Result<WayBack> {
     moves.iter().filter(|one| one.replaces()).try_for_each(Move::keep_old).map(|()| WayBack::SecondNames)
 }
 
-/// Makes all moves, in their order, or none.
+/// Makes all moves in order, or none.
 ///
-/// A kill between two of them leaves those before it new and those behind it as they were.
+/// A kill between two of them leaves earlier files new and later ones as they were.
 ///
 /// # Errors
-/// [`Error::OutputExists`] when a name was taken meanwhile and is to be kept; [`Error::Io`]; [`Error::NotUndone`].
+/// Returns [`Error::OutputExists`] when a name was taken meanwhile and must be kept; [`Error::Io`]; [`Error::NotUndone`].
 pub(crate) fn move_all(moves: &[Move], way_back: WayBack, calls: &SystemCalls) -> Result<(), Failed> {
     let mut made: Vec<Made<'_>> = Vec::with_capacity(moves.len());
     for one in moves {
@@ -123,7 +123,7 @@ pub(crate) fn move_all(moves: &[Move], way_back: WayBack, calls: &SystemCalls) -
         } else if fs::symlink_metadata(one.backup()).is_ok() {
             fs::rename(&one.from, &one.to).map(|()| How::Replaced)
         } else {
-            // It was not there when the others were kept.
+            // It did not exist when the others got second names.
             Err(ErrorKind::AlreadyExists.into())
         };
         match result {
@@ -134,7 +134,7 @@ pub(crate) fn move_all(moves: &[Move], way_back: WayBack, calls: &SystemCalls) -
     Ok(())
 }
 
-/// Takes moves back, the last one first.
+/// Undoes moves, the last one first.
 fn undo(made: Vec<Made<'_>>, moves: &[Move], error: Error) -> Failed {
     undo_as(made, moves, error, identity)
 }
@@ -148,7 +148,7 @@ fn undo_as(made: Vec<Made<'_>>, moves: &[Move], error: Error, identity: impl Fn(
             How::Exchanged => Some(from.clone()),
             How::Replaced => Some(which.backup()),
         };
-        // Somebody else has put another file in its place meanwhile: that is not ours to take away.
+        // Another process has put its own file in this place meanwhile: it must stay.
         if moved.is_some_and(|moved| identity(to).is_some_and(|found| found != moved)) {
             kept.extend(old);
             theirs.push(to);
@@ -156,7 +156,7 @@ fn undo_as(made: Vec<Made<'_>>, moves: &[Move], error: Error, identity: impl Fn(
         }
         let undone = match how {
             How::New => match fs::rename(to, from).or_else(|_| fs::remove_file(to)) {
-                // Somebody else has taken it away.
+                // Another process has removed it.
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 undone => undone,
             },
@@ -178,16 +178,16 @@ fn undo_as(made: Vec<Made<'_>>, moves: &[Move], error: Error, identity: impl Fn(
     Failed { error: Error::NotUndone { failure: Box::new(error), new, old, kept: kept.clone() }, kept }
 }
 
-/// What tells a file from another.
+/// Identifies a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Identity {
-    /// The numbers of its device and its inode, and when it was written: the number of a file that is gone goes to the next one.
+    /// Device and inode numbers, and the time of modification: a new file may reuse the number of a deleted one.
     Numbers { dev: u64, ino: u64, modified: (i64, i64) },
-    /// Its length, where a file that is moved may get another number.
+    /// The length, where moving a file may change its inode number.
     Length(u64),
 }
 
-/// That of what is at a path, where the system says.
+/// The identity of the file at a path, if the system tells it.
 fn identity(path: &Path) -> Option<Identity> {
     let metadata = fs::symlink_metadata(path).ok()?;
     Some(if os::keeps_inodes_in(parent_of(path)) {
@@ -197,18 +197,18 @@ fn identity(path: &Path) -> Option<Identity> {
     })
 }
 
-/// Whether two names in `dir`, which is hidden, can be exchanged. It is tried.
+/// Whether two names in the hidden directory `dir` can be exchanged. Tries it.
 pub(crate) fn exchanges(dir: &Path, calls: &SystemCalls) -> bool {
     let [one, other] = ["one", "other"].map(|name| dir.join(name));
     let make = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path).map(drop);
     let tried = make(&one).and_then(|()| make(&other)).and_then(|()| calls.native(|| os::exchange(&one, &other)));
-    // What stays goes with the directory.
+    // Leftovers are removed with the directory.
     let _ = (fs::remove_file(one), fs::remove_file(other));
     tried.is_ok()
 }
 
-/// Refuses to replace `target` together with other files where the way back would be missing: names cannot be exchanged, and the old file
-/// cannot have a second name in `dir`, which is hidden.
+/// Refuses to replace `target` together with other files if that could not be undone: names cannot be exchanged, and the old file
+/// cannot get a second name in the hidden directory `dir`.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -218,7 +218,7 @@ pub(crate) fn check_way_back(target: &Path, dir: &Path, exchanges: bool) -> Resu
     }
     let trial = dir.join("trial");
     let linked = match fs::hard_link(target, &trial) {
-        // An earlier trial, which could not be removed: links can be made.
+        // An earlier trial that could not be removed proves that links work.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         linked => linked.map_err(|error| no_way_back(target, &error)),
     };
@@ -235,15 +235,15 @@ pub(crate) fn name_error(error: io::Error, target: &Path) -> Error {
     }
 }
 
-/// Renames a file where nothing has the new name: by the best of three ways that the file system has.
+/// Renames a file if the new name is free, by the best of three ways that the file system has.
 pub(crate) fn rename_new(from: &Path, to: &Path, calls: &SystemCalls) -> io::Result<()> {
     match calls.native(|| os::rename_new(from, to)) {
         Err(error) if is_unsupported(&error) => {}
         result => return result,
     }
-    // A hard link does not replace anything either.
+    // A hard link never replaces anything either.
     match fs::hard_link(from, to) {
-        // Where the hidden name cannot be removed, that is told, and the output is right.
+        // If the hidden name cannot be removed, that is a notice; the output is correct.
         Ok(()) => {
             remove(from);
             return Ok(());
@@ -251,14 +251,14 @@ pub(crate) fn rename_new(from: &Path, to: &Path, calls: &SystemCalls) -> io::Res
         Err(error) if !is_missing_call(&error) => return Err(error),
         Err(_) => {}
     }
-    // Whoever makes the name owns it, and may rename over it. A crash between the two calls leaves it empty.
+    // The process that creates the name owns it and may rename over it. A crash between the two calls leaves an empty file.
     OpenOptions::new().write(true).create_new(true).open(to)?;
     fs::rename(from, to).inspect_err(|_| {
         let _ = fs::remove_file(to);
     })
 }
 
-/// Whether a file system says that it has no such call at all. The words for it differ: see `link(2)`, EPERM.
+/// Whether a file system lacks the call altogether. The error codes for that differ: see `link(2)`, EPERM.
 pub(crate) fn is_missing_call(error: &io::Error) -> bool {
     const MISSING: [Errno; 7] = [Errno::PERM, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL, Errno::XDEV, Errno::MLINK, Errno::ISDIR];
     is_unsupported(error) || Errno::from_io_error(error).is_some_and(|errno| MISSING.contains(&errno))
@@ -276,7 +276,7 @@ mod tests {
         entries.map(named).collect()
     }
 
-    /// Files `a` to `d`, of which `a` and `c` are there already.
+    /// Files `a` to `d`; `a` and `c` exist already.
     fn prepare(dir: &Path) -> Vec<Move> {
         let hidden = dir.join(".hidden");
         fs::create_dir(&hidden).unwrap();
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(contents(dir), expected);
     }
 
-    /// The ways to replace: names that are exchanged, second names, and second names without any call that only Linux has.
+    /// Ways to replace: exchanging names, second names, and second names without Linux-only calls.
     fn ways() -> [(bool, SystemCalls); 3] {
         [(true, SystemCalls::default()), (false, SystemCalls::default()), (false, SystemCalls::standard(&CancelToken::new()))]
     }
@@ -329,7 +329,7 @@ mod tests {
     fn an_old_file_that_cannot_be_kept_is_an_error_before_anything_is_renamed() {
         let dir = tempfile::tempdir().unwrap();
         let moves = prepare(dir.path());
-        // Second names cannot lie in a file.
+        // A file cannot contain second names.
         fs::write(dir.path().join(".hidden").join(OLD), "").unwrap();
         assert!(matches!(keep_old(&moves), Err(Error::Io { action: "replace", .. })), "there is no way back");
         expect(dir.path(), &[("a", "old"), ("c", "old")]);
@@ -344,7 +344,7 @@ mod tests {
         let failed = undo(vec![made], &moves, Error::Cancelled);
         assert!(matches!(failed.error, Error::Cancelled));
         expect(dir.path(), &[("a", "old"), ("b", "theirs"), ("c", "old")]);
-        // Where it replaced an old file, that one is kept, and said.
+        // If it replaced an old file, that one is kept and reported.
         let made = Made { which: &moves[2], how: How::Exchanged, identity: identity(&moves[2].from) };
         os::exchange(&moves[2].from, &moves[2].to).unwrap();
         fs::remove_file(&moves[2].to).unwrap();
@@ -370,7 +370,7 @@ mod tests {
                     fs::rename(&which.from, &which.to).unwrap();
                 }
             }
-            // As `identity` tells it where numbers are no help.
+            // The identity that [`identity`] returns where inode numbers are unstable.
             let made = Made { which, how, identity: Some(Identity::Length(3)) };
             let found = Identity::Length(fs::metadata(&which.to).unwrap().len());
             assert_eq!(made.identity, Some(found));
@@ -389,7 +389,7 @@ mod tests {
             if exchanges {
                 os::exchange(&moves[0].from, &moves[0].to).unwrap();
                 made.push(Made { which: &moves[0], how: How::Exchanged, identity: first });
-                // The old file is gone from where it should lie, so that it cannot come back.
+                // The old file has been moved from its place, so it cannot be restored.
                 fs::rename(&moves[0].from, dir.path().join(".hidden/elsewhere")).unwrap();
             } else {
                 moves[0].keep_old().unwrap();

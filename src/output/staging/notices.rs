@@ -1,21 +1,21 @@
-//! What went wrong beside outputs that are right all the same.
+//! Notices: problems that leave the outputs correct.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-/// Something that is no error, because every output is right, and that somebody may have to do something about.
+/// A problem that is no error, because every output is correct, but that a user may have to act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// A file or directory that was needed for a while could not be removed.
+    /// A temporary file or directory could not be removed.
     LeftBehind {
         /// Where it is.
         path: PathBuf,
         /// What the system says.
         detail: String,
     },
-    /// The file system cannot sync a directory: a power cut may take away a name that was given just before.
+    /// The file system cannot sync a directory: a power cut may undo a name that was just given.
     NotSynced {
         /// The directory.
         path: PathBuf,
@@ -31,11 +31,7 @@ impl fmt::Display for Notice {
                 write!(f, "{} could not be removed: {detail}; nothing needs it any more", path.display())
             }
             Self::NotSynced { path, detail } => {
-                write!(
-                    f,
-                    "the file system cannot sync directory {}: {detail}; a power cut may undo the last change of names",
-                    path.display()
-                )
+                write!(f, "the file system cannot sync directory {}: {detail}; a power cut may undo the last renames", path.display())
             }
         }
     }
@@ -50,8 +46,8 @@ pub(crate) fn tell(notice: Notice) {
     }
 }
 
-/// Takes the notices that have come up in this process since this was last called. They come up while outputs are made and while what was
-/// needed for them is dropped, also by another thread.
+/// Takes the notices of this process since the last call. They arise while outputs are made and while their temporary files are
+/// dropped, also in other threads.
 #[must_use]
 pub fn take_notices() -> Vec<Notice> {
     std::mem::take(&mut *NOTICES.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,4 +1,4 @@
-//! Final names: what may get one, and what may not be replaced.
+//! Final names: which paths may become outputs, and which may not be replaced.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -10,18 +10,18 @@ use crate::options::Existing;
 use crate::os;
 use crate::storage::paths::{Found, look_at, parent_of};
 
-/// What to do about a name that is taken by a link to nothing.
-pub(crate) const DANGLING: &str = "it is a symbolic link to something that is not there: remove it, or make what it leads to";
-/// Linux follows at most so many links.
+/// Hint for a name taken by a dangling link.
+pub(crate) const DANGLING: &str = "it is a symbolic link whose target does not exist: remove it, or create the target";
+/// The number of links that Linux follows.
 const MOST_LINKS: usize = 40;
 
-/// Resolves links and refuses what must not or cannot be replaced.
+/// Resolves links; refuses anything that must not or cannot be replaced.
 ///
 /// # Errors
 /// [`Error::OutputExists`], [`Error::Io`].
 pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf> {
     if target.file_name().is_none() {
-        return Err(Error::bad_request(format!("{} is no name for a file", target.display())));
+        return Err(Error::bad_request(format!("{} is not a file name", target.display())));
     }
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target.to_owned()),
@@ -31,13 +31,13 @@ pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf>
                 Found::Nothing => DANGLING,
                 Found::File => "-f replaces it",
                 Found::Directory => "it is a directory",
-                Found::Other => "it is no regular file; standard output is -",
+                Found::Other => "it is not a regular file; standard output is -",
             };
             Err(Error::OutputExists { path: target.to_owned(), hint })
         }
         Ok(metadata) if metadata.is_symlink() => {
             if let Some(link) = foreign_link(target)? {
-                // Not what it leads to, which its owner may have chosen, but the link itself is replaced.
+                // Its owner may have chosen its target, so the link itself is replaced.
                 check_rights(&link)?;
                 return Ok(link);
             }
@@ -59,8 +59,8 @@ pub(crate) fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
 }
 
-/// The first of the links from `target` on that an `open` with `O_CREAT` would not follow: in a directory where everybody may make
-/// files, somebody else's.
+/// The first link from `target` on that an `open` with `O_CREAT` would refuse to follow: another user's link in a directory where
+/// everybody may make files.
 ///
 /// Source: `may_follow_link` of Linux (`fs.protected_symlinks` in `proc_sys_fs(5)`), whether that is switched on or not.
 fn foreign_link(target: &Path) -> Result<Option<PathBuf>> {
@@ -85,7 +85,7 @@ fn is_sticky(dir: &Metadata) -> bool {
     dir.mode() & 0o1000 != 0
 }
 
-/// Refuses to replace anything but a regular file, and what the system would not let us replace when everything is written.
+/// Refuses anything but a regular file, and files that the system would refuse to replace once everything is written.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -94,7 +94,7 @@ pub(crate) fn check_replaceable(target: &Path) -> Result<()> {
         Found::Nothing if is_link(target) => Err(Error::OutputExists { path: target.to_owned(), hint: DANGLING }),
         Found::Nothing => Ok(()),
         Found::File => check_rights(target),
-        Found::Directory | Found::Other => Err(refused(target, "it is no regular file; standard output is -")),
+        Found::Directory | Found::Other => Err(refused(target, "it is not a regular file; standard output is -")),
     }
 }
 
@@ -102,24 +102,24 @@ fn refused(target: &Path, why: impl Into<String>) -> Error {
     Error::Io { action: "replace", path: target.to_owned(), source: io::Error::new(io::ErrorKind::PermissionDenied, why.into()) }
 }
 
-/// Refuses what a rename would not be allowed to replace: see `rename(2)`, EBUSY and EPERM.
+/// Refuses files that a rename may not replace: see `rename(2)`, EBUSY and EPERM.
 fn check_rights(target: &Path) -> Result<()> {
     let Ok(metadata) = fs::symlink_metadata(target) else { return Ok(()) };
     let dir_path = parent_of(target);
     let dir = fs::metadata(dir_path).map_err(Error::io("look at", dir_path))?;
     let user = rustix::process::geteuid();
     if is_sticky(&dir) && !user.is_root() && metadata.uid() != user.as_raw() && dir.uid() != user.as_raw() {
-        return Err(refused(target, "it is another user's, in a directory where only the owner of a file may replace it (sticky)"));
+        return Err(refused(target, "it belongs to another user, in a directory where only its owner may replace it (sticky)"));
     }
     let attributes = os::attributes(target);
     if attributes.is_fixed {
-        return Err(refused(target, "it is immutable or append-only: chattr -i -a makes it a file that can be replaced"));
+        return Err(refused(target, "it is immutable or append-only: chattr -i -a makes it replaceable"));
     }
     if attributes.is_mount_point {
         return Err(refused(target, "something is mounted on it"));
     }
     if os::attributes(dir_path).is_fixed {
-        let what = "is immutable or append-only, which its files cannot be replaced in: chattr -i -a lifts that";
+        let what = "is immutable or append-only, so its files cannot be replaced: chattr -i -a lifts that";
         return Err(refused(target, format!("its directory {} {what}", dir_path.display())));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Strings of many small tensors, put together to those of one: the elements of a tf.data cache.
+//! Strings of many small tensors, presented as one tensor: the elements of a tf.data cache.
 
 use std::ops::Range;
 
@@ -8,29 +8,29 @@ use crate::reader::checksums::{Region, RegionChecksums};
 use crate::storage::shards::ShardSet;
 use crate::types::size::memory_len;
 
-/// The lengths of all strings, held; and where the bytes of each tensor lie.
+/// The lengths of all strings, in memory, and the places of each tensor's bytes.
 ///
-/// Together they read as if one tensor had been stored: lengths, their checksum, bytes.
+/// They read as if one tensor had been stored: lengths, their checksum, bytes.
 #[derive(Debug)]
 pub(crate) struct Chain<'a> {
     pub(crate) shards: &'a ShardSet,
     pub(crate) front: Vec<u8>,
     pub(crate) parts: Vec<Part>,
-    /// What the bytes of each tensor have to be like.
+    /// Expected checksum of the bytes of each tensor.
     pub(crate) regions: Vec<Region>,
 }
 
-/// The bytes of the strings of a tensor.
+/// The string bytes of one tensor.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// Where they start among those of all.
+    /// Start among the bytes of all tensors.
     pub(crate) start: u64,
     pub(crate) shard: u32,
-    /// Where they lie in the shard.
+    /// Offset in the shard.
     pub(crate) offset: u64,
 }
 
-/// A part of some bytes that lies in one tensor: which, where in it, and which of the bytes.
+/// The part of a byte range within one tensor: its index, the offset in it, and the part of the range.
 type Piece = (usize, u64, Range<usize>);
 
 impl Chain<'_> {
@@ -42,7 +42,7 @@ impl Chain<'_> {
         self.shards.check_unchanged(self.parts.iter().map(|part| part.shard))
     }
 
-    /// The tensors that `len` bytes from `at` of those of all strings lie in.
+    /// Splits `len` bytes from `at` of all string bytes by the tensors that hold them.
     pub(crate) fn pieces(&self, at: u64, len: usize) -> impl Iterator<Item = Piece> + '_ {
         let first = self.parts.partition_point(|part| part.start <= at).saturating_sub(1);
         let end = at.saturating_add(len as u64);
@@ -53,7 +53,7 @@ impl Chain<'_> {
         })
     }
 
-    /// Fills `buf` from `at` on.
+    /// Fills `buf`, starting at `at`.
     pub(crate) fn read(&self, at: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
         let len = self.front.len() as u64;
         let (held, stored) = buf.split_at_mut(memory_len(len.saturating_sub(at)).min(buf.len()));

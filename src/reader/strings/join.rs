@@ -1,4 +1,4 @@
-//! How strings of many small tensors are put together.
+//! Joins the strings of many small tensors.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::reader::checksums::Region;
 use crate::storage::shards::ShardSet;
 
 impl<'a> Chain<'a> {
-    /// The strings of tensors in `shards`, of so many elements together.
+    /// Joins the strings of tensors in `shards` into one tensor of `shape`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where lengths are not what is stored, [`Error::Io`].
+    /// Returns [`Error::Malformed`] where lengths do not match what is stored, [`Error::Io`].
     pub(crate) fn join(
         shards: &'a ShardSet,
         name: &str,
@@ -28,7 +28,7 @@ impl<'a> Chain<'a> {
         for stored in tensors {
             let stored = stored?;
             let StringBytes::Shard(_, shard) = stored.bytes else {
-                return Err(stored.malformed(0, "its strings lie in no shard"));
+                return Err(stored.malformed(0, "its strings are in no shard"));
             };
             let elements: u64 = stored.shape.iter().product();
             let scan = Scan::new(&stored, &(0..elements), true, shards.calls())?;
@@ -46,10 +46,10 @@ impl<'a> Chain<'a> {
             regions.push(data);
         }
         let (Some(checksum), Some(path)) = (checksum, path) else {
-            return Err(Error::bad_request(format!("there are no strings to be {name}")));
+            return Err(Error::bad_request(format!("there are no strings for {name}")));
         };
         front.extend(crc::mask(checksum.finish()).to_le_bytes());
-        // Each part has a checksum of its own; there is none over all.
+        // Each part has its own checksum; none covers the whole.
         let region = Region::new(path, 0, (front.len() as u64).saturating_add(start), Checksum::Crc32c(0));
         let bytes = StringBytes::Chain(Arc::new(Self { shards, front, parts, regions }));
         Ok(StoredStrings { bytes, big_endian, name: name.to_owned(), shape, region })

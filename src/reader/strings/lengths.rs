@@ -1,4 +1,4 @@
-//! The lengths of strings: checked in one pass, then found from marks that the pass left.
+//! The lengths of strings: checked in one pass, then found from the marks that the pass left.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::reader::checksums::Region;
 const MOST_VARINT: usize = 10;
 /// Bytes of a stored checksum.
 const CRC_BYTES: usize = 4;
-/// Elements from one mark to the next, at first; with more than [`MOST_MARKS`] of them every second one goes.
+/// Initial number of elements between marks; at [`MOST_MARKS`] marks it doubles and every second mark is dropped.
 const FIRST_STEP: u64 = if cfg!(test) { 2 } else { 1024 };
 const MOST_MARKS: usize = if cfg!(test) { 8 } else { 16 << 10 };
 
-/// A place from which lengths can be read on.
+/// A place where reading lengths can resume.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     /// The element whose length comes next.
     element: u64,
-    /// Where it lies, from the start of what is stored.
+    /// Place of that length, from the start of the stored tensor.
     length_at: u64,
-    /// Where the element's bytes lie, from the start of those of all elements.
+    /// Place of the element's bytes, from the start of the data.
     data_at: u64,
 }
 
@@ -37,16 +37,16 @@ struct Mark {
 pub(crate) struct Scan {
     /// The number of elements of the tensor.
     elements: u64,
-    /// Elements from one mark to the next.
+    /// Elements between marks.
     step: u64,
     marks: Vec<Mark>,
-    /// Where the bytes of the elements start, from the start of what is stored.
+    /// Start of the elements' data, from the start of the stored tensor.
     pub(crate) data_start: u64,
     /// The checksum of everything before them.
     crc_before_data: u32,
-    /// The longest of the selected elements.
+    /// Bytes of the longest selected element.
     pub(crate) longest: u64,
-    /// Where the bytes of the selected elements lie, from the start of those of all.
+    /// Place of the selected elements' bytes, from the start of the data.
     pub(crate) selected_data: Range<u64>,
 }
 
@@ -55,7 +55,7 @@ impl Scan {
         let elements: u64 = stored.shape.iter().product();
         let size = stored.region.nbytes;
         if elements.checked_add(CRC_BYTES as u64).is_none_or(|least| least > size) {
-            return Err(stored.malformed(0, format!("{elements} strings in {size} bytes, which need a byte each and {CRC_BYTES} more")));
+            return Err(stored.malformed(0, format!("{elements} strings need a byte each and {CRC_BYTES} more, {size} bytes are stored")));
         }
         let mut lengths = Lengths::new(stored, Mark { element: 0, length_at: 0, data_at: 0 }, elements, calls);
         let mut checksum = LengthsCrc::new(stored.big_endian);
@@ -101,15 +101,15 @@ impl Scan {
         Ok(Self { elements, step, marks, data_start, crc_before_data: crc::append(actual, &stored_crc), longest, selected_data })
     }
 
-    /// Where the bytes of the elements lie of what is stored in `region`, and what they have to be like.
+    /// The data of the elements stored in `region`, with its expected checksum.
     pub(crate) fn data(&self, region: &Region) -> Region {
         let nbytes = region.nbytes - self.data_start;
-        // The checksum of a whole is a linear function of those of its parts.
+        // The checksum of a whole is a linear function of the checksums of its parts.
         let checksum = region.checksum.kind().behind(self.crc_before_data, region.checksum.value(), nbytes);
         Region::new(Arc::clone(&region.path), region.offset + self.data_start, nbytes, Checksum::Crc32c(checksum))
     }
 
-    /// The lengths from `element` of the tensor on.
+    /// Lengths from `element` of the tensor on.
     pub(crate) fn lengths_from<'b>(&self, stored: &'b StoredStrings<'b>, element: u64, calls: &SystemCalls) -> Result<Lengths<'b>> {
         let at = crate::types::size::memory_len(element / self.step).min(self.marks.len() - 1);
         let mut lengths = Lengths::new(stored, self.marks[at], self.elements, calls);
@@ -124,7 +124,7 @@ impl Scan {
     }
 }
 
-/// Lengths one after the other.
+/// Reads lengths one after the other.
 #[derive(Debug)]
 pub(crate) struct Lengths<'a> {
     stored: &'a StoredStrings<'a>,
@@ -132,10 +132,10 @@ pub(crate) struct Lengths<'a> {
     /// The number of elements of the tensor.
     elements: u64,
     next: Mark,
-    /// Where the first one lies.
+    /// Place of the first length that was read.
     start: u64,
     buffer: Vec<u8>,
-    /// How much of the buffer has been used.
+    /// Bytes of the buffer already used.
     used: usize,
 }
 
@@ -150,12 +150,12 @@ impl<'a> Lengths<'a> {
         Self { stored, calls: calls.clone(), elements, start: next.length_at, next, buffer: Vec::new(), used: 0 }
     }
 
-    /// Where the bytes of the next element lie, from the start of those of all elements.
+    /// Place of the next element's bytes, from the start of the data.
     pub(crate) fn data_at(&self) -> u64 {
         self.next.data_at
     }
 
-    /// The length of the next element; `None` behind the last one.
+    /// The length of the next element; `None` after the last.
     pub(crate) fn next_length(&mut self) -> Result<Option<u64>> {
         if self.next.element == self.elements {
             return Ok(None);
@@ -168,7 +168,7 @@ impl<'a> Lengths<'a> {
             varint::read_u64(&self.buffer[self.used..], 0, "string length").map_err(|e| self.stored.malformed(at, e.detail))?;
         let size = self.stored.region.nbytes;
         let data_at = self.next.data_at.checked_add(length).filter(|&end| end <= size).ok_or_else(|| {
-            let detail = format!("element {} has {length} bytes, {size} are stored of all strings", self.next.element);
+            let detail = format!("element {} has {length} bytes, all strings together have {size}", self.next.element);
             self.stored.malformed(at, detail)
         })?;
         self.used += n;
@@ -176,10 +176,10 @@ impl<'a> Lengths<'a> {
         Ok(Some(length))
     }
 
-    /// Puts what follows into the buffer, up to the end of what is stored.
+    /// Refills the buffer, up to the end of what is stored.
     fn refill(&mut self) -> Result<()> {
         let left = self.stored.region.nbytes - self.next.length_at;
-        // No more than the lengths can take: behind them are the bytes of the elements.
+        // At most what the lengths can take: the elements' data follows them.
         let most = (self.elements - self.next.element).saturating_mul(MOST_VARINT as u64);
         self.buffer.resize(crate::types::size::memory_len(left.min(most)).min(CHUNK), 0);
         self.used = 0;

@@ -1,14 +1,14 @@
-//! The checksum that TensorFlow has over the lengths of strings.
+//! The checksum that TensorFlow computes over the lengths of strings.
 
 use byteorder::ByteOrder as _;
 use byteorder::{BigEndian, LittleEndian};
 
 use crate::format::crc;
 
-/// Bytes of lengths that are read at once.
+/// Bytes of lengths read at once.
 pub(crate) const CHUNK: usize = 16 << 10;
 
-/// The checksum of lengths as integers.
+/// The checksum of lengths, encoded as fixed-size integers.
 pub(crate) struct LengthsCrc {
     big_endian: bool,
     crc: u32,

@@ -1,6 +1,7 @@
-//! String tensors: lengths in one run, bytes in another, and the arrays they can become.
+//! String tensors: lengths in one run, bytes in another, and the arrays made from them.
 //!
-//! Nothing of the length of the tensor is held: one pass over the lengths leaves marks, from which any element is found.
+//! Memory does not grow with the tensor: one pass over the lengths leaves marks, from which any element is found. Start with
+//! [`Strings::open`].
 
 pub(crate) mod chain;
 pub(crate) mod join;
@@ -30,22 +31,22 @@ use stored::{StoredStrings, StringBytes};
 pub(crate) struct Strings<'a> {
     stored: StoredStrings<'a>,
     scan: Scan,
-    /// The elements that are wanted, as flat positions.
+    /// The selected elements, as flat positions.
     selected: Range<u64>,
-    /// Their shape.
+    /// Shape of the selected elements.
     shape: Vec<u64>,
-    /// Where the bytes of all elements lie, with the checksum that they have to have.
+    /// The bytes of all elements, with their expected checksum.
     data: Region,
-    /// The files as they were when the lengths were gone over; they are read again.
+    /// Whether checksums are compared.
     verify: bool,
     calls: SystemCalls,
 }
 
 impl<'a> Strings<'a> {
-    /// Goes over the lengths: checks that they fit what is stored and, if that is wanted, their checksum.
+    /// Reads all lengths; checks that they fit what is stored and, if `verify`, their checksum.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Io`], [`Error::Cancelled`].
+    /// Returns [`Error::Malformed`], [`Error::Io`], [`Error::Cancelled`].
     pub(crate) fn open(stored: StoredStrings<'a>, rows: &Range<u64>, verify: bool, calls: &SystemCalls) -> Result<Self> {
         let mut shape = stored.shape.clone();
         let row: u64 = shape.iter().skip(1).product();
@@ -63,12 +64,12 @@ impl<'a> Strings<'a> {
         self.scan.longest
     }
 
-    /// Bytes that have to be read for the selected elements.
+    /// Bytes to read for the selected elements.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.scan.data_start + self.selected_bytes()
     }
 
-    /// Bytes before those of the elements.
+    /// Bytes stored before the data of the elements.
     pub(crate) fn lengths_bytes(&self) -> u64 {
         self.scan.data_start
     }
@@ -78,7 +79,7 @@ impl<'a> Strings<'a> {
         &self.shape
     }
 
-    /// Bytes of all selected elements together.
+    /// Total bytes of the selected elements.
     fn selected_bytes(&self) -> u64 {
         self.scan.selected_data.end - self.scan.selected_data.start
     }
@@ -87,7 +88,7 @@ impl<'a> Strings<'a> {
         &self.data.path
     }
 
-    /// What the source vouches for: nothing where its form is ours.
+    /// Regions that the source has checksums for: none if [`StoredStrings`] were made here.
     fn regions(&self) -> &[Region] {
         match &self.stored.bytes {
             StringBytes::Shard(..) => std::slice::from_ref(&self.data),
@@ -96,13 +97,13 @@ impl<'a> Strings<'a> {
         }
     }
 
-    /// The lengths of the selected elements, from the one at `element` of them on.
+    /// Lengths of the selected elements, starting at the selected element `element`.
     fn lengths_from(&self, element: u64, calls: &SystemCalls) -> Result<Lengths<'_>> {
         self.check_unchanged()?;
         self.scan.lengths_from(&self.stored, self.selected.start + element, calls)
     }
 
-    /// Fills `buf` with the bytes at `at` of those of all elements, and notes their checksum.
+    /// Fills `buf` from offset `at` of the data of all elements, and records its checksum.
     fn read_data(&self, mut at: u64, buf: &mut [u8], context: &ReadContext<'_>) -> Result<()> {
         let chunk = even_part(buf.len(), context.chunk_bytes());
         for chunk in buf.chunks_mut(chunk) {
@@ -114,7 +115,7 @@ impl<'a> Strings<'a> {
         Ok(())
     }
 
-    /// Notes the checksum of bytes at `at` of those of all elements.
+    /// Records the checksum of `bytes` at offset `at` of the data of all elements.
     fn record(&self, at: u64, bytes: &[u8], context: &ReadContext<'_>) {
         if let StringBytes::Chain(chain) = &self.stored.bytes {
             chain.pieces(at, bytes.len()).for_each(|(region, inside, range)| context.record(region, inside, &bytes[range]));
@@ -123,19 +124,18 @@ impl<'a> Strings<'a> {
         }
     }
 
-    /// Fails if the file was written to since it was opened.
+    /// Fails if the file has changed since it was opened.
     fn check_unchanged(&self) -> Result<()> {
         self.stored.check_unchanged()
     }
 
-    /// The error for an element that the array cannot hold. If it is like that because the file is corrupt, it is the error for
-    /// that.
+    /// The error for an element that the array cannot hold. If a corrupt file is the cause, returns the checksum error instead.
     fn lossy(&self, element: u64, detail: impl Into<String>) -> Error {
         let lossy = Error::Lossy { what: self.stored.name.clone(), index: unravel(element, &self.shape), detail: detail.into() };
         if self.verify { self.verify_data().err().unwrap_or(lossy) } else { lossy }
     }
 
-    /// Reads the bytes of all elements for their checksum.
+    /// Reads the data of all elements to verify its checksum.
     fn verify_data(&self) -> Result<()> {
         const CHUNK: u64 = 1 << 20;
         let ledger = RegionChecksums::new(self.regions());
@@ -148,7 +148,7 @@ impl<'a> Strings<'a> {
         ledger.verify().map(|_| ())
     }
 
-    /// Reads the only string of a scalar tensor; returns where in its file it lies, too.
+    /// Reads the only string of a scalar tensor; also returns its offset in the file.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::Malformed`] when the checksum does not match.

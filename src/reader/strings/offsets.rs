@@ -13,7 +13,7 @@ use crate::reader::tensor_reader::{ReadContext, StoredRun, TensorReader};
 use crate::types::dtype::Dtype;
 use crate::types::spec::TensorSpec;
 
-/// The bytes of all elements one after the other, as they are stored: `uint8`.
+/// The concatenated bytes of all elements, as stored: `uint8`.
 #[derive(Debug)]
 pub(crate) struct Values<'a> {
     strings: Arc<Strings<'a>>,
@@ -49,7 +49,7 @@ impl TensorReader for Values<'_> {
         let Some(file) = stored.file()? else { return Ok(None) };
         let start = scan.selected_data.start;
         let run = 0..self.spec.elements();
-        // Behind other elements the run does not start where the region does.
+        // If elements are skipped, the run starts after the region does.
         let covering = (start == 0).then_some(0);
         Ok(Some(StoredRun { elements: run, file, path: Arc::clone(self.strings.path()), offset: region.offset + start, region: covering }))
     }
@@ -67,12 +67,12 @@ impl TensorReader for Values<'_> {
     }
 }
 
-/// Where each element starts among the bytes of all, and where the last one ends: `int64`.
+/// The start of each element in the concatenated bytes, and the end of the last: `int64`.
 #[derive(Debug)]
 pub(crate) struct Offsets<'a> {
     strings: Arc<Strings<'a>>,
     spec: TensorSpec,
-    /// The lengths were verified when they were gone over; nothing is left to be.
+    /// The lengths were verified when they were read; this region is empty.
     verified: [Region; 1],
 }
 

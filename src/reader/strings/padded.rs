@@ -1,4 +1,4 @@
-//! Strings as elements of one length, with zeros behind them.
+//! Strings as elements of one length, padded with zeros.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Elements whose bytes are read at once.
+/// Elements read at once.
 const BLOCK: u64 = 4096;
 
-/// The bytes of `|S<n>` elements: a `uint8` tensor with one axis more, as long as the longest element.
+/// The bytes of `|S<n>` elements: a `uint8` tensor with one more axis, as long as the longest element.
 #[derive(Debug)]
 pub(crate) struct Padded<'a> {
     strings: Arc<Strings<'a>>,
@@ -22,19 +22,19 @@ pub(crate) struct Padded<'a> {
     width: u64,
 }
 
-/// What of an element is wanted, and how much of that it has.
+/// The part of an element that is read, and how much of it is stored.
 struct Part {
-    /// Bytes of the output.
+    /// Bytes in the output, padding included.
     room: usize,
-    /// Bytes of the element among them.
+    /// Bytes of the element.
     len: usize,
-    /// Whether its last byte is among them.
+    /// Whether its last byte is included.
     ends: bool,
 }
 
 impl<'a> Padded<'a> {
     /// # Errors
-    /// [`Error::BadRequest`] when all elements as long as the longest are more than an array can have.
+    /// Returns [`Error::BadRequest`] when the elements, all as long as the longest, exceed what an array can have.
     pub(crate) fn new(strings: Arc<Strings<'a>>) -> Result<Self> {
         let width = strings.longest().max(1);
         let shape = strings.shape().iter().copied().chain([width]).collect();
@@ -56,7 +56,7 @@ impl TensorReader for Padded<'_> {
         let mut parts = Vec::new();
         let mut rest = out;
         while !rest.is_empty() {
-            // Until so many elements are together, or the output is full.
+            // Collects elements until the block or the output is full.
             let data_at = lengths.data_at();
             let (mut room, mut len, mut first_skip) = (0, 0, 0);
             parts.clear();
@@ -76,8 +76,8 @@ impl TensorReader for Padded<'_> {
             }
             let (block, behind) = std::mem::take(&mut rest).split_at_mut(room);
             rest = behind;
-            // They are read to the end of the block and moved forward; the gap before what is left never gets smaller than the padding
-            // that is still to be written.
+            // Bytes are read to the end of the block and moved forward; the gap before the rest stays at least as large as the
+            // padding still to be written.
             self.strings.read_data(data_at + first_skip, &mut block[room - len..], context)?;
             self.spread(block, room - len, &parts, element)?;
             element += parts.len() as u64;
@@ -99,7 +99,7 @@ impl TensorReader for Padded<'_> {
 }
 
 impl Padded<'_> {
-    /// Moves elements that lie side by side from `from` on to their places, each with zeros behind it.
+    /// Moves the contiguous elements that start at `from` to their places and pads each with zeros.
     fn spread(&self, block: &mut [u8], mut from: usize, parts: &[Part], first: u64) -> Result<()> {
         let mut to = 0;
         for (i, part) in parts.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Where the strings of a tensor lie: lengths, their checksum, bytes.
+//! How the strings of a tensor are stored: lengths, their checksum, bytes.
 
 use std::fs::File;
 use std::ops::Range;
@@ -16,15 +16,15 @@ use crate::storage::shards::ShardSet;
 use crate::types::name::Name;
 use crate::types::size::memory_len;
 
-/// The most memory for strings that are put into this form.
+/// The most memory for strings that are converted to this form.
 pub(crate) const MOST_HELD: u64 = 64 << 20;
 
 /// The strings of one tensor as they are stored.
 ///
-/// A varint for each length, the masked CRC32C of the lengths, the bytes of all elements. The checksum of the lengths is
-/// over integers of 32 bits (64 for what does not fit) in the byte order of the file, and the entry's checksum goes on
-/// from there: over the four stored bytes, then the bytes of the elements. Source: `ReadStringTensor` and
-/// `WriteStringTensor` in `tensorflow/core/util/tensor_bundle/tensor_bundle.cc`.
+/// A varint for each length, the masked CRC32C of the lengths, the bytes of all elements. The checksum of the lengths covers
+/// 32-bit integers (64-bit where the value needs it) in the byte order of the file. The entry's checksum continues from there:
+/// over the four stored bytes, then the bytes of the elements. Source: `ReadStringTensor` and `WriteStringTensor` in
+/// `tensorflow/core/util/tensor_bundle/tensor_bundle.cc`.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredStrings<'a> {
     pub(crate) bytes: StringBytes<'a>,
@@ -32,7 +32,7 @@ pub(crate) struct StoredStrings<'a> {
     /// The tensor's name, for messages.
     pub(crate) name: String,
     pub(crate) shape: Vec<u64>,
-    /// All that is stored of the tensor, and its checksum.
+    /// All stored bytes of the tensor, and their checksum.
     pub(crate) region: Region,
 }
 
@@ -41,17 +41,17 @@ pub(crate) struct StoredStrings<'a> {
 pub(crate) enum StringBytes<'a> {
     /// In a shard of a checkpoint.
     Shard(&'a ShardSet, u32),
-    /// In memory, where a format that stores each on its own was gone through.
+    /// In memory, collected from a format that stores each string on its own.
     Held(Arc<[u8]>),
-    /// Those of many tensors, in shards of a checkpoint.
+    /// The strings of many tensors, in shards of a checkpoint.
     Chain(Arc<Chain<'a>>),
 }
 
 impl StoredStrings<'static> {
-    /// Strings that another format has, put into this form. `path` is where they come from.
+    /// Collects strings of another format into this form. `path` is their source.
     ///
     /// # Errors
-    /// [`Error::Limit`] for more than fit the memory that there is for it.
+    /// Returns [`Error::Limit`] for more than [`MOST_HELD`] bytes.
     pub(crate) fn held(
         path: &Arc<Path>,
         name: &Name,
@@ -59,7 +59,7 @@ impl StoredStrings<'static> {
         collect: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
     ) -> Result<Self> {
         let (mut lengths, mut data, mut checksum) = (Vec::new(), Vec::new(), LengthsCrc::new(false));
-        // Each takes a byte at least.
+        // Each string takes at least a byte.
         let count: u64 = shape.iter().product();
         if count > MOST_HELD {
             let what = format!("memory for the strings of {name} in {}", path.display());
@@ -91,7 +91,7 @@ impl StoredStrings<'_> {
         Error::malformed_at(&self.region.path, format!("strings of {:?}", self.name), self.region.offset + at, detail)
     }
 
-    /// Gives up the memory of what was read of a file that was not in it before.
+    /// Drops pages that were cached by reading this range, if they were not cached before.
     pub(crate) fn evict(&self, stored: Range<u64>, calls: &SystemCalls) {
         if let StringBytes::Shard(shards, shard) = &self.bytes
             && let Ok(blob) = shards.open(*shard)
@@ -111,7 +111,7 @@ impl StoredStrings<'_> {
         }
     }
 
-    /// The file, if they lie in it as one run.
+    /// The file, if it holds the strings as one run.
     pub(crate) fn file(&self) -> Result<Option<Arc<File>>> {
         match &self.bytes {
             StringBytes::Shard(shards, shard) => shards.open(*shard)?.local_file(),
@@ -119,7 +119,7 @@ impl StoredStrings<'_> {
         }
     }
 
-    /// Fails if a file that has them was written to since it was opened first.
+    /// Fails if a file with the strings has changed since it was first opened.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         match &self.bytes {
             StringBytes::Shard(shards, shard) => shards.check_unchanged([*shard]),

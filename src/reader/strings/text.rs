@@ -15,16 +15,16 @@ use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Bytes of elements that are read at once.
+/// Bytes of elements read at once.
 const CHUNK: usize = 64 << 10;
-/// Bytes of one code point, at most.
+/// The most bytes of one code point.
 const MOST_UTF8: usize = 4;
-/// Within an element that is longer than this, places are marked from which it can be decoded on; with more than [`MOST_MARKS`] of
-/// them every second one goes.
+/// Elements longer than this get marks inside, where decoding can resume; at [`MOST_MARKS`] marks this doubles and every second
+/// mark is dropped.
 const MARK_BYTES: u64 = if cfg!(test) { 64 } else { 1 << 20 };
 const MOST_MARKS: usize = if cfg!(test) { 4 } else { 16 << 10 };
 
-/// The code points of `<U<n>` elements: a `uint32` tensor with one axis more, as long as the longest element.
+/// The code points of `<U<n>` elements: a `uint32` tensor with one more axis, as long as the longest element.
 #[derive(Debug)]
 pub(crate) struct Text<'a> {
     strings: Arc<Strings<'a>>,
@@ -38,18 +38,18 @@ pub(crate) struct Text<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     element: u64,
-    /// Code points of the element before it.
+    /// Code points before this place.
     code_points: u64,
-    /// Bytes of the element before it.
+    /// Bytes before this place.
     bytes: u64,
 }
 
 impl<'a> Text<'a> {
-    /// Goes over all bytes of the selected elements, to see that they are UTF-8 and how long the longest is.
+    /// Scans the selected elements to check that they are UTF-8 and to find the longest.
     ///
     /// # Errors
-    /// [`Error::Lossy`] for the first element that is not UTF-8; [`Error::BadRequest`] when all elements as long as the longest
-    /// are more than an array can have; [`Error::Io`]; [`Error::Cancelled`].
+    /// Returns [`Error::Lossy`] for the first element that is not UTF-8; [`Error::BadRequest`] when the elements, all as long as
+    /// the longest, exceed what an array can have; [`Error::Io`]; [`Error::Cancelled`].
     pub(crate) fn new(strings: Arc<Strings<'a>>, calls: &SystemCalls) -> Result<Self> {
         let (mut longest, mut marks, mut step) = (0, Vec::new(), MARK_BYTES);
         let mut lengths = strings.lengths_from(0, calls)?;
@@ -91,8 +91,8 @@ impl<'a> Text<'a> {
         Ok(Self { spec, width, marks, strings, widen: Cast::new(Dtype::UInt8, Dtype::UInt32)? })
     }
 
-    /// Decodes an element of `length` bytes into `out`, from its code point `skip` on, as far as there is room. `bytes` must be
-    /// where `from` says that the element goes on, and is behind what was decoded afterwards.
+    /// Decodes an element of `length` bytes into `out`, from its code point `skip` on, as far as there is room. `bytes` must be at
+    /// the place `from`; afterwards it is after the decoded text.
     fn decode(&self, bytes: &mut Bytes<'_>, from: Mark, length: u64, skip: u64, out: &mut [u8], context: &ReadContext<'_>) -> Result<()> {
         let (mut code_point, mut done, mut filled) = (from.code_points, from.bytes, 0);
         let mut last = None;
@@ -175,14 +175,14 @@ impl TensorReader for Text<'_> {
     }
 }
 
-/// Bytes of elements, one after the other.
+/// Reads the bytes of consecutive elements.
 struct Bytes<'a> {
     strings: &'a Strings<'a>,
     calls: SystemCalls,
-    /// Where the buffer starts, from the start of the bytes of all elements.
+    /// Start of the buffer, from the start of the data.
     at: u64,
     buffer: Vec<u8>,
-    /// How much of the buffer has been used.
+    /// Bytes of the buffer already used.
     used: usize,
 }
 
@@ -191,13 +191,13 @@ impl<'a> Bytes<'a> {
         Self { strings, calls: calls.clone(), at, buffer: Vec::new(), used: 0 }
     }
 
-    /// Makes sure that a character is in the buffer, or all of the `left` bytes of the element; returns where its next byte lies.
+    /// Makes sure that the buffer holds a whole character, or all `left` bytes of the element; returns the place of its next byte.
     fn refill(&mut self, left: u64) -> Result<u64> {
         let at = self.at + self.used as u64;
         if self.buffer.len() - self.used < MOST_UTF8.min(memory_len(left)) {
             let behind = self.strings.data.nbytes.saturating_sub(at);
             if behind < left {
-                let detail = format!("an element goes on for {left} bytes, {behind} are left of all");
+                let detail = format!("an element needs {left} more bytes, {behind} are left");
                 return Err(self.strings.stored.malformed(self.strings.scan.data_start + at, detail));
             }
             let len = memory_len(behind).min(CHUNK);
@@ -208,14 +208,14 @@ impl<'a> Bytes<'a> {
         Ok(at)
     }
 
-    /// The bytes in the buffer as text: some of the `left` that the element still has, behind the `done` it had, without a
-    /// character that is cut.
+    /// The buffered bytes as text, at most the `left` bytes that the element still has after `done`, without a character that is
+    /// cut off.
     fn text(&self, left: u64, element: u64, done: u64) -> Result<&str> {
         let ahead = &self.buffer[self.used..];
         let ahead = &ahead[..ahead.len().min(memory_len(left))];
         match std::str::from_utf8(ahead) {
             Ok(text) => Ok(text),
-            // A character that is only cut by the end of the buffer.
+            // A character cut off by the end of the buffer.
             Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 && (ahead.len() as u64) < left => {
                 Ok(std::str::from_utf8(&ahead[..error.valid_up_to()]).unwrap_or_default())
             }

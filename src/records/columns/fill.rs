@@ -1,4 +1,4 @@
-//! Values that are given as text, to fill and to pad with: what they say, or an error.
+//! Parses fill and padding values that options give as text.
 
 use super::items::TextForm;
 use crate::cast::elements::Cast;
@@ -22,9 +22,9 @@ pub(crate) fn text_element(text: &str, form: TextForm, width: u64, name: &str) -
     Ok(bytes)
 }
 
-/// The value that a text stands for, as a little-endian element.
+/// The value of a text, as a little-endian element.
 pub(crate) fn element(dtype: Dtype, text: &str, name: &str) -> Result<Vec<u8>> {
-    let wrong = || Error::bad_request(format!("feature {name:?}: {text:?} is no value of {dtype}"));
+    let wrong = || Error::bad_request(format!("feature {name:?}: {text:?} is not a value of {dtype}"));
     let mut out = vec![0; dtype.item_len()];
     if dtype.is_signed_int().is_some() || dtype == Dtype::Bool {
         let value: i128 = match text {
@@ -46,7 +46,7 @@ pub(crate) fn element(dtype: Dtype, text: &str, name: &str) -> Result<Vec<u8>> {
     let value: f64 = text.parse().map_err(|_| wrong())?;
     let from_double = |dtype| Cast::ordered((Dtype::Float64, ByteOrder::Little), (dtype, ByteOrder::Little));
     from_double(dtype)?.run_matching(&value.to_le_bytes(), &mut out);
-    // The real part of complex numbers is what all of it would be.
+    // For complex numbers, the real part is checked like a real number.
     let real = match dtype {
         Dtype::Complex64 => Dtype::Float32,
         Dtype::Complex128 => Dtype::Float64,
@@ -58,8 +58,8 @@ pub(crate) fn element(dtype: Dtype, text: &str, name: &str) -> Result<Vec<u8>> {
     if is_kept(text, value, f64::from_le_bytes(back)) { Ok(out) } else { Err(wrong()) }
 }
 
-/// Whether `stored` is what `text` means, which is read as `read`: no number becomes infinite or zero, and whole numbers stay what they
-/// are; the others are rounded.
+/// Whether `stored` keeps the value of `text`, parsed as `read`: numbers never become infinite or zero, whole numbers stay exact,
+/// and others are rounded.
 fn is_kept(text: &str, read: f64, stored: f64) -> bool {
     let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
     let is_number = mantissa.contains(|c: char| c.is_ascii_digit());
@@ -69,7 +69,7 @@ fn is_kept(text: &str, read: f64, stored: f64) -> bool {
     let is_zero = !mantissa.contains(|c: char| ('1'..='9').contains(&c));
     let is_rounded = stored.is_finite() && (stored == 0.0) == is_zero;
     match text.parse::<i128>() {
-        // Below 2^127 a whole floating-point number is what it is as an integer.
+        // Below 2^127, whole floating-point numbers convert to integers exactly.
         #[expect(clippy::cast_possible_truncation, reason = "it saturates, and is compared")]
         Ok(whole) => is_rounded && stored as i128 == whole,
         Err(_) => is_rounded,

@@ -1,4 +1,4 @@
-//! Items: the values of a feature, one by one, as elements.
+//! Decodes the values of a feature into items.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -15,22 +15,22 @@ use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::{ShapeText, TensorSpec};
 
-/// Lists of tensors that repeat a value may have so many bytes.
+/// Limit in bytes for one tensor with repeated values in a list.
 const MOST_REPEATED: usize = 64 << 20;
 
-/// What a second array of offsets counts.
+/// What an offsets array has the starts of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Units {
-    /// Where the items of each record start.
+    /// The items of each record.
     Records,
-    /// Where the bytes of each string start; a record has so many strings, where that is to be one number.
+    /// The bytes of each string; `Some` if every record must have that many strings.
     Values(Option<u64>),
 }
 
-/// What the values of a feature become.
+/// How the values of a feature become items.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
-    /// Numbers of a list, so many an item; in a feature list an item is a step.
+    /// Numbers of a list, `per_item` each; in a feature list an item is a step.
     Numbers {
         kind: Kind,
         per_item: u64,
@@ -38,11 +38,11 @@ pub(crate) enum Item {
         narrow: Option<Dtype>,
         steps: bool,
     },
-    /// Elements in bytes, compressed with zlib or not.
+    /// Raw elements in a bytes value, maybe compressed with zlib.
     Raw {
         is_zlib: bool,
     },
-    /// Elements in bytes, as many as there are: rows of an item's length.
+    /// Any number of rows of raw elements in a bytes value.
     RawRows {
         is_zlib: bool,
         row_bytes: u64,
@@ -59,18 +59,18 @@ pub(crate) enum Item {
     Text(Text),
 }
 
-/// What becomes of strings.
+/// How strings become items.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Text {
     pub(crate) form: TextForm,
     /// Whether a value is a `TensorProto` of strings.
     pub(crate) in_tensors: bool,
-    /// How many strings are an item.
+    /// Number of strings in an item.
     pub(crate) per_item: u64,
 }
 
 impl Text {
-    /// The problem with what else could be done. What is in tensors has elements already.
+    /// Adds alternatives to a problem with strings. Tensors already have elements, so they need none.
     fn told(self, problem: Problem) -> Problem {
         match problem {
             Problem::Lossy(detail) if !self.in_tensors => {
@@ -83,16 +83,16 @@ impl Text {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TextForm {
-    /// Zeros behind each.
+    /// Padded with zeros.
     Padded,
-    /// Code points, and zeros behind them.
+    /// Code points, padded with zeros.
     Utf8,
-    /// Their bytes.
+    /// Their bytes, without padding.
     Bytes,
 }
 
 impl Item {
-    /// Whether a record has no values at all, as if it lacked them.
+    /// Whether a record has no values, as if it lacked the feature.
     pub(crate) fn is_empty(&self, stored: &FeatureBytes<'_>) -> Result<bool, ParseError> {
         match (self, stored) {
             (Self::Numbers { .. }, FeatureBytes::Feature(feature, base)) => Ok(Numbers::count(feature, *base)? == 0),
@@ -100,12 +100,12 @@ impl Item {
         }
     }
 
-    /// Whether the rows of what a value holds are its items.
+    /// Whether items are the rows inside a value.
     pub(crate) fn is_of_rows(&self) -> bool {
         matches!(self, Self::TensorRows | Self::RawRows { .. })
     }
 
-    /// Whether what a record has can only be little when it is decoded.
+    /// Whether the values of a record can only decode to little data.
     pub(crate) fn is_small(&self, stored: &FeatureBytes<'_>) -> bool {
         const LITTLE: usize = 64 << 10;
         let len = match stored {
@@ -115,7 +115,7 @@ impl Item {
         matches!(self, Self::Numbers { .. }) && len <= LITTLE
     }
 
-    /// The number of items that a record has.
+    /// The number of items in a record.
     pub(crate) fn count(&self, stored: &FeatureBytes<'_>) -> Result<u64, ParseError> {
         match (self, stored) {
             (_, FeatureBytes::Missing) => Ok(0),
@@ -162,7 +162,7 @@ impl Item {
         }
     }
 
-    /// The number of strings that a record has, and of their bytes.
+    /// The number of strings in a record, and of their bytes.
     pub(crate) fn count_bytes(&self, stored: &FeatureBytes<'_>) -> Result<(u64, u64), ParseError> {
         let (mut values, mut bytes) = (0, 0);
         self.each_string(stored, |string| {
@@ -179,7 +179,7 @@ impl Item {
         let mut keep = |result: Result<(), E>| {
             result.map_err(|error| {
                 failure = Some(error);
-                // Ends the walk; what it says is not looked at.
+                // Ends the walk; its text is not used.
                 ParseError::new(0, "string", "")
             })
         };
@@ -199,7 +199,7 @@ impl Item {
         }
     }
 
-    /// Appends the items of a record as elements; returns their number. The lengths of strings go to `units`, if that is what they are.
+    /// Appends the items of a record as elements; returns their number. For [`TextForm::Bytes`], string lengths go to `units`.
     pub(crate) fn decode(
         &self,
         stored: &FeatureBytes<'_>,
@@ -216,7 +216,7 @@ impl Item {
                         let count = numbers.decode(feature, *base, out)?;
                         if *per_item == 0 || !count.is_multiple_of(*per_item) {
                             return Err(Problem::Odd(format!(
-                                "has {count} values, which are no whole number of items of shape {}",
+                                "has {count} values, which is not a whole number of items of shape {}",
                                 ShapeText(spec.shape())
                             )));
                         }
@@ -246,7 +246,7 @@ impl Item {
                 }
                 if value.len() != item_bytes {
                     let detail = format!(
-                        "has {} bytes, {spec} has {item_bytes}: `shape` with -1 and `ragged`, both, take rows of different lengths",
+                        "has {} bytes, {spec} has {item_bytes}: `shape` with -1 together with `ragged` accepts rows of different lengths",
                         value.len()
                     );
                     return Err(Problem::Odd(detail));
@@ -265,7 +265,7 @@ impl Item {
                     }
                     let len = out.len() - before;
                     if item_bytes == 0 || !len.is_multiple_of(item_bytes) {
-                        return Err(Problem::Odd(format!("has {len} bytes, which are no whole number of rows of {spec}")));
+                        return Err(Problem::Odd(format!("has {len} bytes, which is not a whole number of rows of {spec}")));
                     }
                     rows += (len / item_bytes) as u64;
                     Ok(())
@@ -357,7 +357,7 @@ impl Item {
             each(value).map_err(|problem| {
                 let place = ParseError::new(base, "value", "");
                 failure = Some(match problem {
-                    // Its offset counts from the value.
+                    // Its offset is relative to the value.
                     Problem::Broken(error) => Problem::Broken(error.shifted(base as u64)),
                     problem => problem,
                 });
@@ -392,7 +392,7 @@ impl Item {
     }
 }
 
-/// How many values of bytes a record has.
+/// Number of bytes values in a record.
 pub(crate) fn values_in(stored: &FeatureBytes<'_>) -> Result<u64, ParseError> {
     let mut values = 0;
     each_value(stored, |_, _| {
@@ -402,7 +402,7 @@ pub(crate) fn values_in(stored: &FeatureBytes<'_>) -> Result<u64, ParseError> {
     Ok(values)
 }
 
-/// Calls `each` with every value of bytes and its offset in its part of the record.
+/// Calls `each` with every bytes value and its offset in its part of the record.
 fn each_value<'a>(stored: &FeatureBytes<'a>, mut each: impl FnMut(&'a [u8], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
     let mut of_feature = |feature: &'a [u8], base: usize| match Values::parse(feature, base)? {
         Some(values) if values.kind() == Kind::Bytes => values.bytes(&mut each),
@@ -434,7 +434,7 @@ struct Numbers<'a> {
 }
 
 impl Numbers<'_> {
-    /// How many values a `Feature` has.
+    /// Number of values in a `Feature`.
     fn count(feature: &[u8], base: usize) -> Result<u64, ParseError> {
         Values::parse(feature, base)?.map_or(Ok(0), |values| values.count())
     }
@@ -465,13 +465,13 @@ impl Numbers<'_> {
             },
         }
         match (wrong, self.narrow) {
-            (Some(value), Some(dtype)) => Err(Problem::Bad(format!("has the value {value}, which is no {dtype}"))),
+            (Some(value), Some(dtype)) => Err(Problem::Bad(format!("has the value {value}, which is not a {dtype}"))),
             _ => Ok(((out.len() - start) / self.itemsize) as u64),
         }
     }
 }
 
-/// Appends what `bytes` hold, which is to be `len` bytes.
+/// Appends the decompressed `bytes`, which must have length `len`.
 fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     let start = out.len();
     out.resize(start + len, 0);
@@ -484,7 +484,7 @@ fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     }
     Err(Problem::Odd(match status {
         Status::StreamEnd if state.total_in() < bytes.len() as u64 => {
-            format!("has {} bytes behind its zlib stream", bytes.len() as u64 - state.total_in())
+            format!("has {} bytes after its zlib stream", bytes.len() as u64 - state.total_in())
         }
         Status::StreamEnd => {
             format!("has {} bytes in its zlib stream, and an item has {len}: if items differ, `ragged`", state.total_out())
@@ -493,7 +493,7 @@ fn inflate(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     }))
 }
 
-/// Appends a string and zeros behind it.
+/// Appends a string, padded with zeros.
 fn pad(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     if string.len() > width {
         return Err(Problem::Odd(format!("has a string of {} bytes, the longest seen before has {width}", string.len())));
@@ -507,10 +507,10 @@ fn pad(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Appends the code points of a string and zeros behind them.
+/// Appends the code points of a string, padded with zeros.
 fn pad_code_points(string: &[u8], width: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
     let text = std::str::from_utf8(string).map_err(|error| {
-        Problem::Lossy(format!("is no UTF-8 at its byte {}: `strings` pad or offsets keeps its bytes", error.valid_up_to()))
+        Problem::Lossy(format!("is not UTF-8 at its byte {}: `strings` pad or offsets keeps its bytes", error.valid_up_to()))
     })?;
     if text.ends_with('\0') {
         return Err(Problem::Lossy("ends in NUL, which NumPy's <U strings lose: `strings` offsets keeps it".into()));

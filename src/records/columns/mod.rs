@@ -1,4 +1,7 @@
-//! From what records have for a feature to rows of an array: the plan of a column, and what it does with each record.
+//! Turns the values of a feature into rows of an array: plans columns, and decodes each record.
+//!
+//! Where records come from and where rows go belong to `stream` and `pass`. Start with [`Column`]; `resolve` makes it from a
+//! feature and the options, `items` decodes values.
 
 pub(crate) mod fill;
 pub(crate) mod inflate;
@@ -29,71 +32,71 @@ use problem::Problem;
 pub struct FeatureInfo {
     /// `float_list`, `int64_list`, `bytes_list`, `tensor` or `bytes`.
     pub kind: &'static str,
-    /// The fewest and the most values that a record has, or steps in a feature list; 0 where it lacks the feature.
+    /// The fewest and the most values in a record, or steps in a feature list; a record without the feature counts as 0.
     pub lengths: (u64, u64),
-    /// What values of bytes look like.
+    /// The content of bytes values.
     pub encoding: Option<String>,
-    /// How many records lack it.
+    /// Number of records without it.
     pub missing: u64,
 }
 
 /// How the items of a record make rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Arrange {
-    /// One item a record is a row.
+    /// A record has one item, which is a row.
     Single,
-    /// So many items are a row.
+    /// This many items are a row.
     Fixed(u64),
-    /// At most so many items, and others to make them as many.
+    /// At most this many items are a row, padded to that number.
     Padded(u64),
     /// Each item is a row.
     Flat,
-    /// Each item is a row, and another array tells where units start.
+    /// Each item is a row, and another array has the starts of units.
     Offsets(Units),
 }
 
-/// What becomes of a record without the feature.
+/// What to do with a record that lacks the feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Absent {
-    /// It has an empty list, which is an error where a row needs items.
+    /// Treat it as an empty list, which is an error where a row needs items.
     Empty,
-    /// It is an error.
+    /// Refuse it.
     Refused,
-    /// It is left out of all arrays.
+    /// Leave it out of all arrays.
     Skipped,
-    /// Its row is filled with this element.
+    /// Fill its row with this element.
     Filled(Vec<u8>),
 }
 
-/// How an array of one feature is made.
+/// How the array of one feature is made.
 #[derive(Debug, Clone)]
 pub(crate) struct Column {
     pub(crate) name: String,
-    /// Which of the keys that are located.
+    /// Index of its key in the locator.
     pub(crate) index: usize,
     pub(crate) item: Item,
     /// An item, as little-endian elements.
     pub(crate) spec: TensorSpec,
-    /// The byte order of its elements, where that is not little-endian: of raw bytes.
+    /// The byte order of raw elements; little-endian otherwise.
     pub(crate) order: ByteOrder,
     pub(crate) arrange: Arrange,
-    /// The dtype that is reported.
+    /// The dtype in the report.
     pub(crate) dtype: Dtype,
     /// Whether the last axis of an item is one element of the array: a string.
     pub(crate) is_text: bool,
     pub(crate) absent: Absent,
-    /// An element that makes short rows long.
+    /// The element that pads short rows.
     pub(crate) padding: Vec<u8>,
-    /// A feature that has the shape of this one, which has to be the same everywhere.
+    /// Index of the feature that holds the shape of this one, and the shape that every record must have.
     pub(crate) shape_is: Option<(usize, Arc<[i64]>)>,
-    /// The axes that the items of a row make, where they are several.
+    /// The axes that the items of a row form, if several.
     pub(crate) fold: Vec<u64>,
-    /// Whether only the offsets are wanted, not the items.
+    /// Whether only the offsets are requested, without the items.
     pub(crate) only_offsets: bool,
 }
 
 impl Column {
-    /// A column of a feature's items, as they are: what is missing is an error, nothing is padded.
+    /// A column of a feature's items: missing values are an error, nothing is padded.
     pub(crate) fn new(name: String, index: usize, item: Item, spec: TensorSpec, arrange: Arrange, dtype: Dtype) -> Self {
         Self {
             name,
@@ -112,12 +115,12 @@ impl Column {
         }
     }
 
-    /// Whether records without it are left out.
+    /// Whether records without it are skipped.
     pub(crate) fn skips(&self) -> bool {
         self.absent == Absent::Skipped
     }
 
-    /// Items in a row, where that is one number.
+    /// Number of items in a row, if fixed.
     fn items_in_row(&self) -> u64 {
         match self.arrange {
             Arrange::Single | Arrange::Flat | Arrange::Offsets(_) => 1,
@@ -140,12 +143,12 @@ impl Column {
         self.spec.nbytes().saturating_mul(self.items_in_row())
     }
 
-    /// Whether rows are decoded by something that needs memory of its own.
+    /// Whether decoding rows needs extra memory.
     pub(crate) fn needs_decoder(&self) -> bool {
         matches!(self.item, Item::Image { .. })
     }
 
-    /// Whether rows are stored as they are written.
+    /// Whether rows are stored exactly as they are written.
     pub(crate) fn is_stored(&self) -> bool {
         self.arrange == Arrange::Single && matches!(self.item, Item::Raw { is_zlib: false })
     }
@@ -155,13 +158,13 @@ impl Column {
         !matches!(self.arrange, Arrange::Flat | Arrange::Offsets(_))
     }
 
-    /// Whether a record has what the column needs.
+    /// Whether a record has the values that the column needs.
     pub(crate) fn is_present(&self, stored: &FeatureBytes<'_>) -> Result<bool, ParseError> {
         match (stored, &self.arrange) {
             (FeatureBytes::Missing, _) => Ok(false),
-            // A row cannot be made of an empty list.
+            // An empty list cannot make a row.
             (_, Arrange::Single | Arrange::Fixed(_)) => Ok(!self.item.is_empty(stored)?),
-            // Elsewhere that is a value like others. What has no kind has not even that.
+            // Elsewhere an empty list is a value, but a feature without a kind is missing.
             (FeatureBytes::Feature(feature, base), _) => Ok(Values::parse(feature, *base)?.is_some()),
             _ => Ok(true),
         }
@@ -199,7 +202,7 @@ impl Column {
         }
     }
 
-    /// Appends what a record has to `out`: its row, or its rows. The lengths of its units go to `units`.
+    /// Appends the row or rows of a record to `out`, and the lengths of its units to `units`.
     pub(crate) fn decode(&self, stored: &FeatureBytes<'_>, out: &mut Vec<u8>, units: &mut Vec<u64>) -> Result<(), Problem> {
         let start = out.len();
         let filler = match &self.absent {
@@ -209,10 +212,10 @@ impl Column {
         };
         let item_bytes = memory_len(self.spec.nbytes());
         if self.item.is_of_rows() && self.arrange != Arrange::Flat && items::values_in(stored)? > 1 {
-            let detail = "has several values, whose rows would run together: `flatten`, or without `ragged` if all are alike";
+            let detail = "has several values, whose rows would run together: use `flatten`, or drop `ragged` if all have one length";
             return Err(Problem::Odd(detail.into()));
         }
-        // What does not fit is refused before it is decoded: a few bytes can stand for a great many.
+        // Refuses a wrong count before decoding: a few bytes can stand for many elements.
         if !self.item.is_small(stored) {
             self.check_count(self.item.count(stored)?)?;
         }
@@ -240,14 +243,14 @@ impl Column {
         Ok(())
     }
 
-    /// The whole row, where it is stored as it is written: nothing needs to be put together.
+    /// The whole row, if it is stored exactly as it is written.
     pub(crate) fn stored_row<'a>(&self, stored: &FeatureBytes<'a>) -> Option<&'a [u8]> {
         let row = if self.arrange == Arrange::Single { self.item.stored(stored) } else { None };
         row.filter(|row| row.len() as u64 == self.row_bytes())
     }
 }
 
-/// Appends `len` bytes of the same element over and over.
+/// Appends `len` bytes of repeated `element`.
 fn fill(out: &mut Vec<u8>, element: &[u8], len: usize) {
     let end = out.len() + len;
     while out.len() < end {
@@ -255,7 +258,7 @@ fn fill(out: &mut Vec<u8>, element: &[u8], len: usize) {
     }
 }
 
-/// What an array of the feature would be by itself: its dtype and the shape of a row, as far as that is known.
+/// The dtype and row shape that the feature has without options, as far as known.
 pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Option<&Survey>) -> (Dtype, Vec<Option<u64>>) {
     let survey = survey.filter(|survey| survey.is_complete);
     let complete = stats.zip(survey);
@@ -303,7 +306,7 @@ pub(crate) fn natural_row(feature: &Feature, stats: Option<&Stats>, survey: Opti
     (dtype, is_list.then_some(list).into_iter().chain(item).collect())
 }
 
-/// What `ls` says of a feature.
+/// The description of a feature in `ls`.
 pub(crate) fn describe(feature: &Feature, stats: &Stats, survey: &Survey) -> FeatureInfo {
     let kind = match (&feature.key, &stats.kind) {
         (_, Some(kind)) if kind.odd.is_some() => "lists of several kinds",
@@ -332,7 +335,7 @@ pub(crate) fn describe(feature: &Feature, stats: &Stats, survey: &Survey) -> Fea
     FeatureInfo { kind, lengths: (*lengths.start(), *lengths.end()), encoding, missing: survey.records - stats.present }
 }
 
-/// The error of a column for what it cannot hold.
+/// The error for a feature that does not fit an array.
 pub(crate) fn unsupported(name: &str, detail: impl Into<String>) -> Error {
     Error::Unsupported { what: format!("feature {name:?} as one array"), detail: detail.into() }
 }

@@ -8,9 +8,9 @@ pub(crate) enum Problem {
     Broken(ParseError),
     /// It lacks the feature.
     Missing,
-    /// It has something else than the others.
+    /// It differs from the other records.
     Odd(String),
-    /// A string that would lose something.
+    /// A string that the array would truncate or cannot hold.
     Lossy(String),
     /// A value that cannot be decoded.
     Bad(String),

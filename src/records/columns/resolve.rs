@@ -1,4 +1,4 @@
-//! From a feature, what is known of it and what is asked for, to a column.
+//! Makes a column from a feature, its survey and the options.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,16 +23,16 @@ use crate::types::spec::{ShapeText, TensorSpec};
 pub(crate) struct Resolver<'a> {
     pub(crate) options: &'a Options,
     pub(crate) survey: &'a Survey,
-    /// The source, for messages.
+    /// The source's path, for messages.
     pub(crate) path: &'a Path,
 }
 
-/// Whether all records have to be looked at before the column can be made: for the longest of something.
+/// Whether the column needs a survey of all records, such as for the longest value.
 pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options) -> bool {
     let Some(stats) = first.features.get(&feature.key).filter(|stats| stats.present > 0 || feature.declared.is_some()) else { return true };
     let (wanted, name) = (&options.records, String::from_utf8_lossy(&feature.name));
     let called = feature.called(&name);
-    // Which lists differ is known when all have been seen.
+    // Which lists differ is only known after all records.
     match wanted.ragged_of(called, Lists::Differ) {
         Some(Ragged::Pad(_)) => return true,
         Some(Ragged::Offsets) if feature.declared.is_none() && wanted.ragged_of(called, Lists::Alike).is_none() => return true,
@@ -44,10 +44,10 @@ pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options)
     }
 }
 
-/// What bytes are taken for.
+/// How bytes values are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BytesAs {
-    /// The byte order is said, or that of outputs where raw bytes are asked for, else little.
+    /// Byte order `None` means unspecified: that of the outputs is used.
     Raw {
         dtype: Dtype,
         order: Option<ByteOrder>,
@@ -60,7 +60,7 @@ enum BytesAs {
     },
 }
 
-/// What the bytes of a feature are taken for: as it is asked for, as somebody says, or as they look. `None` for numbers.
+/// How the bytes of a feature are read: by options, else by declaration, else by content. `None` for numbers.
 fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, called: Called<'_>) -> Option<BytesAs> {
     let is_numbers = stats.kind.as_ref().is_some_and(|kind| kind.value != Kind::Bytes)
         || feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Values);
@@ -75,7 +75,7 @@ fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, called: Ca
     if is_tensor {
         return Some(tensor);
     }
-    // Frames are what whoever opened them says.
+    // Frames follow the declaration of the opener.
     if let (Key::Part(_), Some(Declared { encoding: Encoding::Raw, dtype, order, .. })) = (&feature.key, &feature.declared) {
         return Some(BytesAs::Raw { dtype: *dtype, order: Some(*order), is_zlib: false });
     }
@@ -98,26 +98,26 @@ fn bytes_as(feature: &Feature, stats: &Stats, wanted: &RecordOptions, called: Ca
         });
     }
     Some(match stats.look.as_ref().map(|look| look.value) {
-        // One that is not decoded is refused there.
+        // Other image formats are refused later.
         Some(BytesKind::Image | BytesKind::OtherImage(_)) => BytesAs::Image,
         Some(BytesKind::Tensor) => tensor,
         _ => BytesAs::Strings { in_tensors: false },
     })
 }
 
-/// What an item is, before it is said how items make rows.
+/// Items before they are arranged into rows.
 struct Shaped {
     item: Item,
     spec: TensorSpec,
     /// Whether an item by itself is a row.
     is_row: bool,
-    /// Items in the first record.
+    /// Number of items in the first record.
     first: u64,
     /// The most items in a record.
     most: u64,
 }
 
-/// What is known of one feature, and what is asked for.
+/// One feature, with its survey and the options.
 struct One<'a> {
     options: &'a Options,
     survey: &'a Survey,
@@ -128,11 +128,11 @@ struct One<'a> {
 }
 
 impl Resolver<'_> {
-    /// The column of `feature`, whose key is number `index` of those that are located.
+    /// The column of `feature`, whose key has index `index` in the locator.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for what no array can hold, with the first record that shows it; [`Error::BadRequest`] for
-    /// choices that do not fit the feature.
+    /// Returns [`Error::Unsupported`] for a feature that fits no array, with the first record that reveals it;
+    /// [`Error::BadRequest`] for options that do not fit the feature.
     pub(crate) fn column(&self, feature: &Feature, index: usize) -> Result<Column> {
         let Self { options, survey, path } = *self;
         let empty = Stats::default();
@@ -148,7 +148,7 @@ impl Resolver<'_> {
         one.column(index)
     }
 
-    /// The shape that another feature has for this one in the first record.
+    /// The shape that another feature states for this one in the first record.
     pub(crate) fn shape_beside(&self, feature: &Feature) -> Option<(Key, Arc<[i64]>)> {
         let key = Key::Context(feature.declared.as_ref()?.shape_in.clone()?);
         let found = self.survey.features.get(&key)?.ints.as_ref()?;
@@ -165,21 +165,21 @@ impl One<'_> {
         self.feature.called(&self.name)
     }
 
-    /// What becomes of records without the feature, where that is said.
+    /// The option for records without the feature, if set.
     fn missing(&self) -> Option<&Missing> {
-        // No record lacks what it consists of.
+        // A part of a record is never missing.
         if matches!(self.feature.key, Key::Part(_)) { None } else { self.wanted().missing_of(self.called()) }
     }
 
-    /// What becomes of records without the feature, which have a row to be filled or have not. A value to fill with is made of its text.
+    /// What to do with records without the feature, for this arrangement. `element` parses the text of a fill value.
     fn absent(&self, arrange: &Arrange, element: impl FnOnce(&str) -> Result<Vec<u8>>) -> Result<Absent> {
         let absent = match self.missing() {
             None => return Ok(Absent::Empty),
-            // It has no effect, which is an error if it has none on the other features either.
+            // It has no effect here, which is an error if it has none on any feature.
             Some(Missing::Fill(_)) if matches!(arrange, Arrange::Flat | Arrange::Offsets(_)) => return Ok(Absent::Empty),
             Some(Missing::Fill(value)) => match element(value) {
                 Ok(element) => Absent::Filled(element),
-                // A value for all is for those that can have it.
+                // A fill value for all features applies only to those that can hold it.
                 Err(_) if !self.wanted().names_missing(self.called()) && self.stats.present >= self.survey.records => {
                     return Ok(Absent::Empty);
                 }
@@ -192,7 +192,7 @@ impl One<'_> {
         Ok(absent)
     }
 
-    /// What becomes of its lists, if they are not all of one length or it is asked for by name.
+    /// The option for its lists, if lengths differ or the option names the feature.
     fn ragged(&self) -> Option<&Ragged> {
         self.wanted().ragged_of(self.called(), self.lists())
     }
@@ -205,7 +205,7 @@ impl One<'_> {
             }
             None => {
                 let lengths = self.survey.lengths(self.stats);
-                // Where there are only empty ones, or others tell what they are, they may be of any length.
+                // If all are empty, or their shape is left to options, they may have any length.
                 *lengths.end() == 0
                     || lengths.start() != lengths.end()
                     || self.stats.tensor.as_ref().is_some_and(|tensor| tensor.odd.is_some())
@@ -253,7 +253,7 @@ impl One<'_> {
             }
             element
         };
-        // What is cast afterwards has to be what it says, too.
+        // The value must also fit the dtype that is cast to.
         let target = self.options.cast.filter(|cast| *cast != Dtype::Bool && cast.descr().is_some());
         let made = |value: &str| -> Result<Vec<u8>> {
             target.map(|target| element(target, value, &self.name)).transpose()?;
@@ -282,7 +282,7 @@ impl One<'_> {
         TensorSpec::new(dtype, shape).map_err(|detail| Error::bad_request(format!("feature {name:?}: {detail}")))
     }
 
-    /// Refuses steps of several values of bytes, which would need an axis of their own.
+    /// Refuses steps with several bytes values, which would need an extra axis.
     fn check_steps(&self) -> Result<()> {
         let (feature, stats) = (self.feature, self.stats);
         let is_bytes = matches!(feature.key, Key::List(_)) && stats.kind.as_ref().is_some_and(|kind| kind.value == Kind::Bytes);
@@ -297,10 +297,10 @@ impl One<'_> {
         }
     }
 
-    /// The shape that is asked for or said, with `None` for the axis that is as long as needed.
+    /// The shape from options or the declaration; `None` for an axis as long as needed.
     fn shape(&self, is_raw: bool) -> Result<Option<Vec<Option<u64>>>> {
         let (feature, name) = (self.feature, &self.name);
-        // What a record consists of has the shape that whoever opened it says.
+        // A part of a record has the shape that its opener declared.
         let is_open = !matches!(feature.key, Key::Part(_)) || feature.declared.is_none();
         if is_open && let Some(shape) = self.wanted().shape_of(self.called(), is_raw) {
             let axis = |&axis: &i64| match axis {
@@ -322,21 +322,22 @@ impl One<'_> {
         Ok(Some(found.value.iter().map(|&axis| u64::try_from(axis).ok()).collect()))
     }
 
-    /// The item of a shape with at most one unknown axis, where the first record has so many values, and whether it is a row.
+    /// The item for a shape with at most one unknown axis, given the number of values in the first record; and whether it is a
+    /// row.
     fn shaped(&self, shape: &[Option<u64>], values: u64) -> Result<(Vec<u64>, bool)> {
         let known = shape.iter().flatten().try_fold(1u64, |product, &axis| product.checked_mul(axis));
         let name = &self.name;
         let known = known.ok_or_else(|| Error::bad_request(format!("feature {name:?}: a shape of more than 2^64 elements")))?;
         match shape.iter().filter(|axis| axis.is_none()).count() {
             0 => Ok((shape.iter().flatten().copied().collect(), true)),
-            // As many rows as there are.
+            // Any number of rows.
             1 if shape[0].is_none() => Ok((shape[1..].iter().flatten().copied().collect(), false)),
             1 if known > 0 && values.is_multiple_of(known) => Ok((shape.iter().map(|axis| axis.unwrap_or(values / known)).collect(), true)),
             1 => {
                 Err(self
                     .refused(format!("{values} values in the first record do not make a shape with {known} elements in its known axes")))
             }
-            unknown => Err(self.refused(format!("{unknown} axes of unknown length: `shape` says how long they are"))),
+            unknown => Err(self.refused(format!("{unknown} axes of unknown length: state them with `shape`"))),
         }
     }
 
@@ -393,26 +394,26 @@ impl One<'_> {
         let spec = Self::spec(name, dtype, shape)?;
         let per_item = spec.elements();
         if per_item == 0 {
-            return Err(self.refused(format!("its items have shape {}, and no values", ShapeText(spec.shape()))));
+            return Err(self.refused(format!("its items have shape {} and so no values", ShapeText(spec.shape()))));
         }
         Ok(Shaped { item: item(per_item), spec, is_row, first: first / per_item, most: most / per_item })
     }
 
     fn raw(&self, dtype: Dtype, is_zlib: bool) -> Result<Shaped> {
         let (stats, name) = (self.stats, &self.name[..]);
-        let itemsize = dtype.itemsize().ok_or_else(|| Error::bad_request(format!("feature {name:?}: raw bytes cannot be of {dtype}")))?;
+        let itemsize = dtype.itemsize().ok_or_else(|| Error::bad_request(format!("feature {name:?}: raw bytes cannot be {dtype}")))?;
         let lengths = if is_zlib { &stats.inflated } else { &stats.lengths };
         let longest = if is_zlib { stats.longest_inflated } else { stats.widths.map_or(0, |widths| widths.longest) };
         let length = lengths.as_ref().map_or(0, |length| length.value);
         let shape = match self.shape(true)? {
             Some(shape) => shape,
             None if length.is_multiple_of(itemsize) => vec![Some(length / itemsize)],
-            None => return Err(self.refused(format!("{length} bytes in the first record are no whole number of {dtype}"))),
+            None => return Err(self.refused(format!("{length} bytes in the first record are not a whole number of {dtype}"))),
         };
         let (first, most) = (stats.counts.as_ref().map_or(1, |counts| counts.value), stats.most);
         if shape.first() == Some(&None) && self.ragged().is_some() && most > 1 {
             return Err(
-                self.refused("records have several values of bytes, whose rows would run together: `shape` without -1, or `flatten`")
+                self.refused("records have several bytes values, whose rows would run together: use `shape` without -1, or `flatten`")
             );
         }
         if shape.first() == Some(&None) && self.ragged().is_some() {
@@ -427,7 +428,7 @@ impl One<'_> {
                 is_row: false,
             });
         }
-        // As many as the first record has.
+        // As many elements as in the first record.
         let known: u64 = shape.iter().flatten().product();
         let values = length / itemsize;
         let shape = shape.iter().map(|axis| axis.unwrap_or(values.checked_div(known).unwrap_or(0))).collect();
@@ -460,8 +461,8 @@ impl One<'_> {
                     format!("its values are {kind} images; JPEG and PNG are decoded, `read_as` string keeps the bytes")
                 }
                 Some(BytesKind::Image) => "the first image cannot be read".to_owned(),
-                None => "no record has an image, and nothing else says how large they are".to_owned(),
-                _ => "its values are no JPEG or PNG images".to_owned(),
+                None => "no record has an image, and nothing else states their size".to_owned(),
+                _ => "its values are not JPEG or PNG images".to_owned(),
             };
             return Err(self.refused(detail));
         };
@@ -492,7 +493,7 @@ impl One<'_> {
         Ok(Shaped { item, spec, is_row: self.is_one(), first: stats.counts.as_ref().map_or(1, |counts| counts.value), most: stats.most })
     }
 
-    /// The channels that an image is said to have.
+    /// The number of channels that an image is declared to have.
     fn declared_channels(feature: &Feature) -> Option<u8> {
         let declared = feature.declared.as_ref().filter(|declared| declared.encoding == Encoding::Image)?;
         (*declared.shape.last()?).and_then(|channels| u8::try_from(channels).ok())
@@ -512,7 +513,7 @@ impl One<'_> {
             let hint = if is_single {
                 "`ragged` takes axes 0 of different lengths"
             } else {
-                "records have several, of which only `flatten` takes axes 0 of different lengths: it gives the rows of all"
+                "records have several tensors; only `flatten` accepts different lengths of axis 0, and gives the rows of all"
             };
             let detail = format!("the tensor of record {record} is {odd}, that of record {} {}: {hint}", tensor.record, tensor.value);
             return Err(self.refused(detail));
@@ -521,21 +522,21 @@ impl One<'_> {
         Ok(Shaped { item: Item::Tensor, spec: tensor.value.clone(), is_row: first == 1 && is_single, first, most: stats.most })
     }
 
-    /// What tensors would be of which there is none: as somebody says.
+    /// Tensors of an empty source, by their declaration.
     fn no_tensors(&self) -> Result<Shaped> {
         let (feature, name) = (self.feature, &self.name[..]);
         let Some(declared) = feature.declared.as_ref().filter(|declared| self.survey.records == 0 && declared.encoding == Encoding::Tensor)
         else {
-            return Err(self.refused("its values are no serialized tensors"));
+            return Err(self.refused("its values are not serialized tensors"));
         };
         let shape: Option<Vec<u64>> = declared.shape.iter().copied().collect();
-        let shape = shape.ok_or_else(|| self.refused("there are no elements, and nothing else says how long all of its axes are"))?;
+        let shape = shape.ok_or_else(|| self.refused("there are no elements, and nothing else states the lengths of all axes"))?;
         let spec = Self::spec(name, declared.dtype, shape)?;
         let item = if declared.flat { Item::TensorRows } else { Item::Tensor };
         Ok(Shaped { item, spec, is_row: !declared.flat, first: 0, most: 0 })
     }
 
-    /// The shape of a row of the tensors that are values; `None` for those without axes.
+    /// The row shape of tensors; `None` for tensors without axes.
     fn rest(&self) -> Result<Option<Vec<u64>>> {
         let Some(rest) = &self.stats.tensor_rest else { return Ok(None) };
         if let Some((record, odd)) = &rest.odd {
@@ -575,11 +576,11 @@ impl One<'_> {
         Ok(Arrange::Fixed(shaped.first))
     }
 
-    /// Refuses lists of different lengths, as far as that is known by now.
+    /// Refuses lists of different lengths, as far as they are known.
     fn check_even(&self) -> Result<()> {
         let Some(counts) = &self.stats.counts else { return Ok(()) };
         if let Some((record, odd)) = counts.odd.filter(|_| self.survey.is_complete) {
-            // Where one of them is empty, records lack the feature; that is something else.
+            // An empty list counts as a missing feature, which is handled elsewhere.
             if odd > 0 && counts.value > 0 {
                 let detail = format!(
                     "record {record} has {odd} values, record {} has {}: `ragged` pad or `ragged` offsets takes them as they are",
@@ -591,7 +592,7 @@ impl One<'_> {
         Ok(())
     }
 
-    /// Where the items of each record start.
+    /// The column of the start of each record's items.
     fn offsets(&self, index: usize) -> Result<Column> {
         let name = self.name.clone();
         let item = match self.feature.declared.as_ref().map(|declared| (declared.encoding, declared.dtype, &declared.shape)) {
@@ -605,7 +606,8 @@ impl One<'_> {
         Ok(Column { only_offsets: true, ..Column::new(name, index, item, spec, Arrange::Offsets(Units::Records), Dtype::Int64) })
     }
 
-    /// The shape of a record's strings, of which the first has `count`, where one is asked for. One for all features is for those that it fits.
+    /// The requested shape of a record's strings, given their number in the first. A shape for all features applies only where it
+    /// fits.
     fn strings_shape(&self, count: u64) -> Result<Option<Vec<u64>>> {
         let Some((shape, is_own)) = self.wanted().shape_if(self.called(), |shape| fitting(shape, count).is_some()) else { return Ok(None) };
         match fitting(shape, count) {
@@ -618,9 +620,9 @@ impl One<'_> {
     fn strings(&self, index: usize, in_tensors: bool) -> Result<Column> {
         let (feature, stats, name) = (self.feature, self.stats, self.name.clone());
         if let Some(dtype) = self.options.cast {
-            // It is no fault of this choice's.
+            // This option is not to blame.
             self.options.strings.note();
-            return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
+            return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are not numbers".into() });
         }
         let declared = feature.declared.as_ref();
         let of_tensor = stats.tensor.as_ref().filter(|_| in_tensors).map(|tensor| &tensor.value);
@@ -637,7 +639,7 @@ impl One<'_> {
         };
         let asked = self.strings_shape(first)?;
         let is_single = is_single || asked.as_ref().is_some_and(Vec::is_empty);
-        // Rows of several strings, where each row of a tensor is one.
+        // The row shape, if each row of a tensor has several strings.
         let mut row = Vec::new();
         if of_tensor.is_some_and(|spec| spec.shape().len() > 1) {
             if self.ragged().is_some() {
@@ -662,7 +664,7 @@ impl One<'_> {
                 let lossy = |record: u64| Error::Lossy {
                     what: format!("feature {name:?}"),
                     index: vec![record.saturating_sub(self.survey.start)],
-                    detail: format!("(record {record} of {}) is no UTF-8: `strings` pad or offsets keeps its bytes", self.path.display()),
+                    detail: format!("(record {record} of {}) is not UTF-8: `strings` pad or offsets keeps its bytes", self.path.display()),
                 };
                 widths.map_or(Ok(0), |widths| widths.most_chars).map_err(lossy)?.max(1)
             }
@@ -691,7 +693,7 @@ impl One<'_> {
         let spec = Self::spec(&name, element, [&row[..], &[width]].concat())?;
         let shaped = Shaped { item, spec, is_row: is_single, first, most: if in_tensors { stats.most_rows } else { stats.most } };
         let arrange = self.arrange(&shaped)?;
-        // Strings of several axes stand in a record one after the other.
+        // Strings with several axes are concatenated in a record.
         let axes = match (of_tensor, declared) {
             _ if asked.is_some() => asked,
             (Some(spec), _) => Some(spec.shape().to_vec()),
@@ -709,7 +711,7 @@ impl One<'_> {
     }
 }
 
-/// The lengths of the axes of `count` items in a shape of which one axis may be as long as needed.
+/// Fits `count` items to a shape with at most one open axis; returns the axes.
 fn fitting(shape: &[i64], count: u64) -> Option<Vec<u64>> {
     let known = shape.iter().filter_map(|&axis| u64::try_from(axis).ok()).try_fold(1u64, u64::checked_mul)?;
     let open = if shape.contains(&-1) { count.checked_div(known)? } else { 1 };

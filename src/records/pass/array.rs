@@ -11,24 +11,24 @@ use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::spec::{MAX_NDIM, TensorSpec};
 
-/// One array that a pass makes.
+/// One output array of a pass.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordArray {
-    /// Which of the columns.
+    /// Index of its column.
     pub(crate) column: usize,
     pub(crate) part: Part,
-    /// The feature, for messages.
+    /// The feature's name, for messages.
     pub(crate) name: String,
-    /// The dtypes that are reported.
+    /// The dtypes in the report.
     pub(crate) dtype: Dtype,
     pub(crate) source_dtype: Dtype,
-    /// A row as it is put together.
+    /// A row before the cast.
     pub(crate) row: TensorSpec,
-    /// Elements as they are written.
+    /// The dtype of elements in the file.
     pub(crate) written: Dtype,
     pub(crate) decoder: Decoder,
     pub(crate) is_text: bool,
-    /// Rows beyond those that records have: the end of the last one among offsets.
+    /// Rows beyond those of records: the final offset of an offsets array.
     pub(crate) extra: u64,
     pub(crate) order: char,
 }
@@ -72,25 +72,25 @@ impl RecordArray {
         ])
     }
 
-    /// Bytes of a row as it is written.
+    /// Bytes of a row in the file.
     pub(crate) fn written_row(&self) -> u64 {
         self.row.elements().saturating_mul(self.written.itemsize().unwrap_or(1))
     }
 
-    /// Bytes that so many bytes of rows have when they are written.
+    /// Converts bytes before the cast to bytes in the file.
     pub(crate) fn written_bytes(&self, stored: u64) -> u64 {
         stored / self.row.dtype().item_len() as u64 * self.written.item_len() as u64
     }
 
-    /// The dtype of the array's elements as they lie in the file.
+    /// The dtype of elements in the file.
     pub(crate) fn element(&self) -> Dtype {
         self.written
     }
 
-    /// Bytes of so many rows, as they are written.
+    /// Bytes of `rows` rows in the file.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for more than there are numbers for.
+    /// Returns [`Error::BadRequest`] if that is 2^64 or more.
     pub(crate) fn nbytes(&self, rows: u64) -> Result<u64> {
         let row = self.written_row();
         let too_many =
@@ -98,7 +98,7 @@ impl RecordArray {
         rows.checked_mul(row).ok_or_else(too_many)
     }
 
-    /// The header of an array of so many rows.
+    /// The header of an array of `rows` rows.
     pub(crate) fn header(&self, rows: u64, options: &Options) -> Result<Header> {
         let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape().iter().copied()).collect();
         Ok(match shape.split_last() {

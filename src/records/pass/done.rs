@@ -1,22 +1,22 @@
-//! What a pass gave.
+//! The result of a pass.
 
 use super::dropouts::Dropout;
 use crate::error::Error;
 
-/// What a pass gave.
+/// The result of a pass.
 pub(crate) struct Done {
     /// Rows of each array.
     pub(crate) rows: Vec<u64>,
-    /// What had to be given up.
+    /// What was lost, one sentence each.
     pub(crate) lost: Vec<String>,
-    /// The columns that are no arrays, in the order of the records that show it.
+    /// The columns that dropped out, ordered by the record that revealed it.
     pub(crate) dropouts: Vec<Dropout>,
-    /// Whether the others have to be made again without these, and what is wrong where that cannot be.
+    /// Whether the other columns must be made again without these; the error if that is impossible.
     pub(crate) repeat: Option<Error>,
 }
 
 impl Done {
-    /// Whether the column is no array.
+    /// Whether the column dropped out.
     pub(crate) fn lacks(&self, column: usize) -> bool {
         self.dropouts.iter().any(|dropout| dropout.column == column)
     }

@@ -1,4 +1,4 @@
-//! Columns that turn out to be no arrays while a pass goes on: they drop out, and the others go on.
+//! Columns that turn out not to fit an array during a pass: they drop out, and the other columns continue.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -6,23 +6,23 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use super::failure::Failure;
 use crate::error::{Error, Result};
 
-/// The batch of a column that has not dropped out.
+/// Marks a column that has not dropped out.
 const NEVER: u64 = u64::MAX;
 
 /// A column that dropped out of a pass.
 #[derive(Debug)]
 pub(crate) struct Dropout {
     pub(crate) column: usize,
-    /// The number of the first record that shows it, among those that are wanted.
+    /// The first record that reveals it, counted among the selected records.
     pub(crate) record: u64,
-    /// The number of its batch.
+    /// The number of that record's batch.
     pub(crate) batch: u64,
-    /// Whether records were left out because they lack it.
+    /// Whether records were skipped because they lack the feature.
     pub(crate) has_lacked: bool,
     pub(crate) error: Error,
 }
 
-/// Which columns have dropped out so far. The reason of each is that of its first record, whichever worker comes first.
+/// The columns that have dropped out so far. Each keeps the error of its first record, whichever worker reports first.
 pub(crate) struct Dropouts {
     columns: Vec<Fate>,
     /// Whether columns may drop out: otherwise the first failure ends the pass.
@@ -33,9 +33,9 @@ struct Fate {
     /// The first batch in which the column failed.
     batch: AtomicU64,
     dropout: Mutex<Option<Dropout>>,
-    /// Whether its output has been given up. Whoever writes to that holds this for reading.
+    /// Whether its output has been given up. Writers to the output hold this for reading.
     is_out: RwLock<bool>,
-    /// Whether records were left out because they lack it.
+    /// Whether records were skipped because they lack the feature.
     lacked: AtomicBool,
 }
 
@@ -46,7 +46,7 @@ impl Dropouts {
         Self { columns: std::iter::repeat_with(fate).take(columns).collect(), allowed }
     }
 
-    /// Whether `column` failed in a batch before number `batch`: there is nothing left to do for it.
+    /// Whether `column` failed in a batch before number `batch`, so that no work is left for it.
     pub(crate) fn is_before(&self, column: usize, batch: u64) -> bool {
         self.columns[column].batch.load(Ordering::Relaxed) < batch
     }
@@ -60,7 +60,7 @@ impl Dropouts {
         (0..self.columns.len()).all(|column| self.has(column))
     }
 
-    /// Notes that a record was left out because it lacks `column`.
+    /// Notes that a record was skipped because it lacks `column`.
     pub(crate) fn note_lacking(&self, column: usize) {
         self.columns[column].lacked.store(true, Ordering::Relaxed);
     }
@@ -69,11 +69,11 @@ impl Dropouts {
         self.columns[column].lacked.load(Ordering::Relaxed)
     }
 
-    /// Lets the column of `failure` drop out, if it is no array and that is no reason to stop. `give_up` is called once, when nobody
-    /// writes to its output any more.
+    /// Lets the column of `failure` drop out, if it does not fit an array and columns may drop out. Calls `give_up` once, when no
+    /// thread writes to the column's output any more.
     ///
     /// # Errors
-    /// The failure itself where it ends the pass.
+    /// Returns the failure itself if it ends the pass.
     pub(crate) fn add(&self, failure: Failure, batch: u64, give_up: impl FnOnce()) -> Result<(), Failure> {
         let (Some(column), true, Error::Unsupported { .. } | Error::Lossy { .. }) = (failure.column, self.allowed, &failure.error) else {
             return Err(failure);
@@ -92,13 +92,13 @@ impl Dropouts {
         Ok(())
     }
 
-    /// Writes to the output of `column`, unless that has been given up.
+    /// Writes to the output of `column`, unless it has been given up.
     pub(crate) fn put(&self, column: usize, put: impl FnOnce() -> Result<()>) -> Result<()> {
         let is_out = self.columns[column].is_out.read().unwrap_or_else(PoisonError::into_inner);
         if *is_out { Ok(()) } else { put() }
     }
 
-    /// All of them in the order of the records that show it.
+    /// All dropouts, ordered by the record that revealed them.
     pub(crate) fn into_list(self) -> Vec<Dropout> {
         let dropout = |fate: Fate| {
             let dropout = fate.dropout.into_inner().unwrap_or_else(PoisonError::into_inner)?;

@@ -1,12 +1,12 @@
-//! What ends a pass, and where.
+//! A failure in a pass, and its place.
 
 use crate::error::Error;
 
-/// Why a pass failed, and over which column if it is because of one.
+/// Why a pass failed, and in which column if one is to blame.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) column: Option<usize>,
-    /// The number of the record that shows it, among those that are wanted, where it is because of one.
+    /// The record that revealed it, counted among the selected records, if a column is to blame.
     pub(crate) record: u64,
     pub(crate) error: Error,
 }

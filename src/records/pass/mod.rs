@@ -1,7 +1,9 @@
-//! Records joined to arrays: one pass over them, for any number of columns.
+//! One pass over records writes them as arrays, for any number of columns.
 //!
-//! Batches are taken in order and worked on in parallel. Where every record is a row, its number says where the row goes. Where
-//! records have any number of rows, each batch counts its own first and waits for those before it to have counted theirs.
+//! Workers pull batches in order and process them in parallel. If every record is a row, its number gives the row's place. If
+//! records have any number of rows, each batch first counts its own and waits until earlier batches have counted theirs.
+//!
+//! This module does not decode values (`columns`) or find frames (`stream`). Start with [`plan::Pass`], then its `run`.
 
 pub(crate) mod array;
 pub(crate) mod done;

@@ -1,4 +1,4 @@
-//! Where rows go: into a file, or to somebody who compares them.
+//! Destinations of rows: a file, or a callback that compares them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::output::sink::NpySink;
 use crate::types::size::memory_len;
 use crate::types::spec::unravel;
 
-/// Where rows go.
+/// Destination of the rows of an array.
 pub(crate) enum ArrayOutput<'a> {
     File {
         sink: Arc<NpySink>,
-        /// The file, if that is all there is in it.
+        /// The file, if the array is all of it.
         whole: Option<Arc<PrivateFile>>,
-        /// How many bytes it has, where that has been counted, and what was counted.
+        /// The counted size in bytes, if rows were counted first, and the source's path.
         counted: Option<(u64, PathBuf)>,
         method: Method,
     },
-    /// To somebody who looks at them: bytes as they would be written, and where.
+    /// A callback that gets the bytes as they would be written, with their offset.
     Check(&'a (dyn Fn(u64, &[u8]) -> Result<()> + Sync)),
 }
 
@@ -37,15 +37,15 @@ impl ArrayOutput<'_> {
         }
     }
 
-    /// Gives back the space of what nobody wants any more. Nobody may be writing.
+    /// Frees the space of an output that is no longer needed. No thread may be writing.
     pub(crate) fn give_up(&self) {
         if let Self::File { whole: Some(file), .. } = self {
-            // It is removed at the end in any case.
+            // The file is removed at the end in any case.
             let _ = file.set_len(0);
         }
     }
 
-    /// Bytes on their way to the disk.
+    /// Bytes not on disk yet.
     pub(crate) fn held(&self) -> u64 {
         match self {
             Self::File { sink, .. } => sink.behind().held_and_peak().0,
@@ -53,7 +53,7 @@ impl ArrayOutput<'_> {
         }
     }
 
-    /// Takes elements that start at byte `at` of the array as it is put together.
+    /// Casts and writes elements; `at` is their byte offset before the cast.
     pub(crate) fn put(&self, array: &RecordArray, at: u64, bytes: &[u8], cast: &mut Vec<u8>, most: u64) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -89,11 +89,11 @@ impl ArrayOutput<'_> {
         }
     }
 
-    /// Refuses more than was counted, which would run into what lies behind it.
+    /// Refuses more bytes than were counted, which would overwrite the array that follows.
     fn check_counted(&self, end: u64) -> Result<()> {
         match self {
             Self::File { counted: Some((most, source)), .. } if end > *most => {
-                let detail = format!("{end} bytes came of an array that had {most} before: it was written to while it was being read");
+                let detail = format!("an array had {most} bytes when counted and now has {end}: it was written to while it was being read");
                 Err(Error::malformed(source, "source", detail))
             }
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! What a pass over records makes, and the memory it has for that.
+//! Plans a pass over records: its columns and arrays, and how it divides its memory.
 
 use std::ops::Range;
 use std::path::Path;
@@ -28,59 +28,59 @@ use crate::types::layout::Layout;
 use crate::types::rows::{NO_END, Rows};
 use crate::types::size::memory_len;
 
-/// Batches, and what is put together of them, are about as long as this, where the memory allows it.
+/// Largest size of a batch and of a staging buffer.
 pub(crate) const MAX_UNIT: u64 = 2 << 20;
 
 pub(crate) const MIN_UNIT: u64 = 64 << 10;
 
-/// Rows this long are written from where they lie.
+/// Rows at least this long are written directly from the batch.
 pub(crate) const LONG_ROW: u64 = 128 << 10;
 
-/// A decoder of images takes so many times the image beside it, at most.
+/// The most memory that an image decoder takes beside the image, in multiples of the image.
 pub(crate) const DECODER_SHARE: u64 = 2;
 
-/// Everything that a pass over records needs, before there is an output.
+/// Everything that a pass over records needs before there is an output.
 pub(crate) struct Pass<'a> {
     pub(crate) container: &'a RecordContainer,
-    /// The number of the set in it.
+    /// Index of the set in the container.
     pub(crate) index: usize,
     pub(crate) set: &'a RecordSet,
     pub(crate) columns: Vec<Column>,
     pub(crate) locator: Locator,
     pub(crate) arrays: Vec<RecordArray>,
     pub(crate) rows: Range<u64>,
-    /// The rows that are wanted of columns that are put together of batches.
+    /// The selected rows, for columns that concatenate batches.
     pub(crate) window: Option<Range<u64>>,
-    /// How many records there are, if somebody says so.
+    /// Number of records, as stated by metadata.
     pub(crate) expected: Option<u64>,
     pub(crate) shares: MemoryShares,
     pub(crate) unit: u64,
     pub(crate) stage: u64,
     pub(crate) batch_memory: u64,
-    /// What a record may have for a column, decoded.
+    /// Limit for one record's decoded bytes in a column.
     pub(crate) most_output: u64,
-    /// Held by whoever decodes a record that takes more than its own share.
+    /// Held while decoding a record that exceeds the worker's own share.
     pub(crate) large: Mutex<()>,
-    /// Where in the arrays those of each column start.
+    /// Index of each column's first array.
     pub(crate) starts: Vec<usize>,
 }
 
-/// The rows that are wanted of features that are put together of batches.
+/// The selected rows of features that concatenate batches.
 ///
 /// # Errors
-/// [`Error::BadRequest`] for rows that are counted from an end that is not known, and beside features that are not put together.
+/// Returns [`Error::BadRequest`] for rows counted from an unknown end, and if other features are selected as well.
 pub(crate) fn window(features: &[Feature], rows: Rows) -> Result<Range<u64>> {
     let is_joined = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
     if let Some(other) = features.iter().find(|feature| !is_joined(feature)) {
         let name = String::from_utf8_lossy(&other.name);
         return Err(Error::bad_request(format!(
-            "`rows` counts rows of batches, and {name} has one value for each batch: convert it on its own"
+            "`rows` counts rows within batches, but {name} has one value per batch: convert it on its own"
         )));
     }
     let is_negative = |end: Option<i64>| end.is_some_and(i64::is_negative);
     if is_negative(rows.start) || is_negative(rows.end) {
         return Err(Error::bad_request(
-            "`rows` counts from the end, which is not known before all has been computed: count from the start",
+            "`rows` counts from the end, which is unknown until everything has been computed: count from the start",
         ));
     }
     Ok(rows.resolve(NO_END))
@@ -90,7 +90,7 @@ impl<'a> Pass<'a> {
     /// Plans the columns of `features`, which are all in set number `set`.
     ///
     /// # Errors
-    /// That of the first feature that cannot be a column; those of the records that have to be looked at.
+    /// Returns the error of the first feature that cannot be a column, and errors of scanned records.
     pub(crate) fn plan(
         container: &'a RecordContainer,
         set: usize,
@@ -102,11 +102,11 @@ impl<'a> Pass<'a> {
         Self::plan_with(container, set, features, (rows, heap_bytes), options, &mut |_, error| Err(error))
     }
 
-    /// The same without the features that cannot be columns, as far as `leave_out` lets that pass: it is called with the number of each,
-    /// and why it is none. There may be no column left.
+    /// The same, leaving out features that cannot be columns if `leave_out` allows it: called with the index of each and its
+    /// error. All columns may be left out.
     ///
     /// # Errors
-    /// Those of `leave_out`, and of the records that have to be looked at.
+    /// Returns errors of `leave_out`, and of scanned records.
     pub(crate) fn plan_with(
         container: &'a RecordContainer,
         set: usize,
@@ -116,12 +116,12 @@ impl<'a> Pass<'a> {
         leave_out: &mut dyn FnMut(usize, Error) -> Result<()>,
     ) -> Result<Self> {
         if options.layout == Layout::F {
-            let detail = "records are written in the order in which they come, which is C order";
+            let detail = "records are written in reading order, which is C order";
             return Err(Error::Unsupported { what: "Fortran order for records".into(), detail: detail.into() });
         }
         let records = container.set(set);
         let is_joined = |feature: &Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
-        // Rows of what is put together of batches, not batches.
+        // `rows` then counts rows within batches, not batches.
         let window = match rows {
             Some(rows) if records.framing == Framing::Length && features.iter().any(is_joined) => Some(window(features, rows)?),
             _ => None,
@@ -153,7 +153,7 @@ impl<'a> Pass<'a> {
         if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, options)) {
             survey = look(true)?;
         }
-        // What a feature is, is no matter of which records are wanted: where these have no value of it, others tell.
+        // The kind of a feature does not depend on the selected records: if these have no value, others decide.
         if is_looked_at && rows != (0..u64::MAX) && !records.is_made() && features.iter().any(|feature| survey.lacks(&feature.key)) {
             let all = container.survey(set, true)?;
             survey = Arc::new(survey.told_by(&all, features.iter().map(|feature| &feature.key)));
@@ -176,7 +176,7 @@ impl<'a> Pass<'a> {
         }
         if let (Some(_), Some(at)) = (&window, columns.iter().position(|column: &Column| column.arrange != Arrange::Flat)) {
             let detail =
-                format!("`rows` of {}, which becomes values and offsets: rows of batches are cut of single arrays only", columns[at].name);
+                format!("`rows` of {}, which becomes values and offsets: rows within batches need a single array", columns[at].name);
             return Err(Error::bad_request(detail));
         }
         for (feature, column) in planned.iter().zip(&mut columns) {
@@ -209,10 +209,10 @@ impl<'a> Pass<'a> {
         Ok(pass)
     }
 
-    /// The same without some of the columns.
+    /// The same without the columns in `gone`.
     ///
     /// # Errors
-    /// [`Error::Limit`] where the memory does not suffice.
+    /// Returns [`Error::Limit`] if the memory does not suffice.
     pub(crate) fn without(mut self, gone: &[usize], heap_bytes: u64, options: &Options) -> Result<Self> {
         let (mut columns, mut arrays, mut starts) = (Vec::new(), Vec::new(), vec![0]);
         for (at, column) in std::mem::take(&mut self.columns).into_iter().enumerate().filter(|(at, _)| !gone.contains(at)) {
@@ -228,22 +228,22 @@ impl<'a> Pass<'a> {
         Ok(pass)
     }
 
-    /// Whether there is a column.
+    /// Whether any column is left.
     pub(crate) fn has_columns(&self) -> bool {
         !self.columns.is_empty()
     }
 
-    /// Whether it can be made any number of times.
+    /// Whether the pass can run any number of times.
     pub(crate) fn can_be_repeated(&self) -> bool {
         self.set.can_be_read_again()
     }
 
-    /// Where its records come from, for messages.
+    /// The source's path, for messages.
     pub(crate) fn path(&self) -> &Path {
         self.container.path()
     }
 
-    /// Refuses rows of a feature that is put together of batches, where they are counted from the end.
+    /// Refuses rows counted from the end, for a feature that concatenates batches.
     ///
     /// # Errors
     /// [`Error::BadRequest`].
@@ -252,8 +252,7 @@ impl<'a> Pass<'a> {
         if is_joined { window(std::slice::from_ref(feature), rows).map(drop) } else { Ok(()) }
     }
 
-    /// The records that are wanted, and how many there are if somebody says so. Rows that are counted from the end make it necessary to
-    /// count all of them.
+    /// The selected records, and the total number if known. Rows counted from the end require counting all records.
     fn select(container: &RecordContainer, set: usize, rows: Option<Rows>) -> Result<(Range<u64>, Option<u64>)> {
         let records = container.set(set);
         let is_negative = |end: Option<i64>| end.is_some_and(i64::is_negative);
@@ -266,7 +265,7 @@ impl<'a> Pass<'a> {
         Ok((rows, expected))
     }
 
-    /// Who gets how much of the memory: a quarter is for output that is not on the disk yet, half at most for workers, the rest for batches.
+    /// Divides the memory: a quarter for output not on disk yet, at most half for workers, the rest for batches.
     fn share_memory(&mut self, heap_bytes: u64, options: &Options) -> Result<()> {
         let resources = Resources {
             budget: options.budget(),
@@ -306,7 +305,7 @@ impl<'a> Pass<'a> {
         let window = Resources::window_in(left / 4).min(MAX_BEHIND_BUFFERS);
         self.unit = unit;
         self.stage = stage_for(threads);
-        // Half of what is left over is for records whose rows are not known beforehand.
+        // Half of the remainder is for records with an unknown number of rows.
         let over = left / 2 - workers;
         let is_open = self.columns.iter().any(|column| !column.is_row_per_record());
         let shared = if is_open { over / 2 } else { 0 };
@@ -325,7 +324,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// What the pass would read, write and use, as far as that is known.
+    /// The reads, writes and memory that the pass would need, as far as known.
     pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Vec<Estimate>> {
         let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls())) {
             Some(file) => Method::to_copy(&file, options.method)?,
@@ -385,7 +384,7 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// How much of what is written checksums vouch for.
+    /// How much of the output is verified by checksums.
     pub(crate) fn verified(&self, options: &Options) -> Verified {
         if options.verify && self.set.framing.has_checksum() { Verified::Full } else { Verified::Not }
     }

@@ -1,4 +1,4 @@
-//! One pass over records: batch by batch, in parallel, to the outputs.
+//! Runs one pass over records: batch by batch, in parallel, to the outputs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -20,47 +20,47 @@ use crate::records::stream::batches::ReadSettings;
 use crate::records::stream::memory_pool::Pool;
 use crate::types::size::memory_len;
 
-/// Starts of so many units are written together.
+/// Number of offsets written together.
 const MOST_UNITS: usize = 16 << 10;
-/// Places of features in records, of one batch.
+/// Limit for feature locations in one batch.
 const MOST_SPANS: usize = 128 << 10;
 
-/// What becomes of a column that turns out to be no array.
+/// What to do with a column that turns out not to fit an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Misfits {
     /// It ends the pass.
     Refused,
-    /// It drops out, and the others are made.
+    /// It drops out, and the other columns continue.
     LeftOut,
 }
 
 impl Misfits {
-    /// What `options` say for several columns.
+    /// The choice of `options` for several columns.
     pub(crate) fn of(options: &Options) -> Self {
         if options.strict { Self::Refused } else { Self::LeftOut }
     }
 }
 
-/// How far a pass goes.
+/// What a pass does with records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// Rows are counted, and not decoded.
+    /// It counts rows without decoding.
     Count,
-    /// All rows are made.
+    /// It writes all rows.
     Make,
 }
 
-/// How the first piece of work that failed did.
+/// Where a pass failed first.
 #[derive(Default)]
 struct Ended {
-    /// The number of its batch, and its column if it is because of one.
+    /// The batch number, and the column if one is to blame.
     batch: Option<(u64, Option<usize>)>,
-    /// Whether the source failed to give the next one.
+    /// Whether the source failed to give the next batch.
     at_source: bool,
 }
 
 impl Pass<'_> {
-    /// Reads the records and hands rows to the outputs, one for each of [`arrays`](Self::arrays).
+    /// Reads the records and passes rows to the outputs, one for each of [`arrays`](Self::arrays).
     pub(crate) fn run(&self, outputs: &[ArrayOutput<'_>], misfits: Misfits, options: &Options) -> Result<Done, Failure> {
         self.go(outputs, (misfits, Depth::Make), options)
     }
@@ -106,7 +106,7 @@ impl Pass<'_> {
                     return Ok(None);
                 }
                 let batch = batches.next_batch().inspect_err(|_| lock().at_source = true)?;
-                // Given up with its batch, wherever that happens, so that nobody waits for it.
+                // Dropped with its batch, wherever that happens, so that no other batch waits for it.
                 let turn = |batch: &Batch| Turn { sequencer: &work.sequencer, number: batch.number, taken: false };
                 Ok(batch.map(|batch| (turn(&batch), batch)))
             },
@@ -163,7 +163,7 @@ impl Pass<'_> {
         Ok(Done { dropouts: self.dropped(dropouts), ..done })
     }
 
-    /// The columns that dropped out, as far as that stands: behind one that decided which records have a row, all is to be seen again.
+    /// The valid dropouts. Those after one that decided which records have rows are dropped: the pass must find them again.
     fn dropped(&self, dropouts: Dropouts) -> Vec<Dropout> {
         let mut list = dropouts.into_list();
         let decisive = list.iter().position(|dropout| self.columns[dropout.column].skips() && dropout.has_lacked);
@@ -171,8 +171,8 @@ impl Pass<'_> {
         list
     }
 
-    /// What comes of a pass that ended with `error`. One over a column that had dropped out in a batch before, only that this was not known
-    /// yet, says nothing: the pass is to be repeated without the column.
+    /// The result of a pass that ended with `error`. If the column had already dropped out in an earlier batch, which this worker
+    /// did not know yet, the error is void: the pass is repeated without the column.
     fn repeated(&self, error: Error, ended: &Ended, dropouts: Dropouts) -> Result<Done, Failure> {
         let column = ended.batch.and_then(|(_, column)| column);
         let is_void =
@@ -187,24 +187,24 @@ impl Pass<'_> {
         }
     }
 
-    /// The error for a column that dropped out after records were left out because they lack it: the other arrays have not the rows that
-    /// they have without it.
+    /// The error if a column dropped out after records were skipped because they lack it: the other arrays then have the wrong
+    /// rows.
     fn decided_rows(&self, dropouts: &Dropouts) -> Option<Error> {
         let is_decisive = |at: &usize| self.columns[*at].skips() && dropouts.has(*at) && dropouts.has_lacked(*at);
         let column = &self.columns[(0..self.columns.len()).find(is_decisive)?];
         let detail = format!(
-            "{}: records without it were left out before that showed (`missing` skip); convert the others without it",
+            "{}: records without it had already been left out (`missing` skip); convert the others without it",
             self.container.path().display()
         );
         Some(unsupported(&column.name, detail))
     }
 
-    /// Whether records may be left out.
+    /// Whether records may be skipped.
     pub(crate) fn skips(&self) -> bool {
         self.columns.iter().any(Column::skips)
     }
 
-    /// What batches add up: records that are kept, then units and items of each column.
+    /// Number of totals over batches: records kept, then units and items of each column.
     fn totals(&self) -> usize {
         1 + 2 * self.columns.len()
     }
@@ -221,7 +221,7 @@ impl Pass<'_> {
         }
     }
 
-    /// What is wanted of rows that start at byte `place` of all, and where it belongs among what is wanted.
+    /// The selected part of rows that start at byte `place` of all rows, and its place in the output.
     fn wanted_part<'s>(&self, place: u64, rows: &'s [u8], row_bytes: u64) -> (&'s [u8], u64) {
         let Some(window) = &self.window else { return (rows, place) };
         let ends = [window.start, window.end].map(|row| row.saturating_mul(row_bytes).saturating_sub(place).min(rows.len() as u64));
@@ -229,9 +229,9 @@ impl Pass<'_> {
         (&rows[memory_len(ends[0])..memory_len(ends[1].max(ends[0]))], place.max(start) - start)
     }
 
-    /// What a record takes when it is decoded. Refuses one that has more than a worker can hold at once.
+    /// The memory for decoding a record. Refuses a record that exceeds what a worker can hold.
     fn check_output(&self, batch: &Batch, record: usize, column: &Column, units: u64, items: u64) -> Result<u64> {
-        // A unit is a length and an offset.
+        // A unit takes a length and an offset.
         let values = if column.only_offsets { 0 } else { items.saturating_mul(column.spec.nbytes()) };
         let asked = values.saturating_add(units.saturating_mul(16));
         if asked <= self.most_output {
@@ -249,14 +249,14 @@ impl Pass<'_> {
         Err(Problem::Odd(format!("has a tensor of shape {found:?}, {expected:?} expected as in the first")))
     }
 
-    /// What is wrong with a record, in words.
+    /// The error for a problem with a record.
     fn explain(&self, batch: &Batch, record: usize, column: &Column, problem: Problem) -> Error {
         let place = batch.describe(record);
         match problem {
             Problem::Broken(error) => batch.error(record, self.locator.part(column.index), &error),
             Problem::Missing => {
                 let lists = if matches!(column.arrange, Arrange::Fixed(_)) { ", and `ragged` takes it as an empty list" } else { "" };
-                let detail = format!("{place} lacks it: `missing` fill:VALUE or `missing` skip says what becomes of it{lists}");
+                let detail = format!("{place} lacks it: `missing` fill:VALUE or `missing` skip accepts it{lists}");
                 unsupported(&column.name, detail)
             }
             Problem::Odd(detail) => unsupported(&column.name, format!("{place} {detail}")),
@@ -273,7 +273,7 @@ impl Pass<'_> {
     }
 }
 
-/// What workers share in a pass.
+/// State that the workers of a pass share.
 struct Work<'a> {
     pass: &'a Pass<'a>,
     outputs: &'a [ArrayOutput<'a>],
@@ -283,7 +283,7 @@ struct Work<'a> {
     meter: Meter<'a>,
 }
 
-/// A batch, and where the features of its records stand.
+/// A batch, and the places of the features in its records.
 struct Located<'a> {
     pass: &'a Pass<'a>,
     batch: &'a Batch,
@@ -299,7 +299,7 @@ impl<'a> Located<'a> {
         self.pass.locator.stored(self.batch, record, column.index, self.span(record, column.index))
     }
 
-    /// The failure of column number `at` over a problem with a record.
+    /// The failure of column number `at` for a problem with a record.
     fn failed(&self, record: usize, at: usize) -> impl FnOnce(Problem) -> Failure {
         move |problem| self.failure(record, at, self.pass.explain(self.batch, record, &self.pass.columns[at], problem))
     }
@@ -310,7 +310,7 @@ impl<'a> Located<'a> {
 }
 
 impl Work<'_> {
-    /// Everything that is done to a batch.
+    /// Processes a batch.
     fn on_batch(&self, batch: &Batch, mut turn: Turn<'_>, lent: &mut WorkerState) -> Result<(), Failure> {
         let pass = self.pass;
         let keys = pass.locator.len();
@@ -333,12 +333,12 @@ impl Work<'_> {
             return counts.failed.into_iter().try_for_each(|failure| self.drop_out(failure, batch));
         }
         let is_large = counts.largest > pass.stage;
-        // What is larger than a worker's own share takes that of all, one after the other.
+        // Work beyond a worker's own share of memory uses the common share, one batch at a time.
         let _alone = is_large.then(|| pass.large.lock().unwrap_or_else(PoisonError::into_inner));
         let first = if pass.skips() { before[0] } else { batch.first };
         for at in 0..pass.columns.len() {
             let place = RowPlace { first, units: before[1 + 2 * at], items: before[2 + 2 * at] };
-            // One that cannot be counted is looked at up to there: there may be something wrong before.
+            // If a column cannot be counted at a record, earlier records are still processed: they may have an earlier problem.
             let uncounted =
                 counts.failed.iter().position(|failed| failed.column == Some(at)).map(|failed| counts.failed.swap_remove(failed));
             let end = uncounted.as_ref().map_or(u64::MAX, |failed| failed.record);
@@ -364,7 +364,7 @@ impl Work<'_> {
         self.dropouts.add(failure, batch.number, || self.outputs[own].iter().for_each(ArrayOutput::give_up))
     }
 
-    /// Counts what does not come any more as done, of columns that have a row for each record.
+    /// Reports rows as done that a dropped column with a row per record will not write.
     fn tell_rest(&self, at: usize, rows: u64, told: u64) {
         let array = &self.pass.arrays[self.pass.starts[at]];
         if self.dropouts.has(at) && self.pass.columns[at].is_row_per_record() {
@@ -372,7 +372,7 @@ impl Work<'_> {
         }
     }
 
-    /// The records that have a row: all of them, or those that lack nothing that is needed.
+    /// Collects the records that have a row: those that lack no column that skips.
     fn keep(&self, located: &Located<'_>, kept: &mut Vec<usize>) -> Result<(), Failure> {
         kept.clear();
         let columns = self.pass.columns.iter().enumerate();
@@ -393,7 +393,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What the records that are kept add to arrays of unknown length. The totals of a column that fails do not matter any more.
+    /// What the kept records add to arrays of unknown length. The totals of a failed column are not used.
     fn count(&self, located: &Located<'_>, kept: &[usize]) -> Counts {
         let pass = self.pass;
         let mut counts = Counts { totals: vec![0; pass.totals()], largest: 0, failed: Vec::new() };
@@ -424,7 +424,7 @@ impl Work<'_> {
         counts
     }
 
-    /// Makes the rows that `kept` have for column number `at`, and adds the bytes that are told as done to `told`.
+    /// Writes the rows of `kept` for column number `at`, and adds the reported bytes to `told`.
     fn column(
         &self,
         at: usize,
@@ -497,32 +497,32 @@ impl Work<'_> {
     }
 }
 
-/// What a batch has, and the most that one of its records takes.
+/// The counts of a batch, and the most that one of its records takes.
 struct Counts {
     totals: Vec<u64>,
     largest: u64,
-    /// The failures of columns that cannot be counted, one each at most.
+    /// The failures of columns that could not be counted, at most one each.
     failed: Vec<Failure>,
 }
 
-/// Where rows of a batch go.
+/// Destination of the rows of a batch.
 #[derive(Clone, Copy)]
 struct RowPlace {
-    /// The row of the first record that is kept, of columns that have one for each.
+    /// The row of the first kept record, for columns with one row per record.
     first: u64,
-    /// Units and items before those of the batch.
+    /// Units and items of earlier batches.
     units: u64,
     items: u64,
 }
 
-/// How many units and items there are before those that come next.
+/// Units and items written so far.
 struct Starts {
     units: u64,
     items: u64,
 }
 
 impl Starts {
-    /// Writes where units of these lengths start, and forgets them.
+    /// Writes the starts of units of these lengths, and clears the list.
     fn put(&mut self, units: &mut Vec<u64>, mut put: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut bytes = Vec::with_capacity(units.len().min(MOST_UNITS) * size_of::<i64>());
         for part in units.chunks(MOST_UNITS) {
@@ -540,7 +540,7 @@ impl Starts {
     }
 }
 
-/// What a worker has to itself.
+/// State of one worker.
 #[derive(Default)]
 struct WorkerState {
     spans: Vec<Span>,

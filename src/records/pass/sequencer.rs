@@ -1,10 +1,10 @@
-//! The order of batches, for rows whose place depends on those before.
+//! Gives batches their turns, for rows whose place depends on earlier batches.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
-/// Adds up what batches have, in their order.
+/// Adds up the counts of batches in order.
 pub(crate) struct Sequencer {
     state: Mutex<State>,
     changed: Condvar,
@@ -28,7 +28,7 @@ impl Sequencer {
     }
 }
 
-/// The turn of a batch. Given up without having been taken, it ends the work of all that wait for it.
+/// The turn of a batch. Dropping it unused ends all batches that wait for it.
 pub(crate) struct Turn<'a> {
     pub(crate) sequencer: &'a Sequencer,
     pub(crate) number: u64,
@@ -36,14 +36,14 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Waits for those before, adds `counts`, and returns what all before added up to.
+    /// Waits for earlier batches, adds `counts`, and returns the totals before this batch.
     pub(crate) fn take(&mut self, counts: &[u64]) -> Result<Vec<u64>> {
         let mut state = self.sequencer.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.next != self.number && state.broken.is_none_or(|broken| broken > self.number) {
             state = self.sequencer.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.next != self.number {
-            // The batch that failed says why.
+            // The failed batch reports the cause.
             return Err(Error::Cancelled);
         }
         self.taken = true;

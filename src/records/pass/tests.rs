@@ -1,4 +1,4 @@
-//! Laws over how often records are read. They come from a program that counts its starts.
+//! Tests how often records are read, with a program that counts its starts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 enum Values {
-    /// Each from 0 to 127.
+    /// Each value is 0 to 127.
     Ints(Vec<u8>),
     Strings(Vec<&'static str>),
     Image(Vec<u8>),
@@ -53,7 +53,7 @@ fn frame(features: &[(String, Values)]) -> Vec<u8> {
     [&len[..], &masked(&len), &record, &masked(&record)].concat()
 }
 
-/// Records that a program makes, and how often it was started.
+/// Records made by a program, and how often it was started.
 struct Made {
     source: Source,
     starts: Arc<AtomicUsize>,
@@ -77,8 +77,8 @@ impl Made {
         Self { source: Source::new(path, Box::new(container), Origin::default()), starts }
     }
 
-    /// Exports the features that `is_wanted` lets pass: the files, what is skipped, and how often the records were read after they had
-    /// been looked at.
+    /// Exports the features that `is_wanted` accepts: returns the files, the skipped features, and how often the records were read
+    /// after the survey.
     fn export(&self, is_wanted: impl Fn(&str) -> bool, options: &Options) -> Result<Exported, Error> {
         let dir = tempfile::tempdir().unwrap();
         let mut tensors = self.source.all().unwrap();
@@ -105,8 +105,8 @@ struct Exported {
 const RECORDS: usize = 6000;
 const BAD: usize = 12;
 
-/// Three features that can be held, and twelve of which one record has another number of values, none or a value that cannot be: the
-/// later the higher their number.
+/// Three features that fit arrays, and twelve where one record has a different number of values, none, or an invalid value. That
+/// record comes later the higher the feature's number.
 fn mixed() -> impl Iterator<Item = Vec<(String, Values)>> {
     (0..RECORDS).map(|record| {
         let byte = |factor: usize| (record * factor % 128) as u8;
@@ -150,16 +150,16 @@ fn one_pass_finds_all_features_that_are_no_arrays() {
         }
         assert_eq!(told.get_or_insert_with(|| skipped.clone()), &skipped, "{threads} {mib}");
     }
-    // A value that is refused ends it.
+    // With `strict`, a refused value ends the export.
     assert!(made.export(|_| true, &flat(&options(2, 64)).strict(true)).is_err());
-    // Nothing is left.
+    // No feature is left.
     let error = made.export(|name| name.starts_with("bad"), &options(2, 64)).map(|_| ()).unwrap_err();
     assert!(matches!(&error, Error::Unsupported { detail, .. } if detail.contains("none of 12 tensors")), "{error}");
 }
 
 #[test]
 fn lists_that_cannot_be_counted_stop_no_others() {
-    // As offsets, strings of each record have to be as many as in the first ones, which a look at these says.
+    // As offsets, every record must have as many strings as the first ones, which the survey checks.
     let records = || {
         (0..RECORDS).map(|record| {
             let count = |from: usize| if record < from { 1 } else { 2 };
@@ -183,14 +183,14 @@ fn a_feature_that_decided_which_records_are_kept_makes_one_more_pass() {
     for lacks in [false, true] {
         let records = (0..RECORDS).map(|record| {
             let mut features = vec![("n".to_owned(), Ints(vec![(record % 100) as u8]))];
-            // Skipped where it is missing, and no array in the end.
+            // Skipped if missing, and in the end no array.
             if !(lacks && record % 7 == 3) {
                 features.push(("key".to_owned(), Texts(vec![if record == 4001 { "\0" } else { "x" }])));
             }
             if record != 50 {
                 features.push(("early".to_owned(), Ints(vec![1])));
             }
-            // The record that shows it is one that the key leaves out at first.
+            // The record that reveals it is at first skipped because of the key.
             if record < 5008 || record % 7 != 3 && record < 5500 {
                 features.push(("late".to_owned(), Ints(vec![1])));
             }
@@ -282,7 +282,7 @@ fn values_that_cannot_be_read_do_not_matter_behind_a_dropout_and_do_before_it() 
         let good = made.export(|name| name == "n", &options(2)).unwrap();
         for threads in [1, 2, 4, 4, 4] {
             match made.export(|_| true, &options(threads)) {
-                // Whoever is ahead may have come upon one: then it is done again.
+                // A worker that is ahead may have met a damaged value: then the pass is repeated.
                 Ok(all) => {
                     assert!(expected && all.files == good.files && all.passes <= threads.min(2), "{threads}: {}", all.passes);
                     assert!(all.skipped[0].reason.contains("record 2000 "), "{}", all.skipped[0].reason);

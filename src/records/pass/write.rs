@@ -1,4 +1,4 @@
-//! The arrays of a pass: into files, parts of files, or a stream.
+//! Writes the arrays of a pass to files, parts of files, or a stream.
 
 use std::io::Write;
 use std::path::Path;
@@ -21,10 +21,10 @@ use crate::output::stream;
 use crate::records::columns::Column;
 
 impl Pass<'_> {
-    /// The only array, if the number of its rows is known before they come.
+    /// The only array, if its number of rows is known in advance.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where it is not, and for two arrays.
+    /// Returns [`Error::BadRequest`] if it is not, and for two arrays.
     pub(crate) fn check_stream(&self, options: &Options) -> Result<&RecordArray> {
         let refused =
             |what: &str| Err(Error::bad_request(format!("{what}, and a stream starts with the number of its rows: write a file")));
@@ -32,15 +32,15 @@ impl Pass<'_> {
             return refused("values and offsets are two arrays");
         };
         if !column.is_row_per_record() || column.skips() || !self.set.can_be_read_again() || options.records.salvage.peek().is_some() {
-            return refused("how many rows it has is known only when all have been read");
+            return refused("its number of rows is only known after reading everything");
         }
         Ok(array)
     }
 
-    /// Writes the only array to `out`, header first. Records are counted before, where nobody says how many there are.
+    /// Writes the only array to `out`, header first. Counts the records first if their number is unknown.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where the number of rows cannot be known before they come, and for two arrays.
+    /// Returns [`Error::BadRequest`] if the number of rows cannot be known in advance, and for two arrays.
     pub(crate) fn stream(&self, out: &mut (dyn Write + Send), started: Instant, options: &Options) -> Result<Report> {
         let array = self.check_stream(options)?;
         let records = match self.expected {
@@ -53,14 +53,14 @@ impl Pass<'_> {
         let put = |at: u64, bytes: &[u8]| {
             let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
             if writer.0 != at {
-                return Err(Error::bad_request(format!("byte {at} of an array came behind byte {}", writer.0)));
+                return Err(Error::bad_request(format!("byte {at} of an array came after byte {}", writer.0)));
             }
             writer.0 += bytes.len() as u64;
             writer.1.write_all(bytes).map_err(stream::write_error)
         };
         let done = self.run(&[ArrayOutput::Check(&put)], Misfits::Refused, options).map_err(|failure| failure.error)?;
         if done.rows[0] != rows {
-            let detail = format!("{} records came, {rows} were counted before: it was written to while it was being read", done.rows[0]);
+            let detail = format!("{} records were read, {rows} counted before: it was written to while it was being read", done.rows[0]);
             return Err(Error::malformed(self.container.path(), "source", detail));
         }
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,12 +69,12 @@ impl Pass<'_> {
         self.report(0, &done, &outcome, started, options)
     }
 
-    /// Files to be filled, one for each array.
+    /// Outputs for new files, one for each array.
     pub(crate) fn outputs(&self, files: &[(Arc<PrivateFile>, &Path)], options: &Options) -> Result<Vec<ArrayOutput<'static>>> {
         let window = self.shares.window_bytes / files.len().max(1) as u64;
         let made = files.iter().map(|(file, path)| {
             if options.method == Some(Method::Clone) {
-                let detail = "rows are put together from records; there are no blocks to share".into();
+                let detail = "rows are assembled from records, so there are no blocks to share".into();
                 return Err(Error::Unsupported { what: "method clone for records".into(), detail });
             }
             let method = Method::to_copy(file, options.method)?;
@@ -84,11 +84,11 @@ impl Pass<'_> {
         made.collect()
     }
 
-    /// Parts of one file to be filled, each of which starts at its byte. Where `rows` says how many each array has, space is taken for that;
-    /// otherwise there is one array, which is the last of the file.
+    /// Outputs for parts of one file that start at `starts`. With `rows`, the number of rows of each array, space is reserved;
+    /// without, there is one array, the last of the file.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the disk has no room.
+    /// Returns [`Error::Limit`] when the disk is full.
     pub(crate) fn parts(
         &self,
         (file, target): (&Arc<PrivateFile>, &Path),
@@ -107,7 +107,7 @@ impl Pass<'_> {
         starts.iter().enumerate().map(part).collect()
     }
 
-    /// How many rows each array has, for which records are read if need be, but not decoded.
+    /// The number of rows of each array; reads records if needed, without decoding them.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -123,8 +123,8 @@ impl Pass<'_> {
         Ok(Done { rows: vec![rows; self.arrays.len()], lost: Vec::new(), dropouts: Vec::new(), repeat: None })
     }
 
-    /// Finishes the files: headers, lengths, all of it on the disk. What was done for each array, by their numbers; those of columns that
-    /// dropped out are left as they are.
+    /// Finishes the files: headers, lengths, sync. Returns the outcome of each array with its index; arrays of dropped columns are
+    /// left as they are.
     pub(crate) fn finish(&self, outputs: Vec<ArrayOutput<'_>>, done: &Done, options: &Options) -> Result<Vec<(usize, Outcome)>> {
         let mut outcomes = Vec::with_capacity(outputs.len());
         for (at, (output, array)) in outputs.into_iter().zip(&self.arrays).enumerate() {

@@ -1,4 +1,4 @@
-//! Records that follow each other in one file.
+//! Batches of consecutive records of one file.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,36 +12,36 @@ use crate::format::{crc, tfrecord};
 use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
-/// So much of a long record is read before the token is looked at again.
+/// Bytes of a long record that are read between checks for cancellation.
 const PART_BYTES: usize = 8 << 20;
 
-/// Records that follow each other in one file.
+/// Consecutive records of one file.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// The batch's own number.
+    /// The number of the batch.
     pub(crate) number: u64,
-    /// The number of its first record among those that are wanted.
+    /// The number of its first record among the selected records.
     pub(crate) first: u64,
     /// The number of its first record in its file.
     pub(crate) in_file: u64,
     pub(crate) path: Arc<Path>,
-    /// Where its bytes start in what the file holds.
+    /// Offset of its bytes in the decompressed file.
     pub(crate) base: u64,
     pub(crate) bytes: Vec<u8>,
     pub(crate) frames: Vec<Range<usize>>,
-    /// Frames that make a record.
+    /// Number of frames in a record.
     pub(crate) group: usize,
-    /// Where the bytes are still to be read from.
+    /// The file to read the bytes from, and their length, if not read yet.
     pub(crate) unread: Option<(Arc<dyn Blob>, usize)>,
-    /// Whether checksums of the data are still to be compared.
+    /// Whether checksums of the data still have to be compared.
     pub(crate) unchecked: bool,
-    /// Bits by which samples of 16 bits, big-endian, are still to be moved down.
+    /// Bits by which big-endian 16-bit samples still have to be shifted right.
     pub(crate) shift: u32,
     pub(crate) held: PoolShare,
 }
 
 impl Batch {
-    /// A batch put together from records of here and there.
+    /// A batch of records copied from several files.
     pub(crate) fn gathered(
         number: u64,
         first: u64,
@@ -64,7 +64,7 @@ impl Batch {
         &self.bytes[self.frames[record * self.group + part].clone()]
     }
 
-    /// Reads and checks what has not been read and checked.
+    /// Reads and verifies what is still pending.
     pub(crate) fn load(&mut self) -> Result<()> {
         if let Some((file, len)) = self.unread.take() {
             self.bytes.reserve_exact(len);
@@ -94,7 +94,7 @@ impl Batch {
         }
     }
 
-    /// What is wrong with part `part` of record `record`, in its place.
+    /// The error for part `part` of record `record`, with its place in the file.
     pub(crate) fn error(&self, record: usize, part: usize, error: &ParseError) -> Error {
         let at = self.frames[record * self.group + part].start + memory_len(error.offset);
         self.malformed(record, at, error.what, &error.detail)
@@ -104,13 +104,13 @@ impl Batch {
         Error::malformed_at(&self.path, format!("{what} of record {}", self.in_file + record as u64), self.base + at as u64, detail)
     }
 
-    /// How messages call a record.
+    /// Names a record in messages.
     pub(crate) fn describe(&self, record: usize) -> String {
         format!("record {} of {}", self.in_file + record as u64, self.path.display())
     }
 }
 
-/// What is wrong with data that a checksum stands behind.
+/// Compares the checksum after the data; returns what is wrong.
 pub(crate) fn wrong_checksum(bytes: &[u8], data: &Range<usize>) -> Option<String> {
     let stored = crc::unmask(LittleEndian::read_u32(&bytes[data.end..data.end + tfrecord::FOOTER_LEN]));
     let found = crc::crc32c(&bytes[data.clone()]);
@@ -121,7 +121,7 @@ impl Drop for Batch {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.bytes);
         let mut state = self.held.pool.lock();
-        // Those that a long record made longer are not kept.
+        // Buffers that a long record enlarged are not kept.
         let kept: usize = state.free.iter().map(Vec::capacity).sum();
         if (kept + buffer.capacity()) as u64 <= self.held.pool.limit / 8 {
             state.free.push(buffer);
@@ -129,7 +129,7 @@ impl Drop for Batch {
     }
 }
 
-/// What the records before a damage are good for; who salvages them knows.
+/// States how many records before a damage are intact, and hints at `salvage` unless it is set.
 pub(crate) fn intact_before(records: u64, is_salvage: bool) -> String {
     match records {
         0 => "no record before it".to_owned(),

@@ -1,7 +1,7 @@
-//! Runs of whole records, in order, as they come from the source.
+//! Batches of whole records, in the order of the source.
 //!
-//! Whoever takes the next batch reads it, or is told where it lies and reads it later: files with long records are gone through
-//! by their headers alone. Nobody holds more than the pool of buffers allows.
+//! Taking the next batch either reads its bytes or only finds their place, to be read later by the worker: files with long records
+//! are walked by their headers alone. The pool of buffers limits the total memory.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -21,31 +21,31 @@ use crate::os::SystemCalls;
 use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
-/// Headers of records this long are gone through without the records. From a disk each of them is a read of its own.
+/// Records this long are walked by headers alone. On a cold file each header is a read of its own.
 const LONG_WARM: u64 = 128 << 10;
 const LONG_COLD: u64 = 1 << 20;
 
-/// How records are to be read.
+/// How to read records.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadSettings {
-    /// A batch has about so many bytes,
+    /// Approximate bytes of a batch.
     pub(crate) batch_bytes: usize,
-    /// at most so many records,
+    /// Most records in a batch.
     pub(crate) most_records: usize,
-    /// and all of them together, or a single record, not more than this.
+    /// Most bytes of all batches together, and of a single record.
     pub(crate) memory_bytes: u64,
-    /// The records that are wanted.
+    /// The selected records.
     pub(crate) rows: Range<u64>,
-    /// How many rows are, of records that are put together along axis 0.
+    /// Number of rows needed, for records concatenated along axis 0.
     pub(crate) joined_rows: u64,
     pub(crate) verify: bool,
-    /// Whether what lies behind a damage is given up instead of everything.
+    /// Whether damage only loses what follows it, instead of failing.
     pub(crate) salvage: bool,
     pub(crate) calls: SystemCalls,
 }
 
 impl ReadSettings {
-    /// All records, in batches of about so many bytes, with the checks that `options` ask for.
+    /// All records, in batches of about `batch_bytes`, with the checks that `options` request.
     pub(crate) fn new(batch_bytes: usize, memory_bytes: u64, options: &Options) -> Self {
         Self {
             batch_bytes,
@@ -60,17 +60,17 @@ impl ReadSettings {
     }
 }
 
-/// Whatever hands out batches, the first one first.
+/// A source of batches, in order.
 pub(crate) trait Batches: Send {
-    /// The next batch; its bytes may be still to be read.
+    /// The next batch; its bytes may still have to be read.
     fn next_batch(&mut self) -> Result<Option<Batch>>;
-    /// How many records there will be, if that is known.
+    /// Number of selected records, if known.
     fn known(&self) -> Option<u64>;
-    /// What had to be given up so far, one sentence each.
+    /// What was lost so far, one sentence each.
     fn lost(&self) -> &[String];
 }
 
-/// The records of inputs one after the other.
+/// The records of inputs, one after the other.
 pub(crate) struct Sequential {
     inputs: VecDeque<Input>,
     framing: Framing,
@@ -78,34 +78,34 @@ pub(crate) struct Sequential {
     reading: ReadSettings,
     pool: Arc<Pool>,
     current: Option<Current>,
-    /// Records so far, wanted or not.
+    /// Records so far, selected or not.
     seen: u64,
     number: u64,
     known: Option<u64>,
     lost: Vec<String>,
 }
 
-/// The input that is being read.
+/// The input being read.
 struct Current {
     path: Arc<Path>,
     from: RecordBytes,
-    /// Where `carry`, or the next header, lies.
+    /// Offset of `carry`, or of the next header.
     at: u64,
-    /// The beginning of a record that the last batch ended before.
+    /// The start of a record that the last batch did not include.
     carry: Vec<u8>,
-    /// All bytes, where that is known.
+    /// Total bytes, if known.
     len: Option<u64>,
     records: u64,
     expected: Option<u64>,
     check: Option<CheckCount>,
-    /// Whether they come through a pipe: whoever writes to it may have failed.
+    /// Whether the input is a pipe, whose writer may have failed.
     is_piped: bool,
-    /// The file, and what it has to show until its end.
+    /// The file, to check at the end that it is unchanged.
     file: Option<Arc<dyn Blob>>,
 }
 
 impl Current {
-    /// Fails if the file was written to since it was opened first.
+    /// Fails if the file has changed since it was first opened.
     fn check_unchanged(&self) -> Result<()> {
         self.file.iter().try_for_each(|file| file.check_unchanged())
     }
@@ -118,10 +118,10 @@ enum RecordBytes {
 }
 
 impl Sequential {
-    /// Counts the records before the first one is read where that costs little: they are then read in any order, too.
+    /// Counts the records first if that is cheap; their bytes are then also read in any order.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where that shows that a file is cut, [`Error::Io`].
+    /// Returns [`Error::Malformed`] if that finds a cut file, [`Error::Io`].
     pub(crate) fn new(inputs: Vec<Input>, framing: Framing, group: usize, reading: ReadSettings, pool: Arc<Pool>) -> Result<Self> {
         let mut sequential =
             Self { inputs: inputs.into(), framing, group, reading, pool, current: None, seen: 0, number: 0, known: None, lost: Vec::new() };
@@ -132,7 +132,7 @@ impl Sequential {
         Ok(sequential)
     }
 
-    /// The number of all records, if it can be had without reading them.
+    /// The number of all records, if known without reading them.
     fn count(&self) -> Result<Option<u64>> {
         let mut count = 0u64;
         for input in &self.inputs {
@@ -175,7 +175,7 @@ impl Sequential {
         if frames.is_multiple_of(self.group as u64) {
             return Ok(());
         }
-        let detail = format!("{frames} records are no whole number of elements of {} components", self.group);
+        let detail = format!("{frames} records are not a whole number of elements of {} components", self.group);
         Err(Error::malformed_at(&current.path, "elements", current.at, detail))
     }
 
@@ -188,7 +188,7 @@ impl Sequential {
             _ => Compression::None,
         };
         if file.start > len {
-            let detail = format!("it has {len} bytes, and records are to start at byte {}", file.start);
+            let detail = format!("it has {len} bytes, but records should start at byte {}", file.start);
             return Err(Error::bad_request(format!("{}: {detail}", path.display())));
         }
         let is_plain = compression == Compression::None;
@@ -223,7 +223,7 @@ impl Sequential {
         })
     }
 
-    /// Whether the first records of a file are so long that their headers may be read alone.
+    /// Whether the first records of a file are long enough to walk it by headers.
     fn has_long_records(&self, file: &dyn Blob) -> Result<bool> {
         const LOOKED_AT: u64 = 8;
         let (mut at, len) = (0, file.len());
@@ -240,7 +240,7 @@ impl Sequential {
         Ok(at / LOOKED_AT >= if file.is_cold() { LONG_COLD } else { LONG_WARM })
     }
 
-    /// The lengths of the frame at the place, without and with what is around its data.
+    /// The range of the data of the next frame, and the frame's length.
     fn next_header(&self, current: &Current) -> Result<Option<(Range<u64>, u64)>> {
         let (RecordBytes::Headers(file), Some(len)) = (&current.from, current.len) else { return Ok(None) };
         let left = len - current.at;
@@ -264,10 +264,10 @@ impl Sequential {
         Ok(Some((header.len() as u64..end - behind, end)))
     }
 
-    /// What is left of the current input before a damage.
+    /// States what precedes a damage in the current input.
     fn before(&self, current: &Current) -> String {
         match (self.framing, current.records) {
-            // A decoder goes on behind a damage, and frames refer to others.
+            // A decoder continues after damage, and frames depend on others.
             (Framing::Pam { .. }, 0) => "no frame came before it".to_owned(),
             (Framing::Pam { .. }, frames) if self.reading.salvage => format!("{frames} frames came before it"),
             (Framing::Pam { .. }, frames) => {
@@ -283,11 +283,11 @@ impl Sequential {
     }
 
     fn cut(&self, current: &Current, left: u64, needed: u64) -> Error {
-        // Frames without headers say nothing of where they start: what is left over may as well be a header at the front.
+        // Raw frames have no marker for their start: the leftover bytes may as well be a header at the front.
         if let Framing::Fixed(_) = self.framing {
             let detail = format!(
-                "a frame has {needed} bytes, and {left} are left over behind {} whole frames: where there is a header in front, `offset` BYTES \
-                 says how long it is; else `raw` or `shape` say something else than what is there, or the end is missing",
+                "a frame has {needed} bytes, and {left} are left over behind {} whole frames: for a header in front, `offset` BYTES \
+                 is its length; else `raw` or `shape` do not match the file, or the end is missing",
                 current.records
             );
             return Error::malformed_at(&current.path, "raw frames", current.at, detail);
@@ -328,7 +328,7 @@ impl Sequential {
         Ok(true)
     }
 
-    /// Ends the current input, with what is wrong with it if that is let pass.
+    /// Ends the current input; with `salvage`, records its damage as lost.
     fn give_up(&mut self, current: &Current, error: Error) -> Result<()> {
         match error {
             Error::Malformed { .. } if self.reading.salvage => {
@@ -344,7 +344,7 @@ impl Sequential {
         }
     }
 
-    /// The error with how many records came before: whatever gave the bytes does not know.
+    /// Adds the number of intact records to an error from a decompressor, which does not know it.
     fn with_records_before(&self, current: &Current, error: Error) -> Error {
         match error {
             Error::Malformed { path, what, offset, detail } => {
@@ -410,7 +410,7 @@ impl Sequential {
         }
     }
 
-    /// Refuses record number `record` of the file where it takes more memory than there is.
+    /// Refuses record `record` of the file if it exceeds the memory.
     fn check_memory(&self, needed: u64, record: u64, current: &Current) -> Result<()> {
         if needed <= self.reading.memory_bytes {
             return Ok(());
@@ -428,7 +428,7 @@ impl Sequential {
         let base = current.at;
         let mut frames: Vec<Range<usize>> = Vec::new();
         let (in_file, mut at, mut problem, mut is_end) = (current.records, 0, None, false);
-        // Whether it is not a record that is wrong, but what the records are in.
+        // Whether reading the bytes failed, rather than a record being wrong.
         let mut is_unread = false;
         loop {
             let filled = buffer.len();
@@ -439,7 +439,7 @@ impl Sequential {
             };
             let (read, result) = bytes::read_full(bytes.as_mut(), &mut buffer[filled..]);
             buffer.truncate(filled + read);
-            // What came before is used still.
+            // Bytes before the failure are still used.
             let failure = result.map_err(|error| bytes::read_error(&current.path, base + buffer.len() as u64, error)).err();
             is_unread |= problem.is_none() && failure.is_some();
             problem = problem.or(failure);
@@ -448,7 +448,7 @@ impl Sequential {
                 if frames.len() / self.group >= self.reading.most_records && frames.len().is_multiple_of(self.group) {
                     break 0;
                 }
-                // Behind the last record there is nothing to ask for.
+                // At the end of the file there is nothing more to read.
                 is_end |= current.len == Some(base + at as u64);
                 if at == buffer.len() && is_end {
                     break 0;
@@ -484,7 +484,7 @@ impl Sequential {
                     }
                 }
             };
-            // More is read only where there is no whole record yet.
+            // Reads more only until there is a whole record.
             if needed == 0 || problem.is_some() || frames.len() >= self.group {
                 break;
             }
@@ -493,7 +493,7 @@ impl Sequential {
             drop(held);
             held = self.pool.hold(wanted as u64);
         }
-        // What does not make a whole record belongs to the next batch.
+        // An incomplete record goes to the next batch.
         let whole = frames.len() / self.group * self.group;
         let end = if whole == frames.len() { at } else { frames[whole].start - self.framing.header_len().unwrap_or(0) };
         if problem.is_none() && is_end && whole == 0 && !frames.is_empty() {
@@ -549,8 +549,7 @@ impl Batches for Sequential {
                 self.current = Some(current);
             } else {
                 if current.is_piped && current.records == 0 {
-                    self.lost
-                        .push(format!("{} ended before the first frame: whatever writes to it may have failed", current.path.display()));
+                    self.lost.push(format!("{} ended before the first frame: its writer may have failed", current.path.display()));
                 }
                 current.check_unchanged()?;
                 match Self::check_end(&current) {
@@ -564,7 +563,7 @@ impl Batches for Sequential {
             let wanted = &self.reading.rows;
             let (first, count) = (self.seen, batch.len() as u64);
             self.seen += count;
-            // Those before and behind what is wanted.
+            // Drops records outside `rows`.
             let skipped = wanted.start.saturating_sub(first).min(count);
             let kept = (wanted.end - first).min(count);
             if skipped >= kept {

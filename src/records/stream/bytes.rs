@@ -1,4 +1,4 @@
-//! Bytes that can only be read from front to back: files, as they are or decompressed, and pipes.
+//! Byte streams that are read front to back: files, plain or decompressed, and pipes.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
@@ -18,11 +18,11 @@ use crate::storage::blob::Blob;
 use crate::types::cancel::CancelToken;
 use crate::types::size::memory_len;
 
-/// What compressed bytes are read by.
+/// Buffer size for compressed input.
 const INPUT_BYTES: usize = 256 << 10;
-/// Blocks of files that TensorFlow compresses with Snappy hold up to 256 KiB; other writers may make them longer.
+/// Files that TensorFlow compresses with Snappy have blocks of up to 256 KiB; other writers may make longer ones.
 const MOST_SNAPPY_BLOCK: usize = 64 << 20;
-/// The first block is looked at to tell that it is one, up to this length.
+/// Bytes of the first block that are decoded to recognize Snappy.
 const MOST_LOOKED_AT: usize = 4 << 20;
 
 /// How a whole file is compressed.
@@ -36,13 +36,13 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// Tells the compression of a file of records from its content; `None` if it is no such file.
+    /// Detects the compression of a record file from its content; `None` if it is no record file.
     ///
-    /// The checksum of a record's length proves that there is none. Otherwise the magic of gzip and zlib, and for Snappy a first
-    /// block that begins with a record, do.
+    /// A valid checksum of the first record's length proves that there is none. Otherwise gzip and zlib are recognized by their
+    /// magic bytes, and Snappy by a first block that begins with a record.
     ///
     /// # Errors
-    /// Those of [`Blob::read`].
+    /// Returns errors of [`Blob::read`].
     pub(crate) fn detect(file: &dyn Blob) -> Result<Option<Self>> {
         let len = file.len();
         let mut front = [0; tfrecord::HEADER_LEN];
@@ -59,7 +59,7 @@ impl Compression {
     }
 }
 
-/// Whether a file starts with a block of Snappy that starts with a record.
+/// Whether a file starts with a Snappy block that starts with a record.
 fn is_snappy(file: &dyn Blob, len: u64, front: &[u8]) -> Result<bool> {
     let Some(block) = front.get(..4).map(BigEndian::read_u32).filter(|&block| block > 0 && u64::from(block) + 4 <= len) else {
         return Ok(false);
@@ -71,7 +71,7 @@ fn is_snappy(file: &dyn Blob, len: u64, front: &[u8]) -> Result<bool> {
     Ok(decoded.is_some_and(|bytes| bytes.first_chunk().is_some_and(|header| tfrecord::data_len(header).is_ok())))
 }
 
-/// Bytes of a file as they are.
+/// Reads the bytes of a file without decoding.
 #[derive(Debug)]
 pub(crate) struct FileBytes {
     file: Arc<dyn Blob>,
@@ -79,7 +79,7 @@ pub(crate) struct FileBytes {
 }
 
 impl FileBytes {
-    /// Those from `start` on.
+    /// The bytes from `start` on.
     pub(crate) fn new(file: &Arc<dyn Blob>, start: u64) -> Self {
         Self { file: Arc::clone(file), at: start.min(file.len()) }
     }
@@ -98,14 +98,14 @@ impl Read for FileBytes {
     }
 }
 
-/// The bytes of a file, decompressed.
+/// Decompresses the bytes of a file.
 ///
-/// What has to be held for it, a block of Snappy at most, is not more than `memory_bytes`.
+/// Buffers, at most a Snappy block stored and decompressed, take no more than `memory_bytes`.
 pub(crate) fn decompressed(bytes: FileBytes, compression: Compression, memory_bytes: u64) -> Box<dyn Read + Send> {
     let buffered = |bytes| BufReader::with_capacity(INPUT_BYTES, bytes);
     match compression {
         Compression::None => Box::new(bytes),
-        // Members follow each other, cut anywhere.
+        // Members follow each other; records may span them.
         Compression::Gzip => Box::new(Gzip { decoder: MultiGzDecoder::new(buffered(bytes)) }),
         Compression::Zlib => Box::new(Zlib { input: buffered(bytes), state: Decompress::new(true), ended: false }),
         Compression::Snappy => Box::new(Snappy {
@@ -122,7 +122,7 @@ fn corrupt(detail: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, detail.into())
 }
 
-/// Any number of gzip members. A file of none is empty.
+/// Any number of gzip members; none is an empty stream.
 struct Gzip {
     decoder: MultiGzDecoder<BufReader<FileBytes>>,
 }
@@ -131,14 +131,14 @@ impl Read for Gzip {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.decoder.read(buf).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
-                io::Error::new(error.kind(), "the gzip stream is cut, or other bytes stand behind it: the last member has no trailer")
+                io::Error::new(error.kind(), "the gzip stream is cut, or other bytes follow it: the last member has no trailer")
             }
             _ => error,
         })
     }
 }
 
-/// One zlib stream, and nothing behind it.
+/// One zlib stream with nothing after it.
 struct Zlib {
     input: BufReader<FileBytes>,
     state: Decompress,
@@ -158,7 +158,7 @@ impl Read for Zlib {
                 self.ended = true;
                 if !self.input.fill_buf()?.is_empty() {
                     return Err(corrupt(format!(
-                        "there are bytes behind the end of the zlib stream, at byte {} of the file",
+                        "there are bytes after the end of the zlib stream, at byte {} of the file",
                         self.state.total_in()
                     )));
                 }
@@ -173,7 +173,7 @@ impl Read for Zlib {
     }
 }
 
-/// Raw Snappy blocks, each behind its big-endian length. Source: `tensorflow/core/lib/io/snappy/snappy_inputbuffer.cc`.
+/// Raw Snappy blocks, each after its big-endian length. Source: `tensorflow/core/lib/io/snappy/snappy_inputbuffer.cc`.
 struct Snappy {
     input: FileBytes,
     /// The longest block, stored or decompressed.
@@ -184,7 +184,7 @@ struct Snappy {
 }
 
 impl Snappy {
-    /// Brings in the next block; `false` at the end.
+    /// Loads the next block; `false` at the end.
     fn next_block(&mut self) -> io::Result<bool> {
         let start = self.input.at;
         let mut header = [0; 4];
@@ -234,10 +234,9 @@ impl Read for Snappy {
     }
 }
 
-/// Bytes of a pipe, which may keep us waiting: whoever cancels does not.
+/// Reads a pipe, and stops waiting when cancelled.
 ///
-/// A named pipe that was opened without waiting has no end before somebody has opened it to write: until then it is not ready, and so not
-/// read.
+/// A named pipe opened without waiting has no end before a writer has opened it: until then it is not ready, so it is not read.
 #[derive(Debug)]
 pub(crate) struct InterruptiblePipe<R> {
     pipe: R,
@@ -269,7 +268,7 @@ impl<R: Read + AsFd> Read for InterruptiblePipe<R> {
     }
 }
 
-/// Fills `buf` as far as there are bytes; how many there were, and what ended them if that was no end.
+/// Fills `buf` as far as there are bytes; returns how many, and the error that stopped reading, if any.
 pub(crate) fn read_full(bytes: &mut (impl Read + ?Sized), buf: &mut [u8]) -> (usize, io::Result<()>) {
     let mut filled = 0;
     while filled < buf.len() {
@@ -283,7 +282,7 @@ pub(crate) fn read_full(bytes: &mut (impl Read + ?Sized), buf: &mut [u8]) -> (us
     (filled, Ok(()))
 }
 
-/// Puts the blame for a read that failed: on the file's content, or on what it lies on.
+/// The error for a failed read: blames the file's content or the storage.
 pub(crate) fn read_error(path: &Path, at: u64, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
@@ -293,13 +292,13 @@ pub(crate) fn read_error(path: &Path, at: u64, error: io::Error) -> Error {
     }
 }
 
-/// What looking at the first bytes of a file may take.
+/// Memory for looking at the first bytes of a file.
 const LOOKING_BYTES: u64 = 16 << 20;
 
-/// Whether what a file holds, decompressed, starts like a record.
+/// Whether a file, decompressed, starts like a record.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Malformed`].
+/// Returns [`Error::Io`], [`Error::Malformed`].
 pub(crate) fn starts_with_record(file: &Arc<dyn Blob>) -> Result<bool> {
     let Some(compression) = Compression::detect(&**file)? else { return Ok(false) };
     let mut header = [0; tfrecord::HEADER_LEN];
@@ -308,10 +307,10 @@ pub(crate) fn starts_with_record(file: &Arc<dyn Blob>) -> Result<bool> {
     Ok(read == header.len() && tfrecord::data_len(&header).is_ok())
 }
 
-/// Whether a file holds nothing, decompressed: a shard without records.
+/// Whether a file, decompressed, is empty: a shard without records.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Malformed`].
+/// Returns [`Error::Io`], [`Error::Malformed`].
 pub(crate) fn holds_nothing(file: &Arc<dyn Blob>) -> Result<bool> {
     if file.len() == 0 {
         return Ok(true);
@@ -343,7 +342,7 @@ mod tests {
         Ok(all)
     }
 
-    /// A file of records that hold zeros.
+    /// A file of empty records.
     fn records() -> Vec<u8> {
         // The frame of an empty record.
         let empty = [0, 0, 0, 0, 0, 0, 0, 0, 0x29, 0x03, 0x98, 0x07, 0xd8, 0xea, 0x82, 0xa2];

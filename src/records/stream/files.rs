@@ -1,4 +1,4 @@
-//! Sets of files: a pattern, `base@N`, files named one by one, and shards in the order of their numbers.
+//! Expands sets of files: patterns, `base@N`, lists of files, and shards in the order of their numbers.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 use crate::storage::glob::{self, Glob};
 use crate::storage::paths::{Found, look_at};
 
-/// Numbers of shards have at least so many digits when we make a name.
+/// Minimum digits of shard numbers in names made here.
 const DIGITS: usize = 5;
-/// No set has more shards than this; a name may claim any number.
+/// Limit for the shards of a set; a name may claim any number.
 const MOST_SHARDS: u64 = 1_000_000;
 
-/// The files that a pattern stands for, in their order, and the shards that are missing.
+/// The files of a set in order, and the shards that are missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileSet {
     pub(crate) files: Vec<PathBuf>,
@@ -29,10 +29,10 @@ struct Shard {
 }
 
 impl FileSet {
-    /// Expands `path`, at which nothing lies: `base@N`, or a pattern without braces. `None` if it is neither, or matches nothing.
+    /// Expands `path`, which does not exist: `base@N`, or a pattern without braces. `None` if it is neither, or matches nothing.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where shards of several sets are mixed, [`Error::Io`].
+    /// Returns [`Error::Malformed`] where shards of several sets are mixed, [`Error::Io`].
     pub(crate) fn expand(path: &Path) -> Result<Option<Self>> {
         if let Some(total) = sharded_total(path) {
             return of_total(path, total).map(Some);
@@ -42,21 +42,21 @@ impl FileSet {
         }
         let mut found = glob::expand(path)?;
         let files: Vec<PathBuf> = found.iter().filter(|path| path.is_file()).cloned().collect();
-        // Directories that lie between files are none of them.
+        // If files match, matching directories are ignored.
         if !files.is_empty() {
             found = files;
         }
         if found.is_empty() {
             return Ok(None);
         }
-        // A shard that the pattern would not match is not wanted.
+        // Shards that the pattern does not match are not requested.
         let names = Glob::of_file_names(path)?;
         let mut set = Self::in_order(found)?;
         set.missing.retain(|path| path.file_name().is_some_and(|name| names.matches(name.as_bytes())));
         Ok(Some(set))
     }
 
-    /// Files that were named one by one, in this order unless they are shards. A shard that is there without being named is not wanted.
+    /// A list of files, kept in order unless they are shards. An existing shard that is not listed was not requested.
     ///
     /// # Errors
     /// As [`expand`](Self::expand).
@@ -66,11 +66,11 @@ impl FileSet {
         Ok(set)
     }
 
-    /// Sorts files by the numbers of shards, if they have them, and tells which shards are missing.
+    /// Sorts files by their shard numbers, if they have them, and finds missing shards.
     fn in_order(files: Vec<PathBuf>) -> Result<Self> {
         let shards: Option<Vec<(Shard, &PathBuf)>> = files.iter().map(|file| Some((shard_of(file)?, file))).collect();
         let Some(shards) = shards else { return Ok(Self { files, missing: Vec::new() }) };
-        // Sets of several names are several sets, one after the other.
+        // Different names are different sets, one after the other.
         let mut sets: Vec<(Vec<u8>, BTreeMap<Shard, &PathBuf>)> = Vec::new();
         for (shard, file) in shards {
             let name = without_numbers(file);
@@ -91,7 +91,7 @@ impl FileSet {
                 let detail = format!("it is one of {} shards, {} is one of {}", other.total, name.display(), first.total);
                 return Err(Error::malformed(path, "set of shards", detail));
             }
-            // Some count from 1.
+            // Some writers count from 1.
             let last = set.last_key_value().map_or(first.index, |(shard, _)| shard.index);
             let start = u64::from(first.index > 0 && last == first.total);
             if let Some((beyond, path)) = set.iter().find(|(shard, _)| shard.index >= first.total.saturating_add(start)) {
@@ -107,7 +107,7 @@ impl FileSet {
         Ok(Self { files: sorted, missing })
     }
 
-    /// Which shards of the set are missing, in words; nothing where it is complete.
+    /// Describes the missing shards; `None` for a complete set.
     pub(crate) fn missing_shards(&self) -> Option<String> {
         const SHOWN: usize = 5;
         if self.missing.is_empty() {
@@ -120,12 +120,12 @@ impl FileSet {
     }
 }
 
-/// What the shards of a set have in common: the path without their number, and how many there are. `None` for a file that is no shard.
+/// What the shards of a set share: the path without the number, and the total. `None` for a file that is not a shard.
 pub(crate) fn shard_set(path: &Path) -> Option<(Vec<u8>, u64)> {
     shard_of(path).map(|shard| (without_numbers(path), shard.total))
 }
 
-/// Orders names with the numbers in them as numbers.
+/// A sort key that compares digits in names as numbers.
 pub(crate) fn natural_key(path: &Path) -> Vec<(Vec<u8>, u128)> {
     let mut rest = path.as_os_str().as_bytes();
     let mut key = Vec::new();
@@ -161,7 +161,7 @@ fn of_total(path: &Path, total: u64) -> Result<FileSet> {
         let numbers = format!("-{index:0DIGITS$}-of-{total:0DIGITS$}");
         path.with_file_name(OsStr::from_bytes(&[&name[..at], numbers.as_bytes(), &name[at + 1 + digits..]].concat()))
     };
-    // Some count from 1.
+    // Some writers count from 1.
     let least = u64::from(look_at(&named(total))? == Found::File && look_at(&named(0))? != Found::File);
     let mut set = FileSet { files: Vec::new(), missing: Vec::new() };
     for path in (least..total + least).map(named) {
@@ -169,13 +169,13 @@ fn of_total(path: &Path, total: u64) -> Result<FileSet> {
         list.push(path);
     }
     if set.files.is_empty() {
-        let detail = format!("there is none of {} and so on", set.missing[0].display());
+        let detail = format!("none of {} and so on exists", set.missing[0].display());
         return Err(Error::NotFound { what: "source", detail });
     }
     Ok(set)
 }
 
-/// Where `-I-of-N` stands in a name, or `I-of-N` at its front, and its numbers.
+/// The range of `-I-of-N` in a name, or of `I-of-N` at its front, and its numbers.
 fn numbers(name: &[u8]) -> Option<(std::ops::Range<usize>, Shard)> {
     let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse().ok();
     let of = name.windows(4).rposition(|window| window == b"-of-")?;
@@ -194,7 +194,7 @@ fn shard_of(path: &Path) -> Option<Shard> {
     numbers(path.file_name()?.as_bytes()).map(|(_, shard)| shard)
 }
 
-/// The path without what differs between shards.
+/// The path without the shard numbers.
 fn without_numbers(path: &Path) -> Vec<u8> {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let range = numbers(name).map_or(0..0, |(range, _)| range);
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(names(&set.unwrap().unwrap().files), ["a-0-of-1.x", "b-0-of-2.x", "b-1-of-2.x"]);
         let (_dir, set) = with_files(&["a"], "b*");
         assert_eq!(set.unwrap(), None);
-        // A pattern that asks for some shards does not ask for the others.
+        // A pattern that selects some shards does not request the others.
         let (_dir, set) = with_files(&["t-00000-of-01000", "t-00002-of-01000"], "t-0000[0-3]*");
         assert_eq!(names(&set.unwrap().unwrap().missing), ["t-00001-of-01000", "t-00003-of-01000"]);
         let (_dir, set) = with_files(&["a"], "b");

@@ -1,35 +1,35 @@
-//! Where one frame ends and the next begins.
+//! Finds where frames start and end.
 
 use crate::format::tfrecord;
 use crate::types::size::memory_len;
 
-/// Bytes of a length.
+/// Bytes of a length prefix.
 const LENGTH: usize = 8;
 
-/// How frames follow each other.
+/// How frames are delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// Those of TFRecord files: length, checksum, data, checksum.
+    /// TFRecord files: length, checksum, data, checksum.
     TfRecord,
-    /// Data of one length, and nothing else.
+    /// Data of a fixed length, without headers.
     Fixed(u64),
-    /// Images in the format PAM, which say how large they are. Samples of 16 bits are moved down by `shift`.
+    /// PAM images, whose headers have their size. Samples of 16 bits are shifted right by `shift`.
     Pam { shift: u32 },
-    /// Data behind their length, 64 bits little-endian.
+    /// Data after a 64-bit little-endian length.
     Length,
 }
 
-/// What stands at a place where a frame should start.
+/// The result of looking for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A whole frame: where its data lie, and where the next one starts, both counted from here.
+    /// A whole frame: the place of its data, and its end, both relative to its start.
     Frame { start: usize, len: usize, end: usize },
-    /// So many bytes from here on are needed to tell, or to have all of it.
+    /// The number of bytes needed to find the length, or to hold the frame.
     Need(u64),
 }
 
 impl Framing {
-    /// Bytes at the front of a frame from which its length can be told, where that is so.
+    /// Bytes at the front of a frame that determine its length, if fixed.
     pub(crate) fn header_len(self) -> Option<usize> {
         match self {
             Self::TfRecord => Some(tfrecord::HEADER_LEN),
@@ -39,15 +39,15 @@ impl Framing {
         }
     }
 
-    /// Whether a checksum of the data stands behind them.
+    /// Whether a checksum follows the data.
     pub(crate) fn has_checksum(self) -> bool {
         self == Self::TfRecord
     }
 
-    /// The first frame of `bytes`.
+    /// Looks for the first frame of `bytes`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub(crate) fn step(self, bytes: &[u8]) -> Result<Step, String> {
         let (start, len, behind) = match self {
             Self::TfRecord => match bytes.first_chunk() {
@@ -72,10 +72,10 @@ impl Framing {
     }
 }
 
-/// What the header of a PAM image says.
+/// The header of a PAM image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PamHeader {
-    /// Its own length.
+    /// The header's own length.
     pub(crate) len: usize,
     pub(crate) width: u64,
     pub(crate) height: u64,
@@ -90,7 +90,7 @@ impl PamHeader {
     }
 }
 
-/// The header of a PAM image with 8 or 16 bits a sample; `None` if it goes on behind `bytes`.
+/// The header of a PAM image with 8 or 16 bits per sample; `None` if it continues after `bytes`.
 ///
 /// Source: `pam(5)` of Netpbm.
 pub(crate) fn pam_header(bytes: &[u8]) -> Result<Option<PamHeader>, String> {
@@ -103,7 +103,7 @@ pub(crate) fn pam_header(bytes: &[u8]) -> Result<Option<PamHeader>, String> {
     let Some(end) = bytes[..bytes.len().min(MOST)].windows(END.len()).position(|window| window == END) else {
         return if bytes.len() < MOST { Ok(None) } else { Err("the header of a PAM image has no end".into()) };
     };
-    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| "the header of a PAM image is no text")?;
+    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| "the header of a PAM image is not text")?;
     let number = |key: &str| -> Result<u64, String> {
         let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
         value.and_then(|value| value.trim().parse().ok()).ok_or_else(|| format!("a PAM header without {key}"))

@@ -1,4 +1,4 @@
-//! Where records come from: files, pipes and programs.
+//! The inputs of records: files, pipes and programs.
 
 use std::fmt;
 use std::io::Read;
@@ -14,9 +14,9 @@ use crate::types::cancel::CancelToken;
 #[derive(Debug, Clone)]
 pub(crate) struct RecordFile {
     probe: Probe,
-    /// How many records somebody says it has.
+    /// Number of records, as stated by metadata.
     pub(crate) expected: Option<u64>,
-    /// Where the first of them starts.
+    /// Offset of the first record.
     pub(crate) start: u64,
 }
 
@@ -30,10 +30,10 @@ impl RecordFile {
         self.probe.path()
     }
 
-    /// The file, which is opened once: every pass reads the same.
+    /// The file, opened once so that every pass reads the same one.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`].
     pub(crate) fn open(&self) -> Result<Arc<dyn Blob>> {
         self.probe.open()
     }
@@ -44,45 +44,45 @@ impl RecordFile {
     }
 }
 
-/// Where bytes of records come from.
+/// An opened input of records.
 pub(crate) enum Input {
     File(RecordFile),
-    /// What can be read once, and its name for messages.
+    /// A stream that can be read once, and its name for messages.
     Stream(Box<dyn Read + Send>, PathBuf),
-    /// What is started when its turn has come.
+    /// A program, started when its turn comes.
     Program(Program),
 }
 
-/// Starts what makes the bytes.
+/// Starts a program that makes the bytes.
 pub(crate) type StartProgram = Arc<dyn Fn(&Wanted<'_>) -> Result<Box<dyn Read + Send>> + Send + Sync>;
 
-/// What is wanted of a program: nothing behind it need be made.
+/// What is requested of a program; it may stop after that.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
-    /// Ends it early.
+    /// Ends the program early.
     pub(crate) cancel: &'a CancelToken,
-    /// At most so many records.
+    /// At most this many records.
     pub(crate) records: u64,
-    /// At most so many rows, of records that are put together along axis 0.
+    /// At most this many rows, for records concatenated along axis 0.
     pub(crate) rows: u64,
 }
 
-/// Looks at how many records came out of a program that ended well; fails if some must be missing.
+/// Checks the number of records of a program that ended well; fails if some must be missing.
 pub(crate) type CheckCount = Arc<dyn Fn(u64) -> Result<()> + Send + Sync>;
 
-/// What a program, or TensorFlow, makes of what lies at a path; started anew for each reading.
+/// A program, or TensorFlow, that makes records from a path; started anew for each reading.
 #[derive(Clone)]
 pub(crate) struct Program {
     pub(crate) path: PathBuf,
     pub(crate) start: StartProgram,
     pub(crate) check: Option<CheckCount>,
-    /// How many records there should be, found out where it is asked for.
+    /// Finds out how many records there should be.
     pub(crate) claim: Option<Claim>,
-    /// Whether it makes records without end.
+    /// Whether it makes endless records.
     pub(crate) is_endless: bool,
 }
 
-/// Tells how many records there should be.
+/// Finds out how many records there should be.
 pub(crate) type Claim = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 
 impl fmt::Debug for Program {

@@ -1,4 +1,4 @@
-//! Elements that were dealt over files, put in order again.
+//! Puts elements that were distributed over files back in order.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,10 +16,10 @@ use crate::storage::paths::parent_of;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 
-/// Elements that were dealt over shards, put in order by the number that each has in front.
+/// Elements that were distributed over shards, ordered by the number in front of each.
 pub(crate) struct Interleaved {
     lanes: Vec<Lane>,
-    /// The lane whose next element has this number.
+    /// Maps the number of each lane's next element to the lane.
     next: BTreeMap<u64, usize>,
     dir: Arc<Path>,
     group: usize,
@@ -27,7 +27,7 @@ pub(crate) struct Interleaved {
     most_records: usize,
     rows: Range<u64>,
     pool: Arc<Pool>,
-    /// Elements so far, wanted or not.
+    /// Elements so far, selected or not.
     seen: u64,
     number: u64,
     is_over: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Interleaved {
     lost: Vec<String>,
 }
 
-/// A shard.
+/// One shard.
 struct Lane {
     batches: Sequential,
     batch: Option<Batch>,
@@ -51,7 +51,7 @@ impl Interleaved {
         pool: &Arc<Pool>,
     ) -> Result<Self> {
         const LEAST: u64 = 16 << 10;
-        // A half is for the shards, the other for what is put together.
+        // Half of the memory is for the shards, half for assembled batches.
         let each = reading.memory_bytes / 2 / shards.len().max(1) as u64;
         let batch_bytes = (reading.batch_bytes as u64).min(each / 2).max(LEAST);
         let lane = |files: &Vec<RecordFile>| {
@@ -82,7 +82,7 @@ impl Interleaved {
         Ok(dealt)
     }
 
-    /// Notes which element a lane has next.
+    /// Registers the next element of a lane.
     fn look_up(&mut self, index: usize) -> Result<()> {
         let lane = &mut self.lanes[index];
         while lane.batch.as_ref().is_none_or(|batch| lane.record == batch.len()) {
@@ -131,7 +131,7 @@ impl Batches for Interleaved {
                 break;
             };
             if number != self.seen && self.salvage {
-                self.lost.push(format!("{}: element {} is missing; it and those behind it are lost", self.dir.display(), self.seen));
+                self.lost.push(format!("{}: element {} is missing; it and all after it are lost", self.dir.display(), self.seen));
                 self.is_over = true;
                 break;
             }

@@ -1,8 +1,8 @@
-//! Memory that is lent to batches.
+//! Memory for batches, up to a limit.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Memory that is lent to batches, up to a limit.
+/// Memory for batches, up to a limit.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) limit: u64,
@@ -13,11 +13,11 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 pub(crate) struct PoolState {
     held: u64,
-    /// Buffers that were given back, to be used again.
+    /// Returned buffers, for reuse.
     pub(crate) free: Vec<Vec<u8>>,
 }
 
-/// A share of a pool, given back when dropped.
+/// A share of a pool, returned when dropped.
 #[derive(Debug)]
 pub(crate) struct PoolShare {
     pub(crate) pool: Arc<Pool>,
@@ -40,7 +40,7 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there are `bytes`.
+    /// Waits until `bytes` are free.
     pub(crate) fn hold(self: &Arc<Self>, bytes: u64) -> PoolShare {
         let mut state = self.lock();
         while state.held > 0 && state.held + bytes > self.limit {

@@ -1,3 +1,8 @@
+//! Reads the bytes of records: opens inputs, decompresses them, finds frames and groups them into batches within a memory limit.
+//!
+//! This module does not parse records or know features. Start with [`batches::Batches`], the trait that hands out batches;
+//! `interleaved` implements it for shards.
+
 pub(crate) mod batch;
 pub(crate) mod batches;
 pub(crate) mod bytes;

@@ -1,4 +1,5 @@
-//! Huge arrays from rows that a program makes itself: a decoder, a simulation, a camera.
+//! This room writes huge arrays from rows that a program makes itself: a decoder, a simulation, a camera. It knows nothing of
+//! sources; start at [`ArrayWriter`].
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use crate::types::element::Element;
 use crate::types::spec::{ShapeText, TensorSpec};
 use crate::view::MmapArray;
 
-/// What array is to be written, and how; [`create`](Self::create) starts it.
+/// The description of an array that is to be written; [`create`](Self::create) starts it.
 #[derive(Debug, Clone)]
 pub struct ArrayBuilder {
     dtype: Dtype,
@@ -34,38 +35,37 @@ pub struct ArrayBuilder {
 }
 
 impl ArrayBuilder {
-    /// The number of rows, where it is known: space for all of them is reserved at the start.
+    /// Sets the number of rows, if it is known: space for all of them is reserved at the start.
     #[must_use]
     pub fn rows(mut self, rows: u64) -> Self {
         self.rows = Some(rows);
         self
     }
 
-    /// The most memory to use; see [`Options::memory`].
+    /// Sets the memory limit; see [`Options::memory`].
     #[must_use]
     pub fn memory(mut self, budget: Budget) -> Self {
         self.options = self.options.memory(budget);
         self
     }
 
-    /// Whether an existing output is replaced; see [`Options::overwrite`].
+    /// Sets whether an existing output is replaced; see [`Options::overwrite`].
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.options = self.options.overwrite(overwrite);
         self
     }
 
-    /// Starts the array that will be at `path` once it is finished.
+    /// Starts writing. The array appears at `path` once it is finished.
     ///
     /// # Errors
-    /// [`Error::OutputExists`]; [`Error::Unsupported`] for a dtype without fixed-size elements;
-    /// [`Error::BadRequest`] when the shape is more than a `.npy` can say; [`Error::Limit`] when memory or disk space do
-    /// not suffice; [`Error::Io`].
+    /// [`Error::OutputExists`]; [`Error::Unsupported`] for a dtype without fixed-size elements; [`Error::BadRequest`] when a `.npy` cannot
+    /// express the shape; [`Error::Limit`] when memory or disk space do not suffice; [`Error::Io`].
     pub fn create(self, path: impl AsRef<Path>) -> Result<ArrayWriter> {
-        let descr = self
-            .dtype
-            .descr()
-            .ok_or_else(|| Error::Unsupported { what: format!("dtype {}", self.dtype), detail: "it has no fixed-size elements".into() })?;
+        let descr = self.dtype.descr().ok_or_else(|| Error::Unsupported {
+            what: format!("dtype {}", self.dtype),
+            detail: "its elements have no fixed size".into(),
+        })?;
         let shape: Vec<u64> = [self.rows.unwrap_or(1)].into_iter().chain(self.row_shape.iter().copied()).collect();
         if shape.len() > crate::types::spec::MAX_NDIM {
             return Err(Error::bad_request(format!(
@@ -106,11 +106,11 @@ impl ArrayBuilder {
     }
 }
 
-/// Writes a `.npy` of any size, row by row, with the guarantees of a conversion: bounded memory, space reserved ahead,
-/// and a file that appears complete under its name when [`finish`](Self::finish) succeeds. Dropped before, it leaves
+/// Writes a `.npy` of any size, row by row, with the guarantees of a conversion: memory is bounded, space is reserved ahead, and
+/// the complete file appears under its name when [`finish`](Self::finish) succeeds. A writer that is dropped earlier leaves
 /// nothing behind.
 ///
-/// Rows are appended in order, or filled in parallel in disjoint ranges, or both.
+/// Rows are appended in order, filled in parallel in disjoint ranges, or both.
 ///
 /// ```
 /// use mmconvert::{ArrayWriter, Dtype, Error};
@@ -139,9 +139,9 @@ pub struct ArrayWriter {
     window_bytes: u64,
     /// Bytes of a window for appended elements.
     append_window: u64,
-    /// Whether something could not be written.
+    /// Whether a write failed.
     broken: AtomicBool,
-    /// Dtype and row shape; its own axis 0 means nothing here.
+    /// Dtype and row shape; the length of axis 0 has no meaning here.
     row: TensorSpec,
     descr: &'static str,
     written: Mutex<Claims>,
@@ -165,11 +165,11 @@ impl ArrayWriter {
         self.row.row_bytes()
     }
 
-    /// Appends elements behind those appended before; any number, not only whole rows.
+    /// Appends elements after those appended before: any number of them, even parts of rows.
     ///
     /// # Errors
-    /// [`Error::WrongDtype`]; [`Error::BadRequest`] when this goes beyond a known number of rows or into rows that were
-    /// filled; [`Error::Limit`] when the disk is full; [`Error::Io`].
+    /// [`Error::WrongDtype`]; [`Error::BadRequest`] when the elements exceed a known number of rows or reach rows that were filled;
+    /// [`Error::Limit`] when the disk is full; [`Error::Io`].
     pub fn append<T: Element + NoUninit>(&mut self, elements: &[T]) -> Result<()> {
         self.check_dtype::<T>()?;
         self.append_bytes(bytemuck::cast_slice(elements))
@@ -178,20 +178,20 @@ impl ArrayWriter {
     /// Appends elements given as their little-endian bytes.
     ///
     /// # Errors
-    /// As [`append`](Self::append), and [`Error::BadRequest`] when an element is cut.
+    /// Those of [`append`](Self::append), and [`Error::BadRequest`] when `bytes` ends within an element.
     pub fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         if !(bytes.len() as u64).is_multiple_of(self.row.itemsize()) {
-            return Err(Error::bad_request(format!("{} bytes are no whole number of {} elements", bytes.len(), self.row.dtype())));
+            return Err(Error::bad_request(format!("{} bytes are not a whole number of {} elements", bytes.len(), self.row.dtype())));
         }
         if self.row.row_bytes() == 0 && !bytes.is_empty() {
             return Err(Error::bad_request(format!("elements for {}, which have none", self.describe_rows())));
         }
         let end = self.next.checked_add(bytes.len() as u64);
-        let end = end.ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
+        let end = end.ok_or_else(|| Error::bad_request("an array cannot have 2^63 bytes or more"))?;
         self.claim(self.next..end)?;
         let result = self.append_claimed(bytes);
         if result.is_err() {
-            // What did not get into a window was not written.
+            // Bytes that did not reach a window were not written.
             self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.next..end));
         }
         result
@@ -219,15 +219,15 @@ impl ArrayWriter {
         Ok(())
     }
 
-    /// Hands a window, of which the front is filled, to the disk. If that fails nobody knows what is there: the array cannot be finished
-    /// any more.
+    /// Hands the filled front of a window to the disk. If that fails, the file's content is unknown and the array can no longer
+    /// be finished.
     fn commit(&self, window: Window, filled: usize) -> Result<()> {
         window.commit_front(filled).inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
     }
 
-    /// A window from the append position to the next boundary of windows, or the end of a known number of rows.
+    /// A window from the append position to the next window boundary, or to the end of a known number of rows.
     ///
-    /// What lies in it beyond the appended elements is not touched, so rows there may be filled meanwhile.
+    /// Bytes behind the appended elements stay untouched, so other threads may fill rows there.
     fn open_append_window(&self) -> Result<Window> {
         let end = (self.next / self.append_window + 1) * self.append_window;
         let end = self.total_bytes().map_or(end, |total| end.min(total));
@@ -235,23 +235,21 @@ impl ArrayWriter {
         self.sink.window(self.next..end, WindowWriter::Stores)
     }
 
-    /// Lets `fill` write rows `rows`, which are zeros unless filling them failed before. Any number of threads may do so at
-    /// once.
+    /// Lets `fill` write the rows `rows`. They are zeros unless an earlier fill failed. Any number of threads may do so at once.
     ///
-    /// All of the range is mapped and dirty while `fill` runs: a few MiB at a time are fastest. If `fill` fails, its rows
-    /// count as not written. `fill` should not fill rows of this writer itself; where it does, as happens when it runs
-    /// parallel work of its own and its thread takes up another row meanwhile, the inner rows may exceed the memory.
+    /// The whole range is mapped and dirty while `fill` runs: a few MiB at a time are fastest. If `fill` fails, its rows count as
+    /// not written. `fill` should not fill other rows of this writer; if it does (its thread may pick up another row while it
+    /// runs parallel work), the inner rows may exceed the memory limit.
     ///
     /// # Errors
-    /// Those of `fill`; [`Error::WrongDtype`]; [`Error::BadRequest`] when a row was written before or lies beyond a known
-    /// number of rows; [`Error::Limit`] when the range is larger than half of the memory or the disk is full;
-    /// [`Error::Io`].
+    /// Those of `fill`; [`Error::WrongDtype`]; [`Error::BadRequest`] when a row was written before or lies beyond a known number of
+    /// rows; [`Error::Limit`] when the range exceeds half of the memory or the disk is full; [`Error::Io`].
     pub fn fill<T: Element + Pod, E: From<Error>>(&self, rows: Range<u64>, fill: impl FnOnce(&mut [T]) -> Result<(), E>) -> Result<(), E> {
         self.check_dtype::<T>()?;
         self.fill_bytes(rows, |bytes| fill(if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) }))
     }
 
-    /// As [`fill`](Self::fill), with rows as little-endian bytes: for types that Rust does not have.
+    /// As [`fill`](Self::fill), with rows as little-endian bytes: for types that Rust lacks.
     ///
     /// # Errors
     /// As [`fill`](Self::fill).
@@ -280,18 +278,18 @@ impl ArrayWriter {
         Ok(())
     }
 
-    /// Writes the header, syncs everything, and gives the file its name. Returns dtype and shape of the array.
+    /// Writes the header, syncs the file, and gives it its name. Returns the dtype and shape of the array.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when rows are missing or the last one is cut; [`Error::OutputExists`] when the name was
-    /// taken meanwhile; [`Error::Io`]. There is no output then, unless the error says that it is in its place.
+    /// [`Error::BadRequest`] when rows are missing or the last one is incomplete; [`Error::OutputExists`] when the name was taken
+    /// meanwhile; [`Error::Io`]. No output exists then, unless the error says that it is in its place.
     pub fn finish(self) -> Result<TensorSpec> {
         let (staged, spec) = self.complete()?;
         staged.publish()?;
         Ok(spec)
     }
 
-    /// As [`finish`](Self::finish), and maps the array. It is mapped before the file gets its name: what is mapped is what was written.
+    /// As [`finish`](Self::finish), and maps the array before the file gets its name, so the map shows what was written.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
@@ -308,13 +306,13 @@ impl ArrayWriter {
         Ok(array)
     }
 
-    /// Makes the file complete but for its name.
+    /// Completes the file, all but its name.
     fn complete(mut self) -> Result<(StagedFile, TensorSpec)> {
         if let Some((window, filled)) = self.appending.take() {
             self.commit(window, filled)?;
         }
         if self.broken.load(Ordering::Relaxed) {
-            return Err(Error::bad_request("a part of the array could not be written before"));
+            return Err(Error::bad_request("an earlier write of a part of the array failed"));
         }
         let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
         let rows = self.finished_rows(&written)?;
@@ -361,7 +359,7 @@ impl ArrayWriter {
         self.rows.map(|rows| rows * self.row.row_bytes())
     }
 
-    /// Makes room up to byte `end`, with some to spare where the end is not known.
+    /// Reserves space up to byte `end`, and some more where the final size is unknown.
     fn reserve(&self, end: u64) -> Result<()> {
         if self.rows.is_some() {
             return Ok(());
@@ -401,17 +399,17 @@ impl ArrayWriter {
         } else {
             let row_bytes = self.row.row_bytes().max(1);
             let rows = format!("{}:{}", bytes.start / row_bytes, bytes.end.div_ceil(row_bytes));
-            Err(Error::bad_request(format!("some of the rows {rows} were written before")))
+            Err(Error::bad_request(format!("some of the rows {rows} have been written already")))
         }
     }
 }
 
 thread_local! {
-    /// How many fills this thread is in.
+    /// Number of fills that this thread is in.
     static FILLS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// One fill of this thread, perhaps inside another. An inner one must not wait for memory: the outer one holds some.
+/// One fill of this thread, perhaps within another. An inner one must not wait for memory, since the outer one holds some.
 struct Nesting(u32);
 
 impl Nesting {
@@ -430,7 +428,7 @@ impl Drop for Nesting {
     }
 }
 
-/// Rows that count as written unless filling them fails.
+/// Rows that count as written, unless filling them fails.
 struct Claim<'a> {
     writer: &'a ArrayWriter,
     bytes: Range<u64>,
@@ -451,17 +449,17 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// Disjoint ranges of bytes, neighbours merged.
+/// Disjoint ranges of bytes; neighbours are merged.
 #[derive(Debug, Default)]
 struct Claims {
-    /// End by start.
+    /// Start to end.
     ranges: BTreeMap<u64, u64>,
-    /// Rows that have no bytes are only counted.
+    /// Rows of zero bytes are only counted.
     empty_rows: u64,
 }
 
 impl Claims {
-    /// Adds a range; `false`, and nothing changed, if part of it is there already.
+    /// Adds a range. Returns `false` and changes nothing if a part of it is in the set already.
     fn insert(&mut self, range: Range<u64>) -> bool {
         let Range { mut start, mut end } = range;
         if start == end {
@@ -484,7 +482,7 @@ impl Claims {
         true
     }
 
-    /// Takes out a range that was added.
+    /// Removes a range that was added.
     fn remove(&mut self, range: &Range<u64>) {
         if range.is_empty() {
             return;
@@ -503,7 +501,7 @@ impl Claims {
         self.ranges.last_key_value().map_or(0, |(_, &end)| end)
     }
 
-    /// The first byte below the end that is in no range.
+    /// The first byte below the end that no range contains.
     fn first_gap(&self) -> Option<u64> {
         match self.ranges.first_key_value() {
             Some((&start, _)) if start > 0 => Some(0),

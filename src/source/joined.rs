@@ -147,8 +147,7 @@ fn missing(tensor: &Tensor, without: &Source) -> (String, String) {
 fn joined(parts: &[Source], tensor: &Tensor, own: &[Option<usize>]) -> Result<(TensorInfo, Vec<usize>)> {
     let mut info = tensor.info().clone();
     if let Some(whole) = &info.part_of {
-        let detail =
-            format!("it is a part of {whole}, which is ragged or sparse: parts joined one by one have no meaning");
+        let detail = format!("it is a part of {whole}, which is ragged or sparse: parts joined one by one have no meaning");
         return Err(Error::Unsupported { what: format!("joining {}", info.name), detail });
     }
     let mut numbers = Vec::with_capacity(parts.len());

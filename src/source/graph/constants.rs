@@ -393,7 +393,8 @@ impl Constants {
         let mut warnings = Vec::new();
         if let Some(&first) = again.first() {
             let (count, name) = (again.len(), &list[first].name);
-            warnings.push(format!("{count} constants share a name with another one, such as {name}; only the first of each name is listed"));
+            warnings
+                .push(format!("{count} constants share a name with another one, such as {name}; only the first of each name is listed"));
             again.sort_unstable();
             let mut number = 0;
             list.retain(|_| {

@@ -247,7 +247,10 @@ impl Located {
             (Stored::Chunked(dataset), Some(opened)) => Box::new(self.chunked(name, spec, dataset, opened)?),
             (Stored::Compact(bytes) | Stored::Unwritten(bytes), _) => Box::new(Filled::new(spec, self.order, bytes)),
             (Stored::Nowhere | Stored::Chunked(_), _) => {
-                return Err(Error::Unsupported { what: format!("reading {name}"), detail: "its elements are not stored in this file".into() });
+                return Err(Error::Unsupported {
+                    what: format!("reading {name}"),
+                    detail: "its elements are not stored in this file".into(),
+                });
             }
         })
     }

@@ -64,7 +64,9 @@ impl Tree {
                 Target::File { file, path } => {
                     format!("it is a link to {path} of the file {file}, and links to other files are not followed: convert that file")
                 }
-                Target::Own(kind) => format!("it is a link of the user-defined kind {kind}, which only the program that made it understands"),
+                Target::Own(kind) => {
+                    format!("it is a link of the user-defined kind {kind}, which only the program that made it understands")
+                }
             };
             let spec = TensorSpec::new(Dtype::Variant, Vec::new()).map_err(Error::bad_request)?;
             let info = TensorInfo { unsupported: Some(reason), ..TensorInfo::new(Name::new(path.as_bytes()), spec) };

@@ -69,7 +69,12 @@ impl<'a> Walker<'a> {
         let failed = |failure| self.part.error(what(), failure);
         let header = self.opened.header(group.address).map_err(failed)?;
         if header.kind() != Some(Kind::Group) {
-            return Err(Error::malformed_at(self.part.file.path(), what(), self.part.offset(header.at), "its header does not describe a group"));
+            return Err(Error::malformed_at(
+                self.part.file.path(),
+                what(),
+                self.part.offset(header.at),
+                "its header does not describe a group",
+            ));
         }
         let mut links = self.opened.links(&header).map_err(failed)?;
         links.sort_by_cached_key(|link| path_key(&link.name));

@@ -51,7 +51,10 @@ impl Driver for KerasShards {
             }
             let shard = parent_of(path).join(name);
             if !place.storage().is_file(&shard)? {
-                return Err(Error::NotFound { what: "shard", detail: format!("{} is missing, although {} names it", shard.display(), path.display()) });
+                return Err(Error::NotFound {
+                    what: "shard",
+                    detail: format!("{} is missing, although {} names it", shard.display(), path.display()),
+                });
             }
             let file = place.storage().open(&shard)?;
             let datasets = hdf5::datasets(&file, 0..file.len())?;

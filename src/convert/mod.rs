@@ -1,5 +1,5 @@
 //! This room converts: one tensor ([`Converter`]), many into a directory ([`export`](export::export)), many into one safetensors
-//! file ([`pack`](pack::pack)). It also compares results with sources. It does not know formats. Start at [`Converter`], then
+//! file ([`pack`](pack::pack)). It also compares results with sources. It knows no source formats. Start at [`Converter`], then
 //! `job/`.
 
 pub(crate) mod array;

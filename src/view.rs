@@ -1,4 +1,5 @@
-//! The finished array, as `ndarray` views over the mapped file.
+//! This room owns the finished array: a mapped file seen through `ndarray` views. It knows nothing of conversions; start at
+//! [`MmapArray`].
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +20,12 @@ use crate::types::layout::Layout;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Maps a tensor where it lies, without converting it: in a shard of a checkpoint, a `.npy`, a safetensors file, a contiguous HDF5
-/// dataset. [`Tensor::in_place`](crate::Tensor::in_place) tells beforehand whether that can be done.
+/// Maps a tensor in place, without converting it: in a shard of a checkpoint, a `.npy`, a safetensors file or a contiguous HDF5
+/// dataset. [`Tensor::in_place`](crate::Tensor::in_place) tells beforehand whether that works.
 ///
 /// # Errors
-/// [`Error::NoSuchTensor`]; [`Error::Unsupported`] where the bytes are not contiguous, not in this machine's byte order or not aligned,
-/// with which of these it is; and as [`Tensor::reader`](crate::Tensor::reader).
+/// [`Error::NoSuchTensor`]; [`Error::Unsupported`], naming the reason, where the bytes are not contiguous, not in this machine's
+/// byte order or not aligned; and the errors of [`Tensor::reader`](crate::Tensor::reader).
 ///
 /// # Safety
 /// As [`MmapArray::open`]: nobody shortens the source's file or writes to it while the array lives.
@@ -42,12 +43,12 @@ pub unsafe fn view(source: &Source, name: impl AsRef<[u8]>) -> Result<MmapArray>
     MmapArray::over(map, &path, offset, info.spec.clone(), descr, tensor.reader()?.layout())
 }
 
-/// A `.npy` array, or a tensor where it lies, mapped for reading. Nothing is copied: pages come from the file when they are looked at.
+/// A `.npy` array, or a tensor of another file, mapped for reading. Nothing is copied: pages are loaded when they are accessed.
 ///
-/// Another process that shortens the file while it is mapped makes reads behind its new end fail with `SIGBUS`, and
-/// one that writes to it changes what the views show. Nothing can prevent that once a file has a name, so every function that
-/// returns an array is an `unsafe fn`: the caller vouches that nobody does it while the array lives. Conversions only ever replace a whole file under its name, which
-/// does not touch maps of the old one.
+/// Another process that shortens the file while it is mapped makes reads behind its new end fail with `SIGBUS`, and one that
+/// writes to it changes what the views show. Nothing can prevent that once a file has a name. Therefore every function that
+/// returns an array is an `unsafe fn`: the caller vouches that nobody does it while the array lives. Conversions replace a whole
+/// file under its name, which does not touch maps of the old one.
 #[derive(Debug)]
 pub struct MmapArray {
     map: Mmap,
@@ -63,8 +64,8 @@ impl MmapArray {
     /// Maps an existing `.npy` of numbers or strings.
     ///
     /// # Errors
-    /// [`Error::Malformed`] when it is no complete `.npy`, [`Error::Unsupported`] for structured and object arrays, dates, and
-    /// for `V1` and `V2`, which [`open_as`](Self::open_as) reads; [`Error::Io`].
+    /// [`Error::Malformed`] when the file is not a complete `.npy`; [`Error::Unsupported`] for structured arrays, object arrays and
+    /// dates, and for `V1` and `V2`, which [`open_as`](Self::open_as) reads; [`Error::Io`].
     ///
     /// # Safety
     /// - Nobody shortens the file while the array lives.
@@ -75,11 +76,11 @@ impl MmapArray {
         unsafe { Self::open_foreign(path.as_ref(), None) }
     }
 
-    /// Maps an existing `.npy` whose header has lost the type (`V2` for bfloat16, `V1` for the eight-bit and smaller
-    /// ones), as the `dtype` the caller knows it to be.
+    /// Maps an existing `.npy` as `dtype`, where the header cannot express the type: `V2` stands for bfloat16, `V1` for the types
+    /// of eight bits and fewer.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Error::BadRequest`] when `dtype` is not what the header can stand for.
+    /// Those of [`open`](Self::open), and [`Error::BadRequest`] when the header cannot stand for `dtype`.
     ///
     /// # Safety
     /// As [`open`](Self::open).
@@ -110,7 +111,7 @@ impl MmapArray {
             return Err(Error::malformed_at(path, ".npy data", data_offset, detail));
         }
         if have > spec.nbytes() {
-            let detail = format!("{} bytes stand behind the array: other arrays, which a source of the file has", have - spec.nbytes());
+            let detail = format!("{} bytes follow the array: they may be further arrays, which `Source::open` lists", have - spec.nbytes());
             return Err(Error::malformed_at(path, ".npy data", data_offset + spec.nbytes(), detail));
         }
         Ok(Self {
@@ -120,12 +121,12 @@ impl MmapArray {
             spec,
             descr: header.descr,
             byte_order,
-            // Strings in Fortran order have one axis only, and are in both.
+            // Strings in Fortran order have one axis, so both orders are the same.
             fortran_order: header.fortran_order && text.is_none(),
         })
     }
 
-    /// Elements of this machine's byte order from `offset` of a mapped file on.
+    /// An array over a mapped file whose elements start at `offset`, in this machine's byte order.
     fn over(map: Mmap, path: &Path, offset: u64, spec: TensorSpec, descr: String, layout: Layout) -> Result<Self> {
         let end = offset.checked_add(spec.nbytes());
         if end.is_none_or(|end| end > map.len() as u64) {
@@ -142,14 +143,14 @@ impl MmapArray {
         &self.path
     }
 
-    /// The element type: of the tensor that was converted, or as the header says. Strings are their bytes (`uint8`) or code points
-    /// (`uint32`).
+    /// The element type: that of the converted tensor, or the one in the header. Strings are seen as bytes (`uint8`) or code
+    /// points (`uint32`).
     #[must_use]
     pub fn dtype(&self) -> Dtype {
         self.spec.dtype()
     }
 
-    /// The element type as the header of the file writes it: `<f4`.
+    /// The element type as the file's header spells it: `<f4`.
     #[must_use]
     pub fn descr(&self) -> &str {
         &self.descr
@@ -161,19 +162,19 @@ impl MmapArray {
         self.byte_order
     }
 
-    /// The length of every axis; empty for a scalar. Strings have one axis more, as long as an element.
+    /// The length of every axis; empty for a scalar. Arrays of strings have one more axis: the length of a string.
     #[must_use]
     pub fn shape(&self) -> &[u64] {
         self.spec.shape()
     }
 
-    /// The elements' bytes, in the order of the file.
+    /// The bytes of the elements, as the file has them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.map[self.data_offset..self.data_offset + memory_len(self.spec.nbytes())]
     }
 
-    /// The array as a view with as many dimensions as it has.
+    /// The array as a view whose number of dimensions is known at run time.
     ///
     /// ```
     /// # use mmconvert::{ArrayWriter, Dtype};
@@ -189,9 +190,8 @@ impl MmapArray {
     /// ```
     ///
     /// # Errors
-    /// [`Error::WrongDtype`] when `T` is not the array's type; [`Error::Unsupported`] when the data are of the other byte order than
-    /// this machine's, or not aligned for `T`, as another program may have written them; [`Error::Malformed`] when a `bool` array holds another byte than
-    /// 0 and 1, for which all of it is read.
+    /// [`Error::WrongDtype`] when `T` is not the array's type; [`Error::Unsupported`] when another program wrote the data in the other
+    /// byte order or unaligned for `T`; [`Error::Malformed`] when a `bool` array holds a byte other than 0 and 1: all of it is read to check.
     pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>> {
         let elements = self.elements::<T>()?;
         let shape: Vec<usize> = self.shape().iter().map(|&dim| memory_len(dim)).collect();
@@ -199,14 +199,18 @@ impl MmapArray {
         ArrayView::from_shape(shape, elements).map_err(|e| Error::bad_request(format!("{} as an ndarray view: {e}", self.spec)))
     }
 
-    /// The array as a view of a fixed number of dimensions: `array.view_fixed::<f32, Ix2>()`.
+    /// The array as a view whose number of dimensions is known at compile time: `array.view_fixed::<f32, Ix2>()`.
     ///
     /// # Errors
     /// As [`view`](Self::view), and [`Error::BadRequest`] when the array has another number of dimensions.
     pub fn view_fixed<T: Element, D: Dimension>(&self) -> Result<ArrayView<'_, T, D>> {
         self.view::<T>()?.into_dimensionality::<D>().map_err(|_| {
             let wanted = D::NDIM.map_or_else(|| "another number of".to_owned(), |n| n.to_string());
-            Error::bad_request(format!("{} has {} dimensions, a view of {wanted} was asked for", self.spec, self.shape().len()))
+            Error::bad_request(format!(
+                "{} has {} dimensions, but a view of {wanted} dimensions was asked for",
+                self.spec,
+                self.shape().len()
+            ))
         })
     }
 
@@ -220,17 +224,17 @@ impl MmapArray {
         }
         bytemuck::checked::try_cast_slice(self.as_bytes()).map_err(|error| match error {
             bytemuck::checked::CheckedCastError::InvalidBitPattern => {
-                Error::malformed(&self.path, ".npy data", format!("an element is no valid {}", T::NAME))
+                Error::malformed(&self.path, ".npy data", format!("an element is not a valid {}", T::NAME))
             }
             bytemuck::checked::CheckedCastError::PodCastError(_) => Error::Unsupported {
                 what: format!("a view of {} in {}", T::NAME, self.path.display()),
-                detail: format!("the data start at byte {}, which is not aligned for it", self.data_offset),
+                detail: format!("the data start at byte {}, which is not aligned for this type", self.data_offset),
             },
         })
     }
 }
 
-/// What a view is of: the dtype of what `ndarray` sees as elements, their byte order, and how many of them a string has.
+/// How `ndarray` sees an array: the dtype of the elements, their byte order, and the elements per string.
 fn resolve(header: &Header, asked: Option<Dtype>, path: &Path) -> Result<(Dtype, ByteOrder, Option<u64>)> {
     let unsupported = |detail: &str| Error::Unsupported {
         what: format!("a view of {} elements in {}", header.descr, path.display()),
@@ -238,17 +242,17 @@ fn resolve(header: &Header, asked: Option<Dtype>, path: &Path) -> Result<(Dtype,
     };
     let cannot_be = |dtype| Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr));
     let Some(descr) = Descr::parse(&header.descr) else {
-        return Err(asked.map_or_else(|| unsupported("viewed are numbers and strings"), cannot_be));
+        return Err(asked.map_or_else(|| unsupported("only numbers and strings can be viewed"), cannot_be));
     };
     let dtype = match (descr.kind, asked) {
         ('S', None | Some(Dtype::UInt8)) => Dtype::UInt8,
         ('U', None | Some(Dtype::UInt32)) => Dtype::UInt32,
         (_, Some(dtype)) if descr.can_be(dtype) => dtype,
         (_, Some(dtype)) => return Err(cannot_be(dtype)),
-        (_, None) => descr.dtype().ok_or_else(|| unsupported("V1 and V2 are viewed with a dtype that says what they are"))?,
+        (_, None) => descr.dtype().ok_or_else(|| unsupported("V1 and V2 do not say what they hold: name the dtype with `open_as`"))?,
     };
     if descr.is_text() && header.fortran_order && header.shape.len() > 1 {
-        return Err(unsupported("strings are viewed in C order"));
+        return Err(unsupported("strings can be viewed in C order only"));
     }
     Ok((dtype, descr.order, descr.is_text().then_some(descr.size)))
 }

@@ -1,4 +1,5 @@
-//! Huge arrays from rows that a program makes itself: a decoder, a simulation, a camera.
+//! This room writes huge arrays from rows that a program makes itself: a decoder, a simulation, a camera. It knows nothing of
+//! sources; start at [`ArrayWriter`].
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -26,19 +27,19 @@ use crate::types::size::memory_len;
 use crate::types::spec::{ShapeText, TensorSpec};
 use crate::view::MmapArray;
 
-/// Shorter runs of values are put together before they are written.
+/// Shorter runs of bytes are gathered in a mapped window before they are written.
 const LEAST_WRITTEN: usize = 256 << 10;
 
-/// How values get into the file.
+/// How values reach the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Copied into a mapped window.
     Window,
-    /// Written from where they are.
+    /// Written directly from the caller's memory.
     Buffer,
 }
 
-/// What array is to be written, and how; [`create`](Self::create) starts it.
+/// The description of an array that is to be written; [`create`](Self::create) starts it.
 #[derive(Debug, Clone)]
 pub struct ArrayBuilder {
     dtype: Dtype,
@@ -48,38 +49,37 @@ pub struct ArrayBuilder {
 }
 
 impl ArrayBuilder {
-    /// The number of rows, where it is known: space for all of them is reserved at the start.
+    /// Sets the number of rows, if it is known: space for all of them is reserved at the start.
     #[must_use]
     pub fn rows(mut self, rows: u64) -> Self {
         self.rows = Some(rows);
         self
     }
 
-    /// The most memory to use; see [`Options::memory`].
+    /// Sets the memory limit; see [`Options::memory`].
     #[must_use]
     pub fn memory(mut self, budget: Budget) -> Self {
         self.options = self.options.memory(budget);
         self
     }
 
-    /// Whether an existing output is replaced; see [`Options::overwrite`].
+    /// Sets whether an existing output is replaced; see [`Options::overwrite`].
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.options = self.options.overwrite(overwrite);
         self
     }
 
-    /// Starts the array that will be at `path` once it is finished.
+    /// Starts writing. The array appears at `path` once it is finished.
     ///
     /// # Errors
-    /// [`Error::OutputExists`]; [`Error::Unsupported`] for a dtype without fixed-size elements;
-    /// [`Error::BadRequest`] when the shape is more than a `.npy` can say; [`Error::Limit`] when memory or disk space do
-    /// not suffice; [`Error::Io`].
+    /// [`Error::OutputExists`]; [`Error::Unsupported`] for a dtype without fixed-size elements; [`Error::BadRequest`] when a `.npy` cannot
+    /// express the shape; [`Error::Limit`] when memory or disk space do not suffice; [`Error::Io`].
     pub fn create(self, path: impl AsRef<Path>) -> Result<ArrayWriter> {
-        let descr = self
-            .dtype
-            .descr()
-            .ok_or_else(|| Error::Unsupported { what: format!("dtype {}", self.dtype), detail: "it has no fixed-size elements".into() })?;
+        let descr = self.dtype.descr().ok_or_else(|| Error::Unsupported {
+            what: format!("dtype {}", self.dtype),
+            detail: "its elements have no fixed size".into(),
+        })?;
         let shape: Vec<u64> = [self.rows.unwrap_or(1)].into_iter().chain(self.row_shape.iter().copied()).collect();
         if shape.len() > crate::types::spec::MAX_NDIM {
             return Err(Error::bad_request(format!(
@@ -121,11 +121,11 @@ impl ArrayBuilder {
     }
 }
 
-/// Writes a `.npy` of any size, row by row, with the guarantees of a conversion: bounded memory, space reserved ahead,
-/// and a file that appears complete under its name when [`finish`](Self::finish) succeeds. Dropped before, it leaves
+/// Writes a `.npy` of any size, row by row, with the guarantees of a conversion: memory is bounded, space is reserved ahead, and
+/// the complete file appears under its name when [`finish`](Self::finish) succeeds. A writer that is dropped earlier leaves
 /// nothing behind.
 ///
-/// Rows are appended in order, or filled in parallel in disjoint ranges, or both.
+/// Rows are appended in order, filled in parallel in disjoint ranges, or both.
 ///
 /// ```
 /// use mmconvert::{ArrayWriter, Dtype, Error};
@@ -154,9 +154,9 @@ pub struct ArrayWriter {
     window_bytes: u64,
     /// Bytes of a window for appended elements.
     append_window: u64,
-    /// Whether something could not be written.
+    /// Whether a write failed.
     broken: AtomicBool,
-    /// Dtype and row shape; its own axis 0 means nothing here.
+    /// Dtype and row shape; the length of axis 0 has no meaning here.
     row: TensorSpec,
     descr: &'static str,
     written: Mutex<Claims>,
@@ -180,11 +180,11 @@ impl ArrayWriter {
         self.row.row_bytes()
     }
 
-    /// Appends elements behind those appended before; any number, not only whole rows.
+    /// Appends elements after those appended before: any number of them, even parts of rows.
     ///
     /// # Errors
-    /// [`Error::WrongDtype`]; [`Error::BadRequest`] when this goes beyond a known number of rows or into rows that were
-    /// filled; [`Error::Limit`] when the disk is full; [`Error::Io`].
+    /// [`Error::WrongDtype`]; [`Error::BadRequest`] when the elements exceed a known number of rows or reach rows that were filled;
+    /// [`Error::Limit`] when the disk is full; [`Error::Io`].
     pub fn append<T: Element + NoUninit>(&mut self, elements: &[T]) -> Result<()> {
         self.check_dtype::<T>()?;
         self.append_bytes(bytemuck::cast_slice(elements))
@@ -193,20 +193,20 @@ impl ArrayWriter {
     /// Appends elements given as their little-endian bytes.
     ///
     /// # Errors
-    /// As [`append`](Self::append), and [`Error::BadRequest`] when an element is cut.
+    /// Those of [`append`](Self::append), and [`Error::BadRequest`] when `bytes` ends within an element.
     pub fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         if !(bytes.len() as u64).is_multiple_of(self.row.itemsize()) {
-            return Err(Error::bad_request(format!("{} bytes are no whole number of {} elements", bytes.len(), self.row.dtype())));
+            return Err(Error::bad_request(format!("{} bytes are not a whole number of {} elements", bytes.len(), self.row.dtype())));
         }
         if self.row.row_bytes() == 0 && !bytes.is_empty() {
             return Err(Error::bad_request(format!("elements for {}, which have none", self.describe_rows())));
         }
         let end = self.next.checked_add(bytes.len() as u64);
-        let end = end.ok_or_else(|| Error::bad_request("an array has less than 2^63 bytes"))?;
+        let end = end.ok_or_else(|| Error::bad_request("an array cannot have 2^63 bytes or more"))?;
         self.claim(self.next..end)?;
         let result = self.append_claimed(bytes);
         if result.is_err() {
-            // What did not get into a window was not written.
+            // Bytes that did not reach a window were not written.
             self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.next..end));
         }
         result
@@ -242,27 +242,26 @@ impl ArrayWriter {
         Ok(())
     }
 
-    /// How a run of values gets into the file: the one place that decides. Long ones are written from where they are, as a conversion
-    /// writes its buffers; short ones, and those that have to be made valid first, are put together in a window.
+    /// The one place that decides how a run of values reaches the file. Long runs are written directly from the caller's memory, as a
+    /// conversion writes its buffers. Short runs, and values that must be made valid first, are gathered in a window.
     fn way(&self, len: usize) -> Way {
         if len < LEAST_WRITTEN || self.row.dtype() == Dtype::Bool { Way::Window } else { Way::Buffer }
     }
 
-    /// Writes values that lie in memory as the bytes from `start` on. If that fails nobody knows what is there.
+    /// Writes `bytes` at `start`, an offset in the data. If that fails, the file's content there is unknown.
     fn write_through(&self, start: u64, bytes: &[u8]) -> Result<()> {
         let written = self.sink.write(start..start + bytes.len() as u64, bytes);
         written.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
     }
 
-    /// Hands a window, of which the front is filled, to the disk. If that fails nobody knows what is there: the array cannot be finished
-    /// any more.
+    /// The description of an array that is to be written; [`create`](Self::create) starts it.
     fn commit(&self, window: Window, filled: usize) -> Result<()> {
         window.commit_front(filled).inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
     }
 
-    /// A window from the append position to the next boundary of windows, or the end of a known number of rows.
+    /// A window from the append position to the next window boundary, or to the end of a known number of rows.
     ///
-    /// What lies in it beyond the appended elements is not touched, so rows there may be filled meanwhile.
+    /// Bytes behind the appended elements stay untouched, so other threads may fill rows there.
     fn open_append_window(&self) -> Result<Window> {
         let end = (self.next / self.append_window + 1) * self.append_window;
         let end = self.total_bytes().map_or(end, |total| end.min(total));
@@ -270,20 +269,20 @@ impl ArrayWriter {
         self.sink.window(self.next..end, WindowWriter::Stores)
     }
 
-    /// Writes rows that lie in memory as values. Any number of threads may do so at once, beside those that fill or append.
+    /// Writes rows from a slice of values. Any number of threads may call this at once, also while others fill or append.
     ///
-    /// Long runs of rows go to the disk from where they lie, without a copy in a mapped window: where rows exist already this is faster
-    /// than [`fill`](Self::fill), which is for rows that are made in their place.
+    /// Long runs of rows are written directly from the slice, without a copy in a mapped window. For rows that already exist in memory
+    /// this is faster than [`fill`](Self::fill), which is for rows that are computed in place.
     ///
     /// # Errors
-    /// [`Error::WrongDtype`]; [`Error::BadRequest`] when `elements` are not exactly these rows, a row was written before or lies beyond a
-    /// known number of rows; [`Error::Limit`] when the disk is full; [`Error::Io`].
+    /// [`Error::WrongDtype`]; [`Error::BadRequest`] when `elements` has another length than these rows, a row was written before or lies
+    /// beyond a known number of rows; [`Error::Limit`] when the disk is full; [`Error::Io`].
     pub fn write<T: Element + NoUninit>(&self, rows: Range<u64>, elements: &[T]) -> Result<()> {
         self.check_dtype::<T>()?;
         self.write_bytes(rows, bytemuck::cast_slice(elements))
     }
 
-    /// As [`write`](Self::write), with rows as little-endian bytes: for types that Rust does not have.
+    /// Like [`write`](Self::write), with the rows as little-endian bytes, for types that Rust does not have.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -316,7 +315,7 @@ impl ArrayWriter {
         Ok(())
     }
 
-    /// As [`fill`](Self::fill), with rows as an `ndarray` view of shape `[rows, row shape…]`: pixels of frames by their places.
+    /// Like [`fill`](Self::fill), but the rows are an `ndarray` view of shape `[rows, row shape…]`, e.g. frames indexed by pixel.
     ///
     /// ```
     /// use mmconvert::{ArrayWriter, Dtype, Error, ndarray::ArrayViewMutD};
@@ -346,23 +345,21 @@ impl ArrayWriter {
         })
     }
 
-    /// Lets `fill` write rows `rows`, which are zeros unless filling them failed before. Any number of threads may do so at
-    /// once.
+    /// Lets `fill` write the rows `rows`. They are zeros unless an earlier fill failed. Any number of threads may do so at once.
     ///
-    /// All of the range is mapped and dirty while `fill` runs: a few MiB at a time are fastest. If `fill` fails, its rows
-    /// count as not written. `fill` should not fill rows of this writer itself; where it does, as happens when it runs
-    /// parallel work of its own and its thread takes up another row meanwhile, the inner rows may exceed the memory.
+    /// The whole range is mapped and dirty while `fill` runs: a few MiB at a time are fastest. If `fill` fails, its rows count as
+    /// not written. `fill` should not fill other rows of this writer; if it does (its thread may pick up another row while it
+    /// runs parallel work), the inner rows may exceed the memory limit.
     ///
     /// # Errors
-    /// Those of `fill`; [`Error::WrongDtype`]; [`Error::BadRequest`] when a row was written before or lies beyond a known
-    /// number of rows; [`Error::Limit`] when the range is larger than half of the memory or the disk is full;
-    /// [`Error::Io`].
+    /// Those of `fill`; [`Error::WrongDtype`]; [`Error::BadRequest`] when a row was written before or lies beyond a known number of
+    /// rows; [`Error::Limit`] when the range exceeds half of the memory or the disk is full; [`Error::Io`].
     pub fn fill<T: Element + Pod, E: From<Error>>(&self, rows: Range<u64>, fill: impl FnOnce(&mut [T]) -> Result<(), E>) -> Result<(), E> {
         self.check_dtype::<T>()?;
         self.fill_bytes(rows, |bytes| fill(if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) }))
     }
 
-    /// As [`fill`](Self::fill), with rows as little-endian bytes: for types that Rust does not have.
+    /// As [`fill`](Self::fill), with rows as little-endian bytes: for types that Rust lacks.
     ///
     /// # Errors
     /// As [`fill`](Self::fill).
@@ -391,18 +388,18 @@ impl ArrayWriter {
         Ok(())
     }
 
-    /// Writes the header, syncs everything, and gives the file its name. Returns dtype and shape of the array.
+    /// Writes the header, syncs the file, and gives it its name. Returns the dtype and shape of the array.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when rows are missing or the last one is cut; [`Error::OutputExists`] when the name was
-    /// taken meanwhile; [`Error::Io`]. There is no output then, unless the error says that it is in its place.
+    /// [`Error::BadRequest`] when rows are missing or the last one is incomplete; [`Error::OutputExists`] when the name was taken
+    /// meanwhile; [`Error::Io`]. No output exists then, unless the error says that it is in its place.
     pub fn finish(self) -> Result<TensorSpec> {
         let (staged, spec) = self.complete()?;
         staged.publish()?;
         Ok(spec)
     }
 
-    /// As [`finish`](Self::finish), and maps the array. It is mapped before the file gets its name: what is mapped is what was written.
+    /// As [`finish`](Self::finish), and maps the array before the file gets its name, so the map shows what was written.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
@@ -419,13 +416,13 @@ impl ArrayWriter {
         Ok(array)
     }
 
-    /// Makes the file complete but for its name.
+    /// Completes the file, all but its name.
     fn complete(mut self) -> Result<(StagedFile, TensorSpec)> {
         if let Some((window, filled)) = self.appending.take() {
             self.commit(window, filled)?;
         }
         if self.broken.load(Ordering::Relaxed) {
-            return Err(Error::bad_request("a part of the array could not be written before"));
+            return Err(Error::bad_request("an earlier write of a part of the array failed"));
         }
         let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
         let rows = self.finished_rows(&written)?;
@@ -472,7 +469,7 @@ impl ArrayWriter {
         self.rows.map(|rows| rows * self.row.row_bytes())
     }
 
-    /// Makes room up to byte `end`, with some to spare where the end is not known.
+    /// Reserves space up to byte `end`, and some more where the final size is unknown.
     fn reserve(&self, end: u64) -> Result<()> {
         if self.rows.is_some() {
             return Ok(());
@@ -512,17 +509,17 @@ impl ArrayWriter {
         } else {
             let row_bytes = self.row.row_bytes().max(1);
             let rows = format!("{}:{}", bytes.start / row_bytes, bytes.end.div_ceil(row_bytes));
-            Err(Error::bad_request(format!("some of the rows {rows} were written before")))
+            Err(Error::bad_request(format!("some of the rows {rows} have been written already")))
         }
     }
 }
 
 thread_local! {
-    /// How many fills this thread is in.
+    /// Number of fills that this thread is in.
     static FILLS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// One fill of this thread, perhaps inside another. An inner one must not wait for memory: the outer one holds some.
+/// One fill of this thread, perhaps within another. An inner one must not wait for memory, since the outer one holds some.
 struct Nesting(u32);
 
 impl Nesting {
@@ -541,7 +538,7 @@ impl Drop for Nesting {
     }
 }
 
-/// Rows that count as written unless filling them fails.
+/// Rows that count as written, unless filling them fails.
 struct Claim<'a> {
     writer: &'a ArrayWriter,
     bytes: Range<u64>,
@@ -562,17 +559,17 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// Disjoint ranges of bytes, neighbours merged.
+/// Disjoint ranges of bytes; neighbours are merged.
 #[derive(Debug, Default)]
 struct Claims {
-    /// End by start.
+    /// Start to end.
     ranges: BTreeMap<u64, u64>,
-    /// Rows that have no bytes are only counted.
+    /// Rows of zero bytes are only counted.
     empty_rows: u64,
 }
 
 impl Claims {
-    /// Adds a range; `false`, and nothing changed, if part of it is there already.
+    /// Adds a range. Returns `false` and changes nothing if a part of it is in the set already.
     fn insert(&mut self, range: Range<u64>) -> bool {
         let Range { mut start, mut end } = range;
         if start == end {
@@ -595,7 +592,7 @@ impl Claims {
         true
     }
 
-    /// Takes out a range that was added.
+    /// Removes a range that was added.
     fn remove(&mut self, range: &Range<u64>) {
         if range.is_empty() {
             return;
@@ -614,7 +611,7 @@ impl Claims {
         self.ranges.last_key_value().map_or(0, |(_, &end)| end)
     }
 
-    /// The first byte below the end that is in no range.
+    /// The first byte below the end that no range contains.
     fn first_gap(&self) -> Option<u64> {
         match self.ranges.first_key_value() {
             Some((&start, _)) if start > 0 => Some(0),

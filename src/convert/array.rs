@@ -19,47 +19,47 @@ use crate::types::layout::Layout;
 use crate::types::rows::Rows;
 use crate::types::spec::TensorSpec;
 
-/// An array in the making: where its elements come from, and what becomes of them.
+/// An array to be made: the reader of its elements, and how they become elements of the array.
 #[derive(Debug)]
 pub(crate) struct Array<'a> {
     pub(crate) part: Part,
     pub(crate) reader: Box<dyn TensorReader + 'a>,
-    /// The tensor's dtype, which is not the reader's where the reader makes bytes of strings.
+    /// The tensor's dtype. The reader's differs where it turns strings into bytes.
     pub(crate) source_dtype: Dtype,
-    /// What an element of the array is, where it is the reader's last axis.
+    /// The type of an array element that spans the reader's last axis.
     pub(crate) item: Option<Item>,
-    /// Whether the reader's axes are the array's the other way round: the source is in Fortran order.
+    /// Whether the array has the reader's axes in reverse order, since the source is in Fortran order.
     pub(crate) is_reversed: bool,
     /// The tensor's name, for messages.
     pub(crate) name: Option<String>,
-    /// What is read of the source, where that is not the elements that the reader has.
+    /// Bytes read from the source, where that differs from the size of the reader's elements.
     pub(crate) read_bytes: Option<u64>,
-    /// Whether the reader has only the rows that are wanted.
+    /// Whether the reader has the selected rows only.
     pub(crate) is_selected: bool,
-    /// What of the tensor had to be given up.
+    /// Parts of the tensor that had to be given up.
     pub(crate) lost: Vec<String>,
 }
 
-/// An element that several of the reader's make up.
+/// An element of an array that consists of several elements of the reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item {
     /// Bytes of text, padded.
     Bytes,
     /// Code points of text, padded.
     CodePoints,
-    /// What the source says it is, in NumPy's words.
+    /// The type that the source names, in NumPy's spelling.
     Stored(String),
 }
 
 impl<'a> Array<'a> {
-    /// The array of `rows` of what `reader` reads.
+    /// The array of `rows` of the reader's elements.
     ///
     /// # Errors
     /// [`Error::BadRequest`] for rows of a scalar.
     pub(crate) fn of_reader(reader: Box<dyn TensorReader + 'a>, rows: Option<Rows>) -> Result<Self> {
         let spec = reader.spec();
         let source_dtype = spec.dtype();
-        // With one axis both orders are the same.
+        // With one axis, both orders are the same.
         let is_reversed = reader.layout() == Layout::F && spec.shape().len() > 1;
         let selected = spec.select(rows)?;
         let reader = if is_reversed { Box::new(Reversed::new(reader, selected)?) } else { reader };
@@ -67,7 +67,7 @@ impl<'a> Array<'a> {
         Ok(Self { part, source_dtype, reader, item, is_reversed, name, read_bytes, is_selected: is_reversed, lost: Vec::new() })
     }
 
-    /// The arrays of a tensor; of strings those of `rows`, of which the lengths are read.
+    /// The arrays of a tensor. For strings they hold `rows`, and the lengths of these are read.
     pub(crate) fn of_tensor(tensor: &'a Tensor, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
         Self::look_at(tensor, rows, options).map_err(|error| options.cancel.unless_cancelled(error))
     }
@@ -84,9 +84,9 @@ impl<'a> Array<'a> {
             return Ok(vec![Self { item, name, lost: tensor.info().lost.clone(), ..array }]);
         }
         if let Some(dtype) = options.cast {
-            // It is no fault of this choice's.
+            // The refusal is about the cast: `strings` counts as used.
             options.strings.note();
-            let detail = "strings are no numbers".into();
+            let detail = "strings are not numbers".into();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail });
         }
         let stored = tensor.strings()?;
@@ -96,7 +96,7 @@ impl<'a> Array<'a> {
             let detail = "strings are written in the order in which they are read: `layout` C".into();
             return Err(Error::Unsupported { what, detail });
         }
-        // What is computed has a shape only now.
+        // A computed tensor has its shape only now.
         let spec = TensorSpec::new(Dtype::String, stored.shape.clone()).map_err(Error::bad_request)?;
         let range = spec.select(rows)?;
         let strings = Arc::new(Strings::open(stored, &range, options.verify, &options.calls())?);
@@ -124,7 +124,7 @@ impl<'a> Array<'a> {
         })
     }
 
-    /// The header for the selected rows of the reader, of this shape.
+    /// The header for the reader's selected rows, which have this shape.
     pub(crate) fn header(&self, dtype: Dtype, shape: &[u64], options: &Options) -> Result<Header> {
         let descr = dtype.descr_in(options.order())?;
         let header = match (&self.item, shape.split_last()) {
@@ -138,7 +138,7 @@ impl<'a> Array<'a> {
     }
 }
 
-/// Refuses rows of parts of a ragged or sparse tensor.
+/// Refuses `rows` for parts of a ragged or sparse tensor.
 ///
 /// # Errors
 /// [`Error::BadRequest`].
@@ -146,24 +146,23 @@ pub(crate) fn check_rows(tensor: &Tensor, rows: Option<Rows>) -> Result<()> {
     match (&tensor.info().part_of, rows) {
         (Some(whole), Some(_)) => {
             let name = &tensor.info().name;
-            let detail =
-                format!("`rows` of {name}: it is a part of {whole}, which is ragged or sparse, and rows of its parts mean nothing");
+            let detail = format!("`rows` of {name}: it is a part of {whole}, which is ragged or sparse: rows of its parts have no meaning");
             Err(Error::bad_request(detail))
         }
         _ => Ok(()),
     }
 }
 
-/// Refuses choices for elements that are written as they are stored: records, text, dates.
+/// Refuses options that cannot apply to elements copied as they are stored: structured records, text, dates.
 fn check_as_stored(descr: &str, options: &Options) -> Result<()> {
     if let Some(dtype) = options.cast {
-        let detail = "its elements are no numbers".into();
+        let detail = "its elements are not numbers".into();
         return Err(Error::Unsupported { what: format!("a cast from {descr} to {dtype}"), detail });
     }
     let is_other = |order| descr.contains(if order == ByteOrder::Big { '<' } else { '>' });
     match options.asked_order().filter(|&order| is_other(order)) {
         Some(order) => {
-            let detail = "such elements are written as they are stored, without `byte_order`".into();
+            let detail = "such elements are copied as they are stored: leave out `byte_order`".into();
             Err(Error::Unsupported { what: format!("{descr} in {order}-endian order"), detail })
         }
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! Many small tensors into a directory: each made by one worker, in one buffer, with one write; all synced together.
+//! Many small tensors into a directory: one worker makes each file in one buffer with one write, and all are synced together.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,14 +22,14 @@ use crate::types::rows::Rows;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// What a small file costs in dirty pages beside its own: its inode and its entry in the directory.
+/// Dirty pages that a small file needs beside its own: its inode and its directory entry.
 const FILE_RECORDS: u64 = 4096;
 
-/// What the reader of one small tensor may hold, beside what the plan gives it.
+/// Most heap that the reader of one small tensor may hold beside what the plan gives it.
 const READER_HEAP: usize = 128 << 10;
-/// Files that are synced at the same time: a disk has room for more than one request.
+/// Files synced at the same time: a disk can serve several requests at once.
 const MOST_SYNCING: usize = 16;
-/// A file shorter than this is written through the page cache while the memory lasts: an I/O of its own costs more.
+/// Shorter files are written through the page cache while the memory lasts, since an I/O each would cost more.
 const MIN_UNCACHED: usize = 64 << 10;
 
 /// The small tensors of an export.
@@ -41,20 +41,20 @@ pub(crate) struct Batch<'a> {
     pub(crate) heap_bytes: u64,
     method: Option<Method>,
     plan: Plan,
-    /// Whether one sync does for all files.
+    /// Whether a single sync covers all files.
     syncs_as_a_whole: bool,
     /// Bytes written since the last sync.
     dirty: Mutex<u64>,
-    /// Bytes of pages that were left in the page cache.
+    /// Bytes of pages left in the page cache.
     cached: AtomicU64,
 }
 
 impl<'a> Batch<'a> {
     /// # Errors
-    /// [`Error::Limit`] when the memory does not suffice, [`Error::Unsupported`] for a method that cannot be had.
+    /// [`Error::Limit`] when the memory does not suffice, [`Error::Unsupported`] for a method that is not available.
     pub(crate) fn new(staged: &'a StagedDir, dir: &'a Path, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
         let syncs_as_a_whole = staged.syncs_as_a_whole();
-        // What waits is the sync of a file, where every one has to be synced by itself.
+        // Where every file needs a sync of its own, workers wait for that.
         let waiting = if syncs_as_a_whole { 0 } else { MOST_SYNCING };
         let threads = Memory::Windows.threads(options.threads).max(options.threads.map_or(waiting, |_| 0));
         let resources = Resources {
@@ -65,11 +65,11 @@ impl<'a> Batch<'a> {
             raw_itemsize: Some(1),
             in_flight: options.in_flight,
         };
-        // As if all were one array of unlimited length.
+        // Plans as if all tensors were one array of unlimited length.
         let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()]).map_err(Error::bad_request)?;
         let plan = Plan::new(&all, &(0..all.rows()), Memory::Buffers, &resources)?;
         let method = match (options.method, staged.trial_file()) {
-            // These are made for what is large.
+            // These methods are for large arrays.
             (Some(Method::Clone | Method::Map), _) => None,
             (wanted, Some(file)) => Some(Method::to_copy(&file, wanted)?),
             (wanted, None) => Some(wanted.unwrap_or(Method::Portable)),
@@ -77,14 +77,14 @@ impl<'a> Batch<'a> {
         Ok(Self { staged, dir, rows, heap_bytes, method, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })
     }
 
-    /// Whether an array is one of the small ones. To be turned around it is in the buffer twice.
+    /// Whether an array counts as small. An array that changes its order takes the buffer twice.
     pub(crate) fn has_room_for(&self, nbytes: u64, changes_order: bool) -> bool {
         let times = if changes_order { 2 } else { 1 };
         self.method.is_some() && nbytes * times <= self.plan.slice_bytes() - DATA_ALIGN as u64
     }
 
-    /// Makes the files of `outputs`, which it takes; they are on the disk after [`sync`](Self::sync). For each a report, or why it
-    /// was left out.
+    /// Makes the files of `outputs`; [`sync`](Self::sync) puts them on the disk. Returns for each a report, or why it was left
+    /// out.
     pub(crate) fn convert(&self, outputs: &[&TensorOutputs<'_>], options: &Options) -> Result<Vec<Result<Report, String>>> {
         let reports: Vec<Mutex<Option<Result<Report, String>>>> = outputs.iter().map(|_| Mutex::new(None)).collect();
         let done = AtomicU64::new(0);
@@ -114,10 +114,10 @@ impl<'a> Batch<'a> {
         let started = Instant::now();
         let array = output.array(self.rows, options)?;
         let job = Job::new(&array, self.rows, self.heap_bytes, options)?;
-        // Data lie in the buffer as in the file, with the header right before them.
+        // The buffer has the layout of the file, the header right before the data.
         let end = DATA_ALIGN + memory_len(job.spec.nbytes());
         if end > buffer.len() {
-            let detail = "it was written to while it was being converted: a tensor is larger now";
+            let detail = "the source was written to during the conversion: a tensor is larger now";
             return Err(Error::malformed(output.source_path(), "source", detail));
         }
         let (front, spare) = buffer.split_at_mut(end);
@@ -146,13 +146,13 @@ impl<'a> Batch<'a> {
         if self.syncs_as_a_whole { Ok(()) } else { file.sync_all() }
     }
 
-    /// Whether a file of so many bytes may leave its pages in the page cache. All that do fit the window together.
+    /// Whether a file of this size may leave its pages in the page cache. All that do so fit the window together.
     fn may_be_cached(&self, len: usize) -> bool {
         let pages = (len as u64).next_multiple_of(FILE_RECORDS) + FILE_RECORDS;
         len < MIN_UNCACHED && self.cached.fetch_add(pages, Ordering::Relaxed) + pages <= self.plan.shares.window_bytes
     }
 
-    /// Counts a file that was written; if too much is dirty now, everything is synced. Returns the bytes that were dirty.
+    /// Counts a written file, and syncs everything if too much is dirty. Returns the bytes that were dirty.
     fn count(&self, bytes: u64) -> Result<u64> {
         if !self.syncs_as_a_whole {
             return Ok(bytes);
@@ -160,7 +160,7 @@ impl<'a> Batch<'a> {
         let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
         *dirty += bytes.next_multiple_of(FILE_RECORDS) + FILE_RECORDS;
         let peak = *dirty;
-        // The other workers may write a file each meanwhile.
+        // Each of the other workers may write a file meanwhile.
         if *dirty + self.plan.shares.threads as u64 * self.plan.slice_bytes() > self.plan.shares.window_bytes {
             self.staged.sync_files()?;
             *dirty = 0;
@@ -168,7 +168,7 @@ impl<'a> Batch<'a> {
         Ok(peak)
     }
 
-    /// Makes sure that all files outlive a power cut. They have no final names yet.
+    /// Makes all files survive a power cut. They have no final names yet.
     pub(crate) fn sync(&self) -> Result<()> {
         let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
         if *dirty > 0 {

@@ -1,4 +1,4 @@
-//! An array on disk against its source, element by element.
+//! Compares an array on disk with its source, element by element.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,10 +30,10 @@ use crate::types::rows::Rows;
 use crate::types::size::memory_len;
 use crate::types::spec::{ShapeText, unravel};
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// Dtype, shape and every byte agree; how much of the source its own checksums vouch for.
+    /// Dtype, shape and every byte agree. Says how much of the source its own checksums cover.
     Equal(Verified),
     /// The first thing that differs.
     Different(Difference),
@@ -45,34 +45,34 @@ pub enum Comparison {
 pub enum Difference {
     /// The element types.
     Dtype {
-        /// Of the source, or of the cast that was asked for.
+        /// The source's dtype, or that of the requested cast.
         expected: Dtype,
-        /// What the header of an array of it says.
+        /// The type that a header has for it.
         descr: String,
-        /// What the header of the array says.
+        /// The type in the array's header.
         found: String,
     },
     /// The shapes.
     Shape {
-        /// Of the source.
+        /// The source's shape.
         expected: Vec<u64>,
-        /// Of the array.
+        /// The array's shape.
         found: Vec<u64>,
     },
     /// The length of the array's data, in bytes.
     Length {
-        /// As the shape says.
+        /// The length that follows from the shape.
         expected: u64,
-        /// Behind the header.
+        /// The length behind the header.
         found: u64,
     },
     /// An element, the first in C order.
     Element {
-        /// Its index in the array.
+        /// Index in the array.
         index: Vec<u64>,
-        /// Its bytes as an array of the source has them.
+        /// Bytes that an array made from the source has.
         expected: Vec<u8>,
-        /// Its bytes in the array.
+        /// Bytes that the array has.
         found: Vec<u8>,
     },
 }
@@ -84,27 +84,27 @@ impl fmt::Display for Difference {
             Self::Shape { expected, found } => write!(f, "the source has shape {}, the array {}", ShapeText(expected), ShapeText(found)),
             Self::Length { expected, found } => write!(f, "the array has {found} bytes of data, its shape needs {expected}"),
             Self::Element { index, expected, found } => {
-                write!(f, "element {} is {found:02x?}, the source has {expected:02x?} (bytes as they are written)", ShapeText(index))
+                write!(f, "element {} is {found:02x?}, the source has {expected:02x?} (bytes in the order of the file)", ShapeText(index))
             }
         }
     }
 }
 
-/// Compares the `.npy` at `path` with `rows` of `tensor`, or with what the cast of `options` makes of them, streaming both within
-/// the memory of `options`. The array may be in either byte order, and in Fortran order.
+/// Compares the `.npy` at `path` with `rows` of `tensor`, cast as `options` say. Both are streamed within the memory of
+/// `options`. The array may be in either byte order and in Fortran order.
 ///
 /// # Errors
 /// [`Error::Malformed`] when either side is broken or the source does not match its checksums,
-/// [`Error::Unsupported`] for a cast that makes no sense, [`Error::Limit`], [`Error::Cancelled`], [`Error::Io`].
+/// [`Error::Unsupported`] for a cast that does not exist, [`Error::Limit`], [`Error::Cancelled`], [`Error::Io`].
 pub fn compare(path: impl AsRef<Path>, tensor: &Tensor, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     compare_file(&ArrayFile::open(path.as_ref(), &options.calls())?, tensor, rows, options)
 }
 
-/// As [`compare`], for `packed`, a tensor of another source whose bytes lie side by side: of a safetensors file that
+/// As [`compare`], for `packed`, a tensor of another source with contiguous bytes: one of a safetensors file that
 /// [`pack`](crate::pack) made.
 ///
 /// # Errors
-/// As [`compare`], and [`Error::Unsupported`] where `packed` is stored otherwise.
+/// Those of [`compare`], and [`Error::Unsupported`] where `packed` is not contiguous.
 pub fn compare_packed(packed: &Tensor, tensor: &Tensor, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
     compare_file(&ArrayFile::of_tensor(packed)?, tensor, rows, options)
 }
@@ -122,7 +122,7 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor, rows: Option<Rows>, optio
         return Ok(Comparison::Different(difference));
     }
     let first = FirstDifference::new(memory_len(job.spec.itemsize()));
-    // Nobody expects anything to be written beside an array that is looked at.
+    // Nobody expects a comparison to write beside the array, so the temporary directory comes first.
     let scratch: Vec<PathBuf> = [std::env::temp_dir()].into_iter().chain(nearest_directory(&file.path).map(Path::to_owned)).collect();
     let placed = job.for_each_placed(&scratch, options, |placed, found| {
         let mut rest = &mut found[..];
@@ -145,7 +145,7 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor, rows: Option<Rows>, optio
     Ok(match first.found.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => Comparison::Equal(verified),
         Some((position, expected, found)) => {
-            // Of a string, the byte or the character that differs is told by what it is.
+            // A differing string is reported by the index of the byte or character.
             let width = job.spec.elements() / job.header.shape.iter().product::<u64>().max(1);
             let index = if width > 1 { unravel(position / width, &job.header.shape) } else { job.index_of(position) };
             Comparison::Different(Difference::Element { index, expected, found })
@@ -153,7 +153,7 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor, rows: Option<Rows>, optio
     })
 }
 
-/// The same for a feature of records, which are gone through once.
+/// As `compare_file`, for a feature of records, which are read once.
 fn compare_records(
     file: &ArrayFile<'_>,
     RecordColumn { records, set, feature }: RecordColumn<'_>,
@@ -171,10 +171,10 @@ fn compare_records(
             }
         }
     }
-    // What the name says tells what was chosen, whether it was for this feature only or for all.
+    // A part's suffix in the name shows which options applied, whether they were given for this feature or for all.
     let options = &options.clone().records(options.records.for_one(file.part != Part::Whole));
     let pass = Pass::plan(records, set, &features, rows, tensor.source().heap_bytes(), options)?;
-    // Of several arrays the name tells which it is.
+    // A feature may have two arrays; the file's name tells which one this is.
     let is_it = |array: &RecordArray| array.column == 0 && (array.part == Part::Offsets) == (file.part == Part::Offsets);
     let at = pass.arrays.iter().position(is_it).unwrap_or(0);
     let array = &pass.arrays[at];
@@ -195,7 +195,7 @@ fn compare_records(
     let itemsize = array.element().item_len();
     let first = FirstDifference::new(itemsize);
     let check = |at: u64, bytes: &[u8]| {
-        // Rows that the array does not have show in the number of rows.
+        // Rows that the array lacks show up in the number of rows.
         let len = memory_len(nbytes.saturating_sub(at)).min(bytes.len());
         let mut found = vec![0; len];
         file.read(at, &mut found, options)?;
@@ -219,13 +219,13 @@ fn compare_records(
     })
 }
 
-/// The first element in C order that differs.
+/// Finds the first differing element in C order.
 struct FirstDifference {
     itemsize: usize,
     found: Mutex<Option<Element>>,
 }
 
-/// The position of an element, its bytes as they should be and as they are.
+/// An element's position, its expected bytes and its actual bytes.
 type Element = (u64, Vec<u8>, Vec<u8>);
 
 impl FirstDifference {
@@ -233,7 +233,7 @@ impl FirstDifference {
         Self { itemsize, found: Mutex::default() }
     }
 
-    /// Compares elements of which `position` tells where in the array each one is.
+    /// Compares elements; `position` gives the position of each one in the array.
     fn look(&self, expected: &[u8], found: &[u8], position: impl Fn(u64) -> u64) {
         if expected == found {
             return;
@@ -249,7 +249,7 @@ impl FirstDifference {
     }
 }
 
-/// A `.npy` that is read, not mapped: it may be anybody's.
+/// A `.npy` that is read instead of mapped, since others may change it.
 struct ArrayFile<'a> {
     path: Cow<'a, Path>,
     file: Arc<File>,
@@ -257,11 +257,11 @@ struct ArrayFile<'a> {
     data_offset: u64,
     data_len: u64,
     cold: Cold,
-    /// Which array of its tensor it is, as far as its name tells.
+    /// Which array of its tensor it is, judging by its name.
     part: Part,
 }
 
-/// The array that a name stands for, which may have the suffix of a part.
+/// The part that a name stands for, judging by its suffix.
 fn part_named(name: &[u8]) -> Part {
     let is_one = |part: &Part| name.ends_with(part.suffix().as_bytes());
     [Part::Values, Part::Offsets].into_iter().find(is_one).unwrap_or(Part::Whole)
@@ -285,7 +285,7 @@ impl<'a> ArrayFile<'a> {
         Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default(), part })
     }
 
-    /// The tensor of another source, where it lies.
+    /// The bytes of another source's tensor.
     fn of_tensor(tensor: &Tensor) -> Result<Self> {
         let run = tensor.in_place()?;
         let spec = &tensor.info().spec;
@@ -300,15 +300,15 @@ impl<'a> ArrayFile<'a> {
         os::read_exact_at(&self.file, buf, self.data_offset + at, &options.calls(), &self.cold).map_err(Error::io("read", &self.path))
     }
 
-    /// How a tensor has to be converted to become an array with this header, as far as that can be told from it.
+    /// The options that make an array with this header from a tensor, as far as the header tells.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where it is said to have been converted otherwise.
+    /// [`Error::BadRequest`] where `options` say that it was converted in another way.
     fn choices(&self, tensor: &Tensor, options: &Options) -> Result<(Options, Part)> {
         let descr = Descr::parse(&self.header.descr);
         let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
         let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
-        // Elements that are copied as they are have no order of their own.
+        // Elements that are copied as they are have no byte order to choose.
         let options = if tensor.info().item.is_some() { options.clone() } else { options.as_ordered(order) }.layout(layout);
         if tensor.is_of_records() && !descr.is_some_and(Descr::is_text) {
             return Ok((options, Part::Whole));
@@ -316,7 +316,7 @@ impl<'a> ArrayFile<'a> {
         if tensor.info().spec.dtype() != Dtype::String {
             return Ok((options, Part::Whole));
         }
-        // The array tells what became of them.
+        // The array itself shows which `strings` option made it.
         let (strings, part) = match descr.map(|descr| descr.kind) {
             Some('u') => (Strings::Offsets, Part::Values),
             Some('i') => (Strings::Offsets, Part::Offsets),

@@ -1,4 +1,4 @@
-//! Many tensors into a directory: a `.npy` each, and a manifest that maps names to files.
+//! Exports many tensors into a directory: one `.npy` each, and a manifest that maps names to files.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -30,10 +30,10 @@ use crate::source::selection::Selection;
 use crate::types::name::Name;
 use crate::types::rows::Rows;
 
-/// What is kept of each tensor until the end: two names, a path, a shape, a report.
+/// Heap kept per tensor until the end: two names, a path, a shape, a report.
 const OUTPUT_HEAP_BYTES: usize = 512;
 
-/// What was written into a directory, and what was not.
+/// The result of an export: what was written, and what was skipped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Export {
@@ -43,17 +43,17 @@ pub struct Export {
     pub skipped: Vec<Skipped>,
 }
 
-/// What a dry run knows of the arrays that a tensor becomes.
+/// A tensor with the estimates of a dry run for its arrays.
 pub type Estimated<'a> = (&'a Tensor, Vec<Estimate>);
 
-/// Checks, as [`Converter::write_parts`](crate::Converter::write_parts) does before it reads anything, that the arrays of a tensor could get
-/// their names at `path`, and that there is room for them. Hidden files are made for a moment to try that, and what a killed run left there
-/// is removed. Returns the bytes of room that are needed.
+/// Checks that the arrays of a tensor could get their names at `path`, and that there is room for them, as
+/// [`Converter::write_parts`](crate::Converter::write_parts) does before it reads anything. To try it, hidden files are made for
+/// a moment, and leftovers of killed runs are removed. Returns the bytes of room that are needed.
 ///
 /// # Errors
-/// [`Error::OutputExists`] where something is there that `options` do not allow to be replaced, or that is never replaced;
-/// [`Error::BadRequest`] for a file of the source; [`Error::Limit`]; [`Error::Io`] where the directory around it is missing or cannot be
-/// written to, or does not let its files be replaced.
+/// [`Error::OutputExists`] where `options` do not allow to replace what is there, or it is never replaced; [`Error::BadRequest`]
+/// for a file of the source; [`Error::Limit`]; [`Error::Io`] where the parent directory is missing, cannot be written to, or does
+/// not let its files be replaced.
 pub fn check_write((tensor, estimates): &Estimated<'_>, path: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let path = path.as_ref();
     let paths: Vec<PathBuf> = estimates.iter().map(|estimate| estimate.part.path(path)).collect();
@@ -101,7 +101,7 @@ fn becomes_twice(file: &str) -> Error {
     Error::bad_request(format!("two arrays would become {file}: convert them into two directories"))
 }
 
-/// Refuses files with elements of so many bytes that could not get their names in the directory, or for which there is no room.
+/// Refuses files of these sizes whose names the directory cannot take, or for which it has no room.
 fn check_files<'a>(source: &Source, (dir, staged): Place<'_>, files: impl Iterator<Item = (&'a str, u64)>, needed: u64) -> Result<()> {
     let mut longest: Option<(&str, u64)> = None;
     for (file, nbytes) in files {
@@ -118,21 +118,21 @@ fn check_files<'a>(source: &Source, (dir, staged): Place<'_>, files: impl Iterat
     longest.map_or(Ok(()), |(file, nbytes)| staged.check_length(file, nbytes.saturating_add(DATA_ALIGN as u64)))
 }
 
-/// The file that an array has in a directory.
+/// The name of an array's file in the directory.
 fn file_of(name: &Name, part: Part) -> String {
     part.path(Path::new(&file_name::encode(name.as_bytes()))).to_string_lossy().into_owned()
 }
 
 /// Converts `tensors`, or `rows` of each, into the directory `dir`.
 ///
-/// A directory that does not exist appears complete or not at all. One that exists must be empty, or
-/// [`Options::overwrite`] chosen: when everything is complete, files get their names in it one by one, `manifest.json` last,
-/// and whatever else is in it is left alone. Tensors that an array cannot hold as it was asked for are skipped and listed:
-/// handles, casts and byte orders that do not exist, strings that would lose something. A value that a cast would change is an
-/// error, where values must not ([`Options::strict`]). Columns of records are made in one pass over each set of records.
+/// A new directory appears complete or not at all. An existing one must be empty, or [`Options::overwrite`] set: when everything
+/// is complete, files get their names in it one by one, `manifest.json` last, and its other files are left alone. Tensors that no
+/// array can hold as requested are skipped and listed: handles, casts and byte orders that do not exist, strings that would lose
+/// something. A value that a cast would change is an error under [`Options::strict`]. Columns of records are made in one pass
+/// over each set of records.
 ///
 /// # Errors
-/// As [`Converter::write`](crate::Converter::write); [`Error::Unsupported`] when there is nothing to convert.
+/// Those of [`Converter::write`](crate::Converter::write); [`Error::Unsupported`] when there is nothing to convert.
 pub fn export(tensors: &Selection, rows: Option<Rows>, dir: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, dir) = (tensors.source(), dir.as_ref());
     let options = &options.resolved();
@@ -140,7 +140,7 @@ pub fn export(tensors: &Selection, rows: Option<Rows>, dir: impl AsRef<Path>, op
     let (columns, others): (Vec<&Tensor>, Vec<&Tensor>) = tensors.iter().partition(|tensor| tensor.is_of_records());
     let options = &options.clone().records(options.records.for_one(columns.len() == 1));
     let heap_bytes = source.heap_bytes().saturating_add((tensors.len() * OUTPUT_HEAP_BYTES) as u64);
-    // The small ones together, then each of the others with all workers on it.
+    // Small tensors are converted together, the others one after the other with all workers.
     let batch = Batch::new(&staged, dir, rows, heap_bytes, options)?;
     let Planned { outputs: planned, mut skipped, total_bytes } = plan_all(source, &others, &batch, &staged, options)?;
     let mut files: HashSet<String> = planned.iter().map(|output| output.file.clone()).collect();
@@ -158,7 +158,7 @@ pub fn export(tensors: &Selection, rows: Option<Rows>, dir: impl AsRef<Path>, op
     let is_one_pass = planned.is_empty() && passes.len() == 1;
     let mut outputs = convert_planned(&planned, &batch, (dir, &staged), total_bytes, &mut skipped, options)?;
     for pass in passes {
-        // Of several passes nobody knows what all of them together make.
+        // With several passes, the total size is unknown.
         let done = outputs.iter().map(|output| output.report.nbytes).sum();
         let options = if is_one_pass { options } else { &with_offset(options, done, None) };
         outputs.extend(pass.convert(heap_bytes, &staged, &mut skipped, options)?);
@@ -174,7 +174,7 @@ pub fn export(tensors: &Selection, rows: Option<Rows>, dir: impl AsRef<Path>, op
     Ok(Export { outputs, skipped })
 }
 
-/// Reports as verified what a checksum over several tensors vouches for, which is compared when the last of them has been read.
+/// Reports tensors as verified that a checksum over several tensors covers; it is compared when the last of them has been read.
 pub(crate) fn vouch(source: &Source, outputs: &mut [Exported], options: &Options) {
     for output in outputs.iter_mut().filter(|output| options.verify && output.report.verified != Verified::Full) {
         if source.vouches_for(&output.name) {
@@ -183,7 +183,7 @@ pub(crate) fn vouch(source: &Source, outputs: &mut [Exported], options: &Options
     }
 }
 
-/// Makes the arrays of tensors that are no columns of records.
+/// Makes the arrays of all tensors but columns of records.
 fn convert_planned(
     planned: &[TensorOutputs<'_>],
     batch: &Batch<'_>,
@@ -218,7 +218,7 @@ fn convert_planned(
     Ok(outputs)
 }
 
-/// Columns of one set of records.
+/// The requested columns of one set of records.
 pub(crate) struct Set<'a> {
     records: &'a RecordContainer,
     number: usize,
@@ -226,7 +226,7 @@ pub(crate) struct Set<'a> {
 }
 
 impl<'a> Set<'a> {
-    /// The columns by the records that they are of, in their order.
+    /// Groups columns by their set of records, in order.
     pub(crate) fn of(tensors: &[&'a Tensor]) -> Vec<Self> {
         let mut sets: Vec<Self> = Vec::new();
         for tensor in tensors {
@@ -241,21 +241,21 @@ impl<'a> Set<'a> {
     }
 }
 
-/// A pass over a set of records, and the files that it makes.
+/// A pass over a set of records, and the files it makes.
 struct RecordPass<'a> {
     set: Set<'a>,
     pass: Pass<'a>,
-    /// The name of the tensor, the file and its path, for each array.
+    /// Tensor name, file name and path of each array.
     named: Vec<(Name, String, PathBuf)>,
 }
 
-/// Rows that are wanted, and heap bytes that others hold.
+/// The requested rows, and the heap bytes that others hold.
 pub(crate) type Wanted = (Option<Rows>, u64);
-/// The directory, and it in the making.
+/// The output directory, and its staging directory.
 type Place<'b> = (&'b Path, &'b StagedDir);
 
 impl<'a> RecordPass<'a> {
-    /// Plans a pass for the columns of a set. What cannot be an array is left out; nothing if that is all of them.
+    /// Plans a pass for the columns of a set. Leaves out those that cannot be arrays; `None` if no column remains.
     fn plan(
         source: &Source,
         mut set: Set<'a>,
@@ -283,7 +283,8 @@ impl<'a> RecordPass<'a> {
         Ok(Some(Self { set, pass, named }))
     }
 
-    /// Makes the arrays. Columns that turn out to be no arrays are left out: only where that changes the others is the pass repeated.
+    /// Makes the arrays. Columns that turn out not to be arrays are left out, and the pass is repeated only if that changes the
+    /// others.
     fn convert(mut self, heap_bytes: u64, staged: &StagedDir, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Vec<Exported>> {
         while self.pass.has_columns() {
             let started = Instant::now();
@@ -316,7 +317,7 @@ impl<'a> RecordPass<'a> {
         Ok(Vec::new())
     }
 
-    /// The same pass without the columns that dropped out.
+    /// The same pass without the columns that failed.
     fn without(
         mut self,
         reason: Error,
@@ -338,7 +339,7 @@ impl<'a> RecordPass<'a> {
 }
 
 impl<'a> Set<'a> {
-    /// Plans a pass for the columns. What cannot be one is left out; nothing if that is all of them.
+    /// Plans a pass for the columns. Leaves out those that cannot be arrays; `None` if no column remains.
     pub(crate) fn plan(&mut self, wanted: Wanted, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Option<Pass<'a>>> {
         let features: Vec<Feature> = self.features.iter().map(|(_, feature)| feature.clone()).collect();
         let mut gone = Vec::new();
@@ -356,7 +357,7 @@ impl<'a> Set<'a> {
         Ok(Some(pass).filter(Pass::has_columns))
     }
 
-    /// Leaves out the columns that dropped out of a pass.
+    /// Leaves out the columns that failed in a pass.
     pub(crate) fn leave_out(&mut self, dropouts: Vec<Dropout>, skipped: &mut Vec<Skipped>) {
         let mut gone: Vec<usize> = dropouts.iter().map(|dropout| dropout.column).collect();
         for Dropout { column, error, .. } in dropouts {
@@ -366,14 +367,14 @@ impl<'a> Set<'a> {
         gone.iter().rev().for_each(|&at| drop(self.features.remove(at)));
     }
 
-    /// Whether its records lie in files, and can be gone through twice for little.
+    /// Whether the records are in files, so that a second pass is cheap.
     pub(crate) fn is_stored(&self) -> bool {
         let set = self.records.set(self.number);
         set.can_be_read_again() && !set.is_made()
     }
 }
 
-/// Converts one that is not small.
+/// Converts one large tensor.
 fn convert_one(output: &TensorOutputs<'_>, path: &Path, batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<Report> {
     let started = Instant::now();
     let array = output.array(batch.rows, options)?;
@@ -396,7 +397,7 @@ pub(crate) fn nothing_to_convert(source: &Source, skipped: &[Skipped]) -> Error 
     Error::Unsupported { what: format!("converting {}", source.path().display()), detail }
 }
 
-/// What an export will write.
+/// The plan of an export.
 struct Planned<'a> {
     outputs: Vec<TensorOutputs<'a>>,
     skipped: Vec<Skipped>,
@@ -404,7 +405,7 @@ struct Planned<'a> {
     total_bytes: u64,
 }
 
-/// Refuses all that can be refused before the first byte is written.
+/// Makes every check that can be made before the first byte is written.
 fn plan_all<'a>(source: &Source, tensors: &[&'a Tensor], batch: &Batch<'_>, staged: &StagedDir, options: &Options) -> Result<Planned<'a>> {
     let Batch { dir, rows, heap_bytes, .. } = *batch;
     let mut planned = Planned { outputs: Vec::new(), skipped: Vec::new(), total_bytes: 0 };
@@ -420,7 +421,7 @@ fn plan_all<'a>(source: &Source, tensors: &[&'a Tensor], batch: &Batch<'_>, stag
                 job.check_memory(options)?;
                 let (nbytes, changes_order) = (job.spec.nbytes(), job.changes_order());
                 let copied = match &trial {
-                    // A batch writes them whole.
+                    // A batch writes its arrays whole, holes included.
                     _ if batch.has_room_for(nbytes, changes_order) => nbytes,
                     Some(file) if job.can_share(file, options)? => 0,
                     _ => job.data_bytes(options)?,
@@ -453,7 +454,7 @@ fn plan_all<'a>(source: &Source, tensors: &[&'a Tensor], batch: &Batch<'_>, stag
     Ok(planned)
 }
 
-/// Refuses two files of one name: names of tensors have one each, but those of parts may be another tensor's.
+/// Refuses equal file names. Tensors have distinct ones, but a part of one may have the file name of another tensor.
 fn check_distinct(outputs: &[TensorOutputs<'_>]) -> Result<()> {
     let parts: HashMap<&str, &TensorOutputs<'_>> =
         outputs.iter().filter(|output| output.part != Part::Whole).map(|output| (output.file.as_str(), output)).collect();
@@ -472,7 +473,7 @@ fn check_distinct(outputs: &[TensorOutputs<'_>]) -> Result<()> {
     }
 }
 
-/// The caller's progress, counted over all tensors, which have so many bytes if that is known.
+/// The caller's progress, counted over all tensors, with their total size if it is known.
 pub(crate) fn with_offset(options: &Options, done: u64, total_bytes: Option<u64>) -> Options {
     let Some(report) = options.progress.clone() else {
         return options.clone();

@@ -1,4 +1,4 @@
-//! `manifest.json`: what an export wrote, of what, and with which choices, so that it can be checked without saying any of it again.
+//! `manifest.json` records what an export wrote, from which sources and with which options, so that `verify` needs no arguments.
 
 use std::ffi::OsString;
 use std::io::{BufReader, BufWriter, Write};
@@ -22,10 +22,10 @@ use crate::storage::paths::{is_file, list, parent_of};
 use crate::types::dtype::Dtype;
 use crate::types::rows::Rows;
 
-/// The file that maps names to files.
+/// The manifest's file name.
 pub(crate) const MANIFEST: &str = "manifest.json";
 
-/// The outputs as the manifest lists them, made one by one.
+/// The outputs as the manifest lists them, serialised one at a time.
 struct Listed<'a>(&'a [Exported]);
 
 impl Serialize for Listed<'_> {
@@ -89,7 +89,7 @@ pub(crate) fn write(
     done.map_err(Error::io("write", &dir.join(MANIFEST)))
 }
 
-/// A path that is the same wherever it is read: as text, or where it is no UTF-8 as its bytes.
+/// An absolute path that means the same wherever it is read: text, or bytes where it is not UTF-8.
 fn path_json(path: &Path) -> Value {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match whole.to_str() {
@@ -99,7 +99,7 @@ fn path_json(path: &Path) -> Value {
     }
 }
 
-/// A path as [`path_json`] writes it.
+/// A path written by [`path_json`].
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum StoredPath {
@@ -116,7 +116,7 @@ impl StoredPath {
     }
 }
 
-/// All choices that make a difference to what is in the arrays.
+/// All options that affect the content of the arrays.
 fn choices(rows: Option<Rows>, options: &Options) -> Map<String, Value> {
     let mut all = Map::new();
     let mut put = |key: &str, value: Option<Value>| all.extend(value.map(|value| (key.to_owned(), value)));
@@ -151,7 +151,7 @@ fn choices(rows: Option<Rows>, options: &Options) -> Map<String, Value> {
     all
 }
 
-/// What a `manifest.json` says.
+/// A manifest that was read.
 #[derive(Debug)]
 pub struct Manifest {
     path: PathBuf,
@@ -159,15 +159,15 @@ pub struct Manifest {
     files: Vec<ManifestFile>,
 }
 
-/// One array that a manifest lists.
+/// One array listed in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ManifestFile {
     /// The tensor's name.
     pub name: String,
-    /// The array's file in the directory.
+    /// The array's file name in the directory.
     pub file: String,
-    /// The dtype of the array's elements, where that is not the tensor's because of a cast.
+    /// The dtype of the array's elements, if a cast changed it.
     pub cast: Option<Dtype>,
 }
 
@@ -175,11 +175,11 @@ impl Manifest {
     /// Reads the manifest in `dir`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none, [`Error::Malformed`] when it is not one that [`export`](crate::export) wrote.
+    /// [`Error::NotFound`] when there is none, [`Error::Malformed`] when it was not written by [`export`](crate::export).
     pub fn read(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
         let path = dir.as_ref().join(MANIFEST);
         if !is_file(&path)? {
-            let detail = format!("{} has none, so it is no directory that an export made", dir.as_ref().display());
+            let detail = format!("{} has none, so no export made this directory", dir.as_ref().display());
             return Err(Error::NotFound { what: MANIFEST, detail });
         }
         let file = open_file(&path, &options.calls()).map_err(Error::io("open", &path))?;
@@ -189,13 +189,13 @@ impl Manifest {
         Ok(Self { path, stored, files })
     }
 
-    /// The arrays that it lists.
+    /// The arrays that the manifest lists.
     #[must_use]
     pub fn files(&self) -> &[ManifestFile] {
         &self.files
     }
 
-    /// The rows that were converted, if not all were.
+    /// The rows that were selected, if any were.
     ///
     /// # Errors
     /// [`Error::Malformed`].
@@ -209,10 +209,10 @@ impl Manifest {
         self.stored.joined
     }
 
-    /// What the arrays were made from, found again.
+    /// Finds the sources of the arrays again.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where it does not say, or names standard input; those of [`Location::find`].
+    /// [`Error::BadRequest`] where the manifest names no source or standard input; those of [`Location::find`].
     pub fn locations(&self, options: &Options) -> Result<Vec<Location>> {
         let mut found = Vec::new();
         for part in &self.stored.sources {
@@ -226,24 +226,24 @@ impl Manifest {
             }
         }
         if found.is_empty() {
-            let detail = format!("{} does not say what the arrays were made from: `against` SRC does", self.path.display());
+            let detail = format!("{} does not say what the arrays were made from: name it with `against` SRC", self.path.display());
             return Err(Error::bad_request(detail));
         }
         if self.is_joined() { Location::apart(found, options) } else { Location::group(found, options) }
     }
 
-    /// The error for a source that is not where it was.
+    /// The error for a source that has moved.
     fn moved(&self, error: Error) -> Error {
         match error {
             Error::NotFound { what, detail } => {
-                let detail = format!("{detail}; {} names it: where it is now is said by `against`", self.path.display());
+                let detail = format!("{detail}; {} names it: give its new place with `against`", self.path.display());
                 Error::NotFound { what, detail }
             }
             other => other,
         }
     }
 
-    /// Arrays that lie in the directory and are not listed.
+    /// Arrays in the directory that the manifest does not list.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -254,10 +254,10 @@ impl Manifest {
         Ok(all.into_iter().filter(|path| is_array(path) && !is_known(path)).collect())
     }
 
-    /// `options` with the choices that made the arrays, as far as `options` do not say otherwise.
+    /// `options` completed with the options that made the arrays; what `options` set takes precedence.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for choices that do not exist.
+    /// [`Error::Malformed`] for options that do not exist.
     pub fn apply(&self, options: &Options) -> Result<Options> {
         let own = &self.stored.choices;
         let mut all = options.clone();
@@ -299,7 +299,7 @@ impl Manifest {
             records = records.stream(stream);
         }
         records = records.flatten(own.flatten).salvage(own.salvage);
-        // They were made in one pass.
+        // All columns were made in one pass, so each of them decides which records were skipped.
         records = records.skipped_with(self.files.iter().map(|entry| entry.name.clone()));
         let mut model = ModelOptions::new();
         model.tag_set.clone_from(&own.tag_set);

@@ -1,4 +1,6 @@
-//! The library call: one tensor into one `.npy`, with its choices and its report.
+//! This room converts: one tensor ([`Converter`]), many into a directory ([`export`](export::export)), many into one safetensors
+//! file ([`pack`](pack::pack)). It also compares results with sources. It knows no source formats. Start at [`Converter`], then
+//! `job/`.
 
 pub(crate) mod array;
 pub(crate) mod batch;
@@ -40,7 +42,7 @@ use crate::view::MmapArray;
 use array::{Array, check_rows};
 use job::Job;
 
-/// The finished array and what it took.
+/// A finished array, and the report of its conversion.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Converted {
@@ -71,12 +73,12 @@ pub struct Converter<'a> {
     options: Options,
 }
 
-/// What is converted.
+/// The input of a conversion.
 #[derive(Debug)]
 enum Input<'a> {
-    /// A tensor. What its arrays are may depend on the options.
+    /// A tensor. Its arrays may depend on the options.
     Tensor(Box<Tensor>),
-    /// What a reader of somebody's own reads.
+    /// A reader of the caller's own.
     Reader(Box<dyn TensorReader + 'a>),
 }
 
@@ -84,13 +86,13 @@ impl<'a> Converter<'a> {
     /// A conversion of all of `tensor` with the default [`Options`].
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a dtype that an array cannot have.
+    /// [`Error::Unsupported`] for a dtype that no array can have.
     pub fn new(tensor: &Tensor) -> Result<Self> {
         tensor.check_supported()?;
         Ok(Self { input: Input::Tensor(Box::new(tensor.clone())), rows: None, options: Options::default() })
     }
 
-    /// A conversion of what `reader` reads.
+    /// A conversion of all elements of `reader`.
     #[must_use]
     pub fn from_reader(reader: Box<dyn TensorReader + 'a>) -> Self {
         Self { input: Input::Reader(reader), rows: None, options: Options::default() }
@@ -103,7 +105,7 @@ impl<'a> Converter<'a> {
         self
     }
 
-    /// All choices at once.
+    /// Sets all options at once.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
@@ -201,15 +203,16 @@ impl<'a> Converter<'a> {
         self
     }
 
-    /// What a run with this output would read, write and use, for each array. No data are read or written for it, but the lengths
-    /// of strings, and records where nobody says how many there are: what the file system can do is tried with a byte of a file that never has a name.
+    /// Estimates what a run with this output would read, write and use, for each array. It reads no data but the lengths of
+    /// strings, and records where their number is unknown. It writes none: a byte in a nameless file shows what the file system
+    /// supports.
     ///
     /// # Errors
     /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice,
-    /// [`Error::Unsupported`] when the cast or the method that was asked for cannot be had.
+    /// [`Error::Unsupported`] when the requested cast or method is not available.
     pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
         let options = self.options.resolved();
-        // What has to be computed for it is not.
+        // Tensors that would have to be computed are not.
         let estimate = || match &self.input {
             Input::Tensor(tensor) if tensor.is_made() => {
                 self.estimate_made(tensor, output.as_ref(), &options).map(|estimate| vec![estimate])
@@ -220,20 +223,20 @@ impl<'a> Converter<'a> {
             },
         };
         let estimates = estimate();
-        // One that cannot be converted is no reason to say that a choice has no effect.
+        // A tensor that cannot be converted must not make an option look unused.
         if let (Err(_), Input::Tensor(tensor)) = (&estimates, &self.input) {
             options.note_skipped(tensor.info().spec.dtype());
         }
         estimates
     }
 
-    /// What can be said of a tensor that is computed or decoded, without doing that.
+    /// What is known of a computed or decoded tensor without computing or decoding it.
     fn estimate_made(&self, tensor: &Tensor, output: &Path, options: &Options) -> Result<Estimate> {
         let info = tensor.info();
         let is_text = info.spec.dtype() == Dtype::String;
         if let (true, Some(dtype)) = (is_text, options.cast) {
             options.strings.note();
-            return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are no numbers".into() });
+            return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are not numbers".into() });
         }
         if let (Some((records, number)), true) = (tensor.records(), self.rows.is_none_or(|rows| rows.end.is_none())) {
             records.check_ends(records.feature(number).0)?;
@@ -304,26 +307,26 @@ impl<'a> Converter<'a> {
         work(&jobs.collect::<Result<Vec<_>>>()?)
     }
 
-    /// Writes the array to `path`, where it appears complete, verified and synced, or not at all. [`run`](Self::run) maps it, too.
+    /// Writes the array to `path`, where it appears complete, verified and synced, or not at all. [`run`](Self::run) also maps
+    /// it.
     ///
     /// # Errors
-    /// [`Error::OutputExists`] unless overwriting was chosen; [`Error::Malformed`] when a checksum does not match;
-    /// [`Error::Lossy`] for a value that would not survive, where that is an error;
-    /// [`Error::Unsupported`] for a cast that makes no sense;
-    /// [`Error::Limit`] when memory or disk space do not suffice; [`Error::BadRequest`] when `path` is a file of the source, or
-    /// when strings become two arrays; [`Error::Cancelled`]; [`Error::Io`].
+    /// [`Error::OutputExists`] unless overwriting was chosen; [`Error::Malformed`] when a checksum does not match; [`Error::Lossy`] for
+    /// a value that would change, where that is an error; [`Error::Unsupported`] for a cast that does not exist; [`Error::Limit`] when
+    /// memory or disk space do not suffice; [`Error::BadRequest`] when `path` is a file of the source, or when strings become two
+    /// arrays; [`Error::Cancelled`]; [`Error::Io`].
     pub fn write(self, path: impl AsRef<Path>) -> Result<Report> {
         only(self.execute(path.as_ref(), Some("write"), |_, _| Ok(()))?).map(|((), report)| report)
     }
 
-    /// As [`write`](Self::write), and maps the array. It is mapped before the file gets its name: what is mapped is what was written.
+    /// As [`write`](Self::write), and maps the array before the file gets its name, so the map shows what was written.
     ///
     /// # Errors
     /// As [`write`](Self::write).
     ///
     /// # Safety
-    /// As [`MmapArray::open`]: nobody shortens the file or writes to it while the array lives. It has a name by then, and so whoever may
-    /// write there could.
+    /// As [`MmapArray::open`]: nobody shortens the file or writes to it while the array lives. The file has a name by then, so anybody
+    /// with permission to write there could.
     #[expect(unsafe_code, reason = "the obligations of mapping a file with a name are the caller's")]
     pub unsafe fn run(self, path: impl AsRef<Path>) -> Result<Converted> {
         let view = |staged: &StagedFile, element| {
@@ -335,8 +338,8 @@ impl<'a> Converter<'a> {
         Ok(Converted { array, report })
     }
 
-    /// As [`write`](Self::write), for strings as offsets too: they become two arrays, whose paths are `path` with `.values` and
-    /// `.offsets` before the `.npy`. Returns the path of each array and what was done.
+    /// As [`write`](Self::write), also for strings as offsets. They become two arrays, named `path` with `.values` and `.offsets`
+    /// before the `.npy`. Returns the path and the report of each array.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -346,18 +349,18 @@ impl<'a> Converter<'a> {
         Ok(reports.into_iter().map(|((), report)| (report.part.path(path), report)).collect())
     }
 
-    /// Writes the array, header first, to `out`, front to back. Checksums are compared at the end: bytes are out by then, so an error means that
-    /// what came out is to be thrown away.
+    /// Writes the array to `out`, header first, front to back. Checksums are compared at the end, when the bytes are already out.
+    /// After an error, discard them.
     ///
     /// # Errors
-    /// As [`write`](Self::write), and [`Error::BadRequest`] for what has no length before it has been read, for two arrays and for an order of
-    /// elements that is not the source's.
+    /// Those of [`write`](Self::write), and [`Error::BadRequest`] for a tensor whose length is known only after reading it, for two
+    /// arrays, and for an order of elements other than the source's.
     pub fn stream(self, out: &mut (dyn Write + Send)) -> Result<Report> {
         let started = Instant::now();
-        // One worker hands out rows in their order.
+        // With one worker, rows come out in order.
         let options = self.options.resolved().threads(1);
         self.stream_with(out, started, &options).map_err(|error| match error {
-            // What takes the bytes may have been told by the same token.
+            // The same token may have stopped the reader of the bytes, too.
             Error::Io { .. } if options.cancel.is_cancelled() => Error::Cancelled,
             error => error,
         })
@@ -376,7 +379,7 @@ impl<'a> Converter<'a> {
         })
     }
 
-    /// Refuses what [`stream`](Self::stream) would refuse, as far as that can be told without computing anything.
+    /// Makes the checks of [`stream`](Self::stream), as far as they are possible without computing anything.
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
@@ -387,7 +390,7 @@ impl<'a> Converter<'a> {
         {
             return match tensor.column().and_then(|column| column.feature.declared) {
                 Some(declared) if declared.flat => {
-                    Err(Error::bad_request("how many rows it has is known only when it has been computed: write a file"))
+                    Err(Error::bad_request("the number of its rows is known only after computing it: write a file instead"))
                 }
                 _ => Ok(()),
             };
@@ -398,12 +401,12 @@ impl<'a> Converter<'a> {
         self.with_jobs(&options, |jobs| only_job(jobs)?.check_stream())
     }
 
-    /// What can still fail once a file is complete happens in `view`, before any file gets its name.
-    /// A `method` for one array is told in an error where there are two.
+    /// Everything that can still fail once a file is complete happens in `view`, before any file gets its name. A `method` that
+    /// returns one array is named in the error when there are two.
     fn execute<V>(self, path: &Path, method: Option<&str>, view: impl Fn(&StagedFile, Dtype) -> Result<V>) -> Result<Vec<(V, Report)>> {
         let check_one = |arrays: usize| match method {
             Some(method) if arrays > 1 => {
-                Err(Error::bad_request(format!("values and offsets become two arrays: use write_parts, not {method}")))
+                Err(Error::bad_request(format!("values and offsets are two arrays: use write_parts instead of {method}")))
             }
             _ => Ok(()),
         };
@@ -414,7 +417,7 @@ impl<'a> Converter<'a> {
             options.check_applied()?;
             return self.execute_pass(&pass, path, &options, started, view);
         }
-        // Before something is computed for it.
+        // Check the target before anything is computed for it.
         if options.strings.peek() != Some(Strings::Offsets) {
             if let Some(source) = self.source() {
                 source.check_not_own(path)?;
@@ -424,7 +427,7 @@ impl<'a> Converter<'a> {
         self.with_jobs(&options, |jobs| {
             check_one(jobs.len())?;
             options.check_applied()?;
-            // What the memory does not allow is refused before there is an output.
+            // Refuse what exceeds the memory before an output exists.
             jobs.iter().try_for_each(|job| job.check_memory(&options))?;
             let staged = self.stage(jobs.iter().map(|job| job.part().path(path)), &options)?;
             let mut done = Vec::with_capacity(jobs.len());
@@ -438,7 +441,7 @@ impl<'a> Converter<'a> {
         })
     }
 
-    /// Makes the files that get these names together, none of which may be the source's.
+    /// Creates the files with these names together. None of them may be a file of the source.
     fn stage(&self, paths: impl Iterator<Item = PathBuf>, options: &Options) -> Result<Vec<StagedFile>> {
         let paths: Vec<PathBuf> = paths.collect();
         if let Some(source) = self.source() {
@@ -471,7 +474,7 @@ impl<'a> Converter<'a> {
     }
 }
 
-/// Notes the choices that would be made use of if the tensor were computed.
+/// Marks options as used that computing the tensor would use.
 fn note_choices(tensor: &Tensor, options: &Options) {
     if tensor.info().spec.dtype() == Dtype::String {
         options.strings.note();
@@ -485,7 +488,7 @@ fn note_choices(tensor: &Tensor, options: &Options) {
     }
 }
 
-/// How an output would be written, as far as that can be tried.
+/// The method for an output, as far as it can be tried.
 fn nearest_method(output: &Path, options: &Options) -> Method {
     let tried = crate::storage::paths::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls()));
     let method = tried.and_then(|file| Method::to_copy(&file, options.method).ok());
@@ -494,7 +497,7 @@ fn nearest_method(output: &Path, options: &Options) -> Method {
 
 fn only_job<'a, 'b>(jobs: &'a [Job<'b>]) -> Result<&'a Job<'b>> {
     let [job] = jobs else {
-        return Err(Error::bad_request("values and offsets are two arrays, and a stream has one: write them to files"));
+        return Err(Error::bad_request("values and offsets are two arrays, and a stream holds one: write them to files"));
     };
     Ok(job)
 }

@@ -1,4 +1,4 @@
-//! The outputs of one tensor among many.
+//! The outputs of one tensor in an export.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ impl<'a> TensorOutputs<'a> {
         array.ok_or_else(|| Error::bad_request(format!("tensor {} has no {}", self.name(), self.part)))
     }
 
-    /// Takes a result apart: what was done, or why the tensor is left out, or what ends the whole export.
+    /// Splits a result: the report, or the reason to skip the tensor, or the error that ends the whole export.
     pub(crate) fn or_left_out(&self, result: Result<Report>) -> Result<Result<Report, String>> {
         match result {
             Ok(report) => Ok(Ok(report)),
@@ -51,7 +51,7 @@ impl<'a> TensorOutputs<'a> {
     }
 }
 
-/// Whether `tensor` has strings that the array cannot hold as they are.
+/// Whether `tensor` has strings that no array can hold unchanged.
 pub(crate) fn is_lossy(tensor: &Tensor, error: &Error) -> bool {
     matches!(error, Error::Lossy { .. }) && tensor.info().spec.dtype() == Dtype::String
 }

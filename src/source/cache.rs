@@ -1,7 +1,7 @@
-//! `Dataset.cache(filename)`: a bundle whose keys are the numbers of elements and components.
+//! `Dataset.cache(filename)`: a bundle with a key for each component of each element.
 //!
-//! Source of the keys: `FileDatasetBase::FormatName` in `tensorflow/core/kernels/data/cache_dataset_ops.cc`: both numbers padded with
-//! blanks, with `_` between them.
+//! Source of the keys: `FileDatasetBase::FormatName` in `tensorflow/core/kernels/data/cache_dataset_ops.cc`: both numbers padded
+//! with blanks and joined by `_`.
 
 use std::fmt;
 use std::ops::Range;
@@ -26,7 +26,7 @@ use crate::types::name::Name;
 use crate::types::size::memory_len;
 use crate::types::spec::{ShapeText, TensorSpec};
 
-/// The components of what `Dataset.cache` wrote, which is a bundle. Only on request: its keys can be asked for as well.
+/// A `Dataset.cache` bundle, listed by components only. Opened on request, since the same bundle can be read by its keys.
 pub(crate) struct TfDataCache;
 
 impl Driver for TfDataCache {
@@ -42,7 +42,7 @@ impl Driver for TfDataCache {
         let prefix = place.path();
         let bundle = Bundle::open(prefix, bundle::driver::NAME, &Limits::default(), place.storage())?;
         let Some(components) = Cache::components(&bundle) else {
-            let detail = format!("the keys of {} are not numbers of elements and components", bundle::index_path(prefix).display());
+            let detail = format!("the keys of {} do not number elements and components", bundle::index_path(prefix).display());
             return Err(Error::Unsupported { what: "a bundle as a tf.data cache".into(), detail });
         };
         Ok(Box::new(Cache::new(bundle, components, true)?))
@@ -55,11 +55,11 @@ pub(crate) struct Cache {
     bundle: Bundle,
     components: usize,
     elements: usize,
-    /// Whether only whole components are listed.
+    /// Whether to list whole components only.
     only_components: bool,
 }
 
-/// The element and the component that a key stands for.
+/// The numbers of element and component in a key.
 fn numbers(key: &[u8]) -> Option<(usize, usize)> {
     let (element, component) = std::str::from_utf8(key).ok()?.split_once('_')?;
     let number = |text: &str| text.trim_start_matches(' ').parse().ok();
@@ -67,7 +67,7 @@ fn numbers(key: &[u8]) -> Option<(usize, usize)> {
 }
 
 impl Cache {
-    /// How many components the elements of a bundle have that is a cache; `None` if it is none.
+    /// The number of components per element; `None` if the bundle is not a cache.
     pub(crate) fn components(bundle: &Bundle) -> Option<usize> {
         let count = bundle.len().ok()?;
         let components = (0..count).take_while(|&i| numbers(bundle.key(i)) == Some((0, i))).count();
@@ -77,22 +77,22 @@ impl Cache {
         is_cache.then_some(components)
     }
 
-    /// A bundle whose elements have so many components.
+    /// Wraps a bundle whose elements have `components` components.
     pub(crate) fn new(bundle: Bundle, components: usize, only_components: bool) -> Result<Self> {
         Ok(Self { elements: bundle.len()? / components, components, bundle, only_components })
     }
 
-    /// How many tensors are listed by key.
+    /// Number of tensors that are listed by key.
     fn by_key(&self) -> usize {
         if self.only_components { 0 } else { self.components * self.elements }
     }
 
-    /// The component that tensor `index` is all elements of.
+    /// The component that tensor `index` collects from all elements.
     fn component(&self, index: usize) -> Option<usize> {
         index.checked_sub(self.by_key())
     }
 
-    /// Whether an element can be a row of an array.
+    /// Checks that an element can be a row of an array.
     fn check_same(&self, component: usize, whole: &TensorSpec, element: usize, found: &TensorSpec) -> Result<()> {
         let shape = &whole.shape()[1..];
         if found.dtype() == whole.dtype() && found.shape() == shape {
@@ -100,7 +100,7 @@ impl Cache {
         }
         let what = format!("component {component} of {} as one array", self.bundle.index_path().display());
         let detail =
-            format!("element {element} is {found}, element 0 {} {}: each can be converted by its key", whole.dtype(), ShapeText(shape));
+            format!("element {element} is {found}, element 0 {} {}: convert each by its key instead", whole.dtype(), ShapeText(shape));
         Err(Error::Unsupported { what, detail })
     }
 
@@ -112,7 +112,7 @@ impl Cache {
 }
 
 impl Cache {
-    /// The key that `name` is without the blanks in front of its numbers.
+    /// Finds a key whose numbers are written without the leading blanks.
     fn find_unpadded(&self, name: &[u8]) -> Result<Option<usize>> {
         if !name.iter().all(|&byte| byte.is_ascii_digit() || byte == b'_') {
             return Ok(None);
@@ -210,7 +210,7 @@ impl Container for Cache {
         let mut warnings = self.bundle.warnings();
         if !self.only_components {
             warnings.push(format!(
-                "this is a tf.data cache of {} elements: the names 0 to {} stand for all elements of a component, and `format` tf-data-cache lists these only",
+                "this is a tf.data cache of {} elements: each of the names 0 to {} stands for one component of all elements; `format` tf-data-cache lists only these",
                 self.elements,
                 self.components - 1
             ));
@@ -219,7 +219,7 @@ impl Container for Cache {
     }
 }
 
-/// One component of all elements: rows that lie anywhere.
+/// One component of all elements, in rows scattered over the shards.
 struct Stacked<'a> {
     bundle: &'a Bundle,
     spec: TensorSpec,
@@ -249,7 +249,7 @@ impl TensorReader for Stacked<'_> {
             context.check_cancelled()?;
             let (first, inside) = (memory_len(at / row), at % row);
             let place = self.places[first];
-            // Rows that lie side by side are read together.
+            // Adjacent rows are read together.
             let most = rest.len().min(context.chunk_bytes()) as u64;
             let mut len = row - inside;
             let mut rows = 1;

@@ -1,11 +1,11 @@
-//! Facts about sources and tensors that formats tell beyond names, dtypes and shapes.
+//! Facts that formats report about sources and tensors beyond names, dtypes and shapes.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// Facts by their names: the shards of a checkpoint, the offsets of pieces. Which there are depends on the format.
+/// Named facts, such as the shards of a checkpoint or the offsets of pieces. Each format has its own.
 ///
-/// It serializes as an object; [`to_json`](Self::to_json) is the same as text.
+/// They serialize as an object; [`to_json`](Self::to_json) gives the same as text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts(Map<String, Value>);
 
@@ -14,24 +14,24 @@ impl Facts {
         Self(facts)
     }
 
-    /// Whether there are none.
+    /// Whether there are no facts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The names of the facts, in the order in which the format tells them.
+    /// The names of the facts, in the format's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// A fact as JSON; text stands in quotes.
+    /// One fact as JSON, with quotes around text.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
         self.0.get(name).map(Value::to_string)
     }
 
-    /// All of them as a JSON object.
+    /// All facts as a JSON object.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()

@@ -5,7 +5,8 @@ use super::{
     bundle, cache, graph, hdf5, keras, npy, npz, raw_stream, safetensors, saved_model, tensor_proto, tf_data, tfds, tfrecord, v1, video,
 };
 
-/// Every format, the surer ones first: a record is told by a checksum, JSON by its brackets. A format is its file, its module above and its line here.
+/// All formats, those with the surest signatures first: records have a checksum, JSON only brackets. A new format adds a line
+/// here.
 pub(crate) static FORMATS: &[&dyn Driver] = &[
     &saved_model::SavedModelDir,
     &tf_data::TfData,

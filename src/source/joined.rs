@@ -1,4 +1,4 @@
-//! Several sources as one whose tensors are joined along axis 0.
+//! Joins several sources along axis 0 of their tensors. The result is a `Container`, so later stages need no special case.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -20,26 +20,26 @@ use crate::types::layout::Layout;
 use crate::types::size::memory_len;
 use crate::types::spec::{ShapeText, TensorSpec};
 
-/// Joins sources: records to records, other tensors to those of the same name.
+/// Joins sources: records to records, other tensors to those with the same name.
 ///
 /// # Errors
-/// [`Error::BadRequest`] for fewer than two sources, and for records beside others; [`Error::Unsupported`] for records that do not
-/// continue each other.
+/// [`Error::BadRequest`] for fewer than two sources, and for records mixed with other sources; [`Error::Unsupported`] for records
+/// that cannot continue each other.
 pub(crate) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
     if let [] | [_] = &parts[..] {
         let only = parts.first().map(|part| {
-            let joined = if part.container().files().len() > 1 { ", of which the files follow each other without it" } else { "" };
+            let joined = if part.container().files().len() > 1 { ", whose files follow each other without it" } else { "" };
             format!(", and {} is one{joined}", part.path().display())
         });
         let only = only.unwrap_or_default();
-        return Err(Error::bad_request(format!("it takes several sources to join them (`concat`){only}")));
+        return Err(Error::bad_request(format!("joining (`concat`) needs several sources{only}")));
     }
     let lost: Vec<String> = parts.iter().flat_map(|part| part.missing_files().to_vec()).collect();
     let take = |part: &mut Source| {
         if let Some(container) = part.container_mut() {
             return Ok(container.take_records());
         }
-        let detail = format!("{} is still in use elsewhere: sources are joined before their tensors are taken", part.path().display());
+        let detail = format!("{} is still in use elsewhere: join sources before taking tensors from them", part.path().display());
         Err(Error::bad_request(detail))
     };
     let records: Vec<Option<RecordContainer>> = parts.iter_mut().map(take).collect::<Result<_>>()?;
@@ -55,8 +55,8 @@ pub(crate) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
     }
 }
 
-/// The tensors of the first source, each continued by those of the same name in the others; where every source has only one that is
-/// meant, its name does not matter. What does not fit together, or is not in all of them, is listed as that: other tensors may.
+/// The tensors of the first source, each continued by those with the same name in the others. If every source selects only one by
+/// default, its name does not matter. A tensor that does not fit or is missing somewhere is listed as such; others still work.
 #[derive(Debug)]
 pub(crate) struct Concat {
     parts: Vec<Source>,
@@ -67,14 +67,14 @@ pub(crate) struct Concat {
 #[derive(Debug)]
 struct Joined {
     info: TensorInfo,
-    /// Its number in every part; none where they do not fit together.
+    /// Its index in every part; empty if the parts do not fit together.
     numbers: Vec<usize>,
-    /// Whether it is one of those that are meant where none is named.
+    /// Whether it is selected by default.
     is_meant: bool,
 }
 
 impl Joined {
-    /// One that cannot be joined.
+    /// A tensor that cannot be joined.
     fn refused(tensor: &Tensor, (what, detail): (String, String)) -> Result<Self> {
         let is_meant = tensor.source().container().is_meant(tensor.index())?;
         let unsupported = Some(format!("{what}: {detail}"));
@@ -93,7 +93,7 @@ impl Concat {
             .collect::<Result<_>>()?;
         let only: Option<Vec<usize>> = only.into_iter().collect();
         let mut tensors = Vec::new();
-        // What is continued of each of the other parts, and the names of those that are not.
+        // Indices of the tensors in each other part that continue one of the first.
         let mut continued: Vec<HashSet<usize>> = vec![HashSet::new(); parts.len()];
         for tensor in parts[0].tensors() {
             let tensor = tensor?;
@@ -126,7 +126,7 @@ impl Concat {
     }
 }
 
-/// The number in `part` of the tensor that continues `first`: that of the same name, else of the same alias.
+/// The tensor in `part` that continues `first`: the one with the same name, else with the same alias.
 fn same_tensor(part: &Source, first: &TensorInfo) -> Result<Option<usize>> {
     let names = [Some(first.name.as_bytes()), first.alias.as_deref().map(str::as_bytes)];
     for name in names.into_iter().flatten() {
@@ -137,18 +137,17 @@ fn same_tensor(part: &Source, first: &TensorInfo) -> Result<Option<usize>> {
     Ok(None)
 }
 
-/// Says that `without` does not have `tensor`.
+/// The reason that `without` lacks `tensor`.
 fn missing(tensor: &Tensor, without: &Source) -> (String, String) {
     let what = format!("joining {} of {}", tensor.info().name, tensor.source().path().display());
     (what, format!("{} has no such tensor", without.path().display()))
 }
 
-/// What `tensor` of the first part is together with those of the others, which have these numbers.
+/// Joins `tensor` of the first part with the tensors of these indices in the others.
 fn joined(parts: &[Source], tensor: &Tensor, own: &[Option<usize>]) -> Result<(TensorInfo, Vec<usize>)> {
     let mut info = tensor.info().clone();
     if let Some(whole) = &info.part_of {
-        let detail =
-            format!("it is a part of {whole}, which is ragged or sparse, and its parts mean nothing when they are joined one by one");
+        let detail = format!("it is a part of {whole}, which is ragged or sparse: parts joined one by one have no meaning");
         return Err(Error::Unsupported { what: format!("joining {}", info.name), detail });
     }
     let mut numbers = Vec::with_capacity(parts.len());
@@ -168,7 +167,7 @@ fn joined(parts: &[Source], tensor: &Tensor, own: &[Option<usize>]) -> Result<(T
         let next = lengths(own.info());
         rows = match (rows, next.first().copied().flatten()) {
             (Some(rows), Some(more)) => Some(rows.checked_add(more).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?),
-            // How many there are is known when it has been computed.
+            // The number is known only after computing the tensor.
             _ => None,
         };
         axes.iter_mut().zip(next).for_each(|(axis, other)| *axis = axis.or(other));
@@ -183,13 +182,13 @@ fn joined(parts: &[Source], tensor: &Tensor, own: &[Option<usize>]) -> Result<(T
     Ok((info, numbers))
 }
 
-/// The lengths of all axes, with that of an item's bytes, as far as they are known.
+/// The lengths of all axes, including an item's bytes, where known.
 fn lengths(info: &TensorInfo) -> Vec<Option<u64>> {
     let known = |(axis, &length): (usize, &u64)| (!info.unknown_axes.contains(&axis)).then_some(length);
     info.spec.shape().iter().enumerate().map(known).collect()
 }
 
-/// Whether one tensor can continue another.
+/// Checks that one tensor can continue another.
 fn check_fits(first: &Tensor, other: &Tensor) -> Result<()> {
     let (one, next) = (first.info(), other.info());
     let refused = |detail: String| {
@@ -204,13 +203,13 @@ fn check_fits(first: &Tensor, other: &Tensor) -> Result<()> {
     if one.spec.dtype() != next.spec.dtype() || one.item != next.item {
         let kind = |info: &TensorInfo| info.item.clone().unwrap_or_else(|| info.spec.dtype().to_string());
         let hint = "convert them one by one, with `cast` where it fits, and join the arrays";
-        return refused(format!("it is of {}, the first of {}: {hint}", kind(next), kind(one)));
+        return refused(format!("it has {} elements, the first has {}: {hint}", kind(next), kind(one)));
     }
     let (axes, others) = (lengths(one), lengths(next));
     let differs = |(one, other): (&Option<u64>, &Option<u64>)| one.is_some() && other.is_some() && one != other;
     if has_rank && (axes.len() != others.len() || axes.iter().zip(&others).skip(1).any(differs)) {
         return refused(format!(
-            "its shape is {}, the first's is {}: only axis 0 may differ",
+            "its shape is {}, that of the first is {}: only axis 0 may differ",
             ShapeText(next.shape()),
             ShapeText(one.shape())
         ));
@@ -250,7 +249,7 @@ impl Container for Concat {
             let reader = part.reader_of(number)?;
             if reader.layout() == Layout::F && reader.spec().shape().len() > 1 {
                 let what = format!("joining {}", part.path().display());
-                return Err(Error::Unsupported { what, detail: "it is in Fortran order: convert it to C order before".into() });
+                return Err(Error::Unsupported { what, detail: "it is in Fortran order: convert it to C order first".into() });
             }
             let elements = first..first + reader.spec().elements();
             first = elements.end;
@@ -258,7 +257,7 @@ impl Container for Concat {
             regions.extend_from_slice(reader.regions());
             links.push(Link { elements, reader, regions: own_regions });
         }
-        // What is computed has a shape only now.
+        // A computed tensor has its shape only now.
         let spec = spec_of(info, &links).map_err(|(at, detail)| {
             let what = format!("joining {} of {}", info.name, self.parts[at].path().display());
             Error::Unsupported { what, detail }
@@ -266,14 +265,14 @@ impl Container for Concat {
         let order = links.first().map_or(ByteOrder::Little, |link| link.reader.byte_order());
         if let Some(at) = links.iter().position(|link| link.reader.byte_order() != order) {
             let what = format!("joining {}", self.parts[at].path().display());
-            return Err(Error::Unsupported { what, detail: format!("it is not {order}-endian as the first one is: convert it before") });
+            return Err(Error::Unsupported { what, detail: format!("it is not {order}-endian like the first one: convert it first") });
         }
         Ok(Box::new(Chain { spec, order, links, regions }))
     }
 
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
         let what = format!("joining {}", self.tensors[index].info.name);
-        Err(Error::Unsupported { what, detail: "strings are converted source by source".into() })
+        Err(Error::Unsupported { what, detail: "strings cannot be joined: convert each source separately".into() })
     }
 
     fn is_made(&self, index: usize) -> bool {
@@ -309,7 +308,7 @@ impl Container for Concat {
     }
 }
 
-/// The shape of all parts together; which part does not fit, and why.
+/// The shape of all parts together, or which part does not fit and why.
 fn spec_of(info: &TensorInfo, links: &[Link<'_>]) -> Result<TensorSpec, (usize, String)> {
     let first = links.first().map_or(&info.spec, |link| link.reader.spec());
     let mut rows = 0u64;
@@ -327,17 +326,17 @@ fn spec_of(info: &TensorInfo, links: &[Link<'_>]) -> Result<TensorSpec, (usize, 
     TensorSpec::new(first.dtype(), shape).map_err(|detail| (0, detail))
 }
 
-/// One part of a tensor that has been joined.
+/// One part of a joined tensor.
 #[derive(Debug)]
 struct Link<'a> {
-    /// Which of the joined elements it has.
+    /// Its elements among all joined ones.
     elements: Range<u64>,
     reader: Box<dyn TensorReader + 'a>,
-    /// Which of all regions are its own.
+    /// Its regions among all regions.
     regions: Range<usize>,
 }
 
-/// Parts one behind the other.
+/// Parts in sequence.
 #[derive(Debug)]
 struct Chain<'a> {
     spec: TensorSpec,
@@ -347,7 +346,7 @@ struct Chain<'a> {
 }
 
 impl Chain<'_> {
-    /// The parts that have any of `elements`, each with which of its own these are.
+    /// The parts that contain any of `elements`, each with the range in its own elements.
     fn of(&self, elements: Range<u64>) -> impl Iterator<Item = (&Link<'_>, Range<u64>)> {
         let from = self.links.partition_point(|link| link.elements.end <= elements.start);
         self.links[from..].iter().take_while(move |link| link.elements.start < elements.end).filter_map(move |link| {
@@ -356,7 +355,7 @@ impl Chain<'_> {
         })
     }
 
-    /// The row that an element starts.
+    /// The row that starts at an element.
     fn row(&self, element: u64) -> u64 {
         element / self.spec.row_elements().max(1)
     }
@@ -477,9 +476,9 @@ impl TensorReader for Chain<'_> {
 }
 
 impl Source {
-    /// Several sources as one: the tensors of the first, each continued along axis 0 by those of the same name in the others. Where
-    /// every source has only one tensor, its name does not matter. A tensor that cannot be joined is listed, and an error where it is
-    /// asked for.
+    /// Joins several sources into one: each tensor of the first is continued along axis 0 by those with the same name in the
+    /// others. If every source has only one tensor, its name does not matter. A tensor that cannot be joined is listed; asking
+    /// for it is an error.
     ///
     /// # Errors
     /// [`Error::BadRequest`] for fewer than two sources; [`Error::Unsupported`] for records that do not fit together.

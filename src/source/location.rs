@@ -1,4 +1,4 @@
-//! How a path leads to a format, and what is said where it leads to none.
+//! [`Location`]: how a path leads to a format, and the error when it leads to none.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,24 +18,23 @@ use crate::storage::glob::alternatives_of_path;
 use crate::storage::paths::Found;
 use crate::storage::probe::Probe;
 
-/// What a path leads to: a format, and what is to be opened. Found once, whatever is done with it then.
+/// What a path leads to: a format, and the place to open. It is found once and then used for everything.
 #[derive(Clone)]
 pub struct Location {
-    /// The paths that it was given by.
+    /// The paths as given.
     given: Vec<PathBuf>,
-    /// The format that was asked for, if one was.
+    /// The format that was requested, if any.
     asked: Option<&'static str>,
     driver: &'static dyn Driver,
     place: Target,
-    /// What is missing and was let pass.
-    /// The shards that are missing and were let pass, in words.
+    /// Missing shards that were tolerated, one sentence each.
     lost: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     At(Probe),
-    /// Files that are one source.
+    /// Files that make one source.
     Files(FileSet),
 }
 
@@ -50,13 +49,13 @@ impl fmt::Debug for Location {
 }
 
 impl Location {
-    /// What `path` leads to. A file, a directory or a prefix that is there as it is written is that; only what is not there is a pattern,
-    /// or `base@N`. Of a pattern the files of records are one location, other files one each, in the order of the numbers in their names.
-    /// Alternatives (`{a,b}`) come in their order, and each of them has to lead to something.
+    /// Finds what `path` leads to. A file, directory or prefix with exactly this name comes first; only if there is none, `path`
+    /// is a pattern or `base@N`. Files of records that match a pattern are one location, other files one each, in the order of
+    /// the numbers in their names. Alternatives (`{a,b}`) keep their order, and each of them must lead to something.
     ///
     /// # Errors
-    /// [`Error::NotFound`] says what is missing and what was found instead, [`Error::Unsupported`] names what is in no format that is
-    /// read, [`Error::BadRequest`] for a format that does not exist, [`Error::Io`].
+    /// [`Error::NotFound`], naming what is missing and what was found instead; [`Error::Unsupported`], naming a file in no supported
+    /// format; [`Error::BadRequest`] for a format that does not exist; [`Error::Io`].
     pub fn find(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
         Self::find_any(path.as_ref(), format, options).map_err(|error| options.cancel.unless_cancelled(error))
     }
@@ -77,7 +76,7 @@ impl Location {
         if let Some(set) = FileSet::expand(path)? {
             return of_set(path, set, &formats, options);
         }
-        // A pattern of prefixes: of a checkpoint there are only files whose names go on.
+        // A pattern of checkpoint prefixes: the existing files have longer names.
         match FileSet::expand(&bundle::index_path(path))? {
             Some(indexes) => {
                 let files = indexes.files.iter().map(|index| index.with_extension("")).collect();
@@ -91,11 +90,10 @@ impl Location {
         Self { given: vec![path.to_owned()], asked, driver, place: Target::At(resolved), lost: Vec::new() }
     }
 
-    /// Locations that were found one by one, with those put together that are one source: shards of one set of records, and files of one
-    /// checkpoint.
+    /// Groups locations that are one source: shards of one set of records, or files of one checkpoint.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where a shard of a set is missing, unless that is to be [let pass](crate::RecordOptions::salvage);
+    /// [`Error::NotFound`] where a shard of a set is missing, unless that is [tolerated](crate::RecordOptions::salvage);
     /// [`Error::BadRequest`] for a shard that is given twice.
     pub fn group(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
         let mut grouped: Vec<Self> = Vec::with_capacity(locations.len());
@@ -124,10 +122,10 @@ impl Location {
         Ok(grouped)
     }
 
-    /// The same for [`Source::concat`], where shards are joined in the order in which they are given: each is a source of its own.
+    /// As `group`, for [`Source::concat`]: each shard stays a source of its own, and they are joined in the given order.
     ///
     /// # Errors
-    /// [`Error::NotFound`] as [`group`](Self::group).
+    /// [`Error::NotFound`], as for [`group`](Self::group).
     pub fn apart(locations: Vec<Self>, options: &Options) -> Result<Vec<Self>> {
         let mut apart = without_doubles(locations);
         check_stdin(&apart)?;
@@ -135,7 +133,7 @@ impl Location {
         Ok(apart)
     }
 
-    /// The set of shards that a single file is of.
+    /// The set of shards that a single file belongs to.
     fn shard_set(&self) -> Option<ShardKey> {
         match &self.place {
             Target::At(place) => Some((self.driver.name(), shard_set(place.path())?)),
@@ -143,7 +141,7 @@ impl Location {
         }
     }
 
-    /// The path that it was found by, or the first of several.
+    /// The path of the location, or the first of several.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.given[0]
@@ -155,23 +153,23 @@ impl Location {
         self.driver.name()
     }
 
-    /// Whether [`open`](Self::open) with these choices takes a running TensorFlow: see `tensorflow::load`.
+    /// Whether [`open`](Self::open) with these options needs a running TensorFlow: see `tensorflow::load`.
     #[must_use]
     pub fn needs_tensorflow(&self, options: &Options) -> bool {
         matches!(&self.place, Target::At(resolved) if self.driver.needs_tensorflow(resolved, options))
     }
 
-    /// Whether `names` are not those of tensors in a graph, but of what it computes: outputs of its nodes, such as `y:0`, for
+    /// Whether `names` are outputs of nodes, such as `y:0`, that a graph has to compute. Pass those to
     /// [`ModelOptions::output`](crate::ModelOptions::output).
     #[must_use]
     pub fn are_outputs(&self, names: &[&[u8]]) -> bool {
         matches!(&self.place, Target::At(resolved) if self.driver.are_outputs(resolved, names))
     }
 
-    /// Opens it, with the choices that opening and looking through a source take.
+    /// Opens the location with the options that opening and scanning a source need.
     ///
     /// # Errors
-    /// As [`Source::open_with`].
+    /// Those of [`Source::open_with`].
     pub fn open(&self, options: &Options) -> Result<Source> {
         let path = self.path();
         let opened = match &self.place {
@@ -183,10 +181,10 @@ impl Location {
     }
 }
 
-/// A set of shards: its format, the names of its files without their numbers, and how many these say there are.
+/// A set of shards: its format, the file names without their numbers, and the number of shards in the names.
 pub(crate) type ShardKey = (&'static str, (Vec<u8>, u64));
 
-/// Several files of one checkpoint lead to the same place, and are one. The same path twice is meant twice.
+/// Drops locations that repeat a checkpoint by another of its files. The same path given twice is kept twice.
 pub(crate) fn without_doubles(locations: Vec<Location>) -> Vec<Location> {
     let mut kept: Vec<Location> = Vec::with_capacity(locations.len());
     for location in locations {
@@ -202,12 +200,12 @@ pub(crate) fn without_doubles(locations: Vec<Location>) -> Vec<Location> {
 /// Refuses standard input that is given twice.
 pub(crate) fn check_stdin(locations: &[Location]) -> Result<()> {
     if locations.iter().filter(|location| location.path() == Path::new("-")).count() > 1 {
-        return Err(Error::bad_request("standard input (-) is given twice, and can be read once"));
+        return Err(Error::bad_request("standard input (-) is given twice, but can be read only once"));
     }
     Ok(())
 }
 
-/// Refuses sets of shards with holes, of files that are sources of their own, too.
+/// Refuses sets of shards with gaps, also for formats in which each file is a source.
 pub(crate) fn check_sets(locations: &mut [Location], options: &Options) -> Result<()> {
     let mut sets: BTreeMap<ShardKey, Vec<usize>> = BTreeMap::new();
     for (at, location) in locations.iter_mut().enumerate() {
@@ -231,16 +229,16 @@ pub(crate) fn check_sets(locations: &mut [Location], options: &Options) -> Resul
     Ok(())
 }
 
-/// What is missing of a set, where that is let pass.
+/// Describes the missing shards of a set, if that is tolerated.
 pub(crate) fn check_set(files: &FileSet, options: &Options) -> Result<Option<String>> {
     match files.missing_shards() {
         None => Ok(None),
         Some(detail) if options.records.salvage.is_set() => Ok(Some(format!("shard not found: {detail}"))),
-        Some(detail) => Err(Error::NotFound { what: "shard", detail: format!("{detail}; `salvage` goes without them") }),
+        Some(detail) => Err(Error::NotFound { what: "shard", detail: format!("{detail}; `salvage` converts the others") }),
     }
 }
 
-/// The locations of all alternatives of a path with braces. Files of records are one.
+/// The locations of all alternatives of a path with braces. Files of records become one location.
 pub(crate) fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Option<&str>, options: &Options) -> Result<Vec<Location>> {
     let mut locations: Vec<Location> = Vec::new();
     for alternative in alternatives {
@@ -264,7 +262,7 @@ pub(crate) fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Opt
     Ok(vec![Location { given: vec![path.to_owned()], place: Target::Files(set), lost, ..first.clone() }])
 }
 
-/// The locations of files that a pattern or `base@N` stands for.
+/// The locations of the files that match a pattern or `base@N`.
 pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &Options) -> Result<Vec<Location>> {
     let mut judged = Vec::with_capacity(set.files.len());
     let first = set.files.first().and_then(|file| shard_set(file));
@@ -274,7 +272,7 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
         let probe = Probe::new(&storage, file);
         let found = formats.judge(&probe, options)?;
         joined = joined.or_else(|| found.as_ref().map(|(driver, _)| *driver).filter(|driver| driver.joins_files()));
-        // Of thousands of shards the first one that says anything says it for all.
+        // With thousands of shards, the first one with a known format decides for all.
         if is_one_set && joined.is_some() {
             break;
         }
@@ -304,7 +302,7 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
     for (probe, found) in judged {
         let Some(found) = found else { return Err(not_of_pattern(path, &probe)?) };
         let location = Location::at(probe.path(), found, formats.asked);
-        // All files of a checkpoint lead to it.
+        // All files of a checkpoint lead to the same place.
         if !locations.iter().any(|other| other.place == location.place) {
             locations.push(location);
         }
@@ -315,7 +313,7 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
     Ok(locations)
 }
 
-/// The error for a file that a pattern matches and that is in no known format.
+/// The error for a file that matches a pattern but has no known format.
 pub(crate) fn not_of_pattern(pattern: &Path, probe: &Probe) -> Result<Error> {
     Ok(match unrecognised(probe)? {
         Error::Unsupported { what, detail } => {
@@ -325,7 +323,7 @@ pub(crate) fn not_of_pattern(pattern: &Path, probe: &Probe) -> Result<Error> {
     })
 }
 
-/// The formats that may be meant: the one that is asked for, or all.
+/// The formats to consider: the requested one, or all.
 pub(crate) struct Candidates {
     drivers: Vec<&'static dyn Driver>,
     asked: Option<&'static str>,
@@ -344,7 +342,7 @@ impl Candidates {
         Ok(Self { drivers, asked })
     }
 
-    /// The format of what lies at `path` as it is written, if it is in one, and what is to be opened there.
+    /// The format of the file or directory at exactly this path, and the place to open; `None` if no format recognises it.
     fn judge(&self, probe: &Probe, options: &Options) -> Result<Option<(&'static dyn Driver, Probe)>> {
         for &driver in &self.drivers {
             if let Some(resolved) = driver.resolve(probe)? {
@@ -356,7 +354,7 @@ impl Candidates {
                 return Ok(Some((driver, resolved)));
             }
         }
-        // Who names a format of plain files is told what is wrong with the file.
+        // If the caller names a format of plain files, opening the file tells what is wrong with it.
         match (self.asked, &self.drivers[..]) {
             (Some(_), [driver]) if driver.takes_any_file() && probe.is_file()? => Ok(Some((*driver, probe.clone()))),
             _ => Ok(None),
@@ -366,30 +364,31 @@ impl Candidates {
 
 impl Source {
     /// Opens what `path` names: a checkpoint prefix, its `.index` file, a directory with a `checkpoint` state file, a SavedModel
-    /// directory, a frozen graph, a serialized tensor, a file of records or a pattern for several, a folder that tf.data wrote, a video.
-    /// The format is found from the content. A pattern for files that are sources each gives all of their tensors, as [`together`](Self::together).
+    /// directory, a frozen graph, a serialized tensor, a file of records or a pattern for several, a folder written by tf.data, a
+    /// video. The content tells the format. If a pattern matches several sources, the result has all of their tensors, as
+    /// [`together`](Self::together).
     ///
     /// # Errors
-    /// [`Error::NotFound`] says what is missing and what was found; [`Error::Unsupported`] names a format this version
-    /// does not read; [`Error::Malformed`] says where a file is broken; [`Error::Io`] when reading fails;
-    /// [`Error::Limit`] when the index is larger than an index may be.
+    /// [`Error::NotFound`], naming what is missing and what was found; [`Error::Unsupported`], naming a format that this version does
+    /// not read; [`Error::Malformed`], telling where a file is broken; [`Error::Io`] when reading fails; [`Error::Limit`] when the
+    /// index is too large.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_as(path, None)
     }
 
-    /// Opens `path` as the format with this name (one of [`formats`]), whatever its content looks like.
+    /// Opens `path` in the format with this name (one of [`formats`]), whatever its content looks like.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Error::BadRequest`] for a format that does not exist.
+    /// Those of [`open`](Self::open), and [`Error::BadRequest`] for a format that does not exist.
     pub fn open_as(path: impl AsRef<Path>, format: Option<&str>) -> Result<Self> {
         Self::open_with(path, format, &Options::default())
     }
 
-    /// As [`open_as`](Self::open_as), with the choices that opening and looking through a source take: memory, threads, whether
-    /// checksums are verified, [`Options::records`].
+    /// As [`open_as`](Self::open_as), with the options that opening and scanning a source need: memory, threads, whether to
+    /// verify checksums, [`Options::records`].
     ///
     /// # Errors
-    /// As [`open_as`](Self::open_as).
+    /// Those of [`open_as`](Self::open_as).
     pub fn open_with(path: impl AsRef<Path>, format: Option<&str>, options: &Options) -> Result<Self> {
         let found = Location::find(path, format, options)?;
         let mut parts = found.iter().map(|location| location.open(options)).collect::<Result<Vec<_>>>()?;

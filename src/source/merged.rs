@@ -1,4 +1,4 @@
-//! Several sources as one that has the tensors of all.
+//! Merges several sources into one that has all of their tensors.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -14,28 +14,28 @@ use crate::reader::tensor_reader::TensorReader;
 use crate::records::container::RecordContainer;
 use crate::types::name::Name;
 
-/// All tensors of several sources. A name that more than one source has gets that of its source in front.
+/// All tensors of several sources. A name that occurs in several sources gets a title before it, which tells its source.
 #[derive(Debug)]
 pub(crate) struct MergedSources {
     parts: Vec<Source>,
-    /// The part and the number in it.
+    /// Name, part, and index in the part.
     tensors: Vec<(Name, usize, usize)>,
     by_name: HashMap<Vec<u8>, usize>,
-    /// What stands in front of the names of each source, where they need it.
+    /// The title of each source.
     titles: Vec<String>,
-    /// What is odd about the sources together.
+    /// Warnings about the combination of sources.
     warnings: Vec<String>,
 }
 
 impl MergedSources {
     /// # Errors
-    /// [`Error::BadRequest`] for names that are not told apart by their sources.
+    /// [`Error::BadRequest`] for names that their sources do not tell apart.
     pub(crate) fn new(parts: Vec<Source>) -> Result<Self> {
         let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
         let (mut found, mut warnings) = (Vec::new(), Vec::new());
         for (at, part) in parts.iter().enumerate() {
             if part.is_empty()? {
-                warnings.push(format!("{} has nothing to convert beside the others: {}", part.path().display(), part.nothing()));
+                warnings.push(format!("{} adds nothing to convert: {}", part.path().display(), part.nothing()));
             }
             for tensor in part.tensors() {
                 let tensor = tensor?;
@@ -48,7 +48,7 @@ impl MergedSources {
         let mut tensors = Vec::with_capacity(found.len());
         for (name, at, number) in found {
             let title = titles[at].as_bytes();
-            // An array in a file of its own has the name of that already.
+            // The only array of a file often has the file's name already.
             let is_title =
                 || parts[at].len().is_ok_and(|len| len == 1) && title.rsplit(|&byte| byte == b'/').next() == Some(name.as_bytes());
             let own = match counts[name.as_bytes()] {
@@ -73,8 +73,7 @@ impl MergedSources {
     }
 }
 
-/// What stands in front of names of each source: the name of its file, and as much of the directories above it as it takes to tell it
-/// from the others.
+/// The title of each source: its file name, with as many parent directories as are needed to tell the sources apart.
 fn titles(parts: &[Source]) -> Vec<String> {
     let components = |source: &Source| -> Vec<String> {
         let path = source.path();
@@ -99,7 +98,7 @@ fn titles(parts: &[Source]) -> Vec<String> {
         (1..=longest).find(is_alone).unwrap_or(1)
     };
     let titles: Vec<String> = (0..all.len()).map(|at| title(at, enough(at))).collect();
-    // Files that only what follows the last dot tells apart have it in front, too.
+    // Files that differ only in their extension keep it in the title.
     let is_double = |at: usize| titles.iter().filter(|other| **other == titles[at]).count() > 1;
     let whole = |at: usize| parts[at].path().file_name().unwrap_or(parts[at].path().as_os_str()).to_string_lossy().into_owned();
     (0..titles.len()).map(|at| if is_double(at) { whole(at) } else { titles[at].clone() }).collect()
@@ -124,7 +123,7 @@ impl Container for MergedSources {
         let (part, number) = self.part(index);
         let (name, at, _) = &self.tensors[index];
         let info = part.container().info(number)?;
-        // A second name is told apart as the first one is.
+        // An alias gets the same title as its name.
         let alias = if info.name == *name { info.alias } else { info.alias.map(|alias| format!("{}/{alias}", self.titles[*at])) };
         Ok(TensorInfo { name: name.clone(), alias, ..info })
     }
@@ -134,7 +133,7 @@ impl Container for MergedSources {
     }
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
-        // The one that its own source knows by this name, if it is the only one.
+        // The tensor whose own source knows this alias, if it is the only one.
         let find = |at: usize, name: &[u8]| {
             let container = self.parts[at].container();
             let number = container.find(name).ok().flatten().or_else(|| container.find_alias(name))?;
@@ -212,10 +211,10 @@ impl Container for MergedSources {
 }
 
 impl Source {
-    /// Several sources as one that has the tensors of all. A name that several have gets that of its source in front: `model/bias`.
+    /// Merges several sources into one. A name that occurs in several gets the name of its source before it: `model/bias`.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where two tensors would still have one name.
+    /// [`Error::BadRequest`] where two tensors would still have the same name.
     pub fn together(parts: Vec<Self>) -> Result<Self> {
         let path = parts.first().map(|part| part.path().to_owned()).unwrap_or_default();
         let origin = Origin::of_all(parts.iter().map(Self::origin), false);

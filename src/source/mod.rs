@@ -1,4 +1,6 @@
-//! Where bytes come from: files with named tensors, and readers that fill a slice of one.
+//! This room owns sources: it finds the format of a path and opens it as named tensors with a reader for each. It knows nothing
+//! of outputs. Start at [`Location`](location::Location), then [`Driver`](driver::Driver), [`Container`](container::Container)
+//! and `FORMATS`.
 
 pub(crate) mod bundle;
 pub(crate) mod cache;

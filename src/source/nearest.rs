@@ -1,12 +1,12 @@
-//! The names nearest to one that is not there.
+//! Suggests similar names for one that does not exist.
 
 use super::container::TensorInfo;
 use crate::types::name::Name;
 
-/// The up to three names or aliases nearest to `wanted`, best first; none that is too far to be meant.
+/// The up to three names or aliases nearest to `wanted`, best first. Leaves out those that are too different to be meant.
 pub(crate) fn nearest(wanted: &[u8], infos: impl Iterator<Item = TensorInfo>) -> Vec<String> {
     const SUGGESTED: usize = 3;
-    /// A comparison costs the product of both lengths; all of them together take well under a second.
+    /// Limit on work: a comparison costs the product of both lengths, and all of them should take well under a second.
     const MOST_WORK: usize = 100_000_000;
     let wanted = Name::new(wanted).to_string().to_lowercase();
     let most = (wanted.chars().count() / 3).max(2);

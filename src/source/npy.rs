@@ -1,4 +1,4 @@
-//! `.npy` files as sources: to be cut, cast, put into another order, or joined.
+//! `.npy` files as sources: for slices, casts, other orders and joins.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ use crate::types::name::Name;
 use crate::types::size::memory_len;
 use crate::types::spec::{MAX_NDIM, TensorSpec};
 
-/// What every array starts with.
+/// The first bytes of every array.
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
-/// The most bytes of a header, with what stands before its text.
+/// Longest header, with the bytes before its text.
 pub(crate) const MOST_HEADER: u64 = MAX_TEXT_LEN as u64 + 12;
-/// What names of arrays end in.
+/// The file extension of arrays.
 pub(crate) const EXTENSION: &str = ".npy";
 const WHAT: &str = ".npy data";
-/// The most arrays that are looked for in a file.
+/// Most arrays that are listed in a file.
 const MOST_ARRAYS: usize = 1 << 20;
 
-/// One array in a file.
+/// A file of one or more arrays.
 pub(crate) struct Npy;
 
 impl Driver for Npy {
@@ -61,7 +61,7 @@ impl Driver for Npy {
             let found = array_at(&file, at, salvage)?;
             let end = found.end;
             arrays.push(found);
-            // Nobody knows where pickled objects end.
+            // Pickled objects have no known end.
             let Some(end) = end else { break };
             at = end;
         }
@@ -71,7 +71,7 @@ impl Driver for Npy {
                 let alias = path.file_name().map(|name| name.to_string_lossy().into_owned());
                 vec![(Name::new(stem.clone()), alias.filter(|alias| *alias != stem))]
             }
-            // As `numpy.savez` calls arrays that it gets no names for.
+            // The names that `numpy.savez` gives to unnamed arrays.
             several => (0..several.len()).map(|number| (Name::new(format!("arr_{number}")), None)).collect(),
         };
         let tensor = |((name, alias), Found { place, lost, .. }): ((Name, Option<String>), Found)| {
@@ -83,12 +83,12 @@ impl Driver for Npy {
     }
 }
 
-/// One of the arrays in a file.
+/// An array found in a file.
 struct Found {
     place: InFile,
-    /// What of it is lost.
+    /// What was lost of it.
     lost: Option<String>,
-    /// Where it ends, if that is known.
+    /// Where it ends, if known.
     end: Option<u64>,
 }
 
@@ -99,7 +99,7 @@ fn array_at(file: &Arc<dyn Blob>, at: u64, salvage: bool) -> Result<Found> {
     file.read(at, &mut front, file.calls())?;
     if at > 0 && !front.starts_with(MAGIC) {
         let detail = format!(
-            "{} bytes stand behind the array, and no other array starts there: a part of another file, or of an older and longer one; \
+            "{} bytes follow the array, and they do not start another array: a part of another file, or of an older and longer one; \
              where they are not needed, cut the file at byte {at}",
             file.len() - at
         );
@@ -123,7 +123,7 @@ fn array_at(file: &Arc<dyn Blob>, at: u64, salvage: bool) -> Result<Found> {
     Ok(Found { place: place(array), lost, end: Some(end) })
 }
 
-/// What the header of an array says of its elements.
+/// What an array's header says about its elements.
 #[derive(Debug, Clone)]
 pub(crate) struct NpyArray {
     pub(crate) spec: TensorSpec,
@@ -136,10 +136,10 @@ pub(crate) struct NpyArray {
 
 impl NpyArray {
     /// # Errors
-    /// What is wrong with the header: a descriptor that means nothing, a shape that no array has.
+    /// What is wrong with the header: an unknown descriptor, or a shape that no array has.
     pub(crate) fn new(header: &Header) -> Result<Self, String> {
         let layout = if header.fortran_order && header.orders_differ() { Layout::F } else { Layout::C };
-        let elements = Elements::of(&header.descr).ok_or_else(|| format!("{:?} is no descriptor that is known", header.descr))?;
+        let elements = Elements::of(&header.descr).ok_or_else(|| format!("{:?} is not a known descriptor", header.descr))?;
         let mut shape = header.shape.clone();
         let (mut item, mut unsupported) = (None, None);
         let (dtype, order) = match elements {
@@ -148,7 +148,8 @@ impl NpyArray {
                 shape.push(bytes);
                 item = Some(header.descr.clone());
                 if layout == Layout::F {
-                    unsupported = Some(format!("its elements ({}) are in Fortran order, in which only numbers are read", header.descr));
+                    unsupported =
+                        Some(format!("its elements ({}) are in Fortran order, which is supported for numbers only", header.descr));
                 }
                 (Dtype::UInt8, ByteOrder::Little)
             }
@@ -167,20 +168,20 @@ impl NpyArray {
         TensorInfo { item: self.item.clone(), unsupported: self.unsupported.clone(), ..TensorInfo::new(name, self.spec.clone()) }
     }
 
-    /// Whether its elements are pickled objects, which end nobody knows where.
+    /// Whether its elements are pickled objects, whose end is unknown.
     fn is_objects(&self) -> bool {
         self.spec.dtype() == Dtype::Variant
     }
 
-    /// Cuts the array to the rows that are whole where only `have` bytes of it are there, if they are to be salvaged; says what is lost.
+    /// If only `have` bytes exist, cuts the array to its complete rows for `salvage`. Returns what was lost.
     ///
     /// # Errors
-    /// What there is and what is missing.
+    /// What exists and what is missing.
     fn cut(&mut self, have: u64, salvage: bool) -> Result<String, String> {
         let spec = &self.spec;
         let missing = format!("{} has {} bytes, {have} are there: its end is missing", spec, spec.nbytes());
         let Some((&rows, _)) = spec.shape().split_first().filter(|_| self.layout == Layout::C) else {
-            let detail = if self.layout == Layout::F { "no row is whole, as it is in Fortran order" } else { "it has no rows" };
+            let detail = if self.layout == Layout::F { "no row is whole, since it is in Fortran order" } else { "it has no rows" };
             return Err(format!("{missing}, and {detail}"));
         };
         let whole = have / spec.row_bytes();
@@ -200,7 +201,7 @@ impl NpyArray {
     }
 }
 
-/// An array whose elements lie in a file as they are.
+/// An array whose elements are in a file, not packed.
 #[derive(Debug)]
 pub(crate) struct InFile {
     pub(crate) file: Arc<dyn Blob>,

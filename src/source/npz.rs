@@ -51,10 +51,10 @@ impl Driver for Npz {
         for member in archive::members(&file)? {
             match packed_array(&file, member)? {
                 Ok(tensor) => tensors.push(tensor),
-                Err(other) => warnings.push(format!("{}: the member {} is no array", path.display(), Name::new(other))),
+                Err(other) => warnings.push(format!("{}: the member {} is not an array", path.display(), Name::new(other))),
             }
         }
-        // A member whose name is what is left of another's has it for itself.
+        // The extension is stripped, unless a member has the stripped name itself.
         let whole: HashSet<Vec<u8>> = tensors.iter().map(|(_, array)| array.member.name.clone()).collect();
         for (info, array) in &mut tensors {
             if info.name.as_bytes() != array.member.name && whole.contains(info.name.as_bytes()) {
@@ -69,12 +69,12 @@ fn is_array(name: &[u8]) -> bool {
     name.ends_with(EXTENSION.as_bytes())
 }
 
-/// The array in a member, or the name of a member that has none.
+/// The array in a member, or the member's name if it has none.
 fn packed_array(file: &Arc<dyn Blob>, member: Member) -> Result<Result<(TensorInfo, PackedArray), Vec<u8>>> {
     let what = || format!("member {}", Name::new(member.name.clone()));
     let malformed = |detail: String| Error::malformed_at(file.path(), what(), member.offset, detail);
     let most = member.size.min(MOST_HEADER);
-    // As `numpy.load` calls it.
+    // The name that `numpy.load` uses.
     let name = Name::new(member.name.strip_suffix(EXTENSION.as_bytes()).unwrap_or(&member.name));
     let front = match &member.packing {
         Err(_) if !is_array(&member.name) => return Ok(Err(member.name)),
@@ -102,12 +102,12 @@ fn packed_array(file: &Arc<dyn Blob>, member: Member) -> Result<Result<(TensorIn
     let alias = String::from_utf8(member.name.clone()).ok().filter(|alias| alias.as_bytes() != name.as_bytes());
     let mut info = TensorInfo { alias, ..array.info(name) };
     if info.unsupported.is_none() && have > array.spec.nbytes() {
-        // A header that was changed says something else than the archive.
+        // Check the archive first: the header may have been damaged.
         check_whole(&**file, &member)?;
         let behind = have - array.spec.nbytes();
-        info.unsupported = Some(format!("{behind} bytes stand behind its array in the member: numpy.load would leave them out"));
+        info.unsupported = Some(format!("{behind} bytes follow the array in its member: numpy.load would ignore them"));
     }
-    // The checksum of a member is a linear function of those of its parts. It covers the header, and what is behind the elements.
+    // A member's checksum is a linear function of those of its parts. It covers the header and bytes behind the elements.
     let kind = member.checksum.kind();
     let checksum = Checksum::Crc32(kind.behind(kind.of(&front[..memory_len(start)]), member.checksum.value(), have));
     let region = Region::new(Arc::clone(file.path()), member.offset, array.spec.nbytes(), checksum);
@@ -115,7 +115,7 @@ fn packed_array(file: &Arc<dyn Blob>, member: Member) -> Result<Result<(TensorIn
     Ok(Ok((info, PackedArray { file: Arc::clone(file), member, start, array, region })))
 }
 
-/// Compares the checksum of all of a member.
+/// Verifies the checksum of a whole member.
 fn check_whole(file: &dyn Blob, member: &Member) -> Result<()> {
     let (kind, said) = (member.checksum.kind(), member.checksum.value());
     let found = if member.packing == Ok(Packing::Deflated) {
@@ -146,10 +146,10 @@ fn packed(member: &Member) -> Range<u64> {
 struct PackedArray {
     file: Arc<dyn Blob>,
     member: Member,
-    /// Where the elements start in the member, unpacked.
+    /// Offset of the elements in the unpacked member.
     start: u64,
     array: NpyArray,
-    /// What the archive says of the elements.
+    /// The elements' checksum, derived from the archive's.
     region: Option<Region>,
 }
 

@@ -1,4 +1,4 @@
-//! An opened source and its tensors.
+//! [`Source`], an opened source, and [`Tensor`], one of its tensors.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::types::name::Name;
 /// }
 /// # Ok::<(), mmconvert::Error>(())
 /// ```
-/// Clones are handles to the same source, which is closed when the last of them and of its tensors is dropped.
+/// Clones are handles to the same source. It is closed when the last clone and the last of its tensors are dropped.
 #[derive(Debug, Clone)]
 pub struct Source {
     shared: Arc<Shared>,
@@ -39,7 +39,7 @@ struct Shared {
     path: PathBuf,
     container: Box<dyn Container>,
     origin: Origin,
-    /// The files that were missing when it was looked for, and let pass.
+    /// Missing files that were tolerated when the source was found.
     lost: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ impl Source {
         Self::with_lost(path, container, origin, Vec::new())
     }
 
-    /// The same, where files were missing and were let pass.
+    /// As `new`, for a source with missing files that were tolerated.
     pub(crate) fn with_lost(path: &Path, container: Box<dyn Container>, origin: Origin, lost: Vec<String>) -> Self {
         Self { shared: Arc::new(Shared { path: path.to_owned(), container, origin, lost }) }
     }
@@ -62,7 +62,7 @@ impl Source {
         &*self.shared.container
     }
 
-    /// The container alone, where no clone and no tensor of it is left.
+    /// The container, if no clone and no tensor of the source is left.
     pub(crate) fn container_mut(&mut self) -> Option<&mut dyn Container> {
         Some(&mut *Arc::get_mut(&mut self.shared)?.container)
     }
@@ -79,10 +79,10 @@ impl Source {
         self.container().format()
     }
 
-    /// How many tensors there are. To tell the features of records, all of them are read once.
+    /// Number of tensors. To find the features of records, all records are read once.
     ///
     /// # Errors
-    /// What is wrong with records that are read for it.
+    /// Damage in records that are read for it.
     pub fn len(&self) -> Result<usize> {
         self.container().len()
     }
@@ -95,7 +95,7 @@ impl Source {
         self.len().map(|len| len == 0)
     }
 
-    /// Why there are no tensors, where there are [none](Self::is_empty): as an error that says what is missing.
+    /// Explains why the source [is empty](Self::is_empty), as an error that names what is missing.
     #[must_use]
     pub fn nothing(&self) -> Error {
         match self.container().nothing() {
@@ -106,7 +106,7 @@ impl Source {
         }
     }
 
-    /// All tensors, in the order of the source: of names' bytes, or of components. An error comes first, and alone.
+    /// All tensors, in the order of the source: sorted by name, or by component. If listing fails, the error is the only item.
     pub fn tensors(&self) -> impl Iterator<Item = Result<Tensor>> {
         let (count, failure) = match self.len() {
             Ok(count) => (count, None),
@@ -119,10 +119,10 @@ impl Source {
         Ok(Tensor { source: self.clone(), index, info: self.container().info(index)? })
     }
 
-    /// The tensor called `name`: its exact key, else another name that leads to one tensor only.
+    /// The tensor called `name`: its exact key, or an alias of a single tensor.
     ///
     /// # Errors
-    /// [`Error::NoSuchTensor`] with the nearest names.
+    /// [`Error::NoSuchTensor`] with the most similar names.
     pub fn tensor(&self, name: impl AsRef<[u8]>) -> Result<Tensor> {
         let name = name.as_ref();
         match self.find(name)? {
@@ -135,7 +135,7 @@ impl Source {
         if let Some(index) = self.container().find(name)?.or_else(|| self.container().find_alias(name)) {
             return Ok(Some(index));
         }
-        // A name that cannot be typed (NUL, bytes that are not UTF-8) is accepted the way `ls` shows it.
+        // A name with NUL or bytes that are not UTF-8 is also accepted as `ls` shows it.
         if !name.contains(&b'\\') {
             return Ok(None);
         }
@@ -152,7 +152,7 @@ impl Source {
         Error::NoSuchTensor { path: self.shared.path.clone(), name: Name::new(name).to_string(), nearest }
     }
 
-    /// The sets of tags of the graphs of a SavedModel.
+    /// The tag sets of a SavedModel's graphs.
     #[must_use]
     pub fn tag_sets(&self) -> &[Vec<String>] {
         self.container().tag_sets()
@@ -164,26 +164,26 @@ impl Source {
         Facts::new(self.container().facts())
     }
 
-    /// What a graph or a SavedModel can compute: its signatures.
+    /// The signatures that a graph or a SavedModel can compute.
     #[must_use]
     pub fn signatures(&self) -> &[Signature] {
         self.container().signatures()
     }
 
-    /// What is odd about the files but does not stand in the way, one sentence each.
+    /// Non-fatal warnings about the files, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.shared.lost.iter().cloned().chain(self.container().warnings()).collect()
     }
 
-    /// The files that are missing and were [let pass](crate::RecordOptions::salvage), one sentence each; they are among the
-    /// [`warnings`](Self::warnings), too.
+    /// Missing files that were [tolerated](crate::RecordOptions::salvage), one sentence each. The [`warnings`](Self::warnings)
+    /// contain them, too.
     #[must_use]
     pub fn lost(&self) -> Vec<String> {
         self.shared.lost.iter().cloned().chain(self.container().lost()).collect()
     }
 
-    /// What becomes of values that are not given as they are stored, one sentence each: pixels of videos that are converted.
+    /// How values are changed that are not delivered as stored, one sentence each: pixels of videos that are converted.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         self.container().notes()
@@ -197,7 +197,7 @@ impl Source {
     fn reader_with(&self, index: usize, info: &TensorInfo) -> Result<Box<dyn TensorReader + '_>> {
         self.check_supported(info)?;
         if info.spec.dtype() == Dtype::String {
-            let detail = "strings have no fixed size; a Converter knows what becomes of them".into();
+            let detail = "strings have no fixed size: use a Converter".into();
             return Err(Error::Unsupported { what: format!("a reader of {}", info.name), detail });
         }
         self.container().reader(index)
@@ -213,12 +213,12 @@ impl Source {
         }
     }
 
-    /// The files that were missing when it was looked for.
+    /// Missing files that were tolerated when the source was found.
     pub(crate) fn missing_files(&self) -> &[String] {
         &self.shared.lost
     }
 
-    /// How it was given.
+    /// The paths that the source was opened by.
     pub(crate) fn origin(&self) -> &Origin {
         &self.shared.origin
     }
@@ -233,23 +233,23 @@ impl Source {
         self.container().files().iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
     }
 
-    /// Whether a checksum over more than a tensor vouches for it, which may have been compared only when the last of several was read.
+    /// Whether a checksum over several tensors covers this one and matched. It is compared when the last of them has been read.
     pub(crate) fn vouches_for(&self, name: &Name) -> bool {
         self.find(name.as_bytes()).ok().flatten().is_some_and(|index| self.container().is_vouched_for(index))
     }
 
-    /// Refuses an output that is one of the files the source is read from, by whatever name.
+    /// Refuses an output that is one of the source's own files, under any name.
     pub(crate) fn check_not_own(&self, output: &Path) -> Result<()> {
         let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
         let Some(found) = identity(output) else { return Ok(()) };
         if self.container().files().iter().any(|own| identity(own) == Some(found)) {
-            return Err(Error::bad_request(format!("{} is a file of the source itself; it is not replaced", output.display())));
+            return Err(Error::bad_request(format!("{} is a file of the source itself and cannot be replaced", output.display())));
         }
         Ok(())
     }
 }
 
-/// Where the values of a tensor are that is a column of records.
+/// The records behind a tensor that is one of their columns.
 pub(crate) struct RecordColumn<'a> {
     pub(crate) records: &'a RecordContainer,
     /// The number of the set of records.
@@ -257,7 +257,7 @@ pub(crate) struct RecordColumn<'a> {
     pub(crate) feature: Feature,
 }
 
-/// One tensor of a [`Source`]; nothing of its data has been read.
+/// One tensor of a [`Source`]. Its data have not been read.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     source: Source,
@@ -272,25 +272,25 @@ impl Tensor {
         &self.info
     }
 
-    /// Its name, as TensorFlow lists it.
+    /// The tensor's name, as TensorFlow lists it.
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.info.name
     }
 
-    /// Its element type.
+    /// The element type.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
         self.info.dtype()
     }
 
-    /// The length of every axis; empty for a scalar. One that is not known before all has been read is 0: see [`TensorInfo::axes`].
+    /// The length of every axis; empty for a scalar. A length that is unknown before reading is 0: see [`TensorInfo::axes`].
     #[must_use]
     pub fn shape(&self) -> &[u64] {
         self.info.shape()
     }
 
-    /// Facts about where the tensor lies: pieces, shards, offsets, checksums.
+    /// Facts about the location of the tensor: pieces, shards, offsets, checksums.
     ///
     /// # Errors
     /// [`Error::Malformed`] when its pieces do not fit together.
@@ -307,10 +307,11 @@ impl Tensor {
         self.source.reader_with(self.index, &self.info)
     }
 
-    /// Where all of its elements lie side by side in a file, as this machine has them in memory: [`view`](crate::view) shows them there.
+    /// The place of the tensor in its file, if it is contiguous and has this machine's memory layout. [`view`](crate::view) maps
+    /// it there.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with what stands in the way: their order, their place, or how they are stored; and as
+    /// [`Error::Unsupported`], naming the reason: byte order, alignment, or the way it is stored; and the errors of
     /// [`reader`](Self::reader).
     pub fn in_place(&self) -> Result<StoredRun> {
         let reader = self.reader()?;
@@ -322,10 +323,10 @@ impl Tensor {
             })
         };
         let Some(run) = reader.stored_run(0)? else {
-            return refused("its bytes are not stored as they are, side by side: they are packed, decoded or in pieces".into());
+            return refused("its elements are not contiguous in the file: they are packed, decoded or in pieces".into());
         };
         if run.elements != (0..spec.elements()) {
-            return refused(format!("it is stored in pieces, the first of which has {} elements", run.elements.end));
+            return refused(format!("it is stored in pieces, and the first has {} elements", run.elements.end));
         }
         let component = spec.dtype().component_size();
         if component > 1 && reader.byte_order() != ByteOrder::NATIVE {
@@ -337,53 +338,53 @@ impl Tensor {
         Ok(run)
     }
 
-    /// Where the tensor's strings lie.
+    /// The tensor's strings.
     pub(crate) fn strings(&self) -> Result<StoredStrings<'_>> {
         self.check_supported()?;
         self.source.container().strings(self.index)
     }
 
-    /// Refuses what no array can hold.
+    /// Refuses tensors that no array can hold.
     pub(crate) fn check_supported(&self) -> Result<()> {
         self.source.check_supported(&self.info)
     }
 
-    /// Whether it is a column of records, all of which are made in one pass.
+    /// Whether it is a column of records. All columns of a set are made in one pass.
     #[must_use]
     pub fn is_of_records(&self) -> bool {
         self.records().is_some()
     }
 
-    /// The records that it is a column of, if that is what it is, and which of their features it is.
+    /// The records that it is a column of, if any, and the number of its feature.
     pub(crate) fn records(&self) -> Option<(&RecordContainer, usize)> {
         self.source.container().records(self.index)
     }
 
-    /// Whether it is computed or decoded by another program each time it is read, so that looking at it is as much work as converting it.
+    /// Whether another program computes or decodes it each time it is read, so that inspecting it costs as much as converting it.
     #[must_use]
     pub fn is_made(&self) -> bool {
         self.source.container().is_made(self.index)
     }
 
-    /// How many rows there should be by what the source says of itself, where only reading all of it could prove that.
+    /// The claimed number of rows, if only reading all of them could verify it.
     #[must_use]
     pub fn claimed_rows(&self) -> Option<u64> {
         self.source.container().claimed_rows(self.index)
     }
 
-    /// The set of records and the feature that it is a column of, if that is what it is. Choices find the feature by this tensor's name.
+    /// The set of records and the feature that it is a column of, if any. Options refer to the feature by this tensor's name.
     pub(crate) fn column(&self) -> Option<RecordColumn<'_>> {
         let (records, number) = self.records()?;
         let (set, feature) = records.feature(number);
         Some(RecordColumn { records, set, feature: Feature { title: Some(self.info.name.to_json()), ..feature } })
     }
 
-    /// Its number in the source.
+    /// Its index in the source.
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
-    /// The source it is a tensor of.
+    /// The source of the tensor.
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source

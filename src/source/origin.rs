@@ -1,8 +1,8 @@
-//! How a source was given, so that it can be opened again.
+//! How a source was specified, so that it can be opened again.
 
 use std::path::PathBuf;
 
-/// How a source was given: by paths, and joined or not.
+/// How a source was specified: its paths, and whether they are joined.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Origin {
     pub(crate) parts: Vec<GivenPart>,
@@ -10,7 +10,7 @@ pub(crate) struct Origin {
     pub(crate) is_joined: bool,
 }
 
-/// Paths that are one source, and the format that was asked for.
+/// Paths that make one source, and the requested format.
 #[derive(Debug, Clone)]
 pub(crate) struct GivenPart {
     pub(crate) paths: Vec<PathBuf>,
@@ -26,7 +26,7 @@ impl Origin {
         Self { parts: origins.flat_map(|origin| origin.parts.clone()).collect(), is_joined }
     }
 
-    /// What has no path.
+    /// The origin of a source without a path.
     #[cfg_attr(not(feature = "tensorflow"), expect(dead_code, reason = "all other sources have paths"))]
     pub(crate) fn none() -> Self {
         Self::default()

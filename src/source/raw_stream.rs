@@ -1,4 +1,4 @@
-//! Frames of one size, and nothing else: standard input, a pipe, a file.
+//! Streams of frames of one size without any header: standard input, a pipe, a file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -26,12 +26,12 @@ use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// What stands for standard input.
+/// The path of standard input.
 pub(crate) const STDIN: &str = "-";
 /// The name of the only tensor.
 pub(crate) const FRAMES: &str = "frames";
 
-/// A stream of frames. Nothing in it says so: whoever opens it does.
+/// A stream of frames. Its content does not identify it; the caller does.
 pub(crate) struct RawStream;
 
 impl Driver for RawStream {
@@ -64,7 +64,7 @@ impl Driver for RawStream {
             return Ok(self.of_stream(path, File::from(stdin), "standard input".into(), &frame, options));
         }
         if place.found()? == Found::Other {
-            // One that nobody writes to yet is not waited for here: reading it can be cancelled.
+            // Do not wait here for somebody to open the pipe for writing. Reading it can be cancelled.
             let pipe = open_at_once(path).map_err(Error::io("open", path))?;
             return Ok(self.of_stream(path, pipe, path.to_owned(), &frame, options));
         }
@@ -81,7 +81,7 @@ impl Driver for RawStream {
 }
 
 impl RawStream {
-    /// Frames of a pipe, which can be read once.
+    /// Frames from a pipe, which can be read once.
     fn of_stream(&self, path: &Path, pipe: File, name: PathBuf, frame: &Frame, options: &Options) -> Box<dyn Container> {
         let bytes = Behind { bytes: InterruptiblePipe::new(pipe, &options.cancel), left: frame.offset };
         let input = RecordInput::Once(Mutex::new(Some(Box::new(bytes))), name);
@@ -95,7 +95,7 @@ impl RawStream {
     }
 }
 
-/// Bytes behind those at the front, which are not wanted.
+/// Skips bytes at the front of a stream.
 struct Behind<R> {
     bytes: R,
     left: u64,
@@ -108,7 +108,7 @@ impl<R: Read> Read for Behind<R> {
             let most = memory_len(self.left).min(passed.len());
             match self.bytes.read(&mut passed[..most])? {
                 0 => {
-                    let detail = format!("it ends {} bytes before the offset at which frames are to start", self.left);
+                    let detail = format!("it ends {} bytes before the offset of the first frame", self.left);
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, detail));
                 }
                 read => self.left -= read as u64,
@@ -118,7 +118,7 @@ impl<R: Read> Read for Behind<R> {
     }
 }
 
-/// Records that are frames, whose elements are in this byte order.
+/// A set of records that are frames with elements in this byte order.
 pub(crate) fn of_frames(inputs: Inputs, frame: &TensorSpec, order: ByteOrder) -> RecordSet {
     let shape = frame.shape().iter().map(|&axis| Some(axis)).collect();
     let declared = Declared { order, ..Declared::new(frame.dtype(), shape, Encoding::Raw) };
@@ -126,18 +126,18 @@ pub(crate) fn of_frames(inputs: Inputs, frame: &TensorSpec, order: ByteOrder) ->
     RecordSet { features: vec![feature], discovers: false, ..RecordSet::undescribed(inputs) }
 }
 
-/// What frames are, as it is asked for.
+/// The requested form of frames.
 struct Frame {
     spec: TensorSpec,
     order: ByteOrder,
-    /// Where the first one starts.
+    /// The offset of the first frame.
     offset: u64,
 }
 
 impl Frame {
     fn asked(path: &Path, options: &Options) -> Result<Self> {
         let asked = |what: &str| {
-            Error::bad_request(format!("{}: a stream of frames needs {what}, as in `raw` uint8 `shape` 480,640,3", path.display()))
+            Error::bad_request(format!("{}: a stream of frames needs {what}, for example `raw` uint8 `shape` 480,640,3", path.display()))
         };
         let called = Called::only(FRAMES);
         let raw = options.records.raw_of(called).filter(|raw| raw.dtype != Dtype::String).ok_or_else(|| asked("`raw` DTYPE"))?;

@@ -1,4 +1,4 @@
-//! Rows of a tensor into memory of the caller's.
+//! Reads rows of a tensor into the caller's memory.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -27,18 +27,18 @@ use crate::types::rows::Rows;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// What one worker reads at a time.
+/// Bytes that one worker reads at a time.
 const PIECE_BYTES: u64 = 2 << 20;
-/// Less than this is not worth a second thread.
+/// Shorter reads are not worth a second thread.
 const ALONE_BYTES: u64 = 1 << 20;
-/// What a worker decodes at a time, so that it stays in the cache.
+/// Bytes that a worker decodes at a time, so that they stay in the cache.
 const DECODED_BYTES: usize = 128 << 10;
 
 impl Tensor {
     /// Reads rows of axis 0 as an array in memory: `tensor.read::<f32>(0..10)`, or `..` for all of them.
     ///
-    /// Workers read in parallel. Beside the array each of them takes a few MiB, whatever the size of the tensor. Checksums over bytes
-    /// that are read whole are compared.
+    /// Workers read in parallel. Each needs a few MiB beside the array, whatever the size of the tensor. Checksums are verified
+    /// whose bytes are read completely.
     ///
     /// ```no_run
     /// let source = mmconvert::Source::open("model.ckpt-1000")?;
@@ -54,10 +54,10 @@ impl Tensor {
         self.read_with(rows, &Options::new())
     }
 
-    /// As [`read`](Self::read), with threads, a token to cancel it and whether checksums are compared from `options`.
+    /// As [`read`](Self::read), taking from `options` the threads, the cancel token and whether to verify checksums.
     ///
     /// # Errors
-    /// As [`read`](Self::read), and [`Error::Cancelled`].
+    /// Those of [`read`](Self::read), and [`Error::Cancelled`].
     pub fn read_with<T: Element>(&self, rows: impl Into<Rows>, options: &Options) -> Result<ArrayD<T>> {
         let input = Input::of(self, rows.into(), options)?;
         let dtype = input.dtype();
@@ -71,7 +71,7 @@ impl Tensor {
                 (bits, elements.spec.shape().to_vec())
             }
             Input::Column(column) => {
-                // Only the pass tells how many rows there are.
+                // The number of rows is known only after the pass.
                 let bits = Mutex::new(Vec::<T::Bits>::new());
                 let rows = column.read(&|at, bytes| {
                     let mut bits = bits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,29 +89,29 @@ impl Tensor {
         };
         let shape: Vec<usize> = shape.into_iter().map(memory_len).collect();
         let elements = T::of_bits(bits).map_err(|at| {
-            let detail = format!("element {at} is no valid {}", T::NAME);
+            let detail = format!("element {at} is not a valid {}", T::NAME);
             Error::malformed(self.source().path(), format!("tensor {}", self.info().name), detail)
         })?;
         ArrayD::from_shape_vec(IxDyn(&shape), elements).map_err(|error| Error::bad_request(error.to_string()))
     }
 
-    /// Fills `out` with rows of axis 0: their elements in C order and in the byte order of this machine. A byte of a `bool` is 0 or 1,
-    /// unless the source is an array of NumPy's, which keeps others.
+    /// Fills `out` with rows of axis 0: elements in C order and in this machine's byte order. Bytes of a `bool` are 0 or 1,
+    /// except that a NumPy array keeps its other values.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when `out` does not hold exactly these rows, and for rows of a scalar; [`Error::Unsupported`] for strings;
-    /// [`Error::Malformed`] when the source is damaged or was written to since it was opened; [`Error::Io`].
+    /// [`Error::BadRequest`] when the length of `out` is not that of these rows, and for rows of a scalar; [`Error::Unsupported`] for
+    /// strings; [`Error::Malformed`] when the source is damaged or was written to since it was opened; [`Error::Io`].
     pub fn read_rows(&self, rows: impl Into<Rows>, out: &mut [u8]) -> Result<()> {
         self.read_rows_with(rows, out, &Options::new())
     }
 
-    /// As [`read_rows`](Self::read_rows), with threads, a token to cancel it and whether checksums are compared from `options`.
+    /// As [`read_rows`](Self::read_rows), taking from `options` the threads, the cancel token and whether to verify checksums.
     ///
     /// # Errors
-    /// As [`read_rows`](Self::read_rows), and [`Error::Cancelled`].
+    /// Those of [`read_rows`](Self::read_rows), and [`Error::Cancelled`].
     pub fn read_rows_with(&self, rows: impl Into<Rows>, out: &mut [u8], options: &Options) -> Result<()> {
         let len = out.len() as u64;
-        let wrong = |has: String| Err(Error::bad_request(format!("{has}, the buffer has {len}")));
+        let wrong = |has: String| Err(Error::bad_request(format!("{has}, but the buffer has {len}")));
         match Input::of(self, rows.into(), options)? {
             Input::Elements(elements) => {
                 let spec = &elements.spec;
@@ -142,20 +142,20 @@ impl Tensor {
     }
 }
 
-/// Rows that are about to be read.
+/// The rows to read.
 enum Input<'a> {
     Elements(Elements<'a>),
     Column(Box<Column<'a>>),
 }
 
-/// Rows that a reader has.
+/// Rows from a reader.
 struct Elements<'a> {
     reader: Box<dyn TensorReader + 'a>,
     rows: Range<u64>,
     spec: TensorSpec,
 }
 
-/// Rows of a column of records, which one pass over them makes.
+/// Rows of a column of records, made by one pass over them.
 struct Column<'a> {
     pass: Pass<'a>,
     options: Options,
@@ -174,7 +174,7 @@ impl<'a> Input<'a> {
             let options = options.clone().byte_order(ByteOrder::NATIVE).layout(Layout::C);
             let pass = Pass::plan(records, set, &[feature], rows, tensor.source().heap_bytes(), &options)?;
             if pass.arrays.len() != 1 {
-                return refused("its rows become values and offsets: a Converter writes both");
+                return refused("its rows become values and offsets, which a Converter writes to files");
             }
             return Ok(Self::Column(Box::new(Column { pass, options })));
         }
@@ -197,7 +197,7 @@ impl Column<'_> {
         &self.pass.arrays[0]
     }
 
-    /// Hands rows to `put`, with the byte that each run of them starts at; how many there were.
+    /// Passes runs of rows to `put`, each with its byte offset. Returns the number of rows.
     fn read(&self, put: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync)) -> Result<u64> {
         let done = self.pass.run(&[ArrayOutput::Check(put)], Misfits::Refused, &self.options).map_err(|failure| failure.error)?;
         Ok(done.rows.first().copied().unwrap_or(0))
@@ -210,7 +210,7 @@ impl Elements<'_> {
     }
 }
 
-/// Reads rows of what `reader` has, which are `spec`, in parallel.
+/// Reads rows with the shape `spec` from `reader`, in parallel.
 fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec, out: &mut [u8], options: &Options) -> Result<()> {
     let ledger = options.verify.then(|| RegionChecksums::new(reader.regions()));
     let dtype = spec.dtype();
@@ -258,13 +258,13 @@ fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec
     ledger.as_ref().map_or(Ok(()), |ledger| ledger.verify().map(drop))
 }
 
-/// The elements that one worker reads at a time, in their order in C order: whole rows of chunks, or runs of elements.
+/// The elements that one worker reads at a time, in C order: whole rows of chunks, or runs of elements.
 fn pieces(reader: &dyn TensorReader, rows: &Range<u64>, row_bytes: u64, is_fortran: bool) -> Vec<Range<u64>> {
     let row_elements = reader.spec().row_elements();
     let of_rows = |rows: Range<u64>| rows.start * row_elements..rows.end * row_elements;
     let grids = reader.chunk_grids();
     if grids.iter().any(|grid| grid.unit == Unit::Stream) {
-        // One run after the other, from the front.
+        // A sequential reader gets a single piece.
         return vec![of_rows(rows.clone())];
     }
     let rows_of_piece = (PIECE_BYTES / row_bytes.max(1)).max(1);
@@ -272,7 +272,7 @@ fn pieces(reader: &dyn TensorReader, rows: &Range<u64>, row_bytes: u64, is_fortr
     if grids.iter().any(|grid| grid.unit == Unit::Chunk) {
         let mut at = rows.start;
         while at < rows.end {
-            // Up to the end of the chunks that this row is in, or of several short ones.
+            // Up to the end of this row's chunks, or of several short chunks.
             let grid = grids.iter().find(|grid| grid.rows.contains(&at));
             let (first, step) = grid.map_or((at, rows_of_piece), |grid| (grid.rows.start, grid.chunk.first().copied().unwrap_or(1).max(1)));
             let step = step * (rows_of_piece / step).max(1);
@@ -303,7 +303,7 @@ fn pieces(reader: &dyn TensorReader, rows: &Range<u64>, row_bytes: u64, is_fortr
     pieces
 }
 
-/// Reads whole rows as one box, and puts them into C order where the reader has the other.
+/// Reads whole rows as one box, and transposes them if the reader is in Fortran order.
 fn read_band(
     reader: &dyn TensorReader,
     rows: Range<u64>,
@@ -325,7 +325,7 @@ fn read_band(
     reader.read_box(&start, &shape, scratch, context)?;
     let item = memory_len(spec.itemsize());
     let (height, row) = (memory_len(shape[0]), memory_len(spec.row_elements()));
-    // The columns of the box follow each other with axis 1 varying fastest; `place` is where a column is in a row.
+    // The columns of the box follow each other, axis 1 varying fastest; `place` is the position of a column in a row.
     let strides: Vec<usize> = (1..shape.len()).map(|axis| memory_len(shape[axis + 1..].iter().product())).collect();
     let (mut index, mut place) = (vec![0; strides.len()], 0);
     for column in scratch.chunks_exact(height * item) {

@@ -1,4 +1,4 @@
-//! Records as a source of tensors: each feature is one.
+//! Records as a source of tensors: one for each feature.
 
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -23,7 +23,7 @@ impl Container for RecordContainer {
 
     fn len(&self) -> Result<usize> {
         self.discover()?;
-        // Where nobody wrote down what elements are like, the first ones tell; what is computed is not, before it is converted.
+        // Read the first elements if their shape is not stored, but not if they would have to be computed.
         for (index, set) in self.sets.iter().enumerate().filter(|(_, set)| !set.is_made()) {
             let is_untold =
                 |feature: &Feature| feature.declared.as_ref().is_some_and(|d| d.encoding == Encoding::Tensor && d.shape.is_empty());
@@ -68,7 +68,7 @@ impl Container for RecordContainer {
             for set in (0..self.sets.len()).filter(|&set| self.sets[set].discovers && self.sets[set].can_be_read_again()) {
                 self.survey(set, complete)?;
             }
-            // Records can always be had as they are: that is no reason to look at all of them.
+            // Raw records are always available. Do not scan all of them for that.
             if let Some(found) = self.lookup(name).or_else(|| self.find_alias(name)) {
                 return Ok(Some(found));
             }
@@ -78,7 +78,7 @@ impl Container for RecordContainer {
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // Records can always be had as they are.
+        // Raw records are always available.
         if alias == RECORDS && self.sets.len() == 1 && self.sets[0].discovers {
             if let Some(known) = known.iter().position(|(_, feature)| feature.name == RECORDS) {
                 return Some(known);
@@ -90,12 +90,12 @@ impl Container for RecordContainer {
     }
 
     fn reader(&self, _: usize) -> Result<Box<dyn TensorReader + '_>> {
-        let detail = "records are read from front to back; a Converter does".into();
+        let detail = "records can be read from front to back only: use a Converter".into();
         Err(Error::Unsupported { what: "a reader of a feature of records".into(), detail })
     }
 
     fn strings(&self, _: usize) -> Result<StoredStrings<'_>> {
-        let detail = "records are read from front to back; a Converter does".into();
+        let detail = "records can be read from front to back only: use a Converter".into();
         Err(Error::Unsupported { what: "a reader of a feature of records".into(), detail })
     }
 
@@ -164,7 +164,7 @@ impl Container for RecordContainer {
         if let Some(first) = lost.first() {
             return Error::malformed(&self.path, "records", format!("no record is left: {first}"));
         }
-        let detail = "it has no records, and only these tell which features there are. With a name, `raw` NAME=DTYPE and `shape` NAME=… it is an array of 0 rows";
+        let detail = "it has no records, so its features are unknown. With a name, `raw` NAME=DTYPE and `shape` NAME=… it becomes an array of 0 rows";
         Error::Unsupported { what: self.path.display().to_string(), detail: detail.into() }
     }
 

@@ -1,4 +1,4 @@
-//! safetensors: a JSON header that says where each tensor lies, then the tensors.
+//! safetensors: a JSON header that gives the place of each tensor, then the tensors.
 //!
 //! Source: the format's description in the README of <https://github.com/huggingface/safetensors>.
 
@@ -22,7 +22,7 @@ use crate::types::spec::TensorSpec;
 
 const WHAT: &str = "safetensors header";
 
-/// A file of safetensors.
+/// A safetensors file.
 pub(crate) struct SafeTensors;
 
 impl Driver for SafeTensors {
@@ -73,7 +73,7 @@ impl Driver for SafeTensors {
             spans.push(entry.begin..entry.end);
             tensors.push((entry.begin, tensor));
         }
-        // Every byte belongs to one tensor, so that nothing can hide in between.
+        // Every byte must belong to exactly one tensor, so that nothing can hide between them.
         spans.sort_by_key(|span| (span.start, span.end));
         let mut next = 0;
         for span in &spans {
@@ -94,7 +94,7 @@ impl Driver for SafeTensors {
     }
 }
 
-/// A tensor of the header, or what is wrong with it.
+/// A tensor in the header, or what is wrong with it.
 fn tensor(file: &Arc<dyn Blob>, start: u64, entry: &Entry) -> Result<(TensorInfo, InFile), String> {
     let name = Name::new(entry.name.as_bytes());
     let Some(dtype) = crate::format::safetensors::dtype(&entry.dtype) else {

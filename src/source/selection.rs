@@ -1,4 +1,4 @@
-//! Tensors of one source, chosen to be converted together.
+//! [`Selection`]: tensors of one source that are converted together.
 
 use std::ops::Deref;
 
@@ -8,7 +8,7 @@ use crate::storage::glob::{Glob, alternatives, is_pattern};
 
 /// Tensors of one [`Source`], for [`export`](crate::export) and [`pack`](crate::pack). [`Source::select`] makes it.
 ///
-/// It reads like a slice of tensors, and tensors can only be taken out of it: all that are in it belong to the same source.
+/// It reads like a slice. Tensors can be removed but not added, so all of them belong to the same source.
 ///
 /// ```no_run
 /// use mmconvert::{Options, Source, export};
@@ -26,7 +26,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Tensors that all are of `source`: whoever calls this has just taken them from it.
+    /// Wraps tensors that the caller has just taken from `source`.
     pub(crate) fn new(source: &Source, tensors: Vec<Tensor>) -> Self {
         debug_assert!(tensors.iter().all(|tensor| tensor.source().is_same(source)));
         Self { source: source.clone(), tensors }
@@ -83,12 +83,13 @@ impl<'s> IntoIterator for &'s Selection {
 }
 
 impl Source {
-    /// The tensors that `patterns` select, each once, in the order of the source. Without a pattern all that are meant: of a SavedModel
-    /// with variables these, of a tf.data cache its components, and nowhere TensorFlow's bookkeeping ([`TensorInfo::bookkeeping`]).
+    /// The tensors that `patterns` select, each once, in the order of the source. Without a pattern: the variables of a
+    /// SavedModel that has any, the components of a tf.data cache, else all tensors but TensorFlow's bookkeeping
+    /// ([`TensorInfo::bookkeeping`]).
     ///
-    /// A pattern is a name, an alias, or a glob: `*` matches any run of characters, `/` included; `?`, `[…]` and `{a,b}` are as in a
-    /// shell. An exact name wins over a pattern; each alternative of `{a,b}` has to select something. A glob leaves bookkeeping out where
-    /// it matches anything else.
+    /// A pattern is a name, an alias, or a glob: `*` matches any run of characters, including `/`; `?`, `[…]` and `{a,b}` work as
+    /// in a shell. An exact name wins over a pattern. Each alternative of `{a,b}` must select something. A glob selects
+    /// bookkeeping only if it matches nothing else.
     ///
     /// # Errors
     /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
@@ -105,7 +106,7 @@ impl Source {
         Ok(Selection::new(self, chosen))
     }
 
-    /// The tensors that patterns select, of which globs select bookkeeping too or only where they match nothing else.
+    /// The tensors that patterns select. Globs select bookkeeping always, or only if they match nothing else.
     fn named<P: AsRef<[u8]>>(&self, patterns: &[P], with_bookkeeping: bool) -> Result<Selection> {
         let mut chosen = std::collections::BTreeSet::new();
         let mut globs = Vec::new();
@@ -129,7 +130,7 @@ impl Source {
             for index in 0..self.len()? {
                 let info = self.container().info(index)?;
                 for wanted in &mut globs {
-                    // The first slash of names that are paths may be left out, as in a name.
+                    // The leading slash of a path-like name is optional, as in lookups by name.
                     let name = info.name.as_bytes();
                     let names = [Some(name), name.strip_prefix(b"/"), info.alias.as_deref().map(str::as_bytes)];
                     if !names.into_iter().flatten().any(|name| wanted.glob.matches(name)) {
@@ -154,7 +155,7 @@ impl Source {
         Ok(Selection::new(self, chosen))
     }
 
-    /// As [`select`](Self::select), with nothing left out that nobody named: without a pattern all tensors, and globs select bookkeeping, too.
+    /// As [`select`](Self::select), including bookkeeping: without a pattern all tensors, and globs match bookkeeping, too.
     ///
     /// # Errors
     /// As [`select`](Self::select).
@@ -171,11 +172,11 @@ impl Source {
     }
 }
 
-/// A glob among what is to be selected.
+/// A glob of the selection.
 pub(crate) struct Wanted {
     pattern: Vec<u8>,
     glob: Glob,
-    /// Whether it selects anything but bookkeeping.
+    /// Whether it matched anything but bookkeeping.
     matched: bool,
     bookkeeping: Vec<usize>,
 }

@@ -1,4 +1,4 @@
-//! Tensors that were found when a file was opened: most formats are no more than that.
+//! [`TensorTable`]: a fixed list of tensors found on opening, which is all that most formats need.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,22 +12,22 @@ use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::types::name::Name;
 
-/// Where a tensor lies, in the words of its format.
+/// The place of a tensor, in the terms of its format.
 pub(crate) trait TensorPlace: fmt::Debug + Send + Sync {
-    /// A reader of the tensor's elements; validates where they lie, reads none of them.
+    /// A reader of the tensor's elements. Checks where they are, but reads none of them.
     fn reader<'a>(&'a self, info: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>>;
 
-    /// The tensor's strings, where it is of strings.
+    /// The tensor's strings, if its elements are strings.
     fn strings<'a>(&'a self, info: &TensorInfo) -> Result<StoredStrings<'a>> {
         Err(Error::Unsupported { what: format!("strings of {}", info.name), detail: "the format has none".into() })
     }
 
-    /// Whether a checksum over more than the tensor has been compared, and was right.
+    /// Whether a checksum over more than the tensor has been compared and matched.
     fn is_vouched_for(&self) -> bool {
         false
     }
 
-    /// Facts about where it lies, for `info`.
+    /// Facts about the place, for `info`.
     fn facts(&self) -> Map<String, Value>;
 }
 
@@ -44,14 +44,14 @@ pub(crate) struct TensorTable<P> {
     links: Option<Box<dyn Links>>,
 }
 
-/// Links between names that are paths: to the groups that others go through.
+/// Links between names that are paths. A name may pass through linked groups.
 pub(crate) trait Links: std::fmt::Debug + Send + Sync {
-    /// The path that one leads to when links are followed; nothing where they lead nowhere.
+    /// The path at the end of the links; `None` if they lead nowhere.
     fn end_of(&self, path: &str) -> Option<String>;
 }
 
 impl<P: TensorPlace> TensorTable<P> {
-    /// Tensors of `files`. Of two with the same name the first is found by it.
+    /// Lists tensors of `files`. Looking up a duplicate name finds the first tensor.
     pub(crate) fn new(format: &'static str, files: Vec<PathBuf>, tensors: Vec<(TensorInfo, P)>, facts: Map<String, Value>) -> Self {
         let (mut by_name, mut by_alias) = (HashMap::with_capacity(tensors.len()), HashMap::new());
         for (index, (info, _)) in tensors.iter().enumerate() {
@@ -63,7 +63,7 @@ impl<P: TensorPlace> TensorTable<P> {
         Self { format, tensors, by_name, by_alias, files, facts, warnings: Vec::new(), links: None }
     }
 
-    /// The same with other names that are accepted and not shown.
+    /// Adds hidden aliases.
     pub(crate) fn also_found_by(mut self, others: Vec<(String, Name)>) -> Self {
         for (other, name) in others {
             if let Some(&index) = self.by_name.get(name.as_bytes()) {
@@ -73,7 +73,7 @@ impl<P: TensorPlace> TensorTable<P> {
         self
     }
 
-    /// The same, where names are found through links, too.
+    /// Also resolves names through links.
     pub(crate) fn found_through(self, links: Box<dyn Links>) -> Self {
         Self { links: Some(links), ..self }
     }
@@ -124,7 +124,7 @@ impl<P: TensorPlace> Container for TensorTable<P> {
     }
 
     fn heap_bytes(&self) -> u64 {
-        // A name stands in the list and in the map, and a shape takes some bytes.
+        // Overhead per tensor: its name is in the list and in the map, and its shape takes some bytes.
         const EACH: usize = 128;
         let tensor = |(info, _): &(TensorInfo, P)| {
             size_of::<(TensorInfo, P)>() + EACH + 2 * info.name.as_bytes().len() + 2 * info.alias.as_ref().map_or(0, String::len)

@@ -1,4 +1,4 @@
-//! A file with one serialized `TensorProto`: what `tf.io.serialize_tensor` gives.
+//! A file with one serialized `TensorProto`, as `tf.io.serialize_tensor` makes it.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ impl Driver for TensorProto {
         }
         let file = probe.open()?;
         let mut outline = FieldWalker::of_file(&*file, WHAT);
-        // What cannot be read is told by whoever reads it.
+        // Read errors are reported by whichever format opens the file.
         Ok(is_likely(&mut outline).unwrap_or(false).then(|| probe.clone()))
     }
 
@@ -53,8 +53,8 @@ impl Driver for TensorProto {
     }
 }
 
-/// Whether a message has the dtype and the shape of a tensor, and no fields that tensors do not have. What is broken behind these is a
-/// broken tensor. Fields may come in any order.
+/// Whether a message has a tensor's dtype and shape and no fields that tensors lack, in any order. Damage behind these makes it a
+/// broken tensor.
 fn is_likely(outline: &mut FieldWalker<'_>) -> Result<bool> {
     let (mut has_dtype, mut has_shape) = (false, false);
     while let Ok(Some(field)) = outline.next_field() {
@@ -76,7 +76,7 @@ fn is_likely(outline: &mut FieldWalker<'_>) -> Result<bool> {
     Ok(has_dtype && has_shape)
 }
 
-/// Whether a message is a `TensorShapeProto`: axes, each a number that may have a name.
+/// Whether a message is a `TensorShapeProto`: a number for each axis, with an optional name.
 fn is_shape(outline: &mut FieldWalker<'_>) -> Result<bool> {
     while let Some(field) = outline.next_field()? {
         let is_axis = match field.value {
@@ -98,10 +98,10 @@ fn is_shape(outline: &mut FieldWalker<'_>) -> Result<bool> {
     Ok(true)
 }
 
-/// Why no array can hold a tensor like that, if none can.
+/// Why no array can hold a tensor of this spec; `None` if one can.
 pub(crate) fn unsupported(spec: &TensorSpec) -> Option<String> {
     if spec.dtype() != Dtype::String && spec.dtype().descr().is_none() {
-        Some(format!("dtype {} has no fixed-size elements", spec.dtype()))
+        Some(format!("dtype {} has no elements of fixed size", spec.dtype()))
     } else if spec.shape().len() > MAX_NDIM {
         Some(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", spec.shape().len()))
     } else {
@@ -109,7 +109,7 @@ pub(crate) fn unsupported(spec: &TensorSpec) -> Option<String> {
     }
 }
 
-/// Where a message lies and how it has its values.
+/// Facts about a message: its place, and how its values are encoded.
 pub(crate) fn proto_facts(proto: &Proto) -> Map<String, Value> {
     let mut facts = Map::new();
     facts.insert("encoding".into(), json!(proto.encoding()));

@@ -1,6 +1,6 @@
-//! What tf.data saved: `Dataset.save`, `Dataset.snapshot`, and saves of the tf.data service.
+//! Data that tf.data saved: `Dataset.save`, `Dataset.snapshot`, and distributed saves of the tf.data service.
 //!
-//! Files of version 2 are TFRecord files with a record for each component of an element.
+//! Files of version 2 are TFRecord files with one record per component of an element.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::types::dtype::Dtype;
 
 const METADATA: &str = "snapshot.metadata";
 const SPEC: &str = "dataset_spec.pb";
-/// A folder that tf.data wrote.
+/// A folder written by tf.data.
 pub(crate) struct TfData;
 
 impl Driver for TfData {
@@ -43,7 +43,7 @@ impl Driver for TfData {
         if storage.is_file(&path.join(METADATA))? || storage.is_file(&path.join(SPEC))? {
             return Ok(Some(probe.clone()));
         }
-        // A snapshot lies in a folder that is named for its graph.
+        // A snapshot is in a subfolder named after its graph.
         let has_metadata = |dir: &PathBuf| storage.is_file(&dir.join(METADATA)).unwrap_or(false);
         let mut inner: Vec<PathBuf> = storage.list(path)?.into_iter().filter(has_metadata).collect();
         Ok(if inner.len() == 1 { inner.pop().map(|only| probe.at(only)) } else { None })
@@ -64,18 +64,18 @@ struct Opened {
     warnings: Vec<String>,
 }
 
-/// The number that a name consists of before `suffix`.
+/// The number that a file name consists of before `suffix`.
 fn number(path: &Path, suffix: &str) -> Option<u64> {
     path.file_name()?.to_str()?.strip_suffix(suffix)?.parse().ok()
 }
 
-/// What `Dataset.save` and `Dataset.snapshot` write.
+/// Opens a folder of `Dataset.save` or `Dataset.snapshot`.
 fn saved(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Opened> {
     let path = dir.join(METADATA);
     if !storage.is_file(&path)? {
         let is_folder = |path: &&PathBuf| storage.look_at(path).is_ok_and(|found| found == Found::Directory);
         let runs: Vec<String> = storage.list(dir)?.iter().filter(is_folder).map(|dir| dir.display().to_string()).collect();
-        let detail = format!("{} is missing: the save did not come to its end; folders there: {}", path.display(), runs.join(", "));
+        let detail = format!("{} is missing: the save was not completed; folders there: {}", path.display(), runs.join(", "));
         return Err(Error::NotFound { what: METADATA, detail });
     }
     let metadata = Metadata::parse(&storage.read_small(&path)?).map_err(|error| error.in_file(&path))?;
@@ -86,7 +86,7 @@ fn saved(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Op
     }
     let mut warnings = Vec::new();
     if !metadata.finalized {
-        let detail = "the write did not come to its end (finalized is not set)";
+        let detail = "the write was not completed (finalized is not set)";
         if !options.records.salvage.is_set() {
             return Err(Error::malformed(&path, "snapshot metadata", format!("{detail}; `salvage` converts what is there")));
         }
@@ -96,12 +96,12 @@ fn saved(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Op
     let safe = is_name && !metadata.run_id.contains('\0');
     let run = dir.join(&metadata.run_id);
     if !safe {
-        return Err(Error::malformed(&path, "snapshot metadata", format!("run_id {:?} is no name of a folder", metadata.run_id)));
+        return Err(Error::malformed(&path, "snapshot metadata", format!("run_id {:?} is not a folder name", metadata.run_id)));
     }
     if storage.look_at(&run)? != Found::Directory {
         return Err(Error::NotFound {
             what: "snapshot",
-            detail: format!("{} names the folder {:?}, which is not there", path.display(), metadata.run_id),
+            detail: format!("{} names the folder {:?}, which does not exist", path.display(), metadata.run_id),
         });
     }
     let shards = shards(&run, storage)?;
@@ -140,14 +140,14 @@ fn shards(run: &Path, storage: &Arc<dyn Storage>) -> Result<Vec<Vec<PathBuf>>> {
     for shard in numbered.values() {
         let files: BTreeMap<u64, PathBuf> =
             storage.list(shard)?.into_iter().filter_map(|entry| Some((number(&entry, ".snapshot")?, entry))).collect();
-        // Reading stops where a number is missing, as TensorFlow's does.
+        // Reading stops at the first missing number, as in TensorFlow.
         let files = files.into_iter().zip(0..).take_while(|((number, _), expected)| number == expected).map(|((_, path), _)| path);
         shards.push(files.collect());
     }
     Ok(shards)
 }
 
-/// The structure of an element, if it is written down.
+/// The structure of an element, if it was saved.
 fn spec(dir: &Path, storage: &Arc<dyn Storage>) -> Result<Option<Vec<Component>>> {
     let path = dir.join(SPEC);
     if !storage.is_file(&path)? {
@@ -156,7 +156,7 @@ fn spec(dir: &Path, storage: &Arc<dyn Storage>) -> Result<Option<Vec<Component>>
     components(&storage.read_small(&path)?).map(Some).map_err(|error| error.in_file(&path))
 }
 
-/// The components by name, where there is a spec, and by number.
+/// The components, named by the spec if there is one, else numbered.
 fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<Vec<Feature>> {
     if let Some(spec) = spec.filter(|spec| spec.len() != dtypes.len()) {
         let detail = format!("it has {} components, {SPEC} {}", dtypes.len(), spec.len());
@@ -177,7 +177,7 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
         let unsupported = match composite {
             Some(composite) => Some(composite.advice()),
             None if !is_plain => Some(format!(
-                "it is a {dtype}, an object of TensorFlow's (a ragged or a sparse tensor, an Optional): save the tensors that it is made of, with Dataset.map before Dataset.save"
+                "it is a {dtype}, a TensorFlow object (a ragged or a sparse tensor, an Optional): save the tensors that it is made of, with Dataset.map before Dataset.save"
             )),
             None => None,
         };
@@ -188,28 +188,28 @@ fn features(path: &Path, dtypes: &[u64], spec: Option<&[Component]>) -> Result<V
     dtypes.iter().enumerate().map(feature).collect()
 }
 
-/// What the tf.data service writes: chunks of elements in no order.
+/// Opens a save of the tf.data service: chunks of elements in no particular order.
 fn distributed(dir: &Path, storage: &Arc<dyn Storage>, options: &Options) -> Result<Opened> {
     let error = dir.join("ERROR");
     if storage.is_file(&error)? {
         let text = String::from_utf8_lossy(&storage.read_small(&error)?).trim().to_owned();
         return Err(Error::malformed(&error, "distributed save", format!("it failed: {text}")));
     }
-    let mut warnings = vec!["elements of a distributed save are in no order: its writers did not keep theirs".to_owned()];
+    let mut warnings = vec!["elements of a distributed save are in no particular order: its writers did not keep one".to_owned()];
     if !storage.is_file(&dir.join("DONE"))? {
         if !options.records.salvage.is_set() {
             let detail = format!(
-                "{} is missing: the save has not come to its end; `salvage` converts the chunks that are complete",
+                "{} is missing: the save is not complete; `salvage` converts the chunks that are complete",
                 dir.join("DONE").display()
             );
             return Err(Error::NotFound { what: "distributed save", detail });
         }
-        warnings.push("the save has not come to its end".into());
+        warnings.push("the save is not complete".into());
     }
     let Some(spec) = spec(dir, storage)? else {
         return Err(Error::NotFound { what: SPEC, detail: format!("{} is missing", dir.join(SPEC).display()) });
     };
-    // chunk_<stream>_<index>_<elements>; older ones lack the last.
+    // chunk_<stream>_<index>_<elements>; older names lack the last number.
     let numbers = |path: &Path| -> Option<(u64, u64, Option<u64>)> {
         let mut numbers = path.file_name()?.to_str()?.strip_prefix("chunk_")?.split('_').map(|number| number.parse::<u64>().ok());
         Some((numbers.next()??, numbers.next()??, numbers.next().flatten()))

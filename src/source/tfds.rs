@@ -1,4 +1,4 @@
-//! Folders of TensorFlow Datasets, and of RLDS: records with a description beside them.
+//! Folders of TensorFlow Datasets and RLDS: records with a description beside them.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::types::dtype::Dtype;
 const FEATURES: &str = "features.json";
 const INFO: &str = "dataset_info.json";
 
-/// A version of a dataset: `<name>/<config>/<version>`, or a folder above it that has no other.
+/// A version of a dataset: `<name>/<config>/<version>`, or a parent folder that contains no other version.
 pub(crate) struct Tfds;
 
 impl Driver for Tfds {
@@ -41,7 +41,7 @@ impl Driver for Tfds {
             if storage.is_file(&dir.path().join(INFO))? {
                 return Ok(Some(dir));
             }
-            // The only folder in it.
+            // The only subfolder.
             let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
             let is_folder = |path: &PathBuf| storage.look_at(path).is_ok_and(|found| found == Found::Directory) && !is_hidden(path);
             let mut inner: Vec<PathBuf> = storage.list(dir.path())?.into_iter().filter(is_folder).collect();
@@ -60,7 +60,7 @@ impl Driver for Tfds {
         let (format, splits) = splits(&text).map_err(|detail| Error::malformed(&path, "dataset_info.json", detail))?;
         if format != "tfrecord" {
             let detail = format!(
-                "{} says that its files are {format}, and tfrecord is read: tfds convert_format --dataset_version_dir={} --out_file_format=tfrecord --out_dir=DIR makes such ones",
+                "{} says that its files are {format}, but only tfrecord is read: convert them with tfds convert_format --dataset_version_dir={} --out_file_format=tfrecord --out_dir=DIR",
                 path.display(),
                 dir.display()
             );
@@ -75,7 +75,7 @@ impl Driver for Tfds {
         };
         let (mut warnings, mut lost) = (Vec::new(), Vec::new());
         if features.is_none() {
-            warnings.push(format!("there is no {}: features are told from the records", path.display()));
+            warnings.push(format!("there is no {}: the features are guessed from the records", path.display()));
         }
         let splits: Vec<_> = splits.into_iter().filter(|split| !split.files.is_empty()).collect();
         if splits.is_empty() {
@@ -92,7 +92,7 @@ impl Driver for Tfds {
                     lost.push(format!("{} is missing", path.display()));
                 } else {
                     let detail = format!(
-                        "{} is missing, which split {:?} of {} has; `salvage` goes without it",
+                        "{} is missing from split {:?} of {}; `salvage` converts the other shards",
                         path.display(),
                         split.name,
                         dir.join(INFO).display()
@@ -120,7 +120,7 @@ fn columns(features: &Features) -> Vec<Feature> {
         columns.push(Feature { unsupported, ..Feature::found(Key::Context(path.clone().into_bytes())) });
     }
     for (path, leaf) in &features.steps {
-        // A dataset of single values has the name of these.
+        // A leaf with this very path has a column already.
         let Some(leaf) = leaf.map(|leaf| &features.leaves[leaf]).filter(|leaf| leaf.path != *path) else { continue };
         let Some(mut column) = of_leaf(leaf).pop() else { continue };
         column.name = path.clone().into_bytes();
@@ -133,7 +133,7 @@ fn columns(features: &Features) -> Vec<Feature> {
     columns
 }
 
-/// The columns of a leaf: one, and those that say how lists in lists are cut.
+/// The columns of a leaf: its values, and for nested lists the lengths of the inner ones.
 fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
     let encoding = match leaf.storage {
         Storage::Values => Encoding::Values,
@@ -152,7 +152,7 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
     let unknown = leaf.shape.iter().filter(|axis| axis.is_none()).count();
     let is_steps = leaf.levels.first().is_some_and(|level| level.is_steps);
     if unknown > 1 && leaf.storage != Storage::Image {
-        // The shape of each stands beside it.
+        // Each tensor's shape is stored in a feature of its own.
         let mut column = feature("/value", Declared { shape_in: Some(name("/shape")), ..base });
         if !leaf.levels.is_empty() {
             column.unsupported = Some("tensors of several unknown axes in a list: each has a shape of its own".into());
@@ -176,7 +176,7 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
                 let declared = Declared { items: Items::Any, ..Declared::new(Dtype::Int64, Vec::new(), Encoding::Values) };
                 Feature { name: name.clone(), declared: Some(declared), ..Feature::found(Key::Context(name)) }
             });
-            // Lists of one length are axes; of others the values come one after the other.
+            // Inner lists of fixed length become axes. Otherwise the values are concatenated.
             let known: Option<Vec<Option<u64>>> = inner.iter().map(|level| level.length.map(Some)).collect();
             let is_even = known.is_some();
             let shape = [known.unwrap_or_default(), leaf.shape.clone()].concat();

@@ -15,10 +15,10 @@ use crate::records::stream::inputs::RecordFile;
 use crate::storage::blob::Blob;
 use crate::storage::probe::Probe;
 
-/// A word that is in the names of most files of records. It says nothing about what is in them.
+/// A word in the names of most record files. It does not decide the format.
 const USUAL: &str = ".tfrecord";
 
-/// Files of records, judged by their content.
+/// Record files, recognised by their content.
 pub(crate) struct TfRecord;
 
 impl Driver for TfRecord {
@@ -58,7 +58,7 @@ impl Driver for TfRecord {
     }
 }
 
-/// Whether what a compressed file holds starts like a record.
+/// Whether a compressed file starts with a record.
 fn is_record(file: &Arc<dyn Blob>) -> bool {
     crate::records::stream::bytes::starts_with_record(file).unwrap_or(false)
 }

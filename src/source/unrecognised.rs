@@ -1,4 +1,4 @@
-//! What is said of a path that no format takes: what it is as far as that can be told, and the next step.
+//! Explains a path that no format recognises: what it seems to be, and what to do next.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -22,15 +22,15 @@ use crate::storage::paths::{Found, parent_of};
 use crate::storage::probe::Probe;
 use crate::types::name::Name;
 
-/// Names that are shown of many.
+/// Most names that are listed in a message.
 const SHOWN: usize = 5;
-/// Bytes of a file that are looked at: the mark of a tar archive stands at 257.
+/// Bytes that are read to guess a file's type: the magic of a tar archive is at 257.
 const FRONT: usize = 512;
 
-/// Says of a path that no format takes what is missing and what was found.
+/// The error for a path that no format recognises: what is missing, and what was found.
 ///
 /// # Errors
-/// [`Error::Io`] where that cannot be found out.
+/// [`Error::Io`] if the path cannot be examined.
 pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
     let (path, storage) = (probe.path(), probe.storage());
     let not_found = |detail| Ok(Error::NotFound { what: "source", detail });
@@ -43,7 +43,7 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
             let detail = match guess(probe) {
                 Some(guess) => format!("{} is {guess}", path.display()),
                 None => format!(
-                    "{} is in no format known here; readable are {}. Numbers without any format are read with `raw`",
+                    "{} is in no known format; the known ones are {}. Numbers without any format are read with `raw`",
                     path.display(),
                     formats().collect::<Vec<_>>().join(", ")
                 ),
@@ -51,7 +51,7 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
             return Ok(Error::Unsupported { what: "this file".into(), detail });
         }
         Found::Other => {
-            let hint = "what comes out of a pipe or a device is read with `raw` and `shape`";
+            let hint = "data from a pipe or a device are read with `raw` and `shape`";
             return not_found(format!("{} is neither a file nor a directory: {hint}", path.display()));
         }
         Found::Nothing => {}
@@ -73,7 +73,7 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
     let index = bundle::index_path(&dir.join(to_path(stem)));
     let names = names_in(dir, storage);
     if let Some(lock) = unfinished_cache(&names, Some(name)) {
-        return not_found(format!("{} is no finished tf.data cache yet: {}", path.display(), unfinished(dir, lock)));
+        return not_found(format!("{} is not a finished tf.data cache yet: {}", path.display(), unfinished(dir, lock)));
     }
     match names.iter().find(|name| shard_prefix(name.as_bytes()) == Some(stem)) {
         Some(shard) => not_found(format!("{} is missing, although {} is there", index.display(), shard.to_string_lossy())),
@@ -81,7 +81,7 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
     }
 }
 
-/// The lock of a tf.data cache that is being written or was not written to its end, of this name or of any.
+/// The lock file of an unfinished tf.data cache with this name, or with any name.
 ///
 /// Source of the names: `FileCacheDataset` in `tensorflow/core/kernels/data/cache_dataset_ops.cc`: the name of the cache, a number, `.lockfile`.
 fn unfinished_cache<'a>(names: &'a [OsString], wanted: Option<&OsStr>) -> Option<&'a OsStr> {
@@ -101,7 +101,7 @@ fn unfinished(dir: &Path, lock: &OsStr) -> String {
     )
 }
 
-/// What a directory lacks to be a source, and what is in it.
+/// What a directory lacks to be a source, and what it contains.
 fn missing_in(dir: &Path, storage: &Arc<dyn Storage>) -> String {
     let names = names_in(dir, storage);
     if let Some(lock) = unfinished_cache(&names, None) {
@@ -126,7 +126,7 @@ fn missing_in(dir: &Path, storage: &Arc<dyn Storage>) -> String {
     )
 }
 
-/// How the files in a directory are named as one source, if most that have a format of their own are of one kind.
+/// A pattern for the files in a directory, if most of those with a known format are of one kind.
 fn pattern_in(dir: &Path, names: &[OsString], storage: &Arc<dyn Storage>) -> String {
     const KINDS: [&str; 5] = ["*.safetensors", "*.npy", "*.npz", "*.h5", "*tfrecord*"];
     let count = |kind: &str| {
@@ -143,7 +143,7 @@ fn pattern_in(dir: &Path, names: &[OsString], storage: &Arc<dyn Storage>) -> Str
     }
 }
 
-/// Folders in a directory, or in folders in it, that are sources: configurations and versions of a dataset, versions of a model, runs.
+/// Sources in subfolders up to two levels below: configurations and versions of a dataset, versions of a model, runs.
 fn sources_below(dir: &Path, storage: &Arc<dyn Storage>) -> Vec<PathBuf> {
     const MOST_LOOKED_AT: usize = 1000;
     const MOST_DEPTH: usize = 3;
@@ -170,7 +170,7 @@ fn sources_below(dir: &Path, storage: &Arc<dyn Storage>) -> Vec<PathBuf> {
     found
 }
 
-/// The names in a directory, or the first of them.
+/// The names in a directory, shortened if there are many.
 fn found(names: &[OsString]) -> String {
     let shown: Vec<_> = names.iter().take(SHOWN).map(|name| name.to_string_lossy()).collect();
     match names.len() {
@@ -179,7 +179,7 @@ fn found(names: &[OsString]) -> String {
     }
 }
 
-/// What a file seems to be, and what can be done with it; nothing where it seems to be nothing known.
+/// What a file seems to be, and what to do with it; `None` if that is unknown.
 fn guess(probe: &Probe) -> Option<String> {
     let path = probe.path();
     let front = match probe.front() {
@@ -187,16 +187,16 @@ fn guess(probe: &Probe) -> Option<String> {
         Err(error) => return Some(format!("not readable: {error}")),
     };
     if front.is_empty() {
-        return Some("an empty file: as one of records, which may have none, it is read with `format` tfrecord".into());
+        return Some("an empty file: `format` tfrecord reads it as a file of 0 records".into());
     }
     if let Some(kind) = FileKind::sniff(front) {
-        return Some(format!("a {kind} image, which is no source on its own: {}", picture_hint(Some(kind))));
+        return Some(format!("a {kind} image, which is not a source by itself: {}", picture_hint(Some(kind))));
     }
     let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
     let text = match front {
         [b'P', b'K', 3, 4, ..] => return Some(zipped(probe)),
         [0x1f, 0x8b, ..] => return Some(gzipped(probe)),
-        _ if is_tar(front) => "a tar archive: unpack it (tar -xf) and name what is in it",
+        _ if is_tar(front) => "a tar archive: unpack it (tar -xf) and name its content",
         // `file_identifier` of tensorflow/lite/schema/schema.fbs.
         [_, _, _, _, b'T', b'F', b'L', b'3', ..] => {
             "a TensorFlow Lite model, whose weights are changed for the device: convert the SavedModel or checkpoint that it was made from"
@@ -226,13 +226,13 @@ fn guess(probe: &Probe) -> Option<String> {
             ));
         }
         _ if path.to_string_lossy().ends_with(".safetensors.index.json") => {
-            return Some(format!("a list of shards: these are named by a pattern, {}", parent_of(path).join("*.safetensors").display()));
+            return Some(format!("a list of shards: name them by a pattern, {}", parent_of(path).join("*.safetensors").display()));
         }
         _ if ["h264", "264", "h265", "hevc", "m4v", "mpg", "mpeg", "vob", "dv", "ts", "m2ts", "mts", "y4m", "wmv", "ogv"]
             .iter()
             .any(|own| has_extension(own)) =>
         {
-            "told for a video by nothing but its name: `format` video has ffmpeg look at it"
+            "a video judging only by its name: `format` video lets ffmpeg try it"
         }
         _ if has_extension("cpb") => "a message in chunks (.cpb), which is not read",
         _ if has_extension("meta") && probe.storage().is_file(&path.with_extension("index")).unwrap_or(false) => {
@@ -262,13 +262,13 @@ fn zipped(probe: &Probe) -> String {
     let names: Vec<String> = members.iter().take(SHOWN).map(|member| Name::new(member.name.clone()).to_string()).collect();
     let more = if members.len() > SHOWN { ", …" } else { "" };
     format!(
-        "a ZIP archive without arrays or weights: {} members ({}{more}); unpack it (unzip) and name what is in it",
+        "a ZIP archive without arrays or weights: {} members ({}{more}); unpack it (unzip) and name its content",
         members.len(),
         names.join(", ")
     )
 }
 
-/// What is packed with gzip.
+/// What a gzip file contains.
 fn gzipped(probe: &Probe) -> String {
     let mut front = Vec::new();
     let read = probe.open().map_err(std::io::Error::other).and_then(|file| {
@@ -276,10 +276,10 @@ fn gzipped(probe: &Probe) -> String {
         GzDecoder::new(bytes).take(FRONT as u64).read_to_end(&mut front)
     });
     match read {
-        Ok(_) if is_tar(&front) => "a packed tar archive: unpack it (tar -xzf) and name what is in it".into(),
-        Ok(0) => "packed with gzip, with nothing in it".into(),
-        Ok(_) => "packed with gzip, and what is in it are no records: unpack it (gunzip -k) and name that".into(),
-        Err(error) => format!("packed with gzip, and cannot be unpacked: {error}"),
+        Ok(_) if is_tar(&front) => "a packed tar archive: unpack it (tar -xzf) and name its content".into(),
+        Ok(0) => "packed with gzip, but empty".into(),
+        Ok(_) => "packed with gzip, but its content is not records: unpack it (gunzip -k) and name the result".into(),
+        Err(error) => format!("packed with gzip, but cannot be unpacked: {error}"),
     }
 }
 

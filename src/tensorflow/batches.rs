@@ -1,4 +1,4 @@
-//! Inference in batches: rows of the input go in, outputs are put together along axis 0.
+//! Inference in batches: feeds rows of the input, and concatenates the outputs along axis 0.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +17,17 @@ use crate::records::container::RecordContainer;
 use crate::types::dtype::Dtype;
 
 impl Model {
-    /// Outputs that are put together of those of batches of the input.
+    /// Outputs that are concatenated from those of batches of the input.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for inputs that cannot be cut alike, [`Error::Limit`] for batches that are too large.
+    /// [`Error::BadRequest`] for inputs that differ in their rows, [`Error::Limit`] for batches that are too large.
     pub(crate) fn batches(self, feeds: Vec<FileFeed>, batch: u64) -> Result<RecordContainer> {
         let rows = rows_of(&feeds)?;
         if self.signature.outputs.is_empty() {
             return Err(Error::Unsupported { what: format!("computing {}", self.path.display()), detail: "it has no outputs".into() });
         }
         if batch == 0 {
-            return Err(Error::bad_request("a batch has at least one row"));
+            return Err(Error::bad_request("a batch must have at least one row"));
         }
         let nbytes = feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.held_bytes(batch.min(rows))));
         self.check_input(nbytes, &format!(", {batch} rows at a time"))?;
@@ -37,11 +37,11 @@ impl Model {
             let mut output = output.clone();
             let target = Target::find(&graph, &output.tensor)?;
             if let Some(target) = &target {
-                // The graph knows best.
+                // The graph knows more than the signature.
                 let known = target.known(&mut graph)?;
                 (output.dtype, output.shape) = (known.dtype, known.shape);
             }
-            // A scalar of every batch is a row.
+            // A scalar of each batch becomes a row.
             let is_joined = output.shape.as_ref().is_none_or(|shape| !shape.is_empty());
             parts.push(Part { output, target, is_joined });
         }
@@ -55,7 +55,7 @@ impl Model {
         let (model, feeds) = (Arc::new(self), Arc::new(feeds));
         let (own, is_used) = (parts.clone(), AtomicBool::new(false));
         let start = move |_: &_| -> Result<Step> {
-            // Variables that a run changed are as they were before.
+            // A run may have changed variables: load the model again.
             if is_used.swap(true, Ordering::Relaxed) {
                 let Loaded { mut graph, session } = (model.load)()?;
                 return model.infer(&mut graph, Arc::new(session), Arc::clone(&feeds), &own, rows, batch);
@@ -69,7 +69,7 @@ impl Model {
             .with_notes(notes))
     }
 
-    /// Runs the batches one after the other, one of no rows where there are none.
+    /// Runs the batches in order, or an empty one if the input has no rows.
     fn infer(
         &self,
         graph: &mut Graph,
@@ -105,18 +105,18 @@ impl Model {
     }
 }
 
-/// What is odd about an output that does not have a row for each of the input.
+/// A warning about an output that does not have a row for each row of the input.
 fn not_of_rows(part: &Part, batch: u64, batches: u64) -> Option<String> {
     let name = &part.output.name;
     if !part.is_joined {
-        return Some(format!("{name} is a scalar of each batch: the array has one for each of the {batches} batches"));
+        return Some(format!("{name} is one scalar per batch: the array has one for each of the {batches} batches"));
     }
     let length = part.output.shape.as_ref()?.first().copied().flatten().filter(|&length| length != batch)?;
-    Some(format!("{name} has {length} rows for any batch: the array has those of the {batches} batches one after the other"))
+    Some(format!("{name} has {length} rows for any batch: the array concatenates those of the {batches} batches"))
 }
 
-/// What is to be known of an input that may hold the row splits of a ragged one. A signature does not say that: parts of an input `x` are
-/// called `x`, `x_1` and so on, as `tf.function` flattens them.
+/// A warning about an input that may hold the row splits of a ragged one. Signatures do not tell: `tf.function` flattens an input
+/// `x` into parts called `x`, `x_1` and so on.
 fn maybe_splits(input: &Argument, inputs: &[Argument]) -> Option<String> {
     let (whole, number) = input.name.rsplit_once('_')?;
     let is_numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -124,14 +124,14 @@ fn maybe_splits(input: &Argument, inputs: &[Argument]) -> Option<String> {
     let is_list = matches!(input.dtype, Some(Dtype::Int32 | Dtype::Int64)) && input.shape.as_ref().is_some_and(|shape| shape.len() == 1);
     (is_numbered && has_whole && is_list).then(|| {
         format!(
-            "{} may hold the row splits of a ragged {whole}, which the signature does not say: batches have so many elements of each. If it does, \
+            "{} may hold the row splits of a ragged {whole} (the signature does not tell): both are cut into batches alike. If it does, \
              convert without `batch`",
             input.name
         )
     })
 }
 
-/// The rows that all inputs with axes have.
+/// The number of rows, equal for all inputs with axes.
 fn rows_of(feeds: &[FileFeed]) -> Result<u64> {
     let mut with_rows = feeds.iter().filter_map(|feed| Some((feed.rows()?, feed)));
     let Some((rows, first)) = with_rows.next() else {
@@ -140,7 +140,11 @@ fn rows_of(feeds: &[FileFeed]) -> Result<u64> {
     match with_rows.find(|(other, _)| *other != rows) {
         Some((other, feed)) => {
             let name = |feed: &FileFeed| feed.paths().first().map(|path| path.display().to_string()).unwrap_or_default();
-            Err(Error::bad_request(format!("{} has {other} rows, {} {rows}: inputs are cut alike", name(feed), name(first))))
+            Err(Error::bad_request(format!(
+                "{} has {other} rows, but {} has {rows}: batches need the same number",
+                name(feed),
+                name(first)
+            )))
         }
         None => Ok(rows),
     }

@@ -1,4 +1,4 @@
-//! What a model computes of all of its input at once: tensors like any others.
+//! Tensors that a model computes from all of its input at once.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,12 +21,12 @@ use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
-/// Values, each with the number of its output.
+/// Values, each with the index of its output.
 type Values = Vec<(usize, Value<Arc<Session>>)>;
 
-/// What a model computes of all of its input at once.
+/// The outputs that a model computes from all of its input at once.
 pub(crate) struct Computed {
-    /// What was computed, or why it was not.
+    /// The computed values, or the error.
     values: OnceLock<Result<Values>>,
     feeds: Vec<FileFeed>,
     model: Model,
@@ -51,7 +51,7 @@ impl Computed {
         &self.model.signature.outputs
     }
 
-    /// The value of an output. All there are are computed together, once, also where that fails.
+    /// The value of an output. All outputs are computed together, once, even if that fails.
     fn value(&self, index: usize) -> Result<&Value<Arc<Session>>> {
         let values = self.values.get_or_init(|| self.compute()).as_ref().map_err(again)?;
         let value = values.iter().find(|(own, _)| *own == index);
@@ -66,7 +66,7 @@ impl Computed {
 
     fn compute(&self) -> Result<Values> {
         let nbytes = self.feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.held_bytes(feed.rows().unwrap_or(1))));
-        self.model.check_input(nbytes, " at once; `batch` ROWS takes it in parts")?;
+        self.model.check_input(nbytes, " at once; `batch` ROWS feeds it in parts")?;
         let mut graph = self.model.graph();
         let (mut indices, mut targets) = (Vec::new(), Vec::new());
         for (index, output) in self.outputs().iter().enumerate() {
@@ -170,7 +170,7 @@ impl Container for Computed {
     }
 }
 
-/// The same error once more, for whoever asks for another output of the same run.
+/// Repeats the error for another output of the same run.
 fn again(error: &Error) -> Error {
     match error {
         Error::Unsupported { what, detail } => Error::Unsupported { what: what.clone(), detail: detail.clone() },
@@ -184,7 +184,7 @@ fn again(error: &Error) -> Error {
     }
 }
 
-/// The TensorFlow that is loaded.
+/// The loaded TensorFlow and its version.
 fn version() -> String {
     let version = attempt(String::new, || Ok(::tensorflow::version()?));
     version.map_or_else(|_| "TensorFlow".to_owned(), |version| format!("TensorFlow {version}"))

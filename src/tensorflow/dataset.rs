@@ -1,4 +1,4 @@
-//! The elements of a data set of tf.data, iterated in a session.
+//! The elements of a tf.data data set, iterated in a session.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -13,14 +13,14 @@ use crate::options::Options;
 use crate::source::container::Container;
 use crate::source::graph::file::{Batches, DatasetGraph};
 
-/// A data set whose graph was written by `DatasetToGraphV2`. Its components are numbered: their names are not in the graph.
+/// Opens a data set whose graph `DatasetToGraphV2` wrote. Its components are numbered, since the graph does not name them.
 ///
 /// # Errors
-/// [`Error::Malformed`] where the graph is none of a data set, [`Error::TensorFlow`].
+/// [`Error::Malformed`] if the graph does not make a data set, [`Error::TensorFlow`].
 pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
     load_operations(&options.model.op_libraries)?;
     if options.model.signature.is_some() || !options.model.feeds.is_empty() || options.model.batch.is_some() {
-        let detail = format!("{} is a data set, which has no signature, no inputs and batches of its own", dataset.path().display());
+        let detail = format!("{} is a data set: it has no signature and no inputs, and makes its own batches", dataset.path().display());
         return Err(Error::bad_request(detail));
     }
     let path = dataset.path().to_owned();
@@ -52,9 +52,9 @@ pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<
 
 /// The nodes that iterate.
 struct Iterator {
-    /// Begins.
+    /// Starts the iteration.
     make: Operation,
-    /// Gives the next element.
+    /// Returns the next element.
     next: Operation,
 }
 
@@ -86,7 +86,7 @@ impl Iterator {
     }
 }
 
-/// How many elements a data set has, as far as TensorFlow says, or its graph.
+/// The number of elements, if TensorFlow or the graph knows it.
 fn cardinality(graph: &mut Graph, dataset: &DatasetGraph) -> Cardinality {
     const INFINITE: i64 = -1;
     let mut ask = || -> Result<i64> {
@@ -103,7 +103,7 @@ fn cardinality(graph: &mut Graph, dataset: &DatasetGraph) -> Cardinality {
             },
         )
     };
-    // Versions without the operation do not know.
+    // Versions without the operation report no number.
     match ask().unwrap_or(i64::MIN) {
         INFINITE => Cardinality::Endless,
         count => match u64::try_from(count) {
@@ -114,7 +114,7 @@ fn cardinality(graph: &mut Graph, dataset: &DatasetGraph) -> Cardinality {
     }
 }
 
-/// A session in which the iteration has begun.
+/// A session in which the iteration has started.
 fn iterate(graph: &Graph, make: &Operation, path: &Path) -> Result<Session> {
     attempt(
         || format!("beginning to iterate {}", path.display()),
@@ -132,7 +132,7 @@ fn iterate(graph: &Graph, make: &Operation, path: &Path) -> Result<Session> {
 fn parts(dataset: &DatasetGraph, next: &Operation) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for (index, output) in (0..).zip(dataset.components()?) {
-        // Batches are put together: those of any length, and those of the length that they are made with.
+        // Batches are concatenated: those of unknown length, and those of the length in the graph.
         let is_joined = match (dataset.batches(), output.shape.as_deref()) {
             (Batches::OfLength(_) | Batches::OfAnyLength, Some([None, ..])) => true,
             (Batches::OfLength(size), Some([Some(rows), ..])) => size == *rows,

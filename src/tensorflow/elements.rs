@@ -1,4 +1,4 @@
-//! Tensors that come one after the other, of a data set or of batches, as a stream of records: a part for each component.
+//! Sequences of tensors, from a data set or from batches, as a stream of records with one part per component.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -27,14 +27,14 @@ use crate::types::cancel::CancelToken;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 
-/// A part of every element: an output of a node that is computed again and again.
+/// A part of every element: a node's output that is computed repeatedly.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// Its name, its dtype, and the shape that it has in an element.
+    /// Its name, its dtype, and its shape within an element.
     pub(crate) output: Argument,
-    /// `None` for what is no plain tensor.
+    /// `None` for values other than plain tensors.
     pub(crate) target: Option<Target>,
-    /// Whether it is put together along axis 0; otherwise that of an element is a row.
+    /// Whether elements are concatenated along axis 0; otherwise each becomes a row.
     pub(crate) is_joined: bool,
 }
 
@@ -44,12 +44,12 @@ impl Part {
         let unsupported = match dtype {
             Some(dtype) if can_be_fetched(*dtype) && self.target.is_some() => None,
             Some(dtype) => Some(no_plain_tensor(*dtype)),
-            None => Some("it is no plain tensor".to_owned()),
+            None => Some("it is not a plain tensor".to_owned()),
         };
-        // Those of each batch count from its start.
+        // Row splits and indices count from the start of each batch.
         let unsupported = match &self.output.part_of {
             Some(whole) if self.is_joined => Some(format!(
-                "it is a part of {whole}, which is ragged or sparse and cannot be put together of batches: convert it without `batch`"
+                "it is a part of {whole}, which is ragged or sparse and cannot be joined from batches: convert it without `batch`"
             )),
             _ => unsupported,
         };
@@ -66,28 +66,28 @@ impl Part {
     }
 }
 
-/// Why what is of `dtype` cannot be fetched.
+/// Why values of `dtype` cannot be fetched.
 pub(crate) fn no_plain_tensor(dtype: Dtype) -> String {
     match dtype {
         Dtype::Variant => {
-            "it is a variant, an object of TensorFlow's (a ragged or sparse tensor, an Optional, a data set): give its tensors instead, \
+            "it is a variant, a TensorFlow object (a ragged or sparse tensor, an Optional, a data set): output its tensors instead, \
                            (r.flat_values, *r.nested_row_splits) of a ragged r, (s.indices, s.values, s.dense_shape) of a sparse s"
                 .to_owned()
         }
-        dtype => format!("it is a {dtype}, which has no values that leave TensorFlow"),
+        dtype => format!("it is a {dtype}, whose values cannot leave TensorFlow"),
     }
 }
 
-/// How many elements there are.
+/// The number of elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cardinality {
     Elements(u64),
-    /// They never end.
+    /// Infinitely many.
     Endless,
     Unknown,
 }
 
-/// Elements as a source: their parts are its tensors. `start` begins to compute them, any number of times.
+/// Elements as a source whose tensors are their parts. `start` begins to compute them and may be called repeatedly.
 pub(crate) fn container(
     format: &'static str,
     path: &Path,
@@ -119,11 +119,11 @@ pub(crate) fn container(
     RecordContainer::new(format, path, vec![set], options)
 }
 
-/// The ways to all parts; `None` for what is no plain tensor.
+/// How to fetch each part; `None` for values other than plain tensors.
 pub(crate) struct Fetches(Vec<Option<Fetch>>);
 
 impl Fetches {
-    /// Adds what it takes to a graph.
+    /// Adds the needed nodes to a graph.
     ///
     /// # Errors
     /// [`Error::TensorFlow`], [`Error::Io`].
@@ -135,7 +135,7 @@ impl Fetches {
         parts.iter().map(fetch).collect::<Result<_>>().map(Self)
     }
 
-    /// Computes an element; `None` where there are no more, which only a data set that `ends` can say.
+    /// Computes an element. Returns `None` at the end, which is only recognised for a data set (`ends`).
     ///
     /// # Errors
     /// [`Error::TensorFlow`].
@@ -148,7 +148,7 @@ impl Fetches {
     ) -> Result<Option<Vec<Component>>> {
         let tokens: Vec<_> = self.0.iter().map(|fetch| fetch.as_ref().and_then(|fetch| fetch.request(&mut args))).collect();
         let is_there = attempt(action, || match session.run(&mut args) {
-            // Functions in a data set can be out of range, too; this is what its end says.
+            // Functions in a data set may fail with the same code; the message identifies the end.
             Err(status) if ends && status.code() == Code::OutOfRange && status.to_string().contains("End of sequence") => Ok(false),
             done => done.map(|()| true),
         })?;
@@ -165,25 +165,25 @@ impl Fetches {
 
 /// How a component is fetched.
 enum Fetch {
-    /// As bytes of its elements.
+    /// As the bytes of its elements.
     Bytes { dtype: Dtype, name: String, node: Operation },
-    /// As a serialized tensor: strings.
+    /// As a serialized tensor, for strings.
     Proto { node: Operation },
-    /// By a file.
+    /// Through a file.
     Spill { dtype: Dtype, spilling: Box<Spilling> },
 }
 
-/// A component of an element: a serialized tensor in two parts. Empty for what is no plain tensor.
+/// A component of an element: a serialized tensor in two parts. Empty for values other than plain tensors.
 #[derive(Default, Clone)]
 pub(crate) struct Component {
     front: Vec<u8>,
     content: Option<Arc<Tensor<u8>>>,
-    /// The length of its axis 0, where it is known to have one.
+    /// The length of its axis 0, if known.
     rows: Option<u64>,
 }
 
 impl Fetch {
-    /// A way to the values of an output of `dtype`.
+    /// How to fetch an output of `dtype`.
     ///
     /// # Errors
     /// [`Error::TensorFlow`], [`Error::Io`].
@@ -208,7 +208,7 @@ impl Fetch {
         Ok(Self::Proto { node })
     }
 
-    /// Asks a run for it.
+    /// Adds it to the request of a run.
     fn request(&self, args: &mut SessionRunArgs<'_>) -> Option<FetchToken> {
         match self {
             Self::Bytes { node, .. } | Self::Proto { node } => Some(args.request_fetch(node, 0)),
@@ -219,10 +219,10 @@ impl Fetch {
         }
     }
 
-    /// What a run gave for it.
+    /// Takes the result of a run.
     fn take(&self, args: &mut SessionRunArgs<'_>, token: Option<FetchToken>) -> Result<Component> {
         let fetched = |args: &mut SessionRunArgs<'_>| match token {
-            Some(token) => attempt(|| "taking what was computed".into(), || args.fetch::<u8>(token)),
+            Some(token) => attempt(|| "taking the computed value".into(), || args.fetch::<u8>(token)),
             None => Err(Error::bad_request("nothing was fetched")),
         };
         match self {
@@ -230,7 +230,7 @@ impl Fetch {
                 let content = fetched(args)?;
                 let mut shape = content.dims().to_vec();
                 if dtype.item_len() > 1 && shape.pop() != Some(dtype.item_len() as u64) {
-                    let detail = format!("elements of {dtype} came with shape {:?}", content.dims());
+                    let detail = format!("elements of {dtype} were returned with shape {:?}", content.dims());
                     return Err(Error::TensorFlow { action: format!("fetching {name}"), detail });
                 }
                 let front = wire::before_content(*dtype, &shape, bytes_of(&content).len());
@@ -255,31 +255,31 @@ impl Fetch {
     }
 }
 
-/// Gives the next element, until there is none.
+/// Returns the next element, or `None` at the end.
 pub(crate) type Step = Box<dyn FnMut() -> Result<Option<Vec<Component>>> + Send>;
 
-/// Elements as bytes: before each component the length of what follows, as 64 bits.
+/// Elements as bytes: each component is preceded by its length in 64 bits.
 ///
-/// Whoever only wanted to see the first element leaves it, and what comes behind it, to the next reader: nothing is computed twice
-/// for that, and what has been computed may have changed variables.
+/// A reader that wanted only the first element leaves it and the iteration to the next reader. Nothing is computed twice that
+/// way, which matters since computing may change variables.
 struct Elements {
     step: Option<Step>,
-    /// How many elements have been made.
+    /// Number of elements computed.
     made: u64,
-    /// The first one.
+    /// The first element.
     first: Vec<Component>,
     waiting: VecDeque<Component>,
-    /// How much of the first one waiting has been read, its length included.
+    /// How much of the first waiting component has been read, its length included.
     at: usize,
     begun: Begun,
     cancel: CancelToken,
-    /// No more elements than this are wanted,
+    /// Limit on elements,
     most: u64,
-    /// and no more rows of those that are put together: how many are still wanted, of each part.
+    /// and on rows of each concatenated part: how many are still wanted.
     rows: Vec<Option<u64>>,
 }
 
-/// What a reader that has seen one element at most left to the next: how it goes on, and that element.
+/// The iteration and the first element, left by a reader that computed at most one element.
 type Begun = Arc<Mutex<Option<(Step, Vec<Component>)>>>;
 
 impl Drop for Elements {
@@ -309,7 +309,7 @@ impl Elements {
         elements
     }
 
-    /// Hands out an element.
+    /// Queues an element for reading.
     fn hand_out(&mut self, components: Vec<Component>) {
         for (left, component) in self.rows.iter_mut().zip(&components) {
             if let (Some(left), Some(rows)) = (left, component.rows) {
@@ -319,7 +319,7 @@ impl Elements {
         self.waiting.extend(components);
     }
 
-    /// Whether all that is wanted has been made.
+    /// Whether enough has been computed.
     fn is_over(&self) -> bool {
         let mut rows = self.rows.iter().flatten().peekable();
         self.made >= self.most || rows.peek().is_some() && rows.all(|&left| left == 0)
@@ -353,7 +353,7 @@ impl Read for Elements {
             if self.is_over() {
                 return Ok(0);
             }
-            // What goes wrong has been said as one of our own errors.
+            // Errors were reported as our own before.
             let Some(step) = &mut self.step else { return Ok(0) };
             let made = match step() {
                 Ok(made) => made,

@@ -1,4 +1,4 @@
-//! Finding the TensorFlow library, and loading it.
+//! Finds and loads the TensorFlow library.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -18,39 +18,40 @@ use crate::source::runtime::{LIBRARY_DIR, Runtime, missing, register};
 use crate::source::saved_model::file::SavedModel;
 use crate::types::cancel::CancelToken;
 
-/// Where the `tensorflow` crate looks for the library.
+/// The variable in which the `tensorflow` crate looks for the library.
 const DIR: &str = LIBRARY_DIR;
-/// How much TensorFlow writes to standard error: 0 is all of it, 3 only what ends the process.
+/// How much TensorFlow logs to standard error: 0 is everything, 3 only fatal errors.
 const LOG_LEVEL: &str = "TF_CPP_MIN_LOG_LEVEL";
-/// The names of the library: of the C library's releases, and in Python packages.
+/// File names of the library, in releases of the C library and in Python packages.
 const NAMES: &[&str] =
     &["libtensorflow.so.2", "libtensorflow.so", "libtensorflow_cc.so.2", "libtensorflow.2.dylib", "libtensorflow_cc.2.dylib"];
 const FRAMEWORK: &[&str] = &["libtensorflow_framework.so.2", "libtensorflow_framework.2.dylib"];
-/// Where libraries are besides `LD_LIBRARY_PATH`.
+/// Library directories beside `LD_LIBRARY_PATH`.
 const SYSTEM: &[&str] = &["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
-/// What a Python says of its TensorFlow, which is not imported for it.
+/// Asks Python for the place of its TensorFlow without importing it.
 const ASK_PYTHON: &str = "import importlib.util as u; s = u.find_spec('tensorflow'); print(s.submodule_search_locations[0])";
 
-/// The path of the library that has been loaded.
+/// The path of the loaded library.
 static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Loads TensorFlow, unless that has been done; returns the path of its library.
+/// Loads TensorFlow unless it is loaded already, and returns the path of its library.
 ///
-/// It is the first of: `library` (the library itself, or a directory: of the library, of a Python package, of packages),
-/// `TENSORFLOW_DIR`, the system's library path, and the package `tensorflow` of the `python3` on the `PATH`. Unless `logs` are
-/// wanted, or the environment says how much, TensorFlow writes nothing to standard error, nor does anybody while it is loaded.
+/// It takes the first of: `library` (the library itself, or a directory with it, a Python package, or packages),
+/// `TENSORFLOW_DIR`, the system's library path, and the package `tensorflow` of the `python3` on the `PATH`. Without `logs`,
+/// unless the environment sets a level, TensorFlow writes nothing to standard error, and the process writes nothing there during
+/// loading.
 ///
-/// A program that has loaded the library through the `tensorflow` crate says so with [`assume_loaded`] instead. Once one is loaded,
-/// asking for another changes nothing.
+/// A program that has loaded the library through the `tensorflow` crate calls [`assume_loaded`] instead. Once a library is
+/// loaded, asking for another has no effect.
 ///
 /// # Errors
-/// [`Error::Unsupported`] where there is none, or it cannot be loaded; [`Error::TensorFlow`] where it is no such library;
+/// [`Error::Unsupported`] if there is no library, or it cannot be loaded; [`Error::TensorFlow`] if it is another library;
 /// [`Error::Io`].
 ///
 /// # Safety
-/// It sets `TENSORFLOW_DIR` while it works, and for good `TF_CPP_MIN_LOG_LEVEL`: no other thread may read or write the environment
-/// meanwhile except through [`mod@std::env`]; C libraries do, for time zones, names of hosts and the like. And nothing that was made
-/// through the `tensorflow` crate may be there: the crate would go on with the functions of another library.
+/// Sets `TENSORFLOW_DIR` temporarily and `TF_CPP_MIN_LOG_LEVEL` permanently: no other thread may access the environment meanwhile except
+/// through [`mod@std::env`]; C libraries do so for time zones, host names and the like. Nothing made through the `tensorflow` crate may
+/// exist: the crate would continue with the functions of another library.
 #[expect(unsafe_code, reason = "the obligations of changing the environment are the caller's")]
 pub unsafe fn load(library: Option<&Path>, logs: bool) -> Result<PathBuf> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +62,7 @@ pub unsafe fn load(library: Option<&Path>, logs: bool) -> Result<PathBuf> {
     let refused = |why: String| Error::Unsupported { what: format!("the TensorFlow library {}", path.display()), detail: why };
     let links = links(&path)?;
     let before = env::var_os(DIR);
-    // SAFETY: the caller vouches that no other thread looks at the environment but through the standard library, which locks it.
+    // SAFETY: the caller vouches that other threads access the environment only through the standard library, which locks it.
     unsafe {
         if !logs && env::var_os(LOG_LEVEL).is_none() {
             env::set_var(LOG_LEVEL, "3");
@@ -79,20 +80,20 @@ pub unsafe fn load(library: Option<&Path>, logs: bool) -> Result<PathBuf> {
         }
     }
     result.map_err(refused)?;
-    // A library that lacks what the crate needs shows that at the first call.
+    // The first call fails if the library lacks functions that the crate needs.
     attempt(|| format!("asking {} for its version", path.display()), || Ok(::tensorflow::version()?))?;
     *loaded = Some(path.clone());
     register(&Loaded);
     Ok(path)
 }
 
-/// Says that the program has loaded the library through the `tensorflow` crate. Where that is not so, what follows are errors.
+/// Declares that the program has loaded the library through the `tensorflow` crate. If it has not, later calls return errors.
 pub fn assume_loaded() {
     LOADED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
     register(&Loaded);
 }
 
-/// What opens graphs and models once the library is there.
+/// Opens graphs and models once the library is loaded.
 struct Loaded;
 
 impl Runtime for Loaded {
@@ -109,7 +110,7 @@ impl Runtime for Loaded {
     }
 }
 
-/// The library to load.
+/// Finds the library to load.
 fn find(asked: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = asked {
         return at(path).ok_or_else(|| missing(&format!("there is no TensorFlow library at {}", path.display())));
@@ -129,7 +130,7 @@ fn find(asked: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-/// The library that a path leads to: itself, in the directory, in a package `tensorflow` in it.
+/// The library at a path: the file itself, in the directory, or in a package `tensorflow` below it.
 fn at(path: &Path) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path.to_owned());
@@ -143,17 +144,17 @@ fn in_dir(dir: &Path) -> Option<PathBuf> {
 
 fn of_python() -> Option<PathBuf> {
     let mut python = Command::new("python3");
-    // Not from the current directory: anybody may have put a module there.
+    // Skip the current directory, where anybody may have put a module.
     let output = python.args(["-P", "-c", ASK_PYTHON]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok();
     let output = output.filter(|output| output.status.success()).or_else(|| {
-        // Python before 3.11 does not know -P.
+        // Python before 3.11 lacks -P.
         let output = Command::new("python3").args(["-I", "-c", ASK_PYTHON]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
         output.status.success().then_some(output)
     })?;
     in_dir(Path::new(std::str::from_utf8(&output.stdout).ok()?.trim_end_matches('\n')))
 }
 
-/// Keeps standard error silent while the library is loaded: what it writes then it writes whatever the environment says.
+/// Silences standard error during loading, when TensorFlow ignores the log level.
 struct Silence(Option<OwnedFd>);
 
 impl Silence {
@@ -168,13 +169,13 @@ impl Silence {
 impl Drop for Silence {
     fn drop(&mut self) {
         if let Some(saved) = &self.0 {
-            // Nothing can be said if this fails, as that would be where to say it.
+            // A failure cannot be reported: standard error is what failed.
             let _ = rustix::stdio::dup2_stderr(saved);
         }
     }
 }
 
-/// A private folder with links by the names under which the library is looked for.
+/// A private folder with links to the library under the names that the crate looks for.
 fn links(library: &Path) -> Result<ScratchDir> {
     let library = fs::canonicalize(library).map_err(Error::io("find", library))?;
     let dir = ScratchDir::create_in(&env::temp_dir(), &CancelToken::new())?;

@@ -1,7 +1,7 @@
-//! Loading a SavedModel: its graph, its variables, and what it does before it is used.
+//! Loads a SavedModel: its graph, its variables, and its initialisation.
 //!
-//! TensorFlow's own way through the crate would parse all of `saved_model.pb` once more, with enums that end where the crate's do. What
-//! it does is this. Source: `tensorflow/cc/saved_model/loader.cc`.
+//! The crate's loader would parse all of `saved_model.pb` again, with enums that lack newer dtypes. This does the same steps.
+//! Source: `tensorflow/cc/saved_model/loader.cc`.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::source::saved_model::file::SavedModel;
 
-/// A graph and a session in which it is ready to be used.
+/// A graph, and a session in which it is ready.
 pub(crate) struct Loaded {
     pub(crate) graph: Graph,
     pub(crate) session: Session,
 }
 
 impl Loaded {
-    /// A graph that needs nothing before it is used.
+    /// A graph that needs no initialisation.
     ///
     /// # Errors
     /// [`Error::TensorFlow`].
@@ -38,11 +38,11 @@ impl Loaded {
     /// A model with its variables restored.
     ///
     /// # Errors
-    /// [`Error::TensorFlow`], [`Error::Malformed`] where the graph lacks what the model says it has, [`Error::Limit`], [`Error::Io`].
+    /// [`Error::TensorFlow`], [`Error::Malformed`] if the graph lacks nodes that the model names, [`Error::Limit`], [`Error::Io`].
     pub(crate) fn model(model: &SavedModel, options: &Options) -> Result<Self> {
         let loaded = Self::graph(&model.read_graph(options)?, &model.dir)?;
         let startup = model.startup()?;
-        // Assets are files beside the graph, which is told their paths.
+        // Assets are files beside the graph. Their paths are fed to it.
         let mut paths = Vec::new();
         for (tensor, name) in &startup.assets {
             paths.push((loaded.node(model, tensor)?, path_text(&model.dir.join("assets").join(name))?));
@@ -59,10 +59,10 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// The output or the node of this name.
+    /// The output or node of this name.
     fn node(&self, model: &SavedModel, name: &str) -> Result<Target> {
         let node = name.split(':').next().unwrap_or_default();
-        // Nodes that are only run have no outputs.
+        // Nodes that are only run may have no outputs.
         let found = match Target::find(&self.graph, name)? {
             Some(target) => Some(target),
             None => Target::of_node(&self.graph, node)?,

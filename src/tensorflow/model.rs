@@ -1,4 +1,4 @@
-//! Graphs and models that a session of our own computes.
+//! Graphs and models that are computed in our own session.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,14 +23,14 @@ type Load = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 pub(crate) struct Model {
     graph: Mutex<Graph>,
     pub(crate) session: Arc<Session>,
-    /// Makes both once more: what is computed a second time starts with the same variables as the first time.
+    /// Loads both again, so that a second computation starts with the original variables.
     pub(crate) load: Load,
     pub(crate) format: &'static str,
     pub(crate) path: PathBuf,
     pub(crate) files: Vec<PathBuf>,
     pub(crate) signature: Signature,
-    /// The outputs of the signature that are not wanted. They are computed with the others, as Python does: what is left out of a
-    /// graph lets TensorFlow fuse what is left, with other roundings.
+    /// The signature's other outputs. They are computed, too, as Python does: without them TensorFlow could fuse the remaining
+    /// nodes, which changes roundings.
     others: Vec<Argument>,
     pub(crate) options: Options,
 }
@@ -55,8 +55,7 @@ impl Model {
         Self { graph, session, load, format, path, files, signature, others: Vec::new(), options: options.clone() }
     }
 
-    /// Leaves the outputs that are wanted. If one of them does not exist all are left, so that whoever looks for it can be told what
-    /// there is.
+    /// Keeps the requested outputs. If one of them does not exist, keeps all, so that the error can list them.
     pub(crate) fn choose_outputs(&mut self) -> Result<()> {
         let mut chosen: Vec<Argument> = Vec::new();
         for name in &self.options.model.outputs {
@@ -89,7 +88,7 @@ impl Model {
         Ok(())
     }
 
-    /// Nodes that compute the outputs that are not wanted, added to `graph`, which may be one that was loaded again.
+    /// Adds nodes to `graph` that compute the other outputs. `graph` may have been loaded again.
     pub(crate) fn other_nodes(&self, graph: &mut Graph) -> Result<Vec<Operation>> {
         let mut nodes = Vec::new();
         for other in &self.others {
@@ -109,7 +108,7 @@ impl Model {
         &self.options.model
     }
 
-    /// What is to be fed, by the names that the signature gives.
+    /// The inputs to feed, by their names in the signature.
     pub(crate) fn feeds(&self) -> Result<Vec<FileFeed>> {
         let mut feeds = Vec::new();
         for (name, path) in &self.wanted().feeds {
@@ -127,7 +126,7 @@ impl Model {
             }
             feeds.push(FileFeed::open(path, target, &input, self.wanted().batch, &self.options)?);
         }
-        // A signature takes all of its inputs, but those that have a value anyway.
+        // All inputs of a signature are required unless they have a default value.
         for input in self.signature.inputs.iter().filter(|_| !self.signature.name.is_empty()) {
             let Some(target) = Target::find(&self.graph(), &input.tensor)? else { continue };
             let is_required = attempt(|| format!("looking at {}", input.tensor), || Ok(target.operation.op_type()?))? == "Placeholder";
@@ -139,7 +138,7 @@ impl Model {
         Ok(feeds)
     }
 
-    /// Refuses input that is more than a quarter of the memory at a time: it is held twice on its way, and outputs come on top.
+    /// Refuses input above a quarter of the memory: it is held twice while it is fed, and the outputs come on top.
     pub(crate) fn check_input(&self, nbytes: u64, hint: &str) -> Result<()> {
         let allowed = self.options.budget().as_bytes() / 4;
         if nbytes > allowed {

@@ -1,4 +1,4 @@
-//! Graphs and signatures of models as sources.
+//! Opens graphs and signatures of models as sources.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::source::container::Container;
 use crate::source::graph::file::GraphFile;
 use crate::source::saved_model::file::SavedModel;
 
-/// A frozen graph, as what it computes.
+/// The outputs of a frozen graph.
 ///
 /// # Errors
-/// Those of TensorFlow, and of arrays that are to be fed.
+/// Those of TensorFlow, and of arrays that are fed.
 pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
     load_operations(&options.model.op_libraries)?;
     if options.model.signature.is_some() {
@@ -44,7 +44,7 @@ pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn C
 /// The outputs of a signature of a SavedModel.
 ///
 /// # Errors
-/// Those of TensorFlow, and of arrays that are to be fed.
+/// Those of TensorFlow, and of arrays that are fed.
 pub(crate) fn open_signature(model: SavedModel, files: Vec<PathBuf>, options: &Options) -> Result<Box<dyn Container>> {
     load_operations(&options.model.op_libraries)?;
     let signature = model.signature(options.model.signature.as_deref())?.clone();

@@ -1,4 +1,4 @@
-//! Libraries with operations that TensorFlow lacks.
+//! Libraries of custom operations.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use super::session::attempt;
 use crate::error::{Error, Result};
 
-/// Loads libraries with operations that TensorFlow lacks. One that has been loaded stays.
+/// Loads libraries of custom operations, each once. They stay loaded.
 ///
 /// # Errors
-/// [`Error::BadRequest`] for paths that are not UTF-8, [`Error::Io`], [`Error::TensorFlow`] for what is no such library.
+/// [`Error::BadRequest`] for paths that are not UTF-8, [`Error::Io`], [`Error::TensorFlow`] for files that are not such libraries.
 pub(crate) fn load_operations(libraries: &[PathBuf]) -> Result<()> {
     static OPERATIONS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     for path in libraries {
-        // Without a directory the system would look for it elsewhere.
+        // A bare file name would make the system search its library path.
         let whole = fs::canonicalize(path).map_err(Error::io("open", path))?;
         let mut loaded = OPERATIONS.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.contains(&whole) {

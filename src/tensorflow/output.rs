@@ -1,4 +1,4 @@
-//! Tensors of a TensorFlow that the caller runs.
+//! Tensors from a TensorFlow that the caller runs.
 
 use std::fmt;
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::source::opened::Source;
 use crate::source::origin::Origin;
 use crate::types::spec::TensorSpec;
 
-/// What an output is to be computed of, in a session of the caller's.
+/// Outputs to be computed in the caller's session.
 ///
-/// The library is loaded by [`load`](super::load), or by the program through the `tensorflow` crate. Each output that is computed adds
-/// some ten nodes to the graph, which stay; what changes from run to run is fed.
+/// The library is loaded by [`load`](super::load), or by the program through the `tensorflow` crate. Each computed output adds
+/// about ten nodes to the graph, which stay there. So feed values that change from run to run instead of adding outputs.
 ///
 /// ```no_run
 /// use mmconvert::tensorflow::{SessionOutput, tensorflow::{Graph, Session, SessionOptions, Tensor}};
@@ -53,50 +53,50 @@ impl fmt::Debug for SessionOutput<'_, '_> {
 }
 
 impl<'a, 'g> SessionOutput<'a, 'g> {
-    /// The output `name` (`logits:0`, or `logits` for its first) of a node of `graph`, which is the graph of `session`. Nodes
-    /// whose names start with `mmconvert/` are added to it.
+    /// Starts with the output `name` of a node of `graph`: `logits:0`, or `logits` for its first. `graph` must be the graph of
+    /// `session`. Nodes whose names start with `mmconvert/` are added to it.
     #[must_use]
     pub fn new(session: &'a Session, graph: &'g mut Graph, name: impl Into<String>) -> Self {
         Self { session, graph, names: vec![name.into()], feeds: Vec::new(), options: ModelOptions::new() }
     }
 
-    /// The tensor for a placeholder, `x:0` or `x`.
+    /// Feeds a tensor to a placeholder, `x:0` or `x`.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where the graph has none of that name, [`Error::TensorFlow`].
+    /// [`Error::BadRequest`] if the graph has no such output, [`Error::TensorFlow`].
     pub fn feed<T: TensorType>(mut self, name: &str, tensor: &'a Tensor<T>) -> Result<Self> {
         let target = find(self.graph, name)?;
         self.feeds.push(lend(target, tensor)?);
         Ok(self)
     }
 
-    /// Where TensorFlow may write what it cannot cut: see [`ModelOptions::scratch`].
+    /// Sets the folder in which TensorFlow may write tensors that it cannot cut: see [`ModelOptions::scratch`].
     #[must_use]
     pub fn scratch(mut self, dir: impl AsRef<Path>) -> Self {
         self.options = self.options.scratch(dir);
         self
     }
 
-    /// Another output of the same run: see [`compute_all`](Self::compute_all).
+    /// Adds another output of the same run: see [`compute_all`](Self::compute_all).
     #[must_use]
     pub fn and(mut self, name: impl Into<String>) -> Self {
         self.names.push(name.into());
         self
     }
 
-    /// Computes it, in one run of the session. The value stays where it is, on a GPU for example, until it is dropped.
+    /// Computes the output in one run of the session. The value stays on its device, for example a GPU, until it is dropped.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where the graph has no such output, [`Error::TensorFlow`] with what TensorFlow says,
-    /// [`Error::Unsupported`] for resources and variants, [`Error::Io`] where what cannot be cut cannot be written.
+    /// [`Error::BadRequest`] if the graph has no such output, [`Error::TensorFlow`] with TensorFlow's message, [`Error::Unsupported`] for
+    /// resources and variants, [`Error::Io`] if a tensor that cannot be cut cannot be written.
     pub fn compute(self) -> Result<LiveTensor<'a>> {
         self.compute_all()?.into_iter().next().ok_or_else(|| Error::bad_request("there is no output"))
     }
 
-    /// Computes all of the outputs in one run of the session, in the order in which they were named.
+    /// Computes all outputs in one run of the session, in the order in which they were added.
     ///
     /// # Errors
-    /// As [`compute`](Self::compute).
+    /// Those of [`compute`](Self::compute).
     pub fn compute_all(self) -> Result<Vec<LiveTensor<'a>>> {
         let targets = self.names.iter().map(|name| find(self.graph, name)).collect::<Result<Vec<_>>>()?;
         let values = compute(&self.session, self.graph, &targets, &[], &self.feeds, &self.options)?;
@@ -108,7 +108,7 @@ fn find(graph: &Graph, name: &str) -> Result<Target> {
     Target::find(graph, name)?.ok_or_else(|| Error::bad_request(format!("the graph has no output {name:?}")))
 }
 
-/// A tensor that TensorFlow holds: its elements are fetched slice by slice while others are written.
+/// A tensor that TensorFlow holds. Its elements are fetched slice by slice while others are written.
 #[derive(Debug)]
 pub struct LiveTensor<'a> {
     value: Live<'a>,
@@ -135,8 +135,8 @@ impl<'a> LiveTensor<'a> {
         Self { value }
     }
 
-    /// A tensor in memory. Of numbers nothing is copied; strings are written to a private folder in the system's directory for
-    /// temporary files, and read from there.
+    /// A tensor in memory. Numbers are not copied. Strings are written to a private folder in the system's temporary directory
+    /// and read from there.
     ///
     /// # Errors
     /// [`Error::TensorFlow`], [`Error::Io`].
@@ -144,10 +144,10 @@ impl<'a> LiveTensor<'a> {
         Self::with_scratch(tensor, &ModelOptions::new())
     }
 
-    /// As [`of_tensor`](Self::of_tensor), with a private folder in `scratch`.
+    /// As [`of_tensor`](Self::of_tensor), with the private folder in `scratch`.
     ///
     /// # Errors
-    /// As [`of_tensor`](Self::of_tensor).
+    /// Those of [`of_tensor`](Self::of_tensor).
     pub fn of_tensor_in<T: TensorType>(tensor: &'a Tensor<T>, scratch: impl AsRef<Path>) -> Result<Self> {
         Self::with_scratch(tensor, &ModelOptions::new().scratch(scratch))
     }
@@ -172,7 +172,7 @@ impl<'a> LiveTensor<'a> {
     /// Dtype and shape.
     ///
     /// # Errors
-    /// [`Error::Malformed`] when what was written for it has been damaged.
+    /// [`Error::Malformed`] when its temporary file has been damaged.
     pub fn spec(&self) -> Result<TensorSpec> {
         match &self.value {
             Live::Held(reader) => Ok(reader.spec().clone()),
@@ -180,10 +180,10 @@ impl<'a> LiveTensor<'a> {
         }
     }
 
-    /// A conversion of it.
+    /// A conversion of the tensor.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a dtype that an array cannot have.
+    /// [`Error::Unsupported`] for a dtype that no array can have.
     pub fn converter(&self) -> Result<Converter<'_>> {
         match &self.value {
             Live::Held(reader) => Ok(Converter::from_reader(Box::new(reader.as_ref()))),
@@ -191,7 +191,7 @@ impl<'a> LiveTensor<'a> {
         }
     }
 
-    /// A reader of its elements.
+    /// A reader of the elements.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for strings, which have no fixed size.

@@ -1,4 +1,4 @@
-//! What every use of a session needs: errors instead of statuses and panics, nodes added to graphs, what is known of an output.
+//! Helpers for sessions: turns statuses and panics into errors, adds nodes to graphs, describes outputs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,18 +10,18 @@ use crate::format::graph_def;
 use crate::format::meta_graph::Argument;
 use crate::types::dtype::Dtype;
 
-/// What the `tensorflow` crate returns.
+/// The result type of the `tensorflow` crate.
 pub(crate) type Outcome<T> = std::result::Result<T, Status>;
 
-/// Does what TensorFlow may refuse; a panic in the crate is a refusal, too.
+/// Runs a call into TensorFlow. A panic in the crate counts as a refusal.
 ///
 /// # Errors
-/// [`Error::TensorFlow`] with what was being done and what TensorFlow says.
+/// [`Error::TensorFlow`] with the action and TensorFlow's message.
 pub(crate) fn attempt<T>(action: impl FnOnce() -> String, work: impl FnOnce() -> Outcome<T>) -> Result<T> {
     let _inside = Inside::enter();
     let detail = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => return Ok(value),
-        // It writes for us what cannot be cut.
+        // TensorFlow ran out of disk space while it wrote a tensor that cannot be cut.
         Ok(Err(status)) if status.code() == Code::ResourceExhausted && status.to_string().contains("No space left on device") => {
             let source = std::io::ErrorKind::StorageFull.into();
             return Err(Error::Io { action: "let TensorFlow write what it cannot cut to", path: "its folder".into(), source });
@@ -35,32 +35,32 @@ pub(crate) fn attempt<T>(action: impl FnOnce() -> String, work: impl FnOnce() ->
     Err(Error::TensorFlow { action: action(), detail })
 }
 
-/// What TensorFlow says, with the next step where that is known.
+/// Adds the next step to TensorFlow's message, if it is known.
 fn with_advice(said: String) -> String {
     let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
     let advice = if has(&["'PyFunc'", "'EagerPyFunc'", "'PyFuncStateless'"]) {
         "Python code (tf.py_function, tf.numpy_function, Dataset.from_generator) is not in the graph and cannot be exported with it: \
-         Dataset.save writes what the data set gives, which is read without TensorFlow"
+         Dataset.save writes the elements, which are read without TensorFlow"
     } else if has(&["Op type not registered"]) {
-        "an operation that is not TensorFlow's own is in a library that has to be loaded: `op_library` FILE"
+        "load the library with this custom operation: `op_library` FILE"
     } else if has(&["Could not find variable", "Attempting to use uninitialized value", "is uninitialized"]) {
-        "a graph brings no values of variables: those of a SavedModel are restored, those of a checkpoint become constants by \
+        "a graph has no values of variables: a SavedModel restores them; values of a checkpoint become constants by \
          tf.compat.v1.graph_util.convert_variables_to_constants"
     } else if has(&["You must feed a value for placeholder tensor"]) {
         "`feed` NAME:0=ARRAY.npy gives it"
     } else if has(&["able not initialized"]) {
-        "a graph does not say how its tables are filled: a SavedModel does"
+        "a graph does not say how its tables are filled, but a SavedModel does"
     } else {
         return said;
     };
     format!("{}; {advice}", said.trim_end_matches(['.', '\n']))
 }
 
-/// How many threads are inside TensorFlow.
+/// Number of threads inside TensorFlow.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether TensorFlow is at work. What it does is not ended by a [`CancelToken`](crate::CancelToken) before it returns, which can take
-/// any time: a program that is told to end need not wait for that.
+/// Whether TensorFlow is computing. A [`CancelToken`](crate::CancelToken) takes effect only after it returns, which can take any
+/// time. A program that has to end need not wait for that.
 #[must_use]
 pub fn is_computing() -> bool {
     INSIDE.load(Ordering::Relaxed) > 0
@@ -81,7 +81,7 @@ impl Drop for Inside {
     }
 }
 
-/// An output of a node, and what it is called.
+/// An output of a node, and its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) name: String,
@@ -90,7 +90,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The output that `name`, `name:0` or `name:1` stands for; `None` if there is none.
+    /// The output called `name`, `name:0` or `name:1`; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::TensorFlow`].
@@ -107,7 +107,7 @@ impl Target {
         Ok(operation.filter(has).map(|operation| Self { name: format!("{node}:{index}"), operation, index }))
     }
 
-    /// The node of this name, whatever outputs it has.
+    /// The node of this name, with any outputs.
     ///
     /// # Errors
     /// [`Error::TensorFlow`].
@@ -120,9 +120,9 @@ impl Target {
         Output { operation: self.operation.clone(), index: self.index }
     }
 
-    /// Whether its value lies in the memory of a TensorFlow 1 variable, which others may write to after it was computed.
+    /// Whether its value shares the memory of a TensorFlow 1 variable, which may be written to after it was computed.
     pub(crate) fn is_of_variable(&self) -> Outcome<bool> {
-        /// What hands on the memory of its input.
+        /// Operations that pass on the memory of their input.
         const HAND_ON: &[&str] =
             &["Identity", "RefIdentity", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient", "CheckNumerics"];
         const VARIABLES: &[&str] = &["Variable", "VariableV2", "TemporaryVariable", "Assign", "AssignAdd", "AssignSub"];
@@ -141,7 +141,7 @@ impl Target {
         Ok(true)
     }
 
-    /// What TensorFlow knows of it before it is computed: its dtype and its shape.
+    /// The dtype and shape that TensorFlow knows without computing the output.
     ///
     /// # Errors
     /// [`Error::TensorFlow`].
@@ -156,7 +156,7 @@ impl Target {
     }
 }
 
-/// Adds nodes of our own to a graph, each under a name that nobody else uses.
+/// Adds our own nodes to a graph, under unique names.
 #[derive(Debug)]
 pub(crate) struct Builder<'g> {
     graph: &'g mut Graph,
@@ -167,7 +167,7 @@ impl<'g> Builder<'g> {
         Self { graph }
     }
 
-    /// A node of this kind.
+    /// Adds a node of this kind.
     pub(crate) fn node(&mut self, kind: &str, describe: impl FnOnce(&mut OperationDescription<'_>) -> Outcome<()>) -> Outcome<Operation> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let name = loop {
@@ -178,12 +178,12 @@ impl<'g> Builder<'g> {
         };
         let mut description = self.graph.new_operation(kind, &name)?;
         let described = describe(&mut description);
-        // One that is not finished is leaked by the crate, so it is finished either way.
+        // Finish in any case: the crate leaks an unfinished description.
         let finished = description.finish();
         described.and(finished)
     }
 
-    /// A node of this kind with these inputs; attributes follow from them.
+    /// Adds a node of this kind with these inputs; its attributes follow from them.
     pub(crate) fn of(&mut self, kind: &str, inputs: &[Output]) -> Outcome<Operation> {
         self.node(kind, |node| {
             for input in inputs {
@@ -193,7 +193,7 @@ impl<'g> Builder<'g> {
         })
     }
 
-    /// A tensor that a run is given.
+    /// A tensor that is fed to a run.
     pub(crate) fn placeholder(&mut self, dtype: DataType) -> Outcome<Operation> {
         self.node("Placeholder", |node| Ok(node.set_attr_type("dtype", dtype)?))
     }
@@ -206,20 +206,20 @@ impl<'g> Builder<'g> {
         })
     }
 
-    /// The value with one axis.
+    /// The value reshaped to one axis.
     pub(crate) fn flat(&mut self, value: Output) -> Outcome<Operation> {
         let shape = self.constant(Tensor::<i32>::from(&[-1][..]))?;
         self.of("Reshape", &[value, shape.into()])
     }
 
-    /// The dtype of an output, by its number in TensorFlow: the crate knows only some of them.
+    /// The dtype of an output, by TensorFlow's number, since the crate's enum is incomplete.
     pub(crate) fn dtype(&mut self, output: Output) -> Outcome<Option<Dtype>> {
         let identity = self.of("Identity", &[output])?;
         Ok(graph_def::attr_type(&identity.get_attr_value_proto("T")?).and_then(Dtype::from_code))
     }
 
-    /// The bytes of the elements of `value`, which is of `dtype`: `uint8` with one axis more, the last one, where elements have more
-    /// than one byte. `None` where TensorFlow has no way to them.
+    /// The bytes of the elements of `value`, of `dtype`: `uint8`, with an extra last axis for elements of more than one byte.
+    /// `None` if TensorFlow cannot convert them.
     pub(crate) fn bytes(&mut self, value: Output, dtype: Dtype) -> Outcome<Option<Operation>> {
         let kind = match way_to_bytes(dtype) {
             Way::Bits => "Bitcast",
@@ -235,22 +235,22 @@ impl<'g> Builder<'g> {
     }
 }
 
-/// Whether a dtype has elements that can be had.
+/// Whether elements of a dtype can be fetched.
 pub(crate) fn can_be_fetched(dtype: Dtype) -> bool {
     !matches!(dtype, Dtype::Resource | Dtype::Variant)
 }
 
-/// How the bytes of elements are reached in a graph.
+/// How to get the bytes of elements in a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// They are the same bytes, called `uint8`.
+    /// Reinterpret them as `uint8`.
     Bits,
-    /// They are copied.
+    /// Copy them.
     Cast,
     None,
 }
 
-/// `Bitcast` of TensorFlow 2.21 takes none of the types that have less than 8 bits or came after `uint64`.
+/// `Bitcast` of TensorFlow 2.21 takes no types of less than 8 bits, and none added after `uint64`.
 pub(crate) fn way_to_bytes(dtype: Dtype) -> Way {
     match dtype {
         Dtype::Bool => Way::Cast,
@@ -260,7 +260,7 @@ pub(crate) fn way_to_bytes(dtype: Dtype) -> Way {
     }
 }
 
-/// Options for sessions of our own: nodes run where there is a kernel for them, and memory of a GPU is taken as it is needed.
+/// Options for our own sessions: nodes run on any device that has a kernel, and GPU memory is allocated as needed.
 pub(crate) fn options() -> Outcome<SessionOptions> {
     // ConfigProto { gpu_options { allow_growth: true }, allow_soft_placement: true }
     const CONFIG: &[u8] = &[0x32, 0x02, 0x20, 0x01, 0x38, 0x01];
@@ -269,17 +269,17 @@ pub(crate) fn options() -> Outcome<SessionOptions> {
     Ok(options)
 }
 
-/// A scalar string. Only for text of our own: the crate has no others.
+/// A scalar string. Only for our own text, since the crate makes UTF-8 only.
 pub(crate) fn text(text: &str) -> Tensor<String> {
     Tensor::from(text.to_owned())
 }
 
-/// An input of a run: a tensor, and where it goes in.
+/// An input of a run: a tensor and its placeholder.
 pub(crate) trait Feed {
     fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>);
 }
 
-/// The bytes of a fetched tensor. (An empty one may have no address, which the crate does not look at.)
+/// The bytes of a fetched tensor. (An empty one may have a null address, which the crate does not check.)
 pub(crate) fn bytes_of(tensor: &Tensor<u8>) -> &[u8] {
     if tensor.dims().contains(&0) { &[] } else { tensor }
 }

@@ -1,4 +1,4 @@
-//! A tensor that a session computed once and keeps, wherever that is; its elements are fetched slice by slice.
+//! A tensor that a session computed once and holds on its device. Elements are fetched slice by slice.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -17,8 +17,8 @@ use crate::types::spec::TensorSpec;
 
 /// A tensor in the memory of a session.
 ///
-/// `GetSessionHandle` keeps the value on its device, `GetSessionTensor` gives it back without a copy, and a `Slice` of it is
-/// what a run returns. Slices that start at a multiple of 64 bytes share the memory of the whole on a CPU.
+/// `GetSessionHandle` keeps the value on its device, `GetSessionTensor` returns it without a copy, and a run returns a `Slice` of
+/// it. On a CPU, slices that start at a multiple of 64 bytes share the memory of the whole.
 pub(crate) struct SessionTensor<S: Deref<Target = Session>> {
     session: S,
     name: String,
@@ -27,7 +27,7 @@ pub(crate) struct SessionTensor<S: Deref<Target = Session>> {
     nodes: Nodes,
 }
 
-/// The nodes that give a slice of a tensor that is held.
+/// The nodes that return a slice of the held tensor.
 #[derive(Debug)]
 struct Nodes {
     handle: Operation,
@@ -35,9 +35,9 @@ struct Nodes {
     size: Operation,
     /// The slice as bytes.
     slice: Operation,
-    /// Ends the tensor.
+    /// Deletes the tensor.
     delete: Operation,
-    /// Bytes of an element, where they are an axis of their own.
+    /// Bytes of an element, if they are an axis of their own.
     bytes_axis: Option<i64>,
 }
 
@@ -51,17 +51,18 @@ impl<S: Deref<Target = Session>> fmt::Debug for SessionTensor<S> {
     }
 }
 
-/// What became of a tensor that was computed.
+/// A computed tensor.
 pub(crate) enum Value<S: Deref<Target = Session>> {
     Held(Box<SessionTensor<S>>),
-    /// TensorFlow cannot cut it, and wrote it to a file.
+    /// TensorFlow cannot cut it, so it wrote it to a file.
     Spilled(Box<Spill>),
 }
 
-/// Computes tensors in one run, and `others` with them. What can be cut stays where it is, the rest is written to files.
+/// Computes tensors in one run, and `others` with them. Tensors that can be cut stay on their device; the rest are written to
+/// files.
 ///
 /// # Errors
-/// [`Error::TensorFlow`]; [`Error::Unsupported`] for handles of resources and the like; [`Error::Io`].
+/// [`Error::TensorFlow`]; [`Error::Unsupported`] for resource handles and the like; [`Error::Io`].
 pub(crate) fn compute<S>(
     session: &S,
     graph: &mut Graph,
@@ -80,7 +81,7 @@ where
         let dtype = attempt(names, || builder.dtype(target.output()))?;
         plans.push(match dtype {
             None | Some(Dtype::Resource | Dtype::Variant) => {
-                let what = dtype.map_or("a dtype that is not known here", Dtype::name);
+                let what = dtype.map_or("a dtype that this version does not know", Dtype::name);
                 return Err(Error::Unsupported { what: target.name.clone(), detail: format!("it is {what}, which no array can hold") });
             }
             Some(dtype) if way_to_bytes(dtype) == Way::None => FetchPlan::Spill(Spilling::new(&mut builder, target, options)?),
@@ -153,7 +154,7 @@ impl<S: Deref<Target = Session>> SessionTensor<S> {
 
 impl Nodes {
     fn new(builder: &mut Builder<'_>, handle: &str, dtype: Dtype) -> Outcome<Self> {
-        // "GetSessionHandle;0;/job:localhost/replica:0/task:0/device:CPU:0": where the tensor lies is where it is taken from.
+        // "GetSessionHandle;0;/job:localhost/replica:0/task:0/device:CPU:0": fetch the tensor on the device that holds it.
         let device = handle.rsplit(';').next().filter(|device| device.starts_with('/')).unwrap_or_default();
         let handle = builder.placeholder(DataType::String)?;
         let begin = builder.placeholder(DataType::Int64)?;
@@ -161,7 +162,7 @@ impl Nodes {
         let held = builder.node("GetSessionTensor", |node| {
             node.add_input(handle.clone());
             node.set_device(device)?;
-            // A dtype that the crate can name: the others are not held.
+            // The crate can name this dtype: tensors of others are never held.
             node.set_attr_value_proto("dtype", &[6 << 3, u8::try_from(dtype.code()).unwrap_or(0)])
         })?;
         let delete = builder.of("DeleteSessionTensor", &[handle.clone().into()])?;
@@ -171,7 +172,7 @@ impl Nodes {
         let is_bits = way_to_bytes(dtype) == Way::Bits;
         let bytes_axis = i64::try_from(dtype.item_len()).ok().filter(|&len| is_bits && len > 1);
         let missing = || ::tensorflow::Status::new_set_lossy(::tensorflow::Code::Unimplemented, "there is no way to its bytes");
-        // Bits first: then every dtype is cut by the kernel of one. What has to be copied is cut before.
+        // Reinterpret first, so that one kernel cuts every dtype. Types that must be copied are cut first.
         let slice = if is_bits {
             let bytes = builder.bytes(flat.into(), dtype)?.ok_or_else(missing)?;
             cut(builder, bytes)?
@@ -217,7 +218,7 @@ impl<S: Deref<Target = Session> + Send + Sync> TensorReader for SessionTensor<S>
         })?;
         let bytes = bytes_of(&slice);
         if bytes.len() != out.len() {
-            let detail = format!("{} bytes came, {} expected", bytes.len(), memory_len(out.len() as u64));
+            let detail = format!("{} bytes were returned, expected {}", bytes.len(), memory_len(out.len() as u64));
             return Err(Error::TensorFlow { action: action(), detail });
         }
         out.copy_from_slice(bytes);
@@ -227,7 +228,7 @@ impl<S: Deref<Target = Session> + Send + Sync> TensorReader for SessionTensor<S>
 
 impl<S: Deref<Target = Session>> Drop for SessionTensor<S> {
     fn drop(&mut self) {
-        // It ends with the session at the latest.
+        // The session frees it at the latest when it ends.
         let _ = attempt(String::new, || {
             let handle = text(&self.handle);
             let mut args = SessionRunArgs::new();

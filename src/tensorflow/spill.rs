@@ -1,4 +1,4 @@
-//! Tensors that TensorFlow cannot cut: it writes them as a checkpoint to a private folder, and we read that.
+//! Tensors that TensorFlow cannot cut: it writes them as a checkpoint to a private folder, from which we read them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::storage::local::LocalStorage;
 /// The name of the tensor in its checkpoint.
 const NAME: &str = "tensor";
 
-/// A tensor that is to be written.
+/// A tensor to be written.
 pub(crate) struct Spilling {
     dir: ScratchDir,
     save: Operation,
 }
 
-/// One that has been written; the folder is removed with it.
+/// A tensor that was written. Dropping it removes the folder.
 #[derive(Debug)]
 pub(crate) struct Spill {
     pub(crate) bundle: Bundle,
@@ -36,7 +36,7 @@ impl Spilling {
     /// Adds a node `SaveV2`, which takes tensors of every dtype.
     ///
     /// # Errors
-    /// [`Error::Io`] when there can be no folder, [`Error::TensorFlow`].
+    /// [`Error::Io`] if the folder cannot be created, [`Error::TensorFlow`].
     pub(crate) fn new(builder: &mut Builder<'_>, target: &Target, options: &ModelOptions) -> Result<Self> {
         let dir = ScratchDir::create_in(&options.scratch.clone().unwrap_or_else(std::env::temp_dir), &options.cancel)?;
         let prefix = Self::prefix(&dir)?;
@@ -62,16 +62,16 @@ impl Spilling {
     fn prefix(dir: &ScratchDir) -> Result<String> {
         let prefix: PathBuf = dir.path().join(NAME);
         let refused =
-            |prefix: PathBuf| Error::bad_request(format!("{}: a folder for temporary files has to have a name in UTF-8", prefix.display()));
+            |prefix: PathBuf| Error::bad_request(format!("{}: a folder for temporary files needs a name in UTF-8", prefix.display()));
         prefix.into_os_string().into_string().map_err(|prefix| refused(prefix.into()))
     }
 
-    /// Makes a run write it.
+    /// Makes a run write the tensor.
     pub(crate) fn add(&self, args: &mut SessionRunArgs<'_>) {
         args.add_target(&self.save);
     }
 
-    /// Opens what a run wrote.
+    /// Opens the checkpoint that a run wrote.
     ///
     /// # Errors
     /// Those of opening a bundle.
@@ -80,7 +80,7 @@ impl Spilling {
         Ok(Spill { bundle, dir: self.dir })
     }
 
-    /// What the last run wrote; the next one writes over it.
+    /// The checkpoint of the last run. The next run overwrites it.
     ///
     /// # Errors
     /// Those of opening a bundle.
@@ -91,7 +91,7 @@ impl Spilling {
 }
 
 impl Spill {
-    /// The source that has the tensor, and nothing else.
+    /// The checkpoint, which holds only this tensor.
     pub(crate) fn container(&self) -> &dyn Container {
         &self.bundle
     }

@@ -1,4 +1,4 @@
-//! Writes the few messages that are handed to TensorFlow or to our own decoding.
+//! Encodes the few protobuf messages that TensorFlow or our own decoders get.
 //!
 //! Source: `tensorflow/core/framework/tensor.proto` and `attr_value.proto`.
 
@@ -12,7 +12,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value.to_le_bytes()[0]);
 }
 
-/// The tag and the length of a field of bytes.
+/// The tag and length of a bytes field.
 fn put_length(out: &mut Vec<u8>, number: u8, len: usize) {
     out.push(number << 3 | 2);
     put_varint(out, len as u64);
@@ -37,7 +37,7 @@ pub(crate) fn tensor(dtype: Dtype, shape: &[u64]) -> Vec<u8> {
     out
 }
 
-/// What stands before so many bytes of elements in a `TensorProto`.
+/// The part of a `TensorProto` before `len` bytes of elements.
 pub(crate) fn before_content(dtype: Dtype, shape: &[u64], len: usize) -> Vec<u8> {
     let mut out = tensor(dtype, shape);
     put_length(&mut out, 4, len);

@@ -1,5 +1,5 @@
-//! Sources in compressed chunks, and streams whose order of elements changes: boxes are read, turned around if need be, and written where
-//! they belong.
+//! Sources in compressed chunks, and streams whose order of elements changes: boxes are read, transposed where needed, and
+//! written to their places.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,11 +22,12 @@ use crate::reader::tensor_reader::TensorReader;
 use crate::storage::paths::nearest_directory;
 use crate::types::size::memory_len;
 
-/// Boxes of a source, and those of a copy of it where the source's are too narrow for the output.
+/// The plan for reading boxes of a source, and for reading them from a copy where the source's boxes are too narrow for the
+/// output.
 #[derive(Debug)]
 pub(crate) struct BoxPlans {
     pub(crate) direct: BoxPlan,
-    /// How a copy would be read.
+    /// The plan for reading a copy.
     copied: Option<BoxPlan>,
 }
 
@@ -35,46 +36,46 @@ impl BoxPlans {
         [&self.direct].into_iter().chain(&self.copied)
     }
 
-    /// The most output pages that are not on disk yet.
+    /// Most output pages that are not on disk yet.
     fn window_bytes(&self) -> u64 {
         self.all().map(|plan| plan.shares.window_bytes).min().unwrap_or(0)
     }
 }
 
-/// What going through all boxes gave.
+/// The result of reading all boxes.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) verified: Verified,
-    /// The most memory that was in use while a copy was made.
+    /// Peak memory while the copy was made.
     copying_bytes: u64,
     /// Memory for boxes.
     fixed_bytes: u64,
 }
 
 impl Done {
-    /// The most memory that was in use, where so much was in use beside boxes.
+    /// Peak memory, if `beside` bytes were used beside boxes.
     pub(crate) fn peak_memory(&self, beside: u64) -> u64 {
         self.copying_bytes.max(self.fixed_bytes + beside)
     }
 }
 
 impl Job<'_> {
-    /// The grids in which the source is stored, if it is read in boxes.
+    /// The chunk grids of the source, if it is read in boxes.
     pub(crate) fn grids(&self, options: &Options) -> Vec<ChunkGrid> {
         let grids = self.reader.chunk_grids();
         let is_read_in_order = !self.changes_order && grids.iter().all(|grid| grid.unit == Unit::Stream);
         if is_read_in_order || options.method == Some(Method::Map) { Vec::new() } else { grids }
     }
 
-    /// What a plan for boxes may use, but for the memory of the reader.
+    /// Resources that a plan for boxes may use; the reader's memory is left out.
     pub(crate) fn box_resources(&self, options: &Options) -> Resources {
         let resources = self.resources(Memory::Buffers, options);
-        // Decoding keeps a core busy, and does not wait for the disk.
+        // Decoding keeps a core busy; it does not wait for the disk.
         let threads = Memory::Windows.threads(options.threads);
         Resources { threads, heap_bytes: self.heap_bytes.saturating_sub(self.reader.heap_bytes()), ..resources }
     }
 
-    /// How boxes are read, if there are any and nothing speaks against it.
+    /// The plan for reading boxes; `None` if the source is not read in boxes.
     ///
     /// # Errors
     /// [`Error::Limit`](crate::Error::Limit) when the memory does not suffice.
@@ -92,13 +93,13 @@ impl Job<'_> {
         Ok(Some(BoxPlans { direct, copied }))
     }
 
-    /// How a temporary copy is read, in boxes for this `unit`.
+    /// The plan for reading a temporary copy in boxes of this `unit`.
     ///
     /// # Errors
     /// As [`box_plan`](Self::box_plan).
     pub(crate) fn copy_plan(&self, unit: Unit, usage: BoxUse, options: &Options) -> Result<BoxPlan> {
         let grid = ChunkGrid { rows: 0..self.whole.rows(), chunk: vec![1; self.whole.shape().len()], unit };
-        // The source's memory is still there, and so is the end of the copy.
+        // The source's memory is still held, and so are the last pages of the copy.
         let heap = |workers| self.reader.box_heap_bytes(workers) + copy_behind(options);
         BoxPlan::new(&self.whole, &self.rows, &[grid], usage, &self.box_resources(options), heap)
     }
@@ -107,7 +108,7 @@ impl Job<'_> {
     pub(crate) fn place_boxes(&self, output: &ArrayTarget<'_>, plans: &BoxPlans, options: &Options) -> Result<Outcome> {
         let sink = output.sink(plans.window_bytes());
         sink.reserve(self.spec.nbytes())?;
-        // A copy may lie beside the output, or elsewhere.
+        // A copy may be beside the output or in the temporary directory.
         let beside = nearest_directory(output.target).map(Path::to_owned);
         let places: Vec<PathBuf> = beside.into_iter().chain([std::env::temp_dir()]).collect();
         let done = self.for_each_box(plans, &places, options, false, |placed, _| {
@@ -118,8 +119,8 @@ impl Job<'_> {
         Ok(Outcome { method: output.method, verified: done.verified, peak_memory: done.peak_memory(behind.held_and_peak().1) })
     }
 
-    /// Calls `check` with every box of the array, in any order, and memory of the same length. A temporary copy may lie in one of
-    /// `places`.
+    /// Calls `check` with every box of the array, in any order, and a spare buffer of the same length. A temporary copy may be in
+    /// one of `places`.
     pub(crate) fn for_each_boxed(
         &self,
         plans: &BoxPlans,
@@ -134,8 +135,8 @@ impl Job<'_> {
         checked.map(|done| done.verified)
     }
 
-    /// Calls `work` with every box, and with memory of the same length if there is a `spare`; what it returns is the memory that is held
-    /// beside that of the plan.
+    /// Calls `work` with every box, and with a buffer of the same length if there is a `spare`. `work` returns the bytes it holds
+    /// beside the plan's memory.
     fn for_each_box(
         &self,
         plans: &BoxPlans,
@@ -152,7 +153,7 @@ impl Job<'_> {
         self.for_each_box_here(&plans.direct, options, spare, work)
     }
 
-    /// The same for boxes of the source.
+    /// As `for_each_box`, reading the source.
     pub(crate) fn for_each_box_here(
         &self,
         plan: &BoxPlan,
@@ -166,7 +167,7 @@ impl Job<'_> {
         Ok(Done { verified: self.verified(ledger.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
     }
 
-    /// The same for boxes of a copy, which is made before.
+    /// As `for_each_box`, reading a copy that is made first.
     pub(crate) fn for_each_box_of_copy(
         &self,
         scratch: Scratch,
@@ -223,7 +224,7 @@ impl Job<'_> {
         )
     }
 
-    /// Fills `out` with the elements of a box as they are written.
+    /// Fills `out` with the elements of a box, decoded for the output.
     fn read_box(
         &self,
         reader: &dyn TensorReader,

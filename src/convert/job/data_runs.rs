@@ -1,4 +1,4 @@
-//! Which parts of a tensor hold data: where a source is sparse, so is the output.
+//! Finds which parts of a tensor hold data, so that a sparse source becomes a sparse output.
 
 use std::fs::File;
 use std::ops::Range;
@@ -11,44 +11,44 @@ use crate::reader::checksums::RegionChecksums;
 use crate::reader::tensor_reader::TensorReader;
 use crate::types::cancel::CancelToken;
 
-/// `du` counts in these.
+/// The unit in which `stat` counts blocks.
 const STAT_BLOCK: u64 = 512;
-/// A hole shorter than this is not worth another read and another extent of the output.
+/// Shorter holes are not worth another read and another extent of the output.
 const LEAST_HOLE: u64 = 64 << 10;
 
-/// Where a piece is not stored side by side, the next place to ask is so many bytes further.
+/// Where elements are not contiguous, the next probe is this many bytes further.
 const SCATTERED: u64 = 16 << 20;
 
-/// Goes through flat positions of a tensor in order, from one run of data to the next hole of its files and on.
+/// Walks through flat positions of a tensor in order, alternating between data and holes of its files.
 ///
-/// Nothing is kept of what was passed, so that a file of a million holes costs time, not memory.
+/// It remembers nothing of what it has passed, so a file with a million holes costs time but no memory.
 #[derive(Debug)]
 pub(crate) struct DataRuns<'a> {
     reader: &'a dyn TensorReader,
     cancel: &'a CancelToken,
     left: Range<u64>,
-    /// Whether holes are looked for.
+    /// Whether to look for holes.
     sparse: bool,
     array: Option<Finished<'a>>,
 }
 
-/// A finished array of the same elements: where it has data, a hole of the source counts as data too.
+/// A finished array of the same elements: a hole of the source counts as data where the array has data.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finished<'a> {
     pub(crate) file: &'a File,
     pub(crate) data_offset: u64,
-    /// The position in the tensor of its first element.
+    /// The tensor's position of its first element.
     pub(crate) first: u64,
-    /// Bytes of its elements.
+    /// Bytes per element.
     pub(crate) itemsize: u64,
 }
 
 /// A part of a tensor, in flat positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Elements that may be anything.
+    /// Elements of any value.
     Data(Range<u64>),
-    /// Elements that lie in a hole, and are zeros: their place in the stored region that covers them, in bytes.
+    /// Zeros in a hole, with their place in the stored region that covers them, in bytes.
     Hole { elements: Range<u64>, region: Option<usize>, in_region: Range<u64> },
 }
 
@@ -57,7 +57,7 @@ impl<'a> DataRuns<'a> {
         Self { reader, cancel, left: elements, sparse: sparse && reader.has_stored_runs(), array: None }
     }
 
-    /// The same, for elements that are to be compared with those of an array.
+    /// Also considers an array that the elements are to be compared with.
     pub(crate) fn beside(self, array: Finished<'a>) -> Self {
         Self { array: Some(array), ..self }
     }
@@ -69,7 +69,7 @@ impl<'a> DataRuns<'a> {
         }
         let start = self.left.start;
         let mut data_until = start;
-        // Data go on over holes that are too short.
+        // Holes that are too short are joined with the data around them.
         while data_until < self.left.end {
             self.cancel.check()?;
             match self.part_at(data_until)? {
@@ -87,7 +87,7 @@ impl<'a> DataRuns<'a> {
         Ok(Some(Part::Data(start..data_until)))
     }
 
-    /// The part that begins at a position, not to be joined with what follows.
+    /// The part that begins at a position, without joining it to what follows.
     fn part_at(&self, at: u64) -> Result<Part> {
         let everything = at..self.left.end;
         if !self.sparse {
@@ -95,13 +95,13 @@ impl<'a> DataRuns<'a> {
         }
         let itemsize = self.reader.spec().itemsize();
         let Some(run) = self.reader.stored_run(at)? else {
-            // Its neighbours may be stored otherwise, but to ask for each element would take for ever.
+            // Neighbours may be stored otherwise, but probing every element would take too long.
             return Ok(Part::Data(at..(at + SCATTERED / itemsize).min(everything.end)));
         };
         let end = run.elements.end.min(everything.end);
         let byte = |element: u64| run.offset + (element - run.elements.start) * itemsize;
         match extent(&run.file, byte(at)..byte(end)) {
-            // An element that lies only partly in the hole behind the data is data.
+            // An element that is partly data counts as data.
             Extent::Data(until) => Ok(Part::Data(at..(at + (until - byte(at)).div_ceil(itemsize)).min(end))),
             Extent::Hole(until) => {
                 let elements = at..at + self.also_hole(at, (until - byte(at)) / itemsize);
@@ -115,7 +115,7 @@ impl<'a> DataRuns<'a> {
         }
     }
 
-    /// How many of `count` elements from `at` on lie in a hole of the array, too; all of them where there is none.
+    /// How many of `count` elements from `at` on are in a hole of the array, too; all of them if there is no array.
     fn also_hole(&self, at: u64, count: u64) -> u64 {
         let Some(array) = self.array else { return count };
         let start = array.data_offset + (at - array.first) * array.itemsize;
@@ -140,7 +140,7 @@ impl<'a> DataRuns<'a> {
     }
 }
 
-/// Hands out the slices that hold data; what lies in holes is noted as the zeros it is, and told to `skipped` in bytes.
+/// Yields the slices that hold data. Holes are recorded as zeros for the checksums, and their bytes are reported to `skipped`.
 pub(crate) fn slices<'a>(
     plan: &'a Plan,
     mut runs: DataRuns<'a>,
@@ -176,7 +176,7 @@ enum Extent {
     Hole(u64),
 }
 
-/// What a file has at the start of `bytes`, and up to where in them. What cannot be told is data.
+/// What a file has at the start of `bytes`, and where that ends. If the file system cannot tell, it is data.
 fn extent(file: &File, bytes: Range<u64>) -> Extent {
     let is_sparse = file.metadata().is_ok_and(|metadata| metadata.blocks().saturating_mul(STAT_BLOCK) < metadata.len());
     if !is_sparse {
@@ -200,7 +200,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    /// A tensor of 2-byte elements at an odd place of a sparse file.
+    /// A tensor of 2-byte elements at an odd offset in a sparse file.
     #[derive(Debug)]
     struct Sparse {
         spec: TensorSpec,
@@ -268,7 +268,7 @@ mod tests {
                 next = elements.end;
             }
             prop_assert_eq!(next, ends[1]);
-            // Each write makes at most its bytes, a block on both sides and a hole that is too short on both sides data.
+            // Each write makes at most this much data: its bytes, and on either side a block and a hole that is too short.
             let most: u64 = written.iter().map(|(_, len)| *len as u64 + 2 * (4096 + LEAST_HOLE)).sum();
             prop_assert!(2 * data <= most + 2 * LEAST_HOLE, "{data} elements are data");
         }

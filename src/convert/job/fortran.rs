@@ -1,4 +1,4 @@
-//! Arrays whose order of elements changes, from C to Fortran or back: read, turned around and written tile by tile.
+//! Arrays whose order changes from C to Fortran or back: they are read, transposed and written tile by tile.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::plan::tiles::{Tile, TilePlan};
 use crate::reader::checksums::{RegionChecksums, Verified};
 use crate::types::size::memory_len;
 
-/// Shorter reads go through the page cache, one page after the other.
+/// Shorter reads go through the page cache, one page at a time.
 const SHORT_BYTES: u64 = 64 << 10;
 
-/// What a worker does next.
+/// A worker's next step.
 enum Part<'a, R> {
     /// Fill memory with the elements of these runs of the source.
     Read(R, &'a mut [u8]),
-    /// Write what has been turned around.
+    /// Write transposed elements.
     Write(ScatteredBox<'a>),
 }
 
@@ -48,7 +48,7 @@ impl Job<'_> {
         Ok(Outcome { method, verified, peak_memory: plan.shares.fixed_bytes + behind.held_and_peak().1 })
     }
 
-    /// Calls `check` with every part of the array, in any order, and memory of the same length.
+    /// Calls `check` with every part of the array, in any order, and a spare buffer of the same length.
     pub(crate) fn for_each_turned(
         &self,
         options: &Options,
@@ -63,7 +63,7 @@ impl Job<'_> {
         })
     }
 
-    /// Calls `work` with every part of every tile, and with as much of `spare` bytes that each worker has.
+    /// Calls `work` with every part of every tile, and with the worker's spare buffer of `spare` bytes.
     fn for_each_part(
         &self,
         plan: &TilePlan,
@@ -80,7 +80,7 @@ impl Job<'_> {
         let mut tiles = plan.tiles();
         let (mut ready, mut next) = (None::<Tile>, tiles.next());
         while ready.is_some() || next.is_some() {
-            // One tile is written while the one behind it is read.
+            // One tile is written while the next one is read.
             let places = (ready.as_ref().map(|tile| plan.in_output(tile)), next.as_ref().map(|tile| plan.in_source(tile)));
             let mut writes = Vec::new();
             let written = ready.as_ref();
@@ -131,11 +131,11 @@ impl Job<'_> {
         self.verified(ledger.as_ref())
     }
 
-    /// Fills `out` with the elements of runs, one after the other.
+    /// Fills `out` with the elements of the runs, in order.
     fn read_runs(&self, runs: impl Iterator<Item = Range<u64>> + Clone, mut out: &mut [u8], lent: &mut WorkerState<'_>) -> Result<()> {
         let first = self.elements().start;
         let runs = runs.map(|run| first + run.start..first + run.end);
-        // Short runs that are far apart would each be waited for.
+        // Short runs are prefetched as one span: each of them would cost a wait.
         let mut span: Option<Range<u64>> = None;
         for run in runs.clone().filter(|run| (run.end - run.start) * self.reader.spec().itemsize() < SHORT_BYTES) {
             span = Some(span.map_or(run.clone(), |span| span.start.min(run.start)..span.end.max(run.end)));
@@ -153,7 +153,7 @@ impl Job<'_> {
     }
 }
 
-/// One of each in turns, and then the rest of the longer one.
+/// Alternates between both, then yields the rest of the longer one.
 fn alternate<T>(mut a: impl Iterator<Item = T>, mut b: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
     let mut turn = false;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Source, plan, decode and sink joined: what is done to make one array, by whatever method.
+//! Makes one array by any method: joins source, plan, decoder and sink. [`Job`] is the place to start.
 
 pub(crate) mod boxed;
 pub(crate) mod data_runs;
@@ -42,30 +42,30 @@ use data_runs::{DataRuns, slices};
 use placed::ScatteredBox;
 use turns::ReadOrder;
 
-/// One array, ready to be made: everything that can be refused without an output has been.
+/// One array, ready to be made: every check that needs no output has passed.
 pub(crate) struct Job<'a> {
     array: &'a Array<'a>,
     reader: &'a dyn TensorReader,
-    /// What the reader has, with elements as they are written.
+    /// The reader's tensor, with the element type of the output.
     whole: TensorSpec,
-    /// The same for the selected rows.
+    /// The same, for the selected rows.
     pub(crate) spec: TensorSpec,
     rows: Range<u64>,
-    /// What the output says of itself.
+    /// The header of the output.
     pub(crate) header: Header,
-    /// Whether elements are read in one order and written in the other.
+    /// Whether elements are read in one order and written in another.
     changes_order: bool,
     heap_bytes: u64,
     decoder: Decoder,
 }
 
-/// Where an array goes.
+/// The output of an array.
 pub(crate) struct ArrayTarget<'b> {
     pub(crate) file: &'b Arc<PrivateFile>,
-    /// What messages call it.
+    /// The path for messages.
     pub(crate) target: &'b Path,
     pub(crate) method: Method,
-    /// Where its data start in a file that holds others as well; else all of the file is its.
+    /// Where the array's data start in a file that it shares with others; `None` if the file is its own.
     pub(crate) start: Option<u64>,
 }
 
@@ -79,25 +79,25 @@ impl ArrayTarget<'_> {
     }
 }
 
-/// What a worker has to itself.
+/// The state of one worker.
 struct WorkerState<'a> {
     context: ReadContext<'a>,
-    /// For elements as they are stored, where they are decoded from there; taken when it is needed.
+    /// A buffer for stored elements that are yet to be decoded; allocated when it is needed.
     raw: Vec<u8>,
-    /// What that may have.
+    /// The most bytes that it may have.
     raw_bytes: usize,
 }
 
 impl<'a> Job<'a> {
     /// # Errors
-    /// [`Error::Unsupported`] for a dtype, a cast, a byte order or a number of dimensions that NumPy does not have;
+    /// [`Error::Unsupported`] for a dtype, a cast, a byte order or a number of dimensions that NumPy lacks;
     /// [`Error::BadRequest`] for rows of a scalar.
     pub(crate) fn new(array: &'a Array<'a>, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
         let reader = array.reader.as_ref();
         let source = reader.spec();
         let rows = source.select(rows.filter(|_| !array.is_selected))?;
         let dtype = options.cast.unwrap_or(source.dtype());
-        // As bytes they are left alone.
+        // Bool bytes that the reader keeps are copied unchanged.
         let as_is = source.dtype() == Dtype::Bool && dtype == Dtype::Bool && reader.keeps_bool_bytes();
         let [stored, written] = if as_is { [Dtype::UInt8; 2] } else { [source.dtype(), dtype] };
         let decoder = Decoder::new((stored, reader.byte_order()), (written, options.order()), options.strict)?;
@@ -114,7 +114,7 @@ impl<'a> Job<'a> {
         }
         if array.item.is_some() && changes_order {
             let detail = "strings and records are written in the order in which they are read".into();
-            return Err(Error::Unsupported { what: "another order of such elements".into(), detail });
+            return Err(Error::Unsupported { what: "reordering such elements".into(), detail });
         }
         let heap_bytes = heap_bytes.saturating_add(reader.heap_bytes());
         Ok(Self { array, reader, whole, spec, rows, header, changes_order, heap_bytes, decoder })
@@ -145,12 +145,12 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// What filling a file at `output` would take.
+    /// The cost of filling a file at `output`.
     pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Estimate> {
         let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls())) {
             Some(file) if self.can_share(&file, options)? => Method::Clone,
             Some(file) => Method::to_copy(&file, options.method)?,
-            // Where nothing can be tried: what can be done everywhere.
+            // Without a directory to try it in, assume the method that works everywhere.
             _ => options.method.unwrap_or(Method::Portable),
         };
         let is_shared = method == Method::Clone;
@@ -189,7 +189,8 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Fills `out` with all elements as they are written, verified. To be turned around they need as much of `spare`.
+    /// Fills `out` with all elements, decoded for the output, and verifies them. Changing their order takes an equally long
+    /// `spare`.
     pub(crate) fn read_whole(&self, out: &mut [u8], spare: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
         let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let lent = &mut WorkerState::new(&plan.shares, ledger.as_ref(), options);
@@ -203,7 +204,7 @@ impl<'a> Job<'a> {
         self.verified(ledger.as_ref())
     }
 
-    /// Fills `out` with elements as they are written.
+    /// Fills `out` with elements, decoded for the output.
     fn read(&self, mut elements: Range<u64>, out: &mut [u8], lent: &mut WorkerState<'_>) -> Result<()> {
         if self.decoder.is_copy() {
             return self.reader.read(elements, out, &mut lent.context);
@@ -225,12 +226,12 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// Whether elements are read in one order and written in the other.
+    /// Whether elements are read in one order and written in another.
     pub(crate) fn changes_order(&self) -> bool {
         self.changes_order
     }
 
-    /// The index in the array of the element at a position among those that are read.
+    /// The index in the array of the element that is read at a position.
     pub(crate) fn index_of(&self, position: u64) -> Vec<u64> {
         let mut index = unravel(position, self.spec.shape());
         if self.array.is_reversed {
@@ -239,15 +240,15 @@ impl<'a> Job<'a> {
         index
     }
 
-    /// The error for element `at` of `raw`, which did not keep its value; its position is among those that are read.
+    /// The error for element `at` of `raw`, which did not keep its value. `position` counts in the order of reading.
     fn lossy(&self, at: usize, position: u64, raw: &[u8], out: &[u8]) -> Error {
         let (stored, written) = (memory_len(self.reader.spec().itemsize()), memory_len(self.spec.itemsize()));
         let detail = self.decoder.explain(&raw[at * stored..][..stored], &out[at * written..][..written]);
         Error::Lossy { what: self.array.name.clone().unwrap_or_else(|| "the tensor".into()), index: self.index_of(position), detail }
     }
 
-    /// Calls `check` with every part of an array that is not made slice by slice, in any order, and memory of the same length; `None` for
-    /// one that is. A temporary copy of the source may lie in one of `places`.
+    /// Calls `check` with every part of an array that is made of boxes or tiles, in any order, and a spare buffer of the same
+    /// length. Returns `None` for an array that is made slice by slice. A temporary copy of the source may be in one of `places`.
     pub(crate) fn for_each_placed(
         &self,
         places: &[PathBuf],
@@ -261,7 +262,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Fills `file` with header and elements, verifies the checksums, syncs it. Messages call it `target`.
+    /// Fills `file` with header and elements, verifies the checksums and syncs it. Messages name it `target`.
     pub(crate) fn fill(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
         if let Some((run, sharing)) = self.sharing(file, options)? {
             let stamp = Stamp::of(&run.file).map_err(Error::io("look at", &run.path))?;
@@ -272,7 +273,7 @@ impl<'a> Job<'a> {
                 DATA_ALIGN as u64,
             ))? {
                 let outcome = self.check_shared(&run, options)?;
-                // What was checked is the source; what is shared is as it was at that moment.
+                // The checks read the source, the output shares its earlier blocks: nothing may have changed in between.
                 stamp.check(&run.file, &run.path)?;
                 self.reader.check_unchanged()?;
                 let sink = NpySink::shared(Arc::clone(file), target, sharing.data_start);
@@ -285,7 +286,7 @@ impl<'a> Job<'a> {
         self.fill_output(&ArrayTarget { file, target, method, start: None }, options)
     }
 
-    /// As [`fill`](Self::fill), wherever the output is; blocks of the source are not shared.
+    /// As [`fill`](Self::fill), for any output; never shares blocks with the source.
     pub(crate) fn fill_output(&self, output: &ArrayTarget<'_>, options: &Options) -> Result<Outcome> {
         match self.box_plan(options, false)? {
             Some(plans) => self.place_boxes(output, &plans, options),
@@ -294,7 +295,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Whether an output in the place of `file`, which is empty and stays so, would share the blocks of the source.
+    /// Whether an output in the place of `file`, which stays empty, would share blocks with the source.
     pub(crate) fn can_share(&self, file: &PrivateFile, options: &Options) -> Result<bool> {
         match self.sharing(file, options)? {
             Some((run, sharing)) => {
@@ -306,7 +307,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// How the output could share the blocks of the source; `None` unless that is wanted and fits.
+    /// How the output could share blocks with the source; `None` if that is impossible or another method was chosen.
     fn sharing(&self, file: &PrivateFile, options: &Options) -> Result<Option<(StoredRun, Sharing)>> {
         let is_as_stored = self.decoder.is_copy() && !self.changes_order;
         if options.method.is_some_and(|method| method != Method::Clone) || !is_as_stored || self.spec.nbytes() == 0 {
@@ -325,7 +326,7 @@ impl<'a> Job<'a> {
         Ok(sharing.map(|sharing| (run, sharing)))
     }
 
-    /// Reads everything that was shared and compares the checksums, if that is wanted and there is one for it.
+    /// Reads all shared bytes and compares their checksums, if that is wanted and the source has checksums for them.
     fn check_shared(&self, run: &StoredRun, options: &Options) -> Result<Outcome> {
         let plan = self.plan(Memory::Scan, options)?;
         let outcome = |verified| Outcome { method: Method::Clone, verified, peak_memory: plan.shares.fixed_bytes };
@@ -370,7 +371,7 @@ impl<'a> Job<'a> {
                 let turn = turns.of(number, self.reader.is_sequential());
                 let len = slice.bytes.end - slice.bytes.start;
                 if method.memory() == Memory::Windows {
-                    // Whoever holds a window while others have their turn would take the memory that they wait for.
+                    // A worker that waits for its turn must not hold a window: those before it may need that memory.
                     turn.wait(&options.cancel)?;
                     let mut window = sink.window(slice.bytes, filler)?;
                     self.read(slice.elements, &mut window, lent).map_err(|error| sink.explain(error, len))?;
@@ -392,7 +393,7 @@ impl<'a> Job<'a> {
         Ok(Outcome { method, verified, peak_memory: plan.shares.fixed_bytes + behind.held_and_peak().1 })
     }
 
-    /// What the checksums say when everything has been read.
+    /// Compares the checksums after everything has been read.
     fn verified(&self, ledger: Option<&RegionChecksums<'_>>) -> Result<Verified> {
         self.reader.check_unchanged()?;
         match ledger.map_or(Ok(Verified::Not), RegionChecksums::verify)? {
@@ -401,7 +402,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Elements of the output that are not in holes.
+    /// Elements of the output outside holes.
     fn data_elements(&self, options: &Options) -> Result<u64> {
         if self.changes_order {
             return Ok(self.spec.elements());
@@ -409,12 +410,12 @@ impl<'a> Job<'a> {
         self.runs(options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))
     }
 
-    /// Bytes of the output that are not holes.
+    /// Bytes of the output outside holes.
     pub(crate) fn data_bytes(&self, options: &Options) -> Result<u64> {
         Ok(self.data_elements(options)? * self.spec.itemsize())
     }
 
-    /// Takes the space for all that will be written.
+    /// Reserves disk space for all data.
     fn reserve(&self, sink: &NpySink, plan: &Plan, options: &Options) -> Result<()> {
         let data = self.data_bytes(options)?;
         if data == self.spec.nbytes() {
@@ -434,8 +435,8 @@ impl<'a> Job<'a> {
         DataRuns::new(self.reader, self.elements(), options.calls().is_native(), &options.cancel)
     }
 
-    /// Calls `check` with every slice's place in `array`, its decoded elements, and memory of the same length, in parallel
-    /// and in any order. What is a hole on both sides is left out.
+    /// Calls `check` with every slice's place in `array`, its decoded elements, and a spare buffer of the same length, in
+    /// parallel and in any order. Slices that are holes on both sides are left out.
     pub(crate) fn for_each_decoded(
         &self,
         array: (&File, u64),
@@ -470,7 +471,7 @@ impl<'a> Job<'a> {
         self.verified(ledger.as_ref())
     }
 
-    /// Which of the arrays of a tensor it is.
+    /// Which of the tensor's arrays this is.
     pub(crate) fn part(&self) -> Part {
         self.array.part
     }
@@ -480,7 +481,7 @@ impl<'a> Job<'a> {
         if self.array.item.is_some() { self.array.source_dtype } else { self.spec.dtype() }
     }
 
-    /// What the source says its elements are, where that is no dtype of TensorFlow's.
+    /// The element type as the source names it, where TensorFlow has no dtype for it.
     fn item(&self) -> Option<String> {
         match &self.array.item {
             Some(Item::Stored(descr)) => Some(descr.clone()),

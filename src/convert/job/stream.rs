@@ -1,4 +1,4 @@
-//! An array that goes out front to back, to a pipe or whatever else takes bytes.
+//! Writes an array front to back, to a pipe or any other writer.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::plan::grid::Unit;
 use crate::reader::checksums::RegionChecksums;
 use crate::types::size::memory_len;
 
-/// Where a temporary copy may lie: what is in memory is no gain, and directories for temporary files often are.
+/// Where a temporary copy may be. A directory for temporary files is often in memory, where a copy gains nothing.
 fn scratch_places() -> Vec<PathBuf> {
     vec![std::env::temp_dir(), "/var/tmp".into(), ".".into()]
 }
@@ -31,7 +31,8 @@ impl Job<'_> {
     /// [`Error::BadRequest`].
     pub(crate) fn check_stream(&self) -> Result<()> {
         if self.changes_order() {
-            let detail = "an array whose order of elements changes cannot be streamed: write it to a file, or keep the order that the source has (`layout`)";
+            let detail =
+                "an array whose order of elements changes cannot be streamed: write it to a file, or keep the source's order (`layout`)";
             return Err(Error::bad_request(detail));
         }
         Ok(())
@@ -40,7 +41,7 @@ impl Job<'_> {
     /// Writes header and elements to `out`, slice after slice, and compares the checksums at the end.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where elements are read in one order and written in the other; those of reading; [`Error::Io`].
+    /// [`Error::BadRequest`] where elements are read in one order and written in another; those of reading; [`Error::Io`].
     pub(crate) fn stream(&self, out: &mut (dyn Write + Send), options: &Options) -> Result<Outcome> {
         self.check_stream()?;
         if let Some(outcome) = self.stream_boxes(out, options)? {
@@ -69,8 +70,8 @@ impl Job<'_> {
         Ok(Outcome { method: Method::Portable, verified, peak_memory: plan.shares.fixed_bytes })
     }
 
-    /// The same for what is stored in chunks, each of which is decoded once: row of chunks by row of chunks, or from a temporary copy where
-    /// one does not fit in memory. `None` for anything else, and where there is no room for a copy.
+    /// As `stream`, for a source in chunks, each of which is decoded once: one row of chunks at a time, or through a temporary
+    /// copy where such a row exceeds the memory. `None` for any other source, and where a copy has no room.
     fn stream_boxes(&self, out: &mut (dyn Write + Send), options: &Options) -> Result<Option<Outcome>> {
         let Some(plans) = self.box_plan(options, false)? else { return Ok(None) };
         let out = Mutex::new(out);

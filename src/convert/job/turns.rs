@@ -1,4 +1,4 @@
-//! Sources that are read from front to back: workers read in the order in which they were given their work.
+//! Sources that must be read front to back: workers read in the order in which their work was handed out.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,39 +6,39 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::types::cancel::CancelToken;
 
-/// Whoever was given work and then cancelled never comes.
+/// How often a waiting worker looks whether the run was cancelled: a cancelled worker never takes its turn.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Whose turn it is to read.
+/// The order in which workers read.
 #[derive(Debug, Default)]
 pub(crate) struct ReadOrder {
     next: Mutex<u64>,
     moved: Condvar,
 }
 
-/// The turn of a piece of work. It is over when this is dropped.
+/// The turn for one piece of work. Dropping it ends the turn.
 #[derive(Debug)]
 pub(crate) struct ReadTurn<'a> {
-    /// `None` where everybody may read at any time.
+    /// `None` if workers may read at any time.
     turns: Option<&'a ReadOrder>,
     number: u64,
 }
 
 impl ReadOrder {
-    /// Numbers what `next` hands out.
+    /// Numbers the pieces that `next` hands out.
     pub(crate) fn numbered<T>(mut next: impl FnMut() -> Result<Option<T>> + Send) -> impl FnMut() -> Result<Option<(u64, T)>> + Send {
         let mut numbers = 0..;
         move || Ok(next()?.and_then(|piece| Some((numbers.next()?, piece))))
     }
 
-    /// The turn of the piece with a number; whoever has it must drop it. If they are not `needed`, nobody waits.
+    /// The turn for the piece with this number; its worker must drop it. Nobody waits unless turns are `needed`.
     pub(crate) fn of(&self, number: u64, needed: bool) -> ReadTurn<'_> {
         ReadTurn { turns: needed.then_some(self), number }
     }
 }
 
 impl ReadTurn<'_> {
-    /// Waits until the turns of all that have lower numbers are over.
+    /// Waits until all turns with lower numbers are over.
     ///
     /// # Errors
     /// [`Error::Cancelled`](crate::Error::Cancelled).
@@ -57,7 +57,7 @@ impl Drop for ReadTurn<'_> {
     fn drop(&mut self) {
         let Some(turns) = self.turns else { return };
         let mut next = turns.next.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that failed before its turn ends the work; those before it do not matter any more.
+        // A worker that fails before its turn ends the whole run, so earlier turns no longer matter.
         *next = (*next).max(self.number + 1);
         drop(next);
         turns.moved.notify_all();
@@ -99,7 +99,7 @@ mod tests {
             || (),
             |(number, piece), ()| {
                 let turn = turns.of(number, true);
-                // Before its turn, and in it.
+                // Before its turn, and during it.
                 if piece == 6 {
                     return Err(crate::Error::bad_request("six"));
                 }

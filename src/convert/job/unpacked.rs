@@ -1,5 +1,5 @@
-//! Temporary copies: a source that is decoded from front to back, or chunk by chunk, is unpacked once into a file without a name, from
-//! which any part can be read.
+//! Temporary copies: a source that is decoded front to back or chunk by chunk is unpacked once into a nameless file. Any part of
+//! that can be read.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -25,27 +25,27 @@ use crate::types::byte_order::ByteOrder;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
-/// Longer writes make nothing faster.
+/// Longer writes are no faster.
 const MAX_BUFFER: u64 = 2 << 20;
 /// The longest single read of a source.
 const MAX_CHUNK: u64 = 256 << 10;
-/// The most of a copy that is on its way to the disk. It may be that still when the copy is read already.
+/// Most bytes of a copy on their way to the disk. They may still be so while the copy is read.
 const MOST_BEHIND: u64 = 8 << 20;
-/// Shorter reads would each be waited for.
+/// Shorter reads are prefetched, since each would cost a wait.
 const SHORT_BYTES: u64 = 64 << 10;
 
-/// A file for a copy, with room for all of it. It goes away with this, or with the process.
+/// A file for a copy, with space for all of it. It disappears when this is dropped or the process ends.
 pub(crate) struct Scratch {
     file: Arc<PrivateFile>,
-    /// The directory that it is in.
+    /// The directory of the file.
     path: PathBuf,
     method: Method,
-    /// Where it has a name.
+    /// Holds the file if it needs a name.
     _dir: Option<ScratchDir>,
 }
 
 impl Scratch {
-    /// A file in the first of `places` that has room for `nbytes`; `None` where none has.
+    /// Creates a file in the first of `places` that has room for `nbytes`; `None` if none has.
     pub(crate) fn create(places: &[PathBuf], nbytes: u64, options: &Options) -> Option<Self> {
         places.iter().find_map(|place| Self::create_in(place, options).filter(|scratch| scratch.reserve(nbytes)))
     }
@@ -59,7 +59,7 @@ impl Scratch {
             }
             Err(_) => return None,
         };
-        // What lies in memory is no gain.
+        // A file in memory would gain nothing.
         if os::is_in_memory(file.file()) {
             return None;
         }
@@ -76,32 +76,32 @@ impl Scratch {
     }
 }
 
-/// How much of a copy may be on its way to the disk.
+/// Most bytes of a copy that may be on their way to the disk.
 pub(crate) fn copy_behind(options: &Options) -> u64 {
     (options.budget().as_bytes() / 8).min(MOST_BEHIND)
 }
 
 /// A part of a copy.
 enum Piece {
-    /// Chunks one behind the other in the copy, and where there.
+    /// Chunks that follow each other in the copy, and their place in it.
     Chunks(Vec<ChunkBox>, Range<u64>),
-    /// Elements one behind the other in the source and in the copy, and where there.
+    /// Elements that are contiguous in the source and in the copy, and their place in each.
     Run(Range<u64>, Range<u64>),
 }
 
 impl Job<'_> {
-    /// The length of a copy of the selected rows, as they are stored.
+    /// Bytes of a copy of the selected rows, with elements as they are stored.
     pub(crate) fn copy_bytes(&self) -> u64 {
         self.spec.elements() * self.reader.spec().itemsize()
     }
 
-    /// What is in memory while a copy is made, and the length of a worker's buffer.
+    /// Memory for making a copy, and the size of a worker's buffer.
     fn copy_shares(&self, cuts: &Cuts, options: &Options) -> Result<(MemoryShares, u64)> {
         let resources = self.box_resources(options);
         let itemsize = self.reader.spec().itemsize();
         let chunks = cuts.parts().iter().filter(|cut| cut.unit == Unit::Chunk);
         let longest = chunks.map(|cut| cuts.most_elements_of(cut) * itemsize).max().unwrap_or(0);
-        // One unpacks a stream while another writes.
+        // One worker unpacks a stream while another writes.
         let most = if self.reader.is_sequential() { 2.min(resources.threads as u64) } else { resources.threads as u64 };
         let mut threads = most.min(resources.in_flight.map_or(u64::MAX, |slices| slices as u64)).max(1);
         loop {
@@ -123,15 +123,15 @@ impl Job<'_> {
                 return Ok((shares, buffer));
             }
             if threads == 1 {
-                let what = "memory in the budget (`memory` allows more)".into();
+                let what = "memory in the budget (raise `memory`)".into();
                 return Err(Error::Limit { what, asked: fixed.saturating_add(own), allowed: Some(resources.budget.as_bytes()) });
             }
             threads -= 1;
         }
     }
 
-    /// Copies all selected elements into `scratch`, as they are stored, and verifies them. Every chunk is decoded once, and a stream is
-    /// read once. Returns the most memory that was in use, too.
+    /// Copies all selected elements into `scratch` as they are stored, and verifies them. Every chunk is decoded once, and a
+    /// stream is read once. Also returns the peak memory.
     pub(crate) fn unpack(&self, scratch: Scratch, options: &Options) -> Result<(Unpacked, Verified, u64)> {
         let spec = self.reader.spec();
         let itemsize = spec.itemsize();
@@ -165,7 +165,7 @@ impl Job<'_> {
                     Piece::Run(elements, _) => self.reader.read(elements.clone(), bytes, &mut lent.context)?,
                 }
                 drop(turn);
-                // A chunk may be longer than what may be on its way to the disk.
+                // A chunk may be longer than the limit of bytes on their way to the disk.
                 let most = memory_len((sink.behind().limit() / 2).clamp(PAGE_BYTES, MAX_BUFFER) / PAGE_BYTES * PAGE_BYTES);
                 for (part, at) in bytes.chunks(most).zip((place.start..).step_by(most)) {
                     sink.write(at..at + part.len() as u64, part)?;
@@ -181,7 +181,7 @@ impl Job<'_> {
         Ok((Unpacked { scratch, cuts, spec: spec.clone(), order, cold: Cold::default() }, verified, peak_memory))
     }
 
-    /// What is copied at a time, at most so many elements but for a chunk that has more, in the order of the copy.
+    /// The pieces to copy, in order: at most `most` elements each, unless a single chunk has more.
     fn pieces<'c>(&'c self, cuts: &'c Cuts, most: u64) -> impl Iterator<Item = Piece> + Send + 'c {
         let first = self.elements().start;
         cuts.parts().iter().flat_map(move |cut| {
@@ -207,7 +207,7 @@ impl Job<'_> {
     }
 }
 
-/// The selected rows of a tensor in a temporary file: chunks, each in C order, one behind the other.
+/// The selected rows of a tensor in a temporary file: chunk after chunk, each in C order.
 pub(crate) struct Unpacked {
     scratch: Scratch,
     cuts: Cuts,
@@ -222,18 +222,18 @@ impl std::fmt::Debug for Unpacked {
     }
 }
 
-/// The part of a chunk that lies in a box.
+/// The elements that a chunk and a box have in common.
 struct Common {
     elements: u64,
-    /// Where its elements lie in the file, counted in elements from there on.
+    /// Where they are in the file: element offsets from `first` on.
     first: u64,
     stored: Runs,
-    /// Where they lie in the box.
+    /// Where they are in the box.
     wanted: Runs,
 }
 
 impl Common {
-    /// Which elements these are, and where they are in the file, run by run.
+    /// The elements' ranges and their places in the file, run by run.
     fn runs(&self) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + '_ {
         let mut next = 0;
         self.stored.of(0..self.elements).map(move |run| {
@@ -245,7 +245,7 @@ impl Common {
 }
 
 impl Unpacked {
-    /// The parts of chunks that lie in a box.
+    /// What each chunk has in common with a box.
     fn common<'b>(&'b self, wanted: &'b ChunkBox) -> impl Iterator<Item = Common> + 'b {
         self.cuts.touching(wanted).map(|(cut, one)| {
             let end = |one: &ChunkBox, axis: usize| one.start[axis] + one.shape[axis];
@@ -261,7 +261,7 @@ impl Unpacked {
         })
     }
 
-    /// Reads elements of a part and puts them where they belong in the box.
+    /// Reads a run of common elements and puts them into their places in the box.
     fn read_run(&self, common: &Common, own: Range<u64>, stored: u64, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
         let itemsize = self.spec.itemsize();
         let bytes = |elements: Range<u64>| memory_len(elements.start * itemsize)..memory_len(elements.end * itemsize);
@@ -309,7 +309,7 @@ impl TensorReader for Unpacked {
     }
 
     fn read(&self, _: Range<u64>, _: &mut [u8], _: &mut ReadContext<'_>) -> Result<()> {
-        Err(Error::bad_request("a copy is read in boxes"))
+        Err(Error::bad_request("a temporary copy can be read in boxes only"))
     }
 
     fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {

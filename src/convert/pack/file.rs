@@ -1,4 +1,4 @@
-//! The one file that arrays are packed into.
+//! The safetensors file that arrays are packed into.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,14 +27,14 @@ use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
 pub(crate) fn refused(what: impl std::fmt::Display) -> Error {
-    Error::Unsupported { what: format!("{what} in safetensors"), detail: "they have no dtype for it".into() }
+    Error::Unsupported { what: format!("{what} in safetensors"), detail: "the format has no dtype for it".into() }
 }
 
-/// The file in the making.
+/// The unfinished file.
 pub(crate) struct File<'a> {
     pub(crate) staged: &'a StagedFile,
     pub(crate) method: Method,
-    /// Bytes of small tensors that were written and not synced.
+    /// Bytes of small tensors that are written but not synced.
     pub(crate) dirty: u64,
     pub(crate) heap_bytes: u64,
 }
@@ -44,10 +44,10 @@ impl File<'_> {
         sink::write_error(self.staged.file(), self.staged.target(), action, bytes)
     }
 
-    /// Gives the file its length, if the disk has room for it. Arrays that were `made` have so many bytes each, which come back when they
-    /// have been copied.
+    /// Gives the file its length, if the disk has room for it. Each of the `made` arrays has so many bytes, which are freed after
+    /// it has been copied.
     pub(crate) fn begin(&self, plan: &FileLayout, made: impl Iterator<Item = u64>) -> Result<()> {
-        // What an earlier layout took.
+        // Frees the space of an earlier layout.
         self.set_len(0)?;
         let (all, largest) = made.fold((0u64, 0), |(all, largest), bytes| (all + bytes, bytes.max(largest)));
         let asked = plan.len.saturating_sub(all).saturating_add(largest);
@@ -64,7 +64,7 @@ impl File<'_> {
 
     pub(crate) fn write(&mut self, planned: &Planned<'_>, start: u64, options: &Options) -> Result<Report> {
         let started = Instant::now();
-        // What was asked for has been done to what was made.
+        // A made array has been cast already.
         let done = Options { cast: None, strict: false, ..options.clone() };
         let options = if matches!(planned.origin, ArrayOrigin::Made(..)) { &done } else { options };
         let array = planned.origin.array(&planned.spec, options)?;
@@ -99,7 +99,7 @@ impl File<'_> {
         Ok(Outcome { method: self.method, verified, peak_memory })
     }
 
-    /// Writes the header, last, and makes sure that all of it is on the disk.
+    /// Writes the header last, then syncs the file.
     pub(crate) fn end(&self, plan: &FileLayout) -> Result<()> {
         self.staged.file().write_at(&plan.header, 0).map_err(self.failed("write", plan.header.len() as u64))?;
         self.staged.file().sync_all().map_err(self.failed("sync", plan.len))
@@ -109,21 +109,21 @@ impl File<'_> {
 /// A tensor of the file.
 pub(crate) struct Planned<'a> {
     pub(crate) name: Name,
-    /// What the file calls it.
+    /// Its name in the file.
     pub(crate) title: String,
     pub(crate) origin: ArrayOrigin<'a>,
     pub(crate) spec: TensorSpec,
 }
 
-/// Where it comes from.
+/// The origin of a tensor's elements.
 pub(crate) enum ArrayOrigin<'a> {
     Tensor(&'a Tensor, Option<Rows>),
-    /// An array that was made for it, and what was done for that.
+    /// An array that was made for the file, and the report of making it.
     Made(PathBuf, Box<Report>),
 }
 
 impl Planned<'_> {
-    /// The bytes of an array that was made for it.
+    /// The size of an array that was made for it.
     pub(crate) fn made_bytes(&self) -> Option<u64> {
         matches!(self.origin, ArrayOrigin::Made(..)).then(|| self.spec.nbytes())
     }
@@ -137,12 +137,12 @@ impl<'a> ArrayOrigin<'a> {
         }
     }
 
-    /// What is written; of an array that was made, `spec` says what its header cannot.
+    /// The array to write. `spec` has the dtype of a made array, which its `.npy` header may not express.
     fn array(&self, spec: &TensorSpec, options: &Options) -> Result<Array<'a>> {
         match self {
             Self::Tensor(tensor, rows) => {
                 let array = Array::of_tensor(tensor, *rows, options)?.into_iter().find(|array| array.part == Part::Whole);
-                array.ok_or_else(|| Error::bad_request(format!("tensor {} is no array", tensor.info().name)))
+                array.ok_or_else(|| Error::bad_request(format!("tensor {} is not an array", tensor.info().name)))
             }
             Self::Made(path, _) => Array::of_reader(Box::new(made_array(path, spec, &options.calls())?), None),
         }
@@ -159,7 +159,7 @@ impl<'a> ArrayOrigin<'a> {
 /// Shorter tensors are read whole and written with one call.
 pub(crate) const SMALL: u64 = 256 << 10;
 
-/// The elements of an array that was made.
+/// The elements of an array that was made for the file.
 pub(crate) fn made_array(path: &Path, spec: &TensorSpec, calls: &SystemCalls) -> Result<StoredArray> {
     let file = Storage::open(&LocalStorage::new(calls.clone()), path)?;
     let front = file.read_range(&(0..file.len().min(MAX_TEXT_LEN as u64 + 12)), u64::MAX)?;

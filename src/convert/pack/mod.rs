@@ -1,4 +1,4 @@
-//! Many tensors into one safetensors file, where bfloat16 and eight-bit floats keep their names.
+//! Packs many tensors into one safetensors file, where bfloat16 and eight-bit floats keep their names. Start at [`pack`].
 
 pub(crate) mod file;
 pub(crate) mod records;
@@ -27,35 +27,36 @@ use crate::types::spec::TensorSpec;
 use file::{ArrayOrigin, File, Planned, refused};
 use records::{Columns, Entry, Filled};
 
-/// What is kept of each tensor until the end, beside its name: a shape, a report, its entry in the header.
+/// Heap kept per tensor until the end, beside its name: a shape, a report, its entry in the header.
 const TENSOR_HEAP: usize = 1 << 10;
 
-/// Checks that the format can hold what `options` make of a tensor, as far as that can be told without reading it.
+/// Checks that the format can hold what `options` make of a tensor, as far as that is known before reading it.
 ///
 /// # Errors
-/// [`Error::BadRequest`] for a layout or a byte order that the format does not have, [`Error::Unsupported`] for a dtype.
+/// [`Error::BadRequest`] for a layout or a byte order that the format lacks, [`Error::Unsupported`] for a dtype.
 pub fn check_packed(tensor: &Tensor, options: &Options) -> Result<()> {
     check_form(options)?;
-    // Strings of records become arrays first.
+    // Strings of records are split into arrays first.
     let is_split = tensor.is_of_records() && options.strings.peek() == Some(Strings::Offsets);
     if is_split && tensor.info().spec.dtype() == Dtype::String { tensor.check_supported() } else { check(tensor, options) }
 }
 
 fn check_form(options: &Options) -> Result<()> {
     if options.layout == Layout::F || options.asked_order() == Some(ByteOrder::Big) {
-        return Err(Error::bad_request("safetensors are in C order and little-endian"));
+        return Err(Error::bad_request("safetensors files are in C order and little-endian"));
     }
     Ok(())
 }
 
-/// Writes `tensors`, or `rows` of each, into one safetensors file at `path`, which appears complete and synced or not at
-/// all. Tensors that the format cannot hold are skipped and listed: strings, handles, dtypes that it has no name for.
+/// Writes `tensors`, or `rows` of each, into one safetensors file at `path`, which appears complete and synced or not at all.
+/// Tensors that the format cannot hold are skipped and listed: strings, handles, dtypes without a name in the format.
 ///
-/// The file is laid out before the first byte is written: those with larger elements first, as the format's own library does it, so that
-/// all are aligned.
+/// The file is laid out before the first byte is written. Larger elements come first, as in the format's own library, so all are
+/// aligned.
 ///
 /// # Errors
-/// As [`Converter::write`](crate::Converter::write); [`Error::BadRequest`] for a layout or a byte order that the format does not have; [`Error::Unsupported`] when there is nothing to write.
+/// Those of [`Converter::write`](crate::Converter::write); [`Error::BadRequest`] for a layout or a byte order that the format lacks;
+/// [`Error::Unsupported`] when there is nothing to write.
 pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, options: &Options) -> Result<Export> {
     let (source, path) = (tensors.source(), path.as_ref());
     let options = &options.resolved();
@@ -82,7 +83,7 @@ pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, opt
             Err(error) => return Err(error),
         }
     }
-    // Before anything is read for it.
+    // Check the target before reading anything for it.
     check_target(path, options.existing())?;
     source.check_not_own(path)?;
     let options = &options.clone().records(options.records.for_one(columns.len() == 1));
@@ -112,8 +113,8 @@ pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, opt
     packer.write_all(options)
 }
 
-/// How many bytes of room [`pack`] needs beside the file for a while, at most. Only what a program or TensorFlow computes takes any, and
-/// only if there are several arrays.
+/// Bytes of room that [`pack`] temporarily needs beside the file, at most. Only arrays that a program or TensorFlow computes need
+/// any, and only if there are several.
 #[must_use]
 pub fn packing_room(arrays: &[Estimated<'_>]) -> u64 {
     let is_alone = arrays.iter().map(|(_, estimates)| estimates.len()).sum::<usize>() == 1;
@@ -121,11 +122,11 @@ pub fn packing_room(arrays: &[Estimated<'_>]) -> u64 {
     made.flat_map(|(_, estimates)| estimates).map(|estimate| estimate.nbytes).max().unwrap_or(0)
 }
 
-/// Checks, as [`pack`] does before it reads elements, that the file with these arrays could get its name at `path`, and that there is room
-/// for it. Returns the bytes of room that are needed, what is [needed beside the file](packing_room) included.
+/// Checks, as [`pack`] does before it reads elements, that the file could get its name at `path`, and that there is room for it.
+/// Returns the bytes of room that are needed, [those beside the file](packing_room) included.
 ///
 /// # Errors
-/// As [`check_write`](crate::dry_run::check_write); [`Error::Unsupported`] where the file cannot be laid out.
+/// Those of [`check_write`](crate::dry_run::check_write); [`Error::Unsupported`] where the file cannot be laid out.
 pub fn check_pack(arrays: &[Estimated<'_>], path: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let path = path.as_ref();
     let Some((first, _)) = arrays.first() else { return Ok(0) };
@@ -150,7 +151,7 @@ fn not_laid_out(path: &Path, detail: String) -> Error {
     Error::Unsupported { what: format!("writing {}", path.display()), detail }
 }
 
-/// Refuses what the format has no dtype for.
+/// Refuses tensors whose dtype the format lacks.
 fn check(tensor: &Tensor, options: &Options) -> Result<()> {
     tensor.check_supported()?;
     let info = tensor.info();
@@ -163,22 +164,22 @@ fn check(tensor: &Tensor, options: &Options) -> Result<()> {
     }
 }
 
-/// A file in the making.
+/// A safetensors file that is being made.
 struct Packer<'a, 'b> {
     source: &'b Source,
     path: &'b Path,
     heap_bytes: u64,
     planned: Vec<Planned<'a>>,
-    /// Columns of records, which come behind the others in the report.
+    /// Columns of records, which the report lists after the other tensors.
     counted: Vec<Columns<'a>>,
     skipped: Vec<Skipped>,
-    /// Where arrays lie that were made for it.
+    /// The directory of arrays that were made for the file.
     scratch: Option<ScratchDir>,
 }
 
 impl<'a> Packer<'a, '_> {
-    /// How many rows columns have that are computed is known when these have been gone through, which is done once: several of them become
-    /// arrays in a private folder beside the output first.
+    /// Several computed tensors become arrays in a private folder beside the output first: how many rows they have is known only
+    /// after computing them, which is done once.
     fn make_arrays(&mut self, made: &Selection, rows: Option<Rows>, options: &Options) -> Result<()> {
         let scratch = ScratchDir::create_in(parent_of(self.path), &options.cancel)?;
         let dir = scratch.path().join("arrays");
@@ -220,7 +221,7 @@ impl<'a> Packer<'a, '_> {
         let (plan, exported) = self.write_columns(&file, options)?;
         let total_bytes = Some(plan.len - plan.header.len() as u64);
         let mut done_bytes = exported.iter().map(|output| output.report.nbytes).sum();
-        // Arrays that were made first: each gives its space back.
+        // Arrays that were made come first: copying them frees their space.
         let is_made = |one: &Planned<'_>| matches!(one.origin, ArrayOrigin::Made(..));
         let mut order: Vec<usize> = (0..self.planned.len()).collect();
         order.sort_by_key(|&i| (!is_made(&self.planned[i]), plan.offsets[i]));
@@ -243,8 +244,8 @@ impl<'a> Packer<'a, '_> {
         self.publish(staged, outputs, options)
     }
 
-    /// Lays out the file and writes columns of records to their places. Where one turns out to be no array, its place would be a hole: the
-    /// file is laid out again for the others, which are written once more.
+    /// Lays out the file and writes columns of records to their places. If one turns out not to be an array, its place would be a
+    /// hole. Then the file is laid out again and the other columns are written once more.
     fn write_columns(&mut self, file: &File<'_>, options: &Options) -> Result<(FileLayout, Vec<Exported>)> {
         loop {
             if self.planned.is_empty() && self.counted.is_empty() {
@@ -278,7 +279,7 @@ impl<'a> Packer<'a, '_> {
         }
     }
 
-    /// Writes the only array, of columns that are gone through once and have nobody knows how many rows: behind room for a header.
+    /// Writes the only array behind room for a header: of columns that are read once and whose number of rows is unknown.
     fn write_one(mut self, columns: Columns<'a>, options: &Options) -> Result<Export> {
         options.check_applied()?;
         let staged = self.begin(options)?;

@@ -1,4 +1,4 @@
-//! Columns of records in a safetensors file. They are written straight to their places, for which their rows are counted before.
+//! Columns of records in a safetensors file. Their rows are counted first, so that they can be written straight to their places.
 
 use std::time::Instant;
 
@@ -18,17 +18,17 @@ use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
-/// Whether `tensor` is a column of records that lie in files: they can be gone through twice for little, once to count them.
+/// Whether `tensor` is a column of records in files. A second pass over these is cheap, so the first one can count them.
 pub(crate) fn is_stored(tensor: &Tensor) -> bool {
     Set::of(&[tensor]).first().is_some_and(Set::is_stored)
 }
 
-/// The columns of one set of records.
+/// The requested columns of one set of records.
 pub(crate) struct Columns<'a> {
     set: Set<'a>,
     pass: Pass<'a>,
     heap_bytes: u64,
-    /// Rows of each array.
+    /// Number of rows of each array.
     rows: Vec<u64>,
 }
 
@@ -40,22 +40,23 @@ pub(crate) struct Entry {
     pub(crate) spec: TensorSpec,
 }
 
-/// What came of a pass into the file.
+/// The result of a pass into the file.
 pub(crate) enum Filled<'a> {
     /// A report for each array.
     Made(Columns<'a>, Vec<Report>),
-    /// There are columns that are no arrays, whose places would be holes: these are the others, if there are any.
+    /// Some columns are not arrays, and their places would be holes. These are the others, if any are left.
     Fewer(Option<Columns<'a>>),
 }
 
 impl<'a> Columns<'a> {
-    /// Plans the columns of a set, and counts their rows. What the format cannot hold is left out; nothing if that is all.
+    /// Plans the columns of a set and counts their rows. Leaves out those that the format cannot hold; `None` if no column
+    /// remains.
     pub(crate) fn plan(set: Set<'a>, wanted: Wanted, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Option<Self>> {
         let Some(columns) = Self::plan_uncounted(set, wanted, skipped, options)? else { return Ok(None) };
         columns.counted(skipped, options)
     }
 
-    /// The same without counting.
+    /// As `plan`, without counting.
     pub(crate) fn plan_uncounted(mut set: Set<'a>, wanted: Wanted, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Option<Self>> {
         let Some(mut pass) = set.plan(wanted, skipped, options)? else { return Ok(None) };
         let mut gone: Vec<usize> = Vec::new();
@@ -86,7 +87,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// The same without the columns that dropped out; nothing if these are all.
+    /// The same columns without those that failed; `None` if no column remains.
     fn without(mut self, done: Done, skipped: &mut Vec<Skipped>, options: &Options) -> Result<Option<Self>> {
         let gone: Vec<usize> = done.dropouts.iter().map(|dropout| dropout.column).collect();
         self.set.leave_out(done.dropouts, skipped);
@@ -99,7 +100,7 @@ impl<'a> Columns<'a> {
         self.pass.arrays.len()
     }
 
-    /// The arrays, of so many rows each.
+    /// The arrays, with these numbers of rows.
     fn entries_of(&self, rows: &[u64], options: &Options) -> Result<Vec<Entry>> {
         let entry = |(array, &rows): (&RecordArray, &u64)| {
             let name = self.set.features[array.column].0.clone();
@@ -132,7 +133,7 @@ impl<'a> Columns<'a> {
             return Ok(Filled::Fewer(fewer.map(|fewer| Self { rows, ..fewer })));
         }
         if let Some((found, counted)) = done.rows.iter().zip(&self.rows).find(|(found, counted)| found != counted) {
-            let detail = format!("{found} rows came, {counted} were counted before: it was written to while it was being read");
+            let detail = format!("{found} rows were read, but {counted} were counted before: the source was written to meanwhile");
             return Err(Error::malformed(self.pass.path(), "source", detail));
         }
         let outcomes = self.pass.finish(outputs, &done, options)?;
@@ -141,7 +142,8 @@ impl<'a> Columns<'a> {
         Ok(Filled::Made(self, reports))
     }
 
-    /// Writes the only array, of which nobody knows how many rows it has, to the end of the file, from `start` on. Nothing if it is none.
+    /// Writes the only array, whose number of rows is unknown, to the file from `start` on. `None` if it turns out not to be an
+    /// array.
     pub(crate) fn fill_end(
         self,
         file: &File<'_>,
@@ -162,7 +164,7 @@ impl<'a> Columns<'a> {
         Ok(self.entries_of(&done.rows, options)?.into_iter().zip(reports).next())
     }
 
-    /// The arrays with the most rows that any can have: the longest that the header can become.
+    /// The arrays with the most rows that any can have, for the longest possible header.
     pub(crate) fn longest(&self, options: &Options) -> Result<Vec<Entry>> {
         let rows: Vec<u64> = self.pass.arrays.iter().map(|array| i64::MAX.unsigned_abs() / array.written_row().max(1)).collect();
         self.entries_of(&rows, options)

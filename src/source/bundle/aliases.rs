@@ -1,24 +1,24 @@
 //! Friendlier names for the tensors of an object-based checkpoint.
 //!
-//! An object that several paths lead to is stored once, under the path that a breadth-first walk meets first. So the
-//! key says little about the name a person knows. Accepted are, in this order: the key without its suffix, any path
-//! through the object graph, and a variable's own name where it is unique. The first of these needs no graph.
+//! TensorFlow stores an object that several paths lead to once, under the path that a breadth-first walk meets first. Its key may
+//! thus differ from the name a person knows. A tensor is found by, in this order: its key without the suffix, any path through
+//! the object graph, the variable's own name if it is unique. The first of these needs no graph.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::format::object_graph::ObjectGraph;
 
-/// What TensorFlow puts between the path of an object and the name of its attribute.
+/// Separates the path of an object from the name of its attribute.
 const ATTRIBUTES: &[u8] = b"/.ATTRIBUTES/";
 const VALUE: &[u8] = b"VARIABLE_VALUE";
 
-/// Names beside the keys, for display and for finding.
+/// Names other than keys, for display and lookup.
 #[derive(Debug)]
 pub(crate) struct Aliases {
     graph: ObjectGraph,
-    /// Variables' own names that only one key has.
+    /// Variables' own names, if unique, with their keys.
     full_names: HashMap<Vec<u8>, Vec<u8>>,
-    /// The same the other way round.
+    /// Keys with their variables' own names.
     by_key: HashMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -39,14 +39,14 @@ impl Aliases {
         Self { graph, full_names, by_key }
     }
 
-    /// About what they take in memory.
+    /// Approximate heap bytes.
     pub(crate) fn heap_bytes(&self) -> u64 {
-        // Names and keys stand in both maps once more.
+        // Both maps repeat names and keys.
         3 * self.graph.heap_bytes
     }
 
-    /// The name to show beside `key`: the path of its object, or the variable's own name where the path leads through
-    /// a program's private parts (names with a leading underscore).
+    /// The name to show beside `key`: the path of its object, or the variable's own name if the path contains a private part (a
+    /// name with a leading underscore).
     pub(crate) fn of_key(&self, key: &[u8]) -> Option<String> {
         let path = strip_suffix(key)?;
         let private = path.split(|&b| b == b'/').any(|part| part.starts_with(b"_"));
@@ -58,14 +58,14 @@ impl Aliases {
         String::from_utf8(alias).ok()
     }
 
-    /// The keys that `alias` may stand for, in the order in which they are to be tried.
+    /// The keys that `alias` may stand for, in the order to try them.
     pub(crate) fn candidates(&self, alias: &[u8]) -> Vec<Vec<u8>> {
         let mut keys: Vec<Vec<u8>> = self.walk(alias).into_iter().collect();
         keys.extend(self.full_names.get(alias).cloned());
         keys
     }
 
-    /// The key of the object at the end of `path`, local names joined by slashes, escaped or not.
+    /// The key of the object at the end of `path`: local names joined by slashes, escaped or not.
     fn walk(&self, path: &[u8]) -> Option<Vec<u8>> {
         let mut seen = HashSet::new();
         let mut open = vec![(0usize, 0usize)];
@@ -105,7 +105,7 @@ fn strip_suffix(key: &[u8]) -> Option<&[u8]> {
     key.strip_suffix(VALUE)?.strip_suffix(ATTRIBUTES)
 }
 
-/// `.` becomes `..` and `/` becomes `.S` in a local name.
+/// Escapes `.` as `..` and `/` as `.S` in a local name.
 fn escape(name: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len());
     for &byte in name {

@@ -1,4 +1,4 @@
-//! The `.index` of a checkpoint, read whole and kept small.
+//! The `.index` of a checkpoint, read whole into compact memory.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use crate::options::budget::Limits;
 use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
 
-/// How much larger than the table's blocks the keys may become when their shared prefixes are written out.
+/// Limit of how much larger than the table's blocks the keys may become when their shared prefixes are written out.
 ///
-/// TensorFlow starts afresh every 16 entries, so its tables never come near this.
+/// TensorFlow restarts the prefixes every 16 entries, so its tables never come near this limit.
 const MAX_EXPANSION: u64 = 16;
 const EXPANSION_FLOOR: u64 = 64 << 20;
 
-/// Keys and values of a table in the order of the file, one behind the other in one allocation.
+/// Keys and values of a table in the order of the file, contiguous in one allocation.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     arena: Vec<u8>,
@@ -80,7 +80,7 @@ impl Index {
             if let Some(last) = self.entries.last()
                 && self.key_of(*last) >= key
             {
-                let detail = "the key is not greater than the one before it: duplicate or out of order";
+                let detail = "the key is a duplicate or out of order: it is not greater than the one before it";
                 return Err(ParseError::new(at, "table block", detail));
             }
             let needed = (start + key.len() + value.len()) as u64 + ((self.entries.len() + 1) * size_of::<EntryRef>()) as u64;
@@ -124,7 +124,7 @@ impl Index {
         self.entries.binary_search_by(|&entry| self.key_of(entry).cmp(key)).ok()
     }
 
-    /// The first position whose key does not satisfy `before`, which holds for a front part of the keys.
+    /// The first position whose key does not satisfy `before`, which must hold for a prefix of the keys only.
     pub(crate) fn partition_point(&self, mut before: impl FnMut(&[u8]) -> bool) -> usize {
         self.entries.partition_point(|&entry| before(self.key_of(entry)))
     }
@@ -146,7 +146,7 @@ pub(crate) fn read_block(file: &dyn Blob, handle: BlockHandle, body_len: u64) ->
     table::parse_block(stored).map_err(|e| e.shifted(handle.offset).in_file(path))
 }
 
-/// Inside a block offsets count from its start, after decompression: the message says so.
+/// Offsets within a block count from the start of its uncompressed content, and the message says so.
 fn in_block(error: &ParseError, handle: BlockHandle, path: &Path) -> Error {
     let detail = format!("{} (byte {} of the block's content)", error.detail, error.offset);
     Error::malformed_at(path, error.what, handle.offset, detail)

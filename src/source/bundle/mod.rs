@@ -42,10 +42,10 @@ const OBJECT_GRAPH_KEY: &[u8] = b"_CHECKPOINTABLE_OBJECT_GRAPH";
 /// The key of the counter that `tf.train.Checkpoint.save` keeps in its files: `tensorflow/python/checkpoint/checkpoint.py`.
 const SAVE_COUNTER_KEY: &[u8] = b"save_counter/.ATTRIBUTES/VARIABLE_VALUE";
 
-/// A header may claim two thousand million shards: only the first are named one by one.
+/// A header may claim two billion shards: only the first ones are listed.
 const MOST_SHARDS_NAMED: u32 = 1000;
 
-/// An opened bundle. The index is in memory, no shard has been touched.
+/// An opened bundle. Its index is in memory; no shard has been read.
 #[derive(Debug)]
 pub(crate) struct Bundle {
     format: &'static str,
@@ -53,13 +53,13 @@ pub(crate) struct Bundle {
     index: Index,
     header: BundleHeader,
     shards: ShardSet,
-    /// Positions in the index that are tensors; before it lie the header and the pieces.
+    /// Positions of tensors in the index; the header and the pieces come before them.
     tensors: Range<usize>,
     limits: Limits,
     aliases: OnceLock<Result<Option<Aliases>, String>>,
 }
 
-/// Where bytes lie.
+/// The place of a tensor's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShardPlace {
     pub(crate) shard: u32,
@@ -74,7 +74,7 @@ pub(crate) fn index_path(prefix: &Path) -> PathBuf {
 }
 
 impl Bundle {
-    /// Opens the bundle of `prefix`: reads the whole index and checks every entry on its own.
+    /// Opens the bundle of `prefix`: reads the whole index and checks each entry.
     pub(crate) fn open(prefix: &Path, format: &'static str, limits: &Limits, storage: &Arc<dyn Storage>) -> Result<Self> {
         let index_path = index_path(prefix);
         let file = storage.open(&index_path)?;
@@ -105,7 +105,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Checks all that can be checked without reading data: what is wrong is said before somebody else reads it.
+    /// Makes every check that needs no data, so that errors are reported before TensorFlow reads the bundle.
     pub(crate) fn check_all(&self) -> Result<()> {
         for index in 0..self.tensors.len() {
             match self.info(index)?.spec.dtype() {
@@ -126,7 +126,7 @@ impl Bundle {
         &self.index_path
     }
 
-    /// The files that have the data.
+    /// The data files.
     pub(crate) fn shards(&self) -> &ShardSet {
         &self.shards
     }
@@ -135,7 +135,7 @@ impl Bundle {
         if self.header.big_endian { ByteOrder::Big } else { ByteOrder::Little }
     }
 
-    /// Where the bytes of tensor `index` lie, which must not be in pieces.
+    /// The place of tensor `index`, which must not be stored in pieces.
     pub(crate) fn place(&self, index: usize) -> Result<(TensorSpec, ShardPlace, Region)> {
         let key = self.key(index);
         let (entry, spec) = self.checked_entry(self.tensors.start + index)?;
@@ -165,7 +165,7 @@ impl Bundle {
         self.malformed(key, format!("{} at byte {}: {}", error.what, error.offset, error.detail))
     }
 
-    /// Entry `i` of the index and its spec, with everything checked that can be without its shard.
+    /// Entry `i` of the index and its spec. Makes every check that does not need its shard.
     fn checked_entry(&self, i: usize) -> Result<(BundleEntry, TensorSpec)> {
         let key = self.index.key(i);
         let entry = BundleEntry::parse(self.index.value(i)).map_err(|e| self.malformed_entry(key, &e))?;
@@ -188,7 +188,7 @@ impl Bundle {
         Ok((entry, spec))
     }
 
-    /// The region of the bytes that `entry` describes, inside a shard that is there and long enough.
+    /// The bytes that `entry` describes, in a shard that exists and is long enough.
     fn region(&self, key: &[u8], entry: &BundleEntry) -> Result<Region> {
         let shard = self.shards.open(entry.shard_id)?;
         let (len, path) = (shard.len(), Arc::clone(shard.path()));
@@ -199,7 +199,7 @@ impl Bundle {
         Ok(Region::new(path, entry.offset, entry.size, Checksum::Crc32c(crc::unmask(entry.masked_crc))))
     }
 
-    /// Where the bytes of tensor `i` lie: one piece, or the pieces that tile it.
+    /// The bytes of tensor `i`: one piece, or several that tile it.
     fn pieces(&self, i: usize) -> Result<(TensorSpec, Vec<Piece>, Vec<Region>)> {
         let key = self.index.key(i);
         let (entry, spec) = self.checked_entry(i)?;
@@ -208,7 +208,7 @@ impl Bundle {
             let piece = Piece { extent: PieceBox::whole(spec.shape()), shard: entry.shard_id, offset: entry.offset };
             return Ok((spec, vec![piece], vec![region]));
         }
-        // The declaration is checked as a whole before any piece is looked up: a hostile one may name a great many.
+        // Check the whole declaration before looking up any piece: a hostile one may name very many.
         let declared = || slices(self.index.value(i)).map(|extents| extents.map_err(|e| self.malformed_entry(key, &e)));
         let mut tiling = Tiling::default();
         let mut covered = 0u128;
@@ -246,7 +246,7 @@ impl Bundle {
         PieceBox::of_extents(extents, shape).map_err(|detail| self.malformed(key, detail))
     }
 
-    /// Where the strings of tensor `i` lie.
+    /// The strings of tensor `i`.
     fn stored_strings(&self, i: usize) -> Result<StoredStrings<'_>> {
         let key = self.index.key(i);
         let (entry, spec) = self.checked_entry(i)?;
@@ -259,12 +259,12 @@ impl Bundle {
         })
     }
 
-    /// The other names, read from the object graph when first asked for.
+    /// The aliases, read from the object graph when first needed.
     fn aliases(&self) -> Result<Option<&Aliases>, &str> {
         self.aliases.get_or_init(|| self.read_aliases().map_err(|e| e.to_string())).as_ref().map(Option::as_ref).map_err(String::as_str)
     }
 
-    /// Whether a key is that of what TensorFlow adds to a checkpoint of objects for itself.
+    /// Whether TensorFlow added this key to an object-based checkpoint for its own use.
     fn is_bookkeeping(&self, key: &[u8]) -> bool {
         key == OBJECT_GRAPH_KEY || key == SAVE_COUNTER_KEY && self.index.find(OBJECT_GRAPH_KEY).is_some()
     }
@@ -289,7 +289,7 @@ impl Bundle {
     }
 }
 
-/// A box for people: `[0:2, 3:9]`.
+/// A box in readable form: `[0:2, 3:9]`.
 pub(crate) fn extents_text(extent: &PieceBox) -> String {
     let parts: Vec<String> = extent.start.iter().zip(&extent.shape).map(|(start, len)| format!("{start}:{}", start + len)).collect();
     format!("[{}]", parts.join(", "))
@@ -313,19 +313,19 @@ impl Container for Bundle {
         } else if spec.dtype() != Dtype::String && spec.dtype().descr().is_none() {
             Some(match spec.dtype() {
                 Dtype::Variant => {
-                    "it is a variant, an object of TensorFlow's (a ragged or sparse tensor, an Optional, a data set), which is not \
+                    "it is a variant, a TensorFlow object (a ragged or sparse tensor, an Optional, a data set), which is not \
                                    read: save or cache its tensors other_checkpoints: tf.convert_to_tensor of a row of a ragged tensor, (r.flat_values, *r.nested_row_splits) of \
                                    a whole one"
                         .to_owned()
                 }
-                dtype => format!("dtype {dtype} has no fixed-size elements"),
+                dtype => format!("dtype {dtype} has no elements of fixed size"),
             })
         } else if spec.shape().len() > MAX_NDIM {
             Some(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", spec.shape().len()))
         } else {
             None
         };
-        // Only a name that leads back here is worth showing.
+        // Show an alias only if looking it up finds this tensor.
         let alias = self.aliases().ok().flatten().and_then(|aliases| aliases.of_key(key));
         let alias = alias.filter(|alias| self.position(alias.as_bytes()).or_else(|| self.find_alias(alias.as_bytes())) == Some(index));
         let bookkeeping = self.is_bookkeeping(key);
@@ -341,7 +341,7 @@ impl Container for Bundle {
     }
 
     fn find_alias(&self, alias: &[u8]) -> Option<usize> {
-        // A variable's path needs no graph, and works where there is none.
+        // A variable's path needs no object graph.
         self.position(&value_key(alias)).or_else(|| {
             let aliases = self.aliases().ok().flatten()?;
             aliases.candidates(alias).iter().find_map(|key| self.position(key))

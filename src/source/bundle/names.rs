@@ -1,4 +1,4 @@
-//! The names of the files of checkpoints.
+//! The file names of checkpoints.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -24,7 +24,7 @@ pub(crate) fn prefixes_in(dir: &Path, storage: &Arc<dyn Storage>) -> Vec<PathBuf
     names_in(dir, storage).iter().filter_map(|name| Some(dir.join(to_path(name.as_bytes().strip_suffix(b".index")?)))).collect()
 }
 
-/// What could have been meant instead of something in `dir`.
+/// Suggests checkpoints in `dir` for an error message.
 pub(crate) fn other_checkpoints(dir: &Path, storage: &Arc<dyn Storage>) -> String {
     const SHOWN: usize = 5;
     let mut prefixes: Vec<String> = prefixes_in(dir, storage).iter().map(|path| path.display().to_string()).collect();

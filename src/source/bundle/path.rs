@@ -1,4 +1,4 @@
-//! How a path leads to a V2 checkpoint: by its prefix, its `.index`, one of its shards, or a directory that holds it.
+//! Finds the V2 checkpoint at a path: its prefix, its `.index`, one of its shards, or a directory that holds it.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::storage::blob::Storage;
 use crate::storage::paths::Found;
 use crate::storage::probe::Probe;
 
-/// What to open for `path`, if a V2 checkpoint is there.
+/// The checkpoint to open for `path`, if a V2 checkpoint is there.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::NotFound`].
@@ -34,7 +34,7 @@ pub(crate) fn resolve(probe: &Probe) -> Result<Option<Probe>> {
     Ok(prefix.map(|prefix| probe.at(prefix)))
 }
 
-/// The checkpoint that a directory stands for: the newest of its state file, else the only one there.
+/// The checkpoint of a directory: the newest in its state file, else the only one there.
 pub(crate) fn resolve_directory(dir: &Path, storage: &Arc<dyn Storage>) -> Result<Option<PathBuf>> {
     let state = dir.join("checkpoint");
     if storage.is_file(&state)? {

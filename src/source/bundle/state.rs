@@ -1,4 +1,4 @@
-//! The state file of a directory of checkpoints, which names the newest.
+//! The state file of a directory of checkpoints, which names the newest one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use crate::source::v1::files::files;
 use crate::storage::blob::Storage;
 use crate::storage::probe::Probe;
 
-/// What a state file names last.
+/// The newest checkpoint that a state file names.
 pub(crate) enum Newest {
-    /// The prefix of one that has an index.
+    /// The prefix of a checkpoint with an index.
     Bundle(PathBuf),
-    /// A file of the first version, or the pattern for several.
+    /// A V1 file, or the pattern for several.
     V1(PathBuf),
 }
 
-/// The checkpoint that the state file names last.
+/// The newest checkpoint that the state file names.
 ///
 /// # Errors
-/// [`Error::NotFound`] if it is not there, [`Error::Malformed`], [`Error::Io`].
+/// [`Error::NotFound`] if that checkpoint does not exist, [`Error::Malformed`], [`Error::Io`].
 pub(crate) fn newest(dir: &Path, state: &Path, storage: &Arc<dyn Storage>) -> Result<Newest> {
     let text = storage.read_small(state)?;
     let latest = to_path(&checkpoint_state::parse_latest(&text).map_err(|e| e.in_file(state))?);
-    // A relative path counts from the directory; an absolute one is where it was written, often somewhere else.
+    // A relative path starts at the directory. An absolute path is where the checkpoint was written, which may be elsewhere.
     let named = dir.join(&latest);
     let beside = latest.file_name().map(|name| dir.join(name));
     let mut tried = vec![named];

@@ -1,6 +1,6 @@
-//! The constants of graphs: nodes that hold a tensor, in a graph and in its functions.
+//! Constants: nodes that hold a tensor, in a graph and in its functions.
 //!
-//! Nodes are looked through where they lie in the file; of a constant its name, dtype, shape and place are kept.
+//! The nodes are scanned in the file. Of each constant only name, dtype, shape and place are kept.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -25,15 +25,15 @@ use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
-/// What messages call a graph.
+/// The word for a graph in messages.
 pub(crate) const WHAT: &str = "graph";
-/// What constants are of their source.
+/// The group of constants among a source's tensors.
 const GROUP: &str = "constants";
-/// What `DatasetToGraphV2` ends a graph with.
+/// The operation at the end of a graph by `DatasetToGraphV2`.
 pub(crate) const RETURN: &str = "_Retval";
-/// Names are paths.
+/// Longest name; names are paths.
 const MOST_NAME: u64 = 64 << 10;
-/// A dtype or a shape.
+/// Longest dtype or shape.
 const MOST_ATTR: u64 = 64 << 10;
 
 /// One constant.
@@ -41,37 +41,37 @@ const MOST_ATTR: u64 = 64 << 10;
 struct Constant {
     name: Name,
     spec: TensorSpec,
-    /// Where its `TensorProto` lies; it has none where its value is not in the graph.
+    /// Where its `TensorProto` is; `None` if its value is outside the graph.
     tensor: Option<Range<u64>>,
     /// Whether it only serves to save and restore.
     bookkeeping: bool,
 }
 
-/// What one walk over the nodes of a graph found.
+/// The result of one walk over the nodes of a graph.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     constants: Vec<Constant>,
-    /// Heap bytes of what was found.
+    /// Heap bytes of the result.
     held: u64,
     nodes: u64,
     functions: u64,
     inputs: Vec<Argument>,
-    /// Nodes of the graph that are no inputs, and those that others take.
+    /// Nodes of the graph that are not inputs, and those whose outputs other nodes take.
     names: Vec<String>,
     taken: HashSet<String>,
-    /// What nodes take that save and restore.
+    /// Nodes whose outputs go to nodes that save and restore.
     saved: HashSet<String>,
     is_dataset: bool,
-    /// Nodes of the graph that are variables.
+    /// Number of the graph's nodes that are variables.
     variables: u64,
 }
 
-/// What variables are made by, now and in TensorFlow 1.
+/// Operations that make variables, in TensorFlow 2 and 1.
 const VARIABLES: [&[u8]; 3] = [b"VarHandleOp", b"VariableV2", b"Variable"];
 
-/// Attributes that are looked at.
+/// Attributes to read.
 const ATTRS: [&[u8]; 5] = [b"value", b"dtype", b"shape", b"T", b"f"];
-/// What names of functions start with that TensorFlow adds to a SavedModel to save it and to restore it: `MultiDeviceSaver` in
+/// Name prefixes of functions that TensorFlow adds to a SavedModel to save and restore it: `MultiDeviceSaver` in
 /// `tensorflow/python/checkpoint/functional_saver.py`, traced.
 const SAVERS: [&[u8]; 2] = [b"__inference__traced_save_", b"__inference__traced_restore_"];
 
@@ -80,20 +80,20 @@ fn is_saver(function: &[u8]) -> bool {
 }
 
 impl Survey {
-    /// Looks through the `GraphDef` in all of a file.
+    /// Scans a file that is a `GraphDef`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where nodes or constants are broken, [`Error::Limit`] for more than are listed, [`Error::Io`].
+    /// [`Error::Malformed`] where nodes or constants are broken, [`Error::Limit`] for too many of them, [`Error::Io`].
     pub(crate) fn of_file(file: &dyn Blob) -> Result<Self> {
         let mut survey = Self::default();
         survey.graph(&mut FieldWalker::of_file(file, WHAT))?;
         Ok(survey)
     }
 
-    /// Looks through the `GraphDef` that `outline` is in front of, too.
+    /// Also scans the `GraphDef` that starts at `outline`.
     ///
     /// # Errors
-    /// As [`of_file`](Self::of_file).
+    /// Those of [`of_file`](Self::of_file).
     pub(crate) fn graph(&mut self, outline: &mut FieldWalker<'_>) -> Result<()> {
         while let Some(field) = outline.next_field()? {
             match (field.number, &field.value) {
@@ -129,7 +129,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Looks at a `NodeDef` of the graph, or of a function.
+    /// Scans a `NodeDef` of the graph or of a function.
     fn node(&mut self, outline: &mut FieldWalker<'_>, function: Option<&[u8]>) -> Result<()> {
         let start = outline.rest().start;
         self.nodes += u64::from(function.is_none());
@@ -194,11 +194,11 @@ impl Survey {
         Ok(())
     }
 
-    /// Notes that a node takes `input`, which may be one that saves or restores.
+    /// Records that a node takes `input`; `saves` tells whether that node saves or restores.
     fn take(&mut self, input: &[u8], saves: bool) {
         let input = String::from_utf8_lossy(input);
         let node = input.split(':').next().unwrap_or_default();
-        // Only what nobody has taken before costs anything.
+        // Only names that are new to the set cost memory.
         let taken = if saves { &mut self.saved } else { &mut self.taken };
         if !node.starts_with('^') && !taken.contains(node) {
             self.held += (node.len() + 2 * size_of::<String>()) as u64;
@@ -216,17 +216,17 @@ impl Survey {
         self.constants.push(Constant { name: Name::new(name), spec, tensor, bookkeeping });
     }
 
-    /// How many variables the graph has.
+    /// Number of variables in the graph.
     pub(crate) fn variables(&self) -> u64 {
         self.variables
     }
 
-    /// Whether it is the graph of a data set.
+    /// Whether the graph makes a data set.
     pub(crate) fn is_dataset(&self) -> bool {
         self.is_dataset
     }
 
-    /// What the graph can compute: its placeholders, and the nodes whose outputs no other node takes.
+    /// The graph's signature: its placeholders, and the nodes whose outputs no other node takes.
     pub(crate) fn signature(&mut self) -> Signature {
         let mut taken = std::mem::take(&mut self.taken);
         taken.extend(std::mem::take(&mut self.saved));
@@ -235,9 +235,9 @@ impl Survey {
         Signature::of_graph(std::mem::take(&mut self.inputs), outputs)
     }
 
-    /// Whether every one of `names` is that of a constant, or a pattern for some.
+    /// Whether every one of `names` is the name of a constant, or a pattern that matches some.
     pub(crate) fn has_all(&self, names: &[&[u8]]) -> bool {
-        // A pattern that is none matches nothing.
+        // An invalid pattern matches nothing.
         let glob = |name: &&[u8]| if is_pattern(name) { Glob::new(name).ok() } else { None };
         let mut missing: Vec<(&[u8], Option<Glob>)> = names.iter().map(|name| (*name, glob(name))).collect();
         for constant in &self.constants {
@@ -254,11 +254,11 @@ impl Survey {
         missing.is_empty()
     }
 
-    /// Adds the constants of another graph of the same file that are not here yet, or are not the `same`, with `prefix` in front of their
-    /// names.
+    /// Adds constants of another graph of the same file, with `prefix` before their names, unless this graph has the `same`
+    /// constant.
     ///
     /// # Errors
-    /// Those of comparing.
+    /// Those of `same`.
     pub(crate) fn add_others(
         &mut self,
         others: Self,
@@ -292,7 +292,7 @@ impl Survey {
     }
 }
 
-/// The error for what is wrong with the constant `name`, with its name.
+/// Adds the name of the constant to an error about it.
 fn error_in(error: Error, name: &[u8]) -> Error {
     match error {
         Error::Malformed { path, what, offset, detail } => {
@@ -318,7 +318,7 @@ fn function_name(outline: &mut FieldWalker<'_>) -> Result<Vec<u8>> {
     Ok(Vec::new())
 }
 
-/// Which of [`ATTRS`] an entry of the map of attributes is, and where its value lies.
+/// The index in [`ATTRS`] of an entry of the attribute map, and the place of its value.
 fn attribute(outline: &mut FieldWalker<'_>) -> Result<Option<(usize, Range<u64>)>> {
     let (mut key, mut value) = (None, None);
     while let Some(part) = outline.next_field()? {
@@ -342,15 +342,15 @@ fn attr_bytes(outline: &mut FieldWalker<'_>, at: Option<&Range<u64>>) -> Result<
     at.map(|at| outline.read(at, MOST_ATTR)).transpose()
 }
 
-/// What the tensor in an attribute is, and where it lies; `dtype` is what the node says that it is.
+/// Spec and place of the tensor in an attribute; `dtype` is the one that the node declares.
 fn constant(outline: &mut FieldWalker<'_>, value: Option<&Range<u64>>, dtype: Option<u64>) -> Result<(TensorSpec, Range<u64>)> {
-    let missing = |outline: &FieldWalker<'_>| outline.malformed(outline.rest().start, "there is no tensor in its attribute `value`");
+    let missing = |outline: &FieldWalker<'_>| outline.malformed(outline.rest().start, "its attribute `value` has no tensor");
     let value = value.ok_or_else(|| missing(outline))?;
     let tensor = outline.within(value, |attr| {
         let mut tensor = None;
         while let Some(field) = attr.next_field()? {
             match (field.number, &field.value) {
-                (8, FieldValue::Bytes(_)) if tensor.is_some() => return Err(attr.malformed(field.offset, "its tensor comes twice")),
+                (8, FieldValue::Bytes(_)) if tensor.is_some() => return Err(attr.malformed(field.offset, "it has two tensors")),
                 (8, FieldValue::Bytes(at)) => tensor = Some(at.clone()),
                 _ => {}
             }
@@ -373,7 +373,7 @@ pub(crate) struct Constants {
     format: &'static str,
     file: Arc<dyn Blob>,
     list: Vec<Constant>,
-    /// Numbers of constants by the names.
+    /// Indices of constants, sorted by name.
     by_name: Vec<usize>,
     held: u64,
     nodes: u64,
@@ -383,7 +383,7 @@ pub(crate) struct Constants {
 }
 
 impl Constants {
-    /// What `survey` found in `file`. Of constants with one name the first is listed.
+    /// The constants that `survey` found in `file`. Of several with the same name only the first is listed.
     pub(crate) fn new(format: &'static str, file: Arc<dyn Blob>, survey: Survey, signatures: Vec<Signature>) -> Self {
         let mut list = survey.constants;
         let mut by_name: Vec<usize> = (0..list.len()).collect();
@@ -393,7 +393,8 @@ impl Constants {
         let mut warnings = Vec::new();
         if let Some(&first) = again.first() {
             let (count, name) = (again.len(), &list[first].name);
-            warnings.push(format!("{count} constants have a name that another has, such as {name}; only the first of each is listed"));
+            warnings
+                .push(format!("{count} constants share a name with another one, such as {name}; only the first of each name is listed"));
             again.sort_unstable();
             let mut number = 0;
             list.retain(|_| {
@@ -419,7 +420,7 @@ impl Constants {
 }
 
 /// Why some constants have no value.
-const ELSEWHERE: &str = "it is an ImmutableConst, whose value is in a file of its own and not in the graph";
+const ELSEWHERE: &str = "it is an ImmutableConst, whose value is in a separate file";
 
 impl Container for Constants {
     fn format(&self) -> &'static str {

@@ -1,4 +1,4 @@
-//! What is in a graph file.
+//! Reads graph files.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -17,16 +17,16 @@ use crate::storage::probe::Probe;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 
-/// What is in the graph of a file.
+/// Scans the graph in a file.
 pub(crate) fn survey(place: &Probe) -> Result<Survey> {
     Survey::of_file(&*place.open()?)
 }
 
-/// Checks the nodes and functions of a graph one by one and hands out its nodes. `claimed` grows by the bytes that its constants say
-/// they have, which together may be no more than `most`: a few bytes stand for any number of repeated elements.
+/// Checks the nodes and functions of a graph one by one and yields its nodes. Adds to `claimed` the sizes that constants declare,
+/// whose sum may be at most `most`: a few bytes can declare any number of repeated elements.
 ///
 /// # Errors
-/// [`Error::Malformed`] for what TensorFlow is not to be given, [`Error::Limit`], [`Error::Io`].
+/// [`Error::Malformed`] for anything that must not reach TensorFlow, [`Error::Limit`], [`Error::Io`].
 pub(crate) fn check_graph(
     outline: &mut FieldWalker<'_>,
     most: u64,
@@ -59,7 +59,7 @@ pub(crate) fn check_graph(
     Ok(())
 }
 
-/// A graph that has been looked through.
+/// A graph that has been scanned.
 pub(crate) enum Graph {
     Frozen(GraphFile),
     Dataset(DatasetGraph),
@@ -80,12 +80,12 @@ pub(crate) struct DatasetGraph {
     file: Arc<dyn Blob>,
     /// The output that is the data set.
     output: String,
-    /// The attributes of its node that say what elements are like, as `AttrValue`s.
+    /// The attributes of its node that describe elements, as `AttrValue`s.
     types: Vec<u8>,
     shapes: Vec<u8>,
-    /// The nodes that a graph of ours cannot have.
+    /// Nodes that return something, which only functions may have.
     returns: Vec<Range<u64>>,
-    /// What is known of the way that elements come.
+    /// How elements reach the output.
     way: Way,
 }
 
@@ -95,12 +95,12 @@ impl Graph {
         let most = options.budget().as_bytes();
         let (mut inputs, mut names, mut taken, mut returns) = (Vec::new(), Vec::new(), HashSet::new(), Vec::new());
         let mut returned = None;
-        // Nodes that may be data sets: their operations, what they take first, and what they say of elements.
+        // Nodes that may be data sets: operation, first input, and description of elements.
         let mut datasets: HashMap<String, DatasetNode> = HashMap::new();
-        // Constants that may be lengths of batches, and how often something is repeated.
+        // Constants that may be batch lengths or repetition counts.
         let mut counts: HashMap<String, i64> = HashMap::new();
         check_graph(&mut FieldWalker::of_file(&*file, WHAT), most, &mut 0, |node, range| {
-            // Only what it takes that nobody has taken before costs anything.
+            // Only names that are new to the set cost memory.
             for input in node.inputs.iter().filter(|input| !input.starts_with('^')) {
                 let input = input.split(':').next().unwrap_or_default();
                 if !taken.contains(input) {
@@ -134,7 +134,7 @@ impl Graph {
         let name = output.split(':').next().unwrap_or_default();
         let way = Way::of(&datasets, &counts, name);
         let Some(DatasetNode { types, shapes, .. }) = datasets.remove(name) else {
-            let detail = format!("its node {name:?} does not say what elements are like (output_types, output_shapes)");
+            let detail = format!("its node {name:?} does not describe elements (output_types, output_shapes)");
             return Err(Error::malformed(path, "data set", detail));
         };
         Ok(Self::Dataset(DatasetGraph { file, output, types, shapes, returns, way }))
@@ -145,28 +145,29 @@ impl Graph {
 pub(crate) struct DatasetNode {
     op: String,
     input: String,
-    /// The second input, which many take a number by.
+    /// The second input, which holds a number for many operations.
     count: String,
     types: Vec<u8>,
     shapes: Vec<u8>,
 }
 
-/// Whether elements are batches of others.
+/// Whether elements are batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Batches {
     #[default]
     None,
     OfLength(u64),
-    /// Nobody says how long they are.
+    /// Batches of unknown length.
     OfAnyLength,
 }
 
-/// What is known of the way that elements of a data set come: from where they come, each node's first input.
+/// How elements reach the output of a data set, found by following each node's first input.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Way {
-    /// Whether they are batches, and how long these are if that is known: something makes batches before anything takes elements apart.
+    /// Whether they are batches, and of which length if known. Only a batch operation after the last one that takes elements
+    /// apart counts.
     batches: Batches,
-    /// Whether something repeats without end, before anything ends that.
+    /// Whether an operation repeats endlessly and no later one ends that.
     repeats_forever: bool,
 }
 
@@ -182,7 +183,7 @@ impl Way {
             is_apart |= has(node, TAKE_APART);
             is_ended |= has(node, END);
             if !is_apart && way.batches == Batches::None && node.op.to_ascii_lowercase().contains("batch") {
-                // Of `MapAndBatch` the second input is something else.
+                // The second input of `MapAndBatch` has another meaning.
                 let size = count
                     .filter(|_| node.op.starts_with("Batch") || node.op.starts_with("PaddedBatch") || node.op.starts_with("ParallelBatch"));
                 way.batches = size.and_then(|size| u64::try_from(size).ok()).map_or(Batches::OfAnyLength, Batches::OfLength);
@@ -194,7 +195,7 @@ impl Way {
     }
 }
 
-/// The integer of a constant, if it is one.
+/// The integer that a constant holds, if any.
 pub(crate) fn count(value: &[u8]) -> Option<i64> {
     let tensor = graph_def::attr_tensor(value)?;
     let proto = Message::parse(tensor, 0).ok().filter(|proto| proto.spec.dtype() == Dtype::Int64 && proto.spec.elements() == 1)?;
@@ -216,7 +217,7 @@ impl GraphFile {
         &self.outputs
     }
 
-    /// All of the file.
+    /// Reads the whole file.
     ///
     /// # Errors
     /// [`Error::Limit`], [`Error::Io`].
@@ -225,7 +226,7 @@ impl GraphFile {
     }
 }
 
-/// Reads what has been looked through, and nothing else.
+/// Reads the file that was scanned, and fails if it has changed.
 pub(crate) fn read_file(file: &dyn Blob, options: &Options) -> Result<Vec<u8>> {
     let bytes = file.read_range(&(0..file.len()), options.budget().as_bytes())?;
     file.check_unchanged()?;
@@ -242,7 +243,7 @@ impl DatasetGraph {
         &self.output
     }
 
-    /// The components of an element, by their numbers.
+    /// The components of an element, in order.
     ///
     /// # Errors
     /// [`Error::Malformed`].
@@ -258,17 +259,17 @@ impl DatasetGraph {
         Ok(types.into_iter().zip(shapes).enumerate().map(component).collect())
     }
 
-    /// Dtypes and shapes of the components of an element: an `AttrValue` each.
+    /// Dtypes and shapes of an element's components, as one `AttrValue` each.
     pub(crate) fn element(&self) -> (&[u8], &[u8]) {
         (&self.types, &self.shapes)
     }
 
-    /// Whether elements are batches of others, the last of which may be shorter, and how long the others are if that is known.
+    /// Whether elements are batches, the last of which may be shorter, and their length if known.
     pub(crate) fn batches(&self) -> Batches {
         self.way.batches
     }
 
-    /// Whether its elements come again and again.
+    /// Whether elements repeat endlessly.
     pub(crate) fn repeats_forever(&self) -> bool {
         self.way.repeats_forever
     }
@@ -290,5 +291,5 @@ impl DatasetGraph {
     }
 }
 
-/// A tensor of one number is no longer.
+/// Longest `AttrValue` of a tensor with one number.
 pub(crate) const MOST_COUNT: usize = 64;

@@ -1,5 +1,5 @@
-//! Graphs: a file with a `GraphDef`, frozen or of a tf.data data set. Its constants are its tensors; computing it takes a running
-//! TensorFlow.
+//! Graphs: a file with a `GraphDef`, frozen or of a tf.data data set. Its constants are its tensors. Computing its outputs needs
+//! a running TensorFlow. Start at [`GraphDef`].
 
 pub(crate) mod constants;
 pub(crate) mod file;
@@ -25,7 +25,7 @@ use crate::types::size::memory_len;
 use constants::{Constants, WHAT};
 use file::{DatasetGraph, Graph, GraphFile, survey};
 
-/// What is looked at to tell a graph.
+/// Bytes read to recognise a graph.
 const FRONT: u64 = 4096;
 
 /// A `GraphDef` in a file.
@@ -45,7 +45,7 @@ impl Driver for GraphDef {
     }
 
     fn needs_tensorflow(&self, place: &Probe, options: &Options) -> bool {
-        // What is wrong with it is said when it is opened.
+        // Errors are reported when the file is opened.
         options.model.wants_model() || survey(place).is_ok_and(|survey| survey.is_dataset())
     }
 
@@ -76,7 +76,7 @@ impl Driver for GraphDef {
     }
 }
 
-/// Without a library it is told what stands in the file.
+/// Without a TensorFlow library, only lists what is in the file.
 fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
     match runtime() {
         Ok(runtime) => runtime.open_graph(file, options),
@@ -84,7 +84,7 @@ fn open_frozen(file: GraphFile, options: &Options) -> Result<Box<dyn Container>>
     }
 }
 
-/// Whether a file starts with the name and the operation of a node.
+/// Whether a file has a node with a name and an operation near its start.
 fn looks_like_one(file: &dyn Blob) -> Result<bool> {
     let mut outline = FieldWalker::of_file(file, WHAT);
     // Versions and functions may come first.
@@ -121,7 +121,7 @@ fn is_node(front: &[u8]) -> bool {
     text(0x12, &front[name..], |c| c.is_ascii_alphanumeric() || "_>.".contains(c)).is_some()
 }
 
-/// What can be told of a graph or a model without TensorFlow, where it has no tensors of its own.
+/// Lists a graph or a model without TensorFlow, if it has no tensors of its own.
 #[derive(Debug)]
 pub(crate) struct Listing {
     format: &'static str,
@@ -138,9 +138,9 @@ impl Listing {
         Self { format: GraphDef.name(), path: file.path().to_owned(), signatures, why: why.to_string() }
     }
 
-    /// A graph that is not to be computed, and holds nothing.
+    /// A graph without constants, whose outputs were not requested.
     fn without_constants(path: &Path, signature: Signature) -> Self {
-        let why = "it has no constants; `output` computes what it can".to_owned();
+        let why = "it has no constants; name an `output` to compute it".to_owned();
         Self { format: GraphDef.name(), path: path.to_owned(), signatures: vec![signature], why }
     }
 

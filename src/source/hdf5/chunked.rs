@@ -1,4 +1,4 @@
-//! Datasets in chunks: which chunk lies where, and their elements put together.
+//! Datasets in chunks: finds each chunk and assembles the elements.
 
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,24 +12,24 @@ use crate::types::size::memory_len;
 use crate::types::spec::{TensorSpec, unravel};
 
 const WHAT: &str = "HDF5 chunk";
-/// HDF5 itself keeps one of this size at most in its cache by default, and none has 4 GiB.
+/// Largest chunk. HDF5 caches none above this size by default, and the format allows less than 4 GiB.
 const MOST_CHUNK: u64 = 256 << 20;
-/// The most memory for chunks that are being decoded, unless one takes more.
+/// Memory for chunks that are being decoded, unless a single one needs more.
 const MOST_SCRATCH: u64 = 64 << 20;
-/// More workers than this never decode at once.
+/// Most workers that decode at once.
 const MOST_WORKERS: u64 = 8;
-/// Decoded chunks that are kept for short reads which follow each other.
+/// Memory for decoded chunks that are kept for consecutive short reads.
 const MOST_KEPT: u64 = 16 << 20;
 
-/// Where a chunk lies.
+/// The place of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct StoredChunk {
-    /// Its number in the grid of chunks, in C order.
+    /// Its number in the grid, in C order.
     number: u64,
-    /// Where its bytes start in the file.
+    /// The file offset of its bytes.
     offset: u64,
     nbytes: u64,
-    /// Filters that were left out.
+    /// Filters that were skipped for it.
     mask: u32,
 }
 
@@ -41,16 +41,16 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// None of a tensor in chunks of a shape.
+    /// An empty list for a tensor with chunks of this shape.
     pub(crate) fn new(spec: &TensorSpec, chunk: &[u64]) -> Self {
         let grid = spec.shape().iter().zip(chunk).map(|(dim, len)| dim.div_ceil((*len).max(1))).collect();
         Self { grid, stored: Vec::new() }
     }
 
-    /// Adds the chunk at a place in the grid, which may leave out the axes of the datatype: these are in one chunk.
+    /// Adds the chunk at a place in the grid. The datatype's own axes may be omitted, since they are never split.
     ///
     /// # Errors
-    /// In words, for a grid that is too large.
+    /// A sentence, for a grid that is too large.
     pub(crate) fn add(&mut self, place: &[u64], offset: u64, nbytes: u64, mask: u32) -> Result<(), String> {
         let place = place.iter().chain(std::iter::repeat(&0));
         let number = place.zip(&self.grid).try_fold(0u64, |number, (at, count)| number.checked_mul(*count)?.checked_add(*at));
@@ -60,15 +60,15 @@ impl Chunks {
     }
 }
 
-/// What chunks of a dataset have in common when they are decoded.
+/// What is needed to decode any chunk of a dataset.
 #[derive(Debug)]
 pub(crate) struct Decoding {
     pub(crate) spec: TensorSpec,
     pub(crate) order: ByteOrder,
-    /// The lengths of a chunk.
+    /// The shape of a chunk.
     pub(crate) chunk: Vec<u64>,
     pub(crate) steps: Vec<Step>,
-    /// An element that was never written, as it would be stored.
+    /// The stored form of elements that were never written.
     pub(crate) fill: Vec<u8>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Decoding {
 pub(crate) struct Chunked {
     file: Arc<dyn Blob>,
     layout: Decoding,
-    /// By number.
+    /// Sorted by number.
     chunks: Vec<StoredChunk>,
     /// Chunks along each axis.
     grid: Vec<u64>,
@@ -86,17 +86,17 @@ pub(crate) struct Chunked {
     kept: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
 }
 
-/// Memory that decoding takes, for so many workers at a time.
+/// Decoding memory for a limited number of workers.
 #[derive(Debug)]
 struct Pool {
     free: Mutex<Vec<Scratch>>,
     returned: Condvar,
-    /// Bytes for a worker.
+    /// Bytes per worker.
     each: u64,
     workers: u64,
 }
 
-/// A chunk as it is stored, between two filters, and decoded.
+/// Buffers for a chunk as it is stored, between two filters, and decoded.
 #[derive(Debug, Default)]
 struct Scratch {
     stored: Vec<u8>,
@@ -124,7 +124,7 @@ impl Pool {
     }
 }
 
-/// Memory that is given back when it is dropped, by a panic too: others wait for it.
+/// Memory that returns to the pool when dropped, even by a panic, since other workers wait for it.
 struct WorkerState<'a> {
     pool: &'a Pool,
     scratch: Scratch,
@@ -139,7 +139,7 @@ impl Drop for WorkerState<'_> {
 
 impl Chunked {
     /// # Errors
-    /// [`Error::Malformed`] for chunks that are not in the file or stored twice, [`Error::Limit`] for one that is too large.
+    /// [`Error::Malformed`] for chunks that are outside the file or stored twice, [`Error::Limit`] for one that is too large.
     pub(crate) fn new(file: &Arc<dyn Blob>, layout: Decoding, chunks: Chunks) -> Result<Self> {
         let Chunks { grid, stored: mut chunks } = chunks;
         let chunk_bytes = layout.chunk.iter().try_fold(layout.spec.itemsize(), |bytes, &len| bytes.checked_mul(len));
@@ -157,7 +157,7 @@ impl Chunked {
             if chunk.offset.checked_add(chunk.nbytes).is_none_or(|end| end > file.len()) {
                 return malformed(format!("{} bytes, the file has {}", chunk.nbytes, file.len().saturating_sub(chunk.offset)));
             }
-            // Filters make what they cannot pack hardly longer.
+            // Filters hardly lengthen data that they cannot compress.
             if chunk.nbytes > chunk_bytes.saturating_mul(2).saturating_add(1 << 16) {
                 return malformed(format!("{} bytes for a chunk of {chunk_bytes}", chunk.nbytes));
             }
@@ -174,7 +174,7 @@ impl Chunked {
         self.chunks.binary_search_by_key(&number, |chunk| chunk.number).ok().map(|at| &self.chunks[at])
     }
 
-    /// Decodes a chunk into `out`, which is as long as it is.
+    /// Decodes a chunk into `out`, which has the chunk's length.
     fn decode(
         &self,
         chunk: &StoredChunk,
@@ -193,7 +193,7 @@ impl Chunked {
             .map_err(|detail| Error::malformed_at(self.file.path(), WHAT, chunk.offset, detail))
     }
 
-    /// A decoded chunk that is kept for the next read.
+    /// A decoded chunk, kept for the next read.
     fn kept(&self, chunk: &StoredChunk, context: &ReadContext<'_>) -> Result<Arc<Vec<u8>>> {
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, decoded)) = lock().iter().find(|(number, _)| *number == chunk.number) {
@@ -210,12 +210,12 @@ impl Chunked {
         Ok(decoded)
     }
 
-    /// How many decoded chunks are kept.
+    /// Number of decoded chunks to keep.
     fn most_kept(&self) -> u64 {
         (MOST_KEPT / (self.chunk_bytes as u64).max(1)).clamp(1, 1024)
     }
 
-    /// Fills a box from the chunks that it touches.
+    /// Fills a box from the chunks that it overlaps.
     fn fill_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], keep: bool, context: &ReadContext<'_>) -> Result<()> {
         if shape.contains(&0) {
             return Ok(());
@@ -226,7 +226,7 @@ impl Chunked {
         for index in 0..counts.iter().product() {
             let place: Vec<u64> = unravel(index, &counts).iter().zip(&first).map(|(step, first)| first + step).collect();
             let number = place.iter().zip(&self.grid).fold(0, |number, (at, count)| number * count + at);
-            // The part of the box that lies in this chunk, from the corners of both.
+            // The overlap of box and chunk, computed from their corners.
             let low: Vec<u64> = (0..place.len()).map(|axis| start[axis].max(place[axis] * chunk[axis])).collect();
             let len: Vec<u64> =
                 (0..place.len()).map(|axis| (start[axis] + shape[axis]).min((place[axis] + 1) * chunk[axis]) - low[axis]).collect();
@@ -237,7 +237,7 @@ impl Chunked {
                 None => overlap.fill(&self.layout.fill, out),
                 Some(chunk) if keep => overlap.copy(&self.kept(chunk, context)?, out),
                 Some(chunk) => self.scratch.with(|Scratch { stored, spare, decoded }| {
-                    // A chunk that lies in the box in one run is decoded there.
+                    // If the chunk is one run in the box, decode it in place.
                     if let Some(range) = overlap.whole_run(self.chunk_bytes) {
                         return self.decode(chunk, stored, spare, &mut out[range], context);
                     }
@@ -255,25 +255,25 @@ impl Chunked {
 /// A box of elements in two arrays.
 struct Overlap<'a> {
     len: &'a [u64],
-    /// The shape of the array it is copied to, and where it starts in it.
+    /// The target array: its shape, and where the box starts in it.
     to: (&'a [u64], &'a [u64]),
     from: (&'a [u64], &'a [u64]),
     itemsize: u64,
 }
 
 impl Overlap<'_> {
-    /// How many axes, from the front, are gone through; the others lie side by side in both arrays.
+    /// Number of leading axes to iterate over; the remaining ones are contiguous in both arrays.
     fn outer(&self) -> usize {
         let is_whole = |axis: usize| self.len[axis] == self.to.0[axis] && self.len[axis] == self.from.0[axis];
         let whole = (0..self.len.len()).rev().take_while(|&axis| is_whole(axis)).count();
         self.len.len().saturating_sub(whole + 1)
     }
 
-    /// Where runs start in both arrays, and how long they are, in bytes.
+    /// The start of each run in both arrays and its length, in bytes.
     fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         let outer = self.outer();
         let run: u64 = self.len[outer..].iter().product();
-        // Where the first run starts, and how far it is to the next one on each axis.
+        // The start of the first run, and the distance to the next one on each axis.
         let first = |(shape, start): (&[u64], &[u64])| (0..shape.len()).fold(0, |at, axis| at * shape[axis] + start[axis]);
         let step = |shape: &[u64], axis: usize| shape[axis + 1..].iter().product::<u64>();
         let steps: Vec<_> = (0..outer).map(|axis| (self.len[axis], step(self.to.0, axis), step(self.from.0, axis))).collect();
@@ -290,7 +290,7 @@ impl Overlap<'_> {
         })
     }
 
-    /// Where all of the chunk lies in the array it is copied to, if that is one run.
+    /// The place of the whole chunk in the target array, if it is one run there.
     fn whole_run(&self, chunk_bytes: usize) -> Option<Range<usize>> {
         let (to, from, len) = self.runs().next()?;
         (from == 0 && len == chunk_bytes).then(|| to..to + len)
@@ -309,7 +309,7 @@ impl Overlap<'_> {
     }
 }
 
-/// Fills `out` with the same element over and over.
+/// Fills `out` with copies of one element.
 fn fill(element: &[u8], out: &mut [u8]) {
     if element.iter().all(|&byte| byte == 0) {
         return out.fill(0);
@@ -327,7 +327,7 @@ impl TensorReader for Chunked {
     }
 
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {
-        // A run of elements is a few boxes: to the end of a row, whole rows, and the front of one, for each axis.
+        // A run of elements splits into a few boxes per axis: the rest of a row, whole rows, and the front of one.
         let shape = self.layout.spec.shape();
         let (mut at, mut rest) = (elements.start, out);
         while at < elements.end {
@@ -364,7 +364,7 @@ impl TensorReader for Chunked {
     }
 
     fn heap_bytes(&self) -> u64 {
-        // What is kept, and what readers of it still hold when it has gone.
+        // The kept chunks, and one that a reader still holds after its eviction.
         let kept = (self.most_kept() + 1) * self.chunk_bytes as u64;
         self.box_heap_bytes(MOST_WORKERS).saturating_add(kept)
     }

@@ -1,4 +1,4 @@
-//! Datasets: what they are called and made of, and where their elements lie.
+//! Datasets: their names, types, and where their elements are.
 
 use std::sync::Arc;
 
@@ -32,35 +32,35 @@ use crate::types::name::Name;
 use crate::types::size::memory_len;
 use crate::types::spec::{MAX_NDIM, TensorSpec};
 
-/// The longest element that stands for those that were never written.
+/// Longest fill value.
 const MOST_ZEROS: u64 = 1 << 16;
 
-/// A dataset with the other paths that lead to it.
+/// A dataset, and the other paths to it.
 pub(crate) struct Found {
     pub(crate) info: TensorInfo,
     pub(crate) located: Located,
     pub(crate) paths: Vec<String>,
 }
 
-/// What datasets are looked up in.
+/// The context in which datasets are looked up.
 pub(crate) struct Datasets<'a> {
     pub(crate) part: &'a Part,
     pub(crate) opened: &'a Arc<File>,
 }
 
-/// Why a dataset is not listed as one that can be converted.
+/// Why a dataset cannot be converted.
 enum Refusal {
-    /// It is listed with the reason.
+    /// The reason to list it with.
     Unsupported(String),
     /// The file is broken.
     Failed(Error),
 }
 
 impl Datasets<'_> {
-    /// The dataset with a header. `layer` is the name of the layer that it is a variable of.
+    /// The dataset with a header. `layer` names the layer that it is a variable of.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::Io`]. What is valid and cannot be converted is listed with the reason.
+    /// [`Error::Malformed`], [`Error::Io`]. A valid dataset that cannot be converted is listed with the reason.
     pub(crate) fn dataset(&self, path: &str, header: &ObjectHeader, layer: Option<&str>) -> Result<(TensorInfo, Located)> {
         let (name, failed) = (Name::new(path.as_bytes()), |failure| self.part.error(what(path), failure));
         let space = self.opened.dataspace(header).map_err(failed)?;
@@ -111,7 +111,7 @@ impl Datasets<'_> {
         if header.find(Message::EXTERNAL_FILES).is_some() {
             return unsupported("its elements are in other files (external storage), which are not read".into());
         }
-        // What stands in the place of strings of any length is read first.
+        // Strings of any length are stored as references, which are read first.
         let (spec, axes) = match dtype {
             Dtype::String => {
                 let bytes = TextPlace::nbytes(&self.opened.image);
@@ -126,7 +126,7 @@ impl Datasets<'_> {
         Ok((info, Located { part: self.part.clone(), opened: Some(Arc::clone(self.opened)), order, stored, strings, enclosing: None }))
     }
 
-    /// How the elements of a dataset are stored. `axes` are those of its datatype.
+    /// How the elements of a dataset are stored. `axes` are the axes of its datatype.
     fn stored(
         &self,
         path: &str,
@@ -172,51 +172,51 @@ impl Datasets<'_> {
     }
 }
 
-/// What messages call a dataset.
+/// The word for a dataset in messages.
 fn what(path: &str) -> String {
     format!("HDF5 dataset {path}")
 }
 
-/// Where a dataset lies.
+/// A dataset and where it is stored.
 #[derive(Debug)]
 pub(crate) struct Located {
     part: Part,
-    /// The file that it is in; `None` for what is in no file.
+    /// The file that contains it; `None` if it cannot be read.
     opened: Option<Arc<File>>,
     order: ByteOrder,
     stored: Stored,
-    /// For text of any length: what stands in its place, as bytes.
+    /// For strings of any length: the references that are stored in their place, as bytes.
     strings: Option<Box<TensorSpec>>,
-    /// What the file is a part of that has a checksum.
+    /// The enclosing archive member that has a checksum, if any.
     pub(crate) enclosing: Option<Arc<Enclosing>>,
 }
 
 /// How it is stored.
 #[derive(Debug)]
 enum Stored {
-    /// Nothing of it can be read.
+    /// Not readable.
     Nowhere,
     Compact(Vec<u8>),
-    /// Never written: all elements are this one.
+    /// Never written: every element is this one.
     Unwritten(Vec<u8>),
-    /// In one run, from here in the file.
+    /// Contiguous, at this file offset.
     Contiguous(u64),
     Chunked(Box<ChunkedDataset>),
 }
 
-/// A dataset in chunks, whose places are looked up when it is read.
+/// A dataset in chunks. Their places are looked up when it is read.
 #[derive(Debug)]
 struct ChunkedDataset {
     layout: ChunkedLayout,
     space: Dataspace,
-    /// The lengths of a chunk, with those of the datatype's axes.
+    /// The shape of a chunk, with the axes of the datatype.
     chunk: Vec<u64>,
     steps: Vec<Step>,
     fill: Vec<u8>,
 }
 
 impl Located {
-    /// A place for what is listed and cannot be read.
+    /// A place for a dataset that is listed but cannot be read.
     pub(crate) fn nowhere(part: &Part) -> Self {
         Self { part: part.clone(), opened: None, order: ByteOrder::Little, stored: Stored::Nowhere, strings: None, enclosing: None }
     }
@@ -232,7 +232,7 @@ impl Located {
         }
     }
 
-    /// A reader of what is stored, as elements of `spec`.
+    /// A reader of the stored bytes as elements of `spec`.
     fn stored<'a>(&'a self, name: &Name, spec: TensorSpec) -> Result<Box<dyn TensorReader + 'a>> {
         Ok(match (&self.stored, &self.opened) {
             (Stored::Contiguous(offset), _) => {
@@ -247,7 +247,10 @@ impl Located {
             (Stored::Chunked(dataset), Some(opened)) => Box::new(self.chunked(name, spec, dataset, opened)?),
             (Stored::Compact(bytes) | Stored::Unwritten(bytes), _) => Box::new(Filled::new(spec, self.order, bytes)),
             (Stored::Nowhere | Stored::Chunked(_), _) => {
-                return Err(Error::Unsupported { what: format!("reading {name}"), detail: "it has no elements that are stored".into() });
+                return Err(Error::Unsupported {
+                    what: format!("reading {name}"),
+                    detail: "its elements are not stored in this file".into(),
+                });
             }
         })
     }
@@ -269,7 +272,7 @@ impl Located {
 impl TensorPlace for Located {
     fn reader<'a>(&'a self, info: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>> {
         if self.strings.is_some() {
-            let detail = "it has no elements of one length".into();
+            let detail = "its elements have no fixed size".into();
             return Err(Error::Unsupported { what: format!("reading {}", info.name), detail });
         }
         self.stored(&info.name, info.spec.clone())

@@ -1,6 +1,7 @@
-//! HDF5 files, which Keras writes its weights to: datasets by their paths, in one run or in chunks.
+//! HDF5 files, such as Keras weights: datasets by their paths, contiguous or in chunks. Start at [`Hdf5`].
 //!
-//! [`format::hdf5`](crate::format::hdf5) finds out where bytes lie; they are read and unpacked here. Nothing is followed out of the file.
+//! [`format::hdf5`](crate::format::hdf5) finds out where bytes are; this module reads and unpacks them. Links out of the file are
+//! never followed.
 
 pub(crate) mod chunked;
 pub(crate) mod dataset;
@@ -33,9 +34,9 @@ use storage::{Part, WHAT};
 use tree::{PathLinks, Tree};
 use walk::Walker;
 
-/// A superblock may lie behind a block of the user's, at a power of two from here on.
+/// A user block may precede the superblock, which then starts at this offset times a power of two.
 const FIRST_BLOCK: u64 = 512;
-/// How far a superblock is looked for to recognise a file.
+/// How far to search for a superblock to recognise a file.
 const LONGEST_FRONT: u64 = 16 << 10;
 
 /// An HDF5 file.
@@ -51,7 +52,7 @@ impl Driver for Hdf5 {
             return Ok(None);
         }
         let file = probe.open()?;
-        // Blocks of the user's are short; to look for a superblock all over a large file would take a read for each power of two.
+        // User blocks are short. To search all of a large file would cost a read for each power of two.
         Ok(superblock(&*file, 0..file.len().min(LONGEST_FRONT)).is_some().then(|| probe.clone()))
     }
 
@@ -66,7 +67,7 @@ impl Driver for Hdf5 {
     }
 }
 
-/// Where the superblock of the HDF5 file in a range of a file lies, from its start.
+/// The offset of the superblock in a range of a file, relative to its start.
 fn superblock(file: &dyn Blob, range: Range<u64>) -> Option<u64> {
     let len = range.end - range.start;
     let blocks = std::iter::successors(Some(FIRST_BLOCK), |at| at.checked_mul(2));
@@ -76,7 +77,7 @@ fn superblock(file: &dyn Blob, range: Range<u64>) -> Option<u64> {
     })
 }
 
-/// The datasets of the HDF5 file in a range of a file, which may have a checksum of its own.
+/// The datasets of an HDF5 file that is a range of another file, which may have its own checksum.
 ///
 /// # Errors
 /// [`Error::Malformed`]; [`Error::Unsupported`] for a link to another file; [`Error::Io`].
@@ -96,13 +97,13 @@ pub(crate) fn open_range(
 /// The datasets of a file.
 pub(crate) struct Datasets {
     pub(crate) tensors: Vec<(TensorInfo, Located)>,
-    /// Other names, with those that they lead to.
+    /// Other names, and the names that they lead to.
     pub(crate) others: Vec<(String, Name)>,
     links: PathLinks,
     facts: Map<String, Value>,
 }
 
-/// The same as a list.
+/// As `open_range`, as a list.
 pub(crate) fn datasets(file: &Arc<dyn Blob>, range: Range<u64>) -> Result<Datasets> {
     let start = range.start;
     let Some(at) = superblock(&**file, range.clone()) else {
@@ -125,7 +126,7 @@ pub(crate) fn datasets(file: &Arc<dyn Blob>, range: Range<u64>) -> Result<Datase
     part.listed();
     let (mut tensors, mut others) = (Vec::with_capacity(found.len()), Vec::new());
     for Found { info, located, paths } in found.into_values() {
-        // The first slash is left out by most.
+        // Most people leave out the leading slash.
         let plain = info.name.to_json().trim_start_matches('/').to_owned();
         let linked = paths.iter().flat_map(|path| [path.clone(), path.trim_start_matches('/').to_owned()]);
         others.extend(std::iter::once(plain).chain(linked).map(|other| (other, info.name.clone())));
@@ -135,7 +136,7 @@ pub(crate) fn datasets(file: &Arc<dyn Blob>, range: Range<u64>) -> Result<Datase
     Ok(Datasets { tensors, others, links, facts })
 }
 
-/// Leaves variables the names of their layers as aliases where these are unique.
+/// Keeps layer names as aliases of variables only where they are unique.
 fn name_layers(tensors: &mut [(TensorInfo, Located)]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for alias in tensors.iter().filter_map(|(info, _)| info.alias.clone()) {

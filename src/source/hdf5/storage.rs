@@ -1,4 +1,4 @@
-//! The part of a file that is an HDF5 file, for the parsers.
+//! The part of a file that the HDF5 parsers may read.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crate::format::hdf5::failure::Failure;
 use crate::format::hdf5::image::Storage;
 use crate::storage::blob::Blob;
 
-/// What messages call the whole.
+/// The word for the whole file in messages.
 pub(crate) const WHAT: &str = "HDF5 file";
 
-/// How many bytes are read to list the datasets of a file, for each byte that it has: more than any file takes whose objects do not overlap.
+/// Bytes that may be read to list datasets, per byte of the file. Files whose objects do not overlap need less.
 const MOST_READ: u64 = 32;
-/// The same, whatever the length of the file.
+/// The least limit, for short files.
 const LEAST_READ: u64 = 64 << 20;
 
 /// A range of a file.
@@ -22,7 +22,7 @@ const LEAST_READ: u64 = 64 << 20;
 pub(crate) struct Part {
     pub(crate) file: Arc<dyn Blob>,
     range: Range<u64>,
-    /// How many bytes may still be read.
+    /// Bytes that may still be read.
     left: Arc<AtomicU64>,
 }
 
@@ -36,7 +36,7 @@ impl Storage for Part {
         calls.cancel().check()?;
         let len = buf.len() as u64;
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(len)).is_err() {
-            let detail = "its objects overlap: to list them takes many times the bytes that it has";
+            let detail = "its objects overlap: listing them would read many times the file's size";
             return Err(Error::malformed_at(self.file.path(), WHAT, self.offset(at), detail));
         }
         self.file.read(self.range.start.saturating_add(at), buf, calls)
@@ -49,12 +49,12 @@ impl Part {
         Self { file: Arc::clone(file), range, left: Arc::new(left.into()) }
     }
 
-    /// From here on it may be read without a limit: what is read for a dataset has one of its own.
+    /// Lifts the limit after listing. Reading a dataset has limits of its own.
     pub(crate) fn listed(&self) {
         self.left.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// Where a byte of the HDF5 file lies in the file.
+    /// The offset in the file of a byte of the HDF5 file.
     pub(crate) fn offset(&self, at: u64) -> u64 {
         self.range.start.saturating_add(at)
     }

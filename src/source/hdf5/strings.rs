@@ -1,4 +1,4 @@
-//! Text of any length: a dataset of places in global heaps, each of which is read once.
+//! Strings of any length: a dataset of references to global heaps, each of which is read once.
 
 use std::ops::Range;
 
@@ -12,15 +12,15 @@ use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::source::container::TensorInfo;
 use crate::types::size::memory_len;
 
-/// The most memory for the strings of a dataset, as far as they are read at once.
+/// Most memory for the strings of a dataset that are read together.
 const MOST_STRINGS: u64 = 64 << 20;
-/// What a string takes beside its bytes, here and where it is stored.
+/// Bytes per string beside its content, here and in the file.
 const EACH: u64 = 80;
 
-/// Reads the strings whose places `reader` reads.
+/// Reads the strings to which the elements of `reader` refer.
 ///
 /// # Errors
-/// [`Error::Limit`] for more than fit the memory that there is for them, counted before any is read; [`Error::Malformed`]; [`Error::Io`].
+/// [`Error::Limit`] if they exceed their memory, counted before any is read; [`Error::Malformed`]; [`Error::Io`].
 pub(crate) fn read<'a>(
     part: &Part,
     opened: &File,
@@ -52,13 +52,13 @@ pub(crate) fn read<'a>(
     StoredStrings::held(path, &info.name, info.spec.shape(), |each| ranges.into_iter().try_for_each(|range| each(&text[range])))
 }
 
-/// All texts one behind the other, and where each is.
+/// All strings concatenated, and the range of each.
 fn texts(opened: &File, places: &[Option<TextPlace>]) -> Result<(Vec<u8>, Vec<Range<usize>>), Failure> {
     let mut order: Vec<usize> = (0..places.len()).filter(|&at| places[at].is_some()).collect();
     order.sort_by_key(|&at| places[at]);
     let (mut text, mut ranges) = (Vec::new(), vec![0..0; places.len()]);
     let mut last: Option<(u64, Collection)> = None;
-    // Collections do not overlap.
+    // Collections must not overlap.
     let mut left = opened.image.len();
     for at in order {
         let Some(place) = places[at] else { continue };

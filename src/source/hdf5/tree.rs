@@ -1,4 +1,4 @@
-//! What an HDF5 file has by which path, once its groups have been visited: datasets, groups, and links that are followed.
+//! Everything the walk over the groups of an HDF5 file found, by path: datasets, groups, and links.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,20 +12,20 @@ use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
-/// The order of paths: parts that are numbers as numbers.
+/// Sort key of a path; parts that are numbers are ordered as numbers.
 pub(crate) type PathKey = Vec<(u64, String)>;
 
 pub(crate) fn path_key(path: &str) -> PathKey {
     path.split('/').map(|part| (part.parse().map_or(u64::MAX, |number: u64| number), part.to_owned())).collect()
 }
 
-/// What a file has.
+/// The content of a file.
 #[derive(Default)]
 pub(crate) struct Tree {
     pub(crate) found: BTreeMap<PathKey, Found>,
     /// The paths of groups.
     pub(crate) groups: HashSet<String>,
-    /// The paths of links that lead to no object by themselves.
+    /// The paths of links that do not lead to an object directly.
     pub(crate) links: PathLinks,
 }
 
@@ -40,7 +40,8 @@ impl Links for PathLinks {
 }
 
 impl Tree {
-    /// Finds datasets by the links to them, too, and lists links that lead nowhere in the file: nobody who uses them gets their data from here.
+    /// Makes datasets known by the links to them, too. Links that lead nowhere in the file are listed, so that whoever uses them
+    /// is told.
     pub(crate) fn follow(&mut self, part: &Part) -> Result<()> {
         let mut by_path: HashMap<String, PathKey> = HashMap::new();
         for (key, Found { info, paths, .. }) in &self.found {
@@ -56,14 +57,16 @@ impl Tree {
                             found.paths.push(path.clone());
                             continue;
                         }
-                        None => format!("it is a link to {end}, and there is no array"),
+                        None => format!("it is a link to {end}, where there is no array"),
                     },
                     None => "it is a link that leads to itself".to_owned(),
                 },
                 Target::File { file, path } => {
-                    format!("it is a link to {path} of the file {file}, and no link is followed out of a file: convert that one")
+                    format!("it is a link to {path} of the file {file}, and links to other files are not followed: convert that file")
                 }
-                Target::Own(kind) => format!("it is a link of kind {kind}, which only the program understands that made it"),
+                Target::Own(kind) => {
+                    format!("it is a link of the user-defined kind {kind}, which only the program that made it understands")
+                }
             };
             let spec = TensorSpec::new(Dtype::Variant, Vec::new()).map_err(Error::bad_request)?;
             let info = TensorInfo { unsupported: Some(reason), ..TensorInfo::new(Name::new(path.as_bytes()), spec) };
@@ -74,9 +77,9 @@ impl Tree {
 }
 
 impl PathLinks {
-    /// Where the links that a path goes through end; nothing where they do not.
+    /// Follows the links in a path; `None` if they do not lead to an end.
     fn follow(&self, path: &str) -> Option<String> {
-        /// As `H5Pset_nlinks` has it.
+        /// The default of `H5Pset_nlinks`.
         const MOST_LINKS: usize = 16;
         let mut path = path.to_owned();
         for _ in 0..=MOST_LINKS {
@@ -95,7 +98,7 @@ impl PathLinks {
     }
 }
 
-/// A path without parts that mean nothing: there is no `..` in HDF5.
+/// A path without empty and `.` parts. HDF5 has no `..`.
 fn plain(path: &str) -> String {
     path.split('/').filter(|part| !matches!(*part, "" | ".")).flat_map(|part| ["/", part]).collect()
 }

@@ -1,20 +1,20 @@
-//! HDF5 datatypes as dtypes.
+//! Maps HDF5 datatypes to dtypes.
 
 use crate::format::hdf5::datatype::{Bits, Class, Datatype, FloatLayout, Member};
 use crate::format::npy;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
-/// What the elements of a dataset are.
+/// The elements of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Elements {
-    /// TensorFlow has them too; axes that belong to the datatype come last.
+    /// A TensorFlow dtype. Axes of the datatype come last.
     Plain(Dtype, ByteOrder, Vec<u64>),
-    /// It does not: NumPy's descriptor and bytes of each.
+    /// A NumPy type without a TensorFlow dtype: its descriptor, and bytes per element.
     Items(String, u64),
-    /// Text of any length.
+    /// Strings of any length.
     Strings,
-    /// Neither has them; why.
+    /// Neither has the type: the reason.
     Unsupported(String),
 }
 
@@ -39,7 +39,7 @@ const FLOATS: [(FloatLayout, u32, Dtype); 4] = [
     (ieee(52, 11), 8, Dtype::Float64),
 ];
 
-/// What a datatype is. `named` is the dtype that an attribute of the dataset names, which Keras writes where HDF5 has no type for it.
+/// The elements of a datatype. `named` is the dtype in an attribute, which Keras writes for types that HDF5 lacks.
 pub(crate) fn elements(datatype: &Datatype, named: Option<&str>) -> Elements {
     let unsupported = |what: &str| Elements::Unsupported(format!("it is of {what}, which are not read"));
     let size = u64::from(datatype.size);
@@ -48,7 +48,7 @@ pub(crate) fn elements(datatype: &Datatype, named: Option<&str>) -> Elements {
             Elements::Plain(dtype, order, inner) => {
                 Elements::Plain(dtype, order, shape.iter().map(|&dim| dim.into()).chain(inner).collect())
             }
-            _ => unsupported("arrays of something else than numbers"),
+            _ => unsupported("arrays of elements other than numbers"),
         },
         Class::Opaque { tag } => match (named.and_then(Dtype::from_name), date(tag)) {
             (Some(dtype), _) if dtype.itemsize() == Some(size) => Elements::Plain(dtype, ByteOrder::Little, Vec::new()),
@@ -72,7 +72,7 @@ pub(crate) fn elements(datatype: &Datatype, named: Option<&str>) -> Elements {
     }
 }
 
-/// What messages call a number.
+/// The name of a number type for messages.
 fn name(datatype: &Datatype) -> String {
     let whole = u64::from(datatype.size) * 8;
     let (kind, order, bits) = match &datatype.class {
@@ -80,7 +80,7 @@ fn name(datatype: &Datatype) -> String {
         Class::BitField { order, bits } => ("bits", order, bits),
         Class::Float { order, layout } => ("float", order, &layout.bits),
         Class::Enumeration { base, .. } => return format!("enumeration over {}", name(base)),
-        _ => return "something else than numbers".into(),
+        _ => return "elements other than numbers".into(),
     };
     let part = if u64::from(bits.count) == whole { String::new() } else { format!(" ({} bits from bit {})", bits.count, bits.offset) };
     let order = order.map_or("of mixed byte order".to_owned(), |order| format!("{order}-endian"));
@@ -91,7 +91,7 @@ fn name(datatype: &Datatype) -> String {
     format!("{kind}{whole}{part}{layout}, {order}")
 }
 
-/// The descriptor of dates and differences of dates (`<M8[s]`), which h5py writes as the tag of an opaque type: `opaque_dtype` in
+/// The descriptor of dates and time differences (`<M8[s]`), which h5py writes as the tag of an opaque type: `opaque_dtype` in
 /// `h5py/_hl/datatype.py`.
 fn date(tag: &[u8]) -> Option<&str> {
     let tag = tag.split(|&byte| byte == 0).next()?;
@@ -125,7 +125,7 @@ fn plain(datatype: &Datatype) -> Option<(Dtype, ByteOrder)> {
         }
         Class::Enumeration { base, members } => {
             let (base, order) = plain(base)?;
-            // As h5py writes bools.
+            // The enumeration that h5py writes for bools.
             let is_bool = base.itemsize() == Some(1)
                 && members.len() == 2
                 && [("FALSE", 0u8), ("TRUE", 1)]
@@ -137,7 +137,7 @@ fn plain(datatype: &Datatype) -> Option<(Dtype, ByteOrder)> {
     }
 }
 
-/// The complex number with parts of a dtype.
+/// The complex dtype whose parts have this dtype.
 fn complex(part: Dtype) -> Option<Dtype> {
     match part {
         Dtype::Float32 => Some(Dtype::Complex64),
@@ -146,7 +146,7 @@ fn complex(part: Dtype) -> Option<Dtype> {
     }
 }
 
-/// A record: a complex number, or a record of NumPy's.
+/// A compound type: a complex number, or a structured record of NumPy.
 fn compound(size: u64, members: &[Member]) -> Elements {
     if let [real, imaginary] = members
         && (real.name.as_str(), imaginary.name.as_str()) == ("r", "i")
@@ -178,6 +178,6 @@ fn compound(size: u64, members: &[Member]) -> Elements {
         return Elements::Items(format!("[{}]", fields.join(", ")), size);
     }
     Elements::Unsupported(
-        "it is of records with holes, or with fields that are no plain numbers or text, which are not read: h5py reads them".into(),
+        "it is of records with holes, or with fields other than plain numbers or text, which are not read: h5py reads them".into(),
     )
 }

@@ -1,4 +1,4 @@
-//! Visits the groups of an HDF5 file and lists their datasets.
+//! Walks the groups of an HDF5 file and collects their datasets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::format::hdf5::file::File;
 use crate::format::hdf5::link::Target;
 use crate::format::hdf5::object_header::{Kind, ObjectHeader};
 
-/// Groups nest no deeper.
+/// Deepest nesting of groups.
 const MOST_DEPTH: usize = 100;
-/// No file has more objects.
+/// Most objects in a file.
 const MOST_OBJECTS: usize = 1_000_000;
-/// The paths of all objects have no more bytes.
+/// Most bytes of all paths together.
 const MOST_PATHS: usize = 1 << 30;
-/// The name of what has the variables of a layer.
+/// The group that holds the variables of a layer.
 const VARS: &str = "vars";
 
 /// A group to be visited.
@@ -27,12 +27,12 @@ struct Opened {
     depth: usize,
 }
 
-/// The way through a file.
+/// The walk over a file.
 pub(crate) struct Walker<'a> {
     part: &'a Part,
     opened: &'a Arc<File>,
     tree: Tree,
-    /// The first paths of groups, by address.
+    /// The first path to each group, by address.
     groups: HashMap<u64, String>,
     /// Datasets by address.
     datasets: HashMap<u64, PathKey>,
@@ -50,7 +50,7 @@ impl<'a> Walker<'a> {
         let mut open = vec![Opened { path: String::new(), address: self.opened.superblock.root, depth: 0 }];
         while let Some(group) = open.pop() {
             if let Some(first) = self.groups.get(&group.address) {
-                // Another link to the same group.
+                // A further link to a group that was visited.
                 self.tree.links.0.insert(group.path, Target::Path(format!("/{first}")));
                 continue;
             }
@@ -63,17 +63,22 @@ impl<'a> Walker<'a> {
         Ok(self.tree)
     }
 
-    /// Lists the datasets of a group, and adds its groups to those that are to be visited.
+    /// Adds the datasets of a group, and queues its subgroups.
     fn group(&mut self, group: &Opened, open: &mut Vec<Opened>) -> Result<()> {
         let (path, what) = (&group.path, || format!("HDF5 group {}/", group.path));
         let failed = |failure| self.part.error(what(), failure);
         let header = self.opened.header(group.address).map_err(failed)?;
         if header.kind() != Some(Kind::Group) {
-            return Err(Error::malformed_at(self.part.file.path(), what(), self.part.offset(header.at), "its header is not of a group"));
+            return Err(Error::malformed_at(
+                self.part.file.path(),
+                what(),
+                self.part.offset(header.at),
+                "its header does not describe a group",
+            ));
         }
         let mut links = self.opened.links(&header).map_err(failed)?;
         links.sort_by_cached_key(|link| path_key(&link.name));
-        // Keras 3 leaves the name of a layer with its variables.
+        // Keras 3 stores the name of a layer with its variables.
         let is_vars = path.rsplit('/').next() == Some(VARS);
         let layer = if is_vars { self.opened.text_attribute(&header, "name").map_err(failed)? } else { None };
         for link in links {
@@ -96,7 +101,7 @@ impl<'a> Walker<'a> {
     }
 
     fn object(&mut self, path: String, address: u64, depth: usize, layer: Option<&str>, open: &mut Vec<Opened>) -> Result<()> {
-        // A dataset that several links lead to is listed by the first, and found by all.
+        // A dataset with several links is listed under the first and found by all.
         if let Some(known) = self.datasets.get(&address) {
             if let Some(found) = self.tree.found.get_mut(known) {
                 found.paths.push(path);
@@ -118,7 +123,7 @@ impl<'a> Walker<'a> {
             Some(Kind::Dataset) => self.dataset(&path, address, &header, layer)?,
             Some(Kind::Datatype) => {}
             None => {
-                let detail = "its header is of no dataset, group or datatype";
+                let detail = "its header describes no dataset, group or datatype";
                 return Err(Error::malformed_at(self.part.file.path(), what(), self.part.offset(header.at), detail));
             }
         }

@@ -1,4 +1,4 @@
-//! Keras models: a `.keras` archive, whose weights are an HDF5 file that is read inside it.
+//! Keras models: a `.keras` archive whose weights are an HDF5 file, which is read inside the archive.
 //!
 //! Source: `keras/src/saving/saving_lib.py` of Keras 3.
 
@@ -14,12 +14,12 @@ use crate::storage::archive::{self, Member, Packing};
 use crate::storage::probe::Probe;
 use crate::types::name::Name;
 
-/// The member of an archive that holds the weights.
+/// The archive member with the weights.
 const WEIGHTS: &[u8] = b"model.weights.h5";
-/// What it is called where they are in NumPy's form.
+/// Its name if they are an `.npz`.
 const OTHER_WEIGHTS: &[u8] = b"model.weights.npz";
 
-/// What every archive has beside the weights: how the model is put together, and who wrote it.
+/// Members beside the weights: the model's architecture, and the version that wrote it.
 const DESCRIPTIONS: [&[u8]; 2] = [b"config.json", b"metadata.json"];
 
 /// A Keras model.
@@ -56,7 +56,7 @@ impl Driver for Keras {
                 return unsupported(format!("they are in {}, which is an .npz: unpack it first", Name::new(OTHER_WEIGHTS)));
             }
             let names: Vec<String> = members.iter().take(8).map(|member| Name::new(&member.name[..]).to_string()).collect();
-            let detail = format!("no member {}, only {}", Name::new(WEIGHTS), names.join(", "));
+            let detail = format!("there is no member {}, only {}", Name::new(WEIGHTS), names.join(", "));
             return Err(Error::malformed(path, "Keras archive", detail));
         };
         match &weights.packing {
@@ -75,7 +75,7 @@ impl Driver for Keras {
                 Ok(Box::new(hdf5::open_range(self.name(), &file, range, Some(&enclosing))?.with_warnings(others.collect())))
             }
             Ok(Packing::Deflated) => {
-                unsupported(format!("the member {} is deflated, as Keras never writes it: unpack it first", Name::new(WEIGHTS)))
+                unsupported(format!("the member {} is deflated, which Keras never does: unpack it first", Name::new(WEIGHTS)))
             }
             Err(why) => unsupported(why.clone()),
         }

@@ -1,4 +1,4 @@
-//! Keras weights in several HDF5 files, with a map that says which file has the variables of each object.
+//! Keras weights in several HDF5 files, with a map from each object to the files that hold its variables.
 //!
 //! Source: `ShardedH5IOStore` in `keras/src/saving/saving_lib.py` of Keras 3.
 
@@ -17,7 +17,7 @@ use crate::source::table::TensorTable;
 use crate::storage::paths::parent_of;
 use crate::storage::probe::Probe;
 
-/// What the name of a map ends in.
+/// The suffix of a map.
 const EXTENSION: &str = ".weights.json";
 
 /// A map of weights, and the files that it names.
@@ -44,14 +44,17 @@ impl Driver for KerasShards {
         let names: BTreeSet<String> = map.weight_map.into_values().flat_map(Shards::names).collect();
         let (mut files, mut tensors, mut others) = (vec![path.to_owned()], Vec::new(), Vec::new());
         for name in &names {
-            // Only files beside the map are its.
+            // Only files in the map's directory belong to it.
             let mut parts = Path::new(name).components();
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
                 return Err(malformed(format!("{name:?} is not the name of a file beside it")));
             }
             let shard = parent_of(path).join(name);
             if !place.storage().is_file(&shard)? {
-                return Err(Error::NotFound { what: "shard", detail: format!("{}, which {} names", shard.display(), path.display()) });
+                return Err(Error::NotFound {
+                    what: "shard",
+                    detail: format!("{} is missing, although {} names it", shard.display(), path.display()),
+                });
             }
             let file = place.storage().open(&shard)?;
             let datasets = hdf5::datasets(&file, 0..file.len())?;
@@ -68,7 +71,7 @@ impl Driver for KerasShards {
     }
 }
 
-/// What stands in a map.
+/// The content of a map.
 #[derive(Deserialize)]
 struct WeightMap {
     #[serde(default)]
@@ -76,7 +79,7 @@ struct WeightMap {
     weight_map: BTreeMap<String, Shards>,
 }
 
-/// The files that have the variables of an object.
+/// The files that hold the variables of an object.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Shards {

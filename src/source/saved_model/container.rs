@@ -1,4 +1,4 @@
-//! What a SavedModel holds without being run: its variables, its constants, and what it says that it can compute.
+//! Lists what a SavedModel holds without being run: variables, constants, and the signatures it can compute.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::source::bundle::{Bundle, index_path};
 use crate::source::container::{Container, TensorInfo};
 use crate::source::graph::constants::Constants;
 
-/// Variables, if there are any, and constants behind them.
+/// Variables, if there are any, followed by constants.
 #[derive(Debug)]
 pub(crate) struct Model {
     format: &'static str,
@@ -24,16 +24,16 @@ pub(crate) struct Model {
     signatures: Vec<Signature>,
     tag_sets: Vec<Vec<String>>,
     warnings: Vec<String>,
-    /// Why there is nothing, where there is nothing.
+    /// Why it is empty, if it is.
     why: String,
 }
 
-/// A tensor of one of both.
+/// A tensor in either of them.
 type Part<'a> = (&'a dyn Container, usize);
 
 impl Model {
     /// # Errors
-    /// [`Error::NotFound`] where there are neither tensors nor signatures: most of it is missing.
+    /// [`Error::NotFound`] if the model has neither tensors nor signatures: most of it is missing.
     pub(crate) fn new(format: &'static str, model: &SavedModel, variables: Option<Bundle>) -> Result<Self> {
         let mut survey = model.survey()?;
         if let Some(bundle) = &variables {
@@ -41,7 +41,7 @@ impl Model {
         }
         let lost = match (&variables, survey.variables()) {
             (None, 1..) => Some(format!(
-                "{} has a graph with {} variables, and {} is missing: their values are not there",
+                "{} has a graph with {} variables, but {} with their values is missing",
                 model.dir.display(),
                 survey.variables(),
                 index_path(&model.prefix()).display()
@@ -62,13 +62,13 @@ impl Model {
             signatures,
             tag_sets: model.tag_sets(),
             warnings: ambiguity.into_iter().chain(lost).collect(),
-            why: format!("{missing}; `signature` computes what it can"),
+            why: format!("{missing}; name a `signature` to compute it"),
         })
     }
 
-    /// Whether it has variables that are more than bookkeeping.
+    /// Whether it has variables other than bookkeeping.
     fn has_meant_variables(&self) -> Result<bool> {
-        // Bookkeeping is a few tensors at most.
+        // More variables than this cannot all be bookkeeping.
         const MOST_BOOKKEEPING: usize = 8;
         let Some(bundle) = &self.variables else { return Ok(false) };
         for index in 0..bundle.len()?.min(MOST_BOOKKEEPING) {
@@ -79,7 +79,7 @@ impl Model {
         Ok(bundle.len()? > MOST_BOOKKEEPING)
     }
 
-    /// How many of the first tensors are variables.
+    /// Number of leading tensors that are variables.
     fn variables(&self) -> Result<usize> {
         self.variables.as_ref().map_or(Ok(0), Container::len)
     }
@@ -104,7 +104,7 @@ impl Container for Model {
     }
 
     fn is_meant(&self, index: usize) -> Result<bool> {
-        // Constants only where there is nothing else.
+        // Constants are selected by default only if there are no variables.
         let (part, at) = self.part(index)?;
         Ok(part.is_meant(at)? && (index < self.variables()? || !self.has_meant_variables()?))
     }

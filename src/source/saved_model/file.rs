@@ -1,4 +1,4 @@
-//! What stands in `saved_model.pb`: graphs, each with tags and signatures.
+//! Reads `saved_model.pb`: graphs with their tags and signatures.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -19,17 +19,17 @@ use crate::storage::blob::{Blob, Storage};
 use crate::storage::paths::parent_of;
 use crate::types::size::memory_len;
 
-/// The tag of the graph that is meant for use.
+/// The tag of the graph for serving.
 const SERVE: &str = "serve";
-/// The signature that is taken where none is named.
+/// The default signature.
 const DEFAULT_SIGNATURE: &str = "serving_default";
 const WHAT: &str = "SavedModel message";
-/// The signature that has the node to be run before a model is used.
+/// The signature that names the initialisation node of a model.
 const INIT_OP: &str = "__saved_model_init_op";
-/// A signature is names and shapes.
+/// Longest signature: names and shapes.
 const MOST_SIGNATURE: u64 = 16 << 20;
 
-/// What stands in the `saved_model.pb` of a directory.
+/// The content of the `saved_model.pb` in a directory.
 #[derive(Debug)]
 pub(crate) struct SavedModel {
     pub(crate) dir: PathBuf,
@@ -37,7 +37,7 @@ pub(crate) struct SavedModel {
     pub(crate) file: Arc<dyn Blob>,
     storage: Arc<dyn Storage>,
     graphs: Vec<MetaGraph>,
-    /// The number of the graph that is meant; none where that is not told by their tags.
+    /// The chosen graph; `None` if the tags do not decide.
     chosen: Option<usize>,
 }
 
@@ -46,31 +46,31 @@ pub(crate) struct SavedModel {
 struct MetaGraph {
     tags: Vec<String>,
     signatures: Vec<Signature>,
-    /// Where its `GraphDef` lies.
+    /// The places of its `GraphDef`.
     graphs: Vec<Range<u64>>,
     startup: Startup,
 }
 
-/// What makes a graph ready to be used.
+/// What a graph needs before it can be used.
 #[derive(Debug, Default)]
 pub(crate) struct Startup {
     pub(crate) saver: Option<Saver>,
-    /// The node that is run once, after variables have been restored.
+    /// The node to run once after restoring variables.
     pub(crate) init: Option<String>,
-    /// Tensors that are fed the paths of files in `assets`, and the names of these.
+    /// Tensors to be fed the paths of files in `assets`, and the names of these files.
     pub(crate) assets: Vec<(String, String)>,
 }
 
 impl SavedModel {
-    /// Looks through the fields of `saved_model.pb`; graphs, which can have gigabytes, are skipped.
+    /// Scans the fields of `saved_model.pb`. Graphs, which can have gigabytes, are skipped.
     ///
     /// Field 1 is the schema version, field 2 a graph (`tensorflow/core/protobuf/saved_model.proto`).
     ///
-    /// Of several graphs the one is meant that has exactly the tags `tag_set`; without these the one that is tagged `serve` and nothing
-    /// else. Source of that: `FindMetaGraph` in `tensorflow/cc/saved_model/reader.cc`, which takes no other either.
+    /// The chosen graph has exactly the tags in `tag_set`, or without `tag_set` the tag `serve` alone. Source: `FindMetaGraph` in
+    /// `tensorflow/cc/saved_model/reader.cc`, which chooses the same way.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where no graph has these tags, [`Error::Unsupported`] for other forms of the file, [`Error::Malformed`],
+    /// [`Error::BadRequest`] if no graph has these tags, [`Error::Unsupported`] for other forms of the file, [`Error::Malformed`],
     /// [`Error::Io`].
     pub(crate) fn open(dir: &Path, tag_set: Option<&[String]>, storage: &Arc<dyn Storage>) -> Result<Self> {
         let pb = dir.join(PB);
@@ -103,7 +103,7 @@ impl SavedModel {
         Ok(model)
     }
 
-    /// The first graph with these tags and no others.
+    /// The first graph with exactly these tags.
     fn tagged<'a>(&self, tags: impl IntoIterator<Item = &'a str>) -> Option<usize> {
         let wanted: BTreeSet<&str> = tags.into_iter().collect();
         self.graphs.iter().position(|graph| graph.tags.iter().map(String::as_str).collect::<BTreeSet<_>>() == wanted)
@@ -128,7 +128,7 @@ impl SavedModel {
         self.graphs.iter().map(|graph| graph.tags.clone()).collect()
     }
 
-    /// Why none of its graphs is meant, if none is.
+    /// Why no graph is chosen, if none is.
     pub(crate) fn ambiguity(&self) -> Option<String> {
         let (dir, tags) = (self.dir.display(), self.tag_texts());
         self.chosen.is_none().then(|| {
@@ -136,8 +136,8 @@ impl SavedModel {
         })
     }
 
-    /// The constants of its graph; those of its other graphs that are not in it, or have another value there, have the tags of theirs in
-    /// front.
+    /// The constants of the chosen graph. Constants of other graphs follow if they are missing there or differ, with their
+    /// graph's tags before the name.
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
@@ -157,10 +157,10 @@ impl SavedModel {
         Ok(survey)
     }
 
-    /// The prefix of its variables, if it has any.
+    /// The prefix of the variables, if there are any.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where their elements are there and their index is not, [`Error::Io`].
+    /// [`Error::NotFound`] if their data exist without an index, [`Error::Io`].
     pub(crate) fn variables(&self) -> Result<Option<PathBuf>> {
         let prefix = self.prefix();
         let index = bundle::index_path(&prefix);
@@ -177,36 +177,36 @@ impl SavedModel {
         }
     }
 
-    /// Where its variables would be.
+    /// Where the variables would be.
     pub(crate) fn prefix(&self) -> PathBuf {
         self.dir.join("variables").join("variables")
     }
 
-    /// The graph that is meant.
+    /// The chosen graph.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where that is not told.
+    /// [`Error::BadRequest`] if the tags do not decide.
     fn graph(&self) -> Result<&MetaGraph> {
         let graph = self.chosen.map(|number| &self.graphs[number]);
         graph.ok_or_else(|| Error::bad_request(self.ambiguity().unwrap_or_default()))
     }
 
-    /// What makes its graph ready to be used.
+    /// What the chosen graph needs before it can be used.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where it is not told which graph is meant; so do the others here.
+    /// [`Error::BadRequest`] if no graph is chosen, here and in the functions below.
     pub(crate) fn startup(&self) -> Result<&Startup> {
         Ok(&self.graph()?.startup)
     }
 
-    /// Its graph, as a `GraphDef`.
+    /// The chosen graph, as a `GraphDef`.
     ///
     /// # Errors
-    /// [`Error::Limit`] for one that is larger than the memory, [`Error::Malformed`] if the file was written to since it was opened,
+    /// [`Error::Limit`] for a graph that exceeds the memory, [`Error::Malformed`] if the file was written to since it was opened,
     /// [`Error::Io`].
     pub(crate) fn read_graph(&self, options: &Options) -> Result<Vec<u8>> {
         let mut graph = Vec::new();
-        // What comes in parts is merged, and a message is merged by what follows it.
+        // A field in several parts is merged, and concatenating protobuf messages merges them.
         for range in &self.graph()?.graphs {
             let part = self.file.read_range(range, options.budget().as_bytes())?;
             if graph.is_empty() { graph = part } else { graph.extend_from_slice(&part) }
@@ -215,15 +215,15 @@ impl SavedModel {
         Ok(graph)
     }
 
-    /// The signatures of its graph; none where it is not told which that is.
+    /// The signatures of the chosen graph; empty if none is chosen.
     pub(crate) fn signatures(&self) -> &[Signature] {
         self.graph().map_or(&[], |graph| &graph.signatures)
     }
 
-    /// The signature called `name`; without a name the usual one.
+    /// The signature called `name`, or the default one.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] with the names that there are.
+    /// [`Error::BadRequest`] with the existing names.
     pub(crate) fn signature(&self, name: Option<&str>) -> Result<&Signature> {
         let name = name.unwrap_or(DEFAULT_SIGNATURE);
         self.graph()?.signatures.iter().find(|signature| signature.name == name).ok_or_else(|| {
@@ -233,12 +233,12 @@ impl SavedModel {
         })
     }
 
-    /// The files that it is read from.
+    /// The files of the model.
     pub(crate) fn files(&self, variables: Option<&Bundle>) -> Vec<PathBuf> {
         std::iter::once(self.pb.clone()).chain(variables.map(Bundle::files).unwrap_or_default()).collect()
     }
 
-    /// Checks all of what is in its graph; `most` is the memory that there is for a node, and that constants may claim.
+    /// Checks the whole chosen graph. `most` limits the memory for a node and the total that constants may declare.
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
@@ -270,7 +270,7 @@ impl MetaGraph {
                     graph.startup.saver = meta_graph::saver(&bytes, base).map_err(|error| error.in_file(file.path()))?;
                 }
                 4 => {
-                    // Collections of TensorFlow 1 may be long, and only these matter.
+                    // Collections of TensorFlow 1 may be long. Only these two matter.
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
                     let (name, nodes) = meta_graph::collection(&bytes, base).map_err(|error| error.in_file(file.path()))?;
                     match &name[..] {
@@ -282,7 +282,7 @@ impl MetaGraph {
                 5 => {
                     let bytes = outline.read(&range, MOST_SIGNATURE)?;
                     let signature = Signature::parse(&bytes, base).map_err(|error| error.in_file(file.path()))?;
-                    // TensorFlow's own, which makes a model ready.
+                    // TensorFlow's own signature for initialising a model.
                     if signature.name == INIT_OP {
                         graph.startup.init = signature.outputs.into_iter().next().map(|output| output.tensor);
                     } else {
@@ -302,7 +302,7 @@ impl MetaGraph {
     }
 }
 
-/// Tags as `--tag-set` takes them.
+/// Tags in the syntax of `--tag-set`.
 fn tag_text(tags: &[String]) -> String {
     format!("{:?}", tags.join(","))
 }
@@ -326,6 +326,6 @@ fn same_bytes(file: &dyn Blob, one: &Range<u64>, other: &Range<u64>) -> Result<b
 /// The file that makes a directory a SavedModel.
 pub(crate) const PB: &str = "saved_model.pb";
 
-/// Other forms of that file.
+/// Unsupported forms of that file.
 pub(crate) const OTHER_FORMS: &[(&str, &str)] =
     &[("saved_model.pbtxt", "a SavedModel in text form"), ("saved_model.cpb", "a chunked SavedModel")];

@@ -1,4 +1,4 @@
-//! SavedModel directories: the variables are a bundle under `variables/`, graphs with constants and signatures stand in
+//! SavedModel directories: the variables are a bundle under `variables/`; graphs with constants and signatures are in
 //! `saved_model.pb`.
 
 pub(crate) mod container;
@@ -55,7 +55,7 @@ impl Driver for SavedModelDir {
     }
 }
 
-/// The outputs of a signature of a model, of which TensorFlow is given nothing that is not as it should be.
+/// The outputs of a model's signature. The graph is checked before TensorFlow gets it.
 fn open_signature(model: SavedModel, variables: Option<&Bundle>, options: &Options) -> Result<Box<dyn Container>> {
     model.signature(options.model.signature.as_deref())?;
     model.check_graph(options.budget().as_bytes())?;

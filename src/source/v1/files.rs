@@ -8,7 +8,7 @@ use crate::source::bundle::names::{names_in, to_path};
 use crate::storage::paths::{Found, parent_of};
 use crate::storage::probe::Probe;
 
-/// The files of the checkpoint that `path` names: one, or all of which it is one, or that it is the prefix of or a pattern for.
+/// The files of the checkpoint that `path` names: its only file, one of several, their prefix, or a pattern for them.
 ///
 /// # Errors
 /// [`Error::NotFound`] if some are missing, [`Error::Io`].
@@ -32,7 +32,7 @@ pub(crate) fn files(probe: &Probe) -> Result<Option<Vec<Probe>>> {
         }
         _ => return Ok(None),
     };
-    // No more than there are in the directory are named.
+    // Count only existing files: the name may claim any number.
     let there = names_in(dir, storage).iter().filter(|other| shard_of(other.as_bytes()) == Some((prefix, count))).count();
     let shard = |number: usize| dir.join(to_path(&[prefix, format!("-{number:05}-of-{count:05}").as_bytes()].concat()));
     let first = probe.at(shard(0));
@@ -46,7 +46,8 @@ pub(crate) fn files(probe: &Probe) -> Result<Option<Vec<Probe>>> {
     Ok(Some((0..count).map(|number| probe.at(shard(number))).collect()))
 }
 
-/// The number of files in the name of one of several, or in a pattern for them: 4 of `P-00001-of-00004` and `P-?????-of-00004`; and `P`.
+/// The prefix and the number of files in the name of one of several, or in a pattern: `P` and 4 for `P-00001-of-00004` and
+/// `P-?????-of-00004`.
 pub(crate) fn shard_of(name: &[u8]) -> Option<(&[u8], usize)> {
     const OF: &[u8] = b"-of-";
     const DIGITS: usize = 5;

@@ -1,7 +1,7 @@
-//! Checkpoints of TensorFlow's first version: one table, or several, with names, shapes and values.
+//! Checkpoints of TensorFlow 1: one table, or several, with names, shapes and values.
 //!
-//! The table of contents is read when one is opened; values are found in the tables and read where they lie, unless they are varints
-//! or in a block that has to be unpacked. Source: `tensorflow/core/util/tensor_slice_reader.cc`.
+//! Opening reads the table of contents. Values are located in the tables and read in place, unless they are varints or in a
+//! compressed block. Source: `tensorflow/core/util/tensor_slice_reader.cc`.
 
 pub(crate) mod files;
 pub(crate) mod slices;
@@ -38,7 +38,7 @@ use crate::types::spec::TensorSpec;
 use files::files;
 use table::{Contents, Table};
 
-/// A checkpoint of the first version.
+/// A V1 checkpoint.
 pub(crate) struct V1Checkpoint;
 
 impl Driver for V1Checkpoint {
@@ -57,7 +57,7 @@ impl Driver for V1Checkpoint {
                 Newest::Bundle(_) => None,
             });
         }
-        // All files of one lead to the same.
+        // All files of a checkpoint lead to its first one.
         Ok(files(probe)?.and_then(|files| files.into_iter().next()))
     }
 
@@ -71,14 +71,14 @@ impl Driver for V1Checkpoint {
     }
 }
 
-/// A slice of a tensor, and the table that it is in.
+/// A slice of a tensor, and its table.
 #[derive(Debug)]
 struct Slice {
     table: usize,
     extents: Vec<Extent>,
 }
 
-/// A tensor of the table of contents.
+/// A tensor in the table of contents.
 #[derive(Debug)]
 struct Entry {
     name: Name,
@@ -86,7 +86,7 @@ struct Entry {
     slices: Vec<Slice>,
 }
 
-/// What was found of a slice.
+/// The record of a slice.
 struct Located<'a> {
     table: &'a Table,
     block: usize,
@@ -97,7 +97,7 @@ struct Located<'a> {
 #[derive(Debug)]
 struct Checkpoint {
     tables: Vec<Table>,
-    /// By name.
+    /// Sorted by name.
     entries: Vec<Entry>,
     held: u64,
 }
@@ -156,7 +156,7 @@ impl Checkpoint {
         Error::malformed(self.tables[table].path(), format!("slices of {:?}", entry.name.to_string()), detail)
     }
 
-    /// The boxes of a tensor's slices, which have to tile it.
+    /// The boxes of a tensor's slices, which must tile it.
     fn boxes(&self, entry: &Entry) -> Result<Vec<PieceBox>> {
         let shape = entry.spec.shape();
         let mut tiling = Tiling::default();
@@ -174,7 +174,7 @@ impl Checkpoint {
         Ok(boxes)
     }
 
-    /// Finds the values of a slice, which is the box `extent`.
+    /// Finds the record of a slice with the box `extent`.
     fn look(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<Located<'_>> {
         let table = &self.tables[slice.table];
         let key = piece_key(entry.name.as_bytes(), &slice.extents);
@@ -192,7 +192,7 @@ impl Checkpoint {
     fn slice_reader(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<Box<dyn TensorReader>> {
         let Located { table, block, file, proto } = self.look(entry, slice, extent)?;
         if proto.in_place().is_none() {
-            // Values are gone over once: what they are in is right before.
+            // Decoding walks through the values once, so check their block first.
             table.check(block)?;
         }
         proto.reader_in(&file, Rule::Exact, |payload| table.region(block, payload))
@@ -299,7 +299,7 @@ mod tests {
         Probe::new(&Options::default().storage(), path)
     }
 
-    /// The bytes of all tensors, checked as a conversion checks them; those of strings in our form.
+    /// The bytes of all tensors, checked as in a conversion; strings in Rust's debug form.
     fn read_all(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         let checkpoint = Checkpoint::open(&[probe(path)], &Options::default())?;
         let mut all = Vec::new();

@@ -13,10 +13,10 @@ use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
 pub(crate) const WHAT: &str = "saved tensor slices";
-/// A name, a shape or a slice.
+/// Longest name, shape or slice.
 const MOST_SMALL: u64 = 64 << 10;
 
-/// A tensor as the table of contents lists it.
+/// A tensor in the table of contents.
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) name: Vec<u8>,
@@ -24,7 +24,7 @@ pub(crate) struct Listed {
     pub(crate) slices: Vec<Vec<Extent>>,
 }
 
-/// Hands out the tensors of the table of contents in the record that `outline` is in front of; `false` if there is none.
+/// Yields the tensors of the table of contents in the record at `outline`. Returns `false` if it has none.
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io), those of `each`.
@@ -49,7 +49,7 @@ pub(crate) fn table_of_contents(outline: &mut FieldWalker<'_>, mut each: impl Fn
     Ok(is_there)
 }
 
-/// Reads a small message and parses it.
+/// Reads and parses a small message.
 fn small<T>(outline: &mut FieldWalker<'_>, at: &Range<u64>, parse: impl FnOnce(Fields<'_>) -> Result<T, ParseError>) -> Result<T> {
     let path = outline.path();
     let bytes = outline.read(at, MOST_SMALL)?;
@@ -75,7 +75,7 @@ fn listed(outline: &mut FieldWalker<'_>) -> Result<Listed> {
     Ok(Listed { name, spec, slices })
 }
 
-/// Where the values lie in the record that `outline` is in front of, which has to be that of the slice `extents` of the tensor `name`.
+/// The place of the values in the record at `outline`, which must be the record of the slice `extents` of the tensor `name`.
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io).
@@ -92,12 +92,12 @@ pub(crate) fn values(outline: &mut FieldWalker<'_>, name: &[u8], extents: &[Exte
     let Some((own_name, own_extents, Some(values))) = found else { return Err(outline.malformed(start, "a record has no data")) };
     if own_name != name || own_extents != extents {
         let own = String::from_utf8_lossy(&own_name);
-        return Err(outline.malformed(start, format!("the record is of another slice than its key says, of {own:?}")));
+        return Err(outline.malformed(start, format!("the record belongs to another slice than its key, to {own:?}")));
     }
     Ok(values)
 }
 
-/// The name and the slice that a `SavedSlice` says it is of, and where its `TensorProto` lies.
+/// The tensor name and the slice in a `SavedSlice`, and the place of its `TensorProto`.
 type Saved = (Vec<u8>, Vec<Extent>, Option<Range<u64>>);
 
 fn saved_slice(outline: &mut FieldWalker<'_>) -> Result<Saved> {

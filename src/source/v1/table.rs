@@ -1,4 +1,4 @@
-//! A table whose values are tensors: entries are found where they lie, blocks of any size are not read for it.
+//! A table whose values are tensors. Entries are found in the file, without reading whole blocks.
 
 use std::ops::Range;
 use std::path::Path;
@@ -20,41 +20,41 @@ use crate::storage::probe::Probe;
 use crate::types::size::memory_len;
 
 const WHAT: &str = "table block";
-/// The most bytes of an index of blocks, and of a block that has to be unpacked.
+/// Most bytes of a block index, and of a block that must be decompressed.
 const MOST_UNPACKED: u64 = 64 << 20;
-/// Blocks up to this length are checked as a whole before anything of them is used.
+/// Blocks up to this length are verified as a whole before use.
 const SMALL: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
-/// Keys are names with a few numbers.
+/// Longest key: a name with a few numbers.
 const MOST_KEY: u64 = 64 << 10;
-/// Three lengths in front of an entry.
+/// Longest three varints that precede an entry.
 const ENTRY_HEAD: u64 = 15;
 const CHUNK: u64 = 256 << 10;
 
 /// One block.
 #[derive(Debug)]
 struct Block {
-    /// No key in it is greater, and all in the next one are.
+    /// At least the largest key in the block, and less than all keys in the next one.
     separator: Vec<u8>,
     handle: BlockHandle,
     is_snappy: bool,
-    /// Whether its checksum has been found to be right.
+    /// Whether its checksum has been verified.
     is_checked: AtomicBool,
 }
 
-/// Contents of a block: where they are, and where in it.
+/// The contents of a block: a file or buffer, and a range in it.
 pub(crate) type Contents = (Arc<dyn Blob>, Range<u64>);
 
-/// An opened table, whose blocks have been listed.
+/// An opened table with a list of its blocks.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) file: Arc<dyn Blob>,
     blocks: Vec<Block>,
     verify: bool,
-    /// The block that was unpacked last.
+    /// The block that was decompressed last.
     unpacked: Mutex<Option<(usize, Arc<dyn Blob>)>>,
 }
 
-/// Whether a file ends like a table.
+/// Whether a file ends with the footer of a table.
 pub(crate) fn ends_like_one(file: &dyn Blob) -> Result<bool> {
     let Some(at) = file.len().checked_sub(FOOTER_LEN as u64) else { return Ok(false) };
     let mut footer = [0; FOOTER_LEN];
@@ -122,7 +122,7 @@ impl Table {
         (blocks + unpacked.as_ref().map_or(0, |(_, bytes)| memory_len(bytes.len()))) as u64
     }
 
-    /// The contents of a block. Only one that has to be unpacked is read.
+    /// The contents of a block. Only a compressed block is read.
     fn contents(&self, number: usize) -> Result<Contents> {
         let Block { handle, is_snappy, .. } = &self.blocks[number];
         if !is_snappy {
@@ -148,13 +148,13 @@ impl Table {
         Ok((bytes, 0..len))
     }
 
-    /// Fails if the checksum of a block is not right. What was unpacked has been checked.
+    /// Verifies the checksum of a block. A decompressed block has been verified before.
     pub(crate) fn check(&self, number: usize) -> Result<()> {
         let Block { handle, is_snappy, is_checked, .. } = &self.blocks[number];
         if !self.verify || *is_snappy || is_checked.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // The checksum is over the contents and the type.
+        // The checksum covers the contents and the compression type.
         let end = handle.offset + handle.size + 1;
         let (actual, expected) = (self.crc_of(handle.offset..end)?, self.stored_crc(number)?);
         if actual != expected {
@@ -184,10 +184,10 @@ impl Table {
         Ok(sum)
     }
 
-    /// What the checksum of `payload`, which lies in a block, has to be. Of a small block all is checked; of another one what lies around
-    /// it is taken off its checksum, which is linear.
+    /// The expected checksum of `payload`, a range in a block. A small block is verified as a whole. For a larger one, the
+    /// checksum of the bytes around `payload` is subtracted from the block's, which is possible since CRCs are linear.
     pub(crate) fn region(&self, number: usize, payload: &Range<u64>) -> Result<Option<Region>> {
-        // What was unpacked has been checked, and lies nowhere in the file.
+        // A decompressed block has been verified, and its bytes are not in the file.
         if !self.verify || self.blocks[number].is_snappy {
             return Ok(None);
         }
@@ -206,7 +206,7 @@ impl Table {
         Ok(Some(Region::new(path, payload.start, nbytes, Checksum::Crc32c(value))))
     }
 
-    /// The number of the block that `key` is in, if it is anywhere, and where its value lies.
+    /// The number of the block that contains `key`, and the place of its value; `None` if there is no such key.
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
@@ -215,7 +215,7 @@ impl Table {
         if number == self.blocks.len() {
             return Ok(None);
         }
-        // What is short is known to be right before it is followed.
+        // A short block is verified before its content is trusted.
         if self.blocks[number].handle.size <= SMALL {
             self.check(number)?;
         }
@@ -232,7 +232,7 @@ fn check_size(path: &Path, asked: u64) -> Result<()> {
     Ok(())
 }
 
-/// Where the value of `key` lies in the contents of a block.
+/// The place of the value of `key` in a block.
 fn find_entry(outline: &mut FieldWalker<'_>, contents: Range<u64>, wanted: &[u8]) -> Result<Option<Range<u64>>> {
     let count_at = contents.end.checked_sub(4).filter(|&at| at >= contents.start);
     let Some(count_at) = count_at else {

@@ -1,4 +1,4 @@
-//! Video files, decoded by the `ffmpeg` that is installed.
+//! Video files, decoded by the installed `ffmpeg`.
 
 pub(crate) mod pixels;
 pub(crate) mod probe;
@@ -30,7 +30,7 @@ use pixels::{Form, Pixels};
 use probe::{Stream, Streams};
 use program::Decoding;
 
-/// Videos in containers that are told by their first bytes.
+/// Videos in containers with known first bytes.
 pub(crate) struct Video;
 
 impl Driver for Video {
@@ -65,7 +65,7 @@ impl Driver for Video {
             sets.push(RecordSet { split, ..set });
         }
         if !streams.others.is_empty() {
-            notes.push(format!("only frames are read, other streams are left out: {}", streams.others.join(", ")));
+            notes.push(format!("only frames are read; other streams are ignored: {}", streams.others.join(", ")));
         }
         let facts = Map::from_iter([
             ("container".to_owned(), json!(streams.container)),
@@ -78,19 +78,20 @@ impl Driver for Video {
     }
 }
 
-/// What is odd about the length of a transport stream, of which FFmpeg says nothing.
+/// A warning about a transport stream that ends within a packet, which FFmpeg does not report.
 fn cut(place: &Probe) -> Result<Option<String>> {
     let Some(packet) = packet_len(place.front()?) else { return Ok(None) };
     let last = place.open()?.len() % packet;
     Ok((last > 0).then(|| {
         format!(
-            "{}: the last packet has {last} of {packet} bytes: it was cut, and the last frame may be damaged or missing",
+            "{}: the last packet has {last} of {packet} bytes: the file was cut, and the last frame may be damaged or missing",
             place.path().display()
         )
     }))
 }
 
-/// The length of the packets of a transport stream, which all start with the same byte; some have a time in front (ISO/IEC 13818-1, 2.4.3.2).
+/// The packet length of a transport stream. All packets start with the same byte, some with a time before it (ISO/IEC 13818-1,
+/// 2.4.3.2).
 fn packet_len(front: &[u8]) -> Option<u64> {
     let has_packets = |start: usize, len: usize| (0..2).all(|number| front.get(start + number * len) == Some(&0x47));
     [(0, 188), (4, 192)].into_iter().find(|&(start, len)| has_packets(start, len)).map(|(_, len)| len as u64)
@@ -112,13 +113,13 @@ fn is_video(front: &[u8]) -> bool {
         b"\x06\x0e\x2b\x34\x02\x05\x01\x01",
         b"nut/multimedia container\x00",
     ];
-    // A box of QuickTime has its kind behind its length.
+    // A QuickTime box has its type behind its length.
     let is_quicktime = matches!(front.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide" | b"pnot"));
     let is_avi = front.starts_with(b"RIFF") && front.get(8..12) == Some(b"AVI ");
     is_quicktime || is_avi || packet_len(front).is_some() || MAGICS.iter().any(|magic| front.starts_with(magic))
 }
 
-/// Refuses what holds no film: still pictures, sound alone.
+/// Refuses files without moving pictures: still images, sound alone.
 fn check_moves(place: &Probe, streams: &Streams) -> Result<()> {
     let refused = |what: String, detail: String| {
         Err(Error::Unsupported { what: format!("{} as a video", place.path().display()), detail: format!("it is {what}: {detail}") })
@@ -147,7 +148,7 @@ pub(crate) fn picture_hint(kind: Option<FileKind>) -> &'static str {
     }
 }
 
-/// The streams that are wanted, each with its number among the videos.
+/// The selected streams, each with its number among the video streams.
 fn chosen<'a>(path: &Path, streams: &'a Streams, options: &Options) -> Result<Vec<(usize, &'a Stream)>> {
     let Some(wanted) = options.records.stream.get() else { return Ok(streams.videos.iter().enumerate().collect()) };
     if let Some(stream) = streams.videos.get(wanted) {
@@ -157,13 +158,13 @@ fn chosen<'a>(path: &Path, streams: &'a Streams, options: &Options) -> Result<Ve
     Err(Error::bad_request(format!("{} has no video stream {wanted}, its streams are 0 to {last}", path.display())))
 }
 
-/// How the frames of a stream are had.
+/// How to decode the frames of a stream.
 fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding> {
     let refused = |detail: String| Error::Unsupported { what: format!("the pixel format {} of {}", stream.pixels, path.display()), detail };
     let (asked, cast) = (options.records.channels.get(), options.cast);
     let mut decoder = None;
     let pixels = match Pixels::of(&stream.pixels) {
-        // Alpha that lies beside the frames is read by the decoder of the codec's own library only.
+        // Only the decoder of the codec's own library reads alpha that is stored beside the frames.
         Ok(pixels) if stream.has_alpha_beside => {
             if asked.is_none_or(|channels| channels.is_multiple_of(2)) {
                 decoder = alpha_decoder(path, stream, &options.cancel)?;
@@ -171,7 +172,7 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
             Pixels { channels: 4, ..pixels }
         }
         Ok(pixels) => pixels,
-        // Whoever says what they are to become gets them as whole numbers.
+        // If a cast to integers is requested, ffmpeg may convert the samples to integers.
         Err(_) if cast.is_some_and(|dtype| [crate::types::dtype::Dtype::UInt8, crate::types::dtype::Dtype::UInt16].contains(&dtype)) => {
             Pixels { channels: asked.unwrap_or(3), depth: 16, is_converted: true }
         }
@@ -187,7 +188,7 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
     Ok(Decoding { path: path.to_owned(), stream: stream.index, decoder, form })
 }
 
-/// The decoder that reads the alpha of a stream, too; `None` if the usual one does.
+/// The decoder that also reads the alpha of a stream; `None` if the default one does.
 fn alpha_decoder(path: &Path, stream: &Stream, cancel: &CancelToken) -> Result<Option<&'static str>> {
     let name = match &stream.codec[..] {
         "vp8" => "libvpx",
@@ -214,7 +215,7 @@ fn frames(decoding: Decoding, stream: &Stream, options: &Options) -> Result<Reco
     Ok(RecordSet { framing: Framing::Pam { shift }, ..set })
 }
 
-/// How large the frames are.
+/// The shape of the frames.
 fn first_frame(decoding: &Decoding, cancel: &CancelToken) -> Result<TensorSpec> {
     let path = &decoding.path;
     let mut frames = decoding.start(true, cancel)?;
@@ -233,11 +234,12 @@ fn first_frame(decoding: &Decoding, cancel: &CancelToken) -> Result<TensorSpec> 
     TensorSpec::new(decoding.form.dtype, shape).map_err(|detail| Error::malformed(path, "video", detail))
 }
 
-/// Looks whether as many frames came out as the container says: some versions of `ffmpeg` end well without the last frames of a damaged file.
+/// Compares the number of frames with the container's: some versions of `ffmpeg` succeed without the last frames of a damaged
+/// file.
 fn check_count(path: &Path, stream: u64, claimed: u64, cancel: &CancelToken) -> CheckCount {
     let (path, cancel) = (path.to_owned(), cancel.clone());
     Arc::new(move |found| {
-        // An edit list may hide frames that the container counts; the packets tell.
+        // An edit list may hide frames that the container counts. The packets show how many remain.
         if found >= claimed || probe::count_packets(&path, stream, &cancel)?.is_some_and(|packets| packets <= found) {
             return Ok(());
         }
@@ -260,7 +262,7 @@ fn stream_facts(number: usize, stream: &Stream, form: &Form) -> Value {
     })
 }
 
-/// What becomes of the samples of frames, where they do not stay what they are.
+/// How the samples of frames are changed, if they are.
 fn note(number: usize, stream: &Stream, form: &Form, is_alone: bool) -> Option<String> {
     if !form.lost.anything() && stream.rotation == 0 {
         return None;

@@ -1,25 +1,25 @@
-//! Pixel formats by the names that FFmpeg gives them: what samples a frame has, and how it is asked for without losing any.
+//! Pixel formats by their FFmpeg names: the samples of a frame, and how to request them without losing any.
 //!
 //! Source: `libavutil/pixdesc.c` and `pixfmt.h` of FFmpeg 9; frames come as PAM images (`libavcodec/pamenc.c`).
 
 use crate::types::dtype::Dtype;
 
-/// What the samples of a pixel are.
+/// The samples of a pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pixels {
-    /// Samples of a pixel as an array has them: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
+    /// Samples per pixel in the array: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
     pub(crate) channels: u8,
     /// Bits of a sample.
     pub(crate) depth: u32,
-    /// Whether samples become others on the way: they are of luma and chroma, of a palette, of a sensor.
+    /// Whether samples are computed from others: luma and chroma, a palette, or a sensor pattern.
     pub(crate) is_converted: bool,
 }
 
 impl Pixels {
-    /// What the format of this name has.
+    /// The pixels of the format with this name.
     ///
     /// # Errors
-    /// Why its samples are not to be had as integers of up to 16 bits.
+    /// Why its samples do not fit integers of up to 16 bits.
     pub(crate) fn of(name: &str) -> Result<Self, String> {
         let plain = name.strip_suffix("le").or_else(|| name.strip_suffix("be")).unwrap_or(name);
         let digits = |front: &str| -> Option<Option<u32>> {
@@ -44,11 +44,11 @@ impl Pixels {
         match plain {
             "y8" => return exact(1, 8),
             "gray8a" | "y400a" => return exact(2, 8),
-            // A bit a pixel becomes black or white.
+            // One bit per pixel becomes black or white.
             "monow" | "monob" => return made(1, 8, true),
             _ => {}
         }
-        // RGB side by side, in any order; a `0` is nobody's.
+        // Interleaved RGB in any order; `0` marks an unused sample.
         match plain {
             "rgb24" | "bgr24" | "0rgb" | "rgb0" | "0bgr" | "bgr0" => return exact(3, 8),
             "argb" | "rgba" | "abgr" | "bgra" => return exact(4, 8),
@@ -64,7 +64,7 @@ impl Pixels {
         if let Some(bits) = digits("gbrp") {
             return exact(3, bits.unwrap_or(8));
         }
-        // All others are computed: from a palette, which may have alpha, from luma and chroma, from fewer bits.
+        // All others are computed: from a palette (which may have alpha), from luma and chroma, or from fewer bits.
         let channels = if has_alpha(plain) { 4 } else { 3 };
         made(channels, depth(plain), true)
     }
@@ -78,7 +78,7 @@ fn has_alpha(plain: &str) -> bool {
     plain == "pal8" || ["yuva", "ayuv", "vuya", "uyva"].iter().any(|front| plain.starts_with(front))
 }
 
-/// The bits of a sample of a format that is computed; 16 where its name is not known, so that none is lost.
+/// The bits per sample of a computed format; 16 for unknown names, so that no bits are lost.
 fn depth(plain: &str) -> u32 {
     const EIGHT: &[&str] = &["pal8", "nv12", "nv21", "nv16", "nv24", "nv42", "ayuv", "vuya", "vuyx", "uyva", "vyu444"];
     const PACKED: &[&str] = &["yuyv", "uyvy", "yvyu", "uyyvyy", "rgb", "bgr"];
@@ -89,7 +89,7 @@ fn depth(plain: &str) -> u32 {
     if let Some((_, bits)) = plain.trim_end_matches("msb").rsplit_once('p').filter(|(front, _)| front.starts_with("yuv")) {
         return if bits.is_empty() { 8 } else { bits.parse().unwrap_or(16) };
     }
-    // What is named for the bits of a pixel has eight a sample at most.
+    // Formats that are named for the bits of a pixel have at most eight per sample.
     if PACKED.iter().any(|front| plain.starts_with(front)) {
         return 8;
     }
@@ -99,20 +99,20 @@ fn depth(plain: &str) -> u32 {
     16
 }
 
-/// How frames are asked for.
+/// The form in which frames are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Form {
-    /// FFmpeg's name of what the frames of a PAM image are to be.
+    /// FFmpeg's name for the pixel format of the PAM images.
     pub(crate) name: &'static str,
     pub(crate) channels: u8,
     pub(crate) dtype: Dtype,
-    /// Bits that samples are moved down by, so that they are those of the video.
+    /// Bits to shift samples right by, to restore the values of the video.
     pub(crate) shift: u32,
-    /// What is not kept, if anything is not.
+    /// What is lost, if anything.
     pub(crate) lost: Lost,
 }
 
-/// What of a frame is not kept as it is.
+/// The properties of a frame that are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is lost or kept by itself, and told by itself")]
 pub(crate) struct Lost {
@@ -129,10 +129,10 @@ impl Lost {
 }
 
 impl Form {
-    /// How frames of `pixels` are asked for, with these channels and samples of this dtype if they are to be others.
+    /// The form for frames of `pixels`, with other channels or another dtype if requested.
     ///
     /// # Errors
-    /// For a number of channels that frames cannot have.
+    /// For an impossible number of channels.
     pub(crate) fn of(pixels: Pixels, channels: Option<u8>, dtype: Option<Dtype>) -> Result<Self, String> {
         let is_wide = pixels.depth > 8 && dtype != Some(Dtype::UInt8);
         let wanted = channels.unwrap_or(pixels.channels);
@@ -155,7 +155,7 @@ impl Form {
             colour: has_colour(pixels.channels) && !has_colour(wanted),
             depth: pixels.depth > 8 && !is_wide,
         };
-        // FFmpeg fills the lower bits with the upper ones: moved down, samples are what they were.
+        // FFmpeg repeats the upper bits in the lower ones. Shifting right restores the original samples.
         let shift = if is_wide && !lost.is_converted { 16 - pixels.depth } else { 0 };
         let dtype = if is_wide { Dtype::UInt16 } else { Dtype::UInt8 };
         Ok(Self { name, channels: wanted, dtype, shift, lost })
@@ -166,7 +166,7 @@ impl Form {
 mod tests {
     use super::*;
 
-    /// `ffmpeg -pix_fmts` of version 9 says so of each: components, bits of each, and by its flags whether it has alpha.
+    /// From `ffmpeg -pix_fmts` of version 9: components, bits of each, and the alpha flag.
     #[test]
     fn formats_have_what_ffmpeg_says() {
         for (name, channels, depth, is_converted) in [

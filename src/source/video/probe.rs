@@ -1,4 +1,4 @@
-//! What streams a file has: asked of `ffprobe`, and of `ffmpeg` where there is no such program.
+//! Lists the streams of a file with `ffprobe`, or with `ffmpeg` if that is missing.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -16,37 +16,37 @@ pub(crate) struct Stream {
     /// Its number among all streams of the file.
     pub(crate) index: u64,
     pub(crate) codec: String,
-    /// Its pixel format, as FFmpeg names it.
+    /// Its pixel format, by FFmpeg's name.
     pub(crate) pixels: String,
     pub(crate) width: u64,
     pub(crate) height: u64,
-    /// How many frames the container says there are.
+    /// The number of frames according to the container.
     pub(crate) frames: Option<u64>,
-    /// Whether it has a second picture with its alpha, which not every decoder reads.
+    /// Whether its alpha is a second picture, which some decoders ignore.
     pub(crate) has_alpha_beside: bool,
-    /// The degrees that frames are to be turned by when they are shown, which FFmpeg does.
+    /// Degrees by which frames are rotated for display. FFmpeg does that.
     pub(crate) rotation: i64,
 }
 
-/// What a file holds.
+/// The streams of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Streams {
     pub(crate) videos: Vec<Stream>,
-    /// The kinds of all other streams, and still pictures: `audio (aac)`.
+    /// The kinds of other streams and still pictures: `audio (aac)`.
     pub(crate) others: Vec<String>,
-    /// The container, as FFmpeg names it.
+    /// The container, by FFmpeg's name.
     pub(crate) container: String,
 }
 
-/// Asks what streams a file has.
+/// Lists the streams of a file.
 ///
 /// # Errors
-/// [`Error::Malformed`] with what FFmpeg says where it is no file that it reads; [`Error::NotFound`] where there is no FFmpeg;
+/// [`Error::Malformed`] with FFmpeg's message for a file it cannot read; [`Error::NotFound`] if FFmpeg is missing;
 /// [`Error::Cancelled`].
 pub(crate) fn streams(path: &Path, cancel: &CancelToken) -> Result<Streams> {
     const ENTRIES: &str = "stream=index,codec_type,codec_name,pix_fmt,width,height,nb_frames:stream_disposition=attached_pic:stream_tags=alpha_mode:stream_side_data=rotation:format=format_name";
     let args = ["-v", "error", "-protocol_whitelist", "file,pipe", "-show_entries", ENTRIES, "-of", "json", "-i"];
-    // A probe that is not there, or does not work, is done without.
+    // If ffprobe is missing or broken, ask ffmpeg instead.
     if let Ok(Output { status, stdout, .. }) = run(PROBE, &args, path, cancel)
         && status.success()
         && let Some(streams) = of_json(&stdout)
@@ -67,7 +67,7 @@ pub(crate) fn streams(path: &Path, cancel: &CancelToken) -> Result<Streams> {
     Ok(streams)
 }
 
-/// What `ffprobe -of json` says.
+/// Parses the output of `ffprobe -of json`.
 fn of_json(text: &[u8]) -> Option<Streams> {
     let all: Value = serde_json::from_slice(text).ok()?;
     let mut found = Streams { container: all["format"]["format_name"].as_str()?.to_owned(), ..Streams::default() };
@@ -94,7 +94,7 @@ fn of_json(text: &[u8]) -> Option<Streams> {
     Some(found)
 }
 
-/// What `ffmpeg -i` says, to people.
+/// Parses the text that `ffmpeg -i` prints.
 fn of_text(text: &str) -> Streams {
     let mut found = Streams::default();
     let mut is_video = false;
@@ -130,7 +130,7 @@ fn of_text(text: &str) -> Streams {
     found
 }
 
-/// The number of a stream, its kind and what is said of it: `Stream #0:1[0x2](eng): Video: h264 (High), yuv420p, 64x48`.
+/// Splits a stream line into number, kind and details: `Stream #0:1[0x2](eng): Video: h264 (High), yuv420p, 64x48`.
 fn stream_line(line: &str) -> Option<(u64, &str, &str)> {
     let rest = line.strip_prefix("Stream #0:")?;
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -140,7 +140,7 @@ fn stream_line(line: &str) -> Option<(u64, &str, &str)> {
     Some((index.parse().ok()?, kind, rest))
 }
 
-/// What stands between commas, outside of brackets.
+/// Splits at commas outside brackets.
 fn parts(text: &str) -> Vec<&str> {
     let (mut depth, mut start, mut parts) = (0i32, 0, Vec::new());
     for (at, c) in text.char_indices() {
@@ -158,7 +158,8 @@ fn parts(text: &str) -> Vec<&str> {
     parts
 }
 
-/// How many frames a stream is to give by its packets: those that are not empty and not cut away by an edit list. `None` where that cannot be told.
+/// Number of frames to expect, counted by packets: those that are not empty and not hidden by an edit list. `None` if that is
+/// unknown.
 ///
 /// # Errors
 /// [`Error::Cancelled`].
@@ -190,7 +191,7 @@ pub(crate) fn count_packets(path: &Path, stream: u64, cancel: &CancelToken) -> R
     Ok(Some(String::from_utf8_lossy(&said.stdout).lines().filter(is_shown).count() as u64))
 }
 
-/// Whether a container is that of still pictures.
+/// Whether a container holds still pictures.
 pub(crate) fn is_of_pictures(container: &str) -> bool {
     container.split(',').any(|name| name.ends_with("_pipe") || name.starts_with("image2") || name == "ico")
 }
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn both_programs_say_the_same() {
-        // What ffprobe and ffmpeg of versions 5.1 and 9.0 print.
+        // Output of ffprobe and ffmpeg, versions 5.1 and 9.0.
         let json = br#"{"programs": [], "streams": [
             {"index": 0, "codec_name": "h264", "codec_type": "video", "width": 64, "height": 48, "pix_fmt": "yuv420p", "nb_frames": "20", "disposition": {"attached_pic": 0}, "side_data_list": [{"rotation": -90}]},
             {"index": 1, "codec_name": "aac", "codec_type": "audio", "nb_frames": "88", "disposition": {"attached_pic": 0}},

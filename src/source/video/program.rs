@@ -1,4 +1,4 @@
-//! The programs of FFmpeg: how they are started, what they write, and whose fault it is when they fail.
+//! Runs FFmpeg's programs, reads their output, and decides who is to blame when they fail.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -16,52 +16,52 @@ use crate::types::cancel::CancelToken;
 
 /// The program that decodes.
 pub(crate) const PROGRAM: &str = "ffmpeg";
-/// The one that tells what there is.
+/// The program that lists streams.
 pub(crate) const PROBE: &str = "ffprobe";
 const MOST_COMPLAINTS: u64 = 4096;
 
-/// How every frame is had once, whatever its time: version 5.1 and later have the first, version 9 no longer has the second.
+/// Options to get every frame once, whatever its time. Versions from 5.1 on have the first; version 9 has dropped the second.
 const EVERY_FRAME: [[&str; 2]; 2] = [["-fps_mode", "passthrough"], ["-vsync", "passthrough"]];
-/// Gives frames times by their numbers: some have the same time as the one before, which is refused where they are written. At the rate
-/// of the video times stay apart in the units in which they are counted there; where it has none, they are counted in these.
+/// Numbers the frames to give them distinct times: equal times are refused on output. With the video's frame rate, times stay
+/// distinct in the output's time base; without one, frames are counted in that time base.
 const NUMBERED: &str = "settb=1/90000,setpts=if(gt(FRAME_RATE\\,0)*lt(FRAME_RATE\\,45000)\\,N*90000/FRAME_RATE\\,N)";
-/// The first `libavcodec` whose threads tell of every damage: that of FFmpeg 7. Before, three of four runs over a frame with a flipped byte ended
-/// well with threads, and none without.
+/// The first `libavcodec` whose threads report all damage, in FFmpeg 7. Before, with threads, three of four runs over a frame
+/// with a flipped byte succeeded; without threads, none did.
 const TELLS_WITH_THREADS: u32 = 61;
 
-/// What is to be known of the installed `ffmpeg`.
+/// Properties of the installed `ffmpeg`.
 #[derive(Debug, Clone, Copy)]
 struct Installed {
     every_frame: [&'static str; 2],
     has_reliable_threads: bool,
 }
 
-/// A file as an input. Its name can neither be an option nor an address.
+/// A file as an input argument. Its name cannot be taken for an option or a URL.
 pub(crate) fn input(path: &Path) -> OsString {
     let mut input = OsString::from("file:");
     input.push(path);
     input
 }
 
-/// Runs a program on a file to its end.
+/// Runs a program on a file and waits for its end.
 ///
 /// # Errors
-/// [`Error::NotFound`] where there is no such program, [`Error::Io`], [`Error::Cancelled`].
+/// [`Error::NotFound`] if the program is missing, [`Error::Io`], [`Error::Cancelled`].
 pub(crate) fn run(program: &str, args: &[&str], path: &Path, cancel: &CancelToken) -> Result<Output> {
     let mut command = Command::new(program);
     command.args(args).arg(input(path));
     finish(command, &[], cancel).map_err(|error| not_done(program, path, error))
 }
 
-/// Runs a program that takes `input` to its end. A signal to us is not one to it: whoever cancels ends it.
+/// Runs a program with `input` and waits for its end. Our signals do not reach it; cancelling kills it.
 ///
 /// # Errors
-/// Those of starting it and of reading what it writes, and [`Error::Cancelled`] inside one.
+/// Those of starting it and reading its output, and [`Error::Cancelled`] inside one.
 fn finish(mut command: Command, input: &[u8], cancel: &CancelToken) -> io::Result<Output> {
     let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = Running(command.spawn()?);
-    // One that does not read it says why.
+    // If it does not read its input, it explains why in its output.
     let _ = child.0.stdin.take().map(|mut stdin| stdin.write_all(input));
     let (out, complaints) = child.outputs().map_err(io::Error::other)?;
     let complaints = collect(complaints, u64::MAX, cancel);
@@ -71,9 +71,9 @@ fn finish(mut command: Command, input: &[u8], cancel: &CancelToken) -> io::Resul
     Ok(Output { status, stdout, stderr: complaints.join().unwrap_or_default() })
 }
 
-/// Reads what a program complains about while it works, or it would wait for that for ever; keeps the first `most` bytes of it.
+/// Reads the program's complaints while it runs, since it would block on a full pipe. Keeps the first `most` bytes.
 fn collect(complaints: ChildStderr, most: u64, cancel: &CancelToken) -> JoinHandle<Vec<u8>> {
-    // Another program may hold the pipe when this one has ended.
+    // Another process may hold the pipe open after this one has ended.
     let mut complaints = InterruptiblePipe::new(complaints, cancel);
     std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -83,17 +83,17 @@ fn collect(complaints: ChildStderr, most: u64, cancel: &CancelToken) -> JoinHand
     })
 }
 
-/// A program that runs. It is ended when it is dropped: nobody wants the rest.
+/// A running program. Dropping it kills the program, since nobody needs the rest.
 struct Running(Child);
 
 impl Running {
-    /// What it writes, and what it complains about.
+    /// Its standard output and standard error.
     fn outputs(&mut self) -> Result<(ChildStdout, ChildStderr)> {
         let missing = || Error::bad_request("ffmpeg has no output");
         Ok((self.0.stdout.take().ok_or_else(missing)?, self.0.stderr.take().ok_or_else(missing)?))
     }
 
-    /// Waits until it has ended; whoever cancels does not.
+    /// Waits for its end, or until cancelled.
     fn wait(&mut self, cancel: &CancelToken) -> io::Result<ExitStatus> {
         const LONGEST: Duration = Duration::from_millis(50);
         let mut pause = Duration::from_millis(1);
@@ -115,7 +115,7 @@ impl Drop for Running {
     }
 }
 
-/// The error for a program that could not be started, or not be read to its end.
+/// The error for a program that could not be started or read to its end.
 fn not_done(program: &str, path: &Path, error: io::Error) -> Error {
     if error.kind() != io::ErrorKind::NotFound {
         return Error::io("run ffmpeg for", path)(error);
@@ -127,22 +127,22 @@ fn not_done(program: &str, path: &Path, error: io::Error) -> Error {
     Error::NotFound { what: "ffmpeg", detail }
 }
 
-/// What the frames are to be taken from, and as what.
+/// What to decode, and in which form.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoding {
     pub(crate) path: PathBuf,
-    /// The stream, by its number among all of the file.
+    /// The stream's number among all streams of the file.
     pub(crate) stream: u64,
-    /// The decoder, where it is not the usual one.
+    /// The decoder, if not the default one.
     pub(crate) decoder: Option<&'static str>,
     pub(crate) form: Form,
 }
 
 impl Decoding {
-    /// Starts to decode frames, as PAM images; only the first where no more are wanted.
+    /// Starts decoding frames as PAM images; `only_first` stops after one.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is no `ffmpeg`, [`Error::Io`] where it fails by itself.
+    /// [`Error::NotFound`] if `ffmpeg` is missing, [`Error::Io`] if it fails on any input.
     pub(crate) fn start(&self, only_first: bool, cancel: &CancelToken) -> Result<Frames> {
         let installed = installed(&self.path, cancel)?;
         let mut command = Command::new(PROGRAM);
@@ -152,7 +152,7 @@ impl Decoding {
         command.arg("-i").arg(input(&self.path)).arg("-map").arg(format!("0:{}", self.stream));
         command.args(if only_first { &["-frames:v", "1"][..] } else { &[] }).args(output(installed.every_frame, self.form.name));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A signal to us is not one to it: it ends when we do.
+        // Our signals do not reach it; it ends when we do.
         command.process_group(0);
         let mut child = Running(command.spawn().map_err(|error| not_done(PROGRAM, &self.path, error))?);
         let (stdout, stderr) = child.outputs()?;
@@ -162,17 +162,17 @@ impl Decoding {
     }
 }
 
-/// What comes out, and how: every frame as an image of its own, which says how large it is.
+/// Output options: every frame is a separate image, whose header gives its size.
 fn output<'a>(every: [&'a str; 2], pixels: &'a str) -> impl Iterator<Item = &'a str> {
     every.into_iter().chain(["-vf", NUMBERED, "-f", "image2pipe", "-c:v", "pam", "-pix_fmt", pixels, "-"])
 }
 
-/// Finds out what is to be known of the installed `ffmpeg`, once.
+/// Examines the installed `ffmpeg`, once.
 ///
-/// It is asked to make an image of four gray pixels, as images are made of frames. What cannot do that is no fault of a video's.
+/// It has to convert an image of four gray pixels in the same way as frames. If it cannot, the videos are not to blame.
 ///
 /// # Errors
-/// [`Error::NotFound`] where there is no `ffmpeg`, [`Error::Io`] where it fails by itself.
+/// [`Error::NotFound`] if `ffmpeg` is missing, [`Error::Io`] if it fails on any input.
 fn installed(path: &Path, cancel: &CancelToken) -> Result<Installed> {
     static FOUND: Mutex<Option<Installed>> = Mutex::new(None);
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,14 +192,14 @@ fn installed(path: &Path, cancel: &CancelToken) -> Result<Installed> {
             *found = Some(installed);
             return Ok(installed);
         }
-        // What is said first is not about an option that only later versions lack.
+        // Keep the first complaint: a later one may be about an option that newer versions lack.
         let text = format!("{}: {}", done.status, String::from_utf8_lossy(&done.stderr).trim());
         said = if said.is_empty() { text } else { format!("{said}; {text}") };
     }
     Err(by_itself(path, &said))
 }
 
-/// The version of the `libavcodec` of the installed `ffmpeg`, if it says so.
+/// The version of the installed `libavcodec`, if `ffmpeg` prints it.
 fn codec_version(cancel: &CancelToken) -> Option<u32> {
     let mut command = Command::new(PROGRAM);
     command.arg("-version");
@@ -208,20 +208,20 @@ fn codec_version(cancel: &CancelToken) -> Option<u32> {
     text.lines().find_map(|line| line.trim().strip_prefix("libavcodec")?.trim().split('.').next()?.trim().parse().ok())
 }
 
-/// The error for an `ffmpeg` that does not work, whatever it is given.
+/// The error for an `ffmpeg` that fails on any input.
 fn by_itself(path: &Path, said: &str) -> Error {
     let detail = format!("the ffmpeg on the PATH does not work, on any video: {said}");
     Error::Io { action: "decode", path: path.to_owned(), source: io::Error::other(detail) }
 }
 
-/// The error for an `ffmpeg` that did not end by itself.
+/// The error for an `ffmpeg` that was killed by a signal.
 pub(crate) fn ended_by(path: &Path, signal: i32, complaints: &str) -> Error {
     let complaints = if complaints.is_empty() { String::new() } else { format!(": {complaints}") };
-    let detail = format!("ffmpeg was ended by signal {signal}, which another version of it may not be{complaints}");
+    let detail = format!("ffmpeg was ended by signal {signal}; another version may work{complaints}");
     Error::Io { action: "decode", path: path.to_owned(), source: io::Error::other(detail) }
 }
 
-/// What `ffmpeg` writes. It ends well only if `ffmpeg` does.
+/// The output of `ffmpeg`. Reading succeeds at the end only if `ffmpeg` did.
 pub(crate) struct Frames {
     path: PathBuf,
     child: Running,
@@ -231,7 +231,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Whose fault it is that it ended like that.
+    /// The error for how it ended: blames `ffmpeg` or the video.
     fn failure(&self, status: ExitStatus, complaints: &str) -> Error {
         if let Some(signal) = status.signal() {
             return ended_by(&self.path, signal, complaints);
@@ -253,7 +253,7 @@ impl Read for Frames {
             let status = self.child.wait(&self.cancel)?;
             let complaints = self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
             let complaints = String::from_utf8_lossy(&complaints).trim().to_owned();
-            // It goes on after damages, and tells of them.
+            // It continues after damage, and reports it.
             if !status.success() || !complaints.is_empty() {
                 return Err(io::Error::other(self.failure(status, &complaints)));
             }

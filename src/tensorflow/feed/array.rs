@@ -1,4 +1,4 @@
-//! Arrays that go into a run: `.npy` files, read as they are needed.
+//! Arrays that are fed to a run: `.npy` files, read as needed.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::{MAX_NDIM, ShapeText};
 
-/// An array in a file, for an input of a graph.
+/// An array in a file for an input of a graph.
 #[derive(Debug)]
 pub(crate) struct ArrayFeed {
     target: Target,
@@ -32,15 +32,15 @@ pub(crate) struct ArrayFeed {
     descr: Descr,
     data_start: u64,
     shape: Vec<u64>,
-    /// Whether any of its strings is shorter than an element.
+    /// Whether any of its strings is shorter than the array's width.
     is_padded: bool,
 }
 
 impl ArrayFeed {
-    /// The array at `path` as the input `target`, of which so much is known. `batch` rows go in at a time.
+    /// The array at `path` for the input `target`, described by `input`. `batch` rows are fed at a time.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for orders that it cannot be fed in,
+    /// [`Error::BadRequest`] if it does not fit the input, [`Error::Unsupported`] for an order that cannot be fed,
     /// [`Error::Malformed`], [`Error::Io`].
     pub(crate) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: &SystemCalls) -> Result<Self> {
         let file = open_file(path, calls).map_err(Error::io("open", path))?;
@@ -50,21 +50,21 @@ impl ArrayFeed {
         os::read_exact_at(&file, &mut front, 0, calls, &cold).map_err(Error::io("read", path))?;
         let (header, data_start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
         let refused = |detail: String| Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name));
-        let dtype = input.dtype.ok_or_else(|| refused("its dtype is not known here".into()))?;
+        let dtype = input.dtype.ok_or_else(|| refused("its dtype is not known to this version".into()))?;
         let descr = Descr::parse(&header.descr);
         let fits = |descr: &Descr| if dtype == Dtype::String { descr.is_text() } else { descr.can_be(dtype) };
         let Some(descr) = descr.filter(fits) else {
             if Elements::of(&header.descr) == Some(Elements::Objects) {
                 let hint = if dtype == Dtype::String {
-                    "numpy.array(array.tolist()) makes strings of it, records or values and offsets keep their NULs"
+                    "numpy.array(array.tolist()) turns it into strings; records or values and offsets would keep their NULs"
                 } else {
-                    "array.astype makes numbers of it"
+                    "array.astype turns it into numbers"
                 };
                 return Err(refused(format!("its elements are pickled Python objects, which are never loaded: {hint}")));
             }
             let hint = dtype.descr().map(|descr| format!(" ({descr})")).unwrap_or_default();
             return Err(refused(format!(
-                "the array has {}, the input takes {dtype}{hint}: array.astype makes one of the other",
+                "the array has {}, but the input takes {dtype}{hint}: convert it with array.astype",
                 header.descr
             )));
         };
@@ -76,10 +76,10 @@ impl ArrayFeed {
             )));
         }
         if header.fortran_order {
-            return Err(refused("the array is in Fortran order, in which rows are not side by side: numpy.ascontiguousarray".into()));
+            return Err(refused("the array is in Fortran order, where rows are not contiguous: use numpy.ascontiguousarray".into()));
         }
         if header.shape.len() > MAX_NDIM {
-            return Err(refused(format!("the array has {} dimensions, at most {MAX_NDIM} are fed", header.shape.len())));
+            return Err(refused(format!("the array has {} dimensions, but at most {MAX_NDIM} can be fed", header.shape.len())));
         }
         let mut array = Self { target, path: path.to_owned(), file, cold, dtype, descr, data_start, shape: header.shape, is_padded: false };
         let (elements, nbytes) = array.bytes_of(&array.shape)?;
@@ -88,7 +88,7 @@ impl ArrayFeed {
             return Err(Error::malformed_at(path, ".npy data", data_start, detail));
         }
         if len - data_start > nbytes {
-            let detail = format!("{} bytes stand behind the array: a file that is fed has one array", len - data_start - nbytes);
+            let detail = format!("{} bytes follow the array: a file to be fed must hold one array", len - data_start - nbytes);
             return Err(Error::malformed_at(path, ".npy data", data_start + nbytes, detail));
         }
         check_shape(path, &array.target, &array.shape, input, batch)?;
@@ -111,14 +111,14 @@ impl ArrayFeed {
         self.shape.first().copied()
     }
 
-    /// Bytes of so many rows, as they are stored.
+    /// Bytes of that many rows in the file.
     pub(crate) fn nbytes(&self, rows: u64) -> u64 {
         let mut shape = self.shape.clone();
         shape.iter_mut().take(1).for_each(|axis| *axis = rows);
         self.bytes_of(&shape).map_or(u64::MAX, |(_, nbytes)| nbytes)
     }
 
-    /// Bytes that so many rows take in memory when they are fed: strings are messages first, then tensors of `tstring`s.
+    /// Memory for feeding that many rows. Strings exist twice: as messages, then as tensors of `tstring`s.
     pub(crate) fn held_bytes(&self, rows: u64) -> u64 {
         const STRING_BYTES: u64 = 24 + 2 * 6;
         let stored = self.nbytes(rows);
@@ -139,7 +139,7 @@ impl ArrayFeed {
         sized.ok_or_else(|| Error::malformed(&self.path, ".npy header", format!("shape {} has more than 2^64 bytes", ShapeText(shape))))
     }
 
-    /// These rows of it, or all of an array without axes, to be fed.
+    /// These rows of the array to be fed, or the whole array if it has no axes.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::TensorFlow`].
@@ -163,7 +163,7 @@ impl ArrayFeed {
             Dtype::Complex64 => self.plain::<Complex<f32>>(&shape, start),
             Dtype::Complex128 => self.plain::<Complex<f64>>(&shape, start),
             Dtype::Bool => self.made(&shape, start, |byte: u8| byte != 0),
-            // The crate's own type takes the upper half of a single.
+            // The crate's type is made from the upper half of a single.
             Dtype::BFloat16 => self.made(&shape, start, |bits: u16| BFloat16::from(f32::from_bits(u32::from(bits) << 16))),
             Dtype::QInt8 => self.made(&shape, start, |bits: i8| QInt8::from(bits)),
             Dtype::QUInt8 => self.made(&shape, start, |bits: u8| QUInt8::from(bits)),
@@ -171,7 +171,7 @@ impl ArrayFeed {
             Dtype::QUInt16 => self.made(&shape, start, |bits: u16| QUInt16::from(bits)),
             Dtype::QInt32 => self.made(&shape, start, |bits: i32| QInt32::from(bits)),
             dtype => {
-                let detail = format!("inputs of {dtype} cannot be made");
+                let detail = format!("inputs of {dtype} cannot be created");
                 Err(Error::Unsupported { what: format!("{} as {}", self.path.display(), self.target.name), detail })
             }
         }
@@ -185,7 +185,7 @@ impl ArrayFeed {
         Box::new(Fed { operation: &self.target.operation, index: self.target.index, tensor })
     }
 
-    /// Elements that are in memory as they are in the file.
+    /// Elements that are equal in memory and in the file.
     fn plain<T: TensorType + Pod>(&self, shape: &[u64], start: u64) -> Result<Box<dyn Feed + '_>> {
         let mut tensor = self.empty::<T>(shape)?;
         if !shape.contains(&0) {
@@ -194,7 +194,7 @@ impl ArrayFeed {
         Ok(self.fed(tensor))
     }
 
-    /// Elements that are made of what is in the file.
+    /// Elements that are made from those in the file.
     fn made<S: Pod, T: TensorType>(&self, shape: &[u64], start: u64, make: impl Fn(S) -> T) -> Result<Box<dyn Feed + '_>> {
         let mut tensor = self.empty::<T>(shape)?;
         if !shape.contains(&0) {
@@ -209,8 +209,8 @@ impl ArrayFeed {
         attempt(|| format!("making room for {}", self.path.display()), || Ok(Tensor::new(shape)))
     }
 
-    /// Looks whether strings are padded, so that nobody knows whether they ended in NUL. Refuses those of which none is as long as all can be:
-    /// NumPy makes arrays as wide as the longest, so that it ended in NUL, and NumPy takes that for the end of a shorter one.
+    /// Checks the widths of strings. A padded string may have lost trailing NULs. If no element fills the width, the longest one
+    /// ended in NUL, since NumPy makes an array as wide as its longest string, and then the array is refused.
     ///
     /// # Errors
     /// [`Error::BadRequest`], [`Error::Io`].
@@ -248,11 +248,11 @@ impl ArrayFeed {
         )))
     }
 
-    /// What cannot be told of its strings.
+    /// A warning about what its strings may have lost.
     pub(crate) fn note(&self) -> Option<String> {
         self.is_padded.then(|| {
             format!(
-                "{}: strings that are shorter than {}{} end before the NULs behind them, as in NumPy; any that ended in NUL have lost it there, \
+                "{}: strings shorter than {}{} end before their trailing NULs, as in NumPy; strings that ended in NUL have lost it there, \
                  values and offsets or records would keep it",
                 self.path.display(),
                 self.descr.kind,
@@ -261,7 +261,7 @@ impl ArrayFeed {
         })
     }
 
-    /// Strings: those of `|S<n>` end before the zeros behind them, as NumPy has it, those of `<U<n>` become UTF-8.
+    /// Strings: `|S<n>` ends before trailing zeros, as in NumPy; `<U<n>` becomes UTF-8.
     fn strings(&self, shape: &[u64], start: u64) -> Result<Box<dyn Feed + '_>> {
         let (elements, nbytes) = self.bytes_of(shape)?;
         let mut bytes = vec![0; memory_len(nbytes)];
@@ -277,7 +277,7 @@ impl ArrayFeed {
                 let len = element.len() / 4 - points.clone().rev().take_while(|&point| point == 0).count();
                 for point in points.take(len) {
                     let point = char::from_u32(point)
-                        .ok_or_else(|| Error::malformed(&self.path, ".npy data", format!("{point:#x} is no code point of Unicode")))?;
+                        .ok_or_else(|| Error::malformed(&self.path, ".npy data", format!("{point:#x} is not a Unicode code point")))?;
                     encoded.push(point);
                 }
                 wire::put_string(&mut proto, encoded.as_bytes());

@@ -1,4 +1,4 @@
-//! What goes into one run.
+//! Tensors that are fed to a run.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::tensorflow::session::{Builder, Feed, Outcome, Target, options};
 use crate::tensorflow::wire;
 use crate::types::spec::ShapeText;
 
-/// Whether an array of this shape fits an input, `batch` rows at a time.
+/// Checks that an array of this shape fits an input, `batch` rows at a time.
 ///
 /// # Errors
 /// [`Error::BadRequest`].
@@ -25,11 +25,11 @@ pub(crate) fn check_shape(path: &Path, target: &Target, shape: &[u64], input: &A
     }
     let axes: Vec<String> = expected.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
     let rows = batch.map(|batch| format!(", {batch} rows at a time")).unwrap_or_default();
-    let detail = format!("the array has shape {}{rows}, the input takes [{}]", ShapeText(shape), axes.join(", "));
+    let detail = format!("the array has shape {}{rows}, but the input takes [{}]", ShapeText(shape), axes.join(", "));
     Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name)))
 }
 
-/// A tensor, and where it goes in.
+/// A tensor and its input.
 pub(crate) struct Fed<'a, T: TensorType> {
     pub(crate) operation: &'a Operation,
     pub(crate) index: i32,
@@ -42,7 +42,8 @@ impl<T: TensorType> Feed for Fed<'_, T> {
     }
 }
 
-/// The crate makes strings of UTF-8 only, so TensorFlow makes them, as a constant; nobody looks into the tensor that comes.
+/// TensorFlow makes string tensors, as constants, since the crate makes them from UTF-8 only. Nobody reads the result through the
+/// crate.
 pub(crate) fn constant(proto: &[u8]) -> Outcome<Tensor<String>> {
     let mut graph = ::tensorflow::Graph::new();
     let constant = Builder::new(&mut graph).node("Const", |node| {

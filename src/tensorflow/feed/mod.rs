@@ -1,4 +1,4 @@
-//! What goes into a run: arrays in `.npy` files, strings in two of them, records. They are read as they are needed.
+//! Feeds runs from files: arrays in `.npy` files, strings in two of them, records. They are read as needed.
 
 pub(crate) mod array;
 pub(crate) mod fed;
@@ -31,7 +31,7 @@ use array::ArrayFeed;
 use fed::constant;
 use strings::{Made, StringsFeed};
 
-/// What is fed to an input of a graph.
+/// The source of an input of a graph.
 #[derive(Debug)]
 pub(crate) enum FileFeed {
     Array(ArrayFeed),
@@ -39,12 +39,12 @@ pub(crate) enum FileFeed {
 }
 
 impl FileFeed {
-    /// What lies at `path` as the input `target`, of which so much is known; `batch` rows go in at a time. An array is a `.npy`. Strings
-    /// may be the values and offsets that they were converted to, `NAME.values.npy` and `NAME.offsets.npy` for the path `NAME.npy`; or
-    /// records, each of which is one.
+    /// The file at `path` for the input `target`, described by `input`; `batch` rows are fed at a time. An array is a `.npy`.
+    /// Strings are either the values and offsets that they were converted to (`NAME.values.npy` and `NAME.offsets.npy`, given as
+    /// `NAME.npy`), or records of one string each.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where it does not fit the input, [`Error::Unsupported`] for what cannot be fed, [`Error::NotFound`],
+    /// [`Error::BadRequest`] if it does not fit the input, [`Error::Unsupported`] for sources that cannot be fed, [`Error::NotFound`],
     /// [`Error::Malformed`], [`Error::Io`].
     pub(crate) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<Self> {
         if let Some([values, offsets]) = parts(path)? {
@@ -77,7 +77,7 @@ impl FileFeed {
         }
     }
 
-    /// What cannot be told of what goes in, in a sentence.
+    /// A warning about what the input may have lost.
     pub(crate) fn note(&self) -> Option<String> {
         match self {
             Self::Array(array) => array.note(),
@@ -85,7 +85,7 @@ impl FileFeed {
         }
     }
 
-    /// What of the records it was made from could not be read, where that is let pass.
+    /// Damage that was tolerated in the records.
     pub(crate) fn lost(&self) -> &[String] {
         match self {
             Self::Array(_) => &[],
@@ -93,7 +93,7 @@ impl FileFeed {
         }
     }
 
-    /// Rows of axis 0; `None` for what has no axes.
+    /// Rows of axis 0; `None` if it has no axes.
     pub(crate) fn rows(&self) -> Option<u64> {
         match self {
             Self::Array(array) => array.rows(),
@@ -101,7 +101,7 @@ impl FileFeed {
         }
     }
 
-    /// Bytes that any so many rows take in memory when they are fed.
+    /// Memory for feeding that many rows.
     pub(crate) fn held_bytes(&self, rows: u64) -> u64 {
         match self {
             Self::Array(array) => array.held_bytes(rows),
@@ -109,7 +109,7 @@ impl FileFeed {
         }
     }
 
-    /// These rows of it, or all of what has no axes, to be fed.
+    /// These rows to be fed, or the whole input if it has no axes.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::TensorFlow`], [`Error::Malformed`].
@@ -121,7 +121,7 @@ impl FileFeed {
     }
 }
 
-/// The values and the offsets that a path stands for, if it does.
+/// The values and offsets that a path stands for; `None` if it does not.
 fn parts(path: &Path) -> Result<Option<[PathBuf; 2]>> {
     let name = path.to_string_lossy();
     let whole = match name.strip_suffix(".values.npy").or_else(|| name.strip_suffix(".offsets.npy")) {
@@ -134,7 +134,7 @@ fn parts(path: &Path) -> Result<Option<[PathBuf; 2]>> {
     Ok(are_there.then_some(parts))
 }
 
-/// Records as strings: they are converted to values and offsets first, in a private folder that is removed again.
+/// Records as strings: they are first converted to values and offsets in a private folder, which is removed later.
 fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<FileFeed> {
     let records = crate::options::records::RecordOptions::new().salvage(options.records.salvage.is_set());
     let own = Options { records, model: crate::options::model::ModelOptions::new(), cast: None, strict: false, ..options.clone() };
@@ -142,7 +142,7 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     let locations = Location::find(path, None, &own)?;
     let [location] = &locations[..] else {
         return Err(Error::bad_request(format!(
-            "{}: an input is fed from one source, and it stands for {}",
+            "{}: an input is fed from one source, but the path stands for {}",
             path.display(),
             locations.len()
         )));
@@ -155,7 +155,7 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
         return refused(&format!("a source ({})", location.format()));
     }
     if input.dtype != Some(Dtype::String) {
-        return refused("of records, which are strings, and the input takes numbers");
+        return refused("of records, which are strings, but the input takes numbers");
     }
     let dir = ScratchDir::create_in(&options.model.scratch.clone().unwrap_or_else(std::env::temp_dir), &options.cancel)?;
     let whole = dir.path().join("records.npy");
@@ -168,7 +168,7 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     StringsFeed::open([&parts[0], &parts[1]], Some(made), target, input, batch, &options.calls()).map(FileFeed::Strings)
 }
 
-/// No strings at all, which the crate cannot make of its own tensors.
+/// An empty string tensor, which the crate cannot feed by itself.
 struct NoStrings {
     target: Target,
     tensor: Tensor<String>,
@@ -189,7 +189,7 @@ impl Feed for NoStrings {
     }
 }
 
-/// A tensor of somebody else's, to be fed.
+/// Feeds a tensor of the caller.
 ///
 /// # Errors
 /// [`Error::TensorFlow`].
@@ -200,7 +200,7 @@ pub(crate) fn lend<'a, T: TensorType>(target: Target, tensor: &'a Tensor<T>) -> 
     Ok(Box::new(WorkerState { target, tensor }))
 }
 
-/// A tensor of somebody else's, and where it goes in.
+/// A borrowed tensor and its input.
 struct WorkerState<'a, T: TensorType> {
     target: Target,
     tensor: &'a Tensor<T>,

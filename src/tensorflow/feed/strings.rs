@@ -1,4 +1,4 @@
-//! Strings as values and offsets: all bytes, and where each string starts. Nothing of them is lost.
+//! Strings as values and offsets: all bytes, and the start of each string. They lose nothing.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ use crate::tensorflow::wire;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 
-/// Bytes of an offset.
+/// Bytes per offset.
 const OFFSET: u64 = 8;
-/// Offsets that are read at once.
+/// Offsets read at once.
 const CHUNK: u64 = 1 << 17;
 
-/// Strings in two files, for an input of a graph.
+/// Strings in two files for an input of a graph.
 #[derive(Debug)]
 pub(crate) struct StringsFeed {
     target: Target,
@@ -31,22 +31,22 @@ pub(crate) struct StringsFeed {
     offsets: Stored,
     shape: Vec<u64>,
     calls: SystemCalls,
-    /// The most bytes of strings that go in at a time.
+    /// Most string bytes that are fed at a time.
     most_bytes: u64,
     made: Option<Made>,
 }
 
-/// What strings were made from.
+/// The source that strings were made from.
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) given: Vec<PathBuf>,
-    /// What could not be read of it.
+    /// Damage that was tolerated in it.
     pub(crate) lost: Vec<String>,
-    /// The folder that they are in, which goes with them.
+    /// The folder with the converted files, removed on drop.
     pub(crate) _dir: ScratchDir,
 }
 
-/// The elements of a `.npy` with one axis.
+/// A `.npy` with one axis.
 #[derive(Debug)]
 struct Stored {
     file: Arc<dyn Blob>,
@@ -56,20 +56,20 @@ struct Stored {
 
 impl Stored {
     /// # Errors
-    /// [`Error::BadRequest`] where it is not an array of `descr`, [`Error::Malformed`], [`Error::Io`].
+    /// [`Error::BadRequest`] if it is not an array of `descr`, [`Error::Malformed`], [`Error::Io`].
     fn open(path: &Path, descr: &str, size: u64, calls: &SystemCalls) -> Result<Self> {
         let file = LocalFile::open(path, calls)?;
         let mut front = vec![0; memory_len(file.len().min(MOST_HEADER))];
         file.read(0, &mut front, calls)?;
         let (header, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
         let [len] = header.shape[..] else {
-            return Err(Error::bad_request(format!("{}: {} axes, values and offsets have one", path.display(), header.shape.len())));
+            return Err(Error::bad_request(format!("{}: {} axes, but values and offsets have one", path.display(), header.shape.len())));
         };
         if header.descr != descr {
-            return Err(Error::bad_request(format!("{}: the array has {}, {descr} expected", path.display(), header.descr)));
+            return Err(Error::bad_request(format!("{}: the array has {}, expected {descr}", path.display(), header.descr)));
         }
         if len.checked_mul(size).and_then(|nbytes| nbytes.checked_add(start)) != Some(file.len()) {
-            let detail = format!("{} bytes, {len} elements of {descr} expected", file.len() - start);
+            let detail = format!("{} bytes, expected {len} elements of {descr}", file.len() - start);
             return Err(Error::malformed_at(path, ".npy data", start, detail));
         }
         Ok(Self { file, start, len })
@@ -81,23 +81,24 @@ impl Stored {
         Ok(bytes)
     }
 
-    /// These elements as integers that count bytes.
+    /// These elements as numbers of bytes.
     fn numbers(&self, elements: &Range<u64>, calls: &SystemCalls) -> Result<Vec<u64>> {
         let bytes = self.read(elements, OFFSET, calls)?;
         let number = |(at, bytes): (usize, &[u8])| {
             let number = bytemuck::pod_read_unaligned::<i64>(bytes);
             let place = || self.start + (elements.start + at as u64) * OFFSET;
-            u64::try_from(number).map_err(|_| Error::malformed_at(self.file.path(), "offsets", place(), format!("{number} is no offset")))
+            u64::try_from(number)
+                .map_err(|_| Error::malformed_at(self.file.path(), "offsets", place(), format!("{number} is not an offset")))
         };
         bytes.chunks_exact(8).enumerate().map(number).collect()
     }
 }
 
 impl StringsFeed {
-    /// The strings in `values` and `offsets` as the input `target`. They are rows, or what makes rows of the shape that the input takes.
+    /// The strings in `values` and `offsets` for the input `target`: one per row, or as many as a row of the input's shape has.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where they do not fit the input, [`Error::Malformed`] where they do not fit together, [`Error::Io`].
+    /// [`Error::BadRequest`] if they do not fit the input, [`Error::Malformed`] if they do not fit together, [`Error::Io`].
     pub(crate) fn open(
         [values, offsets]: [&Path; 2],
         made: Option<Made>,
@@ -108,13 +109,14 @@ impl StringsFeed {
     ) -> Result<Self> {
         let path = values;
         if input.dtype.is_none_or(|dtype| dtype != Dtype::String) {
-            let detail = format!("values and offsets are strings, the input takes {}", input.dtype.map_or("something else", Dtype::name));
+            let detail =
+                format!("values and offsets are strings, but the input takes {}", input.dtype.map_or("something else", Dtype::name));
             return Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name)));
         }
         let values = Stored::open(values, "|u1", 1, calls)?;
         let offsets = Stored::open(offsets, "<i8", OFFSET, calls)?;
         let Some(count) = offsets.len.checked_sub(1) else {
-            return Err(Error::malformed(offsets.file.path(), "offsets", "there are none, not even the end of the last string"));
+            return Err(Error::malformed(offsets.file.path(), "offsets", "there are none; even no strings have one, the end"));
         };
         let shape = shape_of(count, input);
         let fitted = made.as_ref().and_then(|made| made.given.first().cloned()).unwrap_or_else(|| path.to_owned());
@@ -124,7 +126,7 @@ impl StringsFeed {
         Ok(feed)
     }
 
-    /// Goes through the offsets: they rise from 0 to the end of the values. Returns the most bytes that go in at a time.
+    /// Checks that the offsets rise from 0 to the end of the values. Returns the most string bytes that are fed at a time.
     fn check(&self, batch: Option<u64>) -> Result<u64> {
         let path = self.offsets.file.path();
         let per_batch = batch.map_or(u64::MAX, |batch| batch.saturating_mul(self.per_row()));
@@ -133,7 +135,7 @@ impl StringsFeed {
             let numbers = self.offsets.numbers(&(first..self.offsets.len.min(first + CHUNK)), &self.calls)?;
             for (at, number) in (first..).zip(numbers) {
                 if number < last || at == 0 && number != 0 || number > self.values.len {
-                    let detail = format!("{number} behind {last}, of {} bytes of values", self.values.len);
+                    let detail = format!("{number} follows {last}, with {} bytes of values", self.values.len);
                     return Err(Error::malformed_at(path, "offsets", self.offsets.start + at * OFFSET, detail));
                 }
                 last = number;
@@ -144,13 +146,13 @@ impl StringsFeed {
             }
         }
         if last != self.values.len {
-            let detail = format!("the last is {last}, there are {} bytes of values", self.values.len);
+            let detail = format!("the last is {last}, but there are {} bytes of values", self.values.len);
             return Err(Error::malformed(path, "offsets", detail));
         }
         Ok(most)
     }
 
-    /// Strings of a row.
+    /// Strings per row.
     fn per_row(&self) -> u64 {
         self.shape.iter().skip(1).product()
     }
@@ -174,7 +176,7 @@ impl StringsFeed {
         self.shape.first().copied()
     }
 
-    /// Strings are messages first, then tensors of `tstring`s.
+    /// Strings exist twice: as messages, then as tensors of `tstring`s.
     pub(crate) fn held_bytes(&self, rows: u64) -> u64 {
         const STRING_BYTES: u64 = 24 + 2 * 6 + OFFSET;
         rows.saturating_mul(self.per_row()).saturating_mul(STRING_BYTES).saturating_add(self.most_bytes.saturating_mul(4))
@@ -205,7 +207,7 @@ impl StringsFeed {
     }
 }
 
-/// The shape of so many strings for an input: one axis, unless the input has others, and they come out even.
+/// The shape of `count` strings for an input: one axis, or the input's axes if `count` is a multiple of a row.
 fn shape_of(count: u64, input: &Argument) -> Vec<u64> {
     match input.shape.as_deref() {
         Some([]) if count == 1 => Vec::new(),

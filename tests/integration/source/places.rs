@@ -382,7 +382,7 @@ fn directories_that_are_no_source_say_what_is_in_them() {
     put("cache/c_0.lockfile");
     put("cache/c_0.data-00000-of-00001.tempstate123");
     told("cache", &["c_0.lockfile", "not finished"]);
-    told("cache/c", &["c_0.lockfile", "no finished"]);
+    told("cache/c", &["c_0.lockfile", "not a finished"]);
     put("keras/config.json");
     put("keras/model.weights.h5");
     told("keras", &["model.weights.h5"]);

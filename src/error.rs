@@ -227,7 +227,7 @@ impl fmt::Display for DidYouMean<'_> {
             write!(f, "{} {name:?}", if i == 0 { "; did you mean" } else { " or" })?;
         }
         if self.0.is_empty() {
-            write!(f, "; `mmconvert ls` lists what there is")?;
+            f.write_str("; `Source::tensors` lists what there is")?;
         }
         Ok(())
     }

@@ -254,7 +254,8 @@ impl ArrayWriter {
         written.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
     }
 
-    /// The description of an array that is to be written; [`create`](Self::create) starts it.
+    /// Hands the filled front of a window to the disk. If that fails, the file's content is unknown and the array can no longer
+    /// be finished.
     fn commit(&self, window: Window, filled: usize) -> Result<()> {
         window.commit_front(filled).inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
     }

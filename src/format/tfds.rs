@@ -249,12 +249,12 @@ pub(crate) struct Split {
 pub(crate) fn splits(text: &[u8]) -> Result<(String, Vec<Split>), String> {
     const TEMPLATE: &str = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}";
     let info: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let word = |value: &Value, keys: [&str; 2]| keys.iter().find_map(|key| value.get(key)).and_then(Value::as_str).map(str::to_owned);
-    let format = word(&info, ["fileFormat", "file_format"]).unwrap_or_else(|| "tfrecord".into()).to_ascii_lowercase();
-    let dataset = word(&info, ["name", "name"]).unwrap_or_default();
+    let word = |value: &Value, keys: &[&str]| keys.iter().find_map(|key| value.get(key)).and_then(Value::as_str).map(str::to_owned);
+    let format = word(&info, &["fileFormat", "file_format"]).unwrap_or_else(|| "tfrecord".into()).to_ascii_lowercase();
+    let dataset = word(&info, &["name"]).unwrap_or_default();
     let mut found = Vec::new();
     for split in info.get("splits").and_then(Value::as_array).into_iter().flatten() {
-        let name = word(split, ["name", "name"]).ok_or("a split has no name")?;
+        let name = word(split, &["name"]).ok_or("a split has no name")?;
         let lengths = ["shardLengths", "shard_lengths"].iter().find_map(|key| split.get(key)).and_then(Value::as_array);
         let lengths: Vec<Option<u64>> = if let Some(lengths) = lengths {
             shape(&Value::Array(lengths.clone())).into_iter().map(|length| Some(length.unwrap_or(0))).collect()
@@ -262,7 +262,7 @@ pub(crate) fn splits(text: &[u8]) -> Result<(String, Vec<Split>), String> {
             let count = ["numShards", "num_shards"].iter().find_map(|key| split.get(key)).and_then(length).unwrap_or(0);
             vec![None; usize::try_from(count).unwrap_or(0).min(MOST_SHARDS)]
         };
-        let template = word(split, ["filepathTemplate", "filepath_template"])
+        let template = word(split, &["filepathTemplate", "filepath_template"])
             .filter(|template| !template.is_empty())
             .unwrap_or_else(|| TEMPLATE.into());
         let count = lengths.len();

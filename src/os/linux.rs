@@ -124,7 +124,6 @@ pub(crate) fn read_uncached(file: &File, buf: &mut [u8], offset: u64) -> io::Res
 /// Source: `cachestat(2)`.
 pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64> {
     const CACHESTAT: libc::c_long = 451;
-    const PAGE_BYTES: u64 = 4096;
     // `struct cachestat_range`: offset and length.
     let range = [offset, len];
     // `struct cachestat`: five page counts, of which the first is the cached pages.
@@ -132,7 +131,7 @@ pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64
     // SAFETY: the kernel reads two and writes five 64-bit integers, which outlive the call; the descriptor is open.
     let result = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), 0) };
     if result == 0 {
-        return Ok(counts[0] * PAGE_BYTES);
+        return Ok(counts[0] * rustix::param::page_size() as u64);
     }
     let error = io::Error::last_os_error();
     Err(Errno::from_io_error(&error).map_or(error, |e| answer(e, &[Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL])))

@@ -72,7 +72,8 @@ fn hostile_arrays_have_the_outcome_wanted() {
             assert!(names_in(dir.path()) == ["out"] && names_in(&out).len() == 3);
             outcomes[0] += 1;
         } else {
-            assert!(code(&run) == 3 || code(&run) == 6, "{name}: {}", stderr(&run));
+            // Python objects are in order as a file, but no tensor.
+            assert_eq!(code(&run), if name == "descr_object.npy" { 6 } else { 3 }, "{name}: {}", stderr(&run));
             assert!(stderr(&run).contains(&name) && names_in(dir.path()).is_empty(), "{}", stderr(&run));
             outcomes[1] += 1;
         }

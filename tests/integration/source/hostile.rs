@@ -12,7 +12,7 @@ use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_o
 #[test]
 fn hostile_files_have_the_outcome_wanted() {
     let expected = json("hostile/expected.json");
-    let mut outcomes = [0; 3];
+    let mut outcomes = [0; 2];
     for case in expected["cases"].as_array().unwrap() {
         let path = data(case["path"].as_str().unwrap());
         let dir = tempfile::tempdir().unwrap();
@@ -21,7 +21,8 @@ fn hostile_files_have_the_outcome_wanted() {
         let what = format!("{} ({}): {}", path.display(), case["what"], stderr(&run));
         assert!(code(&run) < 64, "{what}");
         match case["want"].as_str().unwrap() {
-            "error" => {
+            // A tensor of 300 dimensions is one that TensorFlow itself refuses.
+            "error" | "either" => {
                 outcomes[0] += 1;
                 assert_ne!(code(&run), 0, "{what}");
                 assert!(stderr(&run).contains(path.file_name().unwrap().to_str().unwrap()), "the message names the file: {what}");
@@ -30,7 +31,7 @@ fn hostile_files_have_the_outcome_wanted() {
                 outcomes[1] += 1;
                 assert_eq!(code(&run), 0, "{what}");
             }
-            _ => outcomes[2] += 1,
+            want => panic!("{what}: {want}"),
         }
         let written = if code(&run) == 0 { vec!["out".to_owned()] } else { vec![] };
         assert_eq!(names_in(dir.path()), written, "{what}");
@@ -47,7 +48,7 @@ fn hostile_files_have_the_outcome_wanted() {
             }
         }
     }
-    assert_eq!(outcomes, [27, 7, 1], "error, ok, either");
+    assert_eq!(outcomes, [28, 7], "error, ok");
 }
 
 /// A small checkpoint with a plain tensor, a partitioned one and an object graph that is none.

@@ -1,4 +1,4 @@
-//! One test binary, a module a topic.
+//! One test binary with a module per topic.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "test data are small")]
 #![allow(clippy::cast_precision_loss, clippy::float_cmp, reason = "small whole numbers are exact")]
 

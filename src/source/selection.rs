@@ -85,14 +85,14 @@ impl<'s> IntoIterator for &'s Selection {
 impl Source {
     /// The tensors that `patterns` select, each once, in the order of the source. Without a pattern: the variables of a
     /// SavedModel that has any, the components of a tf.data cache, else all tensors but TensorFlow's bookkeeping
-    /// ([`TensorInfo::bookkeeping`]).
+    /// ([`TensorInfo::bookkeeping`](crate::TensorInfo::bookkeeping)).
     ///
     /// A pattern is a name, an alias, or a glob: `*` matches any run of characters, including `/`; `?`, `[…]` and `{a,b}` work as
     /// in a shell. An exact name wins over a pattern. Each alternative of `{a,b}` must select something. A glob selects
     /// bookkeeping only if it matches nothing else.
     ///
     /// # Errors
-    /// [`Error::NoSuchTensor`] for a pattern that selects nothing.
+    /// [`Error::NoSuchTensor`](crate::Error::NoSuchTensor) for a pattern that selects nothing.
     pub fn select<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection> {
         if !patterns.is_empty() {
             return self.named(patterns, false);

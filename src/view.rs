@@ -190,8 +190,9 @@ impl MmapArray {
     /// ```
     ///
     /// # Errors
-    /// [`Error::WrongDtype`] when `T` is not the array's type; [`Error::Unsupported`] when another program wrote the data in the other
-    /// byte order or unaligned for `T`; [`Error::Malformed`] when a `bool` array holds a byte other than 0 and 1: all of it is read to check.
+    /// [`Error::WrongDtype`] when `T` is not the array's type; [`Error::Unsupported`] when another program wrote the data in the
+    /// other byte order or unaligned for `T`; [`Error::Malformed`] when a `bool` array holds a byte other than 0 and 1, for which
+    /// all of it is read.
     pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>> {
         let elements = self.elements::<T>()?;
         let shape: Vec<usize> = self.shape().iter().map(|&dim| memory_len(dim)).collect();
@@ -202,7 +203,7 @@ impl MmapArray {
     /// The array as a view whose number of dimensions is known at compile time: `array.view_fixed::<f32, Ix2>()`.
     ///
     /// # Errors
-    /// As [`view`](Self::view), and [`Error::BadRequest`] when the array has another number of dimensions.
+    /// Those of [`view`](Self::view), and [`Error::BadRequest`] when the array has another number of dimensions.
     pub fn view_fixed<T: Element, D: Dimension>(&self) -> Result<ArrayView<'_, T, D>> {
         self.view::<T>()?.into_dimensionality::<D>().map_err(|_| {
             let wanted = D::NDIM.map_or_else(|| "another number of".to_owned(), |n| n.to_string());

@@ -363,7 +363,7 @@ impl ArrayWriter {
     /// As [`fill`](Self::fill), with rows as little-endian bytes: for types that Rust lacks.
     ///
     /// # Errors
-    /// As [`fill`](Self::fill).
+    /// Those of [`fill`](Self::fill).
     pub fn fill_bytes<E: From<Error>>(&self, rows: Range<u64>, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
         let bytes = self.claim_rows(&rows)?;
         let claim = Claim { writer: self, bytes: bytes.clone(), keep: false };
@@ -403,7 +403,7 @@ impl ArrayWriter {
     /// As [`finish`](Self::finish), and maps the array before the file gets its name, so the map shows what was written.
     ///
     /// # Errors
-    /// As [`finish`](Self::finish).
+    /// Those of [`finish`](Self::finish).
     ///
     /// # Safety
     /// As [`MmapArray::open`]: nobody shortens the file or writes to it while the array lives.

@@ -1,7 +1,7 @@
 //! A TensorFlow that a program runs itself: its tensors and the outputs of its sessions as sources.
 //!
-//! These tests need its library: the environment's `MMCONVERT_TENSORFLOW` says where it is, else it is looked for. Where there is
-//! none they are reported as ignored.
+//! These tests need the TensorFlow library. `MMCONVERT_TENSORFLOW` names it, else it is searched for. Without one the tests are
+//! reported as ignored.
 #![allow(
     missing_docs,
     clippy::cast_possible_truncation,
@@ -102,7 +102,7 @@ fn constant<T: TensorType>(graph: &mut Graph, name: &str, tensor: Tensor<T>) -> 
     Ok(node.finish()?)
 }
 
-/// Converts a tensor whose element number `i` is `make(i)`, and compares its bytes with those that `bytes` gives.
+/// Converts a tensor whose element `i` is `make(i)`, and compares the array with the bytes of `bytes(i)`.
 fn round_trip<T: TensorType, const N: usize>(dtype: Dtype, make: impl Fn(usize) -> T, bytes: impl Fn(usize) -> [u8; N]) -> Outcome {
     let dir = tempfile::tempdir()?;
     for (at, shape) in [&[][..], &[0, 3], &[70], &[33, 5, 7]].into_iter().enumerate() {
@@ -160,7 +160,7 @@ fn strings_of_any_bytes() -> Outcome {
     for (element, word) in bytes.chunks(10).zip(&words) {
         check(element[..word.len()] == *word.as_bytes() && element[word.len()..].iter().all(|&byte| byte == 0), format!("{element:?}"))?;
     }
-    // What is no UTF-8, which the crate would panic over, made in the graph.
+    // Strings that are not UTF-8, over which the crate would panic, are made in the graph.
     let mut graph = Graph::new();
     let pieces = constant(&mut graph, "encoded", Tensor::from("__8A_w==".replace('=', "")))?;
     node(&mut graph, "DecodeBase64", "bytes", &[&pieces])?;
@@ -241,7 +241,7 @@ fn outputs_of_a_session() -> Outcome {
     Ok(())
 }
 
-/// A node `random` whose value is another one at each run.
+/// A node `random` with another value at each run.
 fn random(graph: &mut Graph, shape: &[i32]) -> Outcome {
     let shape = constant(graph, "shape", Tensor::<i32>::from(shape))?;
     let mut random = graph.new_operation("RandomUniform", "random")?;
@@ -252,7 +252,7 @@ fn random(graph: &mut Graph, shape: &[i32]) -> Outcome {
 }
 
 fn every_run_is_one_evaluation() -> Outcome {
-    // Another run would give other numbers; slices are of one.
+    // All slices come from one run: another would give other numbers.
     let dir = tempfile::tempdir()?;
     let mut graph = Graph::new();
     random(&mut graph, &[1000, 1000])?;
@@ -328,7 +328,7 @@ fn what_tensorflow_refuses() -> Outcome {
     check(matches!(missing, Err(Error::BadRequest { .. })), format!("{missing:?}"))?;
     let handle = SessionOutput::new(&session, &mut graph, "handle").compute();
     check(matches!(handle, Err(Error::Unsupported { .. })), format!("{handle:?}"))?;
-    // The session ends while the value is to be read.
+    // The session ends while the value is still to be read.
     let mut graph = Graph::new();
     constant(&mut graph, "values", Tensor::<f32>::new(&[100_000]))?;
     let mut own = self::session(&graph)?;
@@ -357,7 +357,7 @@ fn a_graph_stays_usable() -> Outcome {
 }
 
 fn values_are_released() -> Outcome {
-    // 64 values of 64 MiB would be 4 GiB. (What TensorFlow takes for constant it computes beforehand, and keeps.)
+    // 64 values of 64 MiB would be 4 GiB. (Constants would not do: TensorFlow computes them beforehand and keeps them.)
     let mut graph = Graph::new();
     random(&mut graph, &[1 << 24])?;
     let session = session(&graph)?;

@@ -1,4 +1,4 @@
-//! Heap use stays under the budget, whatever the tensor's size and shape.
+//! Heap use stays under the budget, for tensors of any size and shape.
 
 #![expect(unsafe_code, reason = "a global allocator that counts is unsafe by its nature")]
 
@@ -21,7 +21,7 @@ struct Counting;
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is handed to the system's allocator unchanged; only numbers are kept beside it.
+// SAFETY: every call goes unchanged to the system's allocator; only counters are added.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
@@ -40,7 +40,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Both tests in one, because they count the same heap.
+/// Both tests are in one function, since they count the same heap.
 #[test]
 fn the_heap_stays_under_the_budget() {
     a_tensor_forty_times_the_budget_is_converted_within_it();
@@ -48,7 +48,7 @@ fn the_heap_stays_under_the_budget() {
     streams_that_are_turned_around_stay_within_it();
 }
 
-/// Bytes that are read from front to back.
+/// A source that is read front to back.
 #[derive(Debug)]
 struct Stream(TensorSpec);
 
@@ -108,7 +108,7 @@ fn records_beyond_the_budget_are_converted_within_it() {
         let out = dir.path().join(suffix);
         let done = mmconvert::export(&tensors, None, &out, &options).unwrap();
         let peak = PEAK.load(Ordering::Relaxed) - before;
-        // The plan keeps 12 MiB for the process and what the system charges it.
+        // The plan reserves 12 MiB for the process and what the system charges to it.
         assert!(peak < 8 << 20, "{suffix}: heap grew by {peak} bytes");
         assert!(done.outputs.iter().any(|output| output.report.shape == [6_000, 1024]));
         assert!(done.outputs.iter().all(|output| output.report.peak_memory <= budget.as_bytes()));
@@ -127,7 +127,7 @@ fn a_tensor_forty_times_the_budget_is_converted_within_it() {
         if case < 2 {
             writer.add(b"t", 4, &shape, 0, Pattern::new(TOTAL)).unwrap();
         } else {
-            // Column pieces, which have to be put together from scratch memory.
+            // Column pieces, which are assembled from scratch memory.
             let width = shape[1] / 10;
             let pieces: Vec<_> = (0..10).map(|i| vec![(0, None), (i * width, Some(width))]).collect();
             writer.add_partitioned(b"t", 4, &shape, &pieces, |_| (0, Pattern::new(TOTAL / 10))).unwrap();
@@ -145,7 +145,7 @@ fn a_tensor_forty_times_the_budget_is_converted_within_it() {
         let peak = PEAK.load(Ordering::Relaxed) - before;
         assert!(peak < 2 << 20, "heap grew by {peak} bytes");
         if case != 1 {
-            // Other forms of a part of it: what the plan gives to workers is the budget's, but for the process.
+            // Other forms of a part of it. Workers may use the plan's budget, without the share of the process.
             for (form, options) in [("cast", Options::new().cast(Dtype::Float32)), ("turned", Options::new().layout(mmconvert::Layout::F))]
             {
                 let rows = if case == 0 { 0..TOTAL / 256 / 8 } else { 0..3 };

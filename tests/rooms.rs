@@ -1,4 +1,4 @@
-//! The rooms of `src/`: which may import which, and that nothing imports in a circle. It reads the sources and builds nothing.
+//! The rooms of `src/`: which may import which, and that imports form no cycle. It reads the sources and builds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,9 +25,9 @@ const ROOMS: &[&str] = &[
     "writer",     // arrays of rows that a program makes
     "lib",        // the public names
 ];
-/// No file of `src/` is longer.
+/// Most lines of a file in `src/`.
 const MOST_LINES: usize = 800;
-/// No room has more of all lines than one in so many.
+/// No room has more than this fraction (one in four) of all lines.
 const LEAST_SHARE: usize = 4;
 
 type Module = Vec<String>;
@@ -54,7 +54,7 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            // The program uses the public names only; the compiler sees to that.
+            // The program is a separate package, so it can use public names only.
             if path != src().join("bin") {
                 walk(&path, found);
             }
@@ -73,7 +73,7 @@ fn module_of(path: &Path) -> Module {
     module
 }
 
-/// The text without comments, strings' contents left as they are, up to the tests in it.
+/// The text without comments and up to its tests. The content of strings stays.
 fn code_of(text: &str) -> String {
     let code: Vec<&str> = text.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line }).collect();
     let code = code.join("\n");
@@ -91,7 +91,7 @@ fn files() -> Vec<File> {
         .zip(texts)
         .map(|(path, text)| File { path: path.clone(), module: module_of(path), text: code_of(&text), lines: text.lines().count() })
         .collect();
-    // Files that are tests as a whole.
+    // Files that consist of tests.
     let is_test = |file: &File| file.module.last().is_some_and(|last| last == "tests");
     files.into_iter().filter(|file| !is_test(file)).collect()
 }
@@ -120,7 +120,8 @@ fn expand(path: &str) -> Vec<String> {
     parts.flat_map(expand).map(|part| format!("{}{part}", &path[..open])).collect()
 }
 
-/// All paths in a text: those of `use` lines, and those in the code that start at the crate, at this module or above it, or at a child.
+/// All paths in a text: those in `use` lines, and those in code that start at the crate, at this module, at a parent, or at a
+/// child.
 fn paths_in(text: &str) -> Vec<String> {
     let mut paths = Vec::new();
     let mut rest = text;
@@ -143,7 +144,7 @@ fn paths_in(text: &str) -> Vec<String> {
     paths
 }
 
-/// The module that a path in `file` leads into.
+/// The file that a path in `file` leads to.
 fn target(file: &File, path: &str, modules: &BTreeMap<Module, usize>) -> Option<usize> {
     let mut parts = path.split("::").map(str::trim).filter(|part| !part.is_empty()).peekable();
     let mut module = match *parts.peek()? {
@@ -176,7 +177,7 @@ fn target(file: &File, path: &str, modules: &BTreeMap<Module, usize>) -> Option<
     modules.get(&module).copied()
 }
 
-/// By its number: the files that each file imports from, without itself.
+/// For each file, by index, the other files it imports from.
 fn imports(files: &[File]) -> Vec<BTreeSet<usize>> {
     let modules: BTreeMap<Module, usize> = files.iter().enumerate().map(|(at, file)| (file.module.clone(), at)).collect();
     let of = |(at, file): (usize, &File)| {
@@ -202,7 +203,7 @@ fn imports_go_to_rooms_above_only() {
         }
     }
     assert!(wrong.is_empty(), "against the order of the rooms:\n{}", wrong.join("\n"));
-    // The reading of imports itself: these are known to be there.
+    // Checks the parsing of imports: these are known to exist.
     let has = |from: &str, to: &str| {
         let at = files.iter().position(|file| name(file) == from).unwrap();
         imports(&files)[at].iter().any(|&other| name(&files[other]) == to)
@@ -214,7 +215,7 @@ fn imports_go_to_rooms_above_only() {
 fn no_file_imports_itself_by_way_of_others() {
     let files = files();
     let mut imports = imports(&files);
-    // Files that import nothing that is left are in no circle.
+    // Files that import no remaining file are in no cycle.
     loop {
         let done: Vec<usize> = (0..files.len()).filter(|&at| imports[at].is_empty()).collect();
         let before: usize = imports.iter().map(BTreeSet::len).sum();

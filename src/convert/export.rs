@@ -70,7 +70,7 @@ pub fn check_write((tensor, estimates): &Estimated<'_>, path: impl AsRef<Path>, 
 /// As [`check_write`], for an [`export`] of arrays into the directory `dir`.
 ///
 /// # Errors
-/// As [`check_write`].
+/// Those of [`check_write`].
 pub fn check_export(arrays: &[Estimated<'_>], dir: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let dir = dir.as_ref();
     let staged = StagedDir::create(dir, options.existing(), &options.calls())?;

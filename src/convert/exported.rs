@@ -1,4 +1,4 @@
-//! What became of each tensor of an export.
+//! The result of an export for each tensor.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ pub struct Exported {
     pub name: Name,
     /// The array's file.
     pub path: PathBuf,
-    /// What was done.
+    /// The report of its conversion.
     pub report: Report,
 }
 
@@ -23,6 +23,6 @@ pub struct Exported {
 pub struct Skipped {
     /// The tensor's name.
     pub name: Name,
-    /// Why not.
+    /// The reason.
     pub reason: String,
 }

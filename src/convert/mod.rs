@@ -48,7 +48,7 @@ use job::Job;
 pub struct Converted {
     /// The array, mapped.
     pub array: MmapArray,
-    /// What was done.
+    /// The report of the conversion.
     pub report: Report,
 }
 
@@ -322,7 +322,7 @@ impl<'a> Converter<'a> {
     /// As [`write`](Self::write), and maps the array before the file gets its name, so the map shows what was written.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// Those of [`write`](Self::write).
     ///
     /// # Safety
     /// As [`MmapArray::open`]: nobody shortens the file or writes to it while the array lives. The file has a name by then, so anybody
@@ -342,7 +342,7 @@ impl<'a> Converter<'a> {
     /// before the `.npy`. Returns the path and the report of each array.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// Those of [`write`](Self::write).
     pub fn write_parts(self, path: impl AsRef<Path>) -> Result<Vec<(PathBuf, Report)>> {
         let path = path.as_ref();
         let reports = self.execute(path, None, |_, _| Ok(()))?;
@@ -382,7 +382,7 @@ impl<'a> Converter<'a> {
     /// Makes the checks of [`stream`](Self::stream), as far as they are possible without computing anything.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream).
+    /// Those of [`stream`](Self::stream).
     pub fn check_stream(&self) -> Result<()> {
         let options = self.options.resolved();
         if let Input::Tensor(tensor) = &self.input

@@ -90,7 +90,7 @@ impl Source {
     /// Whether there are no tensors.
     ///
     /// # Errors
-    /// As [`len`](Self::len).
+    /// Those of [`len`](Self::len).
     pub fn is_empty(&self) -> Result<bool> {
         self.len().map(|len| len == 0)
     }

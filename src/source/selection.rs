@@ -158,7 +158,7 @@ impl Source {
     /// As [`select`](Self::select), including bookkeeping: without a pattern all tensors, and globs match bookkeeping, too.
     ///
     /// # Errors
-    /// As [`select`](Self::select).
+    /// Those of [`select`](Self::select).
     pub fn select_all<P: AsRef<[u8]>>(&self, patterns: &[P]) -> Result<Selection> {
         if patterns.is_empty() { self.all() } else { self.named(patterns, true) }
     }
@@ -166,7 +166,7 @@ impl Source {
     /// All tensors, in the order of the source.
     ///
     /// # Errors
-    /// As [`tensors`](Self::tensors).
+    /// Those of [`tensors`](Self::tensors).
     pub fn all(&self) -> Result<Selection> {
         Ok(Selection::new(self, self.tensors().collect::<Result<_>>()?))
     }

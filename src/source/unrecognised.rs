@@ -83,7 +83,8 @@ pub(crate) fn unrecognised(probe: &Probe) -> Result<Error> {
 
 /// The lock file of an unfinished tf.data cache with this name, or with any name.
 ///
-/// Source of the names: `FileCacheDataset` in `tensorflow/core/kernels/data/cache_dataset_ops.cc`: the name of the cache, a number, `.lockfile`.
+/// Its name is that of the cache, a number, `.lockfile`. Source: `FileCacheDataset` in
+/// `tensorflow/core/kernels/data/cache_dataset_ops.cc`.
 fn unfinished_cache<'a>(names: &'a [OsString], wanted: Option<&OsStr>) -> Option<&'a OsStr> {
     let cache = |name: &'a OsStr| {
         let (cache, number) = name.to_str()?.strip_suffix(".lockfile")?.rsplit_once('_')?;

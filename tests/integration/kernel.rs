@@ -1,7 +1,7 @@
 //! A program whose system calls fail as a test decides, without root.
 //!
-//! The kernel asks the test about each call that it wants to hear of (seccomp user notification, Linux 5.5): it goes on, or fails
-//! with an error number. So a file system can be had that lacks a call, and a disk that fails at a certain one.
+//! The kernel asks the test about each call that it subscribes to (seccomp user notification, Linux 5.5). The test lets it
+//! continue, or fail with an error number. This simulates a file system that lacks a call, or a disk that fails at a certain one.
 //!
 //! Source: `seccomp(2)`, `seccomp_unotify(2)`.
 #![expect(unsafe_code, reason = "filters of system calls have no safe interface; each block argues its safety")]
@@ -20,11 +20,11 @@ use rustix::net::{
     SocketType,
 };
 
-/// A call that the program is about to make.
+/// A system call that the program is about to make.
 pub(crate) struct Call {
     pub(crate) number: libc::c_long,
     pub(crate) args: [u64; 6],
-    /// Who makes it.
+    /// The thread that makes it.
     pub(crate) thread: u32,
 }
 
@@ -33,7 +33,7 @@ impl Call {
     pub(crate) fn path(&self, argument: usize) -> PathBuf {
         let memory = fs::File::open(format!("/proc/{}/mem", self.thread)).unwrap();
         let mut bytes = vec![0; 4096];
-        // A path may end shortly before memory does.
+        // The path may be near the end of mapped memory.
         let read = (0..=4096).rev().step_by(256).find_map(|len| memory.read_at(&mut bytes[..len], self.args[argument]).ok());
         bytes.truncate(read.unwrap_or(0));
         let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
@@ -51,13 +51,13 @@ impl Call {
     }
 }
 
-/// Runs a program and asks `decide` about every one of `calls`: `None` lets it be made, an error number makes it fail.
+/// Runs a program and asks `decide` about each of `calls`: `None` continues it, an error number makes it fail.
 pub(crate) fn run(mut program: Command, calls: &[libc::c_long], mut decide: impl FnMut(&Call) -> Option<i32> + Send) -> Output {
     let filter = filter(calls);
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a pair of sockets");
     let send = move || install(&filter).and_then(|listener| send_fd(&theirs, &listener));
-    // SAFETY: between fork and exec the closure makes system calls only, with memory that was taken before.
+    // SAFETY: between fork and exec the closure only makes system calls, with memory that was allocated before.
     unsafe { program.pre_exec(send) };
     let child = program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("seccomp filters (Linux 5.5)");
     drop(program);
@@ -72,13 +72,13 @@ pub(crate) fn run(mut program: Command, calls: &[libc::c_long], mut decide: impl
     })
 }
 
-/// A program that tells of `calls` and lets all others be.
+/// A filter that reports `calls` and allows all others.
 fn filter(calls: &[libc::c_long]) -> Vec<libc::sock_filter> {
     let load = libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: 0 };
     let give = |k| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k };
     let mut filter = vec![load];
     for &number in calls {
-        // The next instruction, or the one behind it.
+        // Continue with the next instruction on a match, else skip it.
         filter.push(libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: 0, jf: 1, k: number as u32 });
         filter.push(give(libc::SECCOMP_RET_USER_NOTIF));
     }
@@ -88,7 +88,7 @@ fn filter(calls: &[libc::c_long]) -> Vec<libc::sock_filter> {
 
 fn install(filter: &[libc::sock_filter]) -> io::Result<OwnedFd> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-    // SAFETY: the first call takes numbers only; the second reads the filter, which lives while it does, and returns a new descriptor.
+    // SAFETY: the first call takes numbers only; the second reads the filter, which outlives it, and returns a new descriptor.
     unsafe {
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
             return Err(io::Error::last_os_error());
@@ -125,7 +125,7 @@ fn receive_fd(socket: &OwnedFd) -> Option<OwnedFd> {
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
 
-/// The next call, once there is one; nothing when the program has ended.
+/// Waits for the next call; `None` when the program has ended.
 fn next(listener: &OwnedFd) -> Option<(u64, Call)> {
     loop {
         let mut poll = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -137,7 +137,7 @@ fn next(listener: &OwnedFd) -> Option<(u64, Call)> {
             return None;
         }
         let mut notice = MaybeUninit::<libc::seccomp_notif>::zeroed();
-        // SAFETY: the kernel fills one `seccomp_notif`, which has to be zeros before, and for which any bytes are a value.
+        // SAFETY: the kernel fills one `seccomp_notif`, which must be zeroed before; any bytes are a valid value.
         let notice = unsafe {
             match libc::ioctl(listener.as_raw_fd(), RECEIVE as _, notice.as_mut_ptr()) {
                 0 => notice.assume_init(),
@@ -154,6 +154,6 @@ fn answer(listener: &OwnedFd, id: u64, error: Option<i32>) {
     const CONTINUE: u32 = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
     let flags = if error.is_none() { CONTINUE } else { 0 };
     let response = libc::seccomp_notif_resp { id, val: 0, error: -error.unwrap_or(0), flags };
-    // SAFETY: the kernel reads one `seccomp_notif_resp`. That the thread was killed meanwhile is no matter.
+    // SAFETY: the kernel reads one `seccomp_notif_resp`. A thread that was killed meanwhile does no harm.
     unsafe { libc::ioctl(listener.as_raw_fd(), SEND as _, &raw const response) };
 }

@@ -1,4 +1,4 @@
-//! What users see, as laws and beside the reference. One test binary; its modules are named for the rooms of `src/`.
+//! What users see, compared with the reference and with laws. One test binary; its modules are named for the rooms of `src/`.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "test data are small")]
 #![allow(clippy::cast_precision_loss, clippy::float_cmp, reason = "small whole numbers are exact")]
 

@@ -1,4 +1,4 @@
-//! What several modules need: paths, hashes, readers of `.npy` that share no code with the library.
+//! Helpers for several modules: paths, hashes, and readers of `.npy` that share no code with the library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     format!("{:02x?}", Sha256::digest(bytes).as_slice()).replace(['[', ']', ',', ' '], "")
 }
 
-/// Header text and data of a `.npy` of version 1, found by its length field alone.
+/// Header text and data of a `.npy` of version 1, found only by its length field.
 pub(crate) fn npy(path: &Path) -> (String, Vec<u8>) {
     let bytes = fs::read(path).unwrap();
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00", "{}", path.display());
@@ -48,7 +48,7 @@ pub(crate) trait Mapped {
 impl Mapped for Converter<'_> {
     #[expect(unsafe_code, reason = "the files of tests are their own")]
     fn mapped(self, path: impl AsRef<Path>) -> Result<Converted> {
-        // SAFETY: only the test that made the file knows it, and looks at the array before it changes the file.
+        // SAFETY: only the test knows the file that it made, and it reads the array before it changes the file.
         unsafe { self.run(path) }
     }
 }
@@ -56,7 +56,7 @@ impl Mapped for Converter<'_> {
 /// Finishes an array and maps it.
 #[expect(unsafe_code, reason = "the files of tests are their own")]
 pub(crate) fn finish(writer: ArrayWriter) -> Result<MmapArray> {
-    // SAFETY: only the test that made the file knows it, and looks at the array before it changes the file.
+    // SAFETY: only the test knows the file that it made, and it reads the array before it changes the file.
     unsafe { writer.finish_mapped() }
 }
 
@@ -90,9 +90,9 @@ pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("killed: {:?}", output.status))
 }
 
-/// Waits for something that another process does.
+/// Waits for another process.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    /// Nothing takes that long, unless it waits for ever.
+    /// Longer than anything takes that does not hang.
     const FOR_EVER: Duration = Duration::from_mins(2);
     let started = Instant::now();
     while !is_so() {

@@ -1,4 +1,4 @@
-//! Arrays that a program writes itself.
+//! Arrays from rows that a program makes.
 
 use std::fs;
 
@@ -197,7 +197,7 @@ fn an_existing_array_is_opened_as_what_it_is() {
         fs::write(&path, bytes).unwrap();
         path
     };
-    // SAFETY: the files were just written here and nobody else knows them.
+    // SAFETY: the files were just written here, and nobody else knows them.
     let open = |path| unsafe { MmapArray::open(path) };
     let fields = write("st.npy", "<u2", "False", "(2, 3)", &[0; 12]);
     let text = fs::read(&fields).unwrap();
@@ -239,7 +239,7 @@ fn an_existing_array_is_opened_as_what_it_is() {
     assert_eq!(v.view::<half::bf16>().unwrap()[[1]].to_bits(), 1);
 }
 
-/// Fills a row, and inside that the next, down to the eighth.
+/// Fills a row, and during that the next one, down to the eighth.
 fn nest(writer: &ArrayWriter, row: u64) -> Result<(), Error> {
     writer.fill(row..row + 1, |out: &mut [u8]| {
         out.fill(row as u8);

@@ -24,7 +24,7 @@ pub struct Layout {
     pub big_endian: bool,
     /// Tensors start at multiples of this; TensorFlow's default is 1.
     pub align: u64,
-    /// Index blocks are compressed.
+    /// Whether to compress index blocks.
     pub snappy: bool,
     /// Index blocks are closed at this size; TensorFlow's is 262144.
     pub block_size: usize,
@@ -36,7 +36,7 @@ impl Default for Layout {
     }
 }
 
-/// A piece of a partitioned tensor: start and length along every axis; a length of `None` is all of the axis.
+/// A piece of a partitioned tensor: start and length on every axis; `None` is the whole axis.
 pub type Extents = Vec<(u64, Option<u64>)>;
 
 /// A bundle that is being written.
@@ -73,7 +73,7 @@ impl BundleWriter {
         self.add_strings(name, &[], [text], shard)
     }
 
-    /// Adds a tensor of strings, which are gone through twice: lengths first.
+    /// Adds a tensor of strings, which are iterated twice: lengths first.
     pub fn add_strings<T: AsRef<[u8]>>(
         &mut self,
         name: &[u8],
@@ -93,7 +93,7 @@ impl BundleWriter {
         lengths.extend(stored_crc);
         let (offset, _) = self.store(shard, &lengths[..])?;
         let (mut crc, mut size) = (crc32c::crc32c_append(lengths_crc, &stored_crc), lengths.len() as u64);
-        // Parts of one tensor have nothing between them.
+        // The parts of a tensor are contiguous.
         let align = std::mem::replace(&mut self.layout.align, 1);
         let mut waiting = Vec::with_capacity(2 * TOGETHER);
         for text in texts.into_iter().map(Some).chain([None]) {
@@ -128,7 +128,7 @@ impl BundleWriter {
         Ok(())
     }
 
-    /// Adds a tensor of zeros but for `runs` of bytes at offsets, in order and apart; what is zero is a hole of the shard.
+    /// Adds a tensor of zeros except for `runs` of bytes at ascending, separate offsets. Zeros become holes of the shard.
     pub fn add_sparse(&mut self, name: &[u8], dtype: u64, shape: &[u64], nbytes: u64, runs: &[(u64, Vec<u8>)]) -> io::Result<()> {
         let (file, len) = &mut self.shards[0];
         file.flush()?;
@@ -208,10 +208,10 @@ impl BundleWriter {
     }
 }
 
-/// CRC32C of bytes with the CRC `crc` and `len` zeros behind them.
+/// The CRC32C of bytes with CRC `crc`, followed by `len` zeros.
 fn append_zeros(crc: u32, mut len: u64) -> u32 {
     let (mut crc, mut piece) = (crc, vec![0u8; 1 << 20]);
-    // Bit by bit of the length, so that a piece is only ever hashed once.
+    // Doubles the run of zeros per bit of `len`, so that no byte is hashed twice.
     let mut doubled = crc32c::crc32c(&piece);
     piece.truncate((len % (1 << 20)) as usize);
     crc = crc32c::crc32c_append(crc, &piece);
@@ -295,7 +295,7 @@ fn entry(dtype: u64, shape: &[u64], shard: u32, offset: u64, size: u64, masked_c
     out
 }
 
-/// The key of a piece; written apart from the reader's own code, digit by digit as the format describes it.
+/// The key of a piece, encoded digit by digit as the format describes it, independently of the reader's code.
 pub fn piece_key(name: &[u8], extents: &Extents) -> Vec<u8> {
     let mut key = vec![0];
     for &byte in name {
@@ -361,7 +361,7 @@ fn push_block(out: &mut Vec<u8>, contents: &[u8], snappy: bool) -> Vec<u8> {
     handle
 }
 
-/// Bytes that any part of can be told without the others: the little-endian 64-bit word `i` is `i` times an odd number.
+/// Bytes of which any part can be computed alone: the little-endian 64-bit word `i` is `i` times an odd number.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     at: u64,

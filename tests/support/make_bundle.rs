@@ -1,8 +1,8 @@
 //! `make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy] [--sparse N]`
 //!
-//! Writes a checkpoint with one tensor of any size, whose bytes follow a fixed pattern: word `i` of 64 bits,
-//! little-endian, is `i * 0x9e3779b97f4a7c15`. With `--pieces` the tensor is cut along axis 0; with `--sparse` it is a hole but
-//! for so many runs of 64 KiB. Of dtype `string`, elements are 0 to 200 letters.
+//! Writes a checkpoint with one tensor of any size, whose bytes follow a fixed pattern: word `i` of 64 bits, little-endian, is `i
+//! * 0x9e3779b97f4a7c15`. `--pieces` cuts the tensor along axis 0. `--sparse` makes it a hole except for N runs of 64 KiB. With
+//! dtype `string`, elements have 0 to 200 letters.
 
 #[path = "bundle.rs"]
 mod bundle;
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if dtype == Dtype::String {
         writer.add_strings(name.as_bytes(), &shape, (0..shape.iter().product()).map(text), 0)?;
     } else if let Some(runs) = sparse {
-        // Runs of 64 KiB of the usual pattern, at equal distances and out of step with everything; the rest is holes.
+        // Runs of 64 KiB with the usual pattern, at equal distances that align with nothing; the rest is holes.
         const RUN: u64 = 64 << 10;
         let nbytes = rows * row_bytes;
         let run = |i: u64| {

@@ -1,4 +1,4 @@
-//! A writer of record files that shares nothing with the reader it is to test but the checksum.
+//! A writer of record files that shares only the checksum with the reader it tests.
 
 #![allow(dead_code, clippy::pedantic, reason = "included by several tests, each of which uses another part")]
 
@@ -20,7 +20,7 @@ pub(crate) enum Values {
 }
 
 impl Values {
-    /// A `Feature`; `packed` as every current writer has numbers.
+    /// A `Feature`; `packed` stores numbers as all current writers do.
     pub(crate) fn feature(&self, packed: bool) -> Vec<u8> {
         match self {
             Self::Bytes(values) => field(1, &values.iter().flat_map(|value| field(1, value)).collect::<Vec<_>>()),
@@ -53,11 +53,11 @@ pub(crate) fn frames<R: AsRef<[u8]>>(records: &[R]) -> Vec<u8> {
     records.iter().flat_map(|record| frame(record.as_ref())).collect()
 }
 
-/// The ways in which TensorFlow compresses such files.
+/// Compresses in one of TensorFlow's ways.
 pub(crate) fn compress(way: usize, bytes: &[u8]) -> Vec<u8> {
     match way {
         1 => {
-            // Two members, cut anywhere.
+            // Two members, split anywhere.
             let member = |bytes: &[u8]| {
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
                 encoder.write_all(bytes).unwrap();

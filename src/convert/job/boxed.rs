@@ -96,7 +96,7 @@ impl Job<'_> {
     /// The plan for reading a temporary copy in boxes of this `unit`.
     ///
     /// # Errors
-    /// As [`box_plan`](Self::box_plan).
+    /// Those of [`box_plan`](Self::box_plan).
     pub(crate) fn copy_plan(&self, unit: Unit, usage: BoxUse, options: &Options) -> Result<BoxPlan> {
         let grid = ChunkGrid { rows: 0..self.whole.rows(), chunk: vec![1; self.whole.shape().len()], unit };
         // The source's memory is still held, and so are the last pages of the copy.

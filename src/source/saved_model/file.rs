@@ -66,8 +66,8 @@ impl SavedModel {
     ///
     /// Field 1 is the schema version, field 2 a graph (`tensorflow/core/protobuf/saved_model.proto`).
     ///
-    /// The chosen graph has exactly the tags in `tag_set`, or without `tag_set` the tag `serve` alone. Source: `FindMetaGraph` in
-    /// `tensorflow/cc/saved_model/reader.cc`, which chooses the same way.
+    /// With `tag_set`, the chosen graph has exactly these tags. Without, it is the only graph, or the one tagged `serve` alone. Source:
+    /// `FindMetaGraph` in `tensorflow/cc/saved_model/reader.cc`, which takes no other either.
     ///
     /// # Errors
     /// [`Error::BadRequest`] if no graph has these tags, [`Error::Unsupported`] for other forms of the file, [`Error::Malformed`],

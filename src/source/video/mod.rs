@@ -97,7 +97,8 @@ fn packet_len(front: &[u8]) -> Option<u64> {
     [(0, 188), (4, 192)].into_iter().find(|&(start, len)| has_packets(start, len)).map(|(_, len)| len as u64)
 }
 
-/// MP4 and QuickTime, AVI, Matroska and WebM, MPEG program and transport streams, MPEG video, Flash, Ogg, Windows Media, GIF, YUV4MPEG2, IVF, MXF, NUT.
+/// Recognises MP4 and QuickTime, AVI, Matroska and WebM, MPEG program and transport streams, MPEG video, Flash, Ogg, Windows
+/// Media, GIF, YUV4MPEG2, IVF, MXF, NUT.
 fn is_video(front: &[u8]) -> bool {
     const MAGICS: &[&[u8]] = &[
         b"\x1a\x45\xdf\xa3",

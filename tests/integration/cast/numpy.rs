@@ -1,4 +1,4 @@
-//! Casts against what NumPy and `ml_dtypes` were measured to give.
+//! Casts equal the measured results of NumPy and `ml_dtypes`.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn rows(text: &str) -> impl Iterator<Item = [&str; 5]> {
 }
 
 #[test]
-fn every_measured_value_is_what_numpy_makes_of_it() {
+fn casts_equal_numpy_for_every_measured_value() {
     let text = fs::read_to_string(data("numpy-casts.csv")).unwrap();
     let mut compared = 0;
     for [from, to, source, expected, flags] in rows(&text) {
@@ -28,7 +28,7 @@ fn every_measured_value_is_what_numpy_makes_of_it() {
         }
         let cast = cast.unwrap();
         if flags.contains(&"raw") && from == "bool" {
-            // Bytes other than 0 and 1 are 1 here wherever they go, also where NumPy takes them as they are.
+            // Bytes other than 0 and 1 become 1 here in every cast, even where NumPy copies them unchanged.
             let ones: Vec<[&str; 5]> = rows(&text).filter(|row| row[..3] == [from, to, "01"]).collect();
             check(&cast, &unhex(source), &[unhex(ones[0][3])], [from, to, source]);
             compared += 1;
@@ -44,7 +44,7 @@ fn every_measured_value_is_what_numpy_makes_of_it() {
     assert!(compared >= 21_428 || !cfg!(target_arch = "x86_64"), "{compared} rows");
 }
 
-/// One element alone and many side by side, at odd addresses, all become one of `expected`.
+/// Casts one element alone and many in a row, at odd addresses. All must become one of `expected`.
 fn check(cast: &Cast, source: &[u8], expected: &[Vec<u8>], what: [&str; 3]) {
     for count in [1, 3, 67] {
         let from = [&[0][..], &source.repeat(count)].concat();

@@ -1,4 +1,4 @@
-//! What arrays can be made to be like: another dtype, byte order or layout, and strings.
+//! The forms that arrays can have: another dtype, byte order or layout, and strings.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn numeric() -> impl Strategy<Value = Dtype> {
     prop::sample::select(Dtype::ALL.iter().copied().filter(|dtype| dtype.itemsize().is_some()).collect::<Vec<_>>())
 }
 
-/// Bytes that are valid elements of `dtype`, and differ.
+/// Distinct bytes that are valid elements of `dtype`.
 fn elements(dtype: Dtype, count: u64) -> Vec<u8> {
     let itemsize = dtype.itemsize().unwrap();
     let bytes = (0..count * itemsize).map(|i| ((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8);
@@ -32,7 +32,7 @@ fn elements(dtype: Dtype, count: u64) -> Vec<u8> {
     bytes.map(|byte| (u16::from(byte) % most) as u8).collect()
 }
 
-/// The elements of a C-ordered array in Fortran order, by way of `ndarray`.
+/// The elements of a C-ordered array in Fortran order, computed with `ndarray`.
 fn in_fortran_order(bytes: &[u8], shape: &[u64], itemsize: u64) -> Vec<u8> {
     let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
     let elements: Vec<&[u8]> = bytes.chunks(itemsize as usize).collect();
@@ -52,7 +52,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn every_form_of_every_dtype_is_its_elements_cast_swapped_and_turned(
+    fn every_form_of_every_dtype_has_its_elements_cast_swapped_and_transposed(
         from in numeric(), to in prop::option::of(numeric()), stored in orders(), written in orders(), fortran in any::<bool>(),
         shape in prop::collection::vec(0u64..7, 0..5), rows in prop::option::of((-3i64..7, -3i64..7)), pad in 0u64..5,
     ) {
@@ -121,7 +121,7 @@ proptest! {
         let options = to.map_or_else(Options::new, |to| Options::new().cast(to)).memory(Budget::mib(14));
         prop_assert!(matches!(compare(&out, &tensor, rows, &options).unwrap(), Comparison::Equal(_)));
         if data.len() > 1 {
-            // The first of two wrong elements, in C order, whatever the order of the file.
+            // The first of two wrong elements in C order is reported, whatever the order of the file.
             let mut file = fs::read(&out).unwrap();
             let start = file.len() - data.len();
             let last = file.len() - 1;
@@ -141,10 +141,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn large_arrays_are_turned_around_within_any_budget(
+    fn large_arrays_are_transposed_within_any_budget(
         dims in prop::collection::vec(1u64..80, 2..5), mib in 13u64..20, dtype in prop::sample::select(vec![Dtype::UInt8, Dtype::Float32, Dtype::Complex128]), pieces in any::<bool>()
     ) {
-        // One of the axes is as long as makes up a few MiB.
+        // One axis is long enough to reach a few MiB.
         let mut shape = dims;
         let others: u64 = shape.iter().skip(1).product();
         shape[0] = ((3 << 20) / (others * dtype.itemsize().unwrap())).clamp(2, 40_000);
@@ -182,7 +182,7 @@ proptest! {
             text.trim_end_matches('\0').to_owned()
         }).collect();
         if long.is_some() {
-            // All of them are padded to the long one.
+            // Limit their number, since all are padded to the longest.
             texts.drain(..texts.len().saturating_sub(9));
         }
         texts.truncate(texts.len() / width as usize * width as usize);
@@ -246,7 +246,7 @@ proptest! {
     }
 }
 
-/// A bundle with the strings `t`.
+/// A bundle with the string tensor `t`.
 fn strings(dir: &Path, texts: &[&[u8]]) -> Source {
     let prefix = dir.join("c");
     let mut writer = BundleWriter::create(&prefix, BundleLayout::default()).unwrap();
@@ -268,7 +268,7 @@ fn strings_that_would_lose_something_are_errors_that_say_which() {
     }
     assert!(matches!(Converter::new(&tensor).unwrap().strings(Strings::Offsets).write(&out), Err(Error::BadRequest { .. })));
     assert_eq!(names_in(dir.path()), ["c.data-00000-of-00001", "c.index"]);
-    // In an export one such tensor does not stand in the way of others, and the exit code tells.
+    // In an export such a tensor is skipped, the others are converted, and the exit code tells.
     let src = dir.path().join("c");
     let only = mmconvert(["convert", src.to_str().unwrap(), "-o", dir.path().join("d/").to_str().unwrap()]);
     assert_eq!(code(&only), 6, "{}", stderr(&only));
@@ -276,13 +276,13 @@ fn strings_that_would_lose_something_are_errors_that_say_which() {
 }
 
 #[test]
-fn strings_that_are_broken_are_refused_with_the_place() {
+fn broken_strings_are_refused_with_their_position() {
     let dir = tempfile::tempdir().unwrap();
     let _ = strings(dir.path(), &[b"first", b"second", b"third"]);
     let shard = dir.path().join("c.data-00000-of-00001");
     let good = fs::read(&shard).unwrap();
     let out = dir.path().join("x.npy");
-    // Lengths, their checksum, bytes of elements: also those that then end in NUL, or are no UTF-8.
+    // Damaged lengths, their checksum, and string bytes, including ones that then end in NUL or are not UTF-8.
     let last = good.len() - 1;
     let crc = "CRC32C";
     let wrong =
@@ -298,7 +298,7 @@ fn strings_that_are_broken_are_refused_with_the_place() {
             assert!(error.to_string().contains(what), "{at}: {error}");
         }
     }
-    // Two lengths of which only the sum is right.
+    // Two wrong lengths with the right sum.
     let mut bad = good.clone();
     bad[..2].copy_from_slice(&[6, 5]);
     fs::write(&shard, &bad).unwrap();
@@ -331,7 +331,7 @@ fn strict_casts_name_the_first_value_that_changes() {
 }
 
 #[test]
-fn values_at_the_ends_of_their_types_are_looked_at_too() {
+fn strict_casts_check_values_at_the_limits_of_their_types() {
     let dir = tempfile::tempdir().unwrap();
     let strict = |from, bytes: &[u8], to| {
         let reader = MemoryTensor::new(TensorSpec::new(from, vec![1]).unwrap(), bytes).unwrap();
@@ -346,7 +346,7 @@ fn values_at_the_ends_of_their_types_are_looked_at_too() {
 }
 
 #[test]
-fn many_strings_and_a_very_long_one_are_found_from_marks() {
+fn many_strings_and_very_long_ones_convert_within_little_memory() {
     let dir = tempfile::tempdir().unwrap();
     let mut texts: Vec<String> = (0..40_000).map(|i| "é".repeat(i % 7)).collect();
     let prefix = dir.path().join("c");
@@ -373,7 +373,7 @@ fn many_strings_and_a_very_long_one_are_found_from_marks() {
 }
 
 #[test]
-fn parts_of_strings_have_names_beside_any_other() {
+fn parts_of_strings_can_have_names_that_are_not_utf_8() {
     use std::os::unix::ffi::OsStrExt;
     let dir = tempfile::tempdir().unwrap();
     let source = strings(dir.path(), &[b"ab", b"c"]);
@@ -385,7 +385,7 @@ fn parts_of_strings_have_names_beside_any_other() {
 }
 
 #[test]
-fn two_files_get_their_names_both_or_not_at_all() {
+fn two_files_get_both_names_or_none() {
     let dir = tempfile::tempdir().unwrap();
     let source = strings(dir.path(), &[b"ab", b"c"]);
     let out = dir.path().join("x.npy");
@@ -394,7 +394,7 @@ fn two_files_get_their_names_both_or_not_at_all() {
         converter.overwrite(overwrite).write_parts(&out)
     };
     let (values, offsets) = (dir.path().join("x.values.npy"), dir.path().join("x.offsets.npy"));
-    // The second name cannot be had: it is taken, or a directory.
+    // The second name is not available: it is taken, or is a directory.
     fs::write(&offsets, "old").unwrap();
     assert!(matches!(convert(false), Err(Error::OutputExists { .. })));
     assert!(!values.exists());

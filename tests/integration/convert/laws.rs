@@ -1,4 +1,4 @@
-//! What holds for every tensor, however it is stored, cut and read.
+//! Laws that hold for every tensor, however it is stored, cut and read.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::bundle::{BundleWriter, Extents, Layout};
 use crate::support::{Mapped as _, npy, shape_text};
 
-/// A stored tensor and how it is stored.
+/// A tensor and its way of storage.
 #[derive(Debug, Clone)]
 struct Stored {
     dtype: Dtype,
@@ -20,7 +20,7 @@ struct Stored {
     bytes: Vec<u8>,
 }
 
-/// Cuts boxes at random places along random axes until there are enough.
+/// Cuts boxes at random places along random axes, as often as `choices` says.
 fn cut(shape: &[u64], choices: &[(usize, u64)]) -> Vec<Extents> {
     let mut boxes: Vec<Vec<(u64, u64)>> = vec![shape.iter().map(|&dim| (0, dim)).collect()];
     for &(pick, at) in choices.iter().filter(|_| !shape.is_empty()) {
@@ -58,7 +58,7 @@ fn gather(bytes: &[u8], shape: &[u64], itemsize: usize, piece: &Extents) -> Vec<
     out
 }
 
-/// What big-endian storage holds for these little-endian elements.
+/// Big-endian storage of these little-endian elements.
 fn stored_order(mut bytes: Vec<u8>, dtype: Dtype, layout: &Layout) -> Vec<u8> {
     if layout.big_endian {
         bytes.chunks_exact_mut(dtype.component_size() as usize).for_each(<[u8]>::reverse);
@@ -160,12 +160,12 @@ proptest! {
     }
 }
 
-/// The choice that is made, and every way by itself.
+/// The default method, and each method by name.
 fn methods() -> impl Iterator<Item = Option<Method>> {
     [None].into_iter().chain(Method::ALL.map(Some))
 }
 
-/// Larger than a slice, so that rows are folded, windows wait for each other and pieces meet inside slices.
+/// Larger than a slice, so that rows are folded, windows wait for each other, and pieces meet within slices.
 #[test]
 fn any_budget_and_any_thread_count_give_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
@@ -195,7 +195,7 @@ fn any_budget_and_any_thread_count_give_the_same_bytes() {
                 converter = converter.method(method);
             }
             let estimate = match converter.estimate(&out) {
-                // Not every file system can do everything.
+                // Some file systems lack some methods.
                 Err(Error::Unsupported { .. }) if matches!(method, Some(Method::Clone | Method::Uncached)) => continue,
                 estimate => estimate.unwrap().remove(0),
             };

@@ -1,4 +1,4 @@
-//! Records in safetensors files: the arrays that they are as `.npy`, straight in their places.
+//! Records in a safetensors file equal the same arrays as `.npy`. They are written straight to their places.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::record_files::{Values, example, frames};
 use crate::support::{code, mmconvert, names_in, npy, stderr};
 
-/// The tensors of a safetensors file by name: what its header says, and the bytes.
+/// The tensors of a safetensors file by name, with header entry and bytes.
 fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
     let bytes = fs::read(path).unwrap();
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -28,7 +28,8 @@ fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
     listed
 }
 
-/// A value, two in a row, a list, text, a value that some lack and one that is no array from some record on.
+/// A record: a value, two in a row, a list, text, a value that some records lack, and one that cannot be an array from some
+/// record on.
 fn record(i: i64, list: &[i64], lacks: bool, is_odd: bool) -> Vec<u8> {
     let mut features = vec![
         ("value", Values::Ints(vec![i * i])),
@@ -45,7 +46,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn records_in_one_file_are_what_they_are_in_many(
+    fn records_in_one_file_equal_those_in_many(
         lists in prop_oneof![prop::collection::vec(prop::collection::vec(-9i64..9, 0..5), 1..9), prop::collection::vec(prop::collection::vec(any::<i64>(), 0..9), 900..1200)],
         lacking in 2usize..9, odd in any::<prop::sample::Index>(), threads in 1usize..5, mib in prop_oneof![Just(16u64), Just(64)],
         skip in any::<bool>(), ragged in any::<bool>(), offsets in any::<bool>(), rows in prop::option::of(0u64..12)
@@ -73,7 +74,7 @@ proptest! {
         let exported = export(&wanted, rows, &many, &options).unwrap();
         let packed = pack(&wanted, rows, &one, &options).unwrap();
         let found = tensors(&one);
-        // All but padded text.
+        // All arrays but padded text.
         let text = usize::from(!offsets && many.join("text.npy").exists());
         prop_assert_eq!(found.len() + text, exported.outputs.len(), "{:?} {:?}", packed.skipped, exported.skipped);
         prop_assert_eq!(packed.skipped.len(), exported.skipped.len() + text);
@@ -85,7 +86,7 @@ proptest! {
         prop_assert_eq!(names_in(dir.path()), ["many", "one.safetensors", "r.tfrecord"]);
         let own = Source::open(&one).unwrap();
         let tensor = own.tensor("value").unwrap();
-        // Whoever compares one column says which others records were left out for.
+        // Comparing a single column needs the names of the others for which records were skipped.
         let skipped_with = RecordOptions::new().missing(Some("key"), Missing::Skip).skipped_with(["key".to_owned()]);
         let options = if skip { options.records(skipped_with) } else { options };
         let compared = compare_packed(&tensor, &source.tensor("value").unwrap(), rows, &options);
@@ -94,7 +95,7 @@ proptest! {
 }
 
 #[test]
-fn records_of_which_none_can_be_held_leave_no_file() {
+fn records_that_safetensors_cannot_hold_leave_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.tfrecord");
     fs::write(&path, frames(&[record(0, &[1], false, false), record(1, &[2], true, true)])).unwrap();
@@ -115,7 +116,7 @@ fn records_of_which_none_can_be_held_leave_no_file() {
 }
 
 #[test]
-fn a_dry_run_into_one_file_says_the_room() {
+fn a_dry_run_of_a_pack_reports_the_room() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.tfrecord");
     fs::write(&path, frames(&(0..10).map(|i| record(i, &[i], false, false)).collect::<Vec<_>>())).unwrap();

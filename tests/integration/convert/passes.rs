@@ -1,4 +1,4 @@
-//! What is decoded is decoded once: chunks of any shape, streams, and several joined, in every order of the output and little memory.
+//! Everything is decoded once: chunks of any shape, streams, and joined sources, in every output order and with little memory.
 
 use std::fs;
 use std::io::Write;
@@ -13,18 +13,18 @@ use proptest::prelude::*;
 
 use crate::support::{data, names_in, npy};
 
-/// A tensor of `uint16` that tells how it was read. Every element is the low half of its place in C order.
+/// A `uint16` tensor that records how it is read. Each element is the low half of its position in C order.
 #[derive(Debug)]
 struct Watched {
     spec: TensorSpec,
     layout: Layout,
     grids: Vec<ChunkGrid>,
-    /// How often every chunk was read, grid by grid.
+    /// How often each chunk was read, per grid.
     decoded: Vec<Mutex<Vec<u32>>>,
-    /// Where the last read of every stream ended, and how often one started before that.
+    /// Where the last read of each stream ended, and how often a read started before that.
     next: Vec<AtomicU64>,
     backwards: AtomicU64,
-    /// Where reading fails.
+    /// The position where reading fails.
     bad: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl Watched {
         if self.layout == Layout::F { axes.iter().rev().copied().collect() } else { axes.to_vec() }
     }
 
-    /// The element at a place in the order of the layout.
+    /// The element at a position in the order of the layout.
     fn element(&self, mut place: u64) -> u16 {
         let stored = self.axes(self.spec.shape());
         let mut index = vec![0; stored.len()];
@@ -125,7 +125,7 @@ impl TensorReader for Watched {
                 decoded[number as usize] += 1;
             }
         }
-        // The runs of the box, in the order of the layout.
+        // The runs of the box in the order of the layout.
         let (dims, start, shape) = (self.axes(self.spec.shape()), self.axes(start), self.axes(shape));
         let (last, inner) = (*shape.last().unwrap(), shape.iter().rev().skip(1).product::<u64>());
         for (number, out) in (0..inner).zip(out.chunks_mut(2 * last as usize)) {
@@ -156,7 +156,7 @@ fn shapes() -> impl Strategy<Value = Vec<u64>> {
     prop::sample::select(shapes.map(<[u64]>::to_vec).to_vec())
 }
 
-/// The length of a chunk along an axis: 1, all of it, or anything.
+/// A chunk's length along an axis: 1, the whole axis, or anything.
 fn chunk_len(dim: u64, index: prop::sample::Index) -> u64 {
     match index.index(4) {
         0 => 1,
@@ -191,7 +191,7 @@ proptest! {
                 shape[0] += rows;
             }
         }
-        // Not half a million of them, and each fits in memory.
+        // Limits the number of chunks, and each must fit in memory.
         let fits = |grid: &ChunkGrid| grid.unit != Unit::Chunk || (64..60_000).contains(&grid.chunk.iter().product::<u64>());
         prop_assume!(grids.iter().all(fits));
         if grids.iter().all(|grid| grid.unit == Unit::Element) {
@@ -232,7 +232,7 @@ proptest! {
             }
             prop_assert_eq!(u16::from_le_bytes([element[0], element[1]]), (rows.start * width + place) as u16, "at {}", at);
         }
-        // Whether a chunk of a Fortran-ordered tensor starts with the first row that is wanted.
+        // Whether a chunk of a Fortran-ordered tensor starts at the first selected row.
         let is_even = stored == Layout::C || grids.first().is_none_or(|grid| rows.start.is_multiple_of(grid.chunk[0]));
         if is_even && shape.len() > 1 {
             reader.once(|grid, step| {
@@ -243,19 +243,19 @@ proptest! {
     }
 }
 
-/// One in which every chunk is a column, or a stream, of 2 MiB.
+/// A tensor whose chunks are columns, or which is a stream, of 2 MiB.
 fn narrow(unit: Unit) -> Watched {
     let chunk = if unit == Unit::Chunk { vec![8192, 1] } else { vec![1, 1] };
     Watched::new(&[8192, 128], vec![ChunkGrid { rows: 0..8192, chunk, unit }], Layout::C)
 }
 
-/// The order in which such a tensor needs a copy.
+/// The output order for which such a tensor needs a copy.
 fn needing_a_copy(unit: Unit) -> Layout {
     if unit == Unit::Chunk { Layout::C } else { Layout::F }
 }
 
 #[test]
-fn nothing_is_left_of_a_copy_that_fails_or_is_cancelled_and_progress_only_grows() {
+fn a_failed_or_cancelled_copy_leaves_nothing_and_progress_only_grows() {
     for unit in [Unit::Chunk, Unit::Stream] {
         for method in [None, Some(Method::Portable)] {
             for bad in [None, Some(8000 * 128 + 5)] {
@@ -269,7 +269,7 @@ fn nothing_is_left_of_a_copy_that_fails_or_is_cancelled_and_progress_only_grows(
                     let before = last.fetch_max(progress.done_bytes, Ordering::Relaxed);
                     assert!(before <= progress.done_bytes && progress.done_bytes <= progress.total_bytes.unwrap());
                     assert!(progress.memory_bytes <= progress.memory_limit);
-                    // In the second half the copy is read.
+                    // The second half of the progress reads the copy.
                     if bad.is_none() && 4 * progress.done_bytes > 3 * progress.total_bytes.unwrap() {
                         cancel.cancel();
                     }
@@ -290,7 +290,7 @@ fn nothing_is_left_of_a_copy_that_fails_or_is_cancelled_and_progress_only_grows(
 }
 
 #[test]
-fn chunks_are_decoded_once_where_rows_are_streamed() {
+fn chunks_are_decoded_once_when_rows_are_streamed() {
     let reader = narrow(Unit::Chunk);
     let mut out = Vec::new();
     Converter::from_reader(Box::new(&reader)).options(Options::new().memory(Budget::mib(14))).stream(&mut out).unwrap();
@@ -299,7 +299,7 @@ fn chunks_are_decoded_once_where_rows_are_streamed() {
     assert!(data.chunks(2).enumerate().all(|(at, element)| u16::from_le_bytes([element[0], element[1]]) == at as u16));
 }
 
-/// A `.npz` of one deflated member.
+/// Writes an `.npz` with one deflated member.
 fn deflated(path: &Path, name: &str, array: &[u8]) {
     let mut packed = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(array).unwrap();
@@ -334,10 +334,10 @@ fn deflated(path: &Path, name: &str, array: &[u8]) {
 }
 
 #[test]
-fn windows_do_not_keep_the_memory_that_an_earlier_part_of_a_stream_waits_for() {
+fn windows_do_not_hold_memory_that_an_earlier_part_of_a_stream_needs() {
     let dir = tempfile::tempdir().unwrap();
     let (source, out) = (dir.path().join("a.npz"), dir.path().join("a.npy"));
-    // Rows of nearly a mebibyte: no slice ends with a page.
+    // Rows of nearly 1 MiB: no slice ends at a page boundary.
     let (rows, columns) = (24usize, 1_000_003usize);
     let values: Vec<u8> = (0..rows * columns).map(|at| (at / 999_983) as u8).collect();
     let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
@@ -352,7 +352,7 @@ fn windows_do_not_keep_the_memory_that_an_earlier_part_of_a_stream_waits_for() {
 }
 
 #[test]
-fn deflated_arrays_are_turned_around_and_compared_with_all_checksums() {
+fn deflated_arrays_are_transposed_and_compared_with_all_checksums() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let (rows, columns) = (1700usize, 600usize);
@@ -386,7 +386,7 @@ fn deflated_arrays_are_turned_around_and_compared_with_all_checksums() {
                 let compared = compare(at("a.npy"), &tensor, Some(rows.into()), &options).unwrap();
                 assert_eq!(compared, Comparison::Equal(report.verified));
                 assert_eq!(report.verified == Verified::Full, len == 1700, "{is_fortran} {layout:?} {picked:?}");
-                // A byte that differs, in the array or in the source, is found.
+                // A differing byte, in the array or in the source, is found.
                 let mut other = fs::read(at("a.npy")).unwrap();
                 *other.last_mut().unwrap() ^= 1;
                 fs::write(at("a.npy"), other).unwrap();
@@ -395,7 +395,7 @@ fn deflated_arrays_are_turned_around_and_compared_with_all_checksums() {
             }
         }
         let mut damaged = fs::read(at("a.npz")).unwrap();
-        // The checksum, in both places.
+        // Change the checksum in both places.
         let central = damaged.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
         damaged[14] ^= 1;
         damaged[central + 16] ^= 1;
@@ -431,7 +431,7 @@ fn narrow_chunks_are_read_in_both_orders_and_joined() {
                 let options = Options::new().memory(Budget::mib(15)).layout(layout);
                 Converter::new(&tensor).unwrap().options(options.clone()).rows(picked.clone()).write(&out).unwrap();
                 let len = picked.end - picked.start;
-                // The second file starts again.
+                // The second file repeats the first.
                 let element = |i: u64, j: u64| narrow_element((picked.start + i) % 8192, j);
                 let expected: Vec<u8> = (0..len * columns)
                     .flat_map(|at| if layout == Layout::F { element(at % len, at / len) } else { element(at / columns, at % columns) })

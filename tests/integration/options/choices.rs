@@ -1,4 +1,4 @@
-//! No choice is without effect in silence, and what OUT becomes is told by its name.
+//! Every option either has an effect or is refused, and the name of OUT decides what it becomes.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::bundle::{BundleWriter, Layout};
 use crate::record_files::{Values, example, frames};
 use crate::support::{code, data, mmconvert, names_in, npy, stderr};
 
-/// What `numpy.save` writes for bytes of these shapes.
+/// Writes a `uint8` array with this shape, as `numpy.save` does.
 fn array(path: &Path, shape: &str, values: &[u8]) {
     let text = format!("{:<117}\n", format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape}), }}"));
     fs::write(path, [b"\x93NUMPY\x01\x00\x76\x00", text.as_bytes(), values].concat()).unwrap();
@@ -20,7 +20,7 @@ fn run(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mmconvert")).args(args).current_dir(dir).output().unwrap()
 }
 
-/// A checkpoint of two times two strings.
+/// Writes a checkpoint with a 2x2 string tensor.
 fn strings(prefix: &Path) {
     let mut writer = BundleWriter::create(prefix, Layout::default()).unwrap();
     writer.add_strings(b"s", &[2, 2], ["a", "bc", "", "d"], 0).unwrap();
@@ -28,7 +28,7 @@ fn strings(prefix: &Path) {
 }
 
 #[test]
-fn choices_that_nothing_selected_can_use_are_refused() {
+fn options_that_no_selected_tensor_can_use_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     array(&dir.path().join("a.npy"), "3,", &[1, 2, 3]);
     let path = |name: &str| data(name).to_str().unwrap().to_owned();
@@ -77,7 +77,7 @@ fn choices_that_nothing_selected_can_use_are_refused() {
 }
 
 #[test]
-fn a_choice_for_records_may_stand_where_one_feature_can_use_it() {
+fn an_option_for_records_is_accepted_if_one_feature_can_use_it() {
     let dir = tempfile::tempdir().unwrap();
     let lists = [vec![1i64, 2], vec![3], vec![4, 5, 6]];
     let examples: Vec<Vec<u8>> = lists
@@ -92,23 +92,23 @@ fn a_choice_for_records_may_stand_where_one_feature_can_use_it() {
     fs::write(dir.path().join("d.tfrecord"), frames(&examples)).unwrap();
     let done = run(dir.path(), &["convert", "d.tfrecord", "--ragged", "offsets", "-o", "out/"]);
     assert_eq!(code(&done), 0, "{}", stderr(&done));
-    // Features of one length are left alone.
+    // `--ragged` does not apply to features of fixed length.
     assert_eq!(names_in(&dir.path().join("out")), ["fixed.npy", "list.offsets.npy", "list.values.npy", "manifest.json", "text.npy"]);
     assert!(npy(&dir.path().join("out/fixed.npy")).0.contains("(3, 2)"));
-    // By its name it is a choice for that one.
+    // An option with a feature's name applies to that feature.
     let done = run(dir.path(), &["convert", "d.tfrecord", "fixed", "--ragged", "fixed=offsets", "-o", "f/"]);
     assert_eq!(code(&done), 0, "{}", stderr(&done));
     assert_eq!(names_in(&dir.path().join("f")), ["fixed.offsets.npy", "fixed.values.npy", "manifest.json"]);
     let none = run(dir.path(), &["convert", "d.tfrecord", "fixed", "text", "--ragged", "offsets", "-o", "g/"]);
     assert!(code(&none) == 2 && stderr(&none).contains("--ragged") || names_in(&dir.path().join("g")).contains(&"fixed.npy".to_owned()));
-    // A string of each record is a scalar where that is asked for.
+    // A string of each record becomes a scalar if `--shape` asks for it.
     let done = run(dir.path(), &["convert", "d.tfrecord", "text", "--shape", "text=", "-o", "text.npy"]);
     assert_eq!(code(&done), 0, "{}", stderr(&done));
     assert!(npy(&dir.path().join("text.npy")).0.contains("(3,)"));
 }
 
 #[test]
-fn what_an_output_becomes_is_told_by_its_name() {
+fn the_name_of_an_output_decides_its_kind() {
     let dir = tempfile::tempdir().unwrap();
     let several = data("savedmodel/half_plus_two_tf2");
     let several = several.to_str().unwrap();
@@ -175,9 +175,9 @@ fn an_array_goes_to_standard_output_header_first() {
 }
 
 #[test]
-fn raw_frames_behind_a_header_are_told_and_not_shifted() {
+fn raw_frames_behind_a_header_need_an_offset() {
     let dir = tempfile::tempdir().unwrap();
-    // Two numbers in front, as vectors of neighbour searches have it, then big-endian halves.
+    // Two numbers in front, as in files for nearest-neighbour search, then big-endian 16-bit values.
     let numbers = [0x0102u16, 0x0304, 0x0506, 0x0708, 0x090a, 0x0b0c];
     let bytes: Vec<u8> =
         [6u32.to_le_bytes(), 2u32.to_le_bytes()].concat().into_iter().chain(numbers.iter().flat_map(|n| n.to_be_bytes())).collect();
@@ -199,7 +199,7 @@ fn raw_frames_behind_a_header_are_told_and_not_shifted() {
 }
 
 #[test]
-fn a_manifest_knows_every_choice_that_made_its_arrays() {
+fn a_manifest_records_every_option_that_made_its_arrays() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| data(name).to_str().unwrap().to_owned();
     let (mixed, tfds, images) = (path("records/mixed_plain.tfrecord"), path("tfds/seq"), path("records/png.tfrecord"));
@@ -216,11 +216,11 @@ fn a_manifest_knows_every_choice_that_made_its_arrays() {
         let out = format!("{}/{at}/", dir.path().display());
         let done = mmconvert([&["convert", source, "-o", &out, "--skip-unsupported"][..], choices].concat());
         assert_eq!(code(&done), 0, "{choices:?}: {}", stderr(&done));
-        // From anywhere, with nothing repeated.
+        // `verify` works from any directory without repeating options.
         let verified = run(Path::new("/"), &["verify", &out, "--json"]);
         assert_eq!(code(&verified), 0, "{choices:?}: {}", stderr(&verified));
         let manifest: Value = serde_json::from_slice(&fs::read(format!("{out}manifest.json")).unwrap()).unwrap();
-        // What is not what was converted is found.
+        // It finds an array that differs from its source.
         let file =
             manifest["tensors"].as_array().unwrap().iter().find(|t| t["nbytes"].as_u64() > Some(0)).unwrap()["file"].as_str().unwrap();
         let mut bytes = fs::read(format!("{out}{file}")).unwrap();
@@ -231,7 +231,7 @@ fn a_manifest_knows_every_choice_that_made_its_arrays() {
 }
 
 #[test]
-fn structured_text_and_date_arrays_are_called_by_their_descriptors() {
+fn structured_text_and_date_arrays_are_listed_by_their_descriptors() {
     let dir = tempfile::tempdir().unwrap();
     for (descr, literal) in [("<M8[D]", "'<M8[D]'"), ("<U2", "'<U2'"), ("[('a', '<i4'), ('b', '<f4')]", "[('a', '<i4'), ('b', '<f4')]")] {
         let text = format!("{:<117}\n", format!("{{'descr': {literal}, 'fortran_order': False, 'shape': (2,), }}"));
@@ -247,7 +247,7 @@ fn structured_text_and_date_arrays_are_called_by_their_descriptors() {
 }
 
 #[test]
-fn another_byte_order_is_made_or_refused() {
+fn another_byte_order_is_written_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     for (literal, descr) in [
         ("'<M8[D]'", "<M8[D]"),
@@ -275,7 +275,7 @@ fn another_byte_order_is_made_or_refused() {
 }
 
 #[test]
-fn what_a_comparison_cannot_use_is_refused() {
+fn options_that_a_comparison_cannot_use_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     array(&dir.path().join("a.npy"), "3,", &[1, 2, 3]);
     assert_eq!(code(&run(dir.path(), &["convert", "a.npy", "-o", "b.npy"])), 0);
@@ -293,11 +293,11 @@ fn what_a_comparison_cannot_use_is_refused() {
 }
 
 #[test]
-fn what_is_left_out_is_told_in_any_case() {
+fn skipped_tensors_and_sources_are_always_reported() {
     let dir = tempfile::tempdir().unwrap();
     let model = data("savedmodel/half_plus_two_tf2");
     let model = model.to_str().unwrap();
-    // Object arrays are not read; whatever is written says so, and -q does not keep it back.
+    // Object arrays are not read. The run reports that even with -q.
     let objects = data("npy/generated/objects.npy");
     array(&dir.path().join("a.npy"), "3,", &[1, 2, 3]);
     let done = run(dir.path(), &["convert", objects.to_str().unwrap(), "a.npy", "-qo", "out/"]);
@@ -306,11 +306,11 @@ fn what_is_left_out_is_told_in_any_case() {
     assert!(code(&quiet) == 0 && stderr(&quiet).is_empty(), "{}", stderr(&quiet));
     let listed = run(dir.path(), &["ls", objects.to_str().unwrap()]);
     assert!(String::from_utf8(listed.stdout).unwrap().contains("not converted:"));
-    // A source that has nothing, beside another.
+    // An empty source beside another one.
     fs::write(dir.path().join("none.tfrecord"), b"").unwrap();
     let done = run(dir.path(), &["convert", "a.npy", "none.tfrecord", "-o", "two/"]);
     assert!(stderr(&done).contains("none.tfrecord has nothing"), "{}", stderr(&done));
-    // Arrays that the manifest does not know, and those that are gone.
+    // Arrays that the manifest does not list, and listed ones that are gone.
     assert_eq!(code(&run(dir.path(), &["convert", model, "-o", "three/"])), 0);
     fs::copy(dir.path().join("a.npy"), dir.path().join("three/other.npy")).unwrap();
     let more = run(dir.path(), &["verify", "three"]);
@@ -321,7 +321,7 @@ fn what_is_left_out_is_told_in_any_case() {
     let less = run(dir.path(), &["verify", "three"]);
     let told = stderr(&less);
     assert!(code(&less) == 5 && names.iter().all(|name| told.contains(name)), "{told}");
-    // A source that is somewhere else now.
+    // A source that has moved.
     assert_eq!(code(&run(dir.path(), &["convert", "a.npy", "-o", "four/"])), 0);
     fs::rename(dir.path().join("a.npy"), dir.path().join("moved.npy")).unwrap();
     let moved = run(dir.path(), &["verify", "four"]);
@@ -337,7 +337,7 @@ fn a_warning_comes_once() {
         let done = run(dir.path(), &[&[*command, cache.to_str().unwrap()][..], rest].concat());
         assert_eq!(stderr(&done).matches("tf.data cache of").count(), 1, "{args:?}: {}", stderr(&done));
     }
-    // What is found out when records are looked through, and again when they are converted.
+    // A warning found while scanning records and again while converting them.
     let records: Vec<Vec<u8>> = (0..6i64).map(|value| example(&[("x", Values::Ints(vec![value]))], true)).collect();
     let mut bytes = frames(&records);
     let middle = bytes.len() / 2 - 2;
@@ -352,7 +352,7 @@ fn a_warning_comes_once() {
 }
 
 #[test]
-fn a_comparison_takes_no_other_dtype_for_the_same() {
+fn a_comparison_does_not_accept_another_dtype() {
     let dir = tempfile::tempdir().unwrap();
     array(&dir.path().join("a.npy"), "3,", &[0, 2, 3]);
     let go = |args: &[&str]| run(dir.path(), args);
@@ -375,7 +375,7 @@ fn a_comparison_takes_no_other_dtype_for_the_same() {
         let done = go(&[&["verify"], args].concat());
         assert_eq!(code(&done), expected, "{args:?}: {}", stderr(&done));
     }
-    // Strings that are not as it is said they would be.
+    // Strings in another form than stated.
     strings(&dir.path().join("c"));
     assert_eq!(code(&go(&["convert", "c", "--strings", "utf8", "-o", "s.npy"])), 0);
     let verified = |how: &str| go(&["verify", "s.npy", "--against", "c", "--strings", how]);
@@ -385,7 +385,7 @@ fn a_comparison_takes_no_other_dtype_for_the_same() {
 }
 
 #[test]
-fn what_was_not_checked_is_not_checked_when_it_is_compared() {
+fn checksums_that_were_not_verified_are_not_verified_by_a_comparison() {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = frames(&[example(&[("x", Values::Ints(vec![7]))], true)]);
     let end = bytes.len() - 1;
@@ -401,7 +401,7 @@ fn what_was_not_checked_is_not_checked_when_it_is_compared() {
 }
 
 #[test]
-fn bookkeeping_that_a_pattern_matches_is_left_out_with_a_note() {
+fn bookkeeping_that_a_pattern_matches_is_skipped_with_a_note() {
     let dir = tempfile::tempdir().unwrap();
     let source = data("generated/object_graph");
     let source = source.to_str().unwrap();
@@ -437,7 +437,7 @@ fn a_dry_run_refuses_what_the_run_would_refuse() {
         let done = run(dir.path(), &["convert", "a.npy", "-n", "-o", out, if force { "-f" } else { "-q" }]);
         assert_eq!(code(&done), 0, "{out}: {}", stderr(&done));
     }
-    // Advice that would not help is not given.
+    // Advice is given only if it would help.
     let link = run(dir.path(), &["convert", "a.npy", "-o", "loose.npy"]);
     assert!(stderr(&link).contains("symbolic link") && !stderr(&link).contains("-f"), "{}", stderr(&link));
     let own = run(dir.path(), &["convert", "a.npy", "-o", "a.npy"]);
@@ -446,7 +446,7 @@ fn a_dry_run_refuses_what_the_run_would_refuse() {
 }
 
 #[test]
-fn strings_have_one_order_in_any_form() {
+fn strings_cannot_be_written_in_fortran_order() {
     let dir = tempfile::tempdir().unwrap();
     strings(&dir.path().join("c"));
     for strings in ["offsets", "pad", "utf8"] {
@@ -458,7 +458,7 @@ fn strings_have_one_order_in_any_form() {
 }
 
 #[test]
-fn a_name_that_an_output_lacks_is_not_equal() {
+fn comparing_a_name_that_the_output_lacks_fails() {
     let dir = tempfile::tempdir().unwrap();
     let examples = [example(&[("a", Values::Ints(vec![1])), ("s", Values::Bytes(vec![b"xy".to_vec()]))], true)];
     fs::write(dir.path().join("d.tfrecord"), frames(&examples)).unwrap();
@@ -467,7 +467,7 @@ fn a_name_that_an_output_lacks_is_not_equal() {
         let done = run(dir.path(), &["verify", "out", name]);
         assert_eq!(code(&done), expected, "{name}: {}", stderr(&done));
     }
-    // Arrays of one tensor have names of their own in a safetensors file.
+    // The arrays of one tensor have separate names in a safetensors file.
     assert_eq!(code(&run(dir.path(), &["convert", "d.tfrecord", "--strings", "offsets", "-o", "p.safetensors"])), 0);
     let verify = ["verify", "p.safetensors", "--against", "d.tfrecord", "--strings", "offsets"];
     let done = run(dir.path(), &verify);

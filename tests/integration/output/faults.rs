@@ -1,4 +1,4 @@
-//! What is left after a failure: nothing, or what was there before.
+//! After a failure, either nothing is left, or what was there before.
 
 use std::fs;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use mmconvert::{Budget, CancelToken, Converter, Dtype, Error, Result, TensorSpec
 
 use crate::support::names_in;
 
-/// Fails, or cancels, once so many bytes have been read.
+/// Fails, or cancels, once this many bytes have been read.
 #[derive(Debug)]
 struct Faulty<'a> {
     inner: MemoryTensor<'a>,

@@ -1,15 +1,15 @@
-//! File systems that lack something: the output is there, or there is an error before the work.
+//! File systems that lack a feature: the output is made, or an error comes before the work.
 
 use super::outputs::{CASES, Case, Place, Sources, WATCHED, renamed, tree};
 use crate::kernel::{self, Call};
 use crate::support::{code, data, mmconvert, stderr};
 
-/// What a file system lacks.
+/// A missing feature of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lack {
     UnnamedFiles,
     Links,
-    /// Of any kind, also of files without names.
+    /// Hard links of any kind, also of unnamed files.
     LinksLikeFuse,
     RenameFlags,
     DirectoryRenames,
@@ -36,7 +36,7 @@ impl Lack {
             Self::DirectorySync if is(libc::SYS_fsync) => call.file(0).is_dir().then_some(libc::EINVAL),
             Self::DirectorySyncOpen if is(libc::SYS_fsync) => call.file(0).is_dir().then_some(libc::EBADF),
             Self::Reservations if is(libc::SYS_fallocate) => Some(libc::EOPNOTSUPP),
-            // What the loader maps is private.
+            // Private maps, which the loader makes, still work.
             Self::Maps if is(libc::SYS_mmap) => {
                 let is_shared = call.args[3] & libc::MAP_TYPE as u64 == libc::MAP_SHARED as u64;
                 (is_shared && call.args[3] & libc::MAP_ANONYMOUS as u64 == 0).then_some(libc::ENODEV)
@@ -50,7 +50,7 @@ impl Lack {
     }
 }
 
-/// File systems as they are met: each by all that it lacks.
+/// Existing file systems, each as the list of what it lacks.
 const FILE_SYSTEMS: &[&[Lack]] = &[
     &[],
     &[Lack::UnnamedFiles],
@@ -59,7 +59,7 @@ const FILE_SYSTEMS: &[&[Lack]] = &[
     &[Lack::RenameFlags],
     // exFAT and others in FUSE.
     &[Lack::LinksLikeFuse, Lack::RenameFlags, Lack::UnnamedFiles, Lack::Modes],
-    // Object stores that are mounted.
+    // Mounted object stores.
     &[
         Lack::Links,
         Lack::RenameFlags,
@@ -70,24 +70,24 @@ const FILE_SYSTEMS: &[&[Lack]] = &[
         Lack::Uncached,
         Lack::WritesBehindTheEnd,
     ],
-    // Unions of directories.
+    // Union file systems.
     &[Lack::UnnamedFiles, Lack::DirectoryRenames, Lack::RenameFlags],
     &[Lack::DirectoryRenames],
     &[Lack::DirectorySync],
     &[Lack::DirectorySyncOpen],
-    // FUSE past the page cache.
+    // FUSE that bypasses the page cache.
     &[Lack::Maps, Lack::UnnamedFiles, Lack::Reservations],
     &[Lack::WritesBehindTheEnd, Lack::Reservations, Lack::Uncached],
 ];
 
-/// Whether some bytes of an output were written.
+/// Whether the call writes data of an output.
 fn writes(call: &Call) -> bool {
-    // Trials write one byte.
+    // Trials write a single byte.
     call.number == libc::SYS_pwrite64 && call.args[2] > 1 || call.number == libc::SYS_pwritev2 && call.args[3] > 0
 }
 
 impl Case {
-    /// Whether there is no way to make it: `map` takes calls that are missing, or several files are replaced and there is no way back.
+    /// Whether no output is possible: `map` needs calls that are missing, or several files are replaced without a way to undo it.
     fn is_impossible(&self, force: bool, lacks: &[Lack]) -> bool {
         let lacks = |one: Lack| lacks.contains(&one);
         let asks = |method: &str| self.words.contains(&method);
@@ -116,7 +116,7 @@ fn check(case: &Case, force: bool, lacks: &[Lack], sources: &Sources) {
         assert!(code(&done) != 0 && text.starts_with("error: "), "{what}");
         assert!(found == old, "{what}: not what was there: {:?}", found.keys());
         assert!(!wrote, "{what}: after the work");
-        // Of several files either may name any.
+        // With several files, the error may name any of them.
         let said = |text: &str| text.split_whitespace().filter(|word| !word.contains('/')).collect::<Vec<_>>().join(" ");
         assert_eq!((code(&dry), said(&stderr(&dry))), (code(&done), said(&text)), "{what}: a dry run says something else");
     } else {
@@ -127,7 +127,7 @@ fn check(case: &Case, force: bool, lacks: &[Lack], sources: &Sources) {
 }
 
 #[test]
-fn a_file_system_that_lacks_something_gets_the_output_or_an_error_before_the_work() {
+fn a_limited_file_system_gets_the_output_or_an_error_before_the_work() {
     let sources = Sources::new();
     for lacks in FILE_SYSTEMS {
         for case in CASES {
@@ -156,7 +156,7 @@ fn a_dry_run_refuses_what_the_run_refuses_and_nothing_else() {
         (&[at("own.npy").as_str(), "-f"][..], at("own.npy"), 2),
         (&[at("own.npy").as_str(), one.as_str(), "-f"], at("."), 2),
         (&[at("own.npy").as_str(), "-f"], at("own.npy").replace("own.npy", "own.safetensors"), 0),
-        // What is there, or has nearly that name.
+        // Existing files, and similar names.
         (&[one.as_str()], at("s.npy"), 1),
         (&offsets, at("s.npy"), 0),
         (&[one.as_str()], at("d/"), 1),
@@ -170,7 +170,7 @@ fn a_dry_run_refuses_what_the_run_refuses_and_nothing_else() {
             assert_eq!(stderr(&dry), stderr(&done), "{words:?} {out}");
         }
     }
-    // The length that files may have lies between that of the elements and that of the file.
+    // The limit on file length is between the size of the elements and that of the file.
     let source = data("generated/dtypes");
     let told = |more: &[&str]| {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_mmconvert"));
@@ -187,10 +187,10 @@ fn a_dry_run_refuses_what_the_run_refuses_and_nothing_else() {
 }
 
 #[test]
-fn a_limit_on_the_length_of_files_is_told_before_the_work_and_by_a_dry_run() {
+fn a_limit_on_file_length_is_reported_before_the_work_and_by_a_dry_run() {
     const LIMIT: u64 = 512 << 10;
     let sources = Sources::new();
-    // The long ones.
+    // The cases with long files.
     for case in CASES.iter().filter(|case| case.sources[1] == "a") {
         let place = Place::new(case, false, &sources);
         for dry in [&["-n"][..], &[]] {

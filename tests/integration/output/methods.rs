@@ -1,5 +1,5 @@
-//! The ways of writing, sparse sources and exports of many tensors: all of them give what one tensor by the plainest way
-//! gives. Run with `TMPDIR` on XFS or Btrfs the same tests share blocks; `tests/filesystems` does that.
+//! All write methods, sparse sources and exports of many tensors give the same result as the plainest way. With `TMPDIR` on XFS
+//! or Btrfs, as in `tests/filesystems`, the tests also share blocks.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -10,12 +10,12 @@ use mmconvert::{Budget, Comparison, Converter, Dtype, Error, Method, Options, So
 use crate::bundle::{BundleWriter, Layout, Pattern, with_suffix};
 use crate::support::{Mapped as _, code, mmconvert, names_in, npy, stderr};
 
-/// Bytes that differ everywhere, and from tensor to tensor.
+/// Pseudo-random bytes that differ from tensor to tensor.
 fn bytes(seed: u64, len: u64) -> Vec<u8> {
     (0..len).map(|i| ((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ seed) >> 33) as u8).collect()
 }
 
-/// A bundle with `t`, float32 `[rows, 64]`, `before` bytes into its shard.
+/// Writes a bundle with `t`, float32 `[rows, 64]`, at offset `before` in its shard.
 fn floats(prefix: &Path, before: u64, rows: u64) -> Vec<u8> {
     let stored = bytes(1, rows * 256);
     let mut writer = BundleWriter::create(prefix, Layout::default()).unwrap();
@@ -89,7 +89,7 @@ fn a_wrong_byte_is_found_by_every_method_and_nothing_is_left() {
 }
 
 #[test]
-fn few_slices_in_flight_change_nothing_but_memory() {
+fn limiting_slices_in_flight_changes_only_memory() {
     let dir = tempfile::tempdir().unwrap();
     let stored = floats(&dir.path().join("c"), 4, 60_000);
     let source = Source::open(dir.path().join("c")).unwrap();
@@ -106,7 +106,7 @@ fn few_slices_in_flight_change_nothing_but_memory() {
     }
 }
 
-/// 64 MiB, of which three runs are not holes, and one byte in a block of its own.
+/// A 64 MiB tensor with three runs of data, and one byte in a block of its own.
 fn sparse(prefix: &Path, runs: &[(u64, Vec<u8>)]) -> Vec<u8> {
     const LEN: u64 = 64 << 20;
     let mut writer = BundleWriter::create(prefix, Layout::default()).unwrap();
@@ -151,7 +151,7 @@ fn holes_stay_holes_and_their_checksum_holds() {
         }
         let estimate = converter().estimate(&out).unwrap().remove(0);
         let done = converter().mapped(&out).unwrap();
-        // Looked at before it is read: a memory file system fills holes that are mapped and read.
+        // Check this before reading the file: a memory file system fills holes that are mapped and read.
         if method != Some(Method::Portable) {
             assert!(estimate.read_bytes < 8 << 20, "{estimate:?}");
             assert!(allocated(&out) < 8 << 20, "{method:?} takes {} bytes", allocated(&out));
@@ -163,12 +163,12 @@ fn holes_stay_holes_and_their_checksum_holds() {
         assert!(part.array.as_bytes() == &stored[100_000 * 64..700_000 * 64], "{method:?}");
     }
 
-    // What is a hole on one side only is compared.
+    // A hole on one side only is compared.
     let array = fs::OpenOptions::new().write(true).open(&out).unwrap();
     array.write_all_at(&[1], 4096 + (30 << 20)).unwrap();
     let Comparison::Different(difference) = compare(&out, &tensor, None, &Options::new()).unwrap() else { panic!("a byte differs") };
     assert!(difference.to_string().contains("[491520, 0]"), "{difference}");
-    // And a hole where the checksum says otherwise is found.
+    // A hole that contradicts the checksum is found.
     let found = fs::OpenOptions::new().write(true).open(&shard).unwrap();
     found.write_all_at(&[1], 20 << 20).unwrap();
     assert!(matches!(Converter::new(&tensor).unwrap().overwrite(true).write(&out), Err(Error::Malformed { .. })));
@@ -261,10 +261,10 @@ fn one_bad_tensor_of_many_leaves_no_directory() {
 }
 
 #[test]
-fn a_method_that_cannot_be_had_is_refused_in_words() {
+fn an_unavailable_method_is_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let prefix = dir.path().join("c");
-    // Big-endian elements have to be swapped, so their blocks cannot be shared on any file system.
+    // Big-endian elements must be swapped, so no file system can share their blocks.
     let mut writer = BundleWriter::create(&prefix, Layout { big_endian: true, ..Layout::default() }).unwrap();
     writer.add(b"t", 1, &[100_000], 0, Pattern::new(400_000)).unwrap();
     writer.finish().unwrap();

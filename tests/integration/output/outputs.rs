@@ -1,4 +1,4 @@
-//! Outputs of every kind in two versions, for tests of what becomes of the old one when the new one fails.
+//! Outputs of every kind in two versions, to test what happens to the old one when the new one fails.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::kernel::Call;
 use crate::record_files::{Values, example, frames};
 use crate::support::{code, stderr};
 
-/// The calls that name, link, remove and write files.
+/// Calls that name, link, remove and write files.
 pub(crate) const WATCHED: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_rename,
@@ -33,7 +33,7 @@ pub(crate) const WATCHED: &[libc::c_long] = &[
     libc::SYS_pwritev2,
 ];
 
-/// Where the paths of a call that renames are among its arguments, and whether it takes flags.
+/// The paths of a renaming call, and its flags.
 pub(crate) fn renamed(call: &Call) -> Option<(PathBuf, PathBuf, u64)> {
     #[cfg(target_arch = "x86_64")]
     if call.number == libc::SYS_rename {
@@ -46,7 +46,7 @@ pub(crate) fn renamed(call: &Call) -> Option<(PathBuf, PathBuf, u64)> {
     }
 }
 
-/// Everything in a directory, and what it holds.
+/// All files below a directory, with their content.
 pub(crate) fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut left = vec![dir.to_owned()];
@@ -63,7 +63,7 @@ pub(crate) fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// A place with sources of two versions, `a` and `b`.
+/// A place with two versions of sources, `a` and `b`.
 pub(crate) struct Sources {
     dir: tempfile::TempDir,
 }
@@ -102,11 +102,11 @@ impl Sources {
     }
 }
 
-/// What is converted: the name of the output, how it is made, and whether it takes several files.
+/// A conversion: the name of the output, how it is made, and whether it has several files.
 pub(crate) struct Case {
     pub(crate) out: &'static str,
     pub(crate) words: &'static [&'static str],
-    /// The sources of the old and of the new output.
+    /// The sources of the old and the new output.
     pub(crate) sources: [&'static str; 2],
 }
 
@@ -130,7 +130,7 @@ impl Case {
     }
 }
 
-/// A directory for an output, and what is in it before and afterwards.
+/// A directory for an output, with its content before and after the run.
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) out: PathBuf,
@@ -139,7 +139,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// With an old output where one is to be replaced.
+    /// With an old output if one is to be replaced.
     pub(crate) fn new(case: &Case, force: bool, sources: &Sources) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join(case.out);

@@ -1,4 +1,4 @@
-//! Failures while outputs get their names: everything is new, or everything is as it was; what cannot be undone is told.
+//! Failures while outputs get their names: everything is new, or everything is old; an undo that fails is reported.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::outputs::{CASES, Case, Place, Sources, WATCHED, renamed, tree};
 use crate::kernel::{self, Call};
 use crate::support::{code, stderr};
 
-/// Which calls a file system does not know, and what it says to them.
+/// The calls that a file system lacks, and the error it returns.
 type Lack = dyn Fn(&Call) -> Option<i32> + Sync;
 
 fn names(call: &Call) -> bool {
@@ -24,7 +24,7 @@ fn removes(call: &Call) -> bool {
     call.number == libc::SYS_unlinkat
 }
 
-/// Makes the new output while those calls of a `kind` fail whose numbers, counted from 0, `fails`; says how many there were.
+/// Makes the new output, failing calls of a `kind` whose numbers (from 0) satisfy `fails`. Returns the number of such calls.
 fn run(
     (case, force): (&Case, bool),
     (place, sources): (&Place, &Sources),
@@ -53,9 +53,9 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 #[test]
-fn a_name_that_cannot_be_given_leaves_everything_new_or_everything_as_it_was() {
+fn a_failed_rename_leaves_everything_new_or_everything_old() {
     let sources = Sources::new();
-    // On a disk that knows everything, without flags to rename, and without links.
+    // With all features, without rename flags, and without links.
     let without_flags = |call: &Call| renamed(call).filter(|&(.., flags)| flags != 0).map(|_| libc::EINVAL);
     let without_links = |call: &Call| (call.number == libc::SYS_linkat).then_some(libc::EPERM);
     let lacks: [&Lack; 3] = [&|_| None, &without_flags, &without_links];
@@ -68,7 +68,7 @@ fn a_name_that_cannot_be_given_leaves_everything_new_or_everything_as_it_was() {
                     let (done, _) = run((case, force), (&place, &sources), kind, |number| number == at);
                     let (found, text) = (tree(place.dir.path()), stderr(&done));
                     let what = format!("{} {:?} force {force}, name {at}: {text}", case.out, case.words);
-                    // What fails may be a trial.
+                    // The failed call may have been a trial.
                     let expected = if code(&done) == 0 { &place.new } else { &place.old };
                     assert!(&found == expected, "{what}: {:?}", found.keys());
                     assert_eq!(code(&done) == 0, text.is_empty(), "{what}");
@@ -79,7 +79,7 @@ fn a_name_that_cannot_be_given_leaves_everything_new_or_everything_as_it_was() {
 }
 
 #[test]
-fn what_cannot_be_undone_is_told_and_kept() {
+fn a_failed_undo_is_reported_and_keeps_the_old_files() {
     let sources = Sources::new();
     let mut partly = 0;
     for case in CASES.iter().filter(|case| case.out == "d" || case.words.contains(&"offsets")) {
@@ -104,7 +104,7 @@ fn what_cannot_be_undone_is_told_and_kept() {
             for path in place.old.keys() {
                 assert!(text.contains(place.dir.path().join(path).to_str().unwrap()), "{what}: {} is not told", path.display());
             }
-            // The old ones are where it says, and stay when another run comes by later.
+            // The old files are where the message says, and a later run keeps them.
             let replaced: Vec<_> = place.old.iter().filter(|(path, _)| !is_old(path)).collect();
             for path in found.keys().filter(|path| is_hidden(path)) {
                 let hidden =
@@ -127,7 +127,7 @@ fn what_cannot_be_undone_is_told_and_kept() {
 }
 
 #[test]
-fn what_cannot_be_removed_is_told_and_the_output_is_right() {
+fn leftovers_that_cannot_be_removed_are_reported_and_the_output_is_right() {
     let sources = Sources::new();
     for case in CASES {
         for force in [false, true] {

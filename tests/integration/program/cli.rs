@@ -70,7 +70,7 @@ fn one_tensor_becomes_a_file_and_several_a_directory() {
     assert_eq!((&done["bytes_written"], &done["skipped"]), (&4.into(), &serde_json::json!([])));
     assert!(done["peak_memory"].as_u64().unwrap() > 0 && output["seconds"].as_f64().unwrap() > 0.0);
 
-    // A cast makes no sense for strings: the rest is converted, and the exit code says that something was left out.
+    // A cast does not exist for strings: the rest is converted, and the exit code says that something was skipped.
     let out = dir.path().join("all");
     let named = ["_CHECKPOINTABLE_OBJECT_GRAPH", "?/*"];
     let all = run(&["convert", text(&src), named[0], named[1], "-o", text(&out), "--dtype", "float16"]);
@@ -85,11 +85,11 @@ fn one_tensor_becomes_a_file_and_several_a_directory() {
     let first = &manifest["tensors"][0];
     assert_eq!(first["file"], "a+.^attributes+variable_value.npy");
     assert_eq!((&first["dtype"], &first["source_dtype"], &first["descr"]), (&"float16".into(), &"float32".into(), &"<f2".into()));
-    // The manifest knows of the cast, and `verify` asks it.
+    // The manifest records the cast, and `verify` uses it.
     let verified = run(&["verify", text(&out), "--against", text(&src)]);
     assert_eq!(code(&verified), 0, "{}", stderr(&verified));
 
-    // One tensor goes into a directory too when the output is one, or is written like one.
+    // A single tensor goes into a directory, too, if the output is one or ends in a slash.
     let slash = format!("{}/one/", text(dir.path()));
     assert_eq!(code(&run(&["convert", text(&src), "a", "-o", &slash])), 0);
     assert_eq!(names_in(Path::new(&slash)).len(), 2);
@@ -198,7 +198,7 @@ fn wrong_requests_are_usage_errors_that_help() {
 }
 
 #[test]
-fn names_that_cannot_be_typed_are_shown_and_taken_escaped() {
+fn names_that_cannot_be_typed_are_shown_and_accepted_escaped() {
     let dir = tempfile::tempdir().unwrap();
     let prefix = dir.path().join("c");
     let mut writer = BundleWriter::create(&prefix, Layout::default()).unwrap();
@@ -225,7 +225,7 @@ fn an_interrupted_conversion_leaves_nothing_and_says_so() {
     let out = dir.path().join("out");
     fs::create_dir(&out).unwrap();
     for (signal, expected) in [("-INT", 130), ("-TERM", 143)] {
-        // Progress lines come after the first slices, so the work is under way when the first one is read.
+        // Progress lines start after the first slices, so the conversion has begun when the first one is read.
         let mut child = Command::new(env!("CARGO_BIN_EXE_mmconvert"))
             .args(["convert", text(&prefix), "-o", text(&out.join("t.npy")), "--memory", "13MiB", "-j", "1", "-v"])
             .stderr(Stdio::piped())
@@ -235,7 +235,7 @@ fn an_interrupted_conversion_leaves_nothing_and_says_so() {
         child.stderr.as_mut().unwrap().read_exact(&mut first).unwrap();
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         let status = child.wait().unwrap();
-        // A machine that is faster than the signal may have finished.
+        // A fast machine may have finished before the signal.
         if status.code() == Some(0) {
             fs::remove_file(out.join("t.npy")).unwrap();
         } else {
@@ -246,7 +246,7 @@ fn an_interrupted_conversion_leaves_nothing_and_says_so() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_mmconvert"))
         .args(["ls", text(&data("generated/dtypes")), "--json"])
         .stdout(Stdio::piped())

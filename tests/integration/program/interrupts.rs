@@ -1,4 +1,4 @@
-//! Signals: what blocks lets go, nothing is left, and a second signal ends the program at once.
+//! Signals: blocked calls return, nothing is left behind, and a second signal ends the program at once.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::kernel;
 use crate::support::{code, data, names_in, npy, stderr, until};
 
-/// A program that is killed if its test fails.
+/// A program that is killed if the test fails.
 struct Running(Child);
 
 impl Drop for Running {
@@ -27,14 +27,14 @@ impl Running {
         Self(command.stderr(Stdio::null()).spawn().unwrap())
     }
 
-    /// A number of `/proc/PID/status`: a set of signals.
+    /// A signal set of the process, from `/proc/PID/status`.
     fn signals(&self, which: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap_or("0");
         u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
     }
 
-    /// Waits until the program handles signals by itself.
+    /// Waits until the program has installed its signal handlers.
     fn until_signals_are_handled(&self) {
         until("a handler", || self.signals("SigCgt") & 1 << (Signal::INT.as_raw() - 1) != 0);
     }
@@ -116,7 +116,7 @@ fn a_pipe_whose_writer_stops_can_be_interrupted() {
 }
 
 #[test]
-fn a_pipe_ends_where_its_writer_ends_however_late_it_comes() {
+fn a_pipe_is_read_to_the_end_however_late_its_writer_starts() {
     let dir = tempfile::tempdir().unwrap();
     let (source, out) = (fifo(dir.path()), dir.path().join("x.npy"));
     let mut running = frames(&mut mmconvert(), &source, &out);
@@ -137,12 +137,12 @@ fn an_output_that_nobody_reads_can_be_interrupted() {
     fs::write(&source, vec![7; 4 << 20]).unwrap();
     let mut running = frames(mmconvert().stdout(Stdio::piped()), &source, Path::new("-"));
     let mut out = running.0.stdout.take().unwrap();
-    // It is at work; the pipe takes less than the array has.
+    // The program has started to write; the pipe holds less than the array.
     out.read_exact(&mut [0; 16]).unwrap();
     running.until_signals_are_handled();
     running.signal(Signal::INT);
     assert_eq!(running.end(), Some(130));
-    // And one that is read slowly gets all of it.
+    // A slow reader gets the whole array.
     let mut running = frames(mmconvert().stdout(Stdio::piped()), &source, Path::new("-"));
     let mut bytes = Vec::new();
     running.0.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
@@ -150,7 +150,7 @@ fn an_output_that_nobody_reads_can_be_interrupted() {
     assert!(bytes.len() > 4 << 20 && bytes[bytes.len() - (4 << 20)..].iter().all(|&byte| byte == 7));
 }
 
-/// A pipe that takes nothing more.
+/// A pipe that is full.
 fn full_pipe() -> (PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
@@ -169,7 +169,7 @@ fn a_second_signal_ends_the_program_at_once() {
         let source = data("safetensors/all.safetensors");
         let args = ["convert".as_ref(), source.as_os_str(), "f32".as_ref(), "--json".as_ref(), "-o".as_ref(), out.as_os_str()];
         let mut running = Running::start(mmconvert().args(args).stdout(stdout));
-        // What is left is to write what was done, which nobody takes.
+        // Only the report is left to write, and nobody reads it.
         until("an output", || out.exists() || !running.is_running());
         assert!(running.is_running());
         running.signal(first);
@@ -180,7 +180,8 @@ fn a_second_signal_ends_the_program_at_once() {
     }
 }
 
-/// Calls that signals may interrupt, by what makes `mmconvert` make them: words, the output, and whether they are made for the source.
+/// Calls that signals may interrupt. For each: the arguments that cause it, the output, and whether the source or the output is
+/// its file.
 const INTERRUPTED: [(libc::c_long, &[&str], &str, bool); 15] = [
     (libc::SYS_preadv2, &[], "x.npy", true),
     (libc::SYS_preadv2, &["--method", "map"], "x.npy", true),
@@ -200,7 +201,7 @@ const INTERRUPTED: [(libc::c_long, &[&str], &str, bool); 15] = [
     (libc::SYS_fsync, &["--method", "portable"], "d/", false),
 ];
 
-/// Runs a conversion of `source` in which one kind of call is interrupted; `go_on` is told how often it was, and whose it is.
+/// Converts `source` while one kind of call is interrupted. `go_on` gets the number of interruptions and the thread.
 fn interrupted(case: usize, source: &Path, out: &Path, mut go_on: impl FnMut(u64, u32) -> bool + Send) -> (u64, std::process::Output) {
     const FICLONERANGE: u64 = 0x4020_940d;
     let (number, words, _, is_source) = INTERRUPTED[case];
@@ -208,12 +209,12 @@ fn interrupted(case: usize, source: &Path, out: &Path, mut go_on: impl FnMut(u64
     let mut command = mmconvert();
     command.arg("convert").arg(source).args(["--memory", "24MiB"]).args(words).arg("-o").arg(out);
     let done = kernel::run(command, &[number], |call| {
-        // The front of the source is read before anybody handles signals.
+        // The front of the source is read before signal handlers are installed.
         let is_front = call.args[3] < 1 << 20;
         let is_it = match number {
             libc::SYS_ioctl => call.args[1] == FICLONERANGE,
             _ if is_source => call.file(0) == *source && !is_front,
-            // Directories are synced when the output has its name, which nobody takes back.
+            // Directories are synced after the output has its name, when the run can no longer be cancelled.
             _ => call.file(0).starts_with(out.parent().unwrap()) && !call.file(0).is_dir(),
         };
         if !is_it {
@@ -226,7 +227,7 @@ fn interrupted(case: usize, source: &Path, out: &Path, mut go_on: impl FnMut(u64
 }
 
 #[test]
-fn a_call_that_is_interrupted_is_made_again_until_somebody_cancels() {
+fn interrupted_calls_are_repeated_until_cancelled() {
     let sources = tempfile::tempdir().unwrap();
     let source = sources.path().canonicalize().unwrap().join("rows.npy");
     let bytes: Vec<u8> = (0..4u32 << 20).map(|at| ((at * 7) >> 3) as u8).collect();
@@ -238,7 +239,7 @@ fn a_call_that_is_interrupted_is_made_again_until_somebody_cancels() {
         let what = format!("call {number} with {words:?}");
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().canonicalize().unwrap().join(name);
-        // A few times.
+        // Interrupt a few times.
         let (times, done) = interrupted(case, &source, &out, |times, _| times < 4);
         assert!(times > 0, "{what}: it is not made");
         assert_eq!(code(&done), 0, "{what}: {}", stderr(&done));
@@ -246,7 +247,7 @@ fn a_call_that_is_interrupted_is_made_again_until_somebody_cancels() {
         assert!(values.len() == bytes.len() && (words.contains(&"F") || values == bytes), "{what}");
         let gone = if out.is_dir() { fs::remove_dir_all(&out) } else { fs::remove_file(&out) };
         gone.unwrap();
-        // For ever, until a signal cancels.
+        // Interrupt until a signal cancels.
         let (times, done) = interrupted(case, &source, &out, |times, thread| {
             let signal = match times {
                 3 => Some(Signal::INT),
@@ -290,7 +291,7 @@ fn every_read_of_a_source_can_be_cancelled() {
     let root = data("").canonicalize().unwrap();
     for source in SOURCES {
         let source = root.join(source);
-        // Runs it, and interrupts each read from number `from` on until the program ends.
+        // Runs the program and interrupts each read from number `from` on until it ends.
         let convert = |from: u64| {
             let dir = tempfile::tempdir().unwrap();
             let mut command = mmconvert();
@@ -323,7 +324,7 @@ fn every_read_of_a_source_can_be_cancelled() {
 }
 
 #[test]
-fn only_what_is_read_as_a_stream_may_be_a_pipe() {
+fn only_sources_read_as_streams_may_be_pipes() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = fifo(dir.path());
     let at = |name: &str| dir.path().join(name);

@@ -1,4 +1,4 @@
-//! Records: what the files of TensorFlow hold, and laws over files that are new at each run.
+//! Records: files written by TensorFlow, and laws over generated files.
 
 use std::fs;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::bundle::varint;
 use crate::record_files::{Values, compress, example, field, frame, frames};
 use crate::support::{Mapped as _, code, data, ints, json, mmconvert, names_in, npy, sha256, shape_text, stderr};
 
-/// Converts one feature; the data of each array.
+/// Converts one feature. Returns path and data of each array.
 fn convert(path: &Path, name: &str, options: Options) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::open_with(path, None, &options)?;
@@ -26,7 +26,7 @@ fn with(records: RecordOptions) -> Options {
     Options::new().records(records)
 }
 
-/// The elements that values and offsets stand for.
+/// The elements that values and offsets represent.
 fn elements<'a>(values: &'a [u8], offsets: &[u8]) -> Vec<&'a [u8]> {
     ints(offsets).windows(2).map(|ends| &values[ends[0] as usize..ends[1] as usize]).collect()
 }
@@ -81,7 +81,7 @@ fn features_of_tensorflows_files_equal_what_it_reads() {
             if path.ends_with("png.tfrecord") || path.ends_with("png16_gray_rgba.tfrecord") {
                 assert_eq!(sha256(&bytes), image["sha256_tf_default"].as_str().unwrap(), "record {row}");
             } else {
-                // The mean is that of TensorFlow to within a level and a half: its fast transform rounds down.
+                // The mean equals TensorFlow's within a level and a half: its fast transform rounds down.
                 let mean = bytes.iter().map(|&byte| f64::from(byte)).sum::<f64>() / bytes.len() as f64;
                 assert!((mean - image["mean"].as_f64().unwrap()).abs() < 1.5, "record {row}: {mean}");
             }
@@ -144,7 +144,7 @@ fn components_of_tf_data_equal_what_tensorflow_reads() {
             }
             equal += 1;
         }
-        // Numbers lead to the same components.
+        // Numbers find the same components.
         let numbered = source.tensor(b"5").map(|tensor| tensor.info().name.to_json());
         assert!(names.len() < 6 || numbered.unwrap() == names[5]);
     }
@@ -182,7 +182,7 @@ fn a_save_of_the_tf_data_service_has_all_elements_in_some_order() {
     let mut sorted = numbers.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, (0..10).collect::<Vec<i64>>());
-    // One that has not come to its end is refused, unless what there is is wanted.
+    // An incomplete save is refused, unless `salvage` is set.
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("chunks")).unwrap();
     for file in ["dataset_spec.pb", "snapshot.metadata", "chunks/chunk_0_1_5"] {
@@ -233,7 +233,7 @@ fn check_tfds(path: &Path, name: &str, feature: &Value) {
 }
 
 #[test]
-fn hostile_records_end_as_they_should() {
+fn hostile_records_end_as_expected() {
     for case in json("records.json")["hostile"].as_array().unwrap() {
         let path = data(case["path"].as_str().unwrap());
         let dir = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ fn hostile_records_end_as_they_should() {
         let (text, ended) = (stderr(&done), code(&done));
         assert!(!text.contains("panicked"), "{}: {text}", case["id"]);
         match case["want"].as_str().unwrap() {
-            // It is hostile only to who is told that it is compressed.
+            // It is hostile only to a reader that believes it is compressed.
             "error" if case["id"] == "tfrecord-none_declared_gzip" => assert_eq!(ended, 0, "{text}"),
             "error" => assert!([3, 4, 6].contains(&ended) && names_in(dir.path()).is_empty(), "{}: {ended} {text}", case["id"]),
             "ok" => {
@@ -257,7 +257,7 @@ fn hostile_records_end_as_they_should() {
     }
 }
 
-/// Records with a list of fixed length, one of any length, a feature that some lack, and strings.
+/// A record: a list of fixed length, one of any length, a feature that some records lack, and a string.
 type Record = (Vec<f32>, Vec<i64>, Option<i64>, Vec<u8>);
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
@@ -289,7 +289,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn every_way_of_converting_gives_what_was_written(
+    fn every_way_of_converting_gives_the_written_values(
         records in records(), way in 0usize..4, packed in any::<bool>(), shards in 1usize..4, threads in 1usize..6, mib in prop_oneof![Just(16u64), Just(20), Just(64)],
         pads in -5i64..5, rows in any::<[prop::sample::Index; 2]>()
     ) {
@@ -318,7 +318,7 @@ proptest! {
             let padded: Vec<i64> = records.iter().flat_map(|r| r.1.iter().copied().chain(std::iter::repeat(pads)).take(longest)).collect();
             prop_assert_eq!(ints(&go("ragged", plain().ragged(None, Ragged::Pad(Some(pads.to_string()))))[0].1), padded);
         }
-        // What is skipped is skipped in all arrays of the pass.
+        // A skipped record is missing from all arrays of the pass.
         let has_rare = records.iter().any(|r| r.2.is_some());
         if has_rare {
             let filled: Vec<i64> = records.iter().map(|r| r.2.unwrap_or(pads)).collect();
@@ -338,7 +338,7 @@ proptest! {
         let padded: Vec<u8> = records.iter().flat_map(|r| [&r.3[..], &vec![0; width - r.3.len()]].concat()).collect();
         prop_assert_eq!(&go("text", plain())[0].1, &padded);
 
-        // Rows of it are rows of the whole, and what is written is what verify finds.
+        // Selected rows equal rows of the whole, and verify accepts what is written.
         let mut ends = rows.map(|i| i.index(records.len() + 1) as u64);
         ends.sort_unstable();
         let source = Source::open_with(&path, None, &base(plain())).unwrap();
@@ -394,7 +394,7 @@ proptest! {
         let path = dir.path().join("x.tfrecord");
         fs::write(&path, &bytes).unwrap();
         let wanted: Vec<u8> = le_floats((0..9).flat_map(|i| [i as f32, 0.5]).collect::<Vec<_>>().iter());
-        // Some bytes of compressed files mean nothing: the time in a gzip header, for one.
+        // Some bytes of compressed files have no effect, such as the time in a gzip header.
         match convert(&path, "x", Options::new()) {
             Ok(parts) => prop_assert!(way != 0 && parts[0].1 == wanted),
             Err(error) => prop_assert!(matches!(error, Error::Malformed { .. } | Error::Unsupported { .. } | Error::Limit { .. }), "{error:?}"),
@@ -403,7 +403,7 @@ proptest! {
 }
 
 #[test]
-fn frames_from_a_pipe_are_rows_however_they_come() {
+fn frames_from_a_pipe_become_rows_however_they_arrive() {
     let bytes: Vec<u8> = (0..3 * 4 * 6 * 50 + 7).map(|i| (i % 251) as u8).collect();
     let dir = tempfile::tempdir().unwrap();
     let feed = |len: usize, more: &[&str]| {
@@ -427,7 +427,7 @@ fn frames_from_a_pipe_are_rows_however_they_come() {
     assert!(code(&done) == 3 && stderr(&done).contains("7 are left over behind 50 whole frames") && !out.exists(), "{}", stderr(&done));
     let (done, out) = feed(72 * 50 + 7, &["--salvage"]);
     assert!(code(&done) == 0 && npy(&out).1 == bytes[..72 * 50], "{}", stderr(&done));
-    // Nothing at all is no frames, and may be somebody's failure.
+    // No bytes at all are 0 frames, with a warning: another program may have failed.
     let (done, out) = feed(0, &[]);
     assert!(code(&done) == 0 && npy(&out).0.contains("'shape': (0, 4, 6, 3)"), "{}", stderr(&done));
     let output = mmconvert(["convert", "-", "--raw", "uint8", "--shape", "4", "-fo", out.to_str().unwrap()]);
@@ -435,7 +435,7 @@ fn frames_from_a_pipe_are_rows_however_they_come() {
 }
 
 #[test]
-fn a_record_larger_than_the_memory_is_a_limit_and_one_that_fits_is_not() {
+fn only_a_record_larger_than_the_memory_is_a_limit_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("long.tfrecord");
     fs::write(&path, frames(&[example(&[("x", Values::Floats(vec![1.5; 4 << 20]))], true)])).unwrap();
@@ -445,13 +445,13 @@ fn a_record_larger_than_the_memory_is_a_limit_and_one_that_fits_is_not() {
 }
 
 #[test]
-fn each_feature_can_have_its_own_way_with_records_that_lack_it() {
+fn each_feature_can_have_its_own_rule_for_missing_values() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gaps.tfrecord");
     let mut all = Vec::new();
     for i in 0..6i64 {
         let mut features = vec![("always", Values::Ints(vec![i]))];
-        // An empty list is as good as none.
+        // An empty list counts as missing.
         features.push(("first", Values::Floats(if i % 2 == 0 { vec![] } else { vec![i as f32] })));
         features.extend((i != 3).then_some(("key", Values::Ints(vec![10 * i]))));
         all.push(example(&features, true));
@@ -473,7 +473,7 @@ fn each_feature_can_have_its_own_way_with_records_that_lack_it() {
 }
 
 #[test]
-fn records_that_cannot_be_read_are_told_by_their_number_in_the_file() {
+fn errors_name_the_number_of_the_unreadable_record() {
     let dir = tempfile::tempdir().unwrap();
     let text = |bytes: &[u8]| example(&[("s", Values::Bytes(vec![bytes.to_vec()]))], true);
     let all = [text(b"a"), text(b"b"), text(b"c"), text(b"\xff\xfe"), text(b"d")];
@@ -486,7 +486,7 @@ fn records_that_cannot_be_read_are_told_by_their_number_in_the_file() {
         let text = stderr(&done);
         assert!(code(&done) == 6 && text.contains("record 3 of") && text.contains(&format!("element [{element}]")), "{rows}: {text}");
     }
-    // One that is no Example among others is named: their features are not told.
+    // If one record is not an Example, it is named, and no features are listed.
     let all = [text(b"a"), text(b"b"), b"not an example at all".to_vec(), text(b"c")];
     fs::write(&path, frames(&all)).unwrap();
     for args in [&["ls", path.to_str().unwrap()][..], &["convert", path.to_str().unwrap(), "s", "-o", out.to_str().unwrap()]] {
@@ -496,7 +496,7 @@ fn records_that_cannot_be_read_are_told_by_their_number_in_the_file() {
 }
 
 #[test]
-fn what_is_whole_before_a_cut_stream_is_told() {
+fn the_whole_records_of_a_cut_stream_are_counted() {
     use std::io::Write;
     let dir = tempfile::tempdir().unwrap();
     let all: Vec<Vec<u8>> = (0..50i64).map(|value| example(&[("x", Values::Ints(vec![value]))], true)).collect();
@@ -515,10 +515,10 @@ fn what_is_whole_before_a_cut_stream_is_told() {
 }
 
 #[test]
-fn files_that_end_where_a_batch_does_are_whole() {
+fn files_that_end_at_a_batch_boundary_are_complete() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("even.tfrecord");
-    // Frames of 64 bytes fill batches of any power of two; a long record at the end makes its batch longer.
+    // Frames of 64 bytes fill batches of any power of two. A long record at the end extends its batch.
     for (short, long) in [(1 << 15, 0), (1 << 16, 0), (100, 3 << 20), (0, 2 << 20), (1, (2 << 20) - 64 - 28)] {
         let mut all: Vec<Vec<u8>> = (0..short).map(|i| vec![(i % 7) as u8; 48]).collect();
         all.extend((long > 0).then(|| vec![9; long]));
@@ -540,7 +540,7 @@ fn files_that_end_where_a_batch_does_are_whole() {
 }
 
 #[test]
-fn a_few_bytes_that_stand_for_much_take_little_memory_or_are_refused() {
+fn a_few_bytes_that_declare_huge_tensors_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("splat.tfrecord");
     let shape = |dims: &[u64]| dims.iter().flat_map(|&dim| field(2, &[vec![8], varint(dim)].concat())).collect::<Vec<_>>();
@@ -593,14 +593,14 @@ fn features_are_listed_with_what_is_known_of_them() {
 }
 
 #[test]
-fn parts_of_saved_elements_that_are_no_plain_tensors_are_told() {
-    // `None` has no part in the files. Four elements {a: i, b: None, c: (None, i * i)}.
+fn parts_of_saved_elements_that_are_not_plain_tensors_are_reported() {
+    // `None` is not stored. Four elements {a: i, b: None, c: (None, i * i)}.
     let path = data("tf-data/save_of_none");
     let names: Vec<String> = Source::open(&path).unwrap().tensors().map(|tensor| tensor.unwrap().info().name.to_json()).collect();
     assert_eq!(names, ["a", "c/1"]);
     assert_eq!(ints(&convert(&path, "a", Options::new()).unwrap()[0].1), [0, 1, 2, 3]);
     assert_eq!(ints(&convert(&path, "c/1", Options::new()).unwrap()[0].1), [0, 1, 4, 9]);
-    // `IndexedSlices` are three tensors: values of ones times i, indices 1 and 2, of a shape of 5 x 3.
+    // `IndexedSlices` are three tensors: values of ones times i, indices 1 and 2, and the shape 5 x 3.
     let path = data("tf-data/save_slices");
     let floats: Vec<f32> =
         convert(&path, "values", Options::new()).unwrap()[0].1.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
@@ -626,7 +626,7 @@ fn parts_of_saved_elements_that_are_no_plain_tensors_are_told() {
 }
 
 #[test]
-fn a_cache_is_converted_by_components_of_strings_too() {
+fn a_cache_is_converted_by_component_also_for_strings() {
     let dir = tempfile::tempdir().unwrap();
     // Seven elements: {a: str(i^5), b: [[i, i * i], [i, 7]] as text, c: i}.
     let cache = data("tf-data/cache_strings");
@@ -642,7 +642,7 @@ fn a_cache_is_converted_by_components_of_strings_too() {
     assert_eq!(strings("1"), (0..7u64).flat_map(|i| [i, i * i, i, 7]).map(|n| n.to_string()).collect::<Vec<_>>());
     let verified = mmconvert(["verify".as_ref(), out.as_os_str()]);
     assert_eq!(code(&verified), 0, "{}", stderr(&verified));
-    // Rows, padded and as text; a changed byte is found.
+    // Rows, padded and as text. A changed byte is found.
     for (how, descr) in [("pad", "|S2"), ("utf8", "<U2")] {
         let one = dir.path().join("one.npy");
         let done = mmconvert([
@@ -687,7 +687,7 @@ fn a_file_without_whole_records_says_so() {
         let fixed = ["convert", path.to_str().unwrap(), "-f", "-o", out.to_str().unwrap()];
         mmconvert(fixed.iter().chain(args))
     };
-    // The first one is damaged: there is nothing to salvage, and that is the reason.
+    // The first record is damaged: nothing can be salvaged, and the error says so.
     let mut bytes = frames(&[example(&[("x", Values::Ints(vec![1]))], true), example(&[("x", Values::Ints(vec![2]))], true)]);
     for at in [3, 14] {
         bytes[at] ^= 1;
@@ -702,7 +702,7 @@ fn a_file_without_whole_records_says_so() {
         assert_eq!(code(&listed), 3, "{}", stderr(&listed));
         bytes[at] ^= 1;
     }
-    // No records at all: nothing tells the features, unless somebody does.
+    // Without any record, the features are unknown unless the user names them.
     fs::write(&path, b"").unwrap();
     let done = run(&[]);
     assert!(code(&done) == 6 && stderr(&done).contains("no records"), "{}", stderr(&done));
@@ -729,18 +729,18 @@ fn compressed_bytes_as_strings_are_as_long_as_they_are_stored() {
     let strings = elements(&values, &offsets);
     let longest = strings.iter().map(|string| string.len()).max().unwrap();
     assert!(header.contains(&format!("|S{longest}'")), "{header}");
-    // Each is a zlib stream.
+    // Each string is a zlib stream.
     for (string, padded) in strings.iter().zip(padded.chunks_exact(longest)) {
         assert_eq!(string[0], 0x78);
         assert!(padded.starts_with(string) && padded[string.len()..].iter().all(|&byte| byte == 0));
     }
 }
 
-/// Bytes that are done, and of how many, if that is known.
+/// Bytes done, and their total if known.
 type Step = (u64, Option<u64>);
 
 #[test]
-fn progress_never_goes_beyond_what_there_is() {
+fn progress_never_exceeds_the_total() {
     use std::sync::{Arc, Mutex};
     for name in [
         "records/mixed_plain.tfrecord",

@@ -1,4 +1,4 @@
-//! Lists of different lengths, and what becomes of features that records lack: padded, filled, skipped, told.
+//! Lists of different lengths, and features that records lack: padded, filled, skipped, reported.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::record_files::{Values, example, frames};
 use crate::support::{code, data, ints, mmconvert, names_in, npy, stderr};
 
 #[test]
-fn a_row_that_is_filled_is_not_one_that_is_padded() {
+fn filling_missing_rows_differs_from_padding_short_ones() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lists.tfrecord");
     let lists = [Some(vec![1i64, 2, 3]), None, Some(vec![4])];
@@ -35,7 +35,7 @@ fn a_row_that_is_filled_is_not_one_that_is_padded() {
         assert_eq!(ints(&npy(&out).1), expected, "{args:?}");
         fs::remove_file(&out).unwrap();
     }
-    // There is no row to fill, or none that is padded.
+    // Refused: there is no row to fill, or no row to pad.
     for (args, expected) in [
         (&["--ragged", "offsets", "--missing", "fill:9"][..], 2),
         (&["--flatten", "--missing", "fill:9"], 2),
@@ -49,7 +49,7 @@ fn a_row_that_is_filled_is_not_one_that_is_padded() {
 }
 
 #[test]
-fn values_that_fill_are_not_narrowed() {
+fn fill_values_are_not_narrowed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("floats.tfrecord");
     let all = [vec![1.5f32, 2.0], vec![3.0]].map(|list| example(&[("x", Values::Floats(list))], true));
@@ -64,7 +64,7 @@ fn values_that_fill_are_not_narrowed() {
 }
 
 #[test]
-fn steps_are_rows_unless_they_are_named() {
+fn steps_are_rows_unless_an_option_names_the_feature() {
     let dir = tempfile::tempdir().unwrap();
     let source = data("tfds/rlds");
     let source = source.to_str().unwrap();
@@ -74,7 +74,7 @@ fn steps_are_rows_unless_they_are_named() {
     let go = |name: &str, choice: &str, out: &str| {
         mmconvert(["convert", source, name, "--ragged", choice, "-fo", dir.path().join(out).to_str().unwrap()])
     };
-    // One alone or all: the same rule.
+    // The same rule holds for one feature and for all.
     for name in [action, "*/action"] {
         let done = go(name, "pad", "a/");
         assert!(code(&done) == 2 && stderr(&done).contains("NAME=HOW"), "{name}: {}", stderr(&done));
@@ -86,7 +86,7 @@ fn steps_are_rows_unless_they_are_named() {
     assert_eq!(code(&verified), 0, "{}", stderr(&verified));
 }
 
-/// Records with these features, one a file, and what becomes of them by these arguments: the arrays by name, header and elements.
+/// Converts records with these features and arguments. Returns the arrays by name, with header and elements.
 fn arrays(dir: &Path, examples: &[Vec<u8>], args: &[&str]) -> BTreeMap<String, (String, Vec<u8>)> {
     let (source, out) = (dir.join("d.tfrecord"), dir.join("out"));
     fs::write(&source, frames(examples)).unwrap();
@@ -100,7 +100,7 @@ fn arrays(dir: &Path, examples: &[Vec<u8>], args: &[&str]) -> BTreeMap<String, (
 }
 
 #[test]
-fn what_a_feature_is_does_not_depend_on_the_rows() {
+fn the_type_of_a_feature_does_not_depend_on_the_rows() {
     let dir = tempfile::tempdir().unwrap();
     let record = |list: &[i64]| {
         example(
@@ -144,7 +144,7 @@ fn an_empty_list_is_a_value_where_lists_may_be_empty() {
 }
 
 #[test]
-fn values_for_all_are_for_those_that_can_have_them() {
+fn a_fill_value_for_all_features_applies_to_compatible_ones() {
     let dir = tempfile::tempdir().unwrap();
     let record = |text: Option<&[u8]>| {
         let mut features = vec![("number", Values::Ints(vec![4]))];
@@ -154,7 +154,7 @@ fn values_for_all_are_for_those_that_can_have_them() {
     let examples = [record(Some(b"ab")), record(None)];
     let found = arrays(dir.path(), &examples, &["--missing", "fill:x"]);
     assert_eq!((&found["text.npy"].1[..], found["number.npy"].1.len()), (&b"abx\0"[..], 16));
-    // What is cast afterwards is not narrowed either.
+    // Fill values are not narrowed either if the array is cast afterwards.
     let numbers = [example(&[("n", Values::Ints(vec![1, 2]))], true), example(&[("n", Values::Ints(vec![3]))], true)];
     let padded = arrays(dir.path(), &numbers, &["--ragged", "pad:200", "--dtype", "uint8"]);
     assert_eq!(padded["n.npy"].1, [1, 2, 3, 200]);
@@ -174,7 +174,7 @@ fn values_for_all_are_for_those_that_can_have_them() {
     }
 }
 
-/// A serialized tensor of int32 without axis 1.
+/// A serialized int32 tensor with one axis.
 fn tensor(values: &[i32]) -> Vec<u8> {
     let content: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let (rows, len) = (u8::try_from(values.len()).unwrap(), u8::try_from(content.len()).unwrap());
@@ -182,7 +182,7 @@ fn tensor(values: &[i32]) -> Vec<u8> {
 }
 
 #[test]
-fn tensors_of_one_record_do_not_run_together() {
+fn tensors_of_one_record_stay_separate() {
     let dir = tempfile::tempdir().unwrap();
     let record = |tensors: &[&[i32]]| example(&[("t", Values::Bytes(tensors.iter().map(|values| tensor(values)).collect()))], true);
     // Whole tensors are items.
@@ -192,7 +192,7 @@ fn tensors_of_one_record_do_not_run_together() {
     assert_eq!(found["t.offsets.npy"].1.chunks(8).map(|bytes| bytes[0]).collect::<Vec<u8>>(), [0, 2, 3]);
     let found = arrays(dir.path(), &alike, &["--ragged", "pad:9"]);
     assert!(found["t.npy"].0.contains("(2, 2, 2)"), "{}", found["t.npy"].0);
-    // One a record: its rows are.
+    // With one tensor per record, its rows are the items.
     let found = arrays(dir.path(), &[record(&[&[1, 2]]), record(&[&[3]])], &["--ragged", "offsets"]);
     assert_eq!(found["t.offsets.npy"].1.chunks(8).map(|bytes| bytes[0]).collect::<Vec<u8>>(), [0, 2, 3]);
     let (several, later) = ([record(&[&[1, 2], &[3]]), record(&[&[4], &[5, 6]])], [record(&[&[1, 2]]), record(&[&[3], &[4, 5]])]);

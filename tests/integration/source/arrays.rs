@@ -1,4 +1,5 @@
-//! `.npy`, `.npz` and safetensors as sources: equal to what NumPy and the safetensors package hold; joined, cut, several at once.
+//! `.npy`, `.npz` and safetensors as sources: they equal what NumPy and the safetensors package hold; joined, cut, several at
+//! once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ fn bytes_of(source: &Source, name: &str, dir: &Path) -> Result<(String, Vec<u8>,
     let out = dir.join("a.npy");
     let report = Converter::new(&source.tensor(name)?)?.options(Options::new().overwrite(true)).write(&out)?;
     let bytes = fs::read(&out).unwrap();
-    // Version 3 has four bytes of length.
+    // Version 3 has a length field of four bytes.
     let (prefix, len) = match bytes[6] {
         1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
         _ => (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize),
@@ -33,7 +34,7 @@ fn arrays_equal_what_numpy_loads() {
                 let name = expected["name"].as_str().unwrap();
                 let what = format!("{}: {name}", path.display());
                 let Some(wanted) = expected["sha256"].as_str() else {
-                    // Pickles, and a header that NumPy finds too long.
+                    // Pickles, and a header that is too long for NumPy.
                     let error = source
                         .as_ref()
                         .map_or_else(ToString::to_string, |source| bytes_of(source, name, dir.path()).unwrap_err().to_string());
@@ -47,7 +48,7 @@ fn arrays_equal_what_numpy_loads() {
                 let tensor = source.tensor(name).unwrap();
                 assert_eq!(tensor.info().shape(), shape_of(expected), "{what}");
                 let descr = match &expected["npy_descr"] {
-                    // Of what TensorFlow lacks the descriptor is kept.
+                    // Types without a TensorFlow dtype keep their descriptor.
                     Value::Null => expected["stored_descr"].as_str().unwrap_or("[(").to_owned(),
                     descr => descr.as_str().unwrap().to_owned(),
                 };
@@ -61,7 +62,7 @@ fn arrays_equal_what_numpy_loads() {
 }
 
 #[test]
-fn hostile_arrays_have_the_outcome_wanted() {
+fn hostile_arrays_end_as_expected() {
     let mut outcomes = [0; 2];
     for name in names_in(&data("hostile-npy")) {
         let dir = tempfile::tempdir().unwrap();
@@ -97,7 +98,7 @@ fn safetensors_equal_what_was_saved() {
     assert_eq!(object(&source.facts())["metadata"]["format"], "np");
 }
 
-/// A safetensors file of this header and so many bytes.
+/// Writes a safetensors file with this header and `len` bytes of data.
 fn safetensors(dir: &Path, header: &str, len: usize) -> PathBuf {
     let path = dir.join("x.safetensors");
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![1; len]].concat();
@@ -130,7 +131,7 @@ fn safetensors_that_overlap_or_hide_something_are_refused() {
     assert!(matches!(Source::open(dir.path().join("x.safetensors")), Err(Error::Malformed { .. })));
 }
 
-/// An array of rows that count.
+/// Writes an array whose rows count up from `first`.
 fn counting(path: &Path, rows: u64, first: u64) {
     let mut writer = ArrayWriter::new(Dtype::UInt64, &[3]).create(path).unwrap();
     let values: Vec<u64> = (first * 3..(first + rows) * 3).collect();
@@ -159,7 +160,7 @@ fn arrays_are_joined_in_the_order_of_their_numbers() {
         assert_eq!(npy(&out).1, expected);
         assert_eq!(compare(&out, &tensor, Some(rows.into()), &Options::new()).unwrap(), Comparison::Equal(Verified::Not));
     }
-    // The command does the same.
+    // The program gives the same.
     let (pattern, out) = (dir.path().join("part-*.npy"), dir.path().join("command.npy"));
     let run = mmconvert(["convert".as_ref(), pattern.as_os_str(), "--concat".as_ref(), "-o".as_ref(), out.as_os_str()]);
     assert_eq!(code(&run), 0, "{}", stderr(&run));
@@ -183,7 +184,7 @@ fn a_thousand_files_are_joined_with_few_of_them_open() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_not_joined() {
+fn arrays_that_do_not_fit_are_not_joined() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     counting(&at("a.npy"), 4, 0);
@@ -206,7 +207,7 @@ fn what_does_not_fit_together_is_not_joined() {
 }
 
 #[test]
-fn a_file_that_changes_between_two_looks_is_an_error() {
+fn a_file_changed_after_it_was_opened_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.npy");
     counting(&path, 4, 0);
@@ -234,7 +235,7 @@ fn several_sources_become_one_directory() {
     assert_eq!(npy(&at("out/y.npy")).1.len(), 5 * 24);
     let arrays = Source::open(&npz).unwrap().len().unwrap();
     assert_eq!(names_in(&out).len(), arrays + 2 + 1);
-    // The same name twice is told apart by its source.
+    // The same name in two sources gets the source's name before it.
     fs::create_dir(at("other")).unwrap();
     fs::copy(&x, at("other/x.npy")).unwrap();
     fs::copy(&npz, at("again.npz")).unwrap();
@@ -242,12 +243,12 @@ fn several_sources_become_one_directory() {
     assert!(both.tensor("again/arr1").is_ok() && both.tensor("stored/arr1").is_ok() && both.tensor("arr1").is_err());
     let tensors = both.all().unwrap();
     export(&tensors, None, at("both"), &Options::new()).unwrap();
-    // As much of a path is in front as tells it from the others.
+    // The title contains as many directories as needed to tell the paths apart.
     let both = Source::together(vec![Source::open(&x).unwrap(), Source::open(at("other/x.npy")).unwrap()]).unwrap();
     assert!(both.tensor("other/x").is_ok() && both.tensor("x").is_err());
     let clash = Source::together(vec![Source::open(&x).unwrap(), Source::open(&x).unwrap()]);
     assert!(matches!(clash, Err(Error::BadRequest { .. })));
-    // A name of a tensor stays one, also where a file is called like it.
+    // A tensor name still selects a tensor if a file has the same name.
     fs::write(at("arr1"), b"no source").unwrap();
     let one = at("one.npy");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mmconvert"));
@@ -256,7 +257,7 @@ fn several_sources_become_one_directory() {
 }
 
 #[test]
-fn what_safetensors_cannot_hold_is_left_out() {
+fn tensors_that_safetensors_cannot_hold_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::open(data("generated/dtypes")).unwrap();
     let tensors = source.all().unwrap();
@@ -307,7 +308,7 @@ fn records_become_safetensors_too() {
 #[test]
 fn a_record_whose_checksum_looks_like_json_is_a_record() {
     let dir = tempfile::tempdir().unwrap();
-    // The first length whose masked checksum starts with the two bytes that JSON may start with.
+    // The first length whose masked checksum starts with two bytes that could start JSON.
     let masked = |len: u64| crc32c(&len.to_le_bytes()).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
     let len = (2u64..10_000_000).find(|&len| masked(len)[..2] == *b"{\"").unwrap();
     let payload = vec![7u8; len as usize];
@@ -338,7 +339,7 @@ fn saved(shape: &[u64], first: i64) -> Vec<u8> {
 }
 
 #[test]
-fn every_array_of_a_file_is_a_tensor_and_other_bytes_behind_one_are_an_error() {
+fn every_array_of_a_file_is_a_tensor_and_trailing_bytes_are_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("three.npy");
     let parts = [saved(&[2, 3], 0), saved(&[4], 100), saved(&[1, 1, 2], -7)];
@@ -352,7 +353,7 @@ fn every_array_of_a_file_is_a_tensor_and_other_bytes_behind_one_are_an_error() {
         assert_eq!(npy(&out).1, part[128..]);
     }
     assert_eq!(source.len().unwrap(), 3);
-    // One file cannot hold all of them.
+    // One output file cannot hold all of them.
     let run = mmconvert(["convert".as_ref(), path.as_os_str(), "-o".as_ref(), dir.path().join("all.npy").as_os_str()]);
     assert_eq!(code(&run), 2);
 
@@ -394,7 +395,7 @@ fn rows_of_a_cut_array_are_counted_and_salvaged() {
     }
 }
 
-/// An array with this descriptor, as a literal, of `bytes` one behind the other.
+/// Writes an array with this literal descriptor, whose elements are `bytes`.
 fn described(path: &Path, descr: &str, length: usize, bytes: &[u8]) {
     let text = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': ({length},), }}\n");
     let len = u16::try_from(text.len()).unwrap().to_le_bytes();
@@ -402,13 +403,13 @@ fn described(path: &Path, descr: &str, length: usize, bytes: &[u8]) {
 }
 
 #[test]
-fn descriptors_become_what_numpy_reads_or_are_refused() {
+fn descriptors_are_understood_as_by_numpy_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (path, out) = (dir.path().join("a.npy"), dir.path().join("o.npy"));
     let go = |args: &[&str]| {
         mmconvert([&[args[0], if args[0] == "verify" { out.to_str().unwrap() } else { path.to_str().unwrap() }], &args[1..]].concat())
     };
-    // What `numpy.save` writes for float8_e5m2 and cannot read, and names of types instead of descriptors.
+    // What `numpy.save` writes for float8_e5m2 and cannot read back, and type names instead of descriptors.
     for (descr, bytes, written) in
         [("'<f1'", &[60, 0][..], "|V1"), ("'float32'", &[0, 0, 128, 63, 0, 0, 0, 0], "<f4"), ("'bool'", &[0, 1], "|b1")]
     {
@@ -423,19 +424,19 @@ fn descriptors_become_what_numpy_reads_or_are_refused() {
         let done = go(&["convert", "-fo", out.to_str().unwrap()]);
         assert_eq!(code(&done), 3, "{descr}: {}", stderr(&done));
     }
-    // Records of both byte orders are compared as they are.
+    // Records with both byte orders are compared unchanged.
     described(&path, "[('a', '<i4'), ('b', '>f8')]", 1, &[1, 0, 0, 0, 63, 240, 0, 0, 0, 0, 0, 0]);
     assert_eq!(code(&go(&["convert", "-fo", out.to_str().unwrap()])), 0);
     let same = go(&["verify", "--against", path.to_str().unwrap()]);
     assert_eq!(code(&same), 0, "{}", stderr(&same));
-    // A file that ends in its magic is not told from one that has it.
+    // A file of nothing but the magic counts as a cut array.
     fs::write(&path, b"\x93NUMPY").unwrap();
     let cut = go(&["convert", "--format", "npy", "-fo", out.to_str().unwrap()]);
     assert!(code(&cut) == 3 && stderr(&cut).contains("was cut"), "{}", stderr(&cut));
 }
 
 #[test]
-fn arrays_that_cannot_be_joined_say_which() {
+fn errors_of_joining_name_the_array() {
     let dir = tempfile::tempdir().unwrap();
     for (name, descr, bytes) in [("a.npy", "'<i4'", &[1, 0, 0, 0][..]), ("b.npy", "'<f4'", &[0, 0, 128, 63])] {
         described(&dir.path().join(name), descr, 1, bytes);

@@ -1,4 +1,4 @@
-//! What every format of tensors keeps, whatever it is: a line for each.
+//! The laws that every format of tensors keeps. `SAMPLES` has a line for each.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use mmconvert::{
 
 use crate::support::{code, data, mmconvert as command, names_in, npy, stderr};
 
-/// Formats, each with a source that has tensors of more than one row.
+/// Formats, each with a source whose tensors have more than one row.
 pub(crate) const SAMPLES: &[(&str, &str)] = &[
     ("tensor-bundle", "generated/six_shards"),
     ("saved-model", "savedmodel/half_plus_two"),
@@ -25,10 +25,10 @@ pub(crate) const SAMPLES: &[(&str, &str)] = &[
     ("safetensors", "safetensors/all.safetensors"),
 ];
 
-/// What is gone through record by record keeps other laws: `records.rs`, `graphs.rs`.
+/// Formats of records keep other laws: `records.rs`, `graphs.rs`.
 const OTHERS: &[&str] = &["tf-data", "tfds", "tf-data-cache", "raw", "video", "tfrecord"];
 
-/// Tensors of the sample that are arrays of numbers.
+/// Calls `check` with the sample's tensors that are numeric arrays.
 fn with_arrays(path: &str, check: impl Fn(&Selection)) {
     let source = Source::open(data(path)).unwrap();
     let mut tensors = source.all().unwrap();
@@ -45,7 +45,7 @@ fn convert(tensor: &Tensor, options: Options) -> Vec<u8> {
 }
 
 #[test]
-fn every_format_has_its_line() {
+fn every_format_has_a_sample() {
     let all: BTreeSet<&str> = mmconvert::formats().collect();
     let listed: BTreeSet<&str> = SAMPLES.iter().map(|(format, _)| *format).chain(OTHERS.iter().copied()).collect();
     assert_eq!(all, listed);
@@ -69,13 +69,13 @@ fn a_source_is_recognised_and_its_tensors_are_found_by_their_names() {
 }
 
 #[test]
-fn a_file_that_is_no_source_of_a_format_is_told_so() {
+fn a_file_of_another_format_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for (i, bytes) in [&b""[..], b"x", &[0; 100], &[0xff; 5000]].into_iter().enumerate() {
         let path = dir.path().join(format!("f{i}"));
         fs::write(&path, bytes).unwrap();
         for (format, _) in SAMPLES {
-            // Nothing is a graph without nodes, and has no tensors.
+            // An empty file is a valid graph without nodes, and has no tensors.
             let error = convert_all(&path, format, &dir.path().join("out")).unwrap_err();
             assert!(error.to_string().contains(&format!("f{i}")), "{format}: {error}");
         }
@@ -83,7 +83,7 @@ fn a_file_that_is_no_source_of_a_format_is_told_so() {
 }
 
 #[test]
-fn rows_are_those_of_the_whole_whatever_the_memory_and_the_threads() {
+fn rows_equal_those_of_the_whole_with_any_memory_and_threads() {
     for (format, path) in SAMPLES {
         with_arrays(path, |tensors| {
             for tensor in tensors {
@@ -156,7 +156,7 @@ fn a_view_in_place_shows_what_a_conversion_writes() {
             let source = tensors.source();
             for tensor in tensors {
                 let name = tensor.info().name.as_bytes();
-                // SAFETY: nobody writes to the data of these tests.
+                // SAFETY: nobody writes to the test data.
                 #[expect(unsafe_code, reason = "the interface is unsafe")]
                 match unsafe { mmconvert::view(source, name) } {
                     Ok(view) => {
@@ -172,7 +172,7 @@ fn a_view_in_place_shows_what_a_conversion_writes() {
 }
 
 #[test]
-fn an_export_and_a_pack_have_all_tensors_or_are_not_there() {
+fn an_export_or_pack_is_complete_or_absent() {
     for (format, path) in SAMPLES {
         with_arrays(path, |tensors| {
             let dir = tempfile::tempdir().unwrap();
@@ -198,7 +198,7 @@ fn an_export_and_a_pack_have_all_tensors_or_are_not_there() {
     }
 }
 
-/// Copies what a source consists of, with its main file changed.
+/// Copies the files of a source and changes its main file.
 fn damaged(path: &Path, dir: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Option<std::path::PathBuf> {
     if !path.is_file() {
         return None;
@@ -210,7 +210,7 @@ fn damaged(path: &Path, dir: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Option
     Some(copy)
 }
 
-/// Converts all that there is of a file.
+/// Converts all tensors of a file.
 fn convert_all(path: &Path, format: &str, out: &Path) -> Result<(), Error> {
     let source = Source::open_as(path, Some(format))?;
     export(&source.all()?, None, out, &Options::new().memory(Budget::mib(64))).map(drop)
@@ -237,7 +237,7 @@ fn a_changed_byte_of_a_source_is_an_error_or_a_conversion() {
         let dir = tempfile::tempdir().unwrap();
         let len = fs::metadata(data(path)).map_or(0, |metadata| metadata.len()) as usize;
         for i in 0..200usize {
-            // The front, where the structure is, and all over.
+            // Change the front, where the structure is, and the whole file.
             let at = if i % 2 == 0 { i * 3 % len.max(1) } else { i.wrapping_mul(2_654_435_761) % len.max(1) };
             let Some(copy) = damaged(&data(path), dir.path(), |bytes| bytes[at] ^= 1 << (i % 8)) else { continue };
             let out = dir.path().join(format!("out{i}"));
@@ -248,7 +248,7 @@ fn a_changed_byte_of_a_source_is_an_error_or_a_conversion() {
 }
 
 #[test]
-fn the_checksum_of_an_archive_is_compared_where_all_of_a_member_is_read() {
+fn the_checksum_of_an_archive_member_is_verified_if_all_of_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let good = fs::read(data("keras/dk_model.keras")).unwrap();
     let out = |name: &str| dir.path().join(name);
@@ -258,7 +258,7 @@ fn the_checksum_of_an_archive_is_compared_where_all_of_a_member_is_read() {
     let text = stderr(&whole);
     let count = text.split_once(" arrays").unwrap().0;
     assert!(stderr(&whole).contains(&format!("{count} with all checksums verified")), "{}", stderr(&whole));
-    // Where values lie: behind the signature of the HDF5 file that the archive holds, stored as it is.
+    // The place of values: behind the signature of the HDF5 file, which the archive stores uncompressed.
     let start = good.windows(8).position(|bytes| bytes == b"\x89HDF\r\n\x1a\n").unwrap();
     let end = good.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap().min(good.len());
     let (mut found, mut tried) = (0, 0);
@@ -271,7 +271,7 @@ fn the_checksum_of_an_archive_is_compared_where_all_of_a_member_is_read() {
         tried += 1;
         found += usize::from(code(&done) != 0);
         assert!(matches!(code(&done), 0 | 3 | 6), "byte {at}: {}", stderr(&done));
-        // What ends well claims nothing that it does not know.
+        // A successful run must not claim that all checksums were verified.
         assert!(code(&done) != 0 || !stderr(&done).contains(&format!("{count} with all checksums verified")), "byte {at}");
     }
     assert!(found > 0 && tried > 30, "{found} of {tried}");

@@ -45,7 +45,7 @@ fn exported_tensors_equal_what_tensorflow_reads() {
     assert_eq!((equal, strings), (605, 28), "all tensors of all cases are looked at");
 }
 
-/// Converts a tensor of strings in all ways; `left_out` says why an export left it out. Returns 1.
+/// Converts a tensor of strings in all ways; `left_out` is the reason if the export skipped it. Returns 1.
 fn check_strings(source: &Source, expected: &Value, left_out: Option<&str>) -> usize {
     let dir = tempfile::tempdir().unwrap();
     let tensor = source.tensor(expected["name"].as_str().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Graphs and signatures, as far as they are told without TensorFlow.
+//! Graphs and signatures, as far as they work without TensorFlow.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ fn listed(path: &Path) -> Value {
 #[test]
 fn signatures_of_a_saved_model() {
     let listed = listed(&data("savedmodel/half_plus_two_tf2"));
-    // As `saved_model_cli show --all` of TensorFlow 2.21 says.
+    // As `saved_model_cli show --all` of TensorFlow 2.21 prints.
     let argument = |name: &str, tensor: &str, shape: Value| json!({"name": name, "tensor": tensor, "dtype": "float32", "shape": shape});
     assert_eq!(
         listed["signatures"].as_array().unwrap()[0],
@@ -63,7 +63,7 @@ fn without_tensorflow_nothing_is_computed() {
     assert_eq!(names_in(dir.path()), [""; 0]);
 }
 
-/// A message's field of bytes.
+/// A protobuf field of bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     assert!(bytes.len() < 128);
     [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
@@ -91,13 +91,13 @@ fn open(bytes: &[u8]) -> Result<Source, Error> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("graph.pb");
     std::fs::write(&path, bytes).unwrap();
-    // It is to be computed, whatever it is.
+    // An output of a graph has to be computed, even if it is a constant.
     let wanted = Options::new().model(ModelOptions::new().output("c:0"));
     Source::open_with(path, Some("graph-def"), &wanted)
 }
 
 #[test]
-fn what_tensorflow_is_not_given() {
+fn graphs_that_must_not_reach_tensorflow_are_refused() {
     let four = field(4, &[0; 16]);
     let splat = [0x2d, 0, 0, 0x80, 0x3f];
     assert!(open(&graph(Dtype::Float32, &[4], &four)).is_ok());
@@ -114,8 +114,8 @@ fn what_tensorflow_is_not_given() {
 }
 
 #[test]
-fn functions_in_functions_end_somewhere() {
-    // AttrValue { func { attr { value: AttrValue { func … } } } }, as deep as it fits.
+fn nested_functions_have_a_depth_limit() {
+    // AttrValue { func { attr { value: AttrValue { func … } } } }, nested 5000 levels deep.
     let mut attribute = vec![0x18, 1];
     let put = |number: u8, bytes: &[u8]| {
         let mut out = vec![number << 3 | 2];

@@ -1,4 +1,4 @@
-//! HDF5 and Keras files: every dataset equals what h5py reads; rows are those of the whole; hostile files end as they should.
+//! HDF5 and Keras files: every dataset equals what h5py reads; rows equal those of the whole; hostile files end as expected.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ fn datasets_equal_what_h5py_reads() {
                 assert_eq!(sha256(&convert(&tensor, Options::new())), expected["sha256"].as_str().unwrap(), "{what}");
                 let facts = object(&tensor.facts().unwrap());
                 assert_eq!(facts.get("chunks").unwrap_or(&serde_json::Value::Null), &expected["chunks"], "{what}");
-                // Most leave out the first slash.
+                // The leading slash is optional.
                 assert_eq!(source.tensor(&name[1..]).unwrap().info().name, tensor.info().name);
                 equal[at] += 1;
             }
@@ -45,7 +45,7 @@ fn datasets_equal_what_h5py_reads() {
 }
 
 #[test]
-fn chunks_are_put_together_in_every_order_and_part() {
+fn chunks_are_assembled_in_every_order_and_part() {
     let source = Source::open(data("keras/dk_layouts.h5")).unwrap();
     for name in ["chunked", "gzip", "gzip_shuffle_fletcher", "lzf", "partly_written"] {
         let tensor = source.tensor(format!("deep/er/dk/{name}")).unwrap();
@@ -58,7 +58,7 @@ fn chunks_are_put_together_in_every_order_and_part() {
         ] {
             assert_eq!(convert(&tensor, options), whole, "{name}");
         }
-        // Fortran order, turned back by hand.
+        // Fortran order, transposed back by hand.
         let turned = convert(&tensor, Options::new().layout(Layout::F));
         let (rows, columns, item) = (spec.shape()[0] as usize, spec.shape()[1] as usize, spec.itemsize() as usize);
         let back: Vec<u8> = (0..rows * columns)
@@ -79,12 +79,12 @@ fn chunks_are_put_together_in_every_order_and_part() {
 }
 
 #[test]
-fn hostile_files_have_the_outcome_wanted() {
+fn hostile_hdf5_files_end_as_expected() {
     for (name, wanted) in [
         ("shape_bomb.h5", 4),
         ("external_link.h5", 6),
         ("hard_link_cycle.h5", 0),
-        // Behind a block of the user's addresses count from its end.
+        // Behind a user block, addresses count from its end.
         ("userblock_fill.h5", 0),
         ("userblock_efl.h5", 6),
         ("vlen_bomb.h5", 4),
@@ -101,7 +101,7 @@ fn hostile_files_have_the_outcome_wanted() {
 }
 
 #[test]
-fn links_to_paths_lead_to_what_h5py_reads_and_others_are_listed_as_left_out() {
+fn links_lead_where_h5py_goes_and_dangling_ones_are_listed_as_skipped() {
     let expected = json("h5-links/expected.json");
     for name in ["old.h5", "new.h5", "tracked.h5"] {
         let source = Source::open(data("h5-links").join(name)).unwrap();
@@ -111,7 +111,7 @@ fn links_to_paths_lead_to_what_h5py_reads_and_others_are_listed_as_left_out() {
             assert_eq!(tensor.info().shape(), shape_of(expected), "{name}: {path}");
             assert_eq!(sha256(&convert(&tensor, Options::new())), expected["sha256"].as_str().unwrap(), "{name}: {path}");
         }
-        // Each dataset once, by a path of its own; and the links that lead nowhere in the file.
+        // Each dataset is listed once, by its own path; links that lead nowhere in the file are listed, too.
         let listed: Vec<(String, bool)> = source
             .tensors()
             .map(|tensor| tensor.unwrap().info().clone())
@@ -138,7 +138,7 @@ fn links_to_paths_lead_to_what_h5py_reads_and_others_are_listed_as_left_out() {
 }
 
 #[test]
-fn what_was_never_written_is_the_fill_value_behind_a_block_of_the_users_too() {
+fn unwritten_elements_are_the_fill_value_also_behind_a_user_block() {
     let source = Source::open(data("hostile-h5/userblock_fill.h5")).unwrap();
     // As h5py reads it.
     let expected = "09df00a2c9f5e964bb81f824fa33e1ca46e8fa26d8dc478ba59be4361c69a0c7";
@@ -146,7 +146,7 @@ fn what_was_never_written_is_the_fill_value_behind_a_block_of_the_users_too() {
 }
 
 #[test]
-fn every_kind_of_file_is_what_h5py_reads() {
+fn every_kind_of_file_equals_what_h5py_reads() {
     let (mut equal, mut refused) = (0, 0);
     for (file, entries) in json("h5-kinds/expected.json").as_object().unwrap() {
         let source = Source::open(data("h5-kinds").join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -172,7 +172,7 @@ fn every_kind_of_file_is_what_h5py_reads() {
             }
             equal += 1;
         }
-        // Beside these there are links that lead nowhere in the file.
+        // Links that lead nowhere in the file are not counted.
         let found = source.tensors().filter(|tensor| tensor.as_ref().unwrap().info().unsupported.is_none()).count();
         assert_eq!(found, entries.as_array().unwrap().iter().filter(|entry| entry["refused"].is_null()).count(), "{file}");
     }
@@ -188,12 +188,12 @@ fn text_that_is_not_utf_8_is_kept_as_it_is() {
 }
 
 #[test]
-fn a_packed_chunk_that_is_damaged_is_an_error_with_its_place() {
+fn a_damaged_compressed_chunk_is_an_error_with_its_position() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = fs::read(data("keras/dk_layouts.h5")).unwrap();
     let path = dir.path().join("x.h5");
     let mut found = 0;
-    // Only Fletcher's checksum covers every bit; what it covers is found by changing it.
+    // Only the Fletcher checksum covers every bit. Changing its bytes shows which ones it covers.
     let source = Source::open(data("keras/dk_layouts.h5")).unwrap();
     let good = convert(&source.tensor("/deep/er/dk/gzip_shuffle_fletcher").unwrap(), Options::new());
     for at in (0..bytes.len()).step_by(97) {
@@ -214,7 +214,7 @@ fn a_packed_chunk_that_is_damaged_is_an_error_with_its_place() {
             Err(_) => continue,
         }
         if npy(&dir.path().join("a.npy")).1 != good {
-            // Metadata have no checksums in old files: the shape, the fill value, another object.
+            // Old files have no checksums of metadata: the shape, the fill value, or another object may have changed.
             assert!(at < 40_000, "byte {at}");
         }
     }

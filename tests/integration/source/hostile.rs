@@ -1,4 +1,4 @@
-//! Hostile files end in the outcome wanted: an error that says where, no panic, no output.
+//! Hostile files end as expected: an error with its position, no panic, no output.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::bundle::{BundleWriter, Layout};
 use crate::support::{code, data, json, mmconvert, names_in, npy, sha256, shape_of, stderr};
 
 #[test]
-fn hostile_files_have_the_outcome_wanted() {
+fn hostile_checkpoints_end_as_expected() {
     let expected = json("hostile/expected.json");
     let mut outcomes = [0; 2];
     for case in expected["cases"].as_array().unwrap() {
@@ -51,12 +51,12 @@ fn hostile_files_have_the_outcome_wanted() {
     assert_eq!(outcomes, [28, 7], "error, ok");
 }
 
-/// A small checkpoint with a plain tensor, a partitioned one and an object graph that is none.
+/// A small checkpoint with a plain tensor, a partitioned one, and an invalid object graph.
 fn checkpoint(dir: &Path, snappy: bool) -> std::path::PathBuf {
     checkpoint_with(dir, snappy, |_| {})
 }
 
-/// The same, with its index changed before it is written: all checksums of the index are right.
+/// As `checkpoint`, with the index changed before it is written, so that all of its checksums match.
 fn checkpoint_with(dir: &Path, snappy: bool, change: impl FnOnce(&mut BundleWriter)) -> std::path::PathBuf {
     let prefix = dir.join("c");
     let mut writer = BundleWriter::create(&prefix, Layout { shards: 2, snappy, block_size: 64, ..Layout::default() }).unwrap();
@@ -70,7 +70,7 @@ fn checkpoint_with(dir: &Path, snappy: bool, change: impl FnOnce(&mut BundleWrit
     prefix
 }
 
-/// Converts all there is; any outcome but a wrong one is fine.
+/// Converts all tensors. Any outcome but a wrong one is allowed.
 fn convert_all(prefix: &Path, out: &Path) -> Result<(), Error> {
     let source = Source::open(prefix)?;
     export(&source.all()?, None, out, &Options::new()).map(drop)
@@ -117,7 +117,7 @@ proptest! {
         prop_assert!(!out.exists());
     }
 
-    /// Changes behind right checksums reach the parsers; whatever they say, nothing half-made is left.
+    /// Changes under valid checksums reach the parsers. Whatever they report, no partial output is left.
     #[test]
     fn a_changed_entry_is_an_error_or_a_conversion(
         which in any::<prop::sample::Index>(), in_key in prop::bool::weighted(0.1),

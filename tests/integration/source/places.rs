@@ -1,5 +1,5 @@
-//! How paths lead to sources: one way for all commands. What is there as it is written wins over any pattern; several sources become one
-//! without losing any; what is missing or cannot be told is an error.
+//! How paths lead to sources, equally in all commands. An existing path wins over any pattern; several sources become one without
+//! losing any; missing or ambiguous sources are errors.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,7 +20,7 @@ fn checkpoint(prefix: &Path, value: u8) {
     writer.finish().unwrap();
 }
 
-/// A file of records with an integer each.
+/// Writes a file of records with an integer each.
 fn records(path: &Path, values: &[i64]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let examples: Vec<Vec<u8>> = values.iter().map(|&value| example(&[("x", Values::Ints(vec![value]))], true)).collect();
@@ -40,7 +40,7 @@ fn check(done: &Output) {
 }
 
 #[test]
-fn what_is_there_as_it_is_written_is_no_pattern() {
+fn an_existing_path_is_never_a_pattern() {
     let dir = tempfile::tempdir().unwrap();
     let names = ["run[1]/w", "run1/w", "m*", "mine", "ok?", "oka", "{a,b}", "a", "w[!x]", "wy", "best@10", "bs=2_ds=[[2019],[2018]]"];
     for (value, name) in (0..).zip(names) {
@@ -62,7 +62,7 @@ fn what_is_there_as_it_is_written_is_no_pattern() {
 }
 
 #[test]
-fn a_directory_with_a_character_of_patterns_is_that_directory() {
+fn a_directory_with_pattern_characters_in_its_name_is_that_directory() {
     let dir = tempfile::tempdir().unwrap();
     for (name, first) in [("day[1]", 10), ("day1", 20)] {
         for shard in 0..2 {
@@ -78,7 +78,7 @@ fn a_directory_with_a_character_of_patterns_is_that_directory() {
 }
 
 #[test]
-fn patterns_of_bytes_that_are_no_text_match() {
+fn patterns_of_bytes_that_are_not_utf_8_match() {
     let dir = tempfile::tempdir().unwrap();
     for (name, value) in [(&b"d\xff-1.tfrecord"[..], 1), (b"d\xff-2.tfrecord", 2)] {
         records(&dir.path().join(OsStr::from_bytes(name)), &[value]);
@@ -90,12 +90,12 @@ fn patterns_of_bytes_that_are_no_text_match() {
 }
 
 #[test]
-fn shards_given_one_by_one_are_one_source_and_others_have_names_of_their_own() {
+fn shards_given_one_by_one_are_one_source_and_other_files_are_separate() {
     let dir = tempfile::tempdir().unwrap();
     for shard in 0..3 {
         records(&dir.path().join(format!("t-{shard:05}-of-00003")), &[shard]);
     }
-    // As a shell gives them, in any order.
+    // As a shell lists them, in any order.
     check(&run_in(dir.path(), &["convert", "t-00002-of-00003", "t-00000-of-00003", "t-00001-of-00003", "-o", "x.npy"]));
     assert_eq!(ints(&dir.path().join("x.npy")), [0, 1, 2]);
 
@@ -113,7 +113,7 @@ fn shards_given_one_by_one_are_one_source_and_others_have_names_of_their_own() {
     assert_eq!(found, [("a/train/x".into(), vec![1]), ("b/train/x".into(), vec![2]), ("test/x".into(), vec![3])]);
     check(&run_in(dir.path(), &["verify", "out/"]));
 
-    // One document, whatever there is.
+    // One JSON document for all sources.
     let plan = run_in(dir.path(), &["convert", "a/train.tfrecord", "b/train.tfrecord", "-o", "plan/", "-n", "--json"]);
     check(&plan);
     let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
@@ -147,7 +147,7 @@ fn records_are_joined_and_one_source_is_not() {
 }
 
 #[test]
-fn names_are_chosen_before_anything_is_joined() {
+fn tensors_that_are_not_selected_need_not_fit_to_be_joined() {
     let dir = tempfile::tempdir().unwrap();
     // Two checkpoints with a variable that fits, one that does not, and bookkeeping.
     for (name, first, wide) in [("one", 0u8, 2u64), ("two", 10, 3)] {
@@ -165,7 +165,7 @@ fn names_are_chosen_before_anything_is_joined() {
 }
 
 #[test]
-fn what_only_some_of_the_joined_have_is_listed_in_any_order() {
+fn tensors_that_only_some_joined_sources_have_are_listed_in_any_order() {
     let dir = tempfile::tempdir().unwrap();
     for (name, extra) in [("one", None), ("two", Some("b")), ("three", Some("c"))] {
         let mut writer = BundleWriter::create(&dir.path().join(name), Layout::default()).unwrap();
@@ -263,7 +263,7 @@ fn each_alternative_leads_to_something_in_its_order() {
         let done = run_in(dir.path(), &["convert", pattern, "-o", "none.npy"]);
         assert!(code(&done) == 1 && !dir.path().join("none.npy").exists(), "{pattern}: {}", stderr(&done));
     }
-    // The same of names of tensors.
+    // The same for names of tensors.
     let mut writer = BundleWriter::create(&dir.path().join("two"), Layout::default()).unwrap();
     for name in ["v", "w"] {
         writer.add(name.as_bytes(), 4, &[1], 0, &[1][..]).unwrap();
@@ -275,14 +275,14 @@ fn each_alternative_leads_to_something_in_its_order() {
 }
 
 #[test]
-fn shards_that_are_named_are_meant_as_they_are_named() {
+fn shards_are_one_source_unless_concat_gives_an_order() {
     let dir = tempfile::tempdir().unwrap();
     let names: Vec<String> = (0..3).map(|shard| format!("t-{shard:05}-of-00003")).collect();
     for (shard, name) in names.iter().enumerate() {
         records(&dir.path().join(name), &[shard as i64]);
     }
     let [first, second, third] = &names[..] else { unreachable!() };
-    // One source, whatever the order; one behind the other where that is asked for.
+    // One source, whatever the order; with `--concat`, one after the other.
     check(&run_in(dir.path(), &["convert", third, first, second, "-o", "x.npy"]));
     assert_eq!(ints(&dir.path().join("x.npy")), [0, 1, 2]);
     check(&run_in(dir.path(), &["convert", "--concat", third, first, second, "-o", "y/"]));
@@ -295,7 +295,7 @@ fn shards_that_are_named_are_meant_as_they_are_named() {
 }
 
 #[test]
-fn files_of_several_formats_are_no_pattern() {
+fn a_pattern_must_not_match_several_formats() {
     let dir = tempfile::tempdir().unwrap();
     records(&dir.path().join("d/1.tfrecord"), &[1]);
     fs::write(dir.path().join("d/notes.txt"), "text").unwrap();
@@ -317,7 +317,7 @@ fn zip(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_no_source_is_told_with_the_next_step() {
+fn errors_for_unknown_files_say_the_next_step() {
     let dir = tempfile::tempdir().unwrap();
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
@@ -358,7 +358,7 @@ fn what_is_no_source_is_told_with_the_next_step() {
 }
 
 #[test]
-fn directories_that_are_no_source_say_what_is_in_them() {
+fn errors_for_directories_say_what_is_in_them() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let put = |name: &str| {
@@ -378,7 +378,7 @@ fn directories_that_are_no_source_say_what_is_in_them() {
         put(&format!("export/{model}/saved_model.pb"));
     }
     told("export", &["export/1", "export/2"]);
-    // What a writer of a cache leaves until it has come to its end.
+    // The files of an unfinished cache.
     put("cache/c_0.lockfile");
     put("cache/c_0.data-00000-of-00001.tempstate123");
     told("cache", &["c_0.lockfile", "not finished"]);
@@ -389,7 +389,7 @@ fn directories_that_are_no_source_say_what_is_in_them() {
 }
 
 #[test]
-fn the_graph_of_a_model_is_that_with_exactly_the_tags() {
+fn the_graph_of_a_model_is_chosen_by_exactly_its_tags() {
     let constant = |model: &str, args: &[&str], name: &str| -> Result<Vec<f32>, String> {
         let dir = tempfile::tempdir().unwrap();
         let (path, out) = (data("savedmodel").join(model), dir.path().join("c.npy"));
@@ -406,12 +406,12 @@ fn the_graph_of_a_model_is_that_with_exactly_the_tags() {
     for tags in ["serve,gpu", "gpu,serve"] {
         assert_eq!(constant("tags", &["--tag-set", tags], "y/bias").unwrap(), [1.0; 3]);
     }
-    // That of the graph that is not meant is not hidden by its name.
+    // A constant of the other graph is available under a name of its own.
     assert_eq!(constant("tags", &[], "serve,gpu/y/bias").unwrap(), [1.0; 3]);
     let unknown = constant("tags", &["--tag-set", "train"], "y/bias").unwrap_err();
     assert!(unknown.starts_with("2:") && unknown.contains("\"serve,gpu\", \"serve\""), "{unknown}");
 
-    // None is tagged serve and nothing else.
+    // No graph is tagged serve alone.
     let path = data("savedmodel/tags_ambiguous");
     let listed = mmconvert(["ls".as_ref(), path.as_os_str()]);
     let text = String::from_utf8(listed.stdout.clone()).unwrap();
@@ -426,7 +426,7 @@ fn the_graph_of_a_model_is_that_with_exactly_the_tags() {
 }
 
 #[test]
-fn bookkeeping_decides_nothing() {
+fn bookkeeping_is_converted_only_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let source: PathBuf = data("savedmodel/half_plus_two_tf2");
     let out = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -436,7 +436,7 @@ fn bookkeeping_decides_nothing() {
         assert!(stderr(&done).contains("--all"), "{}", stderr(&done));
     }
     assert!(!names_in(&dir.path().join("all")).iter().any(|name| name.contains("checkpointable")));
-    // By its name, and with everything.
+    // Selected by its name, and with all tensors.
     check(&mmconvert([
         "convert",
         source.to_str().unwrap(),
@@ -452,7 +452,7 @@ fn bookkeeping_decides_nothing() {
 }
 
 #[test]
-fn what_is_given_twice_is_meant_once_or_told() {
+fn a_source_given_twice_is_used_once_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     records(&dir.path().join("a.tfrecord"), &[1, 2]);
     records(&dir.path().join("s-00000-of-00002"), &[1]);
@@ -465,7 +465,7 @@ fn what_is_given_twice_is_meant_once_or_told() {
     let joined = run_in(dir.path(), &["convert", "a.tfrecord", "a.tfrecord", "--concat", "-o", "x.npy"]);
     check(&joined);
     assert_eq!(ints(&dir.path().join("x.npy")), [1, 2, 1, 2]);
-    // Two names of one checkpoint.
+    // Two paths of one checkpoint are the same source.
     check(&run_in(dir.path(), &["convert", "c", "c.index", "-o", "c/"]));
     for more in [&["--concat"][..], &[]] {
         let done = run_in(dir.path(), &[&["convert", "-", "-", "--raw", "uint8", "--shape", "1", "-o", "p/"], more].concat());
@@ -474,7 +474,7 @@ fn what_is_given_twice_is_meant_once_or_told() {
 }
 
 #[test]
-fn names_that_several_sources_have_are_told_apart_and_suggested() {
+fn names_in_several_sources_get_titles_and_are_suggested() {
     let dir = tempfile::tempdir().unwrap();
     checkpoint(&dir.path().join("one/m"), 1);
     checkpoint(&dir.path().join("two/m"), 2);
@@ -483,7 +483,7 @@ fn names_that_several_sources_have_are_told_apart_and_suggested() {
     assert!(code(&done) == 2 && said.contains("one/m/v") && said.contains("two/m/v"), "{said}");
     check(&run_in(dir.path(), &["convert", "one/m", "two/m", "two/m/v", "-o", "v.npy"]));
     assert_eq!(npy(&dir.path().join("v.npy")).1, [2]);
-    // Second names, too.
+    // Aliases, too.
     let model = data("savedmodel/half_plus_two");
     for copy in ["x", "y"] {
         let to = dir.path().join(copy);
@@ -523,7 +523,7 @@ fn a_model_that_lost_its_variables_says_so() {
 }
 
 #[test]
-fn shards_that_are_done_without_are_recorded() {
+fn missing_shards_that_are_tolerated_are_recorded() {
     let dir = tempfile::tempdir().unwrap();
     records(&dir.path().join("t-00000-of-00003"), &[1]);
     records(&dir.path().join("t-00002-of-00003"), &[3]);

@@ -1,4 +1,4 @@
-//! Tensors in protocol buffers: serialized ones, constants of graphs, checkpoints of the first version.
+//! Tensors in protocol buffers: serialized tensors, constants of graphs, V1 checkpoints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{Mapped as _, code, data, json, mmconvert, names_in, npy, object, sha256, shape_of, shape_text, stderr};
 
-/// Converts tensors of a source, which have to be those of `expected`. Returns how many are arrays, and how many strings.
+/// Converts tensors of a source and compares them with `expected`. Returns the numbers of arrays and of string tensors.
 fn check_tensors(tensors: &Selection, expected: &[Value]) -> (usize, usize) {
     let path = tensors.source().path().display();
     let dir = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ fn check_tensors(tensors: &Selection, expected: &[Value]) -> (usize, usize) {
     (arrays, strings)
 }
 
-/// All cases of a kind: their number, and how many tensors of both kinds `check` says there are.
+/// Runs all cases of a kind. Returns their number, and the sums of the numbers that `check` returns.
 fn all_cases(kind: &str, check: impl Fn(&Source, &Value) -> (usize, usize)) -> [usize; 3] {
     let mut counts = [0; 3];
     for case in json("protos/expected.json")["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == kind) {
@@ -70,7 +70,7 @@ fn tensors_of(case: &Value) -> Vec<Value> {
 fn serialized_tensors_equal_what_tensorflow_reads() {
     let counts = all_cases("tensor-proto", |source, case| {
         let mut expected = tensors_of(case);
-        // A tensor is called as its file, which is found by all of its name, too.
+        // A tensor is named after its file, with or without the extension.
         let file = expected[0]["name"].as_str().unwrap().to_owned();
         let name = file.strip_suffix(".pb").unwrap().to_owned();
         assert_eq!(source.tensor(&file).unwrap().info().name, source.tensor(&name).unwrap().info().name);
@@ -107,7 +107,7 @@ fn models_have_variables_and_constants() {
             assert!(variables_of.iter().all(|tensor| tensor.info().group == Some("variables")));
         }
         assert!(constants_of.iter().all(|tensor| tensor.info().group == Some("constants")));
-        // Where nothing is named variables are meant that are a user's, and constants only where there are none.
+        // By default a user's variables are selected, and constants only if there are none.
         let meant = source.select::<&str>(&[]).unwrap();
         let users = variables_of.iter().filter(|tensor| !tensor.info().bookkeeping).count();
         assert_eq!(meant.len(), if users > 0 { users } else { constants_of.len() });
@@ -142,13 +142,13 @@ fn checkpoints_of_the_first_version_equal_what_tensorflow_reads() {
         assert_eq!(npy(&some).1, npy(&whole).1[3 * row..6 * row], "{name}");
         assert!(object(&tensor.facts().unwrap())["pieces"].as_array().unwrap().len() > 1);
     }
-    // All that is read of floats has a checksum.
+    // All bytes read for floats are covered by checksums.
     let report = Converter::new(&source.tensor("part").unwrap()).unwrap().write(dir.path().join("part.npy")).unwrap();
     assert_eq!(report.verified, Verified::Full);
 }
 
 #[test]
-fn hostile_messages_have_the_outcome_wanted() {
+fn hostile_messages_end_as_expected() {
     let mut outcomes = [0; 2];
     for case in json("protos/hostile/expected.json")["cases"].as_array().unwrap() {
         let path = data("protos").join(case["path"].as_str().unwrap());
@@ -188,7 +188,7 @@ fn hostile_messages_have_the_outcome_wanted() {
     assert_eq!(outcomes, [16, 6], "error, ok");
 }
 
-/// A message's field of bytes.
+/// A protobuf field of bytes.
 fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
     let mut out = varint(number << 3 | 2);
     out.extend(varint(bytes.len() as u64));
@@ -206,7 +206,7 @@ fn varint(mut value: u64) -> Vec<u8> {
     out
 }
 
-/// A serialized tensor with these fields of values.
+/// A serialized tensor with these value fields.
 fn tensor(dtype: Dtype, shape: &[u64], values: &[u8]) -> Vec<u8> {
     let axes: Vec<u8> = shape.iter().flat_map(|&axis| field(2, &[vec![8], varint(axis)].concat())).collect();
     [vec![8, dtype.code() as u8], field(2, &axes), values.to_vec()].concat()
@@ -244,7 +244,7 @@ fn a_million_varints_are_read_in_slices() {
 }
 
 #[test]
-fn few_bytes_for_a_great_many_elements_are_refused() {
+fn a_few_bytes_that_declare_many_elements_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let splat = tensor(Dtype::Float32, &[1 << 40], &[0x2d, 0, 0, 0x80, 0x3f]);
     let graph = field(1, &constant("c", &splat));
@@ -256,7 +256,7 @@ fn few_bytes_for_a_great_many_elements_are_refused() {
         let result = Converter::new(&tensors[0]).unwrap().write(&out);
         assert!(matches!(result, Err(Error::Limit { .. })), "{result:?}");
         assert!(!out.exists() && started.elapsed().as_secs() < 5);
-        // Some of its rows are no trouble.
+        // A few of its rows still fit.
         let end = Converter::new(&tensors[0]).unwrap().rows(Rows { start: Some(-2), end: None }).write(&out);
         assert_eq!((end.unwrap().shape, npy(&out).1), (vec![2], [0, 0, 0x80, 0x3f].repeat(2)));
         fs::remove_file(&out).unwrap();
@@ -279,7 +279,7 @@ fn constants_of_functions_and_those_without_a_value() {
         field(5, &[field(1, b"shape"), field(2, &field(7, &field(2, &[8, 3])))].concat()),
     ];
     let reference = [constant("ref", &one), field(5, &[field(1, b"dtype"), field(2, &[0x30, 103])].concat())].concat();
-    // The signature behind the nodes.
+    // Here the signature follows the nodes.
     let function = [field(3, &constant("inner", &one)), field(1, &field(1, b"f"))].concat();
     let nodes = [constant("a", &one), constant("a", &tensor(Dtype::Int32, &[], &[0x38, 2])), immutable.concat(), reference];
     let graph = [nodes.iter().flat_map(|node| field(1, node)).collect::<Vec<u8>>(), field(2, &field(1, &function))].concat();
@@ -293,7 +293,7 @@ fn constants_of_functions_and_those_without_a_value() {
     let out = dir.path().join("a.npy");
     Converter::new(&source.tensor("a").unwrap()).unwrap().write(&out).unwrap();
     assert_eq!(npy(&out).1, [1, 0, 0, 0]);
-    // One that is broken is an error for all, with its name and place.
+    // A broken constant fails the whole file, with its name and position.
     for (bad, why) in [
         (tensor(Dtype::Int32, &[2], &[0x22, 1, 0]), "tensor_content"),
         (tensor(Dtype::Int32, &[2], &[0x2d, 0, 0, 0, 0]), "field 5"),
@@ -311,7 +311,7 @@ fn constants_of_functions_and_those_without_a_value() {
 }
 
 #[test]
-fn a_graph_of_many_nodes_is_looked_through_in_a_moment() {
+fn a_graph_of_many_nodes_is_scanned_quickly() {
     let dir = tempfile::tempdir().unwrap();
     let one = tensor(Dtype::Int32, &[], &[0x38, 1]);
     let mut graph = Vec::new();
@@ -324,7 +324,7 @@ fn a_graph_of_many_nodes_is_looked_through_in_a_moment() {
 }
 
 #[test]
-fn names_are_of_constants_or_of_what_is_computed() {
+fn names_select_constants_or_computed_outputs() {
     let dir = tempfile::tempdir().unwrap();
     let one = tensor(Dtype::Int32, &[], &[0x38, 1]);
     let graph = write(dir.path(), "g.pb", &[field(1, &constant("a", &one)), field(1, &constant("b", &one))].concat());
@@ -349,7 +349,7 @@ fn names_are_of_constants_or_of_what_is_computed() {
 }
 
 #[test]
-fn groups_are_listed_one_after_the_other() {
+fn groups_are_listed_under_headings() {
     let run = mmconvert(["ls".as_ref(), data("savedmodel/half_plus_two").as_os_str()]);
     let text = String::from_utf8(run.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -364,7 +364,7 @@ fn groups_are_listed_one_after_the_other() {
 }
 
 #[test]
-fn text_and_chunks_are_named() {
+fn text_and_chunked_models_are_named() {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes, expected) in
         [("g.pbtxt", &b"# x\n"[..], "text form"), ("g", b"node {\n}\n", "text form"), ("g.cpb", b"r\x00\x00", "chunks")]

@@ -1,4 +1,4 @@
-//! Rows read into memory: they are what a conversion writes.
+//! Rows read into memory equal what a conversion writes.
 
 use std::fs;
 use std::sync::mpsc;
@@ -76,7 +76,7 @@ fn booleans_are_bool() {
     }
 }
 
-/// A tensor goes to another thread, and lives longer than the source it was taken from.
+/// A tensor can move to another thread, and outlives the source handle it was taken from.
 #[test]
 fn a_tensor_owns_its_source() {
     fn check<T: Send + Sync + Clone + 'static>() {}
@@ -123,7 +123,7 @@ fn columns_of_records_are_what_tensorflow_reads() {
 }
 
 #[test]
-fn damage_is_found_and_a_token_ends_it() {
+fn damage_is_found_and_a_token_cancels_a_read() {
     let dir = tempfile::tempdir().unwrap();
     for suffix in [".index", ".data-00000-of-00001"] {
         fs::copy(data(&format!("generated/one_shard{suffix}")), dir.path().join(format!("c{suffix}"))).unwrap();

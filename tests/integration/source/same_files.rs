@@ -1,4 +1,4 @@
-//! The files of a source: closed when it is dropped, and noticed when they are not the same any more.
+//! The files of a source are closed when it is dropped, and a change of them is noticed.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use mmconvert::{Budget, Converter, Error, Options, RecordOptions, Source, export
 
 use crate::support::{data, names_in};
 
-/// Files in `dir`, or that were in it, which this process has open.
+/// Open files of this process that are in `dir`, or were.
 fn open_in(dir: &Path) -> Vec<PathBuf> {
     let opened = fs::read_dir("/proc/self/fd").unwrap().flatten();
     opened.filter_map(|entry| fs::read_link(entry.path()).ok()).filter(|link| link.starts_with(dir)).collect()
@@ -51,14 +51,14 @@ fn a_pack_of_records_leaves_none_of_its_own_files_open() {
     assert_eq!(names_in(&own), ["out.safetensors"]);
 }
 
-/// Ways to change a file that leave its length and its time of modification as they were.
+/// Ways to change a file while keeping its length and its time of modification.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Rewritten,
     Replaced,
 }
 
-/// Waits until a change of `path` would get another time than its last one: times have the grain of the system's clock.
+/// Waits until a change of `path` would get a new time, since file times have the resolution of the system clock.
 fn until_the_clock_moves(path: &Path) {
     let time_of = |path: &Path| fs::metadata(path).map(|file| (file.ctime(), file.ctime_nsec())).unwrap();
     let probe = tempfile::NamedTempFile::new_in(path.parent().unwrap()).unwrap();
@@ -80,7 +80,7 @@ fn change(path: &Path, way: Way) {
     fs::rename(written, path).unwrap();
 }
 
-/// Options whose conversion changes `path` when it has begun to read.
+/// Options whose conversion changes `path` after it has begun to read.
 fn changing(path: &Path, way: Way) -> Options {
     let (path, done) = (path.to_owned(), AtomicBool::new(false));
     Options::new().verify(false).threads(1).memory(Budget::mib(16)).progress(move |_| {
@@ -91,7 +91,7 @@ fn changing(path: &Path, way: Way) -> Options {
 }
 
 #[test]
-fn a_file_that_is_changed_while_it_is_converted_is_noticed_whatever_its_time_says() {
+fn a_file_changed_during_its_conversion_is_noticed_whatever_its_time() {
     const ELEMENTS: usize = 12 << 20;
     let dir = tempfile::tempdir().unwrap();
     let (npy, raw, out) = (dir.path().join("a.npy"), dir.path().join("a.raw"), dir.path().join("out.npy"));
@@ -123,7 +123,7 @@ fn a_shard_that_is_changed_between_two_conversions_is_noticed() {
         let tensors = source.select::<&str>(&[]).unwrap();
         let convert = || Converter::new(&tensors[0]).unwrap().verify(false).overwrite(true).write(dir.path().join("out.npy"));
         convert().unwrap();
-        // Reading it changes nothing.
+        // Reading a file is not a change.
         convert().unwrap();
         change(&dir.path().join(&shard), way);
         let result = convert();
@@ -132,7 +132,7 @@ fn a_shard_that_is_changed_between_two_conversions_is_noticed() {
 }
 
 #[test]
-fn a_source_keeps_its_times_whatever_is_made_of_it() {
+fn converting_a_source_keeps_its_file_times() {
     let dir = tempfile::tempdir().unwrap();
     let npy = dir.path().join("a.npy");
     write_npy(&npy, 1 << 20, 7);
@@ -141,7 +141,7 @@ fn a_source_keeps_its_times_whatever_is_made_of_it() {
     until_the_clock_moves(&npy);
     let source = Source::open(&npy).unwrap();
     let tensor = source.tensors().next().unwrap().unwrap();
-    // Shared blocks included, where the file system has them.
+    // This includes shared blocks, if the file system has them.
     Converter::new(&tensor).unwrap().write(dir.path().join("out.npy")).unwrap();
     export(&source.all().unwrap(), None, dir.path().join("out"), &Options::new()).unwrap();
     assert_eq!(times(), before);

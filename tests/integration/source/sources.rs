@@ -1,4 +1,4 @@
-//! How a path leads to a source, and what is said where it leads to none.
+//! How a path leads to a source, and the error when it leads to none.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn message(path: &Path) -> String {
 }
 
 #[test]
-fn every_name_a_checkpoint_goes_by_opens_it() {
+fn every_path_of_a_checkpoint_opens_it() {
     let dir = tempfile::tempdir().unwrap();
     let prefix = dir.path().join("model.ckpt-7");
     small(&prefix, 7);
@@ -60,7 +60,7 @@ fn a_state_file_leads_to_the_newest_checkpoint() {
 }
 
 #[test]
-fn what_is_missing_and_what_is_there_are_both_said() {
+fn errors_say_what_is_missing_and_what_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     assert!(message(dir.path()).contains("it is empty"));
@@ -139,7 +139,7 @@ fn a_piece_declared_a_hundred_thousand_times_is_refused_before_it_is_looked_up()
     assert!(error.to_string().contains("100002 pieces"), "{error}");
 }
 
-/// Children by number and local name, and for a variable its own name and its key.
+/// A node: its children by number and local name, and for a variable its own name and its key.
 type GraphNode<'a> = (&'a [(u64, &'a str)], Option<(&'a str, &'a str)>);
 
 /// A `TrackableObjectGraph`.
@@ -187,7 +187,7 @@ fn the_alias_shown_never_leads_to_another_tensor() {
     let alias = |key: &str| source.tensor(key).unwrap().info().alias.clone();
     assert_eq!((alias(public).as_deref(), alias(private)), (Some("dense/kernel"), None));
 
-    // A graph that is broken costs the aliases it gave, not the short names of variables.
+    // A broken graph loses the aliases it gave, but not the short names of variables.
     let mut writer = BundleWriter::create(&prefix, Layout::default()).unwrap();
     writer.add(public.as_bytes(), 4, &[1], 0, &[1u8][..]).unwrap();
     writer.add_string(b"_CHECKPOINTABLE_OBJECT_GRAPH", b"\xff\xff", 0).unwrap();

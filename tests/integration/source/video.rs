@@ -1,5 +1,5 @@
-//! Videos, with a stand-in for the programs of `FFmpeg`: a version that rejects `-vsync`, one that does not know `-fps_mode`, one without
-//! `ffprobe`, broken ones. What they print is what versions 4.2, 5.1 and 9.0 print.
+//! Videos, with scripts in place of FFmpeg's programs: a version that rejects `-vsync`, one without `-fps_mode`, one without
+//! `ffprobe`, broken ones. They print what versions 4.2, 5.1 and 9.0 print.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::{code, npy, stderr, until};
 
-/// What takes the place of `ffmpeg`. It reads what it is to say from files beside it.
+/// The script in place of `ffmpeg`. It reads its output from files beside it.
 const FFMPEG: &str = r#"#!/bin/sh
 here=${0%/*}
 for option in "$@"; do
@@ -34,12 +34,12 @@ const FFPROBE: &str = r#"#!/bin/sh
 case " $* " in *" packet=size,flags "*) /bin/cat "${0%/*}/packets" ;; *) /bin/cat "${0%/*}/streams.json" ;; esac
 "#;
 
-/// A video, and programs that say what is in it.
+/// A video, and programs that describe it.
 struct Stand {
     dir: TempDir,
 }
 
-/// A frame as `FFmpeg` writes it: a PAM image.
+/// A frame in FFmpeg's form: a PAM image.
 fn pam(width: usize, height: usize, channels: usize, most: u32, samples: &[u8]) -> Vec<u8> {
     let mut frame = format!("P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL {most}\nTUPLTYPE X\nENDHDR\n").into_bytes();
     assert_eq!(samples.len(), width * height * channels * if most > 255 { 2 } else { 1 });
@@ -48,7 +48,7 @@ fn pam(width: usize, height: usize, channels: usize, most: u32, samples: &[u8]) 
 }
 
 impl Stand {
-    /// Streams by their pixel formats, the frames of the first, and how many of them the container claims.
+    /// A video with streams of these pixel formats, the frames of the first one, and the container's number of frames.
     fn new(pixels: &[&str], frames: &[Vec<u8>], claimed: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let stand = Self { dir };
@@ -96,7 +96,7 @@ impl Stand {
         let _ = fs::remove_file(self.out());
         let mut command = Command::new(env!("CARGO_BIN_EXE_mmconvert"));
         command.arg("convert").arg(self.dir.path().join("clip.mkv")).args(args).arg("-o").arg(self.out());
-        // Nothing else is on the path.
+        // The path holds nothing else.
         command.env("PATH", self.dir.path()).output().unwrap()
     }
 
@@ -119,7 +119,7 @@ fn has(header: &str, descr: &str, shape: &str) {
 }
 
 #[test]
-fn versions_that_reject_an_option_are_asked_otherwise() {
+fn versions_that_reject_an_option_get_the_other_one() {
     for rejected in ["-vsync", "-fps_mode"] {
         let stand = Stand::new(&["rgb24"], &rgb(), 3);
         stand.put(&format!("rejects{rejected}"), "");
@@ -140,8 +140,8 @@ fn without_ffprobe_ffmpeg_itself_tells_the_pixel_format() {
 }
 
 #[test]
-fn depth_and_alpha_are_kept_and_what_is_given_up_is_told() {
-    // 10 bits of gray come as 16, of which the upper ones are those.
+fn depth_and_alpha_are_kept_and_losses_are_reported() {
+    // Gray samples of 10 bits are delivered in the upper bits of 16.
     let ten: Vec<u8> = [0x3ffu16, 0x155].iter().flat_map(|sample| (sample << 6 | sample >> 4).to_be_bytes()).collect();
     let stand = Stand::new(&["gray10le"], &[pam(2, 1, 1, 65535, &ten)], 1);
     let (header, data, told) = stand.array(&[]);
@@ -157,7 +157,7 @@ fn depth_and_alpha_are_kept_and_what_is_given_up_is_told() {
     has(&header, "|u1", "1, 1, 2, 3");
     assert!(data == [1, 2, 3, 5, 6, 7] && told.contains("alpha"), "{told}");
 
-    // The same of alpha that lies beside the frames.
+    // The same for alpha in a separate stream.
     let stand = Stand::new(&["yuv420p"], &[pam(2, 1, 3, 255, &[1, 2, 3, 5, 6, 7])], 1);
     let beside = r#"{"streams": [{"index": 0, "codec_name": "vp9", "codec_type": "video", "pix_fmt": "yuv420p", "tags": {"alpha_mode": "1"}},
         {"index": 1, "codec_name": "opus", "codec_type": "audio"}], "format": {"format_name": "matroska,webm"}}"#;
@@ -165,7 +165,7 @@ fn depth_and_alpha_are_kept_and_what_is_given_up_is_told() {
     let (_, data, told) = stand.array(&["--channels", "3"]);
     assert!(data == [1, 2, 3, 5, 6, 7] && told.contains("without their alpha") && told.contains("audio (opus)"), "{told}");
 
-    // Who wants fewer bits says so.
+    // Fewer bits must be requested.
     let stand = Stand::new(&["gray16le"], &[pam(2, 1, 1, 255, &[7, 8])], 1);
     let (header, _, told) = stand.array(&["--dtype", "uint8"]);
     has(&header, "|u1", "1, 1, 2, 1");
@@ -199,29 +199,29 @@ fn a_program_that_fails_by_itself_is_not_a_damaged_video() {
 }
 
 #[test]
-fn frames_that_are_missing_or_damaged_are_told_and_can_be_salvaged() {
-    // Some versions end well without the frames behind a damage.
+fn missing_or_damaged_frames_are_reported_and_can_be_salvaged() {
+    // Some versions succeed without the frames behind a damaged one.
     let stand = Stand::new(&["rgb24"], &rgb(), 5);
     let done = stand.run(&[]);
     assert!(code(&done) == 3 && stderr(&done).contains('5') && !stand.out().exists(), "{}", stderr(&done));
     let (header, _, told) = stand.array(&["--salvage"]);
     has(&header, "|u1", "3, 1, 2, 3");
     assert!(told.contains("warning") && !told.contains("whole"), "{told}");
-    // Others go on, and complain.
+    // Other versions continue and complain.
     let stand = Stand::new(&["rgb24"], &rgb(), 3);
     stand.put("complaints", "[ffv1 @ 0x5] slice CRC mismatch\n");
     let done = stand.run(&[]);
     assert!(code(&done) == 3 && stderr(&done).contains("CRC mismatch") && !stand.out().exists(), "{}", stderr(&done));
-    // Nobody knows which frames are right.
+    // It is unknown which frames are right.
     assert!(stderr(&done).contains("may be damaged") && !stderr(&done).contains("whole"), "{}", stderr(&done));
-    // An edit list hides frames that the container counts; there are no more packets than frames.
+    // An edit list hides frames that the container counts; there are as many packets as frames.
     let stand = Stand::new(&["rgb24"], &rgb(), 5);
     stand.put("packets", "7,K__\n7,___\n7,___\n7,_D_\n0,___\n");
     stand.array(&[]);
 }
 
 #[test]
-fn pictures_are_no_videos() {
+fn pictures_are_not_videos() {
     let stand = Stand::new(&["gray16le"], &rgb(), 1);
     for (name, front) in
         [("movie.tif", &b"II*\0\x08\0\0\0"[..]), ("one.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), ("one.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF")]
@@ -235,7 +235,7 @@ fn pictures_are_no_videos() {
 }
 
 #[test]
-fn choices_that_no_video_has_are_refused() {
+fn options_that_do_not_apply_to_videos_are_refused() {
     let stand = Stand::new(&["rgb24"], &rgb(), 3);
     for args in [
         &["--jpeg", "fast"][..],
@@ -252,7 +252,7 @@ fn choices_that_no_video_has_are_refused() {
 }
 
 #[test]
-fn frames_of_one_time_are_all_kept() {
+fn frames_with_equal_times_are_all_kept() {
     let stand = Stand::new(&["rgb24"], &rgb(), 3);
     stand.put("same_times", "");
     let (header, data, _) = stand.array(&[]);
@@ -260,7 +260,7 @@ fn frames_of_one_time_are_all_kept() {
 }
 
 #[test]
-fn frames_that_were_narrowed_are_compared_with_what_they_became() {
+fn narrowed_frames_are_compared_in_their_narrowed_form() {
     let frames: Vec<Vec<u8>> = (0..2u8).map(|frame| pam(2, 1, 1, 65535, &[frame, 200, 3, 4])).collect();
     let stand = Stand::new(&["gray16le"], &frames, 2);
     stand.put("narrow.pam", (0..2u8).flat_map(|frame| pam(2, 1, 1, 255, &[frame, 3])).collect::<Vec<u8>>());
@@ -284,7 +284,7 @@ fn frames_that_were_narrowed_are_compared_with_what_they_became() {
 }
 
 #[test]
-fn a_transport_stream_that_was_cut_is_told() {
+fn a_cut_transport_stream_is_reported() {
     let stand = Stand::new(&["rgb24"], &rgb(), 3);
     for (len, is_told) in [(188 * 4, false), (188 * 4 + 100, true)] {
         let mut packets = vec![0; len];
@@ -297,9 +297,9 @@ fn a_transport_stream_that_was_cut_is_told() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn programs_that_do_not_end_are_ended_by_a_signal() {
+fn a_signal_ends_a_conversion_whose_programs_hang() {
     use rustix::process::{Pid, Signal, kill_process};
-    // What waits before it says anything, what stops in the middle, and what leaves another program with its pipe.
+    // One hangs before any output, one in the middle, and one leaves a process behind that holds its pipe.
     for (program, text) in [
         ("ffmpeg", "#!/bin/sh\n: > \"${0%/*}/started\"\nexec /bin/sleep 1000\n"),
         ("ffprobe", "#!/bin/sh\n/bin/sleep 30 > /dev/null &\n: > \"${0%/*}/started\"\n"),

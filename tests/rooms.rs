@@ -127,9 +127,11 @@ fn paths_in(text: &str) -> Vec<String> {
     let mut rest = text;
     let mut code = String::new();
     while let Some(at) = rest.find("use ") {
-        let is_word = rest[..at].chars().next_back().is_none_or(|c| c.is_whitespace() || c == ')');
+        // Not the word in a string or a comment behind code.
+        let before = rest[..at].rsplit('\n').next().unwrap().trim();
+        let starts_line = before.is_empty() || before == "pub" || (before.starts_with("pub(") && before.ends_with(')'));
         let end = rest[at..].find(';').map_or(rest.len(), |end| at + end);
-        if is_word && !rest[at..end].contains('=') {
+        if starts_line && !rest[at..end].contains('=') {
             code.push_str(&rest[..at]);
             paths.extend(expand(&rest[at + 4..end]));
             rest = &rest[end..];

@@ -662,7 +662,7 @@ mod tests {
         check(&[0x2a, 4, 0, 0, 0, 0], "field 5");
         check(&[0x3d, 0, 0, 0, 0], "wire type");
         check(&[0x22, 1, 0], "tensor_content has 1 bytes");
-        check(&[0x3a, 1, 0x80], "cut");
+        check(&[0x3a, 1, 0x80], "truncated");
         check(&[0x3a, 9, 0x80], "left");
         assert!(reader(&message(Dtype::Int8, &[2], &[0x22, 2, 0, 0]), Rule::Exact).is_err());
         assert!(reader(&message(Dtype::Int8, &[2], &[0x3a, 1, 5]), Rule::Exact).is_err());

@@ -1,7 +1,7 @@
 //! `make_bundle PREFIX NAME DTYPE D0,D1,... [--pieces N] [--shards N] [--align N] [--big-endian] [--snappy] [--sparse N]`
 //!
-//! Writes a checkpoint with one tensor of any size, whose bytes follow a fixed pattern: word `i` of 64 bits, little-endian, is `i
-//! * 0x9e3779b97f4a7c15`. `--pieces` cuts the tensor along axis 0. `--sparse` makes it a hole except for N runs of 64 KiB. With
+//! Writes a checkpoint with one tensor of any size, whose bytes follow a fixed pattern: the little-endian 64-bit word `i` is
+//! `i * 0x9e3779b97f4a7c15`. `--pieces` cuts the tensor along axis 0. `--sparse` makes it a hole except for N runs of 64 KiB. With
 //! dtype `string`, elements have 0 to 200 letters.
 
 #[path = "bundle.rs"]

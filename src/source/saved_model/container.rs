@@ -41,7 +41,7 @@ impl Model {
         }
         let lost = match (&variables, survey.variables()) {
             (None, 1..) => Some(format!(
-                "{} has a graph with {} variables, but {} with their values is missing",
+                "{} has a graph with {} variables; their values are lost, because {} is missing",
                 model.dir.display(),
                 survey.variables(),
                 index_path(&model.prefix()).display()

@@ -309,7 +309,7 @@ fn skipped_tensors_and_sources_are_always_reported() {
     // An empty source beside another one.
     fs::write(dir.path().join("none.tfrecord"), b"").unwrap();
     let done = run(dir.path(), &["convert", "a.npy", "none.tfrecord", "-o", "two/"]);
-    assert!(stderr(&done).contains("none.tfrecord has nothing"), "{}", stderr(&done));
+    assert!(stderr(&done).contains("none.tfrecord adds nothing"), "{}", stderr(&done));
     // Arrays that the manifest does not list, and listed ones that are gone.
     assert_eq!(code(&run(dir.path(), &["convert", model, "-o", "three/"])), 0);
     fs::copy(dir.path().join("a.npy"), dir.path().join("three/other.npy")).unwrap();

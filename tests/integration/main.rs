@@ -12,6 +12,7 @@ mod casts;
 mod choices;
 mod cli;
 mod contract;
+mod documents;
 mod faults;
 mod fixtures;
 mod forms;

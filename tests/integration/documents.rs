@@ -283,12 +283,23 @@ fn every_flag_and_every_format_is_documented() {
 fn links_of_the_documents_lead_somewhere() {
     let documents = ["README.md", "docs/cli.md", "docs/sources.md", "docs/formats.md", "docs/design.md", "docs/benchmarks.md"];
     for document in documents {
-        let text = read(document);
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
-            let path = project().join(document).parent().unwrap().join(link);
-            assert!(link.starts_with("http") || path.exists(), "{document}: {link} leads nowhere");
+        for link in read(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if path.starts_with("http") {
+                continue;
+            }
+            let target = if path.is_empty() { project().join(document) } else { project().join(document).parent().unwrap().join(path) };
+            assert!(target.exists(), "{document}: {link} leads nowhere");
+            let has_anchor = || fs::read_to_string(&target).unwrap().lines().any(|line| line.starts_with('#') && anchor_of(line) == anchor);
+            assert!(anchor.is_empty() || has_anchor(), "{document}: {link} has no such heading");
         }
     }
+}
+
+/// What links call a heading.
+fn anchor_of(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().chars().filter(|&c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
 #[test]

@@ -46,10 +46,14 @@
 #[cfg(not(unix))]
 compile_error!("mmconvert runs on Linux, and the portable way on other kinds of Unix: it needs positional reads and hard links");
 
-/// The example of the README is compiled and checked like the others.
+/// The examples of the documents are compiled and checked like the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/sources.md")]
+struct Sources;
 
 mod cast;
 mod convert;

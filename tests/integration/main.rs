@@ -9,6 +9,7 @@ mod record_files;
 
 mod cast;
 mod convert;
+mod documents;
 #[cfg(target_os = "linux")]
 mod kernel;
 mod options;

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_as_it_is_written_is_no_pattern() {
+    fn an_existing_path_is_not_a_pattern() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["run[1]/w", "run1/w", "a", "b", "ab", ".hidden", "deep/er/a", "{x,y}/a", "x/a", "star/*", "star/b"] {
             let path = dir.path().join(name);

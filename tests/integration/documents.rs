@@ -296,6 +296,24 @@ fn links_of_the_documents_lead_somewhere() {
     }
 }
 
+/// Paths are relative to `src/` or to the project.
+#[test]
+fn files_that_the_documents_name_exist() {
+    for document in ["docs/design.md", "docs/contributing.md", "docs/formats.md"] {
+        let mut named = 0;
+        for word in read(document).split('`').skip(1).step_by(2) {
+            let is_file = word.ends_with(".rs") || word.ends_with(".py");
+            if !is_file || !word.contains('/') || word.contains("NEW") || word.starts_with("numpy/") {
+                continue;
+            }
+            named += 1;
+            let exists = project().join(word).exists() || project().join("src").join(word).exists();
+            assert!(exists, "{document} names {word}, which does not exist");
+        }
+        assert!(named > 0, "{document} names no file");
+    }
+}
+
 /// What links call a heading.
 fn anchor_of(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().chars().filter(|&c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));

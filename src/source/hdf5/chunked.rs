@@ -120,17 +120,17 @@ impl Pool {
             free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
         };
         drop(free);
-        work(&mut WorkerState { pool: self, scratch }.scratch)
+        work(&mut Lent { pool: self, scratch }.scratch)
     }
 }
 
 /// Memory that returns to the pool when dropped, even by a panic, since other workers wait for it.
-struct WorkerState<'a> {
+struct Lent<'a> {
     pool: &'a Pool,
     scratch: Scratch,
 }
 
-impl Drop for WorkerState<'_> {
+impl Drop for Lent<'_> {
     fn drop(&mut self) {
         self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.scratch));
         self.pool.returned.notify_one();

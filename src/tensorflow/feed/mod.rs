@@ -197,16 +197,16 @@ pub(crate) fn lend<'a, T: TensorType>(target: Target, tensor: &'a Tensor<T>) -> 
     if T::data_type() == DataType::String && tensor.dims().contains(&0) {
         return Ok(Box::new(NoStrings::new(target, tensor.dims())?));
     }
-    Ok(Box::new(WorkerState { target, tensor }))
+    Ok(Box::new(Borrowed { target, tensor }))
 }
 
 /// A borrowed tensor and its input.
-struct WorkerState<'a, T: TensorType> {
+struct Borrowed<'a, T: TensorType> {
     target: Target,
     tensor: &'a Tensor<T>,
 }
 
-impl<T: TensorType> Feed for WorkerState<'_, T> {
+impl<T: TensorType> Feed for Borrowed<'_, T> {
     fn add<'l>(&'l self, args: &mut SessionRunArgs<'l>) {
         args.add_feed(&self.target.operation, self.target.index, self.tensor);
     }

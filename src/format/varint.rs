@@ -5,7 +5,16 @@ use crate::error::ParseError;
 /// Reads one varint of at most 64 bits from the front of `bytes`; returns it and its length.
 ///
 /// Errors report the offset `at`.
+#[inline]
 pub(crate) fn read_u64(bytes: &[u8], at: usize, what: &'static str) -> Result<(u64, usize), ParseError> {
+    match bytes.first() {
+        // Most tags and lengths have one byte.
+        Some(&byte) if byte < 0x80 => Ok((u64::from(byte), 1)),
+        _ => read_long(bytes, at, what),
+    }
+}
+
+fn read_long(bytes: &[u8], at: usize, what: &'static str) -> Result<(u64, usize), ParseError> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().enumerate() {
         let bits = u64::from(byte & 0x7f);

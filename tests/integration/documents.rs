@@ -302,7 +302,7 @@ fn files_that_the_documents_name_exist() {
     for document in ["docs/design.md", "docs/contributing.md", "docs/formats.md"] {
         let mut named = 0;
         for word in read(document).split('`').skip(1).step_by(2) {
-            let is_file = word.ends_with(".rs") || word.ends_with(".py");
+            let is_file = Path::new(word).extension().is_some_and(|extension| extension == "rs" || extension == "py");
             if !is_file || !word.contains('/') || word.contains("NEW") || word.starts_with("numpy/") {
                 continue;
             }

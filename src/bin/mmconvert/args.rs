@@ -339,8 +339,8 @@ pub(crate) struct Form {
     /// Element order of outputs: C, or F for Fortran.
     #[arg(long, value_name = "LAYOUT", default_value = "C")]
     pub(crate) layout: Layout,
-    /// How to write strings: pad (|S<n>, zero-padded), offsets (two arrays, NAME.values.npy and NAME.offsets.npy), or utf8
-    /// (<U<n>) [default: pad].
+    /// How to write strings: pad (NumPy's S, zero-padded), offsets (two arrays, NAME.values.npy and NAME.offsets.npy), or utf8
+    /// (NumPy's U) [default: pad].
     #[arg(long, value_name = "HOW")]
     pub(crate) strings: Option<Strings>,
 }

@@ -11,7 +11,7 @@ use crate::reader::strings::offsets::{Offsets, Values};
 use crate::reader::strings::padded::Padded;
 use crate::reader::strings::text::Text;
 use crate::reader::tensor_reader::TensorReader;
-use crate::reader::transposed::Reversed;
+use crate::reader::transposed::ReversedAxes;
 use crate::source::opened::Tensor;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
@@ -62,7 +62,7 @@ impl<'a> Array<'a> {
         // With one axis, both orders are the same.
         let is_reversed = reader.layout() == Layout::F && spec.shape().len() > 1;
         let selected = spec.select(rows)?;
-        let reader = if is_reversed { Box::new(Reversed::new(reader, selected)?) } else { reader };
+        let reader = if is_reversed { Box::new(ReversedAxes::new(reader, selected)?) } else { reader };
         let (part, item, name, read_bytes) = (Part::Whole, None, None, None);
         Ok(Self { part, source_dtype, reader, item, is_reversed, name, read_bytes, is_selected: is_reversed, lost: Vec::new() })
     }

@@ -150,12 +150,12 @@ mod tests {
             let mut parts: Vec<_> = cuts.windows(2).map(|w| w[0]..w[1]).collect();
             parts.sort_by_key(|part| (part.start as u64 ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let regions = [region(&bytes)];
-            let ledger = RegionChecksums::new(&regions);
+            let checksums = RegionChecksums::new(&regions);
             for part in &parts {
-                prop_assert_eq!(ledger.verify().unwrap(), Verified::Not);
-                ledger.record(0, part.start as u64, &bytes[part.clone()]);
+                prop_assert_eq!(checksums.verify().unwrap(), Verified::Not);
+                checksums.record(0, part.start as u64, &bytes[part.clone()]);
             }
-            prop_assert_eq!(ledger.verify().unwrap(), Verified::Full);
+            prop_assert_eq!(checksums.verify().unwrap(), Verified::Full);
         }
     }
 
@@ -165,24 +165,24 @@ mod tests {
         bytes[..3].fill(7);
         bytes[700] = 9;
         let regions = [region(&bytes)];
-        let ledger = RegionChecksums::new(&regions);
-        ledger.record_zeros(0, 701, 299);
-        ledger.record(0, 0, &bytes[..3]);
-        ledger.record(0, 700, &bytes[700..701]);
-        ledger.record_zeros(0, 3, 697);
-        assert_eq!(ledger.verify().unwrap(), Verified::Full);
+        let checksums = RegionChecksums::new(&regions);
+        checksums.record_zeros(0, 701, 299);
+        checksums.record(0, 0, &bytes[..3]);
+        checksums.record(0, 700, &bytes[700..701]);
+        checksums.record_zeros(0, 3, 697);
+        assert_eq!(checksums.verify().unwrap(), Verified::Full);
     }
 
     #[test]
     fn one_flipped_bit_is_found() {
         let bytes = [7u8; 64];
         let regions = [region(&bytes)];
-        let ledger = RegionChecksums::new(&regions);
+        let checksums = RegionChecksums::new(&regions);
         let mut bad = bytes;
         bad[40] ^= 1;
-        ledger.record(0, 32, &bad[32..]);
-        ledger.record(0, 0, &bad[..32]);
-        assert!(matches!(ledger.verify(), Err(Error::Malformed { .. })));
+        checksums.record(0, 32, &bad[32..]);
+        checksums.record(0, 0, &bad[..32]);
+        assert!(matches!(checksums.verify(), Err(Error::Malformed { .. })));
     }
 
     #[test]

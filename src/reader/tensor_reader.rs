@@ -237,21 +237,21 @@ pub struct StoredRun {
     pub region: Option<usize>,
 }
 
-/// Passed by a worker to a reader: scratch memory and the ledger of checksums.
+/// Passed by a worker to a reader: scratch memory and the checksums of regions.
 #[derive(Debug)]
 pub struct ReadContext<'a> {
     /// Scratch memory that lives as long as the worker; [`chunk_bytes`](Self::chunk_bytes) long.
     scratch: Vec<u8>,
     chunk_bytes: usize,
-    ledger: Option<&'a RegionChecksums<'a>>,
+    checksums: Option<&'a RegionChecksums<'a>>,
     pub(crate) calls: SystemCalls,
-    /// The regions of the current reader among those of the ledger.
+    /// The regions of the current reader among those of `checksums`.
     regions: Range<usize>,
 }
 
 impl<'a> ReadContext<'a> {
-    pub(crate) fn new(chunk_bytes: usize, ledger: Option<&'a RegionChecksums<'a>>, calls: &SystemCalls) -> Self {
-        Self { scratch: Vec::new(), chunk_bytes, ledger, calls: calls.clone(), regions: 0..usize::MAX }
+    pub(crate) fn new(chunk_bytes: usize, checksums: Option<&'a RegionChecksums<'a>>, calls: &SystemCalls) -> Self {
+        Self { scratch: Vec::new(), chunk_bytes, checksums, calls: calls.clone(), regions: 0..usize::MAX }
     }
 
     /// The largest single read from storage, in bytes.
@@ -270,9 +270,9 @@ impl<'a> ReadContext<'a> {
 
     /// Records that `bytes` were read at `offset` of region `region` of [`TensorReader::regions`].
     pub fn record(&self, region: usize, offset: u64, bytes: &[u8]) {
-        let Some(ledger) = self.ledger else { return };
+        let Some(checksums) = self.checksums else { return };
         if let Some(region) = self.regions.start.checked_add(region).filter(|region| self.regions.contains(region)) {
-            ledger.record(region, offset, bytes);
+            checksums.record(region, offset, bytes);
         }
     }
 

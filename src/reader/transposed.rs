@@ -15,7 +15,7 @@ const LONG_COLUMN: u64 = 64 << 10;
 
 /// Rows of a tensor in Fortran order, as a tensor in C order whose last axis is these rows.
 #[derive(Debug)]
-pub(crate) struct Reversed<'a> {
+pub(crate) struct ReversedAxes<'a> {
     reader: Box<dyn TensorReader + 'a>,
     spec: TensorSpec,
     /// Rows of the tensor's first axis.
@@ -24,7 +24,7 @@ pub(crate) struct Reversed<'a> {
     column: u64,
 }
 
-impl<'a> Reversed<'a> {
+impl<'a> ReversedAxes<'a> {
     /// `rows` of the tensor that `reader` reads.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl<'a> Reversed<'a> {
     }
 }
 
-impl TensorReader for Reversed<'_> {
+impl TensorReader for ReversedAxes<'_> {
     fn spec(&self) -> &TensorSpec {
         &self.spec
     }
@@ -186,7 +186,7 @@ mod tests {
             let mut rows = [ends[0].index(shape[0] as usize + 1) as u64, ends[1].index(shape[0] as usize + 1) as u64];
             rows.sort_unstable();
             let rows = rows[0]..rows[1];
-            let reversed = Reversed::new(Box::new(reader), rows.clone()).unwrap();
+            let reversed = ReversedAxes::new(Box::new(reader), rows.clone()).unwrap();
             let wanted: Vec<u8> = bytes.iter().copied().filter(|&b| rows.contains(&(u64::from(b) % shape[0]))).collect();
             let mut part = [ends[2].index(wanted.len() + 1), ends[3].index(wanted.len() + 1)];
             part.sort_unstable();

@@ -212,7 +212,7 @@ impl Elements<'_> {
 
 /// Reads rows with the shape `spec` from `reader`, in parallel.
 fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec, out: &mut [u8], options: &Options) -> Result<()> {
-    let ledger = options.verify.then(|| RegionChecksums::new(reader.regions()));
+    let checksums = options.verify.then(|| RegionChecksums::new(reader.regions()));
     let dtype = spec.dtype();
     let as_is = dtype == Dtype::Bool && reader.keeps_bool_bytes();
     let stored = if as_is { Dtype::UInt8 } else { dtype };
@@ -234,7 +234,7 @@ fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec
     Workers::new(threads.min(parts.len().max(1))).run(
         &options.cancel,
         || Ok(parts.next()),
-        || (ReadContext::new(memory_len(PIECE_BYTES), ledger.as_ref(), &options.calls()), Vec::new()),
+        || (ReadContext::new(memory_len(PIECE_BYTES), checksums.as_ref(), &options.calls()), Vec::new()),
         |(elements, part): (Range<u64>, &mut [u8]), (context, scratch)| {
             if is_boxed {
                 let per_row = spec.row_elements().max(1);
@@ -255,7 +255,7 @@ fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec
         },
     )?;
     reader.check_unchanged()?;
-    ledger.as_ref().map_or(Ok(()), |ledger| ledger.verify().map(drop))
+    checksums.as_ref().map_or(Ok(()), |checksums| checksums.verify().map(drop))
 }
 
 /// The elements that one worker reads at a time, in C order: whole rows of chunks, or runs of elements.

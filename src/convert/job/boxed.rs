@@ -161,10 +161,10 @@ impl Job<'_> {
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<Done> {
-        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let meter = Meter::new(&plan.shares, options);
-        self.for_each_box_of(self.reader, plan, (options, &meter), ledger.as_ref(), spare, work)?;
-        Ok(Done { verified: self.verified(ledger.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
+        self.for_each_box_of(self.reader, plan, (options, &meter), checksums.as_ref(), spare, work)?;
+        Ok(Done { verified: self.verified(checksums.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
     }
 
     /// As `for_each_box`, reading a copy that is made first.
@@ -187,7 +187,7 @@ impl Job<'_> {
         reader: &dyn TensorReader,
         plan: &BoxPlan,
         (options, meter): (&Options, &Meter<'_>),
-        ledger: Option<&RegionChecksums<'_>>,
+        checksums: Option<&RegionChecksums<'_>>,
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<()> {
@@ -199,7 +199,7 @@ impl Job<'_> {
             plan.shares.threads,
             &options.cancel,
             ReadOrder::numbered(|| Ok(boxes.next())),
-            || (WorkerState::new(&plan.shares, ledger, options), buffer(true), buffer(plan.changes_order), buffer(spare)),
+            || (WorkerState::new(&plan.shares, checksums, options), buffer(true), buffer(plan.changes_order), buffer(spare)),
             |(number, one), (lent, read, turned, spare)| {
                 let turn = turns.of(number, in_turns);
                 let len = memory_len(one.elements() * itemsize);

@@ -144,7 +144,7 @@ impl<'a> DataRuns<'a> {
 pub(crate) fn slices<'a>(
     plan: &'a Plan,
     mut runs: DataRuns<'a>,
-    ledger: Option<&'a RegionChecksums<'a>>,
+    checksums: Option<&'a RegionChecksums<'a>>,
     skipped: impl Fn(u64) + Send + 'a,
 ) -> impl FnMut() -> Result<Option<Slice>> + Send + 'a {
     let mut data = plan.cut(0..0);
@@ -159,8 +159,8 @@ pub(crate) fn slices<'a>(
                     let len = in_region.end - in_region.start;
                     let written = plan.bytes(&elements);
                     skipped(written.end - written.start);
-                    if let (Some(ledger), Some(region)) = (ledger, region) {
-                        ledger.record_zeros(region, in_region.start, len);
+                    if let (Some(checksums), Some(region)) = (checksums, region) {
+                        checksums.record_zeros(region, in_region.start, len);
                     }
                 }
                 None => return Ok(None),

@@ -72,9 +72,9 @@ impl Job<'_> {
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let itemsize = self.spec.itemsize();
-        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let workers = Workers::new(plan.shares.threads);
-        let context = || (WorkerState::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(spare)]);
+        let context = || (WorkerState::new(&plan.shares, checksums.as_ref(), options), vec![0; memory_len(spare)]);
         let buffer = || vec![0; memory_len(plan.tile_bytes())];
         let (mut read, mut turned) = (buffer(), buffer());
         let mut tiles = plan.tiles();
@@ -128,7 +128,7 @@ impl Job<'_> {
                 )?;
             }
         }
-        self.verified(ledger.as_ref())
+        self.verified(checksums.as_ref())
     }
 
     /// Fills `out` with the elements of the runs, in order.

@@ -192,8 +192,8 @@ impl<'a> Job<'a> {
     /// Fills `out` with all elements, decoded for the output, and verifies them. Changing their order takes an equally long
     /// `spare`.
     pub(crate) fn read_whole(&self, out: &mut [u8], spare: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
-        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
-        let lent = &mut WorkerState::new(&plan.shares, ledger.as_ref(), options);
+        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let lent = &mut WorkerState::new(&plan.shares, checksums.as_ref(), options);
         if self.changes_order {
             let read = &mut spare[..out.len()];
             self.read(self.elements(), read, lent)?;
@@ -201,7 +201,7 @@ impl<'a> Job<'a> {
         } else {
             self.read(self.elements(), out, lent)?;
         }
-        self.verified(ledger.as_ref())
+        self.verified(checksums.as_ref())
     }
 
     /// Fills `out` with elements, decoded for the output.
@@ -334,13 +334,13 @@ impl<'a> Job<'a> {
         if !options.verify || !is_covered {
             return Ok(outcome(Verified::Not));
         }
-        let ledger = RegionChecksums::new(self.reader.regions());
+        let checksums = RegionChecksums::new(self.reader.regions());
         let meter = Meter::new(&plan.shares, options);
         crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
-            slices(&plan, self.runs(options), Some(&ledger), |bytes| meter.add(bytes, 0)),
-            || (WorkerState::new(&plan.shares, Some(&ledger), options), vec![0; memory_len(plan.slice_bytes())]),
+            slices(&plan, self.runs(options), Some(&checksums), |bytes| meter.add(bytes, 0)),
+            || (WorkerState::new(&plan.shares, Some(&checksums), options), vec![0; memory_len(plan.slice_bytes())]),
             |slice, (lent, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
                 self.reader.read(slice.elements, &mut buffer[..memory_len(len)], &mut lent.context)?;
@@ -348,7 +348,7 @@ impl<'a> Job<'a> {
                 Ok(())
             },
         )?;
-        Ok(outcome(self.verified(Some(&ledger))?))
+        Ok(outcome(self.verified(Some(&checksums))?))
     }
 
     fn copy_into(&self, output: &ArrayTarget<'_>, options: &Options) -> Result<Outcome> {
@@ -356,7 +356,7 @@ impl<'a> Job<'a> {
         let plan = self.plan(method.memory(), options)?;
         let sink = Arc::new(output.sink(plan.shares.window_bytes));
         self.reserve(&sink, &plan, options)?;
-        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let by_kernel = self.reader.fills_by_system_calls() && self.decoder.is_copy();
         let filler = if by_kernel { WindowWriter::Kernel } else { WindowWriter::Stores };
         let meter = Meter::new(&plan.shares, options);
@@ -365,8 +365,8 @@ impl<'a> Job<'a> {
         crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
-            ReadOrder::numbered(slices(&plan, self.runs(options), ledger.as_ref(), |bytes| meter.add(bytes, 0))),
-            || (WorkerState::new(&plan.shares, ledger.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
+            ReadOrder::numbered(slices(&plan, self.runs(options), checksums.as_ref(), |bytes| meter.add(bytes, 0))),
+            || (WorkerState::new(&plan.shares, checksums.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
             |(number, slice), (lent, buffer)| {
                 let turn = turns.of(number, self.reader.is_sequential());
                 let len = slice.bytes.end - slice.bytes.start;
@@ -388,15 +388,15 @@ impl<'a> Job<'a> {
                 Ok(())
             },
         )?;
-        let verified = self.verified(ledger.as_ref())?;
+        let verified = self.verified(checksums.as_ref())?;
         let behind = sink.finish(&self.header, self.spec.nbytes())?;
         Ok(Outcome { method, verified, peak_memory: plan.shares.fixed_bytes + behind.held_and_peak().1 })
     }
 
     /// Compares the checksums after everything has been read.
-    fn verified(&self, ledger: Option<&RegionChecksums<'_>>) -> Result<Verified> {
+    fn verified(&self, checksums: Option<&RegionChecksums<'_>>) -> Result<Verified> {
         self.reader.check_unchanged()?;
-        match ledger.map_or(Ok(Verified::Not), RegionChecksums::verify)? {
+        match checksums.map_or(Ok(Verified::Not), RegionChecksums::verify)? {
             Verified::Full if self.reader.is_partly_covered() => Ok(Verified::Partial),
             verified => Ok(verified),
         }
@@ -444,7 +444,7 @@ impl<'a> Job<'a> {
         check: impl Fn(Range<u64>, &[u8], &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let plan = self.plan(Memory::Windows, options)?;
-        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let meter = Meter::new(&plan.shares, options);
         let buffer = || vec![0; memory_len(plan.slice_bytes())];
         let (first, itemsize) = (self.elements().start, self.spec.itemsize());
@@ -454,8 +454,8 @@ impl<'a> Job<'a> {
         crate::os::workers::run(
             plan.shares.threads,
             &options.cancel,
-            ReadOrder::numbered(slices(&plan, runs, ledger.as_ref(), |bytes| meter.add(bytes, 0))),
-            || (WorkerState::new(&plan.shares, ledger.as_ref(), options), buffer(), buffer()),
+            ReadOrder::numbered(slices(&plan, runs, checksums.as_ref(), |bytes| meter.add(bytes, 0))),
+            || (WorkerState::new(&plan.shares, checksums.as_ref(), options), buffer(), buffer()),
             |(number, slice), (lent, decoded, other)| {
                 let turn = turns.of(number, self.reader.is_sequential());
                 let len = memory_len(slice.bytes.end - slice.bytes.start);
@@ -468,7 +468,7 @@ impl<'a> Job<'a> {
                 Ok(())
             },
         )?;
-        self.verified(ledger.as_ref())
+        self.verified(checksums.as_ref())
     }
 
     /// Which of the tensor's arrays this is.
@@ -509,8 +509,8 @@ impl<'a> Job<'a> {
 }
 
 impl<'a> WorkerState<'a> {
-    fn new(shares: &MemoryShares, ledger: Option<&'a RegionChecksums<'a>>, options: &'a Options) -> Self {
-        let context = ReadContext::new(shares.chunk_bytes, ledger, &options.calls());
+    fn new(shares: &MemoryShares, checksums: Option<&'a RegionChecksums<'a>>, options: &'a Options) -> Self {
+        let context = ReadContext::new(shares.chunk_bytes, checksums, &options.calls());
         Self { context, raw: Vec::new(), raw_bytes: shares.raw_bytes }
     }
 }

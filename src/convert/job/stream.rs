@@ -49,9 +49,9 @@ impl Job<'_> {
         }
         let plan = self.plan(Memory::Buffers, options)?;
         write_header(&self.header, out)?;
-        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let meter = Meter::new(&plan.shares, options);
-        let lent = &mut WorkerState::new(&plan.shares, ledger.as_ref(), options);
+        let lent = &mut WorkerState::new(&plan.shares, checksums.as_ref(), options);
         let mut buffer = vec![0; memory_len(plan.slice_bytes())];
         let elements = self.elements();
         let most = plan.slice_bytes() / self.spec.itemsize().max(1);
@@ -65,7 +65,7 @@ impl Job<'_> {
             meter.add(bytes.len() as u64, 0);
             at = end;
         }
-        let verified = self.verified(ledger.as_ref())?;
+        let verified = self.verified(checksums.as_ref())?;
         out.flush().map_err(write_error)?;
         Ok(Outcome { method: Method::Portable, verified, peak_memory: plan.shares.fixed_bytes })
     }

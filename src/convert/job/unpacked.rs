@@ -138,7 +138,7 @@ impl Job<'_> {
         let cuts = Cuts::of_chunks(spec.shape(), &self.rows, &self.reader.chunk_grids());
         let (shares, buffer) = self.copy_shares(&cuts, options)?;
         let sink = scratch.sink(shares.window_bytes);
-        let ledger = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
         let meter = Meter::new(&shares, options).step(0, 2);
         let (turns, in_turns) = (ReadOrder::default(), self.reader.is_sequential());
         let mut pieces = self.pieces(&cuts, buffer / itemsize);
@@ -146,7 +146,7 @@ impl Job<'_> {
             shares.threads,
             &options.cancel,
             ReadOrder::numbered(|| Ok(pieces.next())),
-            || (WorkerState::new(&shares, ledger.as_ref(), options), vec![0; memory_len(buffer)]),
+            || (WorkerState::new(&shares, checksums.as_ref(), options), vec![0; memory_len(buffer)]),
             |(number, piece), (lent, buffer)| {
                 let turn = turns.of(number, in_turns);
                 turn.wait(&options.cancel)?;
@@ -174,7 +174,7 @@ impl Job<'_> {
                 Ok(())
             },
         )?;
-        let verified = self.verified(ledger.as_ref())?;
+        let verified = self.verified(checksums.as_ref())?;
         let peak_memory = shares.fixed_bytes + sink.behind().held_and_peak().1;
         drop(pieces);
         let order = self.reader.byte_order();

@@ -138,14 +138,14 @@ impl<'a> Strings<'a> {
     /// Reads the data of all elements to verify its checksum.
     fn verify_data(&self) -> Result<()> {
         const CHUNK: u64 = 1 << 20;
-        let ledger = RegionChecksums::new(self.regions());
-        let context = ReadContext::new(memory_len(CHUNK), Some(&ledger), &self.calls);
+        let checksums = RegionChecksums::new(self.regions());
+        let context = ReadContext::new(memory_len(CHUNK), Some(&checksums), &self.calls);
         let nbytes = self.data.nbytes;
         let mut buffer = vec![0; memory_len(CHUNK.min(nbytes))];
         for at in (0..nbytes).step_by(buffer.len().max(1)) {
             self.read_data(at, &mut buffer[..memory_len((nbytes - at).min(CHUNK))], &context)?;
         }
-        ledger.verify().map(|_| ())
+        checksums.verify().map(|_| ())
     }
 
     /// Reads the only string of a scalar tensor; also returns its offset in the file.
@@ -156,9 +156,9 @@ impl<'a> Strings<'a> {
         let strings = Self::open(stored, &(0..1), true, calls)?;
         let region = &strings.data;
         let mut bytes = vec![0; memory_len(region.nbytes)];
-        let ledger = RegionChecksums::new(std::slice::from_ref(region));
-        strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&ledger), calls))?;
-        ledger.verify()?;
+        let checksums = RegionChecksums::new(std::slice::from_ref(region));
+        strings.read_data(0, &mut bytes, &ReadContext::new(1 << 20, Some(&checksums), calls))?;
+        checksums.verify()?;
         Ok((region.offset, bytes))
     }
 

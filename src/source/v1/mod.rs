@@ -309,10 +309,10 @@ mod tests {
                 format!("{:?}", checkpoint.strings(index)?.bytes).into_bytes()
             } else {
                 let reader = checkpoint.reader(index)?;
-                let ledger = RegionChecksums::new(reader.regions());
+                let checksums = RegionChecksums::new(reader.regions());
                 let mut out = vec![0; memory_len(info.spec.nbytes())];
-                reader.read(0..info.spec.elements(), &mut out, &mut ReadContext::new(64, Some(&ledger), &SystemCalls::default()))?;
-                ledger.verify()?;
+                reader.read(0..info.spec.elements(), &mut out, &mut ReadContext::new(64, Some(&checksums), &SystemCalls::default()))?;
+                checksums.verify()?;
                 reader.check_unchanged()?;
                 out
             };

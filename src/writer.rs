@@ -348,7 +348,8 @@ impl ArrayWriter {
 
     /// Lets `fill` write the rows `rows`. They are zeros unless an earlier fill failed. Any number of threads may do so at once.
     ///
-    /// The whole range is mapped and dirty while `fill` runs: a few MiB at a time are fastest. If `fill` fails, its rows count as
+    /// The whole range is mapped and dirty while `fill` runs: a few MiB at a time are fastest, so small rows are best filled in blocks,
+    /// in parallel with `(0..rows.div_ceil(256)).into_par_iter()` and the rows from `256 * block` on. If `fill` fails, its rows count as
     /// not written. `fill` should not fill other rows of this writer; if it does (its thread may pick up another row while it
     /// runs parallel work), the inner rows may exceed the memory limit.
     ///

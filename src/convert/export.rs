@@ -22,7 +22,7 @@ use crate::output::staging::file::StagedFile;
 use crate::reader::checksums::Verified;
 use crate::records::container::RecordContainer;
 use crate::records::feature::Feature;
-use crate::records::pass::dropouts::Dropout;
+use crate::records::pass::dropped_columns::Dropout;
 use crate::records::pass::plan::Pass;
 use crate::records::pass::run::Misfits;
 use crate::source::opened::{RecordColumn, Source, Tensor};

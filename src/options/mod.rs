@@ -258,7 +258,9 @@ impl Options {
         }
     }
 
-    /// Registers a callback that worker threads call after every slice.
+    /// Registers a callback that worker threads call after every slice, so a tensor of one slice gives one call, at its end.
+    ///
+    /// Several workers may call it at once, and then in any order. Workers wait for it, so it should be short.
     #[must_use]
     pub fn progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(report));

@@ -12,7 +12,7 @@ use super::origin::Origin;
 use super::unrecognised::unrecognised;
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::records::stream::bytes::holds_nothing;
+use crate::records::stream::compression::holds_nothing;
 use crate::records::stream::files::{FileSet, natural_key, shard_set};
 use crate::storage::glob::alternatives_of_path;
 use crate::storage::paths::Found;

@@ -106,7 +106,9 @@ impl Source {
         }
     }
 
-    /// All tensors, in the order of the source: sorted by name, or by component. If listing fails, the error is the only item.
+    /// All tensors, in the order of the source: sorted by name, or by component. TensorFlow's bookkeeping is among them, and after the
+    /// variables of a SavedModel the constants of its graphs (see [`TensorInfo::group`]); [`select`](Self::select) without a pattern gives
+    /// the tensors that are converted by default. If listing fails, the error is the only item.
     pub fn tensors(&self) -> impl Iterator<Item = Result<Tensor>> {
         let (count, failure) = match self.len() {
             Ok(count) => (count, None),
@@ -288,6 +290,12 @@ impl Tensor {
     #[must_use]
     pub fn shape(&self) -> &[u64] {
         self.info.shape()
+    }
+
+    /// Number of bytes of its elements: [`TensorInfo::nbytes`].
+    #[must_use]
+    pub fn nbytes(&self) -> u64 {
+        self.info.nbytes()
     }
 
     /// Facts about the location of the tensor: pieces, shards, offsets, checksums.

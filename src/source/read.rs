@@ -35,7 +35,8 @@ const ALONE_BYTES: u64 = 1 << 20;
 const DECODED_BYTES: usize = 128 << 10;
 
 impl Tensor {
-    /// Reads rows of axis 0 as an array in memory: `tensor.read::<f32>(0..10)`, or `..` for all of them.
+    /// Reads rows of axis 0 as an array in memory: `tensor.read::<f32>(0..10)`, or `..` for all of them. `0..10` of four rows are these
+    /// four. A scalar has no axis 0: it takes `..`.
     ///
     /// Workers read in parallel. Each needs a few MiB beside the array, whatever the size of the tensor. Checksums are verified
     /// whose bytes are read completely.

@@ -12,7 +12,7 @@ use crate::reader::tensor_reader::TensorReader;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Encoding, Feature, Key, RECORDS};
 use crate::records::set::RecordSet;
-use crate::records::stream::bytes::Compression;
+use crate::records::stream::compression::Compression;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 

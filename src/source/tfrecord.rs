@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::options::Options;
 use crate::records::container::RecordContainer;
 use crate::records::set::{Inputs, RecordSet};
-use crate::records::stream::bytes::Compression;
+use crate::records::stream::compression::Compression;
 use crate::records::stream::files::FileSet;
 use crate::records::stream::inputs::RecordFile;
 use crate::storage::blob::Blob;
@@ -60,5 +60,5 @@ impl Driver for TfRecord {
 
 /// Whether a compressed file starts with a record.
 fn is_record(file: &Arc<dyn Blob>) -> bool {
-    crate::records::stream::bytes::starts_with_record(file).unwrap_or(false)
+    crate::records::stream::compression::starts_with_record(file).unwrap_or(false)
 }

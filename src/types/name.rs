@@ -28,6 +28,13 @@ impl Name {
     }
 }
 
+/// So that [`Source::tensor`](crate::Source::tensor) and [`select`](crate::Source::select) take names as they are.
+impl AsRef<[u8]> for Name {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Whether a character changes how the text around it is displayed.
 fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')

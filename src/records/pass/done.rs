@@ -1,6 +1,6 @@
 //! The result of a pass.
 
-use super::dropouts::Dropout;
+use super::dropped_columns::Dropout;
 use crate::error::Error;
 
 /// The result of a pass.

@@ -7,7 +7,7 @@
 
 pub(crate) mod array;
 pub(crate) mod done;
-pub(crate) mod dropouts;
+pub(crate) mod dropped_columns;
 pub(crate) mod failure;
 pub(crate) mod output;
 pub(crate) mod plan;
@@ -18,5 +18,5 @@ pub(crate) mod write;
 #[cfg(test)]
 mod tests;
 
-use dropouts::Dropouts;
+use dropped_columns::Dropouts;
 use sequencer::{Sequencer, Turn};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::done::Done;
-use super::dropouts::Dropout;
+use super::dropped_columns::Dropout;
 use super::failure::Failure;
 use super::output::ArrayOutput;
 use super::plan::{LONG_ROW, Pass};

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::batch::{Batch, intact_before, wrong_checksum};
-use super::bytes::{self, Compression, FileBytes};
+use super::bytes::{self, FileBytes};
+use super::compression::{self, Compression};
 use super::framing::{Framing, Step};
 use super::inputs::{CheckCount, Input, Program, RecordFile, Wanted};
 use super::memory_pool::{Pool, PoolShare};
@@ -196,7 +197,7 @@ impl Sequential {
         let from = if by_headers {
             RecordBytes::Headers(Arc::clone(&opened))
         } else {
-            RecordBytes::Bytes(bytes::decompressed(FileBytes::new(&opened, file.start), compression, self.reading.memory_bytes / 4))
+            RecordBytes::Bytes(compression::decompressed(FileBytes::new(&opened, file.start), compression, self.reading.memory_bytes / 4))
         };
         Ok(Current {
             path,

@@ -6,6 +6,7 @@
 pub(crate) mod batch;
 pub(crate) mod batches;
 pub(crate) mod bytes;
+pub(crate) mod compression;
 pub(crate) mod files;
 pub(crate) mod framing;
 pub(crate) mod inputs;

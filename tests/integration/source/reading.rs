@@ -30,6 +30,8 @@ fn rows_of_every_format_are_what_a_conversion_writes() {
             let mut out = vec![0xaa; expected.len()];
             tensor.read_rows(.., &mut out).unwrap();
             assert!(out == expected, "{format} {name}");
+            assert_eq!(tensor.nbytes(), expected.len() as u64, "{format} {name}");
+            assert_eq!(source.tensor(tensor.name()).unwrap().shape(), tensor.shape(), "{format} {name}");
             let spec = &tensor.info().spec;
             if spec.shape().is_empty() {
                 continue;

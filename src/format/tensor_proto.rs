@@ -99,11 +99,12 @@ impl<'a> TensorProto<'a> {
         let spec = spec_of(code, shape, base)?;
         let dtype = spec.dtype();
         // A few bytes can declare any number of repeated strings, and each of them is output.
-        if dtype == Dtype::String && spec.elements() > (bytes.len() as u64).max(MOST_REPEATED_STRINGS) {
+        let most = (bytes.len() as u64).max(MOST_REPEATED_STRINGS);
+        if dtype == Dtype::String && spec.elements() > most {
             return Err(ParseError::new(
                 base,
                 WHAT,
-                format!("{} strings in {} bytes, expected at most {MOST_REPEATED_STRINGS} repeated ones", spec.elements(), bytes.len()),
+                format!("{} strings in {} bytes, expected at most {most}", spec.elements(), bytes.len()),
             ));
         }
         match content {

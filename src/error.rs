@@ -133,6 +133,15 @@ impl Error {
         move |source| source.downcast().unwrap_or_else(|source| Self::Io { action, path: path.to_owned(), source })
     }
 
+    /// Like [`io`](Self::io), for an output in the directory `dir`. If `dir` does not exist, the message says what to do.
+    pub(crate) fn io_in(action: &'static str, dir: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| {
+            let is_missing = source.kind() == io::ErrorKind::NotFound && !dir.exists();
+            let hint = || io::Error::new(io::ErrorKind::NotFound, "the directory does not exist: create it first");
+            Self::io(action, dir)(if is_missing { hint() } else { source })
+        }
+    }
+
     /// A broken file, without a single position to report.
     pub(crate) fn malformed(path: &Path, what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), what: what.into(), offset: None, detail: detail.into() }

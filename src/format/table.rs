@@ -45,7 +45,11 @@ pub(crate) fn parse_footer(footer: &[u8; FOOTER_LEN]) -> Result<BlockHandle, Par
     const WHAT: &str = "table footer";
     let magic = LittleEndian::read_u64(&footer[40..]);
     if magic != MAGIC {
-        return Err(ParseError::new(40, WHAT, format!("magic is {magic:#018x}, expected {MAGIC:#018x}")));
+        return Err(ParseError::new(
+            40,
+            WHAT,
+            format!("magic is {magic:#018x}, expected {MAGIC:#018x}: the end of the file is missing, or it is no table"),
+        ));
     }
     let (_metaindex, n) = BlockHandle::parse(&footer[..40], 0, WHAT)?;
     let (index, _) = BlockHandle::parse(&footer[n..40], n, WHAT)?;

@@ -50,7 +50,14 @@ pub(crate) fn members(file: &Arc<dyn Blob>) -> Result<Vec<Member>> {
         error => Error::malformed(file.path(), WHAT, error.to_string()),
     };
     let reader = BufReader::new(Cursor { file: Arc::clone(file), at: 0 });
-    let mut archive = ZipArchive::new(reader).map_err(failed)?;
+    let mut archive = ZipArchive::new(reader).map_err(|error| match failed(error) {
+        // The directory is the end of the file.
+        Error::Malformed { path, what, offset, detail } => {
+            let detail = format!("{detail}; of its {} bytes the last, where the directory is, may be missing or damaged", file.len());
+            Error::Malformed { path, what, offset, detail }
+        }
+        error => error,
+    })?;
     // The lengths in the members' own headers must match the directory.
     archive.validate_header_consistency().map_err(failed)?;
     let mut members = Vec::with_capacity(archive.len());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use mmconvert::{ArrayWriter, Converted, Converter, MmapArray, Result};
+use mmconvert::{ArrayWriter, Converted, Converter, MmapArray, Options, Result, Tensor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -80,6 +80,14 @@ pub(crate) fn names_in(dir: &Path) -> Vec<String> {
 
 pub(crate) fn mmconvert<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mmconvert")).args(args).env_remove("NO_COLOR").output().unwrap()
+}
+
+/// The elements that a conversion writes, as bytes.
+pub(crate) fn converted(tensor: &Tensor, options: Options) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.npy");
+    Converter::new(tensor).unwrap().options(options).write(&path).unwrap();
+    npy(&path).1
 }
 
 pub(crate) fn stderr(output: &Output) -> String {

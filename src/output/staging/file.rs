@@ -43,7 +43,7 @@ impl StagedFile {
             // In an append-only directory the name of a trial would stay, and every unnamed file can be named.
             Ok(file) if existing == Existing::Keep && check_dir(parent_of(&target)).is_err() => Self::of(file, target, existing, None),
             Ok(file) if can_be_named(&target, calls) => Self::of(file, target, existing, None),
-            Err(error) if !is_unsupported(&error) => Err(Error::io("create a file in", parent_of(&target))(error)),
+            Err(error) if !is_unsupported(&error) => Err(Error::io_in("create a file in", parent_of(&target))(error)),
             _ => Self::create_named(target, existing, calls),
         }
     }

@@ -91,7 +91,7 @@ impl HiddenName {
             }
             match made {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io(action, parent_of(target))(error)),
+                Err(error) => return Err(Error::io_in(action, parent_of(target))(error)),
                 Ok(made) => {
                     HIDDEN.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), cancel.clone()));
                     return Ok((Self(Some(path)), made));

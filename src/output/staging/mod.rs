@@ -37,7 +37,7 @@ struct Directory {
 
 impl Directory {
     fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = File::open(path).map_err(Error::io_in("open", path))?;
         Ok(Self { path: path.to_owned(), file })
     }
 

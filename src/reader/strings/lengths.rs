@@ -198,13 +198,9 @@ mod tests {
     use crate::storage::shards::ShardSet;
     use proptest::prelude::*;
 
-    fn varint(mut value: u64) -> Vec<u8> {
+    fn varint(value: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        while value >= 0x80 {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
+        varint::push(&mut out, value);
         out
     }
 

@@ -137,6 +137,17 @@ fn the_name_of_an_output_decides_its_kind() {
 }
 
 #[test]
+fn an_output_in_a_directory_that_does_not_exist_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    array(&dir.path().join("a.npy"), "3,", &[1, 2, 3]);
+    for out in ["none/a.npy", "none/all/", "none/a.safetensors"] {
+        let done = run(dir.path(), &["convert", "a.npy", "-o", out]);
+        assert!(code(&done) == 1 && stderr(&done).contains("none: the directory does not exist: create it first"), "{}", stderr(&done));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
 fn an_array_goes_to_standard_output_header_first() {
     let dir = tempfile::tempdir().unwrap();
     let values: Vec<u8> = (0..200).collect();

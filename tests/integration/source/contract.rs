@@ -4,11 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use mmconvert::{
-    Budget, ByteOrder, CancelToken, Comparison, Converter, Error, Layout, Options, Selection, Source, Tensor, compare, export, pack,
-};
+use mmconvert::{Budget, ByteOrder, CancelToken, Comparison, Converter, Error, Layout, Options, Selection, Source, compare, export, pack};
 
-use crate::support::{code, data, mmconvert as command, names_in, npy, stderr};
+use crate::support::{code, converted, data, mmconvert as command, names_in, npy, stderr};
 
 /// Formats, each with a source whose tensors have more than one row.
 pub(crate) const SAMPLES: &[(&str, &str)] = &[
@@ -35,13 +33,6 @@ fn with_arrays(path: &str, check: impl Fn(&Selection)) {
     tensors.retain(|tensor| tensor.reader().is_ok());
     assert!(!tensors.is_empty(), "{path}");
     check(&tensors);
-}
-
-fn convert(tensor: &Tensor, options: Options) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.npy");
-    Converter::new(tensor).unwrap().options(options).write(&path).unwrap();
-    npy(&path).1
 }
 
 #[test]
@@ -88,9 +79,9 @@ fn rows_equal_those_of_the_whole_with_any_memory_and_threads() {
         with_arrays(path, |tensors| {
             for tensor in tensors {
                 let spec = tensor.reader().unwrap().spec().clone();
-                let whole = convert(tensor, Options::new());
+                let whole = converted(tensor, Options::new());
                 assert_eq!(whole.len() as u64, spec.nbytes(), "{format}");
-                let small = convert(tensor, Options::new().memory(Budget::mib(20)).threads(1).method(mmconvert::Method::Portable));
+                let small = converted(tensor, Options::new().memory(Budget::mib(20)).threads(1).method(mmconvert::Method::Portable));
                 assert_eq!(small, whole, "{format}: {}", tensor.info().name);
                 if spec.shape().is_empty() {
                     continue;
@@ -162,7 +153,7 @@ fn a_view_in_place_shows_what_a_conversion_writes() {
                     Ok(view) => {
                         assert!(tensor.in_place().is_ok());
                         let layout = tensor.reader().unwrap().layout();
-                        assert_eq!(view.as_bytes(), convert(tensor, Options::new().layout(layout)), "{format}: {}", tensor.info().name);
+                        assert_eq!(view.as_bytes(), converted(tensor, Options::new().layout(layout)), "{format}: {}", tensor.info().name);
                     }
                     Err(error) => assert!(tensor.in_place().is_err() && error.to_string().contains("in place"), "{format}: {error}"),
                 }
@@ -186,7 +177,7 @@ fn an_export_or_pack_is_complete_or_absent() {
                 let from = done.outputs.iter().find(|other| other.name == output.name).unwrap();
                 let tensor = again.tensor(output.name.to_json()).unwrap();
                 assert_eq!((tensor.info().spec.dtype(), tensor.info().spec.shape()), (from.report.dtype, &from.report.shape[..]));
-                assert_eq!(convert(&tensor, Options::new()), npy(&from.path).1, "{format}: {}", output.name);
+                assert_eq!(converted(&tensor, Options::new()), npy(&from.path).1, "{format}: {}", output.name);
             }
             let cancelled = CancelToken::new();
             cancelled.cancel();

@@ -2,16 +2,9 @@
 
 use std::fs;
 
-use mmconvert::{Budget, Converter, Error, Layout, Options, Source, Tensor};
+use mmconvert::{Budget, Converter, Error, Layout, Options, Source};
 
-use crate::support::{code, data, json, mmconvert, names_in, npy, object, sha256, shape_of, stderr};
-
-fn convert(tensor: &Tensor, options: Options) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.npy");
-    Converter::new(tensor).unwrap().options(options).write(&path).unwrap();
-    npy(&path).1
-}
+use crate::support::{code, converted, data, json, mmconvert, names_in, npy, object, sha256, shape_of, stderr};
 
 #[test]
 fn datasets_equal_what_h5py_reads() {
@@ -32,7 +25,7 @@ fn datasets_equal_what_h5py_reads() {
                 let tensor = source.tensor(name).unwrap();
                 assert_eq!(tensor.info().shape(), shape_of(expected), "{what}");
                 assert_eq!(tensor.info().spec.dtype().name(), expected["dtype"].as_str().unwrap(), "{what}");
-                assert_eq!(sha256(&convert(&tensor, Options::new())), expected["sha256"].as_str().unwrap(), "{what}");
+                assert_eq!(sha256(&converted(&tensor, Options::new())), expected["sha256"].as_str().unwrap(), "{what}");
                 let facts = object(&tensor.facts().unwrap());
                 assert_eq!(facts.get("chunks").unwrap_or(&serde_json::Value::Null), &expected["chunks"], "{what}");
                 // The leading slash is optional.
@@ -50,16 +43,16 @@ fn chunks_are_assembled_in_every_order_and_part() {
     for name in ["chunked", "gzip", "gzip_shuffle_fletcher", "lzf", "partly_written"] {
         let tensor = source.tensor(format!("deep/er/dk/{name}")).unwrap();
         let spec = tensor.info().spec.clone();
-        let whole = convert(&tensor, Options::new());
+        let whole = converted(&tensor, Options::new());
         for options in [
             Options::new().threads(1).memory(Budget::mib(40)),
             Options::new().method(mmconvert::Method::Map),
             Options::new().method(mmconvert::Method::Portable).in_flight(1),
         ] {
-            assert_eq!(convert(&tensor, options), whole, "{name}");
+            assert_eq!(converted(&tensor, options), whole, "{name}");
         }
         // Fortran order, transposed back by hand.
-        let turned = convert(&tensor, Options::new().layout(Layout::F));
+        let turned = converted(&tensor, Options::new().layout(Layout::F));
         let (rows, columns, item) = (spec.shape()[0] as usize, spec.shape()[1] as usize, spec.itemsize() as usize);
         let back: Vec<u8> = (0..rows * columns)
             .flat_map(|at| {
@@ -109,7 +102,7 @@ fn links_lead_where_h5py_goes_and_dangling_ones_are_listed_as_skipped() {
             let path = expected["name"].as_str().unwrap();
             let tensor = source.tensor(path).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(tensor.info().shape(), shape_of(expected), "{name}: {path}");
-            assert_eq!(sha256(&convert(&tensor, Options::new())), expected["sha256"].as_str().unwrap(), "{name}: {path}");
+            assert_eq!(sha256(&converted(&tensor, Options::new())), expected["sha256"].as_str().unwrap(), "{name}: {path}");
         }
         // Each dataset is listed once, by its own path; links that lead nowhere in the file are listed, too.
         let listed: Vec<(String, bool)> = source
@@ -142,7 +135,7 @@ fn unwritten_elements_are_the_fill_value_also_behind_a_user_block() {
     let source = Source::open(data("hostile-h5/userblock_fill.h5")).unwrap();
     // As h5py reads it.
     let expected = "09df00a2c9f5e964bb81f824fa33e1ca46e8fa26d8dc478ba59be4361c69a0c7";
-    assert_eq!(sha256(&convert(&source.tensor("/d").unwrap(), Options::new())), expected);
+    assert_eq!(sha256(&converted(&source.tensor("/d").unwrap(), Options::new())), expected);
 }
 
 #[test]
@@ -158,7 +151,7 @@ fn every_kind_of_file_equals_what_h5py_reads() {
                 refused += 1;
                 continue;
             }
-            let bytes = convert(&tensor, Options::new());
+            let bytes = converted(&tensor, Options::new());
             match expected["sha256_strings"].as_str() {
                 Some(wanted) => {
                     let elements = tensor.info().spec.elements() as usize;
@@ -184,7 +177,7 @@ fn text_that_is_not_utf_8_is_kept_as_it_is() {
     let source = Source::open(data("hostile-h5/vlen_bytes.h5")).unwrap();
     let tensor = source.tensors().next().unwrap().unwrap();
     // As h5py reads it: these two bytes, "ok", and a string without bytes.
-    assert_eq!(convert(&tensor, Options::new()), b"\xff\xfeok\0\0");
+    assert_eq!(converted(&tensor, Options::new()), b"\xff\xfeok\0\0");
 }
 
 #[test]
@@ -195,7 +188,7 @@ fn a_damaged_compressed_chunk_is_an_error_with_its_position() {
     let mut found = 0;
     // Only the Fletcher checksum covers every bit. Changing its bytes shows which ones it covers.
     let source = Source::open(data("keras/dk_layouts.h5")).unwrap();
-    let good = convert(&source.tensor("/deep/er/dk/gzip_shuffle_fletcher").unwrap(), Options::new());
+    let good = converted(&source.tensor("/deep/er/dk/gzip_shuffle_fletcher").unwrap(), Options::new());
     for at in (0..bytes.len()).step_by(97) {
         let mut bad = bytes.clone();
         bad[at] ^= 0x10;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use mmconvert::{Converter, Dtype, Error, Options, Part, Rows, Selection, Source, Strings, Verified, export};
 use serde_json::Value;
 
+use crate::bundle::varint;
 use crate::support::{Mapped as _, code, data, json, mmconvert, names_in, npy, object, sha256, shape_of, shape_text, stderr};
 
 /// Converts tensors of a source and compares them with `expected`. Returns the numbers of arrays and of string tensors.
@@ -193,16 +194,6 @@ fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
     let mut out = varint(number << 3 | 2);
     out.extend(varint(bytes.len() as u64));
     out.extend_from_slice(bytes);
-    out
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
     out
 }
 

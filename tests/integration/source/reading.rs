@@ -4,18 +4,14 @@ use std::fs;
 use std::sync::mpsc;
 
 use mmconvert::ndarray::ArrayD;
-use mmconvert::{ByteOrder, CancelToken, Converter, Dtype, Error, Layout, Options, Source, Tensor};
+use mmconvert::{ByteOrder, CancelToken, Dtype, Error, Layout, Options, Source, Tensor};
 
 use crate::source::contract::SAMPLES;
-use crate::support::{data, json, npy, sha256};
+use crate::support::{converted, data, json, sha256};
 
-/// All bytes of a tensor as a conversion writes them, in C order.
-fn converted(tensor: &Tensor) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.npy");
-    let options = Options::new().layout(Layout::C).byte_order(ByteOrder::NATIVE);
-    Converter::new(tensor).unwrap().options(options).write(&path).unwrap();
-    npy(&path).1
+/// In C order and in the byte order of this machine.
+fn plain() -> Options {
+    Options::new().layout(Layout::C).byte_order(ByteOrder::NATIVE)
 }
 
 #[test]
@@ -25,7 +21,7 @@ fn rows_of_every_format_are_what_a_conversion_writes() {
         let tensors = source.all().unwrap();
         let mut seen = 0;
         for tensor in tensors.iter().filter(|tensor| tensor.reader().is_ok()) {
-            let expected = converted(tensor);
+            let expected = converted(tensor, plain());
             let name = &tensor.info().name;
             let mut out = vec![0xaa; expected.len()];
             tensor.read_rows(.., &mut out).unwrap();
@@ -59,7 +55,7 @@ fn arrays_have_the_shape_and_the_type_of_the_tensor() {
         let shape: Vec<u64> = array.shape().iter().map(|&axis| axis as u64).collect();
         assert_eq!(shape, tensor.info().shape());
         let bytes: Vec<u8> = array.iter().flat_map(|element| element.to_ne_bytes()).collect();
-        assert_eq!(bytes, converted(tensor));
+        assert_eq!(bytes, converted(tensor, plain()));
         assert!(matches!(tensor.read::<f64>(..), Err(Error::WrongDtype { actual: "float32", asked: "f64" })));
         let wrong = tensor.read_rows(.., &mut vec![0; bytes.len() + 1]).unwrap_err();
         assert!(matches!(wrong, Error::BadRequest { .. }) && wrong.to_string().contains("the buffer has"), "{wrong}");
@@ -74,7 +70,7 @@ fn booleans_are_bool() {
     assert!(!bools.is_empty());
     for tensor in bools {
         let array: ArrayD<bool> = tensor.read(..).unwrap();
-        assert_eq!(array.iter().map(|&b| u8::from(b)).collect::<Vec<_>>(), converted(tensor));
+        assert_eq!(array.iter().map(|&b| u8::from(b)).collect::<Vec<_>>(), converted(tensor, plain()));
     }
 }
 
@@ -85,7 +81,7 @@ fn a_tensor_owns_its_source() {
     check::<Tensor>();
     check::<Source>();
     let tensor = Source::open(data("npy/generated/f4_be_f.npy")).unwrap().tensors().next().unwrap().unwrap();
-    let expected = converted(&tensor);
+    let expected = converted(&tensor, plain());
     let (send, receive) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut out = vec![0; expected.len()];

@@ -76,19 +76,21 @@ mod writer;
 
 pub use cast::elements::Cast;
 pub use convert::compare::{Comparison, Difference, compare, compare_packed};
-pub use convert::export::{Export, export};
-pub use convert::exported::{Exported, Skipped};
+pub use convert::export::export;
+pub use convert::exported::{Export, Exported, Skipped};
 pub use convert::manifest::{Manifest, ManifestFile};
 pub use convert::pack::pack;
 pub use convert::{Converted, Converter};
 pub use error::{Error, Result};
 pub use format::meta_graph::{Argument, Signature};
 pub use ndarray;
+pub use options::Options;
 pub use options::budget::{Budget, HumanBytes};
 pub use options::method::Method;
 pub use options::model::ModelOptions;
+pub use options::progress::Progress;
 pub use options::records::RecordOptions;
-pub use options::{Options, Progress, Strings};
+pub use options::strings::Strings;
 pub use output::part::Part;
 pub use output::report::{Estimate, Report};
 pub use output::staging::notices::{Notice, take_notices};
@@ -119,6 +121,5 @@ pub mod elements {
 
 /// What a conversion checks before it makes anything, alone: for programs that show what they would do.
 pub mod dry_run {
-    pub use crate::convert::export::{Estimated, check_export, check_write};
-    pub use crate::convert::pack::{check_pack, check_packed, packing_room};
+    pub use crate::convert::dry_run::{Estimated, check_export, check_pack, check_packed, check_write, packing_room};
 }

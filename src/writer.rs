@@ -89,16 +89,10 @@ impl ArrayBuilder {
             )));
         }
         let spec = TensorSpec::new(self.dtype, shape).map_err(Error::bad_request)?;
-        let resources = Resources {
-            budget: self.options.budget(),
-            threads: 1,
-            heap_bytes: 0,
-            needs_scratch: false,
-            raw_itemsize: None,
-            in_flight: None,
-        };
+        let run = self.options.request(None, 0).run;
+        let resources = Resources { in_flight: None, ..Resources::of(&run, 1) };
         let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
-        let staged = StagedFile::create(path.as_ref(), self.options.existing(), &self.options.calls())?;
+        let staged = StagedFile::create(path.as_ref(), run.existing, &run.calls)?;
         let buffers = Method::to_copy(staged.file(), None)?;
         let sink = NpySink::new(Arc::clone(staged.file()), staged.target(), Method::Map, plan.shares.window_bytes).with_buffers(buffers);
         let sink = Arc::new(if mmap::can_map(staged.file()) { sink } else { sink.without_maps() });

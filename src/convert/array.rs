@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
-use crate::options::{Options, Strings as StringMode};
+use crate::options::request::{Form, Request};
+use crate::options::strings::Strings as StringMode;
 use crate::output::part::Part;
 use crate::reader::strings::Strings;
 use crate::reader::strings::offsets::{Offsets, Values};
@@ -68,30 +69,32 @@ impl<'a> Array<'a> {
     }
 
     /// The arrays of a tensor. For strings they hold `rows`, and the lengths of these are read.
-    pub(crate) fn of_tensor(tensor: &'a Tensor, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
-        Self::look_at(tensor, rows, options).map_err(|error| options.cancel.unless_cancelled(error))
+    pub(crate) fn of_tensor(tensor: &'a Tensor, request: &Request) -> Result<Vec<Self>> {
+        Self::look_at(tensor, request).map_err(|error| request.run.cancel.unless_cancelled(error))
     }
 
-    fn look_at(tensor: &'a Tensor, rows: Option<Rows>, options: &Options) -> Result<Vec<Self>> {
+    fn look_at(tensor: &'a Tensor, request: &Request) -> Result<Vec<Self>> {
+        let Request { rows, form, run, .. } = request;
+        let rows = *rows;
         let name = Some(tensor.info().name.to_string());
         check_rows(tensor, rows)?;
         if tensor.info().spec.dtype() != Dtype::String {
             let array = Self::of_reader(tensor.reader()?, rows)?;
             let item = tensor.info().item.clone().map(Item::Stored);
             if let Some(Item::Stored(descr)) = &item {
-                check_as_stored(descr, options)?;
+                check_as_stored(descr, form)?;
             }
             return Ok(vec![Self { item, name, lost: tensor.info().lost.clone(), ..array }]);
         }
-        if let Some(dtype) = options.cast {
+        if let Some(dtype) = form.cast {
             // The refusal is about the cast: `strings` counts as used.
-            options.strings.note();
+            form.strings.note();
             let detail = "strings are not numbers".into();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail });
         }
         let stored = tensor.strings()?;
         let has_orders = stored.shape.iter().filter(|&&axis| axis > 1).count() > 1;
-        if options.layout == Layout::F && options.strings.peek() == Some(StringMode::Offsets) && has_orders {
+        if form.layout == Layout::F && form.strings.peek() == Some(StringMode::Offsets) && has_orders {
             let what = format!("Fortran order for {} as offsets", tensor.info().name);
             let detail = "strings are written in the order in which they are read: `layout` C".into();
             return Err(Error::Unsupported { what, detail });
@@ -99,7 +102,7 @@ impl<'a> Array<'a> {
         // A computed tensor has its shape only now.
         let spec = TensorSpec::new(Dtype::String, stored.shape.clone()).map_err(Error::bad_request)?;
         let range = spec.select(rows)?;
-        let strings = Arc::new(Strings::open(stored, &range, options.verify, &options.calls())?);
+        let strings = Arc::new(Strings::open(stored, &range, run.verify, &run.calls)?);
         let read_bytes = |part| if part == Part::Offsets { strings.lengths_bytes() } else { strings.stored_bytes() };
         let array = |part, reader, item| Self {
             part,
@@ -112,10 +115,10 @@ impl<'a> Array<'a> {
             is_selected: true,
             lost: Vec::new(),
         };
-        Ok(match options.strings.get().unwrap_or_default() {
+        Ok(match form.strings.get().unwrap_or_default() {
             StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), Some(Item::Bytes))],
             StringMode::Utf8 => {
-                vec![array(Part::Whole, Box::new(Text::new(Arc::clone(&strings), &options.calls())?), Some(Item::CodePoints))]
+                vec![array(Part::Whole, Box::new(Text::new(Arc::clone(&strings), &run.calls)?), Some(Item::CodePoints))]
             }
             StringMode::Offsets => vec![
                 array(Part::Values, Box::new(Values::new(Arc::clone(&strings))?), None),
@@ -125,8 +128,8 @@ impl<'a> Array<'a> {
     }
 
     /// The header for the reader's selected rows, which have this shape.
-    pub(crate) fn header(&self, dtype: Dtype, shape: &[u64], options: &Options) -> Result<Header> {
-        let descr = dtype.descr_in(options.order())?;
+    pub(crate) fn header(&self, dtype: Dtype, shape: &[u64], form: &Form) -> Result<Header> {
+        let descr = dtype.descr_in(form.order())?;
         let header = match (&self.item, shape.split_last()) {
             (Some(Item::Bytes), Some((width, shape))) => Header::new(&format!("|S{width}"), shape),
             (Some(Item::CodePoints), Some((width, shape))) => Header::new(&format!("{}U{width}", &descr[..1]), shape),
@@ -134,7 +137,7 @@ impl<'a> Array<'a> {
             _ if self.is_reversed => Header::new(&descr, &shape.iter().rev().copied().collect::<Vec<_>>()),
             _ => Header::new(&descr, shape),
         };
-        Ok(if options.layout == Layout::F { header.fortran_ordered() } else { header })
+        Ok(if form.layout == Layout::F { header.fortran_ordered() } else { header })
     }
 }
 
@@ -154,13 +157,13 @@ pub(crate) fn check_rows(tensor: &Tensor, rows: Option<Rows>) -> Result<()> {
 }
 
 /// Refuses options that cannot apply to elements copied as they are stored: structured records, text, dates.
-fn check_as_stored(descr: &str, options: &Options) -> Result<()> {
-    if let Some(dtype) = options.cast {
+fn check_as_stored(descr: &str, form: &Form) -> Result<()> {
+    if let Some(dtype) = form.cast {
         let detail = "its elements are not numbers".into();
         return Err(Error::Unsupported { what: format!("a cast from {descr} to {dtype}"), detail });
     }
     let is_other = |order| descr.contains(if order == ByteOrder::Big { '<' } else { '>' });
-    match options.asked_order().filter(|&order| is_other(order)) {
+    match form.byte_order.peek().filter(|&order| is_other(order)) {
         Some(order) => {
             let detail = "such elements are copied as they are stored: leave out `byte_order`".into();
             Err(Error::Unsupported { what: format!("{descr} in {order}-endian order"), detail })

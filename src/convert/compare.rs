@@ -7,19 +7,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::array::Array;
 use super::job::Job;
+use super::work::Work;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
-use crate::options::{Options, Strings};
+use crate::options::Options;
+use crate::options::request::{Form, Request};
+use crate::options::strings::Strings;
 use crate::os::{self, Cold, SystemCalls};
 use crate::output::file_name;
 use crate::output::part::Part;
 use crate::reader::checksums::Verified;
+use crate::records::feature::Feature;
 use crate::records::pass::array::RecordArray;
 use crate::records::pass::output::ArrayOutput as RecordOutput;
 use crate::records::pass::plan::Pass;
-use crate::records::pass::run::Misfits;
 use crate::source::opened::{RecordColumn, Tensor};
 use crate::storage::input::open_file;
 use crate::storage::paths::{Found, look_at, nearest_directory};
@@ -110,25 +112,48 @@ pub fn compare_packed(packed: &Tensor, tensor: &Tensor, rows: Option<Rows>, opti
 }
 
 fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor, rows: Option<Rows>, options: &Options) -> Result<Comparison> {
-    let (options, part) = file.choices(tensor, options)?;
-    let options = &options;
-    if let Some(column) = tensor.column() {
-        return compare_records(file, column, tensor, rows, options);
+    let (form, part) = file.choices(tensor, &options.form)?;
+    // A part's suffix in the name shows which options applied, whether they were given for this feature or for all.
+    let request = options.request(rows, tensor.source().heap_bytes()).for_columns(file.part != Part::Whole);
+    let request = Request { form, ..request };
+    match Work::with_others(tensor, &request, |column| skipping(column, tensor, &request))? {
+        Work::Jobs(jobs) => {
+            let job = jobs.iter().find(|job| job.part() == part);
+            compare_array(file, job.ok_or_else(|| Error::bad_request("there is no array to compare with"))?, &request.run.calls)
+        }
+        Work::Pass(pass) => compare_column(file, &pass, &request.run.calls),
     }
-    let arrays = Array::of_tensor(tensor, rows, options)?;
-    let array = arrays.iter().find(|array| array.part == part).ok_or_else(|| Error::bad_request("there is no array to compare with"))?;
-    let job = Job::new(array, rows, tensor.source().heap_bytes(), options)?;
-    if let Some(difference) = file.differs_from(&job) {
+}
+
+/// The other columns whose lack leaves out records: they decide which rows there are.
+fn skipping(column: &RecordColumn<'_>, tensor: &Tensor, request: &Request) -> Result<Vec<Feature>> {
+    let mut others = Vec::new();
+    if !request.records.skips() {
+        return Ok(others);
+    }
+    for name in request.records.others_skipped() {
+        let other = tensor.source().tensor(name)?;
+        let Some(other) = other.column() else { continue };
+        if std::ptr::eq(other.records, column.records) && other.set == column.set && other.feature.key != column.feature.key {
+            others.push(other.feature);
+        }
+    }
+    Ok(others)
+}
+
+/// Compares with the elements that a job reads.
+fn compare_array(file: &ArrayFile<'_>, job: &Job<'_>, calls: &SystemCalls) -> Result<Comparison> {
+    if let Some(difference) = file.differs_from(&job.header, job.dtype(), job.spec.nbytes()) {
         return Ok(Comparison::Different(difference));
     }
     let first = FirstDifference::new(memory_len(job.spec.itemsize()));
     // Nobody expects a comparison to write beside the array, so the temporary directory comes first.
     let scratch: Vec<PathBuf> = [std::env::temp_dir()].into_iter().chain(nearest_directory(&file.path).map(Path::to_owned)).collect();
-    let placed = job.for_each_placed(&scratch, options, |placed, found| {
+    let placed = job.for_each_placed(&scratch, |placed, found| {
         let mut rest = &mut found[..];
         for run in placed.places() {
             let (now, later) = rest.split_at_mut(memory_len(run.end - run.start));
-            file.read(run.start, now, options)?;
+            file.read(run.start, now, calls)?;
             rest = later;
         }
         first.look(placed.bytes, found, |at| placed.position(at));
@@ -136,61 +161,29 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor, rows: Option<Rows>, optio
     })?;
     let verified = match placed {
         Some(verified) => verified,
-        None => job.for_each_decoded((&file.file, file.data_offset), options, |bytes, expected, found| {
-            file.read(bytes.start, found, options)?;
+        None => job.for_each_decoded((&file.file, file.data_offset), |bytes, expected, found| {
+            file.read(bytes.start, found, calls)?;
             first.look(expected, found, |at| bytes.start / job.spec.itemsize() + at);
             Ok(())
         })?,
     };
-    Ok(match first.found.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        None => Comparison::Equal(verified),
-        Some((position, expected, found)) => {
-            // A differing string is reported by the index of the byte or character.
-            let width = job.spec.elements() / job.header.shape.iter().product::<u64>().max(1);
-            let index = if width > 1 { unravel(position / width, &job.header.shape) } else { job.index_of(position) };
-            Comparison::Different(Difference::Element { index, expected, found })
-        }
-    })
+    Ok(first.comparison(verified, |position| {
+        // A differing string is reported by the index of the byte or character.
+        let width = job.spec.elements() / job.header.shape.iter().product::<u64>().max(1);
+        if width > 1 { unravel(position / width, &job.header.shape) } else { job.index_of(position) }
+    }))
 }
 
-/// As `compare_file`, for a feature of records, which are read once.
-fn compare_records(
-    file: &ArrayFile<'_>,
-    RecordColumn { records, set, feature }: RecordColumn<'_>,
-    tensor: &Tensor,
-    rows: Option<Rows>,
-    options: &Options,
-) -> Result<Comparison> {
-    let mut features = vec![feature];
-    if options.records.skips() {
-        for other in options.records.others_skipped() {
-            let other = tensor.source().tensor(other)?;
-            let Some(other) = other.column() else { continue };
-            if std::ptr::eq(other.records, records) && other.set == set && other.feature.key != features[0].key {
-                features.push(other.feature);
-            }
-        }
-    }
-    // A part's suffix in the name shows which options applied, whether they were given for this feature or for all.
-    let options = &options.clone().records(options.records.for_one(file.part != Part::Whole));
-    let pass = Pass::plan(records, set, &features, rows, tensor.source().heap_bytes(), options)?;
+/// Compares with a column of records, which are read once.
+fn compare_column(file: &ArrayFile<'_>, pass: &Pass<'_>, calls: &SystemCalls) -> Result<Comparison> {
     // A feature may have two arrays; the file's name tells which one this is.
     let is_it = |array: &RecordArray| array.column == 0 && (array.part == Part::Offsets) == (file.part == Part::Offsets);
     let at = pass.arrays.iter().position(is_it).unwrap_or(0);
     let array = &pass.arrays[at];
     let found = file.header.shape.first().copied().unwrap_or(0);
-    let expected = array.header(found, options)?;
-    if Descr::parse(&file.header.descr) != Descr::parse(&expected.descr) {
-        let (descr, found) = (expected.descr, file.header.descr.clone());
-        return Ok(Comparison::Different(Difference::Dtype { expected: array.dtype, descr, found }));
-    }
-    let shape = |expected| Ok(Comparison::Different(Difference::Shape { expected, found: file.header.shape.clone() }));
-    if file.header.shape != expected.shape {
-        return shape(expected.shape);
-    }
     let nbytes = found.saturating_mul(array.written_row());
-    if file.data_len != nbytes {
-        return Ok(Comparison::Different(Difference::Length { expected: nbytes, found: file.data_len }));
+    if let Some(difference) = file.differs_from(&array.header(found), array.dtype, nbytes) {
+        return Ok(Comparison::Different(difference));
     }
     let itemsize = array.element().item_len();
     let first = FirstDifference::new(itemsize);
@@ -198,25 +191,22 @@ fn compare_records(
         // Rows that the array lacks show up in the number of rows.
         let len = memory_len(nbytes.saturating_sub(at)).min(bytes.len());
         let mut found = vec![0; len];
-        file.read(at, &mut found, options)?;
+        file.read(at, &mut found, calls)?;
         first.look(&bytes[..len], &found, |element| at / itemsize as u64 + element);
         Ok(())
     };
     let ignore = |_: u64, _: &[u8]| Ok(());
     let outputs: Vec<RecordOutput<'_>> =
         (0..pass.arrays.len()).map(|index| RecordOutput::Check(if index == at { &check } else { &ignore })).collect();
-    let done = pass.run(&outputs, Misfits::Refused, options).map_err(|failure| failure.error)?;
-    if done.rows[at] != found {
-        return shape(array.header(done.rows[at], options)?.shape);
+    let rows = pass.make(&outputs)?.rows[at];
+    if rows != found {
+        let (expected, found) = (array.header(rows).shape, file.header.shape.clone());
+        return Ok(Comparison::Different(Difference::Shape { expected, found }));
     }
-    Ok(match first.found.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        None => Comparison::Equal(pass.verified(options)),
-        Some((position, expected, found)) => {
-            let width = array.written_row() / itemsize as u64 * done.rows[at] / file.header.shape.iter().product::<u64>().max(1);
-            let index = unravel(position / width.max(1), &file.header.shape);
-            Comparison::Different(Difference::Element { index, expected, found })
-        }
-    })
+    Ok(first.comparison(pass.verified(), |position| {
+        let width = array.written_row() / itemsize as u64 * rows / file.header.shape.iter().product::<u64>().max(1);
+        unravel(position / width.max(1), &file.header.shape)
+    }))
 }
 
 /// Finds the first differing element in C order.
@@ -231,6 +221,14 @@ type Element = (u64, Vec<u8>, Vec<u8>);
 impl FirstDifference {
     fn new(itemsize: usize) -> Self {
         Self { itemsize, found: Mutex::default() }
+    }
+
+    /// The result, with the index in the array of the element at a position.
+    fn comparison(self, verified: Verified, index: impl Fn(u64) -> Vec<u64>) -> Comparison {
+        match self.found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            None => Comparison::Equal(verified),
+            Some((position, expected, found)) => Comparison::Different(Difference::Element { index: index(position), expected, found }),
+        }
     }
 
     /// Compares elements; `position` gives the position of each one in the array.
@@ -296,25 +294,22 @@ impl<'a> ArrayFile<'a> {
     }
 
     /// Reads bytes of the elements, from `at` on.
-    fn read(&self, at: u64, buf: &mut [u8], options: &Options) -> Result<()> {
-        os::read_exact_at(&self.file, buf, self.data_offset + at, &options.calls(), &self.cold).map_err(Error::io("read", &self.path))
+    fn read(&self, at: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
+        os::read_exact_at(&self.file, buf, self.data_offset + at, calls, &self.cold).map_err(Error::io("read", &self.path))
     }
 
-    /// The options that make an array with this header from a tensor, as far as the header tells.
+    /// The form of an array with this header, as far as the header tells, and which array of its tensor it is.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] where `options` say that it was converted in another way.
-    fn choices(&self, tensor: &Tensor, options: &Options) -> Result<(Options, Part)> {
+    /// [`Error::BadRequest`] where the form that was asked for says that it was converted in another way.
+    fn choices(&self, tensor: &Tensor, form: &Form) -> Result<(Form, Part)> {
         let descr = Descr::parse(&self.header.descr);
         let order = descr.map_or(ByteOrder::Little, |descr| descr.order);
-        let layout = if self.header.fortran_order { Layout::F } else { Layout::C };
         // Elements that are copied as they are have no byte order to choose.
-        let options = if tensor.info().item.is_some() { options.clone() } else { options.as_ordered(order) }.layout(layout);
-        if tensor.is_of_records() && !descr.is_some_and(Descr::is_text) {
-            return Ok((options, Part::Whole));
-        }
-        if tensor.info().spec.dtype() != Dtype::String {
-            return Ok((options, Part::Whole));
+        let mut form = if tensor.info().item.is_some() { form.clone() } else { form.in_order(order) };
+        form.layout = if self.header.fortran_order { Layout::F } else { Layout::C };
+        if tensor.info().spec.dtype() != Dtype::String || tensor.is_of_records() && !descr.is_some_and(Descr::is_text) {
+            return Ok((form, Part::Whole));
         }
         // The array itself shows which `strings` option made it.
         let (strings, part) = match descr.map(|descr| descr.kind) {
@@ -323,32 +318,29 @@ impl<'a> ArrayFile<'a> {
             Some('U') => (Strings::Utf8, Part::Whole),
             _ => (Strings::Pad, Part::Whole),
         };
-        match options.strings.peek() {
+        match form.strings.peek() {
             Some(said) if said != strings => {
                 let path = self.path.display();
                 return Err(Error::bad_request(format!(
                     "{path} has strings as `strings` {strings} makes them, not as `strings` {said} does"
                 )));
             }
-            Some(_) => options.strings.note(),
+            Some(_) => form.strings.note(),
             None => {}
         }
-        Ok((options.strings(strings), part))
+        form.strings.set(strings);
+        Ok((form, part))
     }
 
-    fn differs_from(&self, job: &Job<'_>) -> Option<Difference> {
-        let (expected, found) = (&job.header, &self.header);
+    fn differs_from(&self, expected: &Header, dtype: Dtype, nbytes: u64) -> Option<Difference> {
+        let found = &self.header;
         let parsed = (Descr::parse(&expected.descr), Descr::parse(&found.descr));
         if parsed.0 != parsed.1 || parsed.0.is_none() && expected.descr != found.descr {
-            let (descr, found) = (expected.descr.clone(), found.descr.clone());
-            return Some(Difference::Dtype { expected: job.dtype(), descr, found });
+            return Some(Difference::Dtype { expected: dtype, descr: expected.descr.clone(), found: found.descr.clone() });
         }
         if found.shape != expected.shape {
             return Some(Difference::Shape { expected: expected.shape.clone(), found: found.shape.clone() });
         }
-        if self.data_len != job.spec.nbytes() {
-            return Some(Difference::Length { expected: job.spec.nbytes(), found: self.data_len });
-        }
-        None
+        (self.data_len != nbytes).then_some(Difference::Length { expected: nbytes, found: self.data_len })
     }
 }

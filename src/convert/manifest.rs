@@ -121,14 +121,14 @@ fn choices(rows: Option<Rows>, options: &Options) -> Map<String, Value> {
     let mut all = Map::new();
     let mut put = |key: &str, value: Option<Value>| all.extend(value.map(|value| (key.to_owned(), value)));
     put("rows", rows.map(|rows| json!(rows.to_string())));
-    put("dtype", options.cast.map(|dtype| json!(dtype.name())));
+    put("dtype", options.form.cast.map(|dtype| json!(dtype.name())));
     put("no_verify", (!options.verify).then_some(json!(true)));
-    put("strings", options.strings.peek().map(|strings| json!(strings.to_string())));
+    put("strings", options.form.strings.peek().map(|strings| json!(strings.to_string())));
     let records = &options.records;
     let listed = |choices: Vec<Value>| (!choices.is_empty()).then_some(Value::from(choices));
     put("shape", listed(records.shapes.iter().map(|c| json!({"feature": c.feature, "shape": c.value})).collect()));
     let raw = |c: &crate::options::records::For<crate::options::records::Raw>| {
-        let order = c.value.order.unwrap_or_else(|| options.order());
+        let order = c.value.order.unwrap_or_else(|| options.form.order());
         json!({"feature": c.feature, "dtype": c.value.dtype.name(), "byte_order": order.to_string()})
     };
     put("raw", listed(records.raw.iter().map(raw).collect()));
@@ -261,10 +261,10 @@ impl Manifest {
     pub fn apply(&self, options: &Options) -> Result<Options> {
         let own = &self.stored.choices;
         let mut all = options.clone();
-        if let (None, Some(strings)) = (options.strings.peek(), &own.strings) {
+        if let (None, Some(strings)) = (options.form.strings.peek(), &own.strings) {
             all = all.strings(self.parsed("strings", strings)?);
         }
-        if let (None, Some(dtype)) = (options.cast, &own.dtype) {
+        if let (None, Some(dtype)) = (options.form.cast, &own.dtype) {
             all = all.cast(self.dtype(dtype)?);
         }
         if own.no_verify {

@@ -4,33 +4,39 @@
 
 pub(crate) mod array;
 pub(crate) mod batch;
+pub(crate) mod columns;
 pub(crate) mod compare;
+pub(crate) mod destination;
+pub(crate) mod dry_run;
 pub(crate) mod export;
 pub(crate) mod exported;
 pub(crate) mod job;
 pub(crate) mod manifest;
-pub(crate) mod output;
+pub(crate) mod many;
 pub(crate) mod pack;
+pub(crate) mod planned;
+pub(crate) mod work;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::options::budget::Budget;
 use crate::options::method::Method;
+use crate::options::progress::Progress;
 use crate::options::records::Lists;
-use crate::options::{Options, Progress, Strings};
+use crate::options::request::{Request, Run};
+use crate::options::strings::Strings;
 use crate::output::mmap;
 use crate::output::part::Part;
+use crate::output::place::ArrayPlace;
 use crate::output::report::{Estimate, Report};
 use crate::output::staging::file::{StagedFile, TrialFile, publish_all};
 use crate::output::staging::target::check_target;
 use crate::plan::Memory;
 use crate::reader::tensor_reader::TensorReader;
 use crate::records::pass::plan::Pass;
-use crate::records::pass::run::Misfits;
 use crate::source::opened::{RecordColumn, Source, Tensor};
 use crate::types::byte_order::ByteOrder;
 use crate::types::cancel::CancelToken;
@@ -39,8 +45,8 @@ use crate::types::layout::Layout;
 use crate::types::rows::Rows;
 use crate::view::MmapArray;
 
-use array::{Array, check_rows};
-use job::Job;
+use array::check_rows;
+use work::Work;
 
 /// A finished array, and the report of its conversion.
 #[derive(Debug)]
@@ -211,31 +217,28 @@ impl<'a> Converter<'a> {
     /// [`Error::BadRequest`] for rows of a scalar, [`Error::Limit`] when the memory does not suffice,
     /// [`Error::Unsupported`] when the requested cast or method is not available.
     pub fn estimate(&self, output: impl AsRef<Path>) -> Result<Vec<Estimate>> {
-        let options = self.options.resolved();
-        // Tensors that would have to be computed are not.
-        let estimate = || match &self.input {
+        let request = self.request();
+        let estimates = match &self.input {
+            // Tensors that would have to be computed are not.
             Input::Tensor(tensor) if tensor.is_made() => {
-                self.estimate_made(tensor, output.as_ref(), &options).map(|estimate| vec![estimate])
+                self.estimate_made(tensor, output.as_ref(), &request).map(|estimate| vec![estimate])
             }
-            _ => match self.pass(&options)? {
-                Some(pass) => pass.estimate(output.as_ref(), &options),
-                None => self.with_jobs(&options, |jobs| jobs.iter().map(|job| job.estimate(output.as_ref(), &options)).collect()),
-            },
+            _ => self.work(&request).and_then(|work| work.estimate(output.as_ref())),
         };
-        let estimates = estimate();
         // A tensor that cannot be converted must not make an option look unused.
         if let (Err(_), Input::Tensor(tensor)) = (&estimates, &self.input) {
-            options.note_skipped(tensor.info().spec.dtype());
+            request.form.note_skipped(tensor.info().spec.dtype());
         }
         estimates
     }
 
     /// What is known of a computed or decoded tensor without computing or decoding it.
-    fn estimate_made(&self, tensor: &Tensor, output: &Path, options: &Options) -> Result<Estimate> {
+    fn estimate_made(&self, tensor: &Tensor, output: &Path, request: &Request) -> Result<Estimate> {
+        let Request { form, run, .. } = request;
         let info = tensor.info();
         let is_text = info.spec.dtype() == Dtype::String;
-        if let (true, Some(dtype)) = (is_text, options.cast) {
-            options.strings.note();
+        if let (true, Some(dtype)) = (is_text, form.cast) {
+            form.strings.note();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are not numbers".into() });
         }
         if let (Some((records, number)), true) = (tensor.records(), self.rows.is_none_or(|rows| rows.end.is_none())) {
@@ -256,12 +259,12 @@ impl<'a> Converter<'a> {
             let range = rows.resolve(*first);
             *first = range.end - range.start;
         }
-        let dtype = options.cast.unwrap_or(info.spec.dtype());
-        let descr = if is_text { "|S?".to_owned() } else { dtype.descr_in(options.order())? };
+        let dtype = form.cast.unwrap_or(info.spec.dtype());
+        let descr = if is_text { "|S?".to_owned() } else { dtype.descr_in(form.order())? };
         let known: Option<Vec<u64>> = axes.iter().copied().collect();
         let elements = known.and_then(|axes| axes.iter().try_fold(1u64, |product, &axis| product.checked_mul(axis)));
         let nbytes = elements.filter(|_| info.has_rank && !is_text).and_then(|elements| elements.checked_mul(dtype.itemsize()?));
-        note_choices(tensor, options);
+        note_choices(tensor, request);
         Ok(Estimate {
             part: Part::Whole,
             dtype,
@@ -276,9 +279,9 @@ impl<'a> Converter<'a> {
             write_bytes: nbytes.unwrap_or(0),
             slices: 0,
             slice_bytes: 0,
-            threads: Memory::Buffers.threads(options.threads),
-            memory_bytes: options.budget().as_bytes(),
-            method: nearest_method(output, options),
+            threads: Memory::Buffers.threads(run.threads),
+            memory_bytes: run.budget.as_bytes(),
+            method: nearest_method(output, run),
         })
     }
 
@@ -289,22 +292,16 @@ impl<'a> Converter<'a> {
         }
     }
 
-    /// The pass over records that makes the arrays, if the tensor is a feature of records.
-    fn pass(&self, options: &Options) -> Result<Option<Pass<'_>>> {
-        let Input::Tensor(tensor) = &self.input else { return Ok(None) };
-        let Some(RecordColumn { records, set, feature }) = tensor.column() else { return Ok(None) };
-        let options = &options.clone().records(options.records.for_one(true));
-        Pass::plan(records, set, &[feature], self.rows, tensor.source().heap_bytes(), options).map(Some)
+    /// What is asked of the tensor. Its options for records are those for one feature.
+    fn request(&self) -> Request {
+        self.options.request(self.rows, self.source().map_or(0, Source::heap_bytes)).for_columns(true)
     }
 
-    fn with_jobs<T>(&self, options: &Options, work: impl FnOnce(&[Job<'_>]) -> Result<T>) -> Result<T> {
-        let arrays = match &self.input {
-            Input::Tensor(tensor) => Array::of_tensor(tensor, self.rows, options)?,
-            Input::Reader(reader) => vec![Array::of_reader(Box::new(&**reader), self.rows)?],
-        };
-        let heap_bytes = self.source().map_or(0, Source::heap_bytes);
-        let jobs = arrays.iter().map(|array| Job::new(array, self.rows, heap_bytes, options));
-        work(&jobs.collect::<Result<Vec<_>>>()?)
+    fn work<'b>(&'b self, request: &'b Request) -> Result<Work<'b>> {
+        match &self.input {
+            Input::Tensor(tensor) => Work::of(tensor, request),
+            Input::Reader(reader) => Work::of_reader(Box::new(&**reader), request),
+        }
     }
 
     /// Writes the array to `path`, where it appears complete, verified and synced, or not at all. [`run`](Self::run) also maps
@@ -356,26 +353,17 @@ impl<'a> Converter<'a> {
     /// Those of [`write`](Self::write), and [`Error::BadRequest`] for a tensor whose length is known only after reading it, for two
     /// arrays, and for an order of elements other than the source's.
     pub fn stream(self, out: &mut (dyn Write + Send)) -> Result<Report> {
-        let started = Instant::now();
+        let mut request = self.request();
         // With one worker, rows come out in order.
-        let options = self.options.resolved().threads(1);
-        self.stream_with(out, started, &options).map_err(|error| match error {
+        request.run.threads = Some(1);
+        let streamed = self.work(&request).and_then(|work| {
+            self.options.check_applied()?;
+            work.stream(out)
+        });
+        streamed.map_err(|error| match error {
             // The same token may have stopped the reader of the bytes, too.
-            Error::Io { .. } if options.cancel.is_cancelled() => Error::Cancelled,
+            Error::Io { .. } if request.run.cancel.is_cancelled() => Error::Cancelled,
             error => error,
-        })
-    }
-
-    fn stream_with(&self, out: &mut (dyn Write + Send), started: Instant, options: &Options) -> Result<Report> {
-        if let Some(pass) = self.pass(options)? {
-            options.check_applied()?;
-            return pass.stream(out, started, options);
-        }
-        self.with_jobs(options, |jobs| {
-            options.check_applied()?;
-            let job = only_job(jobs)?;
-            job.check_memory(options)?;
-            Ok(job.report(&job.stream(out, options)?, started))
         })
     }
 
@@ -384,7 +372,6 @@ impl<'a> Converter<'a> {
     /// # Errors
     /// Those of [`stream`](Self::stream).
     pub fn check_stream(&self) -> Result<()> {
-        let options = self.options.resolved();
         if let Input::Tensor(tensor) = &self.input
             && tensor.is_made()
         {
@@ -395,111 +382,64 @@ impl<'a> Converter<'a> {
                 _ => Ok(()),
             };
         }
-        if let Some(pass) = self.pass(&options)? {
-            return pass.check_stream(&options).map(drop);
-        }
-        self.with_jobs(&options, |jobs| only_job(jobs)?.check_stream())
+        self.work(&self.request())?.check_stream()
     }
 
     /// Everything that can still fail once a file is complete happens in `view`, before any file gets its name. A `method` that
     /// returns one array is named in the error when there are two.
     fn execute<V>(self, path: &Path, method: Option<&str>, view: impl Fn(&StagedFile, Dtype) -> Result<V>) -> Result<Vec<(V, Report)>> {
-        let check_one = |arrays: usize| match method {
-            Some(method) if arrays > 1 => {
-                Err(Error::bad_request(format!("values and offsets are two arrays: use write_parts instead of {method}")))
-            }
-            _ => Ok(()),
-        };
-        let started = Instant::now();
-        let options = self.options.resolved();
-        if let Some(pass) = self.pass(&options)? {
-            check_one(pass.arrays.len())?;
-            options.check_applied()?;
-            return self.execute_pass(&pass, path, &options, started, view);
+        let request = self.request();
+        let (existing, calls) = (request.run.existing, &request.run.calls);
+        let is_column = matches!(&self.input, Input::Tensor(tensor) if tensor.is_of_records());
+        // Check the target before anything is computed for it. Lists and offsets become two arrays, with other names.
+        if !is_column && request.form.strings.peek() != Some(Strings::Offsets) {
+            self.check_not_own(path)?;
+            check_target(path, existing)?;
         }
-        // Check the target before anything is computed for it.
-        if options.strings.peek() != Some(Strings::Offsets) {
-            if let Some(source) = self.source() {
-                source.check_not_own(path)?;
-            }
-            check_target(path, options.existing())?;
+        let work = self.work(&request)?;
+        let arrays = work.arrays();
+        if let (Some(method), 2..) = (method, arrays.len()) {
+            return Err(Error::bad_request(format!("values and offsets are two arrays: use write_parts instead of {method}")));
         }
-        self.with_jobs(&options, |jobs| {
-            check_one(jobs.len())?;
-            options.check_applied()?;
-            // Refuse what exceeds the memory before an output exists.
-            jobs.iter().try_for_each(|job| job.check_memory(&options))?;
-            let staged = self.stage(jobs.iter().map(|job| job.part().path(path)), &options)?;
-            let mut done = Vec::with_capacity(jobs.len());
-            for (job, staged) in jobs.iter().zip(&staged) {
-                let outcome = job.fill(staged.file(), staged.target(), &options)?;
-                done.push((view(staged, job.spec.dtype())?, job.report(&outcome, started)));
-            }
-            options.cancel.check()?;
-            publish_all(staged)?;
-            Ok(done)
-        })
-    }
-
-    /// Creates the files with these names together. None of them may be a file of the source.
-    fn stage(&self, paths: impl Iterator<Item = PathBuf>, options: &Options) -> Result<Vec<StagedFile>> {
-        let paths: Vec<PathBuf> = paths.collect();
-        if let Some(source) = self.source() {
-            paths.iter().try_for_each(|path| source.check_not_own(path))?;
-        }
-        StagedFile::create_all(&paths, options.existing(), &options.calls())
-    }
-
-    fn execute_pass<V>(
-        &self,
-        pass: &Pass<'_>,
-        path: &Path,
-        options: &Options,
-        started: Instant,
-        view: impl Fn(&StagedFile, Dtype) -> Result<V>,
-    ) -> Result<Vec<(V, Report)>> {
-        let staged = self.stage(pass.arrays.iter().map(|array| array.part.path(path)), options)?;
-        let files: Vec<_> = staged.iter().map(|file| (Arc::clone(file.file()), file.target())).collect();
-        let outputs = pass.outputs(&files, options)?;
-        let filled = pass.run(&outputs, Misfits::Refused, options).map_err(|failure| failure.error)?;
-        let outcomes = pass.finish(outputs, &filled, options)?;
-        let mut done = Vec::with_capacity(staged.len());
-        for (at, outcome) in outcomes {
-            let report = pass.report(at, &filled, &outcome, started, options)?;
-            done.push((view(&staged[at], pass.arrays[at].element())?, report));
-        }
-        options.cancel.check()?;
+        self.options.check_applied()?;
+        // Refuse what exceeds the memory before an output exists.
+        work.check_memory()?;
+        let paths: Vec<PathBuf> = arrays.iter().map(|(part, _)| part.path(path)).collect();
+        paths.iter().try_for_each(|path| self.check_not_own(path))?;
+        let staged = StagedFile::create_all(&paths, existing, calls)?;
+        let reports = work.fill(&staged.iter().map(ArrayPlace::whole).collect::<Vec<_>>())?;
+        let viewed = |((staged, (_, element)), report)| Ok((view(staged, element)?, report));
+        let done = staged.iter().zip(arrays).zip(reports).map(viewed).collect::<Result<_>>()?;
+        request.run.cancel.check()?;
         publish_all(staged)?;
         Ok(done)
+    }
+
+    /// Refuses a path of the source's own files.
+    fn check_not_own(&self, path: &Path) -> Result<()> {
+        self.source().map_or(Ok(()), |source| source.check_not_own(path))
     }
 }
 
 /// Marks options as used that computing the tensor would use.
-fn note_choices(tensor: &Tensor, options: &Options) {
+fn note_choices(tensor: &Tensor, Request { form, records, .. }: &Request) {
     if tensor.info().spec.dtype() == Dtype::String {
-        options.strings.note();
+        form.strings.note();
     }
     if let Some(RecordColumn { feature, .. }) = tensor.column() {
         let name = String::from_utf8_lossy(&feature.name);
         let called = feature.called(&name);
         let is_joined = feature.declared.as_ref().is_some_and(|declared| declared.flat);
-        options.records.note_lists(called, if is_joined { Lists::Joined } else { Lists::Alike });
-        let _ = options.records.shape_of(called, false);
+        records.note_lists(called, if is_joined { Lists::Joined } else { Lists::Alike });
+        let _ = records.shape_of(called, false);
     }
 }
 
 /// The method for an output, as far as it can be tried.
-fn nearest_method(output: &Path, options: &Options) -> Method {
-    let tried = crate::storage::paths::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls()));
-    let method = tried.and_then(|file| Method::to_copy(&file, options.method).ok());
-    method.or(options.method).unwrap_or(Method::Portable)
-}
-
-fn only_job<'a, 'b>(jobs: &'a [Job<'b>]) -> Result<&'a Job<'b>> {
-    let [job] = jobs else {
-        return Err(Error::bad_request("values and offsets are two arrays, and a stream holds one: write them to files"));
-    };
-    Ok(job)
+fn nearest_method(output: &Path, run: &Run) -> Method {
+    let tried = crate::storage::paths::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &run.calls));
+    let method = tried.and_then(|file| Method::to_copy(&file, run.method).ok());
+    method.or(run.method).unwrap_or(Method::Portable)
 }
 
 fn only<T>(mut items: Vec<T>) -> Result<T> {

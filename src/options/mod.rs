@@ -7,11 +7,13 @@
 pub(crate) mod budget;
 pub(crate) mod method;
 pub(crate) mod model;
+pub(crate) mod progress;
 pub(crate) mod records;
+pub(crate) mod request;
+pub(crate) mod strings;
 pub(crate) mod used;
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::Error;
@@ -22,12 +24,16 @@ use crate::types::byte_order::ByteOrder;
 use crate::types::cancel::CancelToken;
 use crate::types::dtype::Dtype;
 use crate::types::layout::Layout;
+use crate::types::rows::Rows;
 
 use budget::Budget;
 use method::Method;
 use model::ModelOptions;
+use progress::{Progress, ProgressFn, Tally};
 use records::RecordOptions;
-use used::{Choice, Unused};
+use request::{Existing, Form, Request, Run};
+use strings::Strings;
+use used::Unused;
 
 /// Options for any number of conversions.
 ///
@@ -39,12 +45,9 @@ pub struct Options {
     pub(crate) threads: Option<usize>,
     pub(crate) verify: bool,
     pub(crate) overwrite: bool,
-    pub(crate) cast: Option<Dtype>,
-    pub(crate) strict: bool,
-    pub(crate) byte_order: Choice<ByteOrder>,
-    pub(crate) layout: Layout,
-    pub(crate) strings: Choice<Strings>,
-    pub(crate) effect: Effect,
+    pub(crate) form: Form,
+    /// Whether options without effect are an error.
+    pub(crate) must_apply: bool,
     pub(crate) records: RecordOptions,
     pub(crate) model: ModelOptions,
     pub(crate) method: Option<Method>,
@@ -53,16 +56,6 @@ pub struct Options {
     pub(crate) progress: Option<Arc<ProgressFn>>,
 }
 
-/// What to do about an option that has no effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
-    Optional,
-    /// It is an error.
-    Required,
-}
-
-type ProgressFn = dyn Fn(&Progress) + Send + Sync;
-
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -70,12 +63,8 @@ impl Default for Options {
             threads: None,
             verify: true,
             overwrite: false,
-            cast: None,
-            strict: false,
-            byte_order: Choice::default(),
-            layout: Layout::C,
-            strings: Choice::default(),
-            effect: Effect::Optional,
+            form: Form::default(),
+            must_apply: false,
             records: RecordOptions::default(),
             model: ModelOptions::default(),
             method: None,
@@ -93,11 +82,7 @@ impl fmt::Debug for Options {
             .field("threads", &self.threads)
             .field("verify", &self.verify)
             .field("overwrite", &self.overwrite)
-            .field("cast", &self.cast)
-            .field("strict", &self.strict)
-            .field("byte_order", &self.byte_order)
-            .field("layout", &self.layout)
-            .field("strings", &self.strings)
+            .field("form", &self.form)
             .field("records", &self.records)
             .field("model", &self.model)
             .field("method", &self.method)
@@ -144,7 +129,7 @@ impl Options {
     /// Converts elements to another dtype like `numpy.ndarray.astype`; see [`Cast`](crate::Cast).
     #[must_use]
     pub fn cast(mut self, dtype: Dtype) -> Self {
-        self.cast = Some(dtype);
+        self.form.cast = Some(dtype);
         self
     }
 
@@ -152,28 +137,28 @@ impl Options {
     /// and 0.0 equals -0.0.
     #[must_use]
     pub fn strict(mut self, strict: bool) -> Self {
-        self.strict = strict;
+        self.form.strict = strict;
         self
     }
 
     /// The byte order of outputs; the default is little-endian.
     #[must_use]
     pub fn byte_order(mut self, order: ByteOrder) -> Self {
-        self.byte_order.set(order);
+        self.form.byte_order.set(order);
         self
     }
 
     /// The element order of outputs.
     #[must_use]
     pub fn layout(mut self, layout: Layout) -> Self {
-        self.layout = layout;
+        self.form.layout = layout;
         self
     }
 
     /// How string tensors are written.
     #[must_use]
     pub fn strings(mut self, strings: Strings) -> Self {
-        self.strings.set(strings);
+        self.form.strings.set(strings);
         self
     }
 
@@ -221,7 +206,7 @@ impl Options {
     /// written: a shape without lists, feeds where nothing is computed. By default such options are ignored.
     #[must_use]
     pub fn must_apply(mut self, must_apply: bool) -> Self {
-        self.effect = if must_apply { Effect::Required } else { Effect::Optional };
+        self.must_apply = must_apply;
         self
     }
 
@@ -230,14 +215,14 @@ impl Options {
     /// # Errors
     /// Returns [`Error::BadRequest`](crate::Error::BadRequest) with the options and what they apply to.
     pub fn check_applied(&self) -> crate::error::Result<()> {
-        if self.effect == Effect::Optional {
+        if !self.must_apply {
             return Ok(());
         }
         let mut unused = self.records.unused();
         unused.extend(self.model.unused());
-        unused.extend(self.strings.unused("`strings`", "tensors of strings"));
-        unused.extend(self.byte_order.unused("`byte_order`", "arrays or raw bytes in another byte order"));
-        if self.strict && self.cast.is_none() {
+        unused.extend(self.form.strings.unused("`strings`", "tensors of strings"));
+        unused.extend(self.form.byte_order.unused("`byte_order`", "arrays or raw bytes in another byte order"));
+        if self.form.strict && self.form.cast.is_none() {
             unused.push(Unused::new("`strict`", None, "casts (`cast`)"));
         }
         refuse(&unused)
@@ -248,14 +233,7 @@ impl Options {
     /// # Errors
     /// Returns the errors of [`check_applied`](Self::check_applied).
     pub fn check_model_applied(&self) -> crate::error::Result<()> {
-        if self.effect == Effect::Required { refuse(&self.model.unused()) } else { Ok(()) }
-    }
-
-    /// Marks the options as used that a tensor would have used, had it not been skipped for another reason.
-    pub(crate) fn note_skipped(&self, dtype: Dtype) {
-        if dtype == Dtype::String {
-            self.strings.note();
-        }
+        if self.must_apply { refuse(&self.model.unused()) } else { Ok(()) }
     }
 
     /// Registers a callback that worker threads call after every slice, so a tensor of one slice gives one call, at its end.
@@ -273,31 +251,27 @@ impl Options {
         &self.model
     }
 
-    /// The byte order of outputs, and of raw bytes whose order is not given. Marks the option as used.
-    pub(crate) fn order(&self) -> ByteOrder {
-        self.byte_order.get().unwrap_or(ByteOrder::Little)
-    }
-
-    /// The requested byte order, without marking the option as used.
-    pub(crate) fn asked_order(&self) -> Option<ByteOrder> {
-        self.byte_order.peek()
-    }
-
-    /// The same options for an array that must have this byte order. If it was requested, the option counts as used.
-    pub(crate) fn as_ordered(&self, order: ByteOrder) -> Self {
-        if self.byte_order.peek() == Some(order) {
-            self.byte_order.note();
-        }
-        self.clone().byte_order(order)
-    }
-
     pub(crate) fn budget(&self) -> Budget {
         self.memory.unwrap_or_default()
     }
 
-    /// The same options with the default budget resolved, for work whose parts must agree on it.
-    pub(crate) fn resolved(&self) -> Self {
-        self.clone().memory(self.budget())
+    /// What to do with `rows` of each tensor of a source that takes `heap_bytes` of heap. The default budget is resolved here, so
+    /// that all parts of the work agree on it.
+    pub(crate) fn request(&self, rows: Option<Rows>, heap_bytes: u64) -> Request {
+        let run = Run {
+            budget: self.budget(),
+            threads: self.threads,
+            in_flight: self.in_flight,
+            method: self.method,
+            verify: self.verify,
+            salvage: self.records.salvage.clone(),
+            calls: self.calls(),
+            cancel: self.cancel.clone(),
+            existing: self.existing(),
+            heap_bytes,
+            progress: Tally::new(self.progress.as_ref()),
+        };
+        Request { rows, form: self.form.clone(), records: self.records.clone(), run }
     }
 
     /// Which system calls are allowed.
@@ -313,57 +287,6 @@ impl Options {
     pub(crate) fn existing(&self) -> Existing {
         if self.overwrite { Existing::Replace } else { Existing::Keep }
     }
-}
-
-/// How a string tensor is written. Elements of NumPy arrays have one fixed length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Strings {
-    /// `|S<n>`: byte strings, zero-padded to the length of the longest. A string that ends in NUL is an error, since NumPy drops
-    /// it.
-    #[default]
-    Pad,
-    /// Two arrays without loss: the bytes of all elements in sequence (`uint8`), and the start of each, followed by the end of
-    /// the last (`int64`, one more than elements).
-    Offsets,
-    /// `<U<n>`: the elements decoded from UTF-8, as code points of four bytes.
-    Utf8,
-}
-
-impl fmt::Display for Strings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Pad => "pad",
-            Self::Offsets => "offsets",
-            Self::Utf8 => "utf8",
-        })
-    }
-}
-
-impl FromStr for Strings {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "pad" => Ok(Self::Pad),
-            "offsets" => Ok(Self::Offsets),
-            "utf8" => Ok(Self::Utf8),
-            _ => Err(format!("strings cannot be written as {text:?}, only as pad, offsets or utf8")),
-        }
-    }
-}
-
-/// The progress of a conversion.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Filled bytes of the output. If the source is first copied to a temporary file, that is half of the work.
-    pub done_bytes: u64,
-    /// Total bytes of the output; `None` if unknown until the source has been read.
-    pub total_bytes: Option<u64>,
-    /// Memory in use according to the plan: buffers, and output pages not yet on disk.
-    pub memory_bytes: u64,
-    /// The budget.
-    pub memory_limit: u64,
 }
 
 /// The error for options without effect, if there are any.
@@ -384,13 +307,4 @@ fn refuse(unused: &[Unused]) -> crate::error::Result<()> {
         flags => format!("{} have no effect on the selection: they apply to {needs}", flags.join(", ")),
     });
     Err(Error::bad_request(each.collect::<Vec<_>>().join("; ")))
-}
-
-/// What may exist at the final name of an output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Existing {
-    /// Nothing: an existing file is kept, and is an error.
-    Keep,
-    /// A regular file, which is replaced atomically.
-    Replace,
 }

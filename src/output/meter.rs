@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::options::{Options, Progress};
+use crate::options::progress::Progress;
+use crate::options::request::Run;
 use crate::plan::MemoryShares;
 
 /// Reports the progress of a conversion to the caller.
 pub(crate) struct Meter<'a> {
-    options: &'a Options,
+    run: &'a Run,
     done: AtomicU64,
     shares: &'a MemoryShares,
     /// Total bytes of the output, if known.
@@ -17,8 +18,8 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(crate) fn new(shares: &'a MemoryShares, options: &'a Options) -> Self {
-        Self { options, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes), steps: 1 }
+    pub(crate) fn new(shares: &'a MemoryShares, run: &'a Run) -> Self {
+        Self { run, done: AtomicU64::new(0), shares, total_bytes: Some(shares.total_bytes), steps: 1 }
     }
 
     /// The same for a conversion that passes over all bytes `steps` times, of which `done` passes are complete.
@@ -34,13 +35,11 @@ impl<'a> Meter<'a> {
     /// Adds `bytes` of progress; `held` bytes are in use beside the fixed memory.
     pub(crate) fn add(&self, bytes: u64, held: u64) {
         let done_bytes = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if let Some(report) = &self.options.progress {
-            report(&Progress {
-                done_bytes: done_bytes / self.steps,
-                total_bytes: self.total_bytes,
-                memory_bytes: self.shares.fixed_bytes + held,
-                memory_limit: self.shares.budget.as_bytes(),
-            });
-        }
+        self.run.progress.tell(&Progress {
+            done_bytes: done_bytes / self.steps,
+            total_bytes: self.total_bytes,
+            memory_bytes: self.shares.fixed_bytes + held,
+            memory_limit: self.shares.budget.as_bytes(),
+        });
     }
 }

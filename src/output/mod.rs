@@ -8,6 +8,7 @@ pub(crate) mod meter;
 pub(crate) mod method;
 pub(crate) mod mmap;
 pub(crate) mod part;
+pub(crate) mod place;
 pub(crate) mod private_file;
 pub(crate) mod report;
 pub(crate) mod share;

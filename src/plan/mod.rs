@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::format::npy::DATA_ALIGN;
 use crate::options::budget::Budget;
+use crate::options::request::Run;
 use crate::os::LARGE_PAGE;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
@@ -91,6 +92,12 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
+    /// What a run allows, for readers that need no memory of their own and elements that are copied.
+    pub(crate) fn of(run: &Run, threads: usize) -> Self {
+        let Run { budget, heap_bytes, in_flight, .. } = *run;
+        Self { budget, threads, heap_bytes, needs_scratch: false, raw_itemsize: None, in_flight }
+    }
+
     /// The fixed memory use, and the rest of the budget.
     pub(crate) fn fixed_and_left(&self) -> (u64, u64) {
         let fixed = PROCESS_BYTES.saturating_add(self.heap_bytes);

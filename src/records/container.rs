@@ -15,6 +15,7 @@ use super::survey::Survey;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::records::Called;
+use crate::options::request::{Request, Run};
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
@@ -27,7 +28,7 @@ pub(crate) struct RecordContainer {
     pub(crate) format: &'static str,
     pub(crate) path: PathBuf,
     pub(crate) sets: Vec<RecordSet>,
-    pub(crate) options: Options,
+    pub(crate) request: Request,
     pub(crate) facts: Map<String, Value>,
     pub(crate) warnings: Vec<String>,
     /// Missing files that were tolerated.
@@ -46,7 +47,11 @@ pub(crate) struct RecordContainer {
 impl RecordContainer {
     /// A source of opened record sets.
     pub(crate) fn new(format: &'static str, path: &Path, sets: Vec<RecordSet>, options: &Options) -> Self {
-        options.records.salvage.note();
+        Self::of(format, path, sets, options.request(None, 0))
+    }
+
+    pub(crate) fn of(format: &'static str, path: &Path, sets: Vec<RecordSet>, request: Request) -> Self {
+        request.run.salvage.note();
         let surveys = Mutex::new(sets.iter().map(|_| None).collect());
         let mut known = Vec::new();
         for (index, set) in sets.iter().enumerate() {
@@ -56,7 +61,7 @@ impl RecordContainer {
             format,
             path: path.to_owned(),
             sets,
-            options: options.clone(),
+            request,
             facts: Map::new(),
             warnings: Vec::new(),
             lost: Vec::new(),
@@ -150,7 +155,7 @@ impl RecordContainer {
             self.check_ends(set)?;
         }
         let wanted = Scan { rows: 0..u64::MAX, joined_rows: u64::MAX, complete, whole: false };
-        let survey = Arc::new(scan(&self.sets[set], &wanted, &self.options)?);
+        let survey = Arc::new(scan(&self.sets[set], &wanted, &self.request.run)?);
         surveys[set] = Some(Arc::clone(&survey));
         drop(surveys);
         self.register(set, &survey);
@@ -170,21 +175,21 @@ impl RecordContainer {
         if !records.is_known() {
             return self.survey(set, true).map(|survey| survey.records);
         }
-        self.count_frames(set, &self.options)
+        self.count_frames(set, &self.request.run)
     }
 
     /// The number of records of a set that can be read again; counts without parsing them.
     ///
     /// # Errors
     /// Returns errors in the files.
-    pub(crate) fn count_frames(&self, set: usize, options: &Options) -> Result<u64> {
+    pub(crate) fn count_frames(&self, set: usize, run: &Run) -> Result<u64> {
         let survey = self.surveys.lock().unwrap_or_else(PoisonError::into_inner)[set].clone();
         if let Some(survey) = survey.filter(|survey| survey.is_complete) {
             return Ok(survey.records);
         }
         let records = &self.sets[set];
-        let memory_bytes = options.budget().as_bytes() / 4;
-        let reading = ReadSettings { verify: false, ..ReadSettings::new(COUNTING_BYTES, memory_bytes, options) };
+        let memory_bytes = run.budget.as_bytes() / 4;
+        let reading = ReadSettings { verify: false, ..ReadSettings::new(COUNTING_BYTES, memory_bytes, run) };
         let mut batches = records.open(reading, &Pool::new(memory_bytes))?;
         if let Some(known) = batches.known() {
             return Ok(known);
@@ -253,8 +258,8 @@ impl RecordContainer {
         let [Some(survey)] = &surveys[..] else { return None };
         let is_none = survey.is_complete && survey.records == 0 && survey.lost.is_empty();
         let called = Called::only(std::str::from_utf8(name).ok().filter(|_| is_none)?);
-        let raw = self.options.records.raw_of(called).filter(|_| self.sets[0].discovers)?;
-        let shape = self.options.records.shape_of(called, true)?.iter().map(|&axis| u64::try_from(axis).ok()).collect();
+        let raw = self.request.records.raw_of(called).filter(|_| self.sets[0].discovers)?;
+        let shape = self.request.records.shape_of(called, true)?.iter().map(|&axis| u64::try_from(axis).ok()).collect();
         let order = raw.order.unwrap_or(ByteOrder::Little);
         let declared = Declared { order, ..Declared::new(raw.dtype, shape, Encoding::Raw) };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use super::stream::batches::ReadSettings;
 use super::stream::memory_pool::Pool;
 use super::survey::{Survey, are_examples, look_at_batch};
 use crate::error::Result;
-use crate::options::Options;
+use crate::options::request::Run;
 use crate::plan::Memory;
 use crate::types::size::memory_len;
 
@@ -29,11 +29,11 @@ pub(crate) struct Scan {
 }
 
 /// Scans records of a set.
-pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<Survey> {
+pub(crate) fn scan(set: &RecordSet, wanted: &Scan, run: &Run) -> Result<Survey> {
     let Scan { rows, joined_rows, complete, whole } = wanted.clone();
     let start = rows.start;
-    let memory_bytes = options.budget().as_bytes() / 4;
-    let reading = ReadSettings::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, options);
+    let memory_bytes = run.budget.as_bytes() / 4;
+    let reading = ReadSettings::new(FIRST_BYTES.min(memory_len(memory_bytes / 8)), memory_bytes, run);
     let reading = match set.first_look {
         // Where each record is costly to make, no extra one is made.
         1 if !complete => ReadSettings { batch_bytes: 1, ..reading },
@@ -66,8 +66,8 @@ pub(crate) fn scan(set: &RecordSet, wanted: &Scan, options: &Options) -> Result<
     let merged = Mutex::new(survey);
     let mut waiting = Some(first);
     crate::os::workers::run(
-        Memory::Scan.threads(options.threads),
-        &options.cancel,
+        Memory::Scan.threads(run.threads),
+        &run.cancel,
         || match waiting.take() {
             Some(first) => Ok(Some(first)),
             None => batches.next_batch(),

@@ -145,6 +145,6 @@ impl Frame {
         let shape: Option<Vec<u64>> = shape.iter().map(|&axis| u64::try_from(axis).ok().filter(|&axis| axis > 0)).collect();
         let shape = shape.ok_or_else(|| asked("a shape without 0 and -1"))?;
         let spec = TensorSpec::new(raw.dtype, shape).map_err(Error::bad_request)?;
-        Ok(Self { spec, order: raw.order.unwrap_or_else(|| options.order()), offset: options.records.offset.get().unwrap_or(0) })
+        Ok(Self { spec, order: raw.order.unwrap_or_else(|| options.form.order()), offset: options.records.offset.get().unwrap_or(0) })
     }
 }

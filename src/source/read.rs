@@ -18,7 +18,6 @@ use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::records::pass::array::RecordArray;
 use crate::records::pass::output::ArrayOutput;
 use crate::records::pass::plan::Pass;
-use crate::records::pass::run::Misfits;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::element::Element;
@@ -159,7 +158,6 @@ struct Elements<'a> {
 /// Rows of a column of records, made by one pass over them.
 struct Column<'a> {
     pass: Pass<'a>,
-    options: Options,
 }
 
 impl<'a> Input<'a> {
@@ -173,11 +171,11 @@ impl<'a> Input<'a> {
         if let Some(RecordColumn { records, set, feature }) = tensor.column() {
             tensor.check_supported()?;
             let options = options.clone().byte_order(ByteOrder::NATIVE).layout(Layout::C);
-            let pass = Pass::plan(records, set, &[feature], rows, tensor.source().heap_bytes(), &options)?;
+            let pass = Pass::plan(records, set, &[feature], &options.request(rows, tensor.source().heap_bytes()))?;
             if pass.arrays.len() != 1 {
                 return refused("its rows become values and offsets, which a Converter writes to files");
             }
-            return Ok(Self::Column(Box::new(Column { pass, options })));
+            return Ok(Self::Column(Box::new(Column { pass })));
         }
         let reader = tensor.reader()?;
         let rows = reader.spec().select(rows)?;
@@ -200,7 +198,7 @@ impl Column<'_> {
 
     /// Passes runs of rows to `put`, each with its byte offset. Returns the number of rows.
     fn read(&self, put: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync)) -> Result<u64> {
-        let done = self.pass.run(&[ArrayOutput::Check(put)], Misfits::Refused, &self.options).map_err(|failure| failure.error)?;
+        let done = self.pass.make(&[ArrayOutput::Check(put)])?;
         Ok(done.rows.first().copied().unwrap_or(0))
     }
 }

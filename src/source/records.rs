@@ -13,6 +13,8 @@ use crate::records::container::RecordContainer;
 use crate::records::feature::{Encoding, Feature, Key, RECORDS};
 use crate::records::set::RecordSet;
 use crate::records::stream::compression::Compression;
+use crate::storage::blob::Storage;
+use crate::storage::local::LocalStorage;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
@@ -104,7 +106,7 @@ impl Container for RecordContainer {
     }
 
     fn take_records(&mut self) -> Option<RecordContainer> {
-        let empty = Self::new(self.format, Path::new(""), Vec::new(), &self.options);
+        let empty = Self::of(self.format, Path::new(""), Vec::new(), self.request.clone());
         Some(std::mem::replace(self, empty))
     }
 
@@ -129,7 +131,7 @@ impl Container for RecordContainer {
         }
         let files = self.files();
         facts.insert("files".into(), json!(files.len()));
-        let storage = self.options.storage();
+        let storage = LocalStorage::new(self.request.run.calls.clone());
         let compressions: Option<Vec<Compression>> =
             files.iter().take(1).map(|path| storage.open(path).ok().and_then(|file| Compression::detect(&*file).ok()?)).collect();
         if let Some([compression]) = compressions.as_deref() {

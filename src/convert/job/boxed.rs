@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::placed::ScatteredBox;
 use super::turns::ReadOrder;
 use super::unpacked::{Scratch, copy_behind};
-use super::{ArrayTarget, Job, WorkerState};
+use super::{Job, WorkerState};
 use crate::error::Result;
-use crate::options::Options;
 use crate::options::method::Method;
 use crate::output::meter::Meter;
+use crate::output::place::ArrayPlace;
 use crate::output::report::Outcome;
 use crate::plan::boxes::{BoxPlan, BoxUse, ChunkBox};
 use crate::plan::grid::{ChunkGrid, Unit};
@@ -61,35 +61,35 @@ impl Done {
 
 impl Job<'_> {
     /// The chunk grids of the source, if it is read in boxes.
-    pub(crate) fn grids(&self, options: &Options) -> Vec<ChunkGrid> {
-        let grids = self.reader.chunk_grids();
+    pub(crate) fn grids(&self) -> Vec<ChunkGrid> {
+        let grids = self.reader().chunk_grids();
         let is_read_in_order = !self.changes_order && grids.iter().all(|grid| grid.unit == Unit::Stream);
-        if is_read_in_order || options.method == Some(Method::Map) { Vec::new() } else { grids }
+        if is_read_in_order || self.run.method == Some(Method::Map) { Vec::new() } else { grids }
     }
 
     /// Resources that a plan for boxes may use; the reader's memory is left out.
-    pub(crate) fn box_resources(&self, options: &Options) -> Resources {
-        let resources = self.resources(Memory::Buffers, options);
+    pub(crate) fn box_resources(&self) -> Resources {
+        let resources = self.resources(Memory::Buffers);
         // Decoding keeps a core busy; it does not wait for the disk.
-        let threads = Memory::Windows.threads(options.threads);
-        Resources { threads, heap_bytes: self.heap_bytes.saturating_sub(self.reader.heap_bytes()), ..resources }
+        let threads = Memory::Windows.threads(self.run.threads);
+        Resources { threads, heap_bytes: self.run.heap_bytes, ..resources }
     }
 
     /// The plan for reading boxes; `None` if the source is not read in boxes.
     ///
     /// # Errors
     /// [`Error::Limit`](crate::Error::Limit) when the memory does not suffice.
-    pub(crate) fn box_plan(&self, options: &Options, needs_spare: bool) -> Result<Option<BoxPlans>> {
-        let grids = self.grids(options);
+    pub(crate) fn box_plan(&self, needs_spare: bool) -> Result<Option<BoxPlans>> {
+        let grids = self.grids();
         if grids.is_empty() {
             return Ok(None);
         }
         let usage = BoxUse { changes_order: self.changes_order, needs_spare, is_balanced: false };
-        let resources = self.box_resources(options);
-        let heap = |workers| self.reader.box_heap_bytes(workers);
+        let resources = self.box_resources();
+        let heap = |workers| self.reader().box_heap_bytes(workers);
         let direct = BoxPlan::new(&self.whole, &self.rows, &grids, usage, &resources, heap)?;
         let usage = BoxUse { is_balanced: true, ..usage };
-        let copied = if direct.is_scattered() { self.copy_plan(Unit::Element, usage, options).ok() } else { None };
+        let copied = if direct.is_scattered() { self.copy_plan(Unit::Element, usage).ok() } else { None };
         Ok(Some(BoxPlans { direct, copied }))
     }
 
@@ -97,26 +97,26 @@ impl Job<'_> {
     ///
     /// # Errors
     /// Those of [`box_plan`](Self::box_plan).
-    pub(crate) fn copy_plan(&self, unit: Unit, usage: BoxUse, options: &Options) -> Result<BoxPlan> {
+    pub(crate) fn copy_plan(&self, unit: Unit, usage: BoxUse) -> Result<BoxPlan> {
         let grid = ChunkGrid { rows: 0..self.whole.rows(), chunk: vec![1; self.whole.shape().len()], unit };
         // The source's memory is still held, and so are the last pages of the copy.
-        let heap = |workers| self.reader.box_heap_bytes(workers) + copy_behind(options);
-        BoxPlan::new(&self.whole, &self.rows, &[grid], usage, &self.box_resources(options), heap)
+        let heap = |workers| self.reader().box_heap_bytes(workers) + copy_behind(self.run);
+        BoxPlan::new(&self.whole, &self.rows, &[grid], usage, &self.box_resources(), heap)
     }
 
     /// As `copy_into`, box by box.
-    pub(crate) fn place_boxes(&self, output: &ArrayTarget<'_>, plans: &BoxPlans, options: &Options) -> Result<Outcome> {
-        let sink = output.sink(plans.window_bytes());
+    pub(crate) fn place_boxes(&self, place: &ArrayPlace, method: Method, plans: &BoxPlans) -> Result<Outcome> {
+        let sink = place.sink(method, plans.window_bytes());
         sink.reserve(self.spec.nbytes())?;
         // A copy may be beside the output or in the temporary directory.
-        let beside = nearest_directory(output.target).map(Path::to_owned);
+        let beside = nearest_directory(&place.path).map(Path::to_owned);
         let places: Vec<PathBuf> = beside.into_iter().chain([std::env::temp_dir()]).collect();
-        let done = self.for_each_box(plans, &places, options, false, |placed, _| {
-            sink.write_runs(placed.places(), placed.bytes, &options.cancel)?;
+        let done = self.for_each_box(plans, &places, false, |placed, _| {
+            sink.write_runs(placed.places(), placed.bytes, &self.run.cancel)?;
             Ok(sink.behind().held_and_peak().0)
         })?;
         let behind = Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
-        Ok(Outcome { method: output.method, verified: done.verified, peak_memory: done.peak_memory(behind.held_and_peak().1) })
+        Ok(Outcome { method, verified: done.verified, peak_memory: done.peak_memory(behind.held_and_peak().1) })
     }
 
     /// Calls `check` with every box of the array, in any order, and a spare buffer of the same length. A temporary copy may be in
@@ -125,10 +125,9 @@ impl Job<'_> {
         &self,
         plans: &BoxPlans,
         places: &[PathBuf],
-        options: &Options,
         check: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
-        let checked = self.for_each_box(plans, places, options, true, |placed, spare| {
+        let checked = self.for_each_box(plans, places, true, |placed, spare| {
             check(placed, spare)?;
             Ok(0)
         });
@@ -141,29 +140,27 @@ impl Job<'_> {
         &self,
         plans: &BoxPlans,
         places: &[PathBuf],
-        options: &Options,
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<Done> {
         if let Some(plan) = &plans.copied
-            && let Some(scratch) = Scratch::create(places, self.copy_bytes(), options)
+            && let Some(scratch) = Scratch::create(places, self.copy_bytes(), self.run)
         {
-            return self.for_each_box_of_copy(scratch, plan, options, spare, work);
+            return self.for_each_box_of_copy(scratch, plan, spare, work);
         }
-        self.for_each_box_here(&plans.direct, options, spare, work)
+        self.for_each_box_here(&plans.direct, spare, work)
     }
 
     /// As `for_each_box`, reading the source.
     pub(crate) fn for_each_box_here(
         &self,
         plan: &BoxPlan,
-        options: &Options,
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<Done> {
-        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
-        let meter = Meter::new(&plan.shares, options);
-        self.for_each_box_of(self.reader, plan, (options, &meter), checksums.as_ref(), spare, work)?;
+        let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
+        let meter = Meter::new(&plan.shares, self.run);
+        self.for_each_box_of(self.reader(), plan, &meter, checksums.as_ref(), spare, work)?;
         Ok(Done { verified: self.verified(checksums.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
     }
 
@@ -172,13 +169,12 @@ impl Job<'_> {
         &self,
         scratch: Scratch,
         plan: &BoxPlan,
-        options: &Options,
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
     ) -> Result<Done> {
-        let (copy, verified, copying_bytes) = self.unpack(scratch, options)?;
-        let meter = Meter::new(&plan.shares, options).step(1, 2);
-        self.for_each_box_of(&copy, plan, (options, &meter), None, spare, work)?;
+        let (copy, verified, copying_bytes) = self.unpack(scratch)?;
+        let meter = Meter::new(&plan.shares, self.run).step(1, 2);
+        self.for_each_box_of(&copy, plan, &meter, None, spare, work)?;
         Ok(Done { verified, copying_bytes, fixed_bytes: plan.shares.fixed_bytes })
     }
 
@@ -186,7 +182,7 @@ impl Job<'_> {
         &self,
         reader: &dyn TensorReader,
         plan: &BoxPlan,
-        (options, meter): (&Options, &Meter<'_>),
+        meter: &Meter<'_>,
         checksums: Option<&RegionChecksums<'_>>,
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
@@ -197,15 +193,15 @@ impl Job<'_> {
         let buffer = |needed: bool| vec![0; if needed { memory_len(plan.box_bytes()) } else { 0 }];
         crate::os::workers::run(
             plan.shares.threads,
-            &options.cancel,
+            &self.run.cancel,
             ReadOrder::numbered(|| Ok(boxes.next())),
-            || (WorkerState::new(&plan.shares, checksums, options), buffer(true), buffer(plan.changes_order), buffer(spare)),
+            || (WorkerState::new(&plan.shares, checksums, self.run), buffer(true), buffer(plan.changes_order), buffer(spare)),
             |(number, one), (lent, read, turned, spare)| {
                 let turn = turns.of(number, in_turns);
                 let len = memory_len(one.elements() * itemsize);
                 let read = &mut read[..len];
                 let (source, output) = (plan.in_source(&one), plan.in_output(&one));
-                turn.wait(&options.cancel)?;
+                turn.wait(&self.run.cancel)?;
                 self.read_box(reader, &one, &|at| source.position(at), read, lent)?;
                 drop(turn);
                 let in_source = |at| source.position(if plan.changes_order { one.in_c_order(at) } else { at });
@@ -237,7 +233,7 @@ impl Job<'_> {
         if self.decoder.is_copy() {
             return reader.read_box(start, shape, out, &mut lent.context);
         }
-        let len = memory_len(one.elements() * self.reader.spec().itemsize());
+        let len = memory_len(one.elements() * self.reader().spec().itemsize());
         if lent.raw.len() < len {
             lent.raw.resize(len, 0);
         }

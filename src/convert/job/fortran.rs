@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::placed::ScatteredBox;
-use super::{ArrayTarget, Job, WorkerState};
+use super::{Job, WorkerState};
 use crate::error::Result;
-use crate::options::Options;
+use crate::options::method::Method;
 use crate::os::workers::Workers;
 use crate::output::meter::Meter;
+use crate::output::place::ArrayPlace;
 use crate::output::report::Outcome;
 use crate::plan::Memory;
 use crate::plan::tiles::{Tile, TilePlan};
@@ -29,18 +30,18 @@ enum Part<'a, R> {
 impl Job<'_> {
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
-    pub(crate) fn tile_plan(&self, options: &Options, needs_spare: bool) -> Result<TilePlan> {
-        TilePlan::new(&self.spec, &self.resources(Memory::Buffers, options), needs_spare)
+    pub(crate) fn tile_plan(&self, needs_spare: bool) -> Result<TilePlan> {
+        TilePlan::new(&self.spec, &self.resources(Memory::Buffers), needs_spare)
     }
 
     /// As `copy_into`, for an array whose order of elements changes.
-    pub(crate) fn turn_into(&self, output: &ArrayTarget<'_>, options: &Options) -> Result<Outcome> {
-        let plan = self.tile_plan(options, false)?;
-        let (method, sink) = (output.method, output.sink(plan.shares.window_bytes));
+    pub(crate) fn turn_into(&self, place: &ArrayPlace, method: Method) -> Result<Outcome> {
+        let plan = self.tile_plan(false)?;
+        let sink = place.sink(method, plan.shares.window_bytes);
         sink.reserve(self.spec.nbytes())?;
-        let meter = Meter::new(&plan.shares, options);
-        let verified = self.for_each_part(&plan, options, 0, |turned, _| {
-            sink.write_runs(turned.places(), turned.bytes, &options.cancel)?;
+        let meter = Meter::new(&plan.shares, self.run);
+        let verified = self.for_each_part(&plan, 0, |turned, _| {
+            sink.write_runs(turned.places(), turned.bytes, &self.run.cancel)?;
             meter.add(turned.bytes.len() as u64, sink.behind().held_and_peak().0);
             Ok(())
         })?;
@@ -49,14 +50,10 @@ impl Job<'_> {
     }
 
     /// Calls `check` with every part of the array, in any order, and a spare buffer of the same length.
-    pub(crate) fn for_each_turned(
-        &self,
-        options: &Options,
-        check: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
-    ) -> Result<Verified> {
-        let plan = self.tile_plan(options, true)?;
-        let meter = Meter::new(&plan.shares, options);
-        self.for_each_part(&plan, options, plan.most_part_bytes(), |turned, spare| {
+    pub(crate) fn for_each_turned(&self, check: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync) -> Result<Verified> {
+        let plan = self.tile_plan(true)?;
+        let meter = Meter::new(&plan.shares, self.run);
+        self.for_each_part(&plan, plan.most_part_bytes(), |turned, spare| {
             check(turned, spare)?;
             meter.add(turned.bytes.len() as u64, 0);
             Ok(())
@@ -67,14 +64,13 @@ impl Job<'_> {
     fn for_each_part(
         &self,
         plan: &TilePlan,
-        options: &Options,
         spare: u64,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
         let itemsize = self.spec.itemsize();
-        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
+        let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
         let workers = Workers::new(plan.shares.threads);
-        let context = || (WorkerState::new(&plan.shares, checksums.as_ref(), options), vec![0; memory_len(spare)]);
+        let context = || (WorkerState::new(&plan.shares, checksums.as_ref(), self.run), vec![0; memory_len(spare)]);
         let buffer = || vec![0; memory_len(plan.tile_bytes())];
         let (mut read, mut turned) = (buffer(), buffer());
         let mut tiles = plan.tiles();
@@ -99,7 +95,7 @@ impl Job<'_> {
             }
             let mut both = alternate(writes.into_iter(), to_read.into_iter());
             workers.run(
-                &options.cancel,
+                &self.run.cancel,
                 || Ok(both.next()),
                 context,
                 |part, (lent, spare)| match part {
@@ -118,7 +114,7 @@ impl Job<'_> {
                 let step = memory_len(columns * tile.column_elements() * itemsize);
                 let mut parts = turned[..len].chunks_mut(step).zip(0..);
                 workers.run(
-                    &options.cancel,
+                    &self.run.cancel,
                     || Ok(parts.next()),
                     || (),
                     |(to, i), ()| {
@@ -137,9 +133,9 @@ impl Job<'_> {
         let runs = runs.map(|run| first + run.start..first + run.end);
         // Short runs are prefetched as one span: each of them would cost a wait.
         let mut span: Option<Range<u64>> = None;
-        for run in runs.clone().filter(|run| (run.end - run.start) * self.reader.spec().itemsize() < SHORT_BYTES) {
+        for run in runs.clone().filter(|run| (run.end - run.start) * self.reader().spec().itemsize() < SHORT_BYTES) {
             span = Some(span.map_or(run.clone(), |span| span.start.min(run.start)..span.end.max(run.end)));
-            self.reader.prefetch(run, &lent.context);
+            self.reader().prefetch(run, &lent.context);
         }
         for run in runs {
             let (now, later) = std::mem::take(&mut out).split_at_mut(memory_len((run.end - run.start) * self.spec.itemsize()));
@@ -147,7 +143,7 @@ impl Job<'_> {
             out = later;
         }
         if let Some(span) = span {
-            self.reader.evict(span, &lent.context);
+            self.reader().evict(span, &lent.context);
         }
         Ok(())
     }

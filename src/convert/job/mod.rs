@@ -18,10 +18,11 @@ use super::array::{Array, Item};
 use crate::cast::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
-use crate::options::Options;
 use crate::options::method::Method;
+use crate::options::request::{Form, Run};
 use crate::output::meter::Meter;
 use crate::output::part::Part;
+use crate::output::place::ArrayPlace;
 use crate::output::private_file::PrivateFile;
 use crate::output::report::{Estimate, Outcome, Report};
 use crate::output::share::Sharing;
@@ -44,8 +45,7 @@ use turns::ReadOrder;
 
 /// One array, ready to be made: every check that needs no output has passed.
 pub(crate) struct Job<'a> {
-    array: &'a Array<'a>,
-    reader: &'a dyn TensorReader,
+    array: Array<'a>,
     /// The reader's tensor, with the element type of the output.
     whole: TensorSpec,
     /// The same, for the selected rows.
@@ -55,28 +55,8 @@ pub(crate) struct Job<'a> {
     pub(crate) header: Header,
     /// Whether elements are read in one order and written in another.
     changes_order: bool,
-    heap_bytes: u64,
     decoder: Decoder,
-}
-
-/// The output of an array.
-pub(crate) struct ArrayTarget<'b> {
-    pub(crate) file: &'b Arc<PrivateFile>,
-    /// The path for messages.
-    pub(crate) target: &'b Path,
-    pub(crate) method: Method,
-    /// Where the array's data start in a file that it shares with others; `None` if the file is its own.
-    pub(crate) start: Option<u64>,
-}
-
-impl ArrayTarget<'_> {
-    fn sink(&self, window_bytes: u64) -> NpySink {
-        let sink = NpySink::new(Arc::clone(self.file), self.target, self.method, window_bytes);
-        match self.start {
-            Some(start) => sink.part(start),
-            None => sink,
-        }
-    }
+    run: &'a Run,
 }
 
 /// The state of one worker.
@@ -92,79 +72,76 @@ impl<'a> Job<'a> {
     /// # Errors
     /// [`Error::Unsupported`] for a dtype, a cast, a byte order or a number of dimensions that NumPy lacks;
     /// [`Error::BadRequest`] for rows of a scalar.
-    pub(crate) fn new(array: &'a Array<'a>, rows: Option<Rows>, heap_bytes: u64, options: &Options) -> Result<Self> {
+    pub(crate) fn new(array: Array<'a>, rows: Option<Rows>, form: &Form, run: &'a Run) -> Result<Self> {
         let reader = array.reader.as_ref();
         let source = reader.spec();
         let rows = source.select(rows.filter(|_| !array.is_selected))?;
-        let dtype = options.cast.unwrap_or(source.dtype());
+        let dtype = form.cast.unwrap_or(source.dtype());
         // Bool bytes that the reader keeps are copied unchanged.
         let as_is = source.dtype() == Dtype::Bool && dtype == Dtype::Bool && reader.keeps_bool_bytes();
         let [stored, written] = if as_is { [Dtype::UInt8; 2] } else { [source.dtype(), dtype] };
-        let decoder = Decoder::new((stored, reader.byte_order()), (written, options.order()), options.strict)?;
+        let decoder = Decoder::new((stored, reader.byte_order()), (written, form.order()), form.strict)?;
         let whole = source.with_dtype(dtype).map_err(Error::bad_request)?;
         let spec = whole.with_rows(&rows);
-        let header = array.header(dtype, spec.shape(), options)?;
+        let header = array.header(dtype, spec.shape(), form)?;
         if header.shape.len() > MAX_NDIM {
             let what = format!("a tensor of {} dimensions", header.shape.len());
             return Err(Error::Unsupported { what, detail: format!("NumPy arrays have at most {MAX_NDIM}") });
         }
         let changes_order = array.is_reversed != header.fortran_order && header.orders_differ();
-        if changes_order && options.method == Some(Method::Map) {
+        if changes_order && run.method == Some(Method::Map) {
             return Err(Error::bad_request("an array whose order of elements changes cannot be written by method map"));
         }
         if array.item.is_some() && changes_order {
             let detail = "strings and records are written in the order in which they are read".into();
             return Err(Error::Unsupported { what: "reordering such elements".into(), detail });
         }
-        let heap_bytes = heap_bytes.saturating_add(reader.heap_bytes());
-        Ok(Self { array, reader, whole, spec, rows, header, changes_order, heap_bytes, decoder })
+        Ok(Self { array, whole, spec, rows, header, changes_order, decoder, run })
     }
 
     /// # Errors
     /// [`Error::Limit`] when the memory does not suffice.
-    pub(crate) fn check_memory(&self, options: &Options) -> Result<()> {
-        match self.box_plan(options, false)? {
+    pub(crate) fn check_memory(&self) -> Result<()> {
+        match self.box_plan(false)? {
             Some(_) => Ok(()),
-            None if self.changes_order => self.tile_plan(options, false).map(drop),
-            None => self.plan(Memory::Buffers, options).map(drop),
+            None if self.changes_order => self.tile_plan(false).map(drop),
+            None => self.plan(Memory::Buffers).map(drop),
         }
     }
 
-    pub(crate) fn plan(&self, memory: Memory, options: &Options) -> Result<Plan> {
-        Plan::new(&self.whole, &self.rows, memory, &self.resources(memory, options))
+    pub(crate) fn plan(&self, memory: Memory) -> Result<Plan> {
+        Plan::new(&self.whole, &self.rows, memory, &self.resources(memory))
     }
 
-    fn resources(&self, memory: Memory, options: &Options) -> Resources {
+    fn resources(&self, memory: Memory) -> Resources {
         Resources {
-            budget: options.budget(),
-            threads: memory.threads(options.threads),
-            heap_bytes: self.heap_bytes,
-            needs_scratch: !self.reader.fills_by_system_calls(),
-            raw_itemsize: (!self.decoder.is_copy()).then(|| self.reader.spec().itemsize()),
-            in_flight: options.in_flight,
+            heap_bytes: self.run.heap_bytes.saturating_add(self.reader().heap_bytes()),
+            needs_scratch: !self.reader().fills_by_system_calls(),
+            raw_itemsize: (!self.decoder.is_copy()).then(|| self.reader().spec().itemsize()),
+            ..Resources::of(self.run, memory.threads(self.run.threads))
         }
     }
 
     /// The cost of filling a file at `output`.
-    pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Estimate> {
-        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls())) {
-            Some(file) if self.can_share(&file, options)? => Method::Clone,
-            Some(file) => Method::to_copy(&file, options.method)?,
+    pub(crate) fn estimate(&self, output: &Path) -> Result<Estimate> {
+        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &self.run.calls)) {
+            Some(file) if self.can_share(&file)? => Method::Clone,
+            Some(file) => Method::to_copy(&file, self.run.method)?,
             // Without a directory to try it in, assume the method that works everywhere.
-            _ => options.method.unwrap_or(Method::Portable),
+            _ => self.run.method.unwrap_or(Method::Portable),
         };
         let is_shared = method == Method::Clone;
-        let (slices, slice_bytes, shares) = if let Some(plans) = self.box_plan(options, false)? {
+        let (slices, slice_bytes, shares) = if let Some(plans) = self.box_plan(false)? {
             let plan = plans.direct;
             (memory_len(plan.count()), plan.box_bytes(), plan.shares)
         } else if self.changes_order {
-            let plan = self.tile_plan(options, false)?;
+            let plan = self.tile_plan(false)?;
             (memory_len(plan.count()), plan.tile_bytes(), plan.shares)
         } else {
-            let plan = self.plan(method.memory(), options)?;
+            let plan = self.plan(method.memory())?;
             (plan.slices(), plan.slice_bytes().min(plan.shares.total_bytes), plan.shares)
         };
-        let data = self.data_elements(options)?;
+        let data = self.data_elements()?;
         Ok(Estimate {
             part: self.array.part,
             dtype: self.dtype(),
@@ -175,10 +152,10 @@ impl<'a> Job<'a> {
             has_rank: true,
             is_counted: true,
             nbytes: self.spec.nbytes(),
-            read_bytes: if is_shared && !options.verify {
+            read_bytes: if is_shared && !self.run.verify {
                 0
             } else {
-                self.array.read_bytes.unwrap_or(data * self.reader.spec().itemsize())
+                self.array.read_bytes.unwrap_or(data * self.reader().spec().itemsize())
             },
             write_bytes: if is_shared { 0 } else { data * self.spec.itemsize() },
             slices,
@@ -191,9 +168,9 @@ impl<'a> Job<'a> {
 
     /// Fills `out` with all elements, decoded for the output, and verifies them. Changing their order takes an equally long
     /// `spare`.
-    pub(crate) fn read_whole(&self, out: &mut [u8], spare: &mut [u8], plan: &Plan, options: &Options) -> Result<Verified> {
-        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
-        let lent = &mut WorkerState::new(&plan.shares, checksums.as_ref(), options);
+    pub(crate) fn read_whole(&self, out: &mut [u8], spare: &mut [u8], plan: &Plan) -> Result<Verified> {
+        let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
+        let lent = &mut WorkerState::new(&plan.shares, checksums.as_ref(), self.run);
         if self.changes_order {
             let read = &mut spare[..out.len()];
             self.read(self.elements(), read, lent)?;
@@ -207,9 +184,9 @@ impl<'a> Job<'a> {
     /// Fills `out` with elements, decoded for the output.
     fn read(&self, mut elements: Range<u64>, out: &mut [u8], lent: &mut WorkerState<'_>) -> Result<()> {
         if self.decoder.is_copy() {
-            return self.reader.read(elements, out, &mut lent.context);
+            return self.reader().read(elements, out, &mut lent.context);
         }
-        let (stored, written) = (memory_len(self.reader.spec().itemsize()), memory_len(self.spec.itemsize()));
+        let (stored, written) = (memory_len(self.reader().spec().itemsize()), memory_len(self.spec.itemsize()));
         let step = even_part(out.len() / written, lent.raw_bytes / stored);
         if lent.raw.len() < step * stored {
             lent.raw.resize(step * stored, 0);
@@ -218,7 +195,7 @@ impl<'a> Job<'a> {
             let count = out.len() / written;
             let raw = &mut lent.raw[..count * stored];
             let next = elements.start + count as u64;
-            self.reader.read(elements.start..next, raw, &mut lent.context)?;
+            self.reader().read(elements.start..next, raw, &mut lent.context)?;
             let first = elements.start - self.elements().start;
             self.decoder.decode(raw, out).map_err(|at| self.lossy(at, first + at as u64, raw, out))?;
             elements.start = next;
@@ -242,7 +219,7 @@ impl<'a> Job<'a> {
 
     /// The error for element `at` of `raw`, which did not keep its value. `position` counts in the order of reading.
     fn lossy(&self, at: usize, position: u64, raw: &[u8], out: &[u8]) -> Error {
-        let (stored, written) = (memory_len(self.reader.spec().itemsize()), memory_len(self.spec.itemsize()));
+        let (stored, written) = (memory_len(self.reader().spec().itemsize()), memory_len(self.spec.itemsize()));
         let detail = self.decoder.explain(&raw[at * stored..][..stored], &out[at * written..][..written]);
         Error::Lossy { what: self.array.name.clone().unwrap_or_else(|| "the tensor".into()), index: self.index_of(position), detail }
     }
@@ -252,52 +229,52 @@ impl<'a> Job<'a> {
     pub(crate) fn for_each_placed(
         &self,
         places: &[PathBuf],
-        options: &Options,
         check: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Option<Verified>> {
-        match self.box_plan(options, true)? {
-            Some(plans) => self.for_each_boxed(&plans, places, options, check).map(Some),
-            None if self.changes_order => self.for_each_turned(options, check).map(Some),
+        match self.box_plan(true)? {
+            Some(plans) => self.for_each_boxed(&plans, places, check).map(Some),
+            None if self.changes_order => self.for_each_turned(check).map(Some),
             None => Ok(None),
         }
     }
 
-    /// Fills `file` with header and elements, verifies the checksums and syncs it. Messages name it `target`.
-    pub(crate) fn fill(&self, file: &Arc<PrivateFile>, target: &Path, options: &Options) -> Result<Outcome> {
-        if let Some((run, sharing)) = self.sharing(file, options)? {
-            let stamp = Stamp::of(&run.file).map_err(Error::io("look at", &run.path))?;
-            if sharing.apply(&run.file, file).map_err(sink::write_error(
-                file,
-                target,
-                "share the blocks of the source for",
-                DATA_ALIGN as u64,
-            ))? {
-                let outcome = self.check_shared(&run, options)?;
-                // The checks read the source, the output shares its earlier blocks: nothing may have changed in between.
-                stamp.check(&run.file, &run.path)?;
-                self.reader.check_unchanged()?;
-                let sink = NpySink::shared(Arc::clone(file), target, sharing.data_start);
-                Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
-                return Ok(outcome);
-            }
-            file.resize(0)?;
+    /// Fills `place` with the header, if the file is its own, and the elements, verifies the checksums and syncs it.
+    pub(crate) fn fill(&self, place: &ArrayPlace) -> Result<Outcome> {
+        if place.region.is_none()
+            && let Some(outcome) = self.share(place)?
+        {
+            return Ok(outcome);
         }
-        let method = Method::to_copy(file, options.method)?;
-        self.fill_output(&ArrayTarget { file, target, method, start: None }, options)
+        let method = place.method(self.run.method)?;
+        match self.box_plan(false)? {
+            Some(plans) => self.place_boxes(place, method, &plans),
+            None if self.changes_order => self.turn_into(place, method),
+            None => self.copy_into(place, method),
+        }
     }
 
-    /// As [`fill`](Self::fill), for any output; never shares blocks with the source.
-    pub(crate) fn fill_output(&self, output: &ArrayTarget<'_>, options: &Options) -> Result<Outcome> {
-        match self.box_plan(options, false)? {
-            Some(plans) => self.place_boxes(output, &plans, options),
-            None if self.changes_order => self.turn_into(output, options),
-            None => self.copy_into(output, options),
+    /// Lets the file share the blocks of the source, if that is possible.
+    fn share(&self, place: &ArrayPlace) -> Result<Option<Outcome>> {
+        let ArrayPlace { file, path, .. } = place;
+        let Some((run, sharing)) = self.sharing(file)? else { return Ok(None) };
+        let stamp = Stamp::of(&run.file).map_err(Error::io("look at", &run.path))?;
+        let failed = sink::write_error(file, path, "share the blocks of the source for", DATA_ALIGN as u64);
+        if !sharing.apply(&run.file, file).map_err(failed)? {
+            file.resize(0)?;
+            return Ok(None);
         }
+        let outcome = self.check_shared(&run)?;
+        // The checks read the source, the output shares its earlier blocks: nothing may have changed in between.
+        stamp.check(&run.file, &run.path)?;
+        self.reader().check_unchanged()?;
+        let sink = NpySink::shared(Arc::clone(file), path, sharing.data_start);
+        Arc::new(sink).finish(&self.header, self.spec.nbytes())?;
+        Ok(Some(outcome))
     }
 
     /// Whether an output in the place of `file`, which stays empty, would share blocks with the source.
-    pub(crate) fn can_share(&self, file: &PrivateFile, options: &Options) -> Result<bool> {
-        match self.sharing(file, options)? {
+    pub(crate) fn can_share(&self, file: &PrivateFile) -> Result<bool> {
+        match self.sharing(file)? {
             Some((run, sharing)) => {
                 let can = sharing.probe(&run.file, file).map_err(Error::io("try to share blocks of", &run.path))?;
                 file.resize(0)?;
@@ -308,14 +285,14 @@ impl<'a> Job<'a> {
     }
 
     /// How the output could share blocks with the source; `None` if that is impossible or another method was chosen.
-    fn sharing(&self, file: &PrivateFile, options: &Options) -> Result<Option<(StoredRun, Sharing)>> {
+    fn sharing(&self, file: &PrivateFile) -> Result<Option<(StoredRun, Sharing)>> {
         let is_as_stored = self.decoder.is_copy() && !self.changes_order;
-        if options.method.is_some_and(|method| method != Method::Clone) || !is_as_stored || self.spec.nbytes() == 0 {
+        if self.run.method.is_some_and(|method| method != Method::Clone) || !is_as_stored || self.spec.nbytes() == 0 {
             return Ok(None);
         }
         let itemsize = self.spec.itemsize();
         let first = self.elements().start;
-        let Some(run) = self.reader.stored_run(first)?.filter(|run| run.elements.end - first >= self.spec.elements()) else {
+        let Some(run) = self.reader().stored_run(first)?.filter(|run| run.elements.end - first >= self.spec.elements()) else {
             return Ok(None);
         };
         let Ok((block, metadata)) = Sharing::block_bytes(file).and_then(|block| Ok((block, run.file.metadata()?))) else {
@@ -327,23 +304,23 @@ impl<'a> Job<'a> {
     }
 
     /// Reads all shared bytes and compares their checksums, if that is wanted and the source has checksums for them.
-    fn check_shared(&self, run: &StoredRun, options: &Options) -> Result<Outcome> {
-        let plan = self.plan(Memory::Scan, options)?;
+    fn check_shared(&self, run: &StoredRun) -> Result<Outcome> {
+        let plan = self.plan(Memory::Scan)?;
         let outcome = |verified| Outcome { method: Method::Clone, verified, peak_memory: plan.shares.fixed_bytes };
-        let is_covered = run.region.is_some_and(|region| self.reader.regions()[region].nbytes == self.spec.nbytes());
-        if !options.verify || !is_covered {
+        let is_covered = run.region.is_some_and(|region| self.reader().regions()[region].nbytes == self.spec.nbytes());
+        if !self.run.verify || !is_covered {
             return Ok(outcome(Verified::Not));
         }
-        let checksums = RegionChecksums::new(self.reader.regions());
-        let meter = Meter::new(&plan.shares, options);
+        let checksums = RegionChecksums::new(self.reader().regions());
+        let meter = Meter::new(&plan.shares, self.run);
         crate::os::workers::run(
             plan.shares.threads,
-            &options.cancel,
-            slices(&plan, self.runs(options), Some(&checksums), |bytes| meter.add(bytes, 0)),
-            || (WorkerState::new(&plan.shares, Some(&checksums), options), vec![0; memory_len(plan.slice_bytes())]),
+            &self.run.cancel,
+            slices(&plan, self.runs(), Some(&checksums), |bytes| meter.add(bytes, 0)),
+            || (WorkerState::new(&plan.shares, Some(&checksums), self.run), vec![0; memory_len(plan.slice_bytes())]),
             |slice, (lent, buffer)| {
                 let len = slice.bytes.end - slice.bytes.start;
-                self.reader.read(slice.elements, &mut buffer[..memory_len(len)], &mut lent.context)?;
+                self.reader().read(slice.elements, &mut buffer[..memory_len(len)], &mut lent.context)?;
                 meter.add(len, 0);
                 Ok(())
             },
@@ -351,35 +328,34 @@ impl<'a> Job<'a> {
         Ok(outcome(self.verified(Some(&checksums))?))
     }
 
-    fn copy_into(&self, output: &ArrayTarget<'_>, options: &Options) -> Result<Outcome> {
-        let method = output.method;
-        let plan = self.plan(method.memory(), options)?;
-        let sink = Arc::new(output.sink(plan.shares.window_bytes));
-        self.reserve(&sink, &plan, options)?;
-        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
-        let by_kernel = self.reader.fills_by_system_calls() && self.decoder.is_copy();
+    fn copy_into(&self, place: &ArrayPlace, method: Method) -> Result<Outcome> {
+        let plan = self.plan(method.memory())?;
+        let sink = Arc::new(place.sink(method, plan.shares.window_bytes));
+        self.reserve(&sink, &plan)?;
+        let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
+        let by_kernel = self.reader().fills_by_system_calls() && self.decoder.is_copy();
         let filler = if by_kernel { WindowWriter::Kernel } else { WindowWriter::Stores };
-        let meter = Meter::new(&plan.shares, options);
+        let meter = Meter::new(&plan.shares, self.run);
         let turns = ReadOrder::default();
         let buffer_bytes = if method.memory() == Memory::Buffers { plan.slice_bytes() } else { 0 };
         crate::os::workers::run(
             plan.shares.threads,
-            &options.cancel,
-            ReadOrder::numbered(slices(&plan, self.runs(options), checksums.as_ref(), |bytes| meter.add(bytes, 0))),
-            || (WorkerState::new(&plan.shares, checksums.as_ref(), options), vec![0; memory_len(buffer_bytes)]),
+            &self.run.cancel,
+            ReadOrder::numbered(slices(&plan, self.runs(), checksums.as_ref(), |bytes| meter.add(bytes, 0))),
+            || (WorkerState::new(&plan.shares, checksums.as_ref(), self.run), vec![0; memory_len(buffer_bytes)]),
             |(number, slice), (lent, buffer)| {
-                let turn = turns.of(number, self.reader.is_sequential());
+                let turn = turns.of(number, self.reader().is_sequential());
                 let len = slice.bytes.end - slice.bytes.start;
                 if method.memory() == Memory::Windows {
                     // A worker that waits for its turn must not hold a window: those before it may need that memory.
-                    turn.wait(&options.cancel)?;
+                    turn.wait(&self.run.cancel)?;
                     let mut window = sink.window(slice.bytes, filler)?;
                     self.read(slice.elements, &mut window, lent).map_err(|error| sink.explain(error, len))?;
                     drop(turn);
                     window.commit()?;
                 } else {
                     let buffer = &mut buffer[..memory_len(len)];
-                    turn.wait(&options.cancel)?;
+                    turn.wait(&self.run.cancel)?;
                     self.read(slice.elements, buffer, lent)?;
                     drop(turn);
                     sink.write(slice.bytes, buffer)?;
@@ -395,34 +371,34 @@ impl<'a> Job<'a> {
 
     /// Compares the checksums after everything has been read.
     fn verified(&self, checksums: Option<&RegionChecksums<'_>>) -> Result<Verified> {
-        self.reader.check_unchanged()?;
+        self.reader().check_unchanged()?;
         match checksums.map_or(Ok(Verified::Not), RegionChecksums::verify)? {
-            Verified::Full if self.reader.is_partly_covered() => Ok(Verified::Partial),
+            Verified::Full if self.reader().is_partly_covered() => Ok(Verified::Partial),
             verified => Ok(verified),
         }
     }
 
     /// Elements of the output outside holes.
-    fn data_elements(&self, options: &Options) -> Result<u64> {
+    fn data_elements(&self) -> Result<u64> {
         if self.changes_order {
             return Ok(self.spec.elements());
         }
-        self.runs(options).data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))
+        self.runs().data().try_fold(0, |sum, run| run.map(|run| sum + run.end - run.start))
     }
 
     /// Bytes of the output outside holes.
-    pub(crate) fn data_bytes(&self, options: &Options) -> Result<u64> {
-        Ok(self.data_elements(options)? * self.spec.itemsize())
+    pub(crate) fn data_bytes(&self) -> Result<u64> {
+        Ok(self.data_elements()? * self.spec.itemsize())
     }
 
     /// Reserves disk space for all data.
-    fn reserve(&self, sink: &NpySink, plan: &Plan, options: &Options) -> Result<()> {
-        let data = self.data_bytes(options)?;
+    fn reserve(&self, sink: &NpySink, plan: &Plan) -> Result<()> {
+        let data = self.data_bytes()?;
         if data == self.spec.nbytes() {
             return sink.reserve(data);
         }
         sink.check_space(data + DATA_ALIGN as u64)?;
-        sink.reserve_parts(self.spec.nbytes(), self.runs(options).data().map(|run| Ok(plan.bytes(&run?))))
+        sink.reserve_parts(self.spec.nbytes(), self.runs().data().map(|run| Ok(plan.bytes(&run?))))
     }
 
     /// The selected elements, as flat positions in the tensor.
@@ -431,8 +407,8 @@ impl<'a> Job<'a> {
         first..first + self.spec.elements()
     }
 
-    fn runs<'b>(&'b self, options: &'b Options) -> DataRuns<'b> {
-        DataRuns::new(self.reader, self.elements(), options.calls().is_native(), &options.cancel)
+    fn runs(&self) -> DataRuns<'_> {
+        DataRuns::new(self.reader(), self.elements(), self.run.calls.is_native(), &self.run.cancel)
     }
 
     /// Calls `check` with every slice's place in `array`, its decoded elements, and a spare buffer of the same length, in
@@ -440,27 +416,26 @@ impl<'a> Job<'a> {
     pub(crate) fn for_each_decoded(
         &self,
         array: (&File, u64),
-        options: &Options,
         check: impl Fn(Range<u64>, &[u8], &mut [u8]) -> Result<()> + Sync,
     ) -> Result<Verified> {
-        let plan = self.plan(Memory::Windows, options)?;
-        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
-        let meter = Meter::new(&plan.shares, options);
+        let plan = self.plan(Memory::Windows)?;
+        let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
+        let meter = Meter::new(&plan.shares, self.run);
         let buffer = || vec![0; memory_len(plan.slice_bytes())];
         let (first, itemsize) = (self.elements().start, self.spec.itemsize());
         let array = data_runs::Finished { file: array.0, data_offset: array.1, first, itemsize };
-        let runs = DataRuns::new(self.reader, self.elements(), true, &options.cancel).beside(array);
+        let runs = DataRuns::new(self.reader(), self.elements(), true, &self.run.cancel).beside(array);
         let turns = ReadOrder::default();
         crate::os::workers::run(
             plan.shares.threads,
-            &options.cancel,
+            &self.run.cancel,
             ReadOrder::numbered(slices(&plan, runs, checksums.as_ref(), |bytes| meter.add(bytes, 0))),
-            || (WorkerState::new(&plan.shares, checksums.as_ref(), options), buffer(), buffer()),
+            || (WorkerState::new(&plan.shares, checksums.as_ref(), self.run), buffer(), buffer()),
             |(number, slice), (lent, decoded, other)| {
-                let turn = turns.of(number, self.reader.is_sequential());
+                let turn = turns.of(number, self.reader().is_sequential());
                 let len = memory_len(slice.bytes.end - slice.bytes.start);
                 let decoded = &mut decoded[..len];
-                turn.wait(&options.cancel)?;
+                turn.wait(&self.run.cancel)?;
                 self.read(slice.elements, decoded, lent)?;
                 drop(turn);
                 check(slice.bytes, decoded, &mut other[..len])?;
@@ -469,6 +444,10 @@ impl<'a> Job<'a> {
             },
         )?;
         self.verified(checksums.as_ref())
+    }
+
+    fn reader(&self) -> &dyn TensorReader {
+        self.array.reader.as_ref()
     }
 
     /// Which of the tensor's arrays this is.
@@ -509,8 +488,8 @@ impl<'a> Job<'a> {
 }
 
 impl<'a> WorkerState<'a> {
-    fn new(shares: &MemoryShares, checksums: Option<&'a RegionChecksums<'a>>, options: &'a Options) -> Self {
-        let context = ReadContext::new(shares.chunk_bytes, checksums, &options.calls());
+    fn new(shares: &MemoryShares, checksums: Option<&'a RegionChecksums<'a>>, run: &Run) -> Self {
+        let context = ReadContext::new(shares.chunk_bytes, checksums, &run.calls);
         Self { context, raw: Vec::new(), raw_bytes: shares.raw_bytes }
     }
 }

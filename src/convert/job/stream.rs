@@ -8,7 +8,6 @@ use super::placed::ScatteredBox;
 use super::unpacked::Scratch;
 use super::{Job, WorkerState};
 use crate::error::{Error, Result};
-use crate::options::Options;
 use crate::options::method::Method;
 use crate::output::meter::Meter;
 use crate::output::report::Outcome;
@@ -42,22 +41,22 @@ impl Job<'_> {
     ///
     /// # Errors
     /// [`Error::BadRequest`] where elements are read in one order and written in another; those of reading; [`Error::Io`].
-    pub(crate) fn stream(&self, out: &mut (dyn Write + Send), options: &Options) -> Result<Outcome> {
+    pub(crate) fn stream(&self, out: &mut (dyn Write + Send)) -> Result<Outcome> {
         self.check_stream()?;
-        if let Some(outcome) = self.stream_boxes(out, options)? {
+        if let Some(outcome) = self.stream_boxes(out)? {
             return Ok(outcome);
         }
-        let plan = self.plan(Memory::Buffers, options)?;
+        let plan = self.plan(Memory::Buffers)?;
         write_header(&self.header, out)?;
-        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
-        let meter = Meter::new(&plan.shares, options);
-        let lent = &mut WorkerState::new(&plan.shares, checksums.as_ref(), options);
+        let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
+        let meter = Meter::new(&plan.shares, self.run);
+        let lent = &mut WorkerState::new(&plan.shares, checksums.as_ref(), self.run);
         let mut buffer = vec![0; memory_len(plan.slice_bytes())];
         let elements = self.elements();
         let most = plan.slice_bytes() / self.spec.itemsize().max(1);
         let mut at = elements.start;
         while at < elements.end {
-            options.cancel.check()?;
+            self.run.cancel.check()?;
             let end = at.saturating_add(most.max(1)).min(elements.end);
             let bytes = &mut buffer[..memory_len((end - at) * self.spec.itemsize())];
             self.read(at..end, bytes, lent)?;
@@ -72,8 +71,8 @@ impl Job<'_> {
 
     /// As `stream`, for a source in chunks, each of which is decoded once: one row of chunks at a time, or through a temporary
     /// copy where such a row exceeds the memory. `None` for any other source, and where a copy has no room.
-    fn stream_boxes(&self, out: &mut (dyn Write + Send), options: &Options) -> Result<Option<Outcome>> {
-        let Some(plans) = self.box_plan(options, false)? else { return Ok(None) };
+    fn stream_boxes(&self, out: &mut (dyn Write + Send)) -> Result<Option<Outcome>> {
+        let Some(plans) = self.box_plan(false)? else { return Ok(None) };
         let out = Mutex::new(out);
         let lock = || out.lock().unwrap_or_else(PoisonError::into_inner);
         let write = |placed: &ScatteredBox<'_>, _: &mut [u8]| {
@@ -82,12 +81,12 @@ impl Job<'_> {
         };
         let done = if plans.direct.is_in_order() {
             write_header(&self.header, *lock())?;
-            self.for_each_box_here(&plans.direct, options, false, write)?
+            self.for_each_box_here(&plans.direct, false, write)?
         } else {
-            let Some(scratch) = Scratch::create(&scratch_places(), self.copy_bytes(), options) else { return Ok(None) };
-            let plan = self.copy_plan(Unit::Stream, BoxUse::default(), options)?;
+            let Some(scratch) = Scratch::create(&scratch_places(), self.copy_bytes(), self.run) else { return Ok(None) };
+            let plan = self.copy_plan(Unit::Stream, BoxUse::default())?;
             write_header(&self.header, *lock())?;
-            self.for_each_box_of_copy(scratch, &plan, options, false, write)?
+            self.for_each_box_of_copy(scratch, &plan, false, write)?
         };
         lock().flush().map_err(write_error)?;
         Ok(Some(Outcome { method: Method::Portable, verified: done.verified, peak_memory: done.peak_memory(0) }))

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::turns::ReadOrder;
 use super::{Job, WorkerState};
 use crate::error::{Error, Result};
-use crate::options::Options;
 use crate::options::method::Method;
+use crate::options::request::Run;
 use crate::os::{self, Cold};
 use crate::output::meter::Meter;
 use crate::output::private_file::PrivateFile;
@@ -46,16 +46,16 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     /// Creates a file in the first of `places` that has room for `nbytes`; `None` if none has.
-    pub(crate) fn create(places: &[PathBuf], nbytes: u64, options: &Options) -> Option<Self> {
-        places.iter().find_map(|place| Self::create_in(place, options).filter(|scratch| scratch.reserve(nbytes)))
+    pub(crate) fn create(places: &[PathBuf], nbytes: u64, run: &Run) -> Option<Self> {
+        places.iter().find_map(|place| Self::create_in(place, run).filter(|scratch| scratch.reserve(nbytes)))
     }
 
-    fn create_in(place: &Path, options: &Options) -> Option<Self> {
-        let (file, dir) = match PrivateFile::unnamed(place, &options.calls()) {
+    fn create_in(place: &Path, run: &Run) -> Option<Self> {
+        let (file, dir) = match PrivateFile::unnamed(place, &run.calls) {
             Ok(file) => (file, None),
             Err(error) if os::is_unsupported(&error) => {
-                let dir = ScratchDir::create_in(place, &options.cancel).ok()?;
-                (PrivateFile::named(&dir.path().join("copy"), &options.calls()).ok()?, Some(dir))
+                let dir = ScratchDir::create_in(place, &run.cancel).ok()?;
+                (PrivateFile::named(&dir.path().join("copy"), &run.calls).ok()?, Some(dir))
             }
             Err(_) => return None,
         };
@@ -77,8 +77,8 @@ impl Scratch {
 }
 
 /// Most bytes of a copy that may be on their way to the disk.
-pub(crate) fn copy_behind(options: &Options) -> u64 {
-    (options.budget().as_bytes() / 8).min(MOST_BEHIND)
+pub(crate) fn copy_behind(run: &Run) -> u64 {
+    (run.budget.as_bytes() / 8).min(MOST_BEHIND)
 }
 
 /// A part of a copy.
@@ -92,20 +92,20 @@ enum Piece {
 impl Job<'_> {
     /// Bytes of a copy of the selected rows, with elements as they are stored.
     pub(crate) fn copy_bytes(&self) -> u64 {
-        self.spec.elements() * self.reader.spec().itemsize()
+        self.spec.elements() * self.reader().spec().itemsize()
     }
 
     /// Memory for making a copy, and the size of a worker's buffer.
-    fn copy_shares(&self, cuts: &Cuts, options: &Options) -> Result<(MemoryShares, u64)> {
-        let resources = self.box_resources(options);
-        let itemsize = self.reader.spec().itemsize();
+    fn copy_shares(&self, cuts: &Cuts) -> Result<(MemoryShares, u64)> {
+        let resources = self.box_resources();
+        let itemsize = self.reader().spec().itemsize();
         let chunks = cuts.parts().iter().filter(|cut| cut.unit == Unit::Chunk);
         let longest = chunks.map(|cut| cuts.most_elements_of(cut) * itemsize).max().unwrap_or(0);
         // One worker unpacks a stream while another writes.
-        let most = if self.reader.is_sequential() { 2.min(resources.threads as u64) } else { resources.threads as u64 };
+        let most = if self.reader().is_sequential() { 2.min(resources.threads as u64) } else { resources.threads as u64 };
         let mut threads = most.min(resources.in_flight.map_or(u64::MAX, |slices| slices as u64)).max(1);
         loop {
-            let heap_bytes = resources.heap_bytes.saturating_add(self.reader.box_heap_bytes(threads));
+            let heap_bytes = resources.heap_bytes.saturating_add(self.reader().box_heap_bytes(threads));
             let (fixed, left) = Resources { heap_bytes, ..resources }.fixed_and_left();
             let buffer = (left / 8 / threads).min(MAX_BUFFER).max(longest).max(PAGE_BYTES);
             let chunk = (left / 32 / threads).clamp(1, MAX_CHUNK);
@@ -115,7 +115,7 @@ impl Job<'_> {
                     threads: memory_len(threads),
                     chunk_bytes: memory_len(chunk),
                     raw_bytes: 0,
-                    window_bytes: Resources::window_in(left - own).min(copy_behind(options)),
+                    window_bytes: Resources::window_in(left - own).min(copy_behind(self.run)),
                     fixed_bytes: fixed + own,
                     total_bytes: self.spec.nbytes(),
                     budget: resources.budget,
@@ -132,24 +132,24 @@ impl Job<'_> {
 
     /// Copies all selected elements into `scratch` as they are stored, and verifies them. Every chunk is decoded once, and a
     /// stream is read once. Also returns the peak memory.
-    pub(crate) fn unpack(&self, scratch: Scratch, options: &Options) -> Result<(Unpacked, Verified, u64)> {
-        let spec = self.reader.spec();
+    pub(crate) fn unpack(&self, scratch: Scratch) -> Result<(Unpacked, Verified, u64)> {
+        let spec = self.reader().spec();
         let itemsize = spec.itemsize();
-        let cuts = Cuts::of_chunks(spec.shape(), &self.rows, &self.reader.chunk_grids());
-        let (shares, buffer) = self.copy_shares(&cuts, options)?;
+        let cuts = Cuts::of_chunks(spec.shape(), &self.rows, &self.reader().chunk_grids());
+        let (shares, buffer) = self.copy_shares(&cuts)?;
         let sink = scratch.sink(shares.window_bytes);
-        let checksums = options.verify.then(|| RegionChecksums::new(self.reader.regions()));
-        let meter = Meter::new(&shares, options).step(0, 2);
-        let (turns, in_turns) = (ReadOrder::default(), self.reader.is_sequential());
+        let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
+        let meter = Meter::new(&shares, self.run).step(0, 2);
+        let (turns, in_turns) = (ReadOrder::default(), self.reader().is_sequential());
         let mut pieces = self.pieces(&cuts, buffer / itemsize);
         crate::os::workers::run(
             shares.threads,
-            &options.cancel,
+            &self.run.cancel,
             ReadOrder::numbered(|| Ok(pieces.next())),
-            || (WorkerState::new(&shares, checksums.as_ref(), options), vec![0; memory_len(buffer)]),
+            || (WorkerState::new(&shares, checksums.as_ref(), self.run), vec![0; memory_len(buffer)]),
             |(number, piece), (lent, buffer)| {
                 let turn = turns.of(number, in_turns);
-                turn.wait(&options.cancel)?;
+                turn.wait(&self.run.cancel)?;
                 let (Piece::Chunks(_, place) | Piece::Run(_, place)) = &piece;
                 let place = place.start * itemsize..place.end * itemsize;
                 let bytes = &mut buffer[..memory_len(place.end - place.start)];
@@ -158,11 +158,11 @@ impl Job<'_> {
                         let mut rest = &mut *bytes;
                         for one in chunks {
                             let (now, later) = rest.split_at_mut(memory_len(one.elements() * itemsize));
-                            self.reader.read_box(&one.start, &one.shape, now, &mut lent.context)?;
+                            self.reader().read_box(&one.start, &one.shape, now, &mut lent.context)?;
                             rest = later;
                         }
                     }
-                    Piece::Run(elements, _) => self.reader.read(elements.clone(), bytes, &mut lent.context)?,
+                    Piece::Run(elements, _) => self.reader().read(elements.clone(), bytes, &mut lent.context)?,
                 }
                 drop(turn);
                 // A chunk may be longer than the limit of bytes on their way to the disk.
@@ -177,7 +177,7 @@ impl Job<'_> {
         let verified = self.verified(checksums.as_ref())?;
         let peak_memory = shares.fixed_bytes + sink.behind().held_and_peak().1;
         drop(pieces);
-        let order = self.reader.byte_order();
+        let order = self.reader().byte_order();
         Ok((Unpacked { scratch, cuts, spec: spec.clone(), order, cold: Cold::default() }, verified, peak_memory))
     }
 

@@ -11,7 +11,7 @@ use super::hidden::{ANY, HiddenDir, sweep};
 use super::moves::{Failed, Move, WayBack, check_way_back, exchanges, is_missing_call, keep_old, move_all, name_error};
 use super::target::{DANGLING, check_replaceable, is_link};
 use crate::error::{Error, Result};
-use crate::options::Existing;
+use crate::options::request::Existing;
 use crate::os::{self, SystemCalls, free_bytes, is_unsupported};
 use crate::output::private_file::PrivateFile;
 use crate::storage::paths::{Found, look_at, parent_of};

@@ -12,7 +12,7 @@ use super::hidden::{ANY, HiddenDir, HiddenName, check_dir, lock, sweep};
 use super::moves::{Move, WayBack, check_way_back, exchanges, keep_old, move_all, name_error, rename_new};
 use super::target::check_target;
 use crate::error::{Error, Result};
-use crate::options::Existing;
+use crate::options::request::Existing;
 use crate::os::{self, SystemCalls, is_unsupported};
 use crate::output::private_file::PrivateFile;
 use crate::output::sink;

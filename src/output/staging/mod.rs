@@ -65,7 +65,7 @@ fn cannot_sync(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Existing;
+    use crate::options::request::Existing;
     use crate::os::SystemCalls;
     use crate::output::staging::dir::StagedDir;
     use crate::output::staging::file::StagedFile;

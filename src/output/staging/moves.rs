@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::hidden::remove;
 use crate::error::{Error, Result};
-use crate::options::Existing;
+use crate::options::request::Existing;
 use crate::os::{self, SystemCalls, is_unsupported};
 use crate::storage::paths::parent_of;
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::options::Existing;
+use crate::options::request::Existing;
 use crate::os;
 use crate::storage::paths::{Found, look_at, parent_of};
 

@@ -11,7 +11,8 @@ use crate::format::example::Kind;
 use crate::format::tensor_proto::float_cast;
 use crate::image::{FileKind, ImageChoices};
 use crate::options::records::{Called, Lists, Missing, Ragged, ReadAs, RecordOptions};
-use crate::options::{Options, Strings};
+use crate::options::request::Request;
+use crate::options::strings::Strings;
 use crate::records::feature::{Declared, Encoding, Feature, Items, Key};
 use crate::records::survey::{BytesKind, Stats, Survey, Uniform};
 use crate::types::byte_order::ByteOrder;
@@ -21,16 +22,16 @@ use crate::types::spec::{ShapeText, TensorSpec};
 
 /// Makes columns.
 pub(crate) struct Resolver<'a> {
-    pub(crate) options: &'a Options,
+    pub(crate) request: &'a Request,
     pub(crate) survey: &'a Survey,
     /// The source's path, for messages.
     pub(crate) path: &'a Path,
 }
 
 /// Whether the column needs a survey of all records, such as for the longest value.
-pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options) -> bool {
+pub(crate) fn needs_survey(feature: &Feature, first: &Survey, request: &Request) -> bool {
     let Some(stats) = first.features.get(&feature.key).filter(|stats| stats.present > 0 || feature.declared.is_some()) else { return true };
-    let (wanted, name) = (&options.records, String::from_utf8_lossy(&feature.name));
+    let (wanted, name) = (&request.records, String::from_utf8_lossy(&feature.name));
     let called = feature.called(&name);
     // Which lists differ is only known after all records.
     match wanted.ragged_of(called, Lists::Differ) {
@@ -39,7 +40,7 @@ pub(crate) fn needs_survey(feature: &Feature, first: &Survey, options: &Options)
         _ => {}
     }
     match bytes_as(feature, stats, wanted, called) {
-        Some(BytesAs::Strings { .. }) => options.strings.peek() != Some(Strings::Offsets),
+        Some(BytesAs::Strings { .. }) => request.form.strings.peek() != Some(Strings::Offsets),
         _ => false,
     }
 }
@@ -119,7 +120,7 @@ struct Shaped {
 
 /// One feature, with its survey and the options.
 struct One<'a> {
-    options: &'a Options,
+    request: &'a Request,
     survey: &'a Survey,
     path: &'a Path,
     feature: &'a Feature,
@@ -134,11 +135,11 @@ impl Resolver<'_> {
     /// Returns [`Error::Unsupported`] for a feature that fits no array, with the first record that reveals it;
     /// [`Error::BadRequest`] for options that do not fit the feature.
     pub(crate) fn column(&self, feature: &Feature, index: usize) -> Result<Column> {
-        let Self { options, survey, path } = *self;
+        let Self { request, survey, path } = *self;
         let empty = Stats::default();
         let found = survey.features.get(&feature.key);
         let name = String::from_utf8_lossy(&feature.name).into_owned();
-        let one = One { options, survey, path, feature, stats: found.unwrap_or(&empty), name };
+        let one = One { request, survey, path, feature, stats: found.unwrap_or(&empty), name };
         if let Some(reason) = &feature.unsupported {
             return Err(one.refused(reason));
         }
@@ -225,7 +226,7 @@ impl One<'_> {
     }
 
     fn wanted(&self) -> &RecordOptions {
-        &self.options.records
+        &self.request.records
     }
 
     fn column(&self, index: usize) -> Result<Column> {
@@ -238,7 +239,7 @@ impl One<'_> {
         let shaped = match bytes_as(self.feature, self.stats, self.wanted(), self.called()) {
             None => self.numbers()?,
             Some(BytesAs::Raw { dtype, order: said, is_zlib }) => {
-                order = said.unwrap_or_else(|| self.options.order());
+                order = said.unwrap_or_else(|| self.request.form.order());
                 self.raw(dtype, is_zlib)?
             }
             Some(BytesAs::Image) => self.image()?,
@@ -254,7 +255,7 @@ impl One<'_> {
             element
         };
         // The value must also fit the dtype that is cast to.
-        let target = self.options.cast.filter(|cast| *cast != Dtype::Bool && cast.descr().is_some());
+        let target = self.request.form.cast.filter(|cast| *cast != Dtype::Bool && cast.descr().is_some());
         let made = |value: &str| -> Result<Vec<u8>> {
             target.map(|target| element(target, value, &self.name)).transpose()?;
             element(dtype, value, &self.name).map(ordered)
@@ -619,9 +620,9 @@ impl One<'_> {
 
     fn strings(&self, index: usize, in_tensors: bool) -> Result<Column> {
         let (feature, stats, name) = (self.feature, self.stats, self.name.clone());
-        if let Some(dtype) = self.options.cast {
+        if let Some(dtype) = self.request.form.cast {
             // This option is not to blame.
-            self.options.strings.note();
+            self.request.form.strings.note();
             return Err(Error::Unsupported { what: format!("a cast from string to {dtype}"), detail: "strings are not numbers".into() });
         }
         let declared = feature.declared.as_ref();
@@ -651,7 +652,7 @@ impl One<'_> {
                 row = self.rest()?.unwrap_or_default();
             }
         }
-        let form = match self.options.strings.get().unwrap_or_default() {
+        let form = match self.request.form.strings.get().unwrap_or_default() {
             Strings::Pad => TextForm::Padded,
             Strings::Utf8 => TextForm::Utf8,
             Strings::Offsets => TextForm::Bytes,

@@ -3,7 +3,7 @@
 use crate::cast::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
-use crate::options::Options;
+use crate::options::request::Form;
 use crate::output::part::Part;
 use crate::records::columns::items::Units;
 use crate::records::columns::{Arrange, Column, unsupported};
@@ -30,20 +30,25 @@ pub(crate) struct RecordArray {
     pub(crate) is_text: bool,
     /// Rows beyond those of records: the final offset of an offsets array.
     pub(crate) extra: u64,
-    pub(crate) order: char,
+    /// NumPy's descriptor of an element.
+    pub(crate) descr: String,
 }
 
 impl RecordArray {
     /// The arrays of a column.
-    pub(crate) fn of_column(index: usize, column: &Column, options: &Options) -> Result<Vec<Self>> {
+    pub(crate) fn of_column(index: usize, column: &Column, form: &Form) -> Result<Vec<Self>> {
         let source = column.spec.dtype();
-        let written = options.cast.unwrap_or(source);
+        let written = form.cast.unwrap_or(source);
         let make = |part, dtype, source_dtype, row: TensorSpec, written, is_text, extra| {
             let stored = if part == Part::Offsets || extra > 0 { ByteOrder::Little } else { column.order };
-            let decoder = Decoder::new((row.dtype(), stored), (written, options.order()), options.strict)?;
-            let descr = written.descr_in(options.order())?;
-            let order = if is_text && row.dtype() == Dtype::UInt8 { '|' } else { descr.chars().next().unwrap_or('|') };
-            Ok(Self { column: index, part, name: column.name.clone(), dtype, source_dtype, row, written, decoder, is_text, extra, order })
+            let decoder = Decoder::new((row.dtype(), stored), (written, form.order()), form.strict)?;
+            let descr = written.descr_in(form.order())?;
+            let descr = match row.shape().last() {
+                Some(width) if is_text && row.dtype() == Dtype::UInt8 => format!("|S{width}"),
+                Some(width) if is_text => format!("{}U{width}", &descr[..1]),
+                _ => descr,
+            };
+            Ok(Self { column: index, part, name: column.name.clone(), dtype, source_dtype, row, written, decoder, is_text, extra, descr })
         };
         let row = TensorSpec::new(source, column.row_shape()).map_err(Error::bad_request)?;
         if row.shape().len() + usize::from(!column.is_text) > MAX_NDIM {
@@ -99,15 +104,10 @@ impl RecordArray {
     }
 
     /// The header of an array of `rows` rows.
-    pub(crate) fn header(&self, rows: u64, options: &Options) -> Result<Header> {
-        let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape().iter().copied()).collect();
-        Ok(match shape.split_last() {
-            Some((width, shape)) if self.is_text => {
-                let kind = if self.row.dtype() == Dtype::UInt8 { 'S' } else { 'U' };
-                Header::new(&format!("{}{kind}{width}", self.order), shape)
-            }
-            _ => Header::new(&self.written.descr_in(options.order())?, &shape),
-        })
+    pub(crate) fn header(&self, rows: u64) -> Header {
+        let row = self.row.shape();
+        let axes = if self.is_text { &row[..row.len().saturating_sub(1)] } else { row };
+        Header::new(&self.descr, &[&[rows], axes].concat())
     }
 
     /// Whether it has one offset for each record.

@@ -1,7 +1,8 @@
-//! The result of a pass.
+//! The results of a pass.
 
 use super::dropped_columns::Dropout;
 use crate::error::Error;
+use crate::output::report::Report;
 
 /// The result of a pass.
 pub(crate) struct Done {
@@ -20,4 +21,14 @@ impl Done {
     pub(crate) fn lacks(&self, column: usize) -> bool {
         self.dropouts.iter().any(|dropout| dropout.column == column)
     }
+}
+
+/// The result of a pass that made arrays.
+pub(crate) struct Filled {
+    /// A report for each array; `None` for those of columns that dropped out. Empty if the pass must be repeated.
+    pub(crate) reports: Vec<Option<Report>>,
+    /// As [`Done::dropouts`].
+    pub(crate) dropouts: Vec<Dropout>,
+    /// As [`Done::repeat`].
+    pub(crate) repeat: Option<Error>,
 }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::array::RecordArray;
 use super::done::Done;
 use crate::error::{Error, Result};
-use crate::options::Options;
 use crate::options::method::Method;
+use crate::options::request::{Request, Run};
 use crate::output::report::{Estimate, Outcome, Report};
 use crate::output::staging::file::TrialFile;
 use crate::plan::{MAX_BEHIND_BUFFERS, Memory, MemoryShares, Resources};
@@ -63,6 +63,9 @@ pub(crate) struct Pass<'a> {
     pub(crate) large: Mutex<()>,
     /// Index of each column's first array.
     pub(crate) starts: Vec<usize>,
+    /// Whether a column that turns out not to be an array drops out; otherwise it ends the pass.
+    pub(crate) may_drop: bool,
+    pub(crate) run: Run,
 }
 
 /// The selected rows of features that concatenate batches.
@@ -91,19 +94,13 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// Returns the error of the first feature that cannot be a column, and errors of scanned records.
-    pub(crate) fn plan(
-        container: &'a RecordContainer,
-        set: usize,
-        features: &[Feature],
-        rows: Option<Rows>,
-        heap_bytes: u64,
-        options: &Options,
-    ) -> Result<Self> {
-        Self::plan_with(container, set, features, (rows, heap_bytes), options, &mut |_, error| Err(error))
+    pub(crate) fn plan(container: &'a RecordContainer, set: usize, features: &[Feature], request: &Request) -> Result<Self> {
+        let plan = Self::plan_with(container, set, features, request, &mut |_, error| Err(error));
+        plan.map(|pass| Self { may_drop: false, ..pass })
     }
 
     /// The same, leaving out features that cannot be columns if `leave_out` allows it: called with the index of each and its
-    /// error. All columns may be left out.
+    /// error. All columns may be left out. Columns that turn out not to be arrays drop out, unless changed values are an error.
     ///
     /// # Errors
     /// Returns errors of `leave_out`, and of scanned records.
@@ -111,18 +108,18 @@ impl<'a> Pass<'a> {
         container: &'a RecordContainer,
         set: usize,
         features: &[Feature],
-        (rows, heap_bytes): (Option<Rows>, u64),
-        options: &Options,
+        request: &Request,
         leave_out: &mut dyn FnMut(usize, Error) -> Result<()>,
     ) -> Result<Self> {
-        if options.layout == Layout::F {
+        let Request { rows, form, run, .. } = request;
+        if form.layout == Layout::F {
             let detail = "records are written in reading order, which is C order";
             return Err(Error::Unsupported { what: "Fortran order for records".into(), detail: detail.into() });
         }
         let records = container.set(set);
         let is_joined = |feature: &Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
         // `rows` then counts rows within batches, not batches.
-        let window = match rows {
+        let window = match *rows {
             Some(rows) if records.framing == Framing::Length && features.iter().any(is_joined) => Some(window(features, rows)?),
             _ => None,
         };
@@ -138,19 +135,19 @@ impl<'a> Pass<'a> {
             let survey = if rows == (0..u64::MAX) && joined_rows == u64::MAX {
                 container.survey(set, complete)?
             } else {
-                Arc::new(scan(records, &wanted, options)?)
+                Arc::new(scan(records, &wanted, run)?)
             };
             if !whole {
                 return Ok(survey);
             }
-            let mut both = scan(records, &Scan { whole, ..wanted }, options)?;
+            let mut both = scan(records, &Scan { whole, ..wanted }, run)?;
             both.features.extend(
                 survey.features.iter().filter(|(key, _)| !matches!(key, Key::Part(_))).map(|(key, stats)| (key.clone(), stats.clone())),
             );
             Ok(Arc::new(both))
         };
         let mut survey = if is_looked_at { look(false)? } else { Arc::default() };
-        if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, options)) {
+        if is_looked_at && !survey.is_complete && features.iter().any(|feature| needs_survey(feature, &survey, request)) {
             survey = look(true)?;
         }
         // The kind of a feature does not depend on the selected records: if these have no value, others decide.
@@ -158,12 +155,12 @@ impl<'a> Pass<'a> {
             let all = container.survey(set, true)?;
             survey = Arc::new(survey.told_by(&all, features.iter().map(|feature| &feature.key)));
         }
-        let resolver = Resolver { options, survey: &survey, path: container.path() };
+        let resolver = Resolver { request, survey: &survey, path: container.path() };
         let (mut keys, mut columns, mut arrays, mut starts) = (Vec::new(), Vec::new(), Vec::new(), vec![0]);
         let mut planned = Vec::new();
         for (at, feature) in features.iter().enumerate() {
             let column = resolver.column(feature, columns.len());
-            match column.and_then(|column| Ok((RecordArray::of_column(columns.len(), &column, options)?, column))) {
+            match column.and_then(|column| Ok((RecordArray::of_column(columns.len(), &column, form)?, column))) {
                 Ok((own, column)) => {
                     keys.push(feature.key.clone());
                     planned.push(feature);
@@ -202,9 +199,11 @@ impl<'a> Pass<'a> {
             most_output: 0,
             large: Mutex::default(),
             starts,
+            may_drop: !form.strict,
+            run: run.clone(),
         };
         if !pass.columns.is_empty() {
-            pass.share_memory(heap_bytes, options)?;
+            pass.share_memory()?;
         }
         Ok(pass)
     }
@@ -213,7 +212,7 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// Returns [`Error::Limit`] if the memory does not suffice.
-    pub(crate) fn without(mut self, gone: &[usize], heap_bytes: u64, options: &Options) -> Result<Self> {
+    pub(crate) fn without(mut self, gone: &[usize]) -> Result<Self> {
         let (mut columns, mut arrays, mut starts) = (Vec::new(), Vec::new(), vec![0]);
         for (at, column) in std::mem::take(&mut self.columns).into_iter().enumerate().filter(|(at, _)| !gone.contains(at)) {
             let own = &self.arrays[self.starts[at]..self.starts[at + 1]];
@@ -223,7 +222,7 @@ impl<'a> Pass<'a> {
         }
         let mut pass = Self { columns, arrays, starts, ..self };
         if !pass.columns.is_empty() {
-            pass.share_memory(heap_bytes, options)?;
+            pass.share_memory()?;
         }
         Ok(pass)
     }
@@ -266,15 +265,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Divides the memory: a quarter for output not on disk yet, at most half for workers, the rest for batches.
-    fn share_memory(&mut self, heap_bytes: u64, options: &Options) -> Result<()> {
-        let resources = Resources {
-            budget: options.budget(),
-            threads: Memory::Buffers.threads(options.threads),
-            heap_bytes,
-            needs_scratch: false,
-            raw_itemsize: None,
-            in_flight: options.in_flight,
-        };
+    fn share_memory(&mut self) -> Result<()> {
+        let resources = Resources::of(&self.run, Memory::Buffers.threads(self.run.threads));
         let (fixed, left) = resources.fixed_and_left();
         let longest = self.columns.iter().map(Column::row_bytes).max().unwrap_or(0);
         let most_images = self.columns.iter().filter(|column| column.needs_decoder()).map(Column::row_bytes).max().unwrap_or(0);
@@ -299,7 +291,7 @@ impl<'a> Pass<'a> {
             return Err(Error::Limit {
                 what: "memory in the budget (`memory` allows more)".into(),
                 asked,
-                allowed: Some(options.budget().as_bytes()),
+                allowed: Some(resources.budget.as_bytes()),
             });
         }
         let window = Resources::window_in(left / 4).min(MAX_BEHIND_BUFFERS);
@@ -319,16 +311,16 @@ impl<'a> Pass<'a> {
             window_bytes: window,
             fixed_bytes: fixed + workers + self.batch_memory.min((threads + 2) * unit),
             total_bytes: 0,
-            budget: options.budget(),
+            budget: resources.budget,
         };
         Ok(())
     }
 
     /// The reads, writes and memory that the pass would need, as far as known.
-    pub(crate) fn estimate(&self, output: &Path, options: &Options) -> Result<Vec<Estimate>> {
-        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &options.calls())) {
-            Some(file) => Method::to_copy(&file, options.method)?,
-            _ => options.method.unwrap_or(Method::Portable),
+    pub(crate) fn estimate(&self, output: &Path) -> Result<Vec<Estimate>> {
+        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &self.run.calls)) {
+            Some(file) => Method::to_copy(&file, self.run.method)?,
+            _ => self.run.method.unwrap_or(Method::Portable),
         };
         let counted = if self.set.can_be_read_again() { Some(self.container.count(self.index)?) } else { None };
         let records = self.expected.or(counted).map(|records| self.rows.end.min(records) - self.rows.start.min(records));
@@ -337,7 +329,7 @@ impl<'a> Pass<'a> {
             .iter()
             .map(|array| {
                 let rows = records.filter(|_| self.columns[array.column].is_row_per_record()).unwrap_or(0) + array.extra;
-                let header = array.header(rows, options)?;
+                let header = array.header(rows);
                 let nbytes = rows.saturating_mul(array.written_row());
                 let is_counted = records.is_some() && self.columns[array.column].is_row_per_record() && !self.skips();
                 let mut axes: Vec<Option<u64>> = header.shape.iter().copied().map(Some).collect();
@@ -364,10 +356,10 @@ impl<'a> Pass<'a> {
             .collect()
     }
 
-    pub(crate) fn report(&self, array: usize, done: &Done, outcome: &Outcome, started: Instant, options: &Options) -> Result<Report> {
+    pub(crate) fn report(&self, array: usize, done: &Done, outcome: &Outcome, started: Instant) -> Report {
         let (array, rows) = (&self.arrays[array], done.rows[array]);
-        let header = array.header(rows, options)?;
-        Ok(Report {
+        let header = array.header(rows);
+        Report {
             part: array.part,
             dtype: array.dtype,
             source_dtype: array.source_dtype,
@@ -381,11 +373,11 @@ impl<'a> Pass<'a> {
             verified: outcome.verified,
             peak_memory: outcome.peak_memory,
             lost: done.lost.clone(),
-        })
+        }
     }
 
     /// How much of the output is verified by checksums.
-    pub(crate) fn verified(&self, options: &Options) -> Verified {
-        if options.verify && self.set.framing.has_checksum() { Verified::Full } else { Verified::Not }
+    pub(crate) fn verified(&self) -> Verified {
+        if self.run.verify && self.set.framing.has_checksum() { Verified::Full } else { Verified::Not }
     }
 }

@@ -10,7 +10,6 @@ use super::output::ArrayOutput;
 use super::plan::{LONG_ROW, Pass};
 use super::{Dropouts, Sequencer, Turn};
 use crate::error::{Error, Result};
-use crate::options::Options;
 use crate::output::meter::Meter;
 use crate::records::columns::problem::Problem;
 use crate::records::columns::{Arrange, Column, unsupported};
@@ -24,22 +23,6 @@ use crate::types::size::memory_len;
 const MOST_UNITS: usize = 16 << 10;
 /// Limit for feature locations in one batch.
 const MOST_SPANS: usize = 128 << 10;
-
-/// What to do with a column that turns out not to fit an array.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misfits {
-    /// It ends the pass.
-    Refused,
-    /// It drops out, and the other columns continue.
-    LeftOut,
-}
-
-impl Misfits {
-    /// The choice of `options` for several columns.
-    pub(crate) fn of(options: &Options) -> Self {
-        if options.strict { Self::Refused } else { Self::LeftOut }
-    }
-}
 
 /// What a pass does with records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,16 +44,16 @@ struct Ended {
 
 impl Pass<'_> {
     /// Reads the records and passes rows to the outputs, one for each of [`arrays`](Self::arrays).
-    pub(crate) fn run(&self, outputs: &[ArrayOutput<'_>], misfits: Misfits, options: &Options) -> Result<Done, Failure> {
-        self.go(outputs, (misfits, Depth::Make), options)
+    pub(crate) fn make(&self, outputs: &[ArrayOutput<'_>]) -> Result<Done> {
+        self.go(outputs, Depth::Make).map_err(|failure| failure.error)
     }
 
-    pub(crate) fn go(&self, outputs: &[ArrayOutput<'_>], (misfits, depth): (Misfits, Depth), options: &Options) -> Result<Done, Failure> {
+    pub(crate) fn go(&self, outputs: &[ArrayOutput<'_>], depth: Depth) -> Result<Done, Failure> {
         let reading = ReadSettings {
             most_records: (MOST_SPANS / self.locator.len().max(1)).max(1),
             rows: self.rows.clone(),
             joined_rows: self.window.as_ref().map_or(u64::MAX, |window| window.end),
-            ..ReadSettings::new(memory_len(self.unit), self.batch_memory, options)
+            ..ReadSettings::new(memory_len(self.unit), self.batch_memory, &self.run)
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
         let known = batches.known().filter(|_| !self.skips());
@@ -86,12 +69,12 @@ impl Pass<'_> {
                 total = None;
             }
         }
-        let meter = Meter::new(&self.shares, options).of(total);
+        let meter = Meter::new(&self.shares, &self.run).of(total);
         let work = Work {
             pass: self,
             outputs,
             sequencer: Sequencer::new(self.totals()),
-            dropouts: Dropouts::new(self.columns.len(), misfits == Misfits::LeftOut),
+            dropouts: Dropouts::new(self.columns.len(), self.may_drop),
             depth,
             meter,
         };
@@ -100,7 +83,7 @@ impl Pass<'_> {
         let lock = || ended.lock().unwrap_or_else(PoisonError::into_inner);
         let result = crate::os::workers::run(
             self.shares.threads,
-            &options.cancel,
+            &self.run.cancel,
             || {
                 if work.dropouts.are_all() {
                     return Ok(None);
@@ -140,7 +123,7 @@ impl Pass<'_> {
             return Ok(Done { dropouts: self.dropped(dropouts), ..done });
         }
         if let Some(expected) =
-            self.set.total.filter(|&total| total != records && self.rows == (0..u64::MAX) && options.records.salvage.peek().is_none())
+            self.set.total.filter(|&total| total != records && self.rows == (0..u64::MAX) && self.run.salvage.peek().is_none())
         {
             let detail = format!("its files have {records} elements, {expected} expected");
             return Err(Error::malformed(self.container.path(), "source", detail).into());

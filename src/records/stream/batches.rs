@@ -17,7 +17,7 @@ use super::inputs::{CheckCount, Input, Program, RecordFile, Wanted};
 use super::memory_pool::{Pool, PoolShare};
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
-use crate::options::Options;
+use crate::options::request::Run;
 use crate::os::SystemCalls;
 use crate::storage::blob::Blob;
 use crate::types::size::memory_len;
@@ -46,17 +46,17 @@ pub(crate) struct ReadSettings {
 }
 
 impl ReadSettings {
-    /// All records, in batches of about `batch_bytes`, with the checks that `options` request.
-    pub(crate) fn new(batch_bytes: usize, memory_bytes: u64, options: &Options) -> Self {
+    /// All records, in batches of about `batch_bytes`, with the checks that `run` wants.
+    pub(crate) fn new(batch_bytes: usize, memory_bytes: u64, run: &Run) -> Self {
         Self {
             batch_bytes,
             most_records: usize::MAX,
             memory_bytes,
             rows: 0..u64::MAX,
             joined_rows: u64::MAX,
-            verify: options.verify,
-            salvage: options.records.salvage.is_set(),
-            calls: options.calls(),
+            verify: run.verify,
+            salvage: run.salvage.is_set(),
+            calls: run.calls.clone(),
         }
     }
 }

@@ -162,7 +162,7 @@ fn chosen<'a>(path: &Path, streams: &'a Streams, options: &Options) -> Result<Ve
 /// How to decode the frames of a stream.
 fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding> {
     let refused = |detail: String| Error::Unsupported { what: format!("the pixel format {} of {}", stream.pixels, path.display()), detail };
-    let (asked, cast) = (options.records.channels.get(), options.cast);
+    let (asked, cast) = (options.records.channels.get(), options.form.cast);
     let mut decoder = None;
     let pixels = match Pixels::of(&stream.pixels) {
         // Only the decoder of the codec's own library reads alpha that is stored beside the frames.
@@ -182,7 +182,7 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
         }
     };
     let form = Form::of(pixels, asked, cast).map_err(Error::bad_request)?;
-    if options.strict && form.lost.depth {
+    if options.form.strict && form.lost.depth {
         let detail = format!("`strict`: frames of {} have {} bits a sample, which `cast` uint8 would cut", stream.pixels, pixels.depth);
         return Err(Error::Unsupported { what: format!("{} without a loss", path.display()), detail });
     }

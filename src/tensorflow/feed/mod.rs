@@ -14,7 +14,9 @@ use super::wire;
 use crate::convert::Converter;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
-use crate::options::{Options, Strings};
+use crate::options::Options;
+use crate::options::request::Form;
+use crate::options::strings::Strings;
 use crate::output::part::Part;
 use crate::output::staging::hidden::ScratchDir;
 use crate::records::feature::RECORDS;
@@ -137,7 +139,8 @@ fn parts(path: &Path) -> Result<Option<[PathBuf; 2]>> {
 /// Records as strings: they are first converted to values and offsets in a private folder, which is removed later.
 fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<FileFeed> {
     let records = crate::options::records::RecordOptions::new().salvage(options.records.salvage.is_set());
-    let own = Options { records, model: crate::options::model::ModelOptions::new(), cast: None, strict: false, ..options.clone() };
+    let form = Form { cast: None, strict: false, ..options.form.clone() };
+    let own = Options { records, model: crate::options::model::ModelOptions::new(), form, ..options.clone() };
     let own = own.strings(Strings::Offsets);
     let locations = Location::find(path, None, &own)?;
     let [location] = &locations[..] else {

@@ -1,0 +1,115 @@
+//! Where the arrays of many tensors go: each into a file of its own in a directory, or all into one file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::options::method::Method;
+use crate::options::request::Run;
+use crate::output::place::{ArrayPlace, Region};
+use crate::output::staging::dir::StagedDir;
+use crate::output::staging::file::StagedFile;
+
+/// Places for arrays that are numbered from 0.
+pub(crate) trait Destination: Sync {
+    /// Opens the place of an array, and makes its file if it has one of its own.
+    fn open(&self, array: usize) -> Result<ArrayPlace>;
+    /// Gives up an array whose place was opened.
+    fn give_up(&self, array: usize) -> Result<()>;
+    /// The path of an array's file.
+    fn path(&self, array: usize) -> PathBuf;
+    /// Whether one [`sync`](Self::sync) covers everything written before.
+    fn syncs_as_a_whole(&self) -> bool;
+    fn sync(&self) -> Result<()>;
+    /// The method for small arrays, which are written with one call each; `None` where the method asked for is one for large arrays.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a method that is not available.
+    fn small_method(&self, run: &Run) -> Result<Option<Method>>;
+}
+
+/// The files of a directory.
+pub(crate) struct Directory<'a> {
+    pub(crate) staged: &'a StagedDir,
+    pub(crate) path: &'a Path,
+    /// The name of each array's file.
+    pub(crate) files: Vec<String>,
+}
+
+impl Directory<'_> {
+    /// Makes the file of this name.
+    pub(crate) fn create(&self, file: &str) -> Result<ArrayPlace> {
+        Ok(ArrayPlace { file: Arc::new(self.staged.create_file(file)?), path: self.path.join(file), region: None })
+    }
+}
+
+impl Destination for Directory<'_> {
+    fn open(&self, array: usize) -> Result<ArrayPlace> {
+        self.create(&self.files[array])
+    }
+
+    fn give_up(&self, array: usize) -> Result<()> {
+        self.staged.remove_file(&self.files[array])
+    }
+
+    fn path(&self, array: usize) -> PathBuf {
+        self.path.join(&self.files[array])
+    }
+
+    fn syncs_as_a_whole(&self) -> bool {
+        self.staged.syncs_as_a_whole()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.staged.sync_files()
+    }
+
+    fn small_method(&self, run: &Run) -> Result<Option<Method>> {
+        match (run.method, self.staged.trial_file()) {
+            (Some(Method::Clone | Method::Map), _) => Ok(None),
+            (wanted, Some(file)) => Method::to_copy(&file, wanted).map(Some),
+            (wanted, None) => Ok(Some(wanted.unwrap_or(Method::Portable))),
+        }
+    }
+}
+
+/// Regions of one file.
+pub(crate) struct Packed<'a> {
+    pub(crate) staged: &'a StagedFile,
+    pub(crate) method: Method,
+    /// Where each array's region starts.
+    pub(crate) starts: Vec<u64>,
+}
+
+impl Packed<'_> {
+    /// The region from `start` on, with room for so many rows.
+    pub(crate) fn region(&self, start: u64, rows: Option<u64>) -> ArrayPlace {
+        ArrayPlace::region(self.staged, Region { start, method: self.method, rows })
+    }
+}
+
+impl Destination for Packed<'_> {
+    fn open(&self, array: usize) -> Result<ArrayPlace> {
+        Ok(self.region(self.starts[array], None))
+    }
+
+    fn give_up(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn path(&self, _: usize) -> PathBuf {
+        self.staged.target().to_owned()
+    }
+
+    fn syncs_as_a_whole(&self) -> bool {
+        true
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.staged.file().sync_data().map_err(Error::io("sync", self.staged.target()))
+    }
+
+    fn small_method(&self, _: &Run) -> Result<Option<Method>> {
+        Ok(Some(self.method).filter(|&method| method != Method::Map))
+    }
+}

@@ -1,0 +1,64 @@
+//! Where an array goes: a file of its own, or a region of a file that it shares with others.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::private_file::PrivateFile;
+use super::sink::NpySink;
+use super::staging::file::StagedFile;
+use crate::error::Result;
+use crate::options::method::Method;
+
+/// Where an array goes.
+#[derive(Debug)]
+pub(crate) struct ArrayPlace {
+    pub(crate) file: Arc<PrivateFile>,
+    /// The final path, for messages.
+    pub(crate) path: PathBuf,
+    /// Its region of the file; `None` if the file is its own.
+    pub(crate) region: Option<Region>,
+}
+
+/// The region of an array in a file that has its full length already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Region {
+    pub(crate) start: u64,
+    /// The method that was found to work for the file.
+    pub(crate) method: Method,
+    /// The number of rows that it has room for; `None` if it is the last region, which grows.
+    pub(crate) rows: Option<u64>,
+}
+
+impl ArrayPlace {
+    /// A file of its own.
+    pub(crate) fn whole(staged: &StagedFile) -> Self {
+        Self { file: Arc::clone(staged.file()), path: staged.target().to_owned(), region: None }
+    }
+
+    /// A region of a file.
+    pub(crate) fn region(staged: &StagedFile, region: Region) -> Self {
+        Self { region: Some(region), ..Self::whole(staged) }
+    }
+
+    /// The path, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The method to copy elements to it.
+    ///
+    /// # Errors
+    /// Those of [`Method::to_copy`].
+    pub(crate) fn method(&self, wanted: Option<Method>) -> Result<Method> {
+        self.region.map_or_else(|| Method::to_copy(&self.file, wanted), |region| Ok(region.method))
+    }
+
+    /// What writes to it, with `window_bytes` of output pages at most.
+    pub(crate) fn sink(&self, method: Method, window_bytes: u64) -> NpySink {
+        let sink = NpySink::new(Arc::clone(&self.file), &self.path, method, window_bytes);
+        match self.region {
+            Some(region) => sink.part(region.start),
+            None => sink,
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::array::Array;
 use super::job::Job;
+use crate::error::texts::ShapeText;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::options::{Options, Strings};
@@ -28,7 +29,7 @@ use crate::types::dtype::Dtype;
 use crate::types::layout::Layout;
 use crate::types::rows::Rows;
 use crate::types::size::memory_len;
-use crate::types::spec::{ShapeText, unravel};
+use crate::types::spec::unravel;
 
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -434,7 +434,7 @@ fn plan_all<'a>(source: &Source, tensors: &[&'a Tensor], batch: &Batch<'_>, stag
         });
         match result {
             Ok(()) => {}
-            Err(Error::BadRequest { detail }) => return Err(Error::bad_request(format!("tensor {name}: {detail}"))),
+            Err(Error::BadRequest(request)) => return Err(request.of_tensor(name).into()),
             Err(error) => {
                 if !matches!(error, Error::Unsupported { .. }) && !is_lossy(tensor, &error) {
                     return Err(error);

@@ -74,7 +74,7 @@ pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, opt
         let origin = ArrayOrigin::Tensor(tensor, rows);
         match check(tensor, options).and_then(|()| origin.spec(heap_bytes, options)) {
             Ok(spec) => planned.push(Planned { name: name.clone(), title: name.to_json(), origin, spec }),
-            Err(Error::BadRequest { detail }) => return Err(Error::bad_request(format!("tensor {name}: {detail}"))),
+            Err(Error::BadRequest(request)) => return Err(request.of_tensor(name).into()),
             Err(error @ Error::Unsupported { .. }) => {
                 options.note_skipped(tensor.info().spec.dtype());
                 let reason = tensor.info().unsupported.clone().unwrap_or_else(|| error.to_string());

@@ -38,7 +38,7 @@ impl RecordArray {
     pub(crate) fn of_column(index: usize, column: &Column, options: &Options) -> Result<Vec<Self>> {
         let source = column.spec.dtype();
         let written = options.cast.unwrap_or(source);
-        let make = |part, dtype, source_dtype, row: TensorSpec, written, is_text, extra| {
+        let make = |part, dtype, source_dtype, row: TensorSpec, written, is_text, extra| -> Result<Self> {
             let stored = if part == Part::Offsets || extra > 0 { ByteOrder::Little } else { column.order };
             let decoder = Decoder::new((row.dtype(), stored), (written, options.order()), options.strict)?;
             let descr = written.descr_in(options.order())?;

@@ -266,7 +266,7 @@ fn strings_that_would_lose_something_are_errors_that_say_which() {
         assert!(matches!(&error, Error::Lossy { index, .. } if *index == [1]), "{error:?}");
         assert!(error.to_string().contains(what) && error.to_string().contains("element [1] of t"), "{error}");
     }
-    assert!(matches!(Converter::new(&tensor).unwrap().strings(Strings::Offsets).write(&out), Err(Error::BadRequest { .. })));
+    assert!(matches!(Converter::new(&tensor).unwrap().strings(Strings::Offsets).write(&out), Err(Error::BadRequest(..))));
     assert_eq!(names_in(dir.path()), ["c.data-00000-of-00001", "c.index"]);
     // In an export such a tensor is skipped, the others are converted, and the exit code tells.
     let src = dir.path().join("c");

@@ -1,13 +1,21 @@
-//! The crate's error type, with variants split by who has to act.
+//! The crate's error type, with variants split by who has to act. Each kind has a code: programs match codes, people read texts.
+
+pub(crate) mod request;
+pub(crate) mod texts;
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
+
+use strum::VariantNames;
+
+use self::request::BadRequest;
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// All errors, with one variant for each party that has to act.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Error {
     /// The environment failed: a full disk, a missing permission, a missing file.
@@ -108,12 +116,10 @@ pub enum Error {
         asked: &'static str,
     },
     /// The request makes no sense.
-    #[error("{detail}")]
-    BadRequest {
-        /// What was requested, and what would be possible.
-        detail: String,
-    },
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
     /// TensorFlow reported an error.
+    #[strum(serialize = "tensorflow")]
     #[error("TensorFlow failed while {action}: {detail}")]
     TensorFlow {
         /// What was being done, with the tensor and the part of it.
@@ -127,6 +133,28 @@ pub enum Error {
 }
 
 impl Error {
+    /// The code of this kind of error, in lower case with hyphens: `malformed`, or the reason of a [`BadRequest`]. Codes stay the same
+    /// between versions; texts may change.
+    ///
+    /// ```
+    /// use mmconvert::{BadRequest, Error};
+    ///
+    /// assert_eq!(Error::Cancelled.code(), "cancelled");
+    /// assert_eq!(Error::from(BadRequest::RowsOfScalar).code(), "rows-of-scalar");
+    /// ```
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(request) => request.code(),
+            kind => kind.into(),
+        }
+    }
+
+    /// All codes.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        Self::VARIANTS.iter().copied().filter(|code| *code != "bad-request").chain(BadRequest::codes())
+    }
+
     /// An adapter for `map_err` that adds the action and the path. If one of our own errors came through an interface of the
     /// standard library, it is returned unchanged.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -150,11 +178,6 @@ impl Error {
     /// A broken file, with the offset of the damage.
     pub(crate) fn malformed_at(path: &Path, what: impl Into<String>, offset: u64, detail: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), what: what.into(), offset: Some(offset), detail: detail.into() }
-    }
-
-    /// A request that makes no sense.
-    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::BadRequest { detail: detail.into() }
     }
 }
 
@@ -239,5 +262,45 @@ impl fmt::Display for DidYouMean<'_> {
             f.write_str("; `Source::tensors` lists what there is")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_code_of_its_own() {
+        let codes: Vec<&str> = Error::codes().collect();
+        assert_eq!(codes.len(), codes.iter().collect::<HashSet<_>>().len());
+        // Of the kinds of both enums, these are only around a kind.
+        let around = Error::VARIANTS.len() + BadRequest::VARIANTS.len() - codes.len();
+        assert_eq!(around, ["bad-request", "of-tensor", "of-feature", "of-input"].len());
+        for code in codes {
+            let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+            assert!(code.split('-').all(is_word), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_that_of_the_reason() {
+        let scalar = || BadRequest::RowsOfScalar;
+        for request in [scalar(), scalar().of_tensor("x"), scalar().of_feature("x"), scalar().of_input(Path::new("x"), "y").of_tensor("z")]
+        {
+            assert_eq!(Error::from(request).code(), "rows-of-scalar");
+        }
+        assert_eq!(Error::TensorFlow { action: String::new(), detail: String::new() }.code(), "tensorflow");
+        assert_eq!(scalar().of_feature("x").to_string(), "feature \"x\": a scalar has no rows to choose from");
+    }
+
+    #[test]
+    fn options_with_the_same_purpose_are_named_together() {
+        let options = [("`a`", "lists"), ("`b`", "images"), ("`c`", "lists")].map(|(option, needs)| (option.to_owned(), needs)).to_vec();
+        assert_eq!(
+            BadRequest::WithoutEffect { options }.to_string(),
+            "`a`, `c` have no effect on the selection: they apply to lists; `b` has no effect on the selection: it applies to images"
+        );
     }
 }

@@ -81,6 +81,8 @@ pub use convert::exported::{Export, Exported, Skipped};
 pub use convert::manifest::{Manifest, ManifestFile};
 pub use convert::pack::pack;
 pub use convert::{Converted, Converter};
+pub use error::request::BadRequest;
+pub use error::texts::ShapeText;
 pub use error::{Error, Result};
 pub use format::meta_graph::{Argument, Signature};
 pub use ndarray;
@@ -108,7 +110,7 @@ pub use types::element::Element;
 pub use types::layout::Layout;
 pub use types::name::Name;
 pub use types::rows::Rows;
-pub use types::spec::{ShapeText, TensorSpec};
+pub use types::spec::TensorSpec;
 pub use view::{MmapArray, view};
 pub use writer::{ArrayBuilder, ArrayWriter};
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
 
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::os::SystemCalls;
@@ -104,7 +105,7 @@ impl MmapArray {
         let (header, data_offset) = Header::parse(front).map_err(|e| e.in_file(path))?;
         let (dtype, byte_order, text) = resolve(&header, dtype, path)?;
         let shape = header.shape.into_iter().chain(text).collect();
-        let spec = TensorSpec::new(dtype, shape).map_err(|detail| Error::malformed(path, ".npy header", detail))?;
+        let spec = TensorSpec::new(dtype, shape).map_err(|request| Error::malformed(path, ".npy header", request.to_string()))?;
         let have = map.len() as u64 - data_offset;
         if have < spec.nbytes() {
             let detail = format!("{have} bytes of data, {spec} has {}", spec.nbytes());
@@ -197,7 +198,7 @@ impl MmapArray {
         let elements = self.elements::<T>()?;
         let shape: Vec<usize> = self.shape().iter().map(|&dim| memory_len(dim)).collect();
         let shape = IxDyn(&shape).set_f(self.fortran_order);
-        ArrayView::from_shape(shape, elements).map_err(|e| Error::bad_request(format!("{} as an ndarray view: {e}", self.spec)))
+        ArrayView::from_shape(shape, elements).map_err(|e| BadRequest::impossible(format!("{} as an ndarray view: {e}", self.spec)).into())
     }
 
     /// The array as a view whose number of dimensions is known at compile time: `array.view_fixed::<f32, Ix2>()`.
@@ -206,12 +207,9 @@ impl MmapArray {
     /// Those of [`view`](Self::view), and [`Error::BadRequest`] when the array has another number of dimensions.
     pub fn view_fixed<T: Element, D: Dimension>(&self) -> Result<ArrayView<'_, T, D>> {
         self.view::<T>()?.into_dimensionality::<D>().map_err(|_| {
-            let wanted = D::NDIM.map_or_else(|| "another number of".to_owned(), |n| n.to_string());
-            Error::bad_request(format!(
-                "{} has {} dimensions, but a view of {wanted} dimensions was asked for",
-                self.spec,
-                self.shape().len()
-            ))
+            // A view of any number of dimensions always fits.
+            let asked = D::NDIM.unwrap_or_default();
+            BadRequest::ViewDimensions { dtype: self.dtype().name(), shape: self.shape().to_vec(), asked }.into()
         })
     }
 
@@ -241,7 +239,9 @@ fn resolve(header: &Header, asked: Option<Dtype>, path: &Path) -> Result<(Dtype,
         what: format!("a view of {} elements in {}", header.descr, path.display()),
         detail: detail.into(),
     };
-    let cannot_be = |dtype| Error::bad_request(format!("{} holds {}, which cannot be {dtype}", path.display(), header.descr));
+    let cannot_be = |dtype: Dtype| -> Error {
+        BadRequest::NotOfDtype { path: path.to_owned(), found: header.descr.clone(), wanted: dtype.to_string() }.into()
+    };
     let Some(descr) = Descr::parse(&header.descr) else {
         return Err(asked.map_or_else(|| unsupported("only numbers and strings can be viewed"), cannot_be));
     };

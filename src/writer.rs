@@ -12,6 +12,7 @@ use bytemuck::{NoUninit, Pod};
 use ndarray::{ArrayViewMutD, IxDyn};
 
 use crate::cast::decoder::normalise_bools;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
 use crate::options::Options;
@@ -24,7 +25,7 @@ use crate::plan::{Memory, Plan, Resources};
 use crate::types::dtype::Dtype;
 use crate::types::element::Element;
 use crate::types::size::memory_len;
-use crate::types::spec::{ShapeText, TensorSpec};
+use crate::types::spec::{MAX_NDIM, TensorSpec};
 use crate::view::MmapArray;
 
 /// Shorter runs of bytes are gathered in a mapped window before they are written.
@@ -81,14 +82,10 @@ impl ArrayBuilder {
             detail: "its elements have no fixed size".into(),
         })?;
         let shape: Vec<u64> = [self.rows.unwrap_or(1)].into_iter().chain(self.row_shape.iter().copied()).collect();
-        if shape.len() > crate::types::spec::MAX_NDIM {
-            return Err(Error::bad_request(format!(
-                "{} dimensions, NumPy arrays have at most {}",
-                shape.len(),
-                crate::types::spec::MAX_NDIM
-            )));
+        if shape.len() > MAX_NDIM {
+            return Err(BadRequest::TooManyDimensions { dimensions: shape.len(), most: MAX_NDIM }.into());
         }
-        let spec = TensorSpec::new(self.dtype, shape).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(self.dtype, shape)?;
         let run = self.options.request(None, 0).run;
         let resources = Resources { in_flight: None, ..Resources::of(&run, 1) };
         let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
@@ -190,13 +187,14 @@ impl ArrayWriter {
     /// Those of [`append`](Self::append), and [`Error::BadRequest`] when `bytes` ends within an element.
     pub fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         if !(bytes.len() as u64).is_multiple_of(self.row.itemsize()) {
-            return Err(Error::bad_request(format!("{} bytes are not a whole number of {} elements", bytes.len(), self.row.dtype())));
+            return Err(BadRequest::PartialElement { given: bytes.len() as u64, dtype: self.row.dtype().name() }.into());
         }
         if self.row.row_bytes() == 0 && !bytes.is_empty() {
-            return Err(Error::bad_request(format!("elements for {}, which have none", self.describe_rows())));
+            let given = bytes.len() as u64;
+            return Err(BadRequest::RowBytes { given, rows: 0..self.rows.unwrap_or(0), row_bytes: 0 }.into());
         }
-        let end = self.next.checked_add(bytes.len() as u64);
-        let end = end.ok_or_else(|| Error::bad_request("an array cannot have 2^63 bytes or more"))?;
+        // Refused if it is that large.
+        let end = self.next.saturating_add(bytes.len() as u64);
         self.claim(self.next..end)?;
         let result = self.append_claimed(bytes);
         if result.is_err() {
@@ -284,8 +282,7 @@ impl ArrayWriter {
     pub fn write_bytes(&self, rows: Range<u64>, bytes: &[u8]) -> Result<()> {
         let given = bytes.len() as u64;
         if rows.end.checked_sub(rows.start).and_then(|rows| rows.checked_mul(self.row.row_bytes())) != Some(given) {
-            let detail = format!("{given} bytes for rows {}:{}, each of which has {}", rows.start, rows.end, self.row.row_bytes());
-            return Err(Error::bad_request(detail));
+            return Err(BadRequest::RowBytes { given, rows, row_bytes: self.row.row_bytes() }.into());
         }
         let place = self.claim_rows(&rows)?;
         if bytes.is_empty() {
@@ -335,7 +332,8 @@ impl ArrayWriter {
         let shape: Vec<usize> =
             [rows.end.saturating_sub(rows.start)].iter().chain(&self.row.shape()[1..]).map(|&axis| memory_len(axis)).collect();
         self.fill(rows, |elements: &mut [T]| {
-            let view = ArrayViewMutD::from_shape(IxDyn(&shape), elements).map_err(|error| Error::bad_request(error.to_string()))?;
+            let view = ArrayViewMutD::from_shape(IxDyn(&shape), elements)
+                .map_err(|error| Error::from(BadRequest::impossible(error.to_string())))?;
             fill(view)
         })
     }
@@ -418,12 +416,12 @@ impl ArrayWriter {
             self.commit(window, filled)?;
         }
         if self.broken.load(Ordering::Relaxed) {
-            return Err(Error::bad_request("an earlier write of a part of the array failed"));
+            return Err(BadRequest::EarlierFailure.into());
         }
         let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
         let rows = self.finished_rows(&written)?;
         let shape: Vec<u64> = [rows].into_iter().chain(self.row.shape()[1..].iter().copied()).collect();
-        let spec = TensorSpec::new(self.row.dtype(), shape).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(self.row.dtype(), shape)?;
         self.sink.finish(&Header::new(self.descr, spec.shape()), spec.nbytes())?;
         Ok((self.staged, spec))
     }
@@ -436,13 +434,13 @@ impl ArrayWriter {
         }
         let end = written.end();
         if let Some(gap) = written.first_gap() {
-            return Err(Error::bad_request(format!("row {} was never written", gap / row_bytes)));
+            return Err(BadRequest::RowMissing { row: gap / row_bytes }.into());
         }
         if !end.is_multiple_of(row_bytes) {
-            return Err(Error::bad_request(format!("the last row has {} of {row_bytes} bytes", end % row_bytes)));
+            return Err(BadRequest::PartialRow { given: end % row_bytes, row_bytes }.into());
         }
         match self.rows {
-            Some(rows) if end / row_bytes < rows => Err(Error::bad_request(format!("{} of {rows} rows were written", end / row_bytes))),
+            Some(rows) if end / row_bytes < rows => Err(BadRequest::RowMissing { row: end / row_bytes }.into()),
             _ => Ok(end / row_bytes),
         }
     }
@@ -475,9 +473,9 @@ impl ArrayWriter {
 
     fn claim_rows(&self, rows: &Range<u64>) -> Result<Range<u64>> {
         let row_bytes = self.row.row_bytes();
-        let wrong = || Error::bad_request(format!("rows {}:{} of an array of {}", rows.start, rows.end, self.describe_rows()));
+        let wrong = || self.no_such_rows(rows.clone());
         if rows.start > rows.end || self.rows.is_some_and(|known| rows.end > known) {
-            return Err(wrong());
+            return Err(wrong().into());
         }
         if row_bytes == 0 {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -490,23 +488,18 @@ impl ArrayWriter {
         Ok(bytes)
     }
 
-    fn describe_rows(&self) -> String {
-        let of = format!("rows of shape {}", ShapeText(&self.row.shape()[1..]));
-        self.rows.map_or_else(|| of.clone(), |rows| format!("{rows} {of}"))
+    fn no_such_rows(&self, rows: Range<u64>) -> BadRequest {
+        BadRequest::NoSuchRows { rows, of: self.rows, shape: self.row.shape()[1..].to_vec() }
     }
 
     fn claim(&self, bytes: Range<u64>) -> Result<()> {
+        let row_bytes = self.row.row_bytes().max(1);
+        let rows = bytes.start / row_bytes..bytes.end.div_ceil(row_bytes);
         if i64::try_from(bytes.end).is_err() || self.total_bytes().is_some_and(|total| bytes.end > total) {
-            return Err(Error::bad_request(format!("{} bytes of data for {}", bytes.end, self.describe_rows())));
+            return Err(self.no_such_rows(rows).into());
         }
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.insert(bytes.clone()) {
-            Ok(())
-        } else {
-            let row_bytes = self.row.row_bytes().max(1);
-            let rows = format!("{}:{}", bytes.start / row_bytes, bytes.end.div_ceil(row_bytes));
-            Err(Error::bad_request(format!("some of the rows {rows} have been written already")))
-        }
+        if written.insert(bytes.clone()) { Ok(()) } else { Err(BadRequest::RowsWritten { rows }.into()) }
     }
 }
 

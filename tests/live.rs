@@ -20,7 +20,7 @@ use mmconvert::tensorflow::tensorflow::{
     TensorType,
 };
 use mmconvert::tensorflow::{LiveTensor, SessionOutput, load};
-use mmconvert::{Budget, Converted, Converter, Dtype, Error, Layout, MmapArray, Rows, Strings};
+use mmconvert::{BadRequest, Budget, Converted, Converter, Dtype, Error, Layout, MmapArray, Rows, Strings};
 use num_complex::Complex;
 
 type Test = fn() -> Outcome;
@@ -323,9 +323,9 @@ fn what_tensorflow_refuses() -> Outcome {
         other => return Err(format!("{other:?}").into()),
     }
     let missing = SessionOutput::new(&session, &mut graph, "nothing:0").compute();
-    check(matches!(missing, Err(Error::BadRequest { .. })), format!("{missing:?}"))?;
+    check(matches!(missing, Err(Error::BadRequest(BadRequest::NoSuchOutput { .. }))), format!("{missing:?}"))?;
     let missing = SessionOutput::new(&session, &mut graph, "checked:1").compute();
-    check(matches!(missing, Err(Error::BadRequest { .. })), format!("{missing:?}"))?;
+    check(matches!(missing, Err(Error::BadRequest(BadRequest::NoSuchOutput { .. }))), format!("{missing:?}"))?;
     let handle = SessionOutput::new(&session, &mut graph, "handle").compute();
     check(matches!(handle, Err(Error::Unsupported { .. })), format!("{handle:?}"))?;
     // The session ends while the value is still to be read.

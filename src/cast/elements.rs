@@ -5,6 +5,7 @@ use std::fmt;
 use super::kernels::{Swap16, Swap32, Swap64};
 use super::pairs;
 use super::step::{Step, map, map_parts};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
@@ -90,8 +91,8 @@ impl Cast {
     pub fn run(&self, from: &[u8], to: &mut [u8]) -> Result<()> {
         let (item_from, item_to) = (self.from.item_len(), self.to.item_len());
         if !from.len().is_multiple_of(item_from) || !to.len().is_multiple_of(item_to) || from.len() / item_from != to.len() / item_to {
-            let detail = format!("{} bytes of {} elements cannot be cast into {} bytes of {}", from.len(), self.from, to.len(), self.to);
-            return Err(Error::bad_request(detail));
+            let (from_bytes, to_bytes) = (from.len() as u64, to.len() as u64);
+            return Err(BadRequest::CastLength { from_bytes, from: self.from.name(), to_bytes, to: self.to.name() }.into());
         }
         self.run_matching(from, to);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::Header;
 use crate::options::request::{Form, Request};
@@ -100,7 +101,7 @@ impl<'a> Array<'a> {
             return Err(Error::Unsupported { what, detail });
         }
         // A computed tensor has its shape only now.
-        let spec = TensorSpec::new(Dtype::String, stored.shape.clone()).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(Dtype::String, stored.shape.clone())?;
         let range = spec.select(rows)?;
         let strings = Arc::new(Strings::open(stored, &range, run.verify, &run.calls)?);
         let read_bytes = |part| if part == Part::Offsets { strings.lengths_bytes() } else { strings.stored_bytes() };
@@ -147,11 +148,7 @@ impl<'a> Array<'a> {
 /// [`Error::BadRequest`].
 pub(crate) fn check_rows(tensor: &Tensor, rows: Option<Rows>) -> Result<()> {
     match (&tensor.info().part_of, rows) {
-        (Some(whole), Some(_)) => {
-            let name = &tensor.info().name;
-            let detail = format!("`rows` of {name}: it is a part of {whole}, which is ragged or sparse: rows of its parts have no meaning");
-            Err(Error::bad_request(detail))
-        }
+        (Some(whole), Some(_)) => Err(BadRequest::RowsOfPart { name: tensor.info().name.to_string(), whole: whole.clone() }.into()),
         _ => Ok(()),
     }
 }

@@ -61,7 +61,7 @@ impl<'a> Batch<'a> {
             ..Resources::of(run, threads)
         };
         // Plans as if all arrays were one of unlimited length.
-        let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()]).map_err(Error::bad_request)?;
+        let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()])?;
         let plan = Plan::new(&all, &(0..all.rows()), Memory::Buffers, &resources)?;
         let method = destination.small_method(run)?;
         Ok(Self { request, method, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::job::Job;
 use super::work::Work;
+use crate::error::request::BadRequest;
+use crate::error::texts::ShapeText;
 use crate::error::{Error, Result};
 use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::options::Options;
@@ -30,7 +32,7 @@ use crate::types::dtype::Dtype;
 use crate::types::layout::Layout;
 use crate::types::rows::Rows;
 use crate::types::size::memory_len;
-use crate::types::spec::{ShapeText, unravel};
+use crate::types::spec::unravel;
 
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +121,7 @@ fn compare_file(file: &ArrayFile<'_>, tensor: &Tensor, rows: Option<Rows>, optio
     match Work::with_others(tensor, &request, |column| skipping(column, tensor, &request))? {
         Work::Jobs(jobs) => {
             let job = jobs.iter().find(|job| job.part() == part);
-            compare_array(file, job.ok_or_else(|| Error::bad_request("there is no array to compare with"))?, &request.run.calls)
+            compare_array(file, job.ok_or_else(|| BadRequest::impossible(format!("there are no {part}")))?, &request.run.calls)
         }
         Work::Pass(pass) => compare_column(file, &pass, &request.run.calls),
     }
@@ -270,7 +272,7 @@ impl<'a> ArrayFile<'a> {
         match look_at(path)? {
             Found::File => {}
             Found::Nothing => return Err(Error::NotFound { what: "array", detail: format!("there is no {}", path.display()) }),
-            Found::Directory | Found::Other => return Err(Error::bad_request(format!("{} is not a regular file", path.display()))),
+            Found::Directory | Found::Other => return Err(BadRequest::NotRegular { path: path.to_owned() }.into()),
         }
         let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let metadata = file.metadata().map_err(Error::io("read", path))?;
@@ -320,10 +322,8 @@ impl<'a> ArrayFile<'a> {
         };
         match form.strings.peek() {
             Some(said) if said != strings => {
-                let path = self.path.display();
-                return Err(Error::bad_request(format!(
-                    "{path} has strings as `strings` {strings} makes them, not as `strings` {said} does"
-                )));
+                let (found, asked) = (strings.to_string(), said.to_string());
+                return Err(BadRequest::StringsMadeAs { path: self.path.to_path_buf(), found, asked }.into());
             }
             Some(_) => form.strings.note(),
             None => {}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::destination::Directory;
 use super::export::{check_distinct, check_files, check_manifest, file_of};
 use super::pack::{check, check_form, is_stored, not_laid_out, title};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::npy::DATA_ALIGN;
 use crate::format::safetensors::FileLayout;
 use crate::options::Options;
@@ -80,7 +80,7 @@ pub fn check_pack(arrays: &[Estimated<'_>], path: impl AsRef<Path>, options: &Op
     first.source().check_not_own(path)?;
     let staged = StagedFile::create(path, options.existing(), &options.calls())?;
     let entry = |(tensor, estimate): (&Tensor, &Estimate)| {
-        let spec = TensorSpec::new(estimate.dtype, estimate.shape.clone()).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(estimate.dtype, estimate.shape.clone())?;
         Ok((title(&tensor.info().name, estimate.part), spec))
     };
     let entries = each(arrays).map(entry).collect::<Result<Vec<_>>>()?;

@@ -10,6 +10,7 @@ use super::exported::{Export, Exported, Skipped, nothing_to_convert, vouch};
 use super::manifest::{self, MANIFEST};
 use super::many::make;
 use super::planned::{PlannedArray, plan};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::DATA_ALIGN;
 use crate::options::Options;
@@ -155,9 +156,8 @@ pub(crate) fn check_distinct<'a>(arrays: impl Iterator<Item = (&'a Name, Part)>)
     for (name, part) in arrays {
         let file = file_of(name, part);
         if let Some((other, other_part)) = known.insert(file.clone(), (name, part)) {
-            return Err(Error::bad_request(format!(
-                "the {other_part} of {other} and the {part} of {name} would both become {file}: convert them into two directories"
-            )));
+            let arrays = [(other, other_part), (name, part)].map(|(name, part)| (name.to_string(), part.to_string())).to_vec();
+            return Err(BadRequest::SameFile { arrays, file }.into());
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::exported::{Exported, Skipped};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::model::ModelOptions;
@@ -219,15 +220,13 @@ impl Manifest {
             for path in &part.paths {
                 let path = path.to_path();
                 if path == Path::new("-") {
-                    let detail = format!("{}: the arrays were made from standard input, which cannot be read again", self.path.display());
-                    return Err(Error::bad_request(detail));
+                    return Err(BadRequest::ReadOnce { path, manifest: Some(self.path.clone()) }.into());
                 }
                 found.extend(Location::find(path, part.format.as_deref(), options).map_err(|error| self.moved(error))?);
             }
         }
         if found.is_empty() {
-            let detail = format!("{} does not say what the arrays were made from: name it with `against` SRC", self.path.display());
-            return Err(Error::bad_request(detail));
+            return Err(BadRequest::UnnamedSource { manifest: self.path.clone() }.into());
         }
         if self.is_joined() { Location::apart(found, options) } else { Location::group(found, options) }
     }

@@ -20,6 +20,7 @@ pub(crate) mod work;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::budget::Budget;
@@ -247,7 +248,7 @@ impl<'a> Converter<'a> {
         check_rows(tensor, self.rows)?;
         let mut axes = info.axes();
         if self.rows.is_some() && info.has_rank && axes.is_empty() {
-            return Err(Error::bad_request("a scalar has no rows to choose from"));
+            return Err(BadRequest::RowsOfScalar.into());
         }
         if let (Some(rows), Some(RecordColumn { feature, .. })) = (self.rows, tensor.column()) {
             Pass::check_rows(&feature, rows)?;
@@ -376,18 +377,21 @@ impl<'a> Converter<'a> {
             && tensor.is_made()
         {
             return match tensor.column().and_then(|column| column.feature.declared) {
-                Some(declared) if declared.flat => {
-                    Err(Error::bad_request("the number of its rows is known only after computing it: write a file instead"))
-                }
+                Some(declared) if declared.flat => Err(BadRequest::StreamLength.into()),
                 _ => Ok(()),
             };
         }
         self.work(&self.request())?.check_stream()
     }
 
-    /// Everything that can still fail once a file is complete happens in `view`, before any file gets its name. A `method` that
-    /// returns one array is named in the error when there are two.
-    fn execute<V>(self, path: &Path, method: Option<&str>, view: impl Fn(&StagedFile, Dtype) -> Result<V>) -> Result<Vec<(V, Report)>> {
+    /// Everything that can still fail once a file is complete happens in `view`, before any file gets its name. A `taker`, the
+    /// method that returns one array, is named in the error when there are two.
+    fn execute<V>(
+        self,
+        path: &Path,
+        taker: Option<&'static str>,
+        view: impl Fn(&StagedFile, Dtype) -> Result<V>,
+    ) -> Result<Vec<(V, Report)>> {
         let request = self.request();
         let (existing, calls) = (request.run.existing, &request.run.calls);
         let is_column = matches!(&self.input, Input::Tensor(tensor) if tensor.is_of_records());
@@ -398,8 +402,8 @@ impl<'a> Converter<'a> {
         }
         let work = self.work(&request)?;
         let arrays = work.arrays();
-        if let (Some(method), 2..) = (method, arrays.len()) {
-            return Err(Error::bad_request(format!("values and offsets are two arrays: use write_parts instead of {method}")));
+        if let (Some(taker), 2..) = (taker, arrays.len()) {
+            return Err(BadRequest::TwoArrays { taker, instead: "write_parts" }.into());
         }
         self.options.check_applied()?;
         // Refuse what exceeds the memory before an output exists.
@@ -443,5 +447,5 @@ fn nearest_method(output: &Path, run: &Run) -> Method {
 }
 
 fn only<T>(mut items: Vec<T>) -> Result<T> {
-    items.pop().ok_or_else(|| Error::bad_request("there is no array"))
+    items.pop().ok_or_else(|| BadRequest::impossible("a conversion makes no array").into())
 }

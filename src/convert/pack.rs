@@ -9,6 +9,7 @@ use super::export::export;
 use super::exported::{Export, Exported, Skipped, nothing_to_convert, vouch};
 use super::many::make;
 use super::planned::{Origin, PlannedArray, plan};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::safetensors::{FileLayout, name_of};
 use crate::options::Options;
@@ -86,7 +87,7 @@ pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, opt
 /// [`Error::BadRequest`].
 pub(crate) fn check_form(form: &Form) -> Result<()> {
     if form.layout == Layout::F || form.byte_order.peek() == Some(ByteOrder::Big) {
-        return Err(Error::bad_request("safetensors files are in C order and little-endian"));
+        return Err(BadRequest::PackedForm.into());
     }
     Ok(())
 }
@@ -242,7 +243,7 @@ impl<'a> Packer<'a, '_> {
         let Some(((name, part), report)) = arrays.into_iter().zip(reports.into_iter().flatten()).next() else {
             return Err(nothing_to_convert(self.source, &self.skipped));
         };
-        let spec = TensorSpec::new(report.dtype, report.shape.clone()).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(report.dtype, report.shape.clone())?;
         let layout = self.layout(&[(title(&name, part), spec)])?.padded(start).map_err(|detail| not_laid_out(self.path, detail))?;
         staged.file().set_len(layout.len).map_err(failed(&staged, "resize", layout.len))?;
         let outputs = vec![Exported { name, path: self.path.to_owned(), report }];
@@ -291,7 +292,7 @@ fn failed(staged: &StagedFile, action: &'static str, bytes: u64) -> impl FnOnce(
 /// The entries of columns with so many rows.
 fn entries(columns: &Columns<'_>, rows: &[u64]) -> Result<Vec<Entry>> {
     let entry = |(array, &rows): (&RecordArray, &u64)| {
-        let spec = TensorSpec::new(array.dtype, array.header(rows).shape).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(array.dtype, array.header(rows).shape)?;
         Ok((title(columns.name(array), array.part), spec))
     };
     columns.pass.arrays.iter().zip(rows).map(entry).collect()

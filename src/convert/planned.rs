@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::array::Array;
 use super::exported::Skipped;
 use super::job::Job;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::{Header, MAX_TEXT_LEN};
 use crate::options::request::{Form, Request};
@@ -47,14 +48,14 @@ pub(crate) type MadeOrLeftOut = std::result::Result<Report, String>;
 
 impl<'a> PlannedArray<'a> {
     fn of(name: &Name, origin: Origin<'a>, job: &Job<'_>) -> Result<Self> {
-        let spec = TensorSpec::new(job.dtype(), job.header.shape.clone()).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(job.dtype(), job.header.shape.clone())?;
         let (nbytes, changes_order) = (job.spec.nbytes(), job.changes_order());
         Ok(Self { name: name.clone(), origin, part: job.part(), spec, nbytes, changes_order })
     }
 
     /// An array that was made before. Its `.npy` header need not express its dtype.
     pub(crate) fn made(name: Name, path: PathBuf, report: Report) -> Result<Self> {
-        let spec = TensorSpec::new(report.dtype, report.shape.clone()).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(report.dtype, report.shape.clone())?;
         let nbytes = spec.nbytes();
         Ok(Self { name, part: report.part, origin: Origin::Made(path, Box::new(report)), spec, nbytes, changes_order: false })
     }
@@ -68,7 +69,7 @@ impl<'a> PlannedArray<'a> {
         match &self.origin {
             Origin::Tensor(tensor) => {
                 let array = Array::of_tensor(tensor, request)?.into_iter().find(|array| array.part == self.part);
-                let array = array.ok_or_else(|| Error::bad_request(format!("tensor {} has no {}", self.name, self.part)))?;
+                let array = array.ok_or_else(|| BadRequest::impossible(format!("tensor {} has no {}", self.name, self.part)))?;
                 Job::new(array, *rows, form, run)
             }
             Origin::Made(path, _) => {
@@ -140,7 +141,7 @@ pub(crate) fn plan<'a>(
         };
         match plan() {
             Ok(()) => {}
-            Err(Error::BadRequest { detail }) => return Err(Error::bad_request(format!("tensor {name}: {detail}"))),
+            Err(Error::BadRequest(request)) => return Err(request.of_tensor(name).into()),
             Err(error) if matches!(error, Error::Unsupported { .. }) || is_lossy(tensor, &error) => {
                 planned.truncate(before);
                 request.form.note_skipped(tensor.info().spec.dtype());

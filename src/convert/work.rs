@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::array::Array;
 use super::job::Job;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::options::request::Request;
 use crate::output::part::Part;
 use crate::output::place::ArrayPlace;
@@ -137,7 +138,7 @@ impl<'a> Work<'a> {
 
 fn only_job<'a, 'b>(jobs: &'a [Job<'b>]) -> Result<&'a Job<'b>> {
     let [job] = jobs else {
-        return Err(Error::bad_request("values and offsets are two arrays, and a stream holds one: write them to files"));
+        return Err(BadRequest::TwoArrays { taker: "a stream", instead: "files" }.into());
     };
     Ok(job)
 }

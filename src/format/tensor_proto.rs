@@ -49,7 +49,7 @@ impl Filled {
 pub(crate) fn spec_of(code: (u64, usize), shape: Vec<u64>, base: usize) -> Result<TensorSpec, ParseError> {
     let dtype = Dtype::from_code(code.0)
         .ok_or_else(|| ParseError::new(code.1, WHAT, format!("dtype {} does not exist in stored tensors", code.0)))?;
-    TensorSpec::new(dtype, shape).map_err(|detail| ParseError::new(base, WHAT, detail))
+    TensorSpec::new(dtype, shape).map_err(|request| ParseError::new(base, WHAT, request.to_string()))
 }
 
 /// Fails if `len` raw bytes, which start at `at`, do not match the size of `spec`.

@@ -16,7 +16,7 @@ pub(crate) mod used;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::request::BadRequest;
 use crate::os::SystemCalls;
 use crate::storage::blob::Storage;
 use crate::storage::local::LocalStorage;
@@ -294,17 +294,6 @@ fn refuse(unused: &[Unused]) -> crate::error::Result<()> {
     if unused.is_empty() {
         return Ok(());
     }
-    // Options with the same purpose are reported together.
-    let mut by_needs: Vec<(&str, Vec<&str>)> = Vec::new();
-    for Unused { flag, needs } in unused {
-        match by_needs.iter_mut().find(|(known, _)| known == needs) {
-            Some((_, flags)) => flags.push(flag),
-            None => by_needs.push((needs, vec![flag])),
-        }
-    }
-    let each = by_needs.iter().map(|(needs, flags)| match &flags[..] {
-        [flag] => format!("{flag} has no effect on the selection: it applies to {needs}"),
-        flags => format!("{} have no effect on the selection: they apply to {needs}", flags.join(", ")),
-    });
-    Err(Error::bad_request(each.collect::<Vec<_>>().join("; ")))
+    let options = unused.iter().map(|unused| (unused.flag.clone(), unused.needs)).collect();
+    Err(BadRequest::WithoutEffect { options }.into())
 }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::mmap::MappedRange;
 use super::private_file::PrivateFile;
 use super::writeback::WriteBehind;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::options::method::Method;
@@ -329,7 +330,7 @@ impl NpySink {
     /// # Errors
     /// Returns [`Error::Limit`] when the disk has no room for the header, [`Error::Io`].
     pub(crate) fn finish(self: Arc<Self>, header: &Header, nbytes: u64) -> Result<WriteBehind> {
-        let sink = Arc::into_inner(self).ok_or_else(|| Error::bad_request("a part of the array is still being written"))?;
+        let sink = Arc::into_inner(self).ok_or_else(|| BadRequest::impossible("a part of the array is still being written"))?;
         sink.finish_alone(header, nbytes)?;
         Ok(sink.behind)
     }

@@ -22,7 +22,7 @@ impl<'a> MemoryTensor<'a> {
     /// Returns [`Error::BadRequest`] when `bytes` is not exactly as long as `spec` says.
     pub fn new(spec: TensorSpec, bytes: &'a [u8]) -> Result<Self> {
         if bytes.len() as u64 != spec.nbytes() {
-            return Err(Error::bad_request(format!("{} bytes for {spec}, which has {}", bytes.len(), spec.nbytes())));
+            return Err(Error::from(spec.length_differs(bytes.len() as u64)));
         }
         Ok(Self { spec, bytes })
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::checksums::Region;
 use super::tensor_reader::{ReadContext, StoredRun, TensorReader};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::grid::{ChunkGrid, Unit};
 use crate::types::byte_order::ByteOrder;
 use crate::types::size::memory_len;
@@ -32,7 +32,7 @@ impl<'a> ReversedAxes<'a> {
     pub(crate) fn new(reader: Box<dyn TensorReader + 'a>, rows: Range<u64>) -> Result<Self> {
         let selected = reader.spec().with_rows(&rows);
         let shape = selected.shape().iter().rev().copied().collect();
-        let spec = TensorSpec::new(selected.dtype(), shape).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(selected.dtype(), shape)?;
         let column = reader.spec().rows();
         Ok(Self { reader, spec, rows, column })
     }

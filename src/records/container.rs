@@ -12,6 +12,7 @@ use super::set::RecordSet;
 use super::stream::batches::ReadSettings;
 use super::stream::memory_pool::Pool;
 use super::survey::Survey;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::records::Called;
@@ -100,7 +101,7 @@ impl RecordContainer {
     /// Returns [`Error::Unsupported`] where the sets do not fit together.
     pub(crate) fn join(parts: Vec<Self>) -> Result<Self> {
         let mut parts = parts.into_iter();
-        let mut whole = parts.next().ok_or_else(|| Error::bad_request("there is nothing to join"))?;
+        let mut whole = parts.next().ok_or(BadRequest::NothingToJoin { only: None, are_files_joined: false })?;
         let mut paths = vec![whole.path.to_string_lossy().into_owned()];
         for part in parts {
             let refused = |detail: String| Error::Unsupported {
@@ -169,8 +170,7 @@ impl RecordContainer {
     pub(crate) fn count(&self, set: usize) -> Result<u64> {
         let records = &self.sets[set];
         if !records.can_be_read_again() {
-            let detail = "rows are counted from the end, but the length of this source is only known after reading it";
-            return Err(Error::bad_request(format!("{}: {detail}", self.path.display())));
+            return Err(BadRequest::UnknownEnd { path: Some(self.path.clone()) }.into());
         }
         if !records.is_known() {
             return self.survey(set, true).map(|survey| survey.records);
@@ -207,8 +207,7 @@ impl RecordContainer {
     /// [`Error::BadRequest`].
     pub(crate) fn check_ends(&self, set: usize) -> Result<()> {
         if self.sets[set].is_endless() {
-            let detail = format!("{} has no end: choose rows with `rows` A:B", self.path.display());
-            return Err(Error::bad_request(detail));
+            return Err(BadRequest::Endless { path: self.path.clone() }.into());
         }
         Ok(())
     }

@@ -11,7 +11,8 @@ use super::stream::framing::Framing;
 use super::stream::inputs::{CheckCount, Claim, Input, Program, RecordFile, Wanted};
 use super::stream::interleaved::Interleaved;
 use super::stream::memory_pool::Pool;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 
 /// Number of records scanned to find out what all of them are.
 pub(crate) const FIRST_LOOK: u64 = 1000;
@@ -120,7 +121,7 @@ impl RecordSet {
             RecordInput::Program(program) => Ok(Input::Program(program.clone())),
             RecordInput::Once(bytes, name) => {
                 let bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let bytes = bytes.ok_or_else(|| Error::bad_request(format!("{} can be read only once, and has been", name.display())))?;
+                let bytes = bytes.ok_or_else(|| BadRequest::ReadOnce { path: name.clone(), manifest: None })?;
                 Ok(Input::Stream(bytes, name.clone()))
             }
         };

@@ -13,6 +13,7 @@ use super::bundle::path::resolve;
 use super::bundle::{self, Bundle, ShardPlace};
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
+use crate::error::texts::ShapeText;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::budget::Limits;
@@ -24,7 +25,7 @@ use crate::storage::probe::Probe;
 use crate::types::byte_order::ByteOrder;
 use crate::types::name::Name;
 use crate::types::size::memory_len;
-use crate::types::spec::{ShapeText, TensorSpec};
+use crate::types::spec::TensorSpec;
 
 /// A `Dataset.cache` bundle, listed by components only. Opened on request, since the same bundle can be read by its keys.
 pub(crate) struct TfDataCache;
@@ -107,7 +108,8 @@ impl Cache {
     fn stacked_spec(&self, component: usize) -> Result<TensorSpec> {
         let first = self.bundle.info(component)?.spec;
         let shape = [&[self.elements as u64], first.shape()].concat();
-        TensorSpec::new(first.dtype(), shape).map_err(|detail| Error::malformed(self.bundle.index_path(), "tf.data cache", detail))
+        TensorSpec::new(first.dtype(), shape)
+            .map_err(|request| Error::malformed(self.bundle.index_path(), "tf.data cache", request.to_string()))
     }
 }
 

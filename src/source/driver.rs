@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::container::Container;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::options::Options;
 use crate::records::stream::files::FileSet;
 use crate::storage::probe::Probe;
@@ -36,6 +37,6 @@ pub(crate) trait Driver: Sync {
     fn open(&self, place: &Probe, options: &Options) -> Result<Box<dyn Container>>;
     /// Opens several files as one source, which messages call `path`. Called only if the format [joins files](Self::joins_files).
     fn open_files(&self, path: &Path, _files: FileSet, _options: &Options) -> Result<Box<dyn Container>> {
-        Err(Error::bad_request(format!("{}: in this format, each file is a separate source", path.display())))
+        Err(BadRequest::SeparateSources { path: path.to_owned() }.into())
     }
 }

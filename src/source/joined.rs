@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 use super::container::{Container, TensorInfo};
 use super::opened::{Source, Tensor};
 use super::origin::Origin;
+use crate::error::request::BadRequest;
+use crate::error::texts::ShapeText;
 use crate::error::{Error, Result};
 use crate::plan::grid::{ChunkGrid, Unit};
 use crate::reader::checksums::Region;
@@ -18,7 +20,7 @@ use crate::records::container::RecordContainer;
 use crate::types::byte_order::ByteOrder;
 use crate::types::layout::Layout;
 use crate::types::size::memory_len;
-use crate::types::spec::{ShapeText, TensorSpec};
+use crate::types::spec::TensorSpec;
 
 /// Joins sources: records to records, other tensors to those with the same name.
 ///
@@ -27,20 +29,16 @@ use crate::types::spec::{ShapeText, TensorSpec};
 /// that cannot continue each other.
 pub(crate) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
     if let [] | [_] = &parts[..] {
-        let only = parts.first().map(|part| {
-            let joined = if part.container().files().len() > 1 { ", whose files follow each other without it" } else { "" };
-            format!(", and {} is one{joined}", part.path().display())
-        });
-        let only = only.unwrap_or_default();
-        return Err(Error::bad_request(format!("joining (`concat`) needs several sources{only}")));
+        let only = parts.first().map(|part| part.path().to_owned());
+        let are_files_joined = parts.first().is_some_and(|part| part.container().files().len() > 1);
+        return Err(BadRequest::NothingToJoin { only, are_files_joined }.into());
     }
     let lost: Vec<String> = parts.iter().flat_map(|part| part.missing_files().to_vec()).collect();
     let take = |part: &mut Source| {
         if let Some(container) = part.container_mut() {
             return Ok(container.take_records());
         }
-        let detail = format!("{} is still in use elsewhere: join sources before taking tensors from them", part.path().display());
-        Err(Error::bad_request(detail))
+        Err(Error::from(BadRequest::StillInUse { path: part.path().to_owned() }))
     };
     let records: Vec<Option<RecordContainer>> = parts.iter_mut().map(take).collect::<Result<_>>()?;
     if records.iter().all(Option::is_none) {
@@ -48,8 +46,8 @@ pub(crate) fn join(mut parts: Vec<Source>) -> Result<Box<dyn Container>> {
     }
     match records.iter().position(Option::is_none) {
         Some(other) => {
-            let (other, first) = (parts[other].path().display(), parts[usize::from(other == 0)].path().display());
-            Err(Error::bad_request(format!("{other} cannot be joined to {first}: only one of them is of records")))
+            let [path, other] = [&parts[other], &parts[usize::from(other == 0)]].map(|part| part.path().to_owned());
+            Err(BadRequest::OnlyOneOfRecords { path, other }.into())
         }
         None => Ok(Box::new(RecordContainer::join(records.into_iter().flatten().collect())?.with_lost(lost))),
     }
@@ -166,7 +164,7 @@ fn joined(parts: &[Source], tensor: &Tensor, own: &[Option<usize>]) -> Result<(T
         info.has_rank &= own.info().has_rank;
         let next = lengths(own.info());
         rows = match (rows, next.first().copied().flatten()) {
-            (Some(rows), Some(more)) => Some(rows.checked_add(more).ok_or_else(|| Error::bad_request("there are 2^64 rows or more"))?),
+            (Some(rows), Some(more)) => Some(rows.checked_add(more).ok_or(BadRequest::TooMany { what: "rows" })?),
             // The number is known only after computing the tensor.
             _ => None,
         };
@@ -178,7 +176,7 @@ fn joined(parts: &[Source], tensor: &Tensor, own: &[Option<usize>]) -> Result<(T
     }
     info.unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
     let shape = axes.iter().map(|axis| axis.unwrap_or(0)).collect();
-    info.spec = TensorSpec::new(info.spec.dtype(), shape).map_err(Error::bad_request)?;
+    info.spec = TensorSpec::new(info.spec.dtype(), shape)?;
     Ok((info, numbers))
 }
 
@@ -320,10 +318,10 @@ fn spec_of(info: &TensorInfo, links: &[Link<'_>]) -> Result<TensorSpec, (usize, 
         if first.shape().get(1..) != Some(row) || own.dtype() != first.dtype() {
             return Err((at, format!("it is {own}, the first is {first}: only axis 0 may differ")));
         }
-        rows = rows.checked_add(own.rows()).ok_or_else(|| (at, "there are 2^64 rows or more".to_owned()))?;
+        rows = rows.checked_add(own.rows()).ok_or_else(|| (at, BadRequest::TooMany { what: "rows" }.to_string()))?;
     }
     let shape = [&[rows], first.shape().get(1..).unwrap_or_default()].concat();
-    TensorSpec::new(first.dtype(), shape).map_err(|detail| (0, detail))
+    TensorSpec::new(first.dtype(), shape).map_err(|request| (0, request.to_string()))
 }
 
 /// One part of a joined tensor.

@@ -10,6 +10,7 @@ use super::formats::{FORMATS, formats};
 use super::opened::Source;
 use super::origin::Origin;
 use super::unrecognised::unrecognised;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::records::stream::compression::holds_nothing;
@@ -101,8 +102,7 @@ impl Location {
         check_stdin(&locations)?;
         for (at, location) in locations.iter().enumerate() {
             if locations[..at].iter().any(|other| other.place == location.place) {
-                let detail = format!("{} is given twice: `concat` joins a source to itself", location.path().display());
-                return Err(Error::bad_request(detail));
+                return Err(BadRequest::GivenTwice { path: location.path().to_owned(), again: None }.into());
             }
         }
         for location in locations {
@@ -200,7 +200,7 @@ pub(crate) fn without_doubles(locations: Vec<Location>) -> Vec<Location> {
 /// Refuses standard input that is given twice.
 pub(crate) fn check_stdin(locations: &[Location]) -> Result<()> {
     if locations.iter().filter(|location| location.path() == Path::new("-")).count() > 1 {
-        return Err(Error::bad_request("standard input (-) is given twice, but can be read only once"));
+        return Err(BadRequest::GivenTwice { path: "-".into(), again: None }.into());
     }
     Ok(())
 }
@@ -282,12 +282,8 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
         for (probe, found) in judged {
             match found {
                 Some((other, _)) if other.name() != driver.name() => {
-                    let (path, file) = (path.display(), probe.path().display());
-                    return Err(Error::bad_request(format!(
-                        "{path} stands for files of several formats: {file} is {}, others are {}. Name each on its own",
-                        other.name(),
-                        driver.name()
-                    )));
+                    let (path, file) = (path.to_owned(), probe.path().to_owned());
+                    return Err(BadRequest::SeveralFormats { path, file, format: other.name(), others: driver.name() }.into());
                 }
                 None if !holds_nothing(&probe.open()?)? => return Err(not_of_pattern(path, &probe)?),
                 _ => {}
@@ -335,8 +331,8 @@ impl Candidates {
     fn new(format: Option<&str>) -> Result<Self> {
         let drivers: Vec<_> = FORMATS.iter().copied().filter(|driver| format.is_none_or(|name| name == driver.name())).collect();
         if drivers.is_empty() {
-            let known: Vec<_> = formats().collect();
-            return Err(Error::bad_request(format!("there is no format {:?}, only {}", format.unwrap_or_default(), known.join(", "))));
+            let name = format.unwrap_or_default().to_owned();
+            return Err(BadRequest::NoSuchFormat { name, known: formats().collect() }.into());
         }
         let asked = format.and(drivers.first()).map(|driver| driver.name());
         Ok(Self { drivers, asked })

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::container::{Container, TensorInfo};
 use super::opened::Source;
 use super::origin::Origin;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
@@ -57,10 +58,7 @@ impl MergedSources {
                 _ => Name::new([title, name.as_bytes()].join(&b'/')),
             };
             if by_name.insert(own.as_bytes().to_vec(), tensors.len()).is_some() {
-                return Err(Error::bad_request(format!(
-                    "two tensors would be called {own}, the second of {}: convert it on its own",
-                    parts[at].path().display()
-                )));
+                return Err(Error::from(BadRequest::SameName { name: own.to_string(), path: parts[at].path().to_owned() }));
             }
             tensors.push((own, at, number));
         }

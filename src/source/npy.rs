@@ -161,7 +161,8 @@ impl NpyArray {
         if header.shape.len() > MAX_NDIM {
             return Err(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", header.shape.len()));
         }
-        Ok(Self { spec: TensorSpec::new(dtype, shape)?, order, layout, item, unsupported, descr: header.descr.clone() })
+        let spec = TensorSpec::new(dtype, shape).map_err(|request| request.to_string())?;
+        Ok(Self { spec, order, layout, item, unsupported, descr: header.descr.clone() })
     }
 
     pub(crate) fn info(&self, name: Name) -> TensorInfo {

@@ -8,6 +8,7 @@ use super::container::{Container, TensorInfo};
 use super::facts::Facts;
 use super::nearest;
 use super::origin::Origin;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
 use crate::reader::strings::stored::StoredStrings;
@@ -245,7 +246,7 @@ impl Source {
         let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
         let Some(found) = identity(output) else { return Ok(()) };
         if self.container().files().iter().any(|own| identity(own) == Some(found)) {
-            return Err(Error::bad_request(format!("{} is a file of the source itself and cannot be replaced", output.display())));
+            return Err(BadRequest::OwnFile { path: output.to_owned() }.into());
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use super::container::Container;
 use super::driver::Driver;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::records::Called;
@@ -136,15 +137,13 @@ struct Frame {
 
 impl Frame {
     fn asked(path: &Path, options: &Options) -> Result<Self> {
-        let asked = |what: &str| {
-            Error::bad_request(format!("{}: a stream of frames needs {what}, for example `raw` uint8 `shape` 480,640,3", path.display()))
-        };
+        let asked = |missing| BadRequest::UnknownFrames { path: path.to_owned(), missing };
         let called = Called::only(FRAMES);
         let raw = options.records.raw_of(called).filter(|raw| raw.dtype != Dtype::String).ok_or_else(|| asked("`raw` DTYPE"))?;
         let shape = options.records.shape_of(called, true).ok_or_else(|| asked("`shape`"))?;
         let shape: Option<Vec<u64>> = shape.iter().map(|&axis| u64::try_from(axis).ok().filter(|&axis| axis > 0)).collect();
         let shape = shape.ok_or_else(|| asked("a shape without 0 and -1"))?;
-        let spec = TensorSpec::new(raw.dtype, shape).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(raw.dtype, shape)?;
         Ok(Self { spec, order: raw.order.unwrap_or_else(|| options.form.order()), offset: options.records.offset.get().unwrap_or(0) })
     }
 }

@@ -8,6 +8,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use super::opened::{RecordColumn, Tensor};
 use crate::cast::decoder::Decoder;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::os::workers::Workers;
@@ -92,7 +93,7 @@ impl Tensor {
             let detail = format!("element {at} is not a valid {}", T::NAME);
             Error::malformed(self.source().path(), format!("tensor {}", self.info().name), detail)
         })?;
-        ArrayD::from_shape_vec(IxDyn(&shape), elements).map_err(|error| Error::bad_request(error.to_string()))
+        ArrayD::from_shape_vec(IxDyn(&shape), elements).map_err(|error| BadRequest::impossible(error.to_string()).into())
     }
 
     /// Fills `out` with rows of axis 0: elements in C order and in this machine's byte order. Bytes of a `bool` are 0 or 1,
@@ -111,12 +112,13 @@ impl Tensor {
     /// Those of [`read_rows`](Self::read_rows), and [`Error::Cancelled`].
     pub fn read_rows_with(&self, rows: impl Into<Rows>, out: &mut [u8], options: &Options) -> Result<()> {
         let len = out.len() as u64;
-        let wrong = |has: String| Err(Error::bad_request(format!("{has}, but the buffer has {len}")));
+        let name = &self.info().name;
+        let wrong = |spec: TensorSpec| Err(spec.length_differs(len).of_tensor(name).into());
         match Input::of(self, rows.into(), options)? {
             Input::Elements(elements) => {
                 let spec = &elements.spec;
                 if spec.nbytes() != len {
-                    return wrong(format!("{spec} of {} has {} bytes", self.info().name, spec.nbytes()));
+                    return wrong(spec.clone());
                 }
                 elements.read(out, options)
             }
@@ -126,8 +128,7 @@ impl Tensor {
                 let rows = column.read(&|at, bytes| {
                     let end = at.saturating_add(bytes.len() as u64);
                     if end > len {
-                        let detail = format!("rows of {} have more than the {len} bytes of the buffer", self.info().name);
-                        return Err(Error::bad_request(detail));
+                        return Err(BadRequest::BufferTooShort { given: len }.of_tensor(name).into());
                     }
                     let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
                     buffer[memory_len(at)..memory_len(end)].copy_from_slice(bytes);
@@ -136,7 +137,8 @@ impl Tensor {
                 if rows.checked_mul(row) == Some(len) {
                     return Ok(());
                 }
-                wrong(format!("{rows} rows of {} have {} bytes", self.info().name, rows.saturating_mul(row)))
+                let shape = [&[rows], column.array().row.shape()].concat();
+                wrong(TensorSpec::new(column.array().written, shape)?)
             }
         }
     }

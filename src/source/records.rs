@@ -42,7 +42,7 @@ impl Container for RecordContainer {
         let set = &self.sets[set];
         let (dtype, axes) = Self::shape(&feature, survey.as_deref(), set);
         let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
-            .map_err(|d| Error::malformed(&self.path, "feature", d))?;
+            .map_err(|request| Error::malformed(&self.path, "feature", request.to_string()))?;
         let name = match &set.split {
             Some(split) => [split.as_bytes(), b"/", &feature.name].concat(),
             None => feature.name.clone(),

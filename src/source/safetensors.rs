@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::container::{Container, TensorInfo};
 use super::driver::Driver;
 use super::table::{TensorPlace, TensorTable};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::safetensors::{Entry, MAX_HEADER, PREFIX_LEN, parse, prefix};
 use crate::options::Options;
@@ -97,13 +98,14 @@ impl Driver for SafeTensors {
 /// A tensor in the header, or what is wrong with it.
 fn tensor(file: &Arc<dyn Blob>, start: u64, entry: &Entry) -> Result<(TensorInfo, InFile), String> {
     let name = Name::new(entry.name.as_bytes());
+    let too_large = |request: BadRequest| request.to_string();
     let Some(dtype) = crate::format::safetensors::dtype(&entry.dtype) else {
-        let spec = TensorSpec::new(Dtype::Variant, entry.shape.clone())?;
+        let spec = TensorSpec::new(Dtype::Variant, entry.shape.clone()).map_err(too_large)?;
         let unsupported = Some(format!("elements of {} are not read", entry.dtype));
         let place = InFile { file: Arc::clone(file), offset: start + entry.begin, spec: spec.clone() };
         return Ok((TensorInfo { unsupported, ..TensorInfo::new(name, spec) }, place));
     };
-    let spec = TensorSpec::new(dtype, entry.shape.clone())?;
+    let spec = TensorSpec::new(dtype, entry.shape.clone()).map_err(too_large)?;
     if entry.end - entry.begin != spec.nbytes() {
         return Err(format!("{} bytes, {spec} has {}", entry.end - entry.begin, spec.nbytes()));
     }

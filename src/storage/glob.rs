@@ -9,7 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::paths::{Found, list, look_at};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 
 /// Maximum number of alternatives of one pattern: braces multiply them.
 const MOST_ALTERNATIVES: usize = 1024;
@@ -171,10 +172,8 @@ pub(crate) fn alternatives(pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
             open.push([&next[..start], &next[part.clone()], &next[end..]].concat());
         }
         if open.len() + done.len() > MOST_ALTERNATIVES {
-            let text = String::from_utf8_lossy(pattern).into_owned();
-            return Err(Error::bad_request(format!(
-                "the pattern {text} expands to more than {MOST_ALTERNATIVES} patterns: use fewer braces"
-            )));
+            let pattern = String::from_utf8_lossy(pattern).into_owned();
+            return Err(BadRequest::TooManyPatterns { pattern, most: MOST_ALTERNATIVES }.into());
         }
     }
     Ok(done)

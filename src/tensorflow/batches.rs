@@ -11,6 +11,7 @@ use super::feed::FileFeed;
 use super::loading::Loaded;
 use super::model::Model;
 use super::session::{Builder, Target};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::records::container::RecordContainer;
@@ -27,7 +28,7 @@ impl Model {
             return Err(Error::Unsupported { what: format!("computing {}", self.path.display()), detail: "it has no outputs".into() });
         }
         if batch == 0 {
-            return Err(Error::bad_request("a batch must have at least one row"));
+            return Err(BadRequest::EmptyBatch.into());
         }
         let nbytes = feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.held_bytes(batch.min(rows))));
         self.check_input(nbytes, &format!(", {batch} rows at a time"))?;
@@ -135,16 +136,12 @@ fn maybe_splits(input: &Argument, inputs: &[Argument]) -> Option<String> {
 fn rows_of(feeds: &[FileFeed]) -> Result<u64> {
     let mut with_rows = feeds.iter().filter_map(|feed| Some((feed.rows()?, feed)));
     let Some((rows, first)) = with_rows.next() else {
-        return Err(Error::bad_request("there is no input with an axis to cut into batches: `feed` NAME=ARRAY.npy"));
+        return Err(BadRequest::NothingToBatch.into());
     };
     match with_rows.find(|(other, _)| *other != rows) {
         Some((other, feed)) => {
-            let name = |feed: &FileFeed| feed.paths().first().map(|path| path.display().to_string()).unwrap_or_default();
-            Err(Error::bad_request(format!(
-                "{} has {other} rows, but {} has {rows}: batches need the same number",
-                name(feed),
-                name(first)
-            )))
+            let path = |feed: &FileFeed| feed.paths().into_iter().next().unwrap_or_default();
+            Err(BadRequest::UnequalInputs { path: path(feed), rows: other, other: path(first), other_rows: rows }.into())
         }
         None => Ok(rows),
     }

@@ -109,7 +109,7 @@ impl Container for Computed {
         let unsupported = (!can_be_fetched(dtype)).then(|| no_plain_tensor(dtype));
         let axes = output.shape.clone().unwrap_or_default();
         let spec = TensorSpec::new(dtype, axes.iter().map(|axis| axis.unwrap_or(0)).collect())
-            .map_err(|detail| Error::malformed(&self.model.path, format!("shape of {}", output.name), detail))?;
+            .map_err(|request| Error::malformed(&self.model.path, format!("shape of {}", output.name), request.to_string()))?;
         let unknown_axes = (0..axes.len()).filter(|&axis| axes[axis].is_none()).collect();
         let has_rank = output.shape.is_some();
         let info = TensorInfo::new(Name::new(output.name.as_bytes()), spec);
@@ -175,7 +175,7 @@ fn again(error: &Error) -> Error {
     match error {
         Error::Unsupported { what, detail } => Error::Unsupported { what: what.clone(), detail: detail.clone() },
         Error::Limit { what, asked, allowed } => Error::Limit { what: what.clone(), asked: *asked, allowed: *allowed },
-        Error::BadRequest { detail } => Error::BadRequest { detail: detail.clone() },
+        Error::BadRequest(request) => Error::BadRequest(request.clone()),
         Error::Malformed { path, what, offset, detail } => {
             Error::Malformed { path: path.clone(), what: what.clone(), offset: *offset, detail: detail.clone() }
         }

@@ -8,6 +8,7 @@ use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, Session, SessionRunA
 use super::elements::{Cardinality, Fetches, Part, Step, container};
 use super::operations::load_operations;
 use super::session::{Builder, Target, attempt, options as session_options};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::source::container::Container;
@@ -20,8 +21,7 @@ use crate::source::graph::file::{Batches, DatasetGraph};
 pub(crate) fn open_dataset(dataset: &DatasetGraph, options: &Options) -> Result<Box<dyn Container>> {
     load_operations(&options.model.op_libraries)?;
     if options.model.signature.is_some() || !options.model.feeds.is_empty() || options.model.batch.is_some() {
-        let detail = format!("{} is a data set: it has no signature and no inputs, and makes its own batches", dataset.path().display());
-        return Err(Error::bad_request(detail));
+        return Err(BadRequest::InputOfDataSet { path: dataset.path().to_owned() }.into());
     }
     let path = dataset.path().to_owned();
     let def = dataset.read(options)?;

@@ -10,6 +10,7 @@ use ::tensorflow::{Code, DataType, FetchToken, Operation, Session, SessionRunArg
 use super::session::{Builder, Outcome, Target, Way, attempt, bytes_of, can_be_fetched, way_to_bytes};
 use super::spill::Spilling;
 use super::wire;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::tensor_proto::TensorProto;
@@ -223,7 +224,7 @@ impl Fetch {
     fn take(&self, args: &mut SessionRunArgs<'_>, token: Option<FetchToken>) -> Result<Component> {
         let fetched = |args: &mut SessionRunArgs<'_>| match token {
             Some(token) => attempt(|| "taking the computed value".into(), || args.fetch::<u8>(token)),
-            None => Err(Error::bad_request("nothing was fetched")),
+            None => Err(BadRequest::impossible("nothing was fetched").into()),
         };
         match self {
             Self::Bytes { dtype, name, .. } => {

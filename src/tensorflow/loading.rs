@@ -8,6 +8,7 @@ use std::path::Path;
 use ::tensorflow::{Graph, ImportGraphDefOptions, Session, SessionRunArgs, Tensor};
 
 use super::session::{Target, attempt, options as session_options, text};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::source::saved_model::file::SavedModel;
@@ -87,6 +88,5 @@ impl Loaded {
 }
 
 fn path_text(path: &Path) -> Result<Tensor<String>> {
-    let refused = || Error::bad_request(format!("{}: TensorFlow takes only paths in UTF-8", path.display()));
-    path.to_str().map(text).ok_or_else(refused)
+    path.to_str().map(text).ok_or_else(|| BadRequest::PathNotUtf8 { path: path.to_owned() }.into())
 }

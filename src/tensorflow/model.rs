@@ -9,6 +9,7 @@ use ::tensorflow::{Graph, Operation, Session};
 use super::feed::FileFeed;
 use super::loading::Loaded;
 use super::session::{Builder, Target, attempt};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{Argument, Signature};
 use crate::options::Options;
@@ -117,12 +118,12 @@ impl Model {
             let tensor = of_input.map_or(name, |input| &input.tensor);
             let mut graph = self.graph();
             let Some(target) = Target::find(&graph, tensor)? else {
-                let names: Vec<&str> = inputs.iter().map(|input| &input.name[..]).collect();
-                return Err(Error::bad_request(format!("{} has no input {name:?}; it has {}", self.path.display(), names.join(", "))));
+                let known = inputs.iter().map(|input| input.name.clone()).collect();
+                return Err(BadRequest::NoSuchInput { path: self.path.clone(), name: name.clone(), known }.into());
             };
             let input = of_input.map_or_else(|| target.known(&mut graph), |input| Ok(input.clone()))?;
             if feeds.iter().any(|feed: &FileFeed| feed.is_for(&target)) {
-                return Err(Error::bad_request(format!("the input {name:?} is fed twice")));
+                return Err(BadRequest::FedTwice { name: name.clone() }.into());
             }
             feeds.push(FileFeed::open(path, target, &input, self.wanted().batch, &self.options)?);
         }
@@ -131,8 +132,8 @@ impl Model {
             let Some(target) = Target::find(&self.graph(), &input.tensor)? else { continue };
             let is_required = attempt(|| format!("looking at {}", input.tensor), || Ok(target.operation.op_type()?))? == "Placeholder";
             if is_required && !feeds.iter().any(|feed| feed.is_for(&target)) {
-                let (dtype, name) = (input.dtype.map_or("?", Dtype::name), &input.name);
-                return Err(Error::bad_request(format!("the input {name} ({dtype}) is missing: `feed` {name}=ARRAY.npy")));
+                let (dtype, name) = (input.dtype.map_or("?", Dtype::name), input.name.clone());
+                return Err(BadRequest::InputMissing { name, dtype }.into());
             }
         }
         Ok(feeds)

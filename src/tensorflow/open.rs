@@ -8,7 +8,8 @@ use super::loading::Loaded;
 use super::model::Model;
 use super::operations::load_operations;
 use super::session::Target;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::format::meta_graph::Signature;
 use crate::options::Options;
 use crate::source::container::Container;
@@ -22,7 +23,7 @@ use crate::source::saved_model::file::SavedModel;
 pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn Container>> {
     load_operations(&options.model.op_libraries)?;
     if options.model.signature.is_some() {
-        return Err(Error::bad_request(format!("{} is a graph, which has no signatures", file.path().display())));
+        return Err(BadRequest::SignatureOfGraph { path: file.path().to_owned() }.into());
     }
     let file = Arc::new(file);
     let (again, own) = (Arc::clone(&file), options.clone());

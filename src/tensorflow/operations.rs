@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::session::attempt;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 
 /// Loads libraries of custom operations, each once. They stay loaded.
@@ -20,7 +21,7 @@ pub(crate) fn load_operations(libraries: &[PathBuf]) -> Result<()> {
         if loaded.contains(&whole) {
             continue;
         }
-        let text = whole.to_str().ok_or_else(|| Error::bad_request(format!("{}: TensorFlow takes only paths in UTF-8", path.display())))?;
+        let text = whole.to_str().ok_or_else(|| BadRequest::PathNotUtf8 { path: path.clone() })?;
         attempt(|| format!("loading the operations in {}", path.display()), || ::tensorflow::Library::load(text).map(drop))?;
         loaded.push(whole);
     }

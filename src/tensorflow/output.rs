@@ -11,6 +11,7 @@ use super::session::{Builder, Feed, Target, attempt, options as session_options}
 use super::session_tensor::{Value, compute};
 use super::spill::Spill;
 use crate::convert::Converter;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::model::ModelOptions;
 use crate::output::staging::hidden::ScratchDir;
@@ -90,7 +91,7 @@ impl<'a, 'g> SessionOutput<'a, 'g> {
     /// [`Error::BadRequest`] if the graph has no such output, [`Error::TensorFlow`] with TensorFlow's message, [`Error::Unsupported`] for
     /// resources and variants, [`Error::Io`] if a tensor that cannot be cut cannot be written.
     pub fn compute(self) -> Result<LiveTensor<'a>> {
-        self.compute_all()?.into_iter().next().ok_or_else(|| Error::bad_request("there is no output"))
+        self.compute_all()?.into_iter().next().ok_or_else(|| BadRequest::impossible("there is no output").into())
     }
 
     /// Computes all outputs in one run of the session, in the order in which they were added.
@@ -105,7 +106,7 @@ impl<'a, 'g> SessionOutput<'a, 'g> {
 }
 
 fn find(graph: &Graph, name: &str) -> Result<Target> {
-    Target::find(graph, name)?.ok_or_else(|| Error::bad_request(format!("the graph has no output {name:?}")))
+    Target::find(graph, name)?.ok_or_else(|| Error::from(BadRequest::NoSuchOutput { name: name.to_owned() }))
 }
 
 /// A tensor that TensorFlow holds. Its elements are fetched slice by slice while others are written.
@@ -165,7 +166,7 @@ impl<'a> LiveTensor<'a> {
         let target = Target { name: NAME.into(), operation, index: 0 };
         let feeds = [lend(target.clone(), tensor)?];
         let values = compute(&Arc::new(session), &mut graph, &[target], &[], &feeds, options)?;
-        let value = values.into_iter().next().ok_or_else(|| Error::bad_request("nothing was computed"))?;
+        let value = values.into_iter().next().ok_or_else(|| BadRequest::impossible("nothing was computed"))?;
         Ok(Self::of(value, NAME))
     }
 

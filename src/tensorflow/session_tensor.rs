@@ -7,6 +7,7 @@ use ::tensorflow::{DataType, FetchToken, Graph, Operation, Session, SessionRunAr
 
 use super::session::{Builder, Feed, Outcome, Target, Way, attempt, bytes_of, text, way_to_bytes};
 use super::spill::{Spill, Spilling};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::model::ModelOptions;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
@@ -126,7 +127,7 @@ where
                 Value::Held(Box::new(SessionTensor::new(session.clone(), graph, target, dtype, &shape, &handle[0])?))
             }
             (FetchPlan::Spill(spilling), _) => Value::Spilled(Box::new(spilling.open()?)),
-            (FetchPlan::Hold { .. }, None) => return Err(Error::bad_request(format!("{} was not fetched", target.name))),
+            (FetchPlan::Hold { .. }, None) => return Err(BadRequest::impossible(format!("{} was not fetched", target.name)).into()),
         });
     }
     Ok(values)
@@ -142,7 +143,7 @@ impl<S: Deref<Target = Session>> SessionTensor<S> {
         let refused = |detail: String| Error::Unsupported { what: target.name.clone(), detail };
         let shape =
             shape.iter().map(|&axis| u64::try_from(axis).map_err(|_| refused(format!("an axis of {axis}")))).collect::<Result<_>>()?;
-        let spec = TensorSpec::new(dtype, shape).map_err(refused)?;
+        let spec = TensorSpec::new(dtype, shape).map_err(|request| refused(request.to_string()))?;
         let nodes = attempt(|| format!("cutting {}", target.name), || Nodes::new(&mut Builder::new(graph), handle, dtype))?;
         Ok(Self { session, name: target.name.clone(), spec, handle: handle.to_owned(), nodes })
     }

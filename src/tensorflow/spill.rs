@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ::tensorflow::{Operation, SessionRunArgs, Tensor};
 
 use super::session::{Builder, Target, attempt, text};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::options::budget::Limits;
 use crate::options::model::ModelOptions;
 use crate::os::SystemCalls;
@@ -61,9 +62,7 @@ impl Spilling {
 
     fn prefix(dir: &ScratchDir) -> Result<String> {
         let prefix: PathBuf = dir.path().join(NAME);
-        let refused =
-            |prefix: PathBuf| Error::bad_request(format!("{}: a folder for temporary files needs a name in UTF-8", prefix.display()));
-        prefix.into_os_string().into_string().map_err(|prefix| refused(prefix.into()))
+        prefix.into_os_string().into_string().map_err(|prefix| BadRequest::PathNotUtf8 { path: prefix.into() }.into())
     }
 
     /// Makes a run write the tensor.

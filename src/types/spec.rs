@@ -6,6 +6,8 @@ use std::ops::Range;
 use super::dtype::Dtype;
 use super::rows::Rows;
 use crate::error::Error;
+use crate::error::request::BadRequest;
+use crate::error::texts::ShapeText;
 
 /// Maximum number of dimensions of a NumPy 2 array (`NPY_MAXDIMS`).
 pub(crate) const MAX_NDIM: usize = 64;
@@ -24,16 +26,15 @@ impl TensorSpec {
     /// A spec of dtype `dtype` and shape `shape`.
     ///
     /// # Errors
-    /// Returns a message without context if the byte count exceeds 2⁶³ - 1. Zero dimensions count as one, because NumPy also
+    /// Returns [`BadRequest::ShapeTooLarge`] if the byte count exceeds 2⁶³ - 1. Zero dimensions count as one, because NumPy also
     /// refuses `(0, 2**62)` with eight-byte elements.
-    pub fn new(dtype: Dtype, shape: Vec<u64>) -> Result<Self, String> {
+    pub fn new(dtype: Dtype, shape: Vec<u64>) -> Result<Self, BadRequest> {
         let itemsize = dtype.itemsize().unwrap_or(1);
-        shape
-            .iter()
-            .try_fold(itemsize, |bytes, &dim| bytes.checked_mul(dim.max(1)))
-            .filter(|&bytes| i64::try_from(bytes).is_ok())
-            .ok_or_else(|| format!("shape {} of {itemsize}-byte elements exceeds 2^63 - 1 bytes", ShapeText(&shape)))?;
-        Ok(Self { dtype, shape })
+        let nbytes = shape.iter().try_fold(itemsize, |bytes, &dim| bytes.checked_mul(dim.max(1)));
+        match nbytes.filter(|&bytes| i64::try_from(bytes).is_ok()) {
+            Some(_) => Ok(Self { dtype, shape }),
+            None => Err(BadRequest::ShapeTooLarge { shape, itemsize }),
+        }
     }
 
     /// The element type.
@@ -88,17 +89,22 @@ impl TensorSpec {
     ///
     /// # Errors
     /// Returns the errors of [`new`](Self::new).
-    pub(crate) fn with_dtype(&self, dtype: Dtype) -> Result<Self, String> {
+    pub(crate) fn with_dtype(&self, dtype: Dtype) -> Result<Self, BadRequest> {
         Self::new(dtype, self.shape.clone())
+    }
+
+    /// The error for a buffer of `given` bytes for this tensor.
+    pub(crate) fn length_differs(&self, given: u64) -> BadRequest {
+        BadRequest::BufferLength { dtype: self.dtype.name(), shape: self.shape.clone(), needed: self.nbytes(), given }
     }
 
     /// Resolves `rows` on axis 0; `None` selects all rows.
     ///
     /// # Errors
-    /// Returns [`Error::BadRequest`] for rows of a scalar.
+    /// Returns [`BadRequest::RowsOfScalar`].
     pub(crate) fn select(&self, rows: Option<Rows>) -> Result<Range<u64>, Error> {
         match rows {
-            Some(_) if self.shape.is_empty() => Err(Error::bad_request("a scalar has no rows to choose from")),
+            Some(_) if self.shape.is_empty() => Err(BadRequest::RowsOfScalar.into()),
             Some(rows) => Ok(rows.resolve(self.rows())),
             None => Ok(0..self.rows()),
         }
@@ -118,23 +124,6 @@ impl TensorSpec {
 impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.dtype, ShapeText(&self.shape))
-    }
-}
-
-/// Displays a shape in the usual notation: `[30011, 24]`.
-#[derive(Debug, Clone, Copy)]
-pub struct ShapeText<'a>(pub &'a [u64]);
-
-impl fmt::Display for ShapeText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[")?;
-        for (i, dim) in self.0.iter().enumerate() {
-            if i == 16 && self.0.len() > 17 {
-                return write!(f, ", … {} dimensions]", self.0.len());
-            }
-            write!(f, "{}{dim}", if i == 0 { "" } else { ", " })?;
-        }
-        f.write_str("]")
     }
 }
 

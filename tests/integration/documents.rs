@@ -280,8 +280,23 @@ fn every_flag_and_every_format_is_documented() {
 }
 
 #[test]
+fn every_code_of_an_error_is_documented() {
+    let text = read("docs/errors.md");
+    let documented: Vec<&str> = text.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once("` |")?.0)).collect();
+    let codes: Vec<&str> = mmconvert::Error::codes().collect();
+    for code in &codes {
+        let times = documented.iter().filter(|documented| *documented == code).count();
+        assert_eq!(times, 1, "docs/errors.md names {code} {times} times");
+    }
+    for code in documented {
+        assert!(codes.contains(&code), "docs/errors.md names {code}, which does not exist");
+    }
+}
+
+#[test]
 fn links_of_the_documents_lead_somewhere() {
-    let documents = ["README.md", "docs/cli.md", "docs/sources.md", "docs/formats.md", "docs/design.md", "docs/benchmarks.md"];
+    let documents =
+        ["README.md", "docs/cli.md", "docs/sources.md", "docs/errors.md", "docs/formats.md", "docs/design.md", "docs/benchmarks.md"];
     for document in documents {
         for link in read(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 
 fn exit_code(error: &Error) -> u8 {
     match error {
-        Error::BadRequest { .. } | Error::NoSuchTensor { .. } | Error::WrongDtype { .. } => 2,
+        Error::BadRequest(..) | Error::NoSuchTensor { .. } | Error::WrongDtype { .. } => 2,
         Error::Malformed { .. } => 3,
         Error::Limit { .. } => 4,
         Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge | OutOfMemory) => 4,

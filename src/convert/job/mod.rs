@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use super::array::{Array, Item};
 use crate::cast::decoder::Decoder;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::options::method::Method;
@@ -81,7 +82,7 @@ impl<'a> Job<'a> {
         let as_is = source.dtype() == Dtype::Bool && dtype == Dtype::Bool && reader.keeps_bool_bytes();
         let [stored, written] = if as_is { [Dtype::UInt8; 2] } else { [source.dtype(), dtype] };
         let decoder = Decoder::new((stored, reader.byte_order()), (written, form.order()), form.strict)?;
-        let whole = source.with_dtype(dtype).map_err(Error::bad_request)?;
+        let whole = source.with_dtype(dtype)?;
         let spec = whole.with_rows(&rows);
         let header = array.header(dtype, spec.shape(), form)?;
         if header.shape.len() > MAX_NDIM {
@@ -90,7 +91,7 @@ impl<'a> Job<'a> {
         }
         let changes_order = array.is_reversed != header.fortran_order && header.orders_differ();
         if changes_order && run.method == Some(Method::Map) {
-            return Err(Error::bad_request("an array whose order of elements changes cannot be written by method map"));
+            return Err(BadRequest::OrderChanges { way: "written by method map" }.into());
         }
         if array.item.is_some() && changes_order {
             let detail = "strings and records are written in the order in which they are read".into();

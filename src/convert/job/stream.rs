@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use super::placed::ScatteredBox;
 use super::unpacked::Scratch;
 use super::{Job, WorkerState};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::options::method::Method;
 use crate::output::meter::Meter;
 use crate::output::report::Outcome;
@@ -30,9 +31,7 @@ impl Job<'_> {
     /// [`Error::BadRequest`].
     pub(crate) fn check_stream(&self) -> Result<()> {
         if self.changes_order() {
-            let detail =
-                "an array whose order of elements changes cannot be streamed: write it to a file, or keep the source's order (`layout`)";
-            return Err(Error::bad_request(detail));
+            return Err(BadRequest::OrderChanges { way: "streamed" }.into());
         }
         Ok(())
     }

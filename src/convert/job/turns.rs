@@ -101,13 +101,13 @@ mod tests {
                 let turn = turns.of(number, true);
                 // Before its turn, and during it.
                 if piece == 6 {
-                    return Err(crate::Error::bad_request("six"));
+                    return Err(crate::BadRequest::Custom { detail: "six".into() }.into());
                 }
                 turn.wait(&cancel)?;
-                if piece == 5 { Err(crate::Error::bad_request("five")) } else { Ok(()) }
+                if piece == 5 { Err(crate::BadRequest::Custom { detail: "five".into() }.into()) } else { Ok(()) }
             },
         );
-        assert!(matches!(failed, Err(crate::Error::BadRequest { .. })));
+        assert!(matches!(failed, Err(crate::Error::BadRequest(crate::BadRequest::Custom { .. }))));
         let turns = ReadOrder::default();
         cancel.cancel();
         assert!(turns.of(1, true).wait(&cancel).is_err());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::turns::ReadOrder;
 use super::{Job, WorkerState};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::method::Method;
 use crate::options::request::Run;
@@ -309,7 +310,7 @@ impl TensorReader for Unpacked {
     }
 
     fn read(&self, _: Range<u64>, _: &mut [u8], _: &mut ReadContext<'_>) -> Result<()> {
-        Err(Error::bad_request("a temporary copy can be read in boxes only"))
+        Err(BadRequest::impossible("a temporary copy is read in runs").into())
     }
 
     fn read_box(&self, start: &[u64], shape: &[u64], out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {

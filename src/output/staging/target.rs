@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::request::Existing;
 use crate::os;
@@ -21,7 +22,7 @@ const MOST_LINKS: usize = 40;
 /// [`Error::OutputExists`], [`Error::Io`].
 pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf> {
     if target.file_name().is_none() {
-        return Err(Error::bad_request(format!("{} is not a file name", target.display())));
+        return Err(BadRequest::NotAFileName { path: target.to_owned() }.into());
     }
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target.to_owned()),

@@ -6,7 +6,8 @@ use super::chain::{Chain, Part};
 use super::lengths::Scan;
 use super::lengths_crc::LengthsCrc;
 use super::stored::{StoredStrings, StringBytes};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::format::crc::Checksum;
 use crate::format::{crc, varint};
 use crate::reader::checksums::Region;
@@ -42,11 +43,11 @@ impl<'a> Chain<'a> {
             let data = scan.data(&stored.region);
             path.get_or_insert_with(|| Arc::clone(&data.path));
             parts.push(Part { start, shard, offset: data.offset });
-            start = start.checked_add(data.nbytes).ok_or_else(|| Error::bad_request("strings of 2^64 bytes or more"))?;
+            start = start.checked_add(data.nbytes).ok_or(BadRequest::TooMany { what: "bytes of strings" })?;
             regions.push(data);
         }
         let (Some(checksum), Some(path)) = (checksum, path) else {
-            return Err(Error::bad_request(format!("there are no strings for {name}")));
+            return Err(BadRequest::impossible(format!("there are no strings for {name}")).into());
         };
         front.extend(crc::mask(checksum.finish()).to_le_bytes());
         // Each part has its own checksum; none covers the whole.

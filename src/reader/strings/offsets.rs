@@ -6,7 +6,7 @@ use std::sync::Arc;
 use byteorder::{ByteOrder as _, LittleEndian};
 
 use super::Strings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::crc::Checksum;
 use crate::reader::checksums::Region;
 use crate::reader::tensor_reader::{ReadContext, StoredRun, TensorReader};
@@ -22,7 +22,7 @@ pub(crate) struct Values<'a> {
 
 impl<'a> Values<'a> {
     pub(crate) fn new(strings: Arc<Strings<'a>>) -> Result<Self> {
-        let spec = TensorSpec::new(Dtype::UInt8, vec![strings.selected_bytes()]).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(Dtype::UInt8, vec![strings.selected_bytes()])?;
         Ok(Self { strings, spec })
     }
 }
@@ -79,7 +79,7 @@ pub(crate) struct Offsets<'a> {
 impl<'a> Offsets<'a> {
     pub(crate) fn new(strings: Arc<Strings<'a>>) -> Result<Self> {
         let elements: u64 = strings.shape().iter().product();
-        let spec = TensorSpec::new(Dtype::Int64, vec![elements + 1]).map_err(Error::bad_request)?;
+        let spec = TensorSpec::new(Dtype::Int64, vec![elements + 1])?;
         let verified = [Region { nbytes: 0, checksum: Checksum::Crc32c(0), ..strings.data.clone() }];
         Ok(Self { strings, spec, verified })
     }

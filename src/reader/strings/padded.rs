@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Strings;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::reader::checksums::Region;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
 use crate::types::dtype::Dtype;
@@ -38,8 +39,12 @@ impl<'a> Padded<'a> {
     pub(crate) fn new(strings: Arc<Strings<'a>>) -> Result<Self> {
         let width = strings.longest().max(1);
         let shape = strings.shape().iter().copied().chain([width]).collect();
-        let spec = TensorSpec::new(Dtype::UInt8, shape)
-            .map_err(|why| Error::bad_request(format!("{}, the longest of its strings has {width} bytes: {why}", strings.stored.name)))?;
+        let spec = TensorSpec::new(Dtype::UInt8, shape).map_err(|request| BadRequest::StringsTooLong {
+            name: strings.stored.name.clone(),
+            longest: width,
+            unit: "bytes",
+            request: Box::new(request),
+        })?;
         Ok(Self { strings, spec, width })
     }
 }

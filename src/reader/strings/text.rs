@@ -7,7 +7,8 @@ use byteorder::{ByteOrder as _, LittleEndian};
 
 use super::Strings;
 use crate::cast::elements::Cast;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::os::SystemCalls;
 use crate::reader::checksums::Region;
 use crate::reader::tensor_reader::{ReadContext, TensorReader};
@@ -85,8 +86,11 @@ impl<'a> Text<'a> {
         drop(lengths);
         let width = longest.max(1);
         let shape = strings.shape().iter().copied().chain([width]).collect();
-        let spec = TensorSpec::new(Dtype::UInt32, shape).map_err(|why| {
-            Error::bad_request(format!("{}, the longest of its strings has {width} characters: {why}", strings.stored.name))
+        let spec = TensorSpec::new(Dtype::UInt32, shape).map_err(|request| BadRequest::StringsTooLong {
+            name: strings.stored.name.clone(),
+            longest: width,
+            unit: "characters",
+            request: Box::new(request),
         })?;
         Ok(Self { spec, width, marks, strings, widen: Cast::new(Dtype::UInt8, Dtype::UInt32)? })
     }

@@ -2,6 +2,7 @@
 
 use super::items::TextForm;
 use crate::cast::elements::Cast;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::tensor_proto::int_fits;
 use crate::types::byte_order::ByteOrder;
@@ -16,7 +17,7 @@ pub(crate) fn text_element(text: &str, form: TextForm, width: u64, name: &str) -
     };
     let len = memory_len(width) * if form == TextForm::Utf8 { 4 } else { 1 };
     if bytes.len() > len {
-        return Err(Error::bad_request(format!("feature {name:?}: {text:?} is longer than its longest string, which has {width}")));
+        return Err(BadRequest::MissingTooLong { text: text.to_owned(), longest: width }.of_feature(name).into());
     }
     bytes.resize(len, 0);
     Ok(bytes)
@@ -24,7 +25,7 @@ pub(crate) fn text_element(text: &str, form: TextForm, width: u64, name: &str) -
 
 /// The value of a text, as a little-endian element.
 pub(crate) fn element(dtype: Dtype, text: &str, name: &str) -> Result<Vec<u8>> {
-    let wrong = || Error::bad_request(format!("feature {name:?}: {text:?} is not a value of {dtype}"));
+    let wrong = || Error::from(BadRequest::NotAValue { text: text.to_owned(), dtype: dtype.name() }.of_feature(name));
     let mut out = vec![0; dtype.item_len()];
     if dtype.is_signed_int().is_some() || dtype == Dtype::Bool {
         let value: i128 = match text {

@@ -6,6 +6,7 @@ use super::inflate::{inflate_all, inflated_len};
 use super::problem::Problem;
 use crate::cast::elements::Cast;
 use crate::error::ParseError;
+use crate::error::texts::ShapeText;
 use crate::format::example::{self, Kind, Values};
 use crate::format::tensor_proto::{TensorProto, int_fits};
 use crate::image::ImageChoices;
@@ -13,7 +14,7 @@ use crate::image::form::ImageForm;
 use crate::records::locate::FeatureBytes;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
-use crate::types::spec::{ShapeText, TensorSpec};
+use crate::types::spec::TensorSpec;
 
 /// Limit in bytes for one tensor with repeated values in a list.
 const MOST_REPEATED: usize = 64 << 20;

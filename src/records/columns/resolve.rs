@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::fill::{element, text_element};
 use super::items::{Item, Text, TextForm, Units};
 use super::{Absent, Arrange, Column, unsupported};
+use crate::error::request::BadRequest;
+use crate::error::texts::ShapeText;
 use crate::error::{Error, Result};
 use crate::format::example::Kind;
 use crate::format::tensor_proto::float_cast;
@@ -18,7 +20,7 @@ use crate::records::survey::{BytesKind, Stats, Survey, Uniform};
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
-use crate::types::spec::{ShapeText, TensorSpec};
+use crate::types::spec::TensorSpec;
 
 /// Makes columns.
 pub(crate) struct Resolver<'a> {
@@ -280,7 +282,7 @@ impl One<'_> {
     }
 
     fn spec(name: &str, dtype: Dtype, shape: Vec<u64>) -> Result<TensorSpec> {
-        TensorSpec::new(dtype, shape).map_err(|detail| Error::bad_request(format!("feature {name:?}: {detail}")))
+        TensorSpec::new(dtype, shape).map_err(|request| request.of_feature(name).into())
     }
 
     /// Refuses steps with several bytes values, which would need an extra axis.
@@ -306,9 +308,7 @@ impl One<'_> {
         if is_open && let Some(shape) = self.wanted().shape_of(self.called(), is_raw) {
             let axis = |&axis: &i64| match axis {
                 -1 => Ok(None),
-                axis => {
-                    u64::try_from(axis).map(Some).map_err(|_| Error::bad_request(format!("an axis of {axis} in the shape for {name:?}")))
-                }
+                axis => u64::try_from(axis).map(Some).map_err(|_| BadRequest::NegativeAxis { name: name.clone(), axis }.into()),
             };
             return shape.iter().map(axis).collect::<Result<_>>().map(Some);
         }
@@ -328,7 +328,7 @@ impl One<'_> {
     fn shaped(&self, shape: &[Option<u64>], values: u64) -> Result<(Vec<u64>, bool)> {
         let known = shape.iter().flatten().try_fold(1u64, |product, &axis| product.checked_mul(axis));
         let name = &self.name;
-        let known = known.ok_or_else(|| Error::bad_request(format!("feature {name:?}: a shape of more than 2^64 elements")))?;
+        let known = known.ok_or_else(|| BadRequest::TooMany { what: "elements" }.of_feature(name))?;
         match shape.iter().filter(|axis| axis.is_none()).count() {
             0 => Ok((shape.iter().flatten().copied().collect(), true)),
             // Any number of rows.
@@ -379,11 +379,8 @@ impl One<'_> {
             };
             let spec = Self::spec(name, dtype, shape)?;
             if spec.elements() != per_step {
-                return Err(Error::bad_request(format!(
-                    "feature {name:?}: shape {} has {} elements, a step has {per_step}",
-                    ShapeText(spec.shape()),
-                    spec.elements()
-                )));
+                let (shape, elements) = (spec.shape().to_vec(), spec.elements());
+                return Err(BadRequest::StepShape { shape, elements, values: per_step }.of_feature(name).into());
             }
             return Ok(Shaped { item: item(per_step), spec, is_row: false, first, most });
         }
@@ -402,7 +399,7 @@ impl One<'_> {
 
     fn raw(&self, dtype: Dtype, is_zlib: bool) -> Result<Shaped> {
         let (stats, name) = (self.stats, &self.name[..]);
-        let itemsize = dtype.itemsize().ok_or_else(|| Error::bad_request(format!("feature {name:?}: raw bytes cannot be {dtype}")))?;
+        let itemsize = dtype.itemsize().ok_or_else(|| BadRequest::RawDtype { dtype: dtype.name() }.of_feature(name))?;
         let lengths = if is_zlib { &stats.inflated } else { &stats.lengths };
         let longest = if is_zlib { stats.longest_inflated } else { stats.widths.map_or(0, |widths| widths.longest) };
         let length = lengths.as_ref().map_or(0, |length| length.value);
@@ -472,7 +469,7 @@ impl One<'_> {
             self.wanted().jpeg.note();
         }
         if is_jpeg && choices.channels == Some(2) {
-            return Err(Error::bad_request(format!("feature {name:?}: a JPEG cannot have 2 channels, only 1, 3 or 4")));
+            return Err(BadRequest::NoSuchChannels { what: "JPEGs", possible: &[1, 3, 4], asked: 2 }.of_feature(name).into());
         }
         let form = choices.form(first.value);
         if let Some((record, odd)) = first.odd.map(|(record, odd)| (record, choices.form(odd))).filter(|(_, odd)| *odd != form) {

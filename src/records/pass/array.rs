@@ -1,7 +1,8 @@
 //! The arrays that a column becomes.
 
 use crate::cast::decoder::Decoder;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::format::npy::Header;
 use crate::options::request::Form;
 use crate::output::part::Part;
@@ -39,7 +40,7 @@ impl RecordArray {
     pub(crate) fn of_column(index: usize, column: &Column, form: &Form) -> Result<Vec<Self>> {
         let source = column.spec.dtype();
         let written = form.cast.unwrap_or(source);
-        let make = |part, dtype, source_dtype, row: TensorSpec, written, is_text, extra| {
+        let make = |part, dtype, source_dtype, row: TensorSpec, written, is_text, extra| -> Result<Self> {
             let stored = if part == Part::Offsets || extra > 0 { ByteOrder::Little } else { column.order };
             let decoder = Decoder::new((row.dtype(), stored), (written, form.order()), form.strict)?;
             let descr = written.descr_in(form.order())?;
@@ -50,7 +51,7 @@ impl RecordArray {
             };
             Ok(Self { column: index, part, name: column.name.clone(), dtype, source_dtype, row, written, decoder, is_text, extra, descr })
         };
-        let row = TensorSpec::new(source, column.row_shape()).map_err(Error::bad_request)?;
+        let row = TensorSpec::new(source, column.row_shape())?;
         if row.shape().len() + usize::from(!column.is_text) > MAX_NDIM {
             return Err(unsupported(&column.name, format!("it has more than the {MAX_NDIM} dimensions of NumPy arrays")));
         }
@@ -58,7 +59,7 @@ impl RecordArray {
         if !matches!(column.arrange, Arrange::Offsets(_)) {
             return Ok(vec![make(Part::Whole, dtype, column.dtype, row, written, column.is_text, 0)?]);
         }
-        let offset = TensorSpec::new(Dtype::Int64, Vec::new()).map_err(Error::bad_request)?;
+        let offset = TensorSpec::new(Dtype::Int64, Vec::new())?;
         if column.only_offsets {
             return Ok(vec![make(Part::Whole, written, Dtype::Int64, offset, written, false, 1)?]);
         }
@@ -97,10 +98,11 @@ impl RecordArray {
     /// # Errors
     /// Returns [`Error::BadRequest`] if that is 2^64 or more.
     pub(crate) fn nbytes(&self, rows: u64) -> Result<u64> {
-        let row = self.written_row();
-        let too_many =
-            || Error::bad_request(format!("feature {:?}: {rows} rows of {row} bytes each are more than a file can have", self.name));
-        rows.checked_mul(row).ok_or_else(too_many)
+        let too_large = || {
+            let shape = [&[rows], self.row.shape()].concat();
+            BadRequest::ShapeTooLarge { shape, itemsize: self.written.itemsize().unwrap_or(1) }.of_feature(&self.name).into()
+        };
+        rows.checked_mul(self.written_row()).ok_or_else(too_large)
     }
 
     /// The header of an array of `rows` rows.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::array::RecordArray;
 use super::done::Done;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::method::Method;
 use crate::options::request::{Request, Run};
@@ -75,16 +76,11 @@ pub(crate) struct Pass<'a> {
 pub(crate) fn window(features: &[Feature], rows: Rows) -> Result<Range<u64>> {
     let is_joined = |feature: &&Feature| feature.declared.as_ref().is_some_and(|declared| declared.flat);
     if let Some(other) = features.iter().find(|feature| !is_joined(feature)) {
-        let name = String::from_utf8_lossy(&other.name);
-        return Err(Error::bad_request(format!(
-            "`rows` counts rows within batches, but {name} has one value per batch: convert it on its own"
-        )));
+        return Err(BadRequest::RowsOfBatches { name: String::from_utf8_lossy(&other.name).into_owned() }.into());
     }
     let is_negative = |end: Option<i64>| end.is_some_and(i64::is_negative);
     if is_negative(rows.start) || is_negative(rows.end) {
-        return Err(Error::bad_request(
-            "`rows` counts from the end, which is unknown until everything has been computed: count from the start",
-        ));
+        return Err(BadRequest::UnknownEnd { path: None }.into());
     }
     Ok(rows.resolve(NO_END))
 }
@@ -172,9 +168,7 @@ impl<'a> Pass<'a> {
             }
         }
         if let (Some(_), Some(at)) = (&window, columns.iter().position(|column: &Column| column.arrange != Arrange::Flat)) {
-            let detail =
-                format!("`rows` of {}, which becomes values and offsets: rows within batches need a single array", columns[at].name);
-            return Err(Error::bad_request(detail));
+            return Err(BadRequest::RowsOfTwoArrays { name: columns[at].name.clone() }.into());
         }
         for (feature, column) in planned.iter().zip(&mut columns) {
             if let Some((key, shape)) = resolver.shape_beside(feature) {

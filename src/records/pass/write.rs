@@ -9,6 +9,7 @@ use super::done::{Done, Filled};
 use super::output::ArrayOutput;
 use super::plan::Pass;
 use super::run::Depth;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::method::Method;
 use crate::output::place::ArrayPlace;
@@ -22,13 +23,11 @@ impl Pass<'_> {
     /// # Errors
     /// Returns [`Error::BadRequest`] if it is not, and for two arrays.
     pub(crate) fn check_stream(&self) -> Result<&RecordArray> {
-        let refused =
-            |what: &str| Err(Error::bad_request(format!("{what}, and a stream starts with the number of its rows: write a file")));
         let ([array], [column]) = (&self.arrays[..], &self.columns[..]) else {
-            return refused("values and offsets are two arrays");
+            return Err(BadRequest::TwoArrays { taker: "a stream", instead: "files" }.into());
         };
         if !column.is_row_per_record() || column.skips() || !self.set.can_be_read_again() || self.run.salvage.peek().is_some() {
-            return refused("its number of rows is only known after reading everything");
+            return Err(BadRequest::StreamLength.into());
         }
         Ok(array)
     }
@@ -49,7 +48,7 @@ impl Pass<'_> {
         let put = |at: u64, bytes: &[u8]| {
             let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
             if writer.0 != at {
-                return Err(Error::bad_request(format!("byte {at} of an array came after byte {}", writer.0)));
+                return Err(BadRequest::impossible(format!("byte {at} of an array came after byte {}", writer.0)).into());
             }
             writer.0 += bytes.len() as u64;
             writer.1.write_all(bytes).map_err(stream::write_error)

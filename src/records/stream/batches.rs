@@ -15,6 +15,7 @@ use super::compression::{self, Compression};
 use super::framing::{Framing, Step};
 use super::inputs::{CheckCount, Input, Program, RecordFile, Wanted};
 use super::memory_pool::{Pool, PoolShare};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::tfrecord;
 use crate::options::request::Run;
@@ -189,8 +190,7 @@ impl Sequential {
             _ => Compression::None,
         };
         if file.start > len {
-            let detail = format!("it has {len} bytes, but records should start at byte {}", file.start);
-            return Err(Error::bad_request(format!("{}: {detail}", path.display())));
+            return Err(BadRequest::StartBehindEnd { path: path.to_path_buf(), len, start: file.start }.into());
         }
         let is_plain = compression == Compression::None;
         let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&*opened)?;
@@ -386,7 +386,7 @@ impl Sequential {
         self.check_memory(taken, in_file, current)?;
         let held = self.pool.hold(taken);
         let RecordBytes::Headers(file) = &current.from else {
-            return Err(Error::bad_request("these records cannot be read by their headers"));
+            return Err(BadRequest::impossible("these records cannot be read by their headers").into());
         };
         let mut batch = self.empty_batch(current, base, in_file, held);
         batch.unread = Some((Arc::clone(file), memory_len(taken)));
@@ -436,7 +436,7 @@ impl Sequential {
             buffer.reserve_exact(wanted - filled);
             buffer.resize(wanted, 0);
             let RecordBytes::Bytes(bytes) = &mut current.from else {
-                return Err(Error::bad_request("these records are read by their headers"));
+                return Err(BadRequest::impossible("these records are read by their headers").into());
             };
             let (read, result) = bytes::read_full(bytes.as_mut(), &mut buffer[filled..]);
             buffer.truncate(filled + read);

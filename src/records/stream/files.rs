@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::storage::glob::{self, Glob};
 use crate::storage::paths::{Found, look_at};
@@ -77,8 +78,7 @@ impl FileSet {
             match sets.iter_mut().rev().find(|(known, _)| *known == name) {
                 Some((_, set)) => {
                     if let Some(twice) = set.insert(shard, file) {
-                        let detail = format!("{} is given twice, as {}", twice.display(), file.display());
-                        return Err(Error::bad_request(detail));
+                        return Err(BadRequest::GivenTwice { path: twice.clone(), again: Some(file.clone()) }.into());
                     }
                 }
                 None => sets.push((name, BTreeMap::from([(shard, file)]))),
@@ -152,7 +152,7 @@ fn sharded_total(path: &Path) -> Option<u64> {
 /// The set that `base@N` names.
 fn of_total(path: &Path, total: u64) -> Result<FileSet> {
     if total == 0 || total > MOST_SHARDS {
-        return Err(Error::bad_request(format!("{}: a set has 1 to {MOST_SHARDS} shards", path.display())));
+        return Err(BadRequest::NumberOfShards { path: path.to_owned(), most: MOST_SHARDS }.into());
     }
     let name = path.file_name().unwrap_or_default().as_bytes();
     let at = name.iter().rposition(|&byte| byte == b'@').unwrap_or(0);

@@ -171,7 +171,7 @@ impl Bundle {
         let entry = BundleEntry::parse(self.index.value(i)).map_err(|e| self.malformed_entry(key, &e))?;
         let dtype = Dtype::from_code(entry.dtype)
             .ok_or_else(|| self.malformed(key, format!("dtype {} does not exist in stored tensors", entry.dtype)))?;
-        let spec = TensorSpec::new(dtype, entry.shape.clone()).map_err(|detail| self.malformed(key, detail))?;
+        let spec = TensorSpec::new(dtype, entry.shape.clone()).map_err(|request| self.malformed(key, request.to_string()))?;
         if entry.slices == 0 {
             if entry.shard_id >= self.header.num_shards {
                 return Err(

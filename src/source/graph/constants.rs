@@ -167,7 +167,8 @@ impl Survey {
                 let dtype = attr_bytes(outline, dtype.as_ref())?.and_then(|attr| attr_type(&attr)).and_then(Dtype::from_code);
                 let axes = attr_bytes(outline, shape.as_ref())?.and_then(|attr| attr_shape(&attr)).unwrap_or_default();
                 let shape = axes.into_iter().map(|axis| axis.unwrap_or(0)).collect();
-                let spec = TensorSpec::new(dtype.unwrap_or(Dtype::Variant), shape).map_err(|detail| outline.malformed(start, detail))?;
+                let spec = TensorSpec::new(dtype.unwrap_or(Dtype::Variant), shape)
+                    .map_err(|request| outline.malformed(start, request.to_string()))?;
                 self.add(&name, function, spec, None);
             }
             _ => {}

@@ -68,7 +68,8 @@ impl Datasets<'_> {
             Ok(found) => Ok(found),
             Err(Refusal::Failed(error)) => Err(error),
             Err(Refusal::Unsupported(reason)) => {
-                let spec = TensorSpec::new(Dtype::Variant, space.shape).map_err(|detail| self.malformed(path, header, detail))?;
+                let spec =
+                    TensorSpec::new(Dtype::Variant, space.shape).map_err(|request| self.malformed(path, header, request.to_string()))?;
                 Ok((TensorInfo { unsupported: Some(reason), ..TensorInfo::new(name, spec) }, Located::nowhere(self.part)))
             }
         }
@@ -102,7 +103,9 @@ impl Datasets<'_> {
         if shape.len() - usize::from(item.is_some()) > MAX_NDIM {
             return unsupported(format!("{} dimensions, NumPy arrays have at most {MAX_NDIM}", shape.len()));
         }
-        let spec = |dtype, shape| TensorSpec::new(dtype, shape).map_err(|detail| Refusal::Failed(self.malformed(path, header, detail)));
+        let spec = |dtype, shape| {
+            TensorSpec::new(dtype, shape).map_err(|request| Refusal::Failed(self.malformed(path, header, request.to_string())))
+        };
         let spec_of_strings = |bytes| spec(Dtype::UInt8, shape.iter().copied().chain([bytes]).collect());
         let tensor = spec(dtype, shape.clone())?;
         if space.is_null {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::dataset::{Found, Located};
 use super::storage::Part;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::hdf5::link::Target;
 use crate::source::container::TensorInfo;
 use crate::source::table::Links;
@@ -68,7 +68,7 @@ impl Tree {
                     format!("it is a link of the user-defined kind {kind}, which only the program that made it understands")
                 }
             };
-            let spec = TensorSpec::new(Dtype::Variant, Vec::new()).map_err(Error::bad_request)?;
+            let spec = TensorSpec::new(Dtype::Variant, Vec::new())?;
             let info = TensorInfo { unsupported: Some(reason), ..TensorInfo::new(Name::new(path.as_bytes()), spec) };
             self.found.entry(path_key(path)).or_insert(Found { info, located: Located::nowhere(part), paths: Vec::new() });
         }

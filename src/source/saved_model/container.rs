@@ -50,7 +50,7 @@ impl Model {
         };
         let constants = survey.has_constants().then(|| Constants::new(format, Arc::clone(&model.file), survey, Vec::new()));
         let missing = format!("the SavedModel {} has no {}", model.dir.display(), index_path(&model.prefix()).display());
-        let (signatures, ambiguity) = (model.signatures().to_vec(), model.ambiguity());
+        let (signatures, ambiguity) = (model.signatures().to_vec(), model.ambiguity().map(|request| request.to_string()));
         if variables.is_none() && constants.is_none() && signatures.is_empty() && ambiguity.is_none() {
             return Err(Error::NotFound { what: "variables", detail: missing });
         }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{self, Saver, Signature};
 use crate::options::Options;
@@ -109,18 +110,8 @@ impl SavedModel {
         self.graphs.iter().position(|graph| graph.tags.iter().map(String::as_str).collect::<BTreeSet<_>>() == wanted)
     }
 
-    fn no_such_tags(&self, tags: &[String]) -> Error {
-        Error::bad_request(format!(
-            "{} has no graph tagged {}; its graphs are tagged {}",
-            self.dir.display(),
-            tag_text(tags),
-            self.tag_texts()
-        ))
-    }
-
-    /// The tags of all graphs, in words.
-    fn tag_texts(&self) -> String {
-        self.graphs.iter().map(|graph| tag_text(&graph.tags)).collect::<Vec<_>>().join(", ")
+    fn no_such_tags(&self, tags: &[String]) -> BadRequest {
+        BadRequest::NoSuchTags { path: self.dir.clone(), tags: tags.to_vec(), known: self.tag_sets() }
     }
 
     /// The tags of each graph.
@@ -129,11 +120,12 @@ impl SavedModel {
     }
 
     /// Why no graph is chosen, if none is.
-    pub(crate) fn ambiguity(&self) -> Option<String> {
-        let (dir, tags) = (self.dir.display(), self.tag_texts());
-        self.chosen.is_none().then(|| {
-            format!("{dir} has {} graphs, tagged {tags}: none is tagged serve and nothing else. `tag_set` chooses one", self.graphs.len())
-        })
+    pub(crate) fn ambiguity(&self) -> Option<BadRequest> {
+        self.chosen.is_none().then(|| self.several_graphs())
+    }
+
+    fn several_graphs(&self) -> BadRequest {
+        BadRequest::SeveralGraphs { path: self.dir.clone(), tags: self.tag_sets() }
     }
 
     /// The constants of the chosen graph. Constants of other graphs follow if they are missing there or differ, with their
@@ -188,7 +180,7 @@ impl SavedModel {
     /// [`Error::BadRequest`] if the tags do not decide.
     fn graph(&self) -> Result<&MetaGraph> {
         let graph = self.chosen.map(|number| &self.graphs[number]);
-        graph.ok_or_else(|| Error::bad_request(self.ambiguity().unwrap_or_default()))
+        graph.ok_or_else(|| self.several_graphs().into())
     }
 
     /// What the chosen graph needs before it can be used.
@@ -227,9 +219,8 @@ impl SavedModel {
     pub(crate) fn signature(&self, name: Option<&str>) -> Result<&Signature> {
         let name = name.unwrap_or(DEFAULT_SIGNATURE);
         self.graph()?.signatures.iter().find(|signature| signature.name == name).ok_or_else(|| {
-            let names: Vec<&str> = self.signatures().iter().map(|signature| &signature.name[..]).collect();
-            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            Error::bad_request(format!("{} has no signature {name:?}; it has {names}", self.dir.display()))
+            let known = self.signatures().iter().map(|signature| signature.name.clone()).collect();
+            BadRequest::NoSuchSignature { path: self.dir.clone(), name: name.to_owned(), known }.into()
         })
     }
 
@@ -300,11 +291,6 @@ impl MetaGraph {
         graph.signatures.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(graph)
     }
-}
-
-/// Tags in the syntax of `--tag-set`.
-fn tag_text(tags: &[String]) -> String {
-    format!("{:?}", tags.join(","))
 }
 
 /// Whether two ranges of a file have the same bytes.

@@ -182,8 +182,8 @@ impl Checkpoint {
             let detail = format!("{} is listed but has no record: there is no key {}", extents_text(extent), Name::new(key));
             return Err(self.malformed(entry, Some(slice), detail));
         };
-        let spec =
-            TensorSpec::new(entry.spec.dtype(), extent.shape.clone()).map_err(|detail| self.malformed(entry, Some(slice), detail))?;
+        let spec = TensorSpec::new(entry.spec.dtype(), extent.shape.clone())
+            .map_err(|request| self.malformed(entry, Some(slice), request.to_string()))?;
         let values = slices::values(&mut FieldWalker::new(&*file, slices::WHAT, record), entry.name.as_bytes(), &slice.extents)?;
         let proto = Proto::look_at(&*file, &values, Some(spec))?;
         Ok(Located { table, block, file, proto })

@@ -71,7 +71,7 @@ fn listed(outline: &mut FieldWalker<'_>) -> Result<Listed> {
         }
     }
     let dtype = Dtype::from_code(code).ok_or_else(|| outline.malformed(start, format!("dtype {code} does not exist in stored tensors")))?;
-    let spec = TensorSpec::new(dtype, shape).map_err(|detail| outline.malformed(start, detail))?;
+    let spec = TensorSpec::new(dtype, shape).map_err(|request| outline.malformed(start, request.to_string()))?;
     Ok(Listed { name, spec, slices })
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::container::Container;
 use super::driver::Driver;
 use super::raw_stream::of_frames;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::image::FileKind;
 use crate::options::Options;
@@ -156,7 +157,7 @@ fn chosen<'a>(path: &Path, streams: &'a Streams, options: &Options) -> Result<Ve
         return Ok(vec![(wanted, stream)]);
     }
     let last = streams.videos.len().saturating_sub(1);
-    Err(Error::bad_request(format!("{} has no video stream {wanted}, its streams are 0 to {last}", path.display())))
+    Err(BadRequest::NoSuchStream { path: path.to_owned(), stream: wanted, last }.into())
 }
 
 /// How to decode the frames of a stream.
@@ -181,7 +182,7 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
             return Err(refused(format!("{why}, which ffmpeg gives as whole numbers only where that is asked for: `cast` uint16")));
         }
     };
-    let form = Form::of(pixels, asked, cast).map_err(Error::bad_request)?;
+    let form = Form::of(pixels, asked, cast)?;
     if options.form.strict && form.lost.depth {
         let detail = format!("`strict`: frames of {} have {} bits a sample, which `cast` uint8 would cut", stream.pixels, pixels.depth);
         return Err(Error::Unsupported { what: format!("{} without a loss", path.display()), detail });
@@ -232,7 +233,7 @@ fn first_frame(decoding: &Decoding, cancel: &CancelToken) -> Result<TensorSpec> 
         }
     };
     let shape = vec![header.height, header.width, header.channels];
-    TensorSpec::new(decoding.form.dtype, shape).map_err(|detail| Error::malformed(path, "video", detail))
+    TensorSpec::new(decoding.form.dtype, shape).map_err(|request| Error::malformed(path, "video", request.to_string()))
 }
 
 /// Compares the number of frames with the container's: some versions of `ffmpeg` succeed without the last frames of a damaged

@@ -2,6 +2,7 @@
 //!
 //! Source: `libavutil/pixdesc.c` and `pixfmt.h` of FFmpeg 9; frames come as PAM images (`libavcodec/pamenc.c`).
 
+use crate::error::request::BadRequest;
 use crate::types::dtype::Dtype;
 
 /// The samples of a pixel.
@@ -133,7 +134,7 @@ impl Form {
     ///
     /// # Errors
     /// For an impossible number of channels.
-    pub(crate) fn of(pixels: Pixels, channels: Option<u8>, dtype: Option<Dtype>) -> Result<Self, String> {
+    pub(crate) fn of(pixels: Pixels, channels: Option<u8>, dtype: Option<Dtype>) -> Result<Self, BadRequest> {
         let is_wide = pixels.depth > 8 && dtype != Some(Dtype::UInt8);
         let wanted = channels.unwrap_or(pixels.channels);
         let name = match (wanted, is_wide) {
@@ -145,7 +146,7 @@ impl Form {
             (2, true) => "ya16be",
             (3, true) => "rgb48be",
             (4, true) => "rgba64be",
-            (channels, _) => return Err(format!("frames have 1, 2, 3 or 4 channels, not {channels}")),
+            (asked, _) => return Err(BadRequest::NoSuchChannels { what: "frames", possible: &[1, 2, 3, 4], asked }),
         };
         let has_colour = |channels: u8| channels > 2;
         let has_alpha = |channels: u8| channels.is_multiple_of(2);

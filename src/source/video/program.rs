@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::pixels::Form;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::records::stream::bytes::InterruptiblePipe;
 use crate::types::cancel::CancelToken;
@@ -89,7 +90,7 @@ struct Running(Child);
 impl Running {
     /// Its standard output and standard error.
     fn outputs(&mut self) -> Result<(ChildStdout, ChildStderr)> {
-        let missing = || Error::bad_request("ffmpeg has no output");
+        let missing = || BadRequest::impossible("ffmpeg has no output");
         Ok((self.0.stdout.take().ok_or_else(missing)?, self.0.stderr.take().ok_or_else(missing)?))
     }
 

@@ -9,6 +9,8 @@ use half::f16;
 use num_complex::Complex;
 
 use super::fed::{Fed, check_shape, constant};
+use crate::error::request::BadRequest;
+use crate::error::texts::ShapeText;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
@@ -19,7 +21,7 @@ use crate::tensorflow::wire;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
-use crate::types::spec::{MAX_NDIM, ShapeText};
+use crate::types::spec::MAX_NDIM;
 
 /// An array in a file for an input of a graph.
 #[derive(Debug)]
@@ -49,37 +51,25 @@ impl ArrayFeed {
         let mut front = vec![0; memory_len(len).min(MAX_TEXT_LEN + 12)];
         os::read_exact_at(&file, &mut front, 0, calls, &cold).map_err(Error::io("read", path))?;
         let (header, data_start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
-        let refused = |detail: String| Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name));
-        let dtype = input.dtype.ok_or_else(|| refused("its dtype is not known to this version".into()))?;
+        let refused = |request: BadRequest| Error::from(request.of_input(path, &target.name));
+        let found = || header.descr.clone();
+        let dtype = input.dtype.ok_or_else(|| refused(BadRequest::InputDtype { found: found(), dtype: None, descr: None }))?;
         let descr = Descr::parse(&header.descr);
         let fits = |descr: &Descr| if dtype == Dtype::String { descr.is_text() } else { descr.can_be(dtype) };
         let Some(descr) = descr.filter(fits) else {
             if Elements::of(&header.descr) == Some(Elements::Objects) {
-                let hint = if dtype == Dtype::String {
-                    "numpy.array(array.tolist()) turns it into strings; records or values and offsets would keep their NULs"
-                } else {
-                    "array.astype turns it into numbers"
-                };
-                return Err(refused(format!("its elements are pickled Python objects, which are never loaded: {hint}")));
+                return Err(refused(BadRequest::InputPickled { takes_strings: dtype == Dtype::String }));
             }
-            let hint = dtype.descr().map(|descr| format!(" ({descr})")).unwrap_or_default();
-            return Err(refused(format!(
-                "the array has {}, but the input takes {dtype}{hint}: convert it with array.astype",
-                header.descr
-            )));
+            return Err(refused(BadRequest::InputDtype { found: found(), dtype: Some(dtype.name()), descr: dtype.descr() }));
         };
         if descr.order != ByteOrder::NATIVE && dtype.component_size() > 1 {
-            return Err(refused(format!(
-                "the array has {}, which is not this machine's byte order: array.astype('{}')",
-                header.descr,
-                &header.descr[1..]
-            )));
+            return Err(refused(BadRequest::InputByteOrder { found: found() }));
         }
         if header.fortran_order {
-            return Err(refused("the array is in Fortran order, where rows are not contiguous: use numpy.ascontiguousarray".into()));
+            return Err(refused(BadRequest::InputFortranOrder));
         }
         if header.shape.len() > MAX_NDIM {
-            return Err(refused(format!("the array has {} dimensions, but at most {MAX_NDIM} can be fed", header.shape.len())));
+            return Err(refused(BadRequest::TooManyDimensions { dimensions: header.shape.len(), most: MAX_NDIM }));
         }
         let mut array = Self { target, path: path.to_owned(), file, cold, dtype, descr, data_start, shape: header.shape, is_padded: false };
         let (elements, nbytes) = array.bytes_of(&array.shape)?;
@@ -240,12 +230,8 @@ impl ArrayFeed {
         if has_long {
             return Ok(());
         }
-        let (path, name, kind, size) = (self.path.display(), &self.target.name, self.descr.kind, self.descr.size);
-        Err(Error::bad_request(format!(
-            "{path} as {name}: no element is as long as {kind}{size} allows. Either the longest ended in NUL, which NumPy takes for padding: values \
-             and offsets keep it (convert `strings` offsets writes them, `feed` takes them), and so do records. Or the array is wider than it need \
-             be: numpy.array(array.tolist()) is not"
-        )))
+        let request = BadRequest::InputPadded { kind: self.descr.kind, size: self.descr.size };
+        Err(request.of_input(&self.path, &self.target.name).into())
     }
 
     /// A warning about what its strings may have lost.

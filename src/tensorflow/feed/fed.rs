@@ -4,11 +4,11 @@ use std::path::Path;
 
 use ::tensorflow::{DataType, Operation, Session, SessionRunArgs, Tensor, TensorType};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::error::request::BadRequest;
 use crate::format::meta_graph::Argument;
 use crate::tensorflow::session::{Builder, Feed, Outcome, Target, options};
 use crate::tensorflow::wire;
-use crate::types::spec::ShapeText;
 
 /// Checks that an array of this shape fits an input, `batch` rows at a time.
 ///
@@ -23,10 +23,8 @@ pub(crate) fn check_shape(path: &Path, target: &Target, shape: &[u64], input: &A
     if expected.len() == shape.len() && shape.iter().zip(expected).enumerate().all(axis_fits) {
         return Ok(());
     }
-    let axes: Vec<String> = expected.iter().map(|axis| axis.map_or_else(|| "?".to_owned(), |axis| axis.to_string())).collect();
-    let rows = batch.map(|batch| format!(", {batch} rows at a time")).unwrap_or_default();
-    let detail = format!("the array has shape {}{rows}, but the input takes [{}]", ShapeText(shape), axes.join(", "));
-    Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name)))
+    let request = BadRequest::InputShape { shape: shape.to_vec(), batch, expected: expected.clone() };
+    Err(request.of_input(path, &target.name).into())
 }
 
 /// A tensor and its input.

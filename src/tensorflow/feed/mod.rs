@@ -12,6 +12,7 @@ use ::tensorflow::{DataType, SessionRunArgs, Tensor, TensorType};
 use super::session::{Feed, Target, attempt};
 use super::wire;
 use crate::convert::Converter;
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::options::Options;
@@ -144,11 +145,7 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     let own = own.strings(Strings::Offsets);
     let locations = Location::find(path, None, &own)?;
     let [location] = &locations[..] else {
-        return Err(Error::bad_request(format!(
-            "{}: an input is fed from one source, but the path stands for {}",
-            path.display(),
-            locations.len()
-        )));
+        return Err(BadRequest::SeveralSources { path: path.to_owned(), sources: locations.len() }.into());
     };
     let refused = |what: &str| {
         let detail = format!("it is {what}: an input takes a .npy, values and offsets of strings, or a file of records");

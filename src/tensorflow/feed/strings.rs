@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fed::{Fed, check_shape, constant};
+use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::Header;
@@ -63,10 +64,10 @@ impl Stored {
         file.read(0, &mut front, calls)?;
         let (header, start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
         let [len] = header.shape[..] else {
-            return Err(Error::bad_request(format!("{}: {} axes, but values and offsets have one", path.display(), header.shape.len())));
+            return Err(BadRequest::InputAxes { path: path.to_owned(), axes: header.shape.len() }.into());
         };
         if header.descr != descr {
-            return Err(Error::bad_request(format!("{}: the array has {}, expected {descr}", path.display(), header.descr)));
+            return Err(BadRequest::NotOfDtype { path: path.to_owned(), found: header.descr, wanted: descr.to_owned() }.into());
         }
         if len.checked_mul(size).and_then(|nbytes| nbytes.checked_add(start)) != Some(file.len()) {
             let detail = format!("{} bytes, expected {len} elements of {descr}", file.len() - start);
@@ -109,9 +110,7 @@ impl StringsFeed {
     ) -> Result<Self> {
         let path = values;
         if input.dtype.is_none_or(|dtype| dtype != Dtype::String) {
-            let detail =
-                format!("values and offsets are strings, but the input takes {}", input.dtype.map_or("something else", Dtype::name));
-            return Err(Error::bad_request(format!("{} as {}: {detail}", path.display(), target.name)));
+            return Err(BadRequest::InputNotStrings { dtype: input.dtype.map(Dtype::name) }.of_input(path, &target.name).into());
         }
         let values = Stored::open(values, "|u1", 1, calls)?;
         let offsets = Stored::open(offsets, "<i8", OFFSET, calls)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mmconvert::reader::MemoryTensor;
 use mmconvert::reader::{ReadContext, TensorReader};
-use mmconvert::{Budget, CancelToken, Converter, Dtype, Error, Result, TensorSpec};
+use mmconvert::{BadRequest, Budget, CancelToken, Converter, Dtype, Error, Result, TensorSpec};
 
 use crate::support::names_in;
 
@@ -32,7 +32,7 @@ impl TensorReader for Faulty<'_> {
                 token.cancel();
                 Ok(())
             }
-            (Err(_), None) => Err(Error::BadRequest { detail: "the wire was cut".into() }),
+            (Err(_), None) => Err(BadRequest::Custom { detail: "the wire was cut".into() }.into()),
         }
     }
 }
@@ -62,7 +62,7 @@ fn a_reader_that_fails_anywhere_leaves_what_was_there() {
                         .write(&out);
                     match result {
                         Err(Error::Cancelled) => assert!(cancel),
-                        Err(Error::BadRequest { detail }) => assert!(!cancel && detail == "the wire was cut"),
+                        Err(Error::BadRequest(BadRequest::Custom { detail })) => assert!(!cancel && detail == "the wire was cut"),
                         other => panic!("{other:?}"),
                     }
                     assert_eq!(names_in(dir.path()), old.map(|_| "out.npy".to_owned()).into_iter().collect::<Vec<_>>());

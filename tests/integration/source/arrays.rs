@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mmconvert::{ArrayWriter, Comparison, Converter, Dtype, Error, Layout, Location, Options, Source, Verified, compare, export, pack};
+use mmconvert::{
+    ArrayWriter, BadRequest, Comparison, Converter, Dtype, Error, Layout, Location, Options, Source, Verified, compare, export, pack,
+};
 use serde_json::Value;
 
 use crate::support::{code, data, json, mmconvert, names_in, npy, object, sha256, shape_of, stderr};
@@ -201,7 +203,7 @@ fn arrays_that_do_not_fit_are_not_joined() {
         assert!(matches!(error, Error::Unsupported { .. }) && error.to_string().contains(why), "{error}");
     }
     for too_few in [&[][..], &["a.npy"]] {
-        assert!(matches!(joined(too_few), Err(Error::BadRequest { .. })));
+        assert!(matches!(joined(too_few), Err(Error::BadRequest(BadRequest::NothingToJoin { .. }))));
     }
     assert!(joined(&["a.npy", "a.npy"]).is_ok());
 }
@@ -247,7 +249,7 @@ fn several_sources_become_one_directory() {
     let both = Source::together(vec![Source::open(&x).unwrap(), Source::open(at("other/x.npy")).unwrap()]).unwrap();
     assert!(both.tensor("other/x").is_ok() && both.tensor("x").is_err());
     let clash = Source::together(vec![Source::open(&x).unwrap(), Source::open(&x).unwrap()]);
-    assert!(matches!(clash, Err(Error::BadRequest { .. })));
+    assert!(matches!(clash, Err(Error::BadRequest(BadRequest::SameName { .. }))));
     // A tensor name still selects a tensor if a file has the same name.
     fs::write(at("arr1"), b"no source").unwrap();
     let one = at("one.npy");
@@ -276,7 +278,7 @@ fn tensors_that_safetensors_cannot_hold_are_skipped() {
         );
     }
     for options in [Options::new().layout(Layout::F), Options::new().byte_order(mmconvert::ByteOrder::Big)] {
-        assert!(matches!(pack(&tensors, None, dir.path().join("no.safetensors"), &options), Err(Error::BadRequest { .. })));
+        assert!(matches!(pack(&tensors, None, dir.path().join("no.safetensors"), &options), Err(Error::BadRequest(..))));
     }
     assert!(matches!(pack(&tensors, None, &path, &Options::new()), Err(Error::OutputExists { .. })));
 }

@@ -17,6 +17,7 @@ use super::info::estimate_json;
 use super::sources::{How, open, parse};
 use super::stdout::PatientStdout;
 use super::target::Target;
+use super::usage;
 use crate::args::{Common, Convert};
 use crate::flags::spelled;
 use crate::render::{self, Notes, Stdout};
@@ -106,7 +107,7 @@ fn check_stdout(args: &Convert, target: &Target) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::BadRequest { detail: detail.into() })
+    Err(usage(detail))
 }
 
 /// The directory that will contain an output, or its nearest existing parent.
@@ -131,7 +132,7 @@ fn selected(source: &Source, wanted: &[&[u8]], all: bool) -> Result<Selection> {
     let tensors = source.select_all(wanted)?;
     if !wanted.is_empty() && tensors.len() == source.select(wanted)?.len() {
         let detail = "--all has no effect on the selection: it adds tensors that are not named, and bookkeeping that a pattern matches";
-        return Err(Error::BadRequest { detail: detail.into() });
+        return Err(usage(detail));
     }
     Ok(tensors)
 }
@@ -191,7 +192,7 @@ fn convert_into(tensors: &Selection, target: &Target, args: &Convert, (options, 
         }
         (Target::Packed(out), _) => pack(tensors, args.rows, out, options)?,
         (Target::File(out) | Target::Directory(out), _) => export(tensors, args.rows, out, options)?,
-        (Target::Stdout, _) => return Err(Error::BadRequest { detail: "standard output takes one tensor".into() }),
+        (Target::Stdout, _) => return Err(usage("standard output takes one tensor")),
     };
     let outputs = done.outputs.into_iter().map(|output| (output.name, output.path, output.report)).collect();
     Ok(Done { outputs, skipped: done.skipped })

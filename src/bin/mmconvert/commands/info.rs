@@ -74,7 +74,7 @@ fn size(tensor: &Tensor, options: &Options) -> Result<Option<u64>> {
             Ok(Some(estimates.iter().map(|estimate| estimate.nbytes).sum()))
         }
         // Missing shards are reported among the facts.
-        Ok(_) | Err(Error::Unsupported { .. } | Error::Lossy { .. } | Error::BadRequest { .. } | Error::NotFound { .. }) => Ok(None),
+        Ok(_) | Err(Error::Unsupported { .. } | Error::Lossy { .. } | Error::BadRequest(..) | Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

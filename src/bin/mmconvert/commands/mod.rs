@@ -13,7 +13,7 @@ mod target;
 mod verify;
 
 use clap::CommandFactory;
-use mmconvert::Result;
+use mmconvert::{BadRequest, Error, Result};
 
 use crate::Outcome;
 use crate::args::Args;
@@ -23,6 +23,11 @@ pub(crate) use convert::convert;
 pub(crate) use info::info;
 pub(crate) use ls::ls;
 pub(crate) use verify::verify;
+
+/// The error for arguments that make no sense.
+fn usage(detail: impl Into<String>) -> Error {
+    BadRequest::Custom { detail: detail.into() }.into()
+}
 
 /// `mmconvert completions`.
 pub(crate) fn completions(shell: clap_complete::Shell) -> Result<Outcome> {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use mmconvert::{Error, Location, Options, Result, Source};
 
+use super::usage;
 use crate::args::{Common, Model};
 use crate::render::{Notes, note};
 #[cfg(feature = "tensorflow")]
@@ -67,7 +68,7 @@ pub(super) fn open(locations: &[Location], how: How<'_>, options: &Options, note
     options.check_model_applied()?;
     if how.model.tensorflow.is_some() && !how.is_listed && !locations.iter().any(|location| location.needs_tensorflow(options)) {
         let detail = "--tensorflow has no effect on the selection: nothing of it is computed, and files are read without TensorFlow";
-        return Err(Error::BadRequest { detail: detail.into() });
+        return Err(usage(detail));
     }
     let source = if how.concat { Source::concat(parts)? } else { one_of(parts)? };
     for warning in source.warnings() {

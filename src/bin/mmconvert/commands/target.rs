@@ -3,7 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use mmconvert::{Error, Result};
+use mmconvert::Result;
+
+use super::usage;
 
 /// The extension of a single file for many tensors.
 pub(super) const SAFETENSORS: &str = "safetensors";
@@ -28,9 +30,9 @@ impl Target {
     /// The form of `out` for this many tensors; `None` if their number is not known yet.
     ///
     /// # Errors
-    /// Returns [`Error::BadRequest`] for the name of another format, or of one that cannot hold so many tensors.
+    /// Returns [`BadRequest::Custom`](mmconvert::BadRequest::Custom) for the name of another format, or of one that cannot hold so many tensors.
     pub(super) fn of(out: &Path, tensors: Option<usize>) -> Result<Self> {
-        let refused = |detail: String| Err(Error::BadRequest { detail });
+        let refused = |detail: String| Err(usage(detail));
         let several = tensors.filter(|&tensors| tensors > 1);
         if out == Path::new(STDOUT) {
             return match several {

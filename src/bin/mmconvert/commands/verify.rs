@@ -9,6 +9,7 @@ use serde_json::json;
 use super::choices::{model, options, with_names};
 use super::sources::{How, open, settle};
 use super::target::{SAFETENSORS, Target};
+use super::usage;
 use crate::args::{Common, Verify};
 use crate::render::{self, Notes, note};
 use crate::{Outcome, signals};
@@ -42,7 +43,7 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
     let manifest = if args.out.is_dir() { Some(Manifest::read(&args.out, &given)?) } else { None };
     if let (Some(format), true, Some(_)) = (format, args.against.is_empty(), &manifest) {
         let detail = format!("--format {format} applies to --against SRC only: the manifest of {} names its sources", args.out.display());
-        return Err(Error::BadRequest { detail });
+        return Err(usage(detail));
     }
     let made = manifest.as_ref().map_or_else(|| Ok(given.clone()), |manifest| manifest.apply(&given))?;
     let mut locations = Vec::new();
@@ -56,7 +57,7 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
         Some(manifest) => manifest.locations(&made)?,
         None => {
             let detail = format!("{} does not record its source: name it with --against SRC", args.out.display());
-            return Err(Error::BadRequest { detail });
+            return Err(usage(detail));
         }
     };
     let made = with_names(made, &locations[0], args.name.as_slice());
@@ -72,7 +73,7 @@ fn run(args: &Verify, common: &Common, cancel: &CancelToken) -> Result<Outcome> 
     let pairs = pairs(args, &source, manifest.as_ref(), packed.as_ref())?;
     if let (Some(name), true) = (&args.name, pairs.is_empty()) {
         let detail = format!("{} has no array of {}", args.out.display(), name.display());
-        return Err(Error::BadRequest { detail });
+        return Err(usage(detail));
     }
     for (array, tensor, cast) in pairs {
         let options = cast.map_or_else(|| made.clone(), |dtype| made.clone().cast(dtype));
@@ -146,7 +147,7 @@ fn pairs(args: &Verify, source: &Source, manifest: Option<&Manifest>, packed: Op
                 let made = entry.cast.unwrap_or(tensor.info().spec.dtype());
                 if let Some(dtype) = args.dtype.filter(|dtype| *dtype != made) {
                     let detail = format!("--dtype {dtype}: the manifest says that {} was written as {made}; omit --dtype", entry.file);
-                    return Err(Error::BadRequest { detail });
+                    return Err(usage(detail));
                 }
                 pairs.push((Made::File(args.out.join(&entry.file)), tensor, entry.cast));
             }
@@ -187,8 +188,8 @@ fn only_tensor(source: &Source, output: &Path) -> Result<Tensor> {
                 source.len()?,
                 output.display()
             );
-            return Err(Error::BadRequest { detail });
+            return Err(usage(detail));
         }
     }
-    found.ok_or_else(|| Error::BadRequest { detail: format!("{} holds no tensor that can be converted", source.path().display()) })
+    found.ok_or_else(|| usage(format!("{} holds no tensor that can be converted", source.path().display())))
 }

@@ -65,10 +65,9 @@ impl Destination for Directory<'_> {
     }
 
     fn small_method(&self, run: &Run) -> Result<Option<Method>> {
-        match (run.method, self.staged.trial_file()) {
-            (Some(Method::Clone | Method::Map), _) => Ok(None),
-            (wanted, Some(file)) => Method::to_copy(&file, wanted).map(Some),
-            (wanted, None) => Ok(Some(wanted.unwrap_or(Method::Portable))),
+        match run.method {
+            Some(Method::Clone | Method::Map) => Ok(None),
+            wanted => Method::as_tried(self.staged.trial_file().as_deref(), wanted).map(Some),
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::options::budget::Budget;
 use crate::options::method::Method;
 use crate::options::progress::Progress;
 use crate::options::records::Lists;
-use crate::options::request::{Request, Run};
+use crate::options::request::Request;
 use crate::options::strings::Strings;
 use crate::output::mmap;
 use crate::output::part::Part;
@@ -282,7 +282,7 @@ impl<'a> Converter<'a> {
             slice_bytes: 0,
             threads: Memory::Buffers.threads(run.threads),
             memory_bytes: run.budget.as_bytes(),
-            method: nearest_method(output, run),
+            method: Method::as_tried(TrialFile::near(output, &run.calls).as_deref(), run.method)?,
         })
     }
 
@@ -437,13 +437,6 @@ fn note_choices(tensor: &Tensor, Request { form, records, .. }: &Request) {
         records.note_lists(called, if is_joined { Lists::Joined } else { Lists::Alike });
         let _ = records.shape_of(called, false);
     }
-}
-
-/// The method for an output, as far as it can be tried.
-fn nearest_method(output: &Path, run: &Run) -> Method {
-    let tried = crate::storage::paths::nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &run.calls));
-    let method = tried.and_then(|file| Method::to_copy(&file, run.method).ok());
-    method.or(run.method).unwrap_or(Method::Portable)
 }
 
 fn only<T>(mut items: Vec<T>) -> Result<T> {

@@ -7,7 +7,6 @@ pub(crate) mod form;
 #[cfg(feature = "libjpeg-turbo")]
 mod turbo;
 
-use std::fmt;
 use std::io::Cursor;
 use std::str::FromStr;
 
@@ -28,7 +27,8 @@ const DECODER_BYTES: usize = 64 << 20;
 const MOST_JPEG_SIDE: usize = 65_535;
 
 /// The JPEG decoder to use. Decoders round differently: a few samples differ by a few levels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Jpeg {
     /// The built-in decoder in pure Rust; its results are close to [`TfAccurate`](Self::TfAccurate).
@@ -39,16 +39,6 @@ pub enum Jpeg {
     /// Gives the same bytes as `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. Needs a build with the feature
     /// `libjpeg-turbo`.
     TfAccurate,
-}
-
-impl fmt::Display for Jpeg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Builtin => "builtin",
-            Self::TfFast => "tf-fast",
-            Self::TfAccurate => "tf-accurate",
-        })
-    }
 }
 
 impl FromStr for Jpeg {
@@ -69,12 +59,14 @@ impl FromStr for Jpeg {
 }
 
 /// The file type that the first bytes indicate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
+#[strum(serialize_all = "UPPERCASE")]
 pub(crate) enum FileKind {
     Jpeg,
     Png,
     Gif,
     Bmp,
+    #[strum(to_string = "WebP")]
     WebP,
     Tiff,
 }
@@ -93,19 +85,6 @@ impl FileKind {
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Self::Tiff),
             _ => None,
         }
-    }
-}
-
-impl fmt::Display for FileKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Jpeg => "JPEG",
-            Self::Png => "PNG",
-            Self::Gif => "GIF",
-            Self::Bmp => "BMP",
-            Self::WebP => "WebP",
-            Self::Tiff => "TIFF",
-        })
     }
 }
 

@@ -9,7 +9,8 @@ use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
 /// How to read bytes in a record when their content does not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 #[non_exhaustive]
 pub enum ReadAs {
     /// Byte strings: see [`Strings`](crate::Strings).
@@ -18,16 +19,6 @@ pub enum ReadAs {
     Image,
     /// Serialized `TensorProto`s.
     Tensor,
-}
-
-impl fmt::Display for ReadAs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::String => "string",
-            Self::Image => "image",
-            Self::Tensor => "tensor",
-        })
-    }
 }
 
 impl FromStr for ReadAs {

@@ -1,10 +1,10 @@
 //! How string tensors are written.
 
-use std::fmt;
 use std::str::FromStr;
 
 /// How a string tensor is written. Elements of NumPy arrays have one fixed length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Strings {
     /// `|S<n>`: byte strings, zero-padded to the length of the longest. A string that ends in NUL is an error, since NumPy drops
     /// it.
@@ -15,16 +15,6 @@ pub enum Strings {
     Offsets,
     /// `<U<n>`: the elements decoded from UTF-8, as code points of four bytes.
     Utf8,
-}
-
-impl fmt::Display for Strings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Pad => "pad",
-            Self::Offsets => "offsets",
-            Self::Utf8 => "utf8",
-        })
-    }
 }
 
 impl FromStr for Strings {

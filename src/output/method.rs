@@ -39,6 +39,14 @@ impl Method {
         }
     }
 
+    /// As [`to_copy`](Self::to_copy), for a file like `trial`. Without one, the method that works everywhere is assumed.
+    ///
+    /// # Errors
+    /// As [`to_copy`](Self::to_copy).
+    pub(crate) fn as_tried(trial: Option<&PrivateFile>, wanted: Option<Self>) -> Result<Self> {
+        trial.map_or(Ok(wanted.unwrap_or(Self::Portable)), |trial| Self::to_copy(trial, wanted))
+    }
+
     /// Whether this copying method works for `file`. Tries it with a byte; `file` must be empty and is empty again afterwards.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! The part of a tensor that a file holds.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +10,12 @@ use super::file_name;
 use crate::error::Result;
 
 /// The part of a tensor that an array holds. Most tensors become one array, strings can become two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 #[non_exhaustive]
 pub enum Part {
     /// All of it, in one array.
+    #[strum(to_string = "array")]
     Whole,
     /// The bytes of strings.
     Values,
@@ -53,15 +54,5 @@ impl Serialize for Part {
             Self::Whole => serializer.serialize_none(),
             part => serializer.collect_str(part),
         }
-    }
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Whole => "array",
-            Self::Values => "values",
-            Self::Offsets => "offsets",
-        })
     }
 }

@@ -55,7 +55,11 @@ impl Enclosing {
         if state.is_right {
             return Ok(true);
         }
-        state.parts.insert(offset, (len, crc));
+        // A part that overlaps another, as in no file that a library writes, counts as a gap where it is alone.
+        let before = state.parts.range(..offset.saturating_add(len)).next_back();
+        if before.is_none_or(|(&start, &(known, _))| start + known <= offset || (start, known) == (offset, len)) {
+            state.parts.insert(offset, (len, crc));
+        }
         let gaps = self.gaps(&state.parts);
         let missing: u64 = gaps.iter().map(|gap| gap.end - gap.start).sum();
         if missing > MOST_BETWEEN.max((self.range.end - self.range.start) / PART_BETWEEN) {
@@ -130,6 +134,9 @@ mod tests {
         assert!(right.add(500, 100, crc(500..600)).unwrap() && right.is_right());
         let wrong = Enclosing::new(&file, 10..990, whole, "x".into());
         assert!(matches!(wrong.add(500, 100, crc(500..600) ^ 1), Err(Error::Malformed { .. })));
+        let overlapping = Enclosing::new(&file, 10..990, whole, "x".into());
+        overlapping.state.lock().unwrap().parts.insert(450, (100, crc(450..550)));
+        assert!(overlapping.add(500, 100, crc(500..600)).unwrap(), "bytes that two parts share count once");
         let damaged = Enclosing::new(&file, 11..990, whole, "x".into());
         assert!(matches!(damaged.add(500, 100, crc(500..600)), Err(Error::Malformed { .. })));
     }

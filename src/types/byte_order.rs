@@ -1,12 +1,12 @@
 //! Byte order of elements.
 
-use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Result;
 
 /// The byte order of elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum ByteOrder {
     /// Least significant byte first.
     Little,
@@ -29,14 +29,5 @@ impl FromStr for ByteOrder {
             "native" => Ok(Self::NATIVE),
             _ => Err(format!("there is no byte order {text:?}, only little, big and native")),
         }
-    }
-}
-
-impl fmt::Display for ByteOrder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Little => "little",
-            Self::Big => "big",
-        })
     }
 }

@@ -33,7 +33,6 @@ use crate::plan::tiles::Tile;
 use crate::plan::{Memory, MemoryShares, Plan, Resources};
 use crate::reader::checksums::{RegionChecksums, Verified};
 use crate::reader::tensor_reader::{ReadContext, StoredRun, TensorReader};
-use crate::storage::paths::nearest_directory;
 use crate::storage::stamp::Stamp;
 use crate::types::dtype::Dtype;
 use crate::types::rows::Rows;
@@ -125,11 +124,9 @@ impl<'a> Job<'a> {
 
     /// The cost of filling a file at `output`.
     pub(crate) fn estimate(&self, output: &Path) -> Result<Estimate> {
-        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &self.run.calls)) {
+        let method = match TrialFile::near(output, &self.run.calls) {
             Some(file) if self.can_share(&file)? => Method::Clone,
-            Some(file) => Method::to_copy(&file, self.run.method)?,
-            // Without a directory to try it in, assume the method that works everywhere.
-            _ => self.run.method.unwrap_or(Method::Portable),
+            trial => Method::as_tried(trial.as_deref(), self.run.method)?,
         };
         let is_shared = method == Method::Clone;
         let (slices, slice_bytes, shares) = if let Some(plans) = self.box_plan(false)? {

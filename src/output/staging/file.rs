@@ -16,7 +16,7 @@ use crate::options::request::Existing;
 use crate::os::{self, SystemCalls, is_unsupported};
 use crate::output::private_file::PrivateFile;
 use crate::output::sink;
-use crate::storage::paths::parent_of;
+use crate::storage::paths::{nearest_directory, parent_of};
 
 /// A file without its final name. Dropping it removes it.
 #[derive(Debug)]
@@ -177,6 +177,11 @@ impl TrialFile {
             Ok(file)
         });
         made.ok().map(|(name, file)| Self { file, _hidden: Some(name) })
+    }
+
+    /// Makes one where an output at `path` would be; `None` where that fails.
+    pub(crate) fn near(path: &Path, calls: &SystemCalls) -> Option<Self> {
+        nearest_directory(path).and_then(|dir| Self::create_in(dir, calls))
     }
 
     /// Refuses `len` bytes for `target`, in the same directory, where no file may be that long.

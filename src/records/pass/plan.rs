@@ -24,7 +24,6 @@ use crate::records::scan::{Scan, scan};
 use crate::records::set::RecordSet;
 use crate::records::stream::framing::Framing;
 use crate::records::survey::Survey;
-use crate::storage::paths::nearest_directory;
 use crate::types::layout::Layout;
 use crate::types::rows::{NO_END, Rows};
 use crate::types::size::memory_len;
@@ -312,10 +311,7 @@ impl<'a> Pass<'a> {
 
     /// The reads, writes and memory that the pass would need, as far as known.
     pub(crate) fn estimate(&self, output: &Path) -> Result<Vec<Estimate>> {
-        let method = match nearest_directory(output).and_then(|dir| TrialFile::create_in(dir, &self.run.calls)) {
-            Some(file) => Method::to_copy(&file, self.run.method)?,
-            _ => self.run.method.unwrap_or(Method::Portable),
-        };
+        let method = Method::as_tried(TrialFile::near(output, &self.run.calls).as_deref(), self.run.method)?;
         let counted = if self.set.can_be_read_again() { Some(self.container.count(self.index)?) } else { None };
         let records = self.expected.or(counted).map(|records| self.rows.end.min(records) - self.rows.start.min(records));
         let read_bytes = self.set.stored_bytes();

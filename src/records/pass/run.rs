@@ -70,7 +70,7 @@ impl Pass<'_> {
             }
         }
         let meter = Meter::new(&self.shares, &self.run).of(total);
-        let work = Work {
+        let work = PassState {
             pass: self,
             outputs,
             sequencer: Sequencer::new(self.totals()),
@@ -110,7 +110,7 @@ impl Pass<'_> {
             },
         );
         let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Work { sequencer, dropouts, .. } = work;
+        let PassState { sequencer, dropouts, .. } = work;
         if let Err(error) = result {
             return self.repeated(error, &ended, dropouts);
         }
@@ -257,7 +257,7 @@ impl Pass<'_> {
 }
 
 /// State that the workers of a pass share.
-struct Work<'a> {
+struct PassState<'a> {
     pass: &'a Pass<'a>,
     outputs: &'a [ArrayOutput<'a>],
     sequencer: Sequencer,
@@ -292,7 +292,7 @@ impl<'a> Located<'a> {
     }
 }
 
-impl Work<'_> {
+impl PassState<'_> {
     /// Processes a batch.
     fn on_batch(&self, batch: &Batch, mut turn: Turn<'_>, lent: &mut WorkerState) -> Result<(), Failure> {
         let pass = self.pass;

@@ -17,6 +17,9 @@ pub(crate) mod pack;
 pub(crate) mod planned;
 pub(crate) mod work;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

@@ -14,6 +14,7 @@ pub(crate) mod strings;
 pub(crate) mod used;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::request::BadRequest;
@@ -54,6 +55,9 @@ pub struct Options {
     pub(crate) in_flight: Option<usize>,
     pub(crate) cancel: CancelToken,
     pub(crate) progress: Option<Arc<ProgressFn>>,
+    /// A storage in place of the local file system.
+    #[cfg(test)]
+    pub(crate) storage: Option<Arc<dyn Storage>>,
 }
 
 impl Default for Options {
@@ -71,6 +75,8 @@ impl Default for Options {
             in_flight: None,
             cancel: CancelToken::new(),
             progress: None,
+            #[cfg(test)]
+            storage: None,
         }
     }
 }
@@ -279,8 +285,12 @@ impl Options {
         if self.method == Some(Method::Portable) { SystemCalls::standard(&self.cancel) } else { SystemCalls::all(&self.cancel) }
     }
 
-    /// The storage that holds sources.
-    pub(crate) fn storage(&self) -> Arc<dyn Storage> {
+    /// The storage that holds the source at a path: the local file system.
+    pub(crate) fn storage(&self, _path: &Path) -> Arc<dyn Storage> {
+        #[cfg(test)]
+        if let Some(storage) = &self.storage {
+            return Arc::clone(storage);
+        }
         Arc::new(LocalStorage::new(self.calls()))
     }
 

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::options::records::Called;
 use crate::options::request::{Request, Run};
+use crate::storage::blob::Storage;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
@@ -30,6 +31,8 @@ pub(crate) struct RecordContainer {
     pub(crate) path: PathBuf,
     pub(crate) sets: Vec<RecordSet>,
     pub(crate) request: Request,
+    /// The storage of its files.
+    pub(crate) storage: Arc<dyn Storage>,
     pub(crate) facts: Map<String, Value>,
     pub(crate) warnings: Vec<String>,
     /// Missing files that were tolerated.
@@ -48,10 +51,10 @@ pub(crate) struct RecordContainer {
 impl RecordContainer {
     /// A source of opened record sets.
     pub(crate) fn new(format: &'static str, path: &Path, sets: Vec<RecordSet>, options: &Options) -> Self {
-        Self::of(format, path, sets, options.request(None, 0))
+        Self::of(format, path, sets, (options.request(None, 0), options.storage(path)))
     }
 
-    pub(crate) fn of(format: &'static str, path: &Path, sets: Vec<RecordSet>, request: Request) -> Self {
+    pub(crate) fn of(format: &'static str, path: &Path, sets: Vec<RecordSet>, (request, storage): (Request, Arc<dyn Storage>)) -> Self {
         request.run.salvage.note();
         let surveys = Mutex::new(sets.iter().map(|_| None).collect());
         let mut known = Vec::new();
@@ -63,6 +66,7 @@ impl RecordContainer {
             path: path.to_owned(),
             sets,
             request,
+            storage,
             facts: Map::new(),
             warnings: Vec::new(),
             lost: Vec::new(),

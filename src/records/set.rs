@@ -13,6 +13,7 @@ use super::stream::interleaved::Interleaved;
 use super::stream::memory_pool::Pool;
 use crate::error::Result;
 use crate::error::request::BadRequest;
+use crate::storage::blob::Storage;
 
 /// Number of records scanned to find out what all of them are.
 pub(crate) const FIRST_LOOK: u64 = 1000;
@@ -216,7 +217,7 @@ impl RecordSet {
     }
 
     /// Total bytes of all files.
-    pub(crate) fn stored_bytes(&self) -> u64 {
-        self.files().iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+    pub(crate) fn stored_bytes(&self, storage: &dyn Storage) -> u64 {
+        self.files().iter().filter_map(|path| storage.len_of(path)).sum()
     }
 }

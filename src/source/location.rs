@@ -63,7 +63,7 @@ impl Location {
 
     fn find_any(path: &Path, format: Option<&str>, options: &Options) -> Result<Vec<Self>> {
         let formats = Candidates::new(format)?;
-        let storage = options.storage();
+        let storage = options.storage(path);
         let probe = Probe::new(&storage, path);
         if let Some(found) = formats.judge(&probe, options)? {
             return Ok(vec![Self::at(path, found, formats.asked)]);
@@ -71,14 +71,14 @@ impl Location {
         if probe.found()? != Found::Nothing {
             return Err(unrecognised(&probe)?);
         }
-        if let alternatives @ [_, _, ..] = &alternatives_of_path(path)?[..] {
+        if let alternatives @ [_, _, ..] = &alternatives_of_path(path, &*storage)?[..] {
             return of_alternatives(path, alternatives, format, options);
         }
-        if let Some(set) = FileSet::expand(path)? {
+        if let Some(set) = FileSet::expand(path, &*storage)? {
             return of_set(path, set, &formats, options);
         }
         // A pattern of checkpoint prefixes: the existing files have longer names.
-        match FileSet::expand(&bundle::index_path(path))? {
+        match FileSet::expand(&bundle::index_path(path), &*storage)? {
             Some(indexes) => {
                 let files = indexes.files.iter().map(|index| index.with_extension("")).collect();
                 of_set(path, FileSet { files, missing: Vec::new() }, &formats, options)
@@ -115,7 +115,7 @@ impl Location {
         }
         for location in &mut grouped {
             if location.given.len() > 1 && location.shard_set().is_some() && location.driver.joins_files() {
-                location.place = Target::Files(FileSet::of_files(location.given.clone())?);
+                location.place = Target::Files(FileSet::of_files(location.given.clone(), &*options.storage(location.path()))?);
             }
         }
         check_sets(&mut grouped, options)?;
@@ -177,7 +177,7 @@ impl Location {
             Target::Files(set) => self.driver.open_files(path, set.clone(), options),
         };
         let container = opened.map_err(|error| options.cancel.unless_cancelled(error))?;
-        Ok(Source::with_lost(path, container, Origin::of(&self.given, self.asked), self.lost.clone()))
+        Ok(Source::found(path, container, Origin::of(&self.given, self.asked), self.lost.clone(), options.storage(path)))
     }
 }
 
@@ -223,7 +223,7 @@ pub(crate) fn check_sets(locations: &mut [Location], options: &Options) -> Resul
         let mut files: Vec<PathBuf> = members.iter().flat_map(|&at| locations[at].given.clone()).collect();
         files.sort();
         files.dedup();
-        let checked = check_set(&FileSet::of_files(files)?, options)?;
+        let checked = check_set(&FileSet::of_files(files, &*options.storage(locations[members[0]].path()))?, options)?;
         locations[members[0]].lost.extend(checked);
     }
     Ok(())
@@ -256,7 +256,7 @@ pub(crate) fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Opt
         Target::At(file) => vec![file.path().to_owned()],
         Target::Files(set) => set.files.clone(),
     });
-    let set = FileSet::of_files(files.collect())?;
+    let set = FileSet::of_files(files.collect(), &*options.storage(path))?;
     let mut lost: Vec<String> = locations.iter().flat_map(|location| location.lost.clone()).collect();
     lost.extend(check_set(&set, options)?.filter(|missing| !lost.contains(missing)));
     Ok(vec![Location { given: vec![path.to_owned()], place: Target::Files(set), lost, ..first.clone() }])
@@ -267,7 +267,7 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
     let mut judged = Vec::with_capacity(set.files.len());
     let first = set.files.first().and_then(|file| shard_set(file));
     let is_one_set = first.is_some() && set.files.iter().all(|file| shard_set(file) == first);
-    let (storage, mut joined) = (options.storage(), None);
+    let (storage, mut joined) = (options.storage(path), None);
     for file in &set.files {
         let probe = Probe::new(&storage, file);
         let found = formats.judge(&probe, options)?;

@@ -11,10 +11,13 @@ use super::origin::Origin;
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
+use crate::os::SystemCalls;
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::{StoredRun, TensorReader};
 use crate::records::container::RecordContainer;
 use crate::records::feature::Feature;
+use crate::storage::blob::Storage;
+use crate::storage::local::LocalStorage;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::name::Name;
@@ -42,16 +45,18 @@ struct Shared {
     origin: Origin,
     /// Missing files that were tolerated when the source was found.
     lost: Vec<String>,
+    /// The storage of its files.
+    storage: Arc<dyn Storage>,
 }
 
 impl Source {
     pub(crate) fn new(path: &Path, container: Box<dyn Container>, origin: Origin) -> Self {
-        Self::with_lost(path, container, origin, Vec::new())
+        Self::found(path, container, origin, Vec::new(), Arc::new(LocalStorage::new(SystemCalls::default())))
     }
 
-    /// As `new`, for a source with missing files that were tolerated.
-    pub(crate) fn with_lost(path: &Path, container: Box<dyn Container>, origin: Origin, lost: Vec<String>) -> Self {
-        Self { shared: Arc::new(Shared { path: path.to_owned(), container, origin, lost }) }
+    /// A source in a storage, perhaps with missing files that were tolerated.
+    pub(crate) fn found(path: &Path, container: Box<dyn Container>, origin: Origin, lost: Vec<String>, storage: Arc<dyn Storage>) -> Self {
+        Self { shared: Arc::new(Shared { path: path.to_owned(), container, origin, lost, storage }) }
     }
 
     /// Whether both are handles to one source.
@@ -233,7 +238,7 @@ impl Source {
 
     /// Bytes of all its files.
     pub(crate) fn stored_bytes(&self) -> u64 {
-        self.container().files().iter().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+        self.container().files().iter().filter_map(|path| self.shared.storage.len_of(path)).sum()
     }
 
     /// Whether a checksum over several tensors covers this one and matched. It is compared when the last of them has been read.

@@ -75,7 +75,7 @@ impl Driver for RawStream {
 
     fn open_files(&self, path: &Path, set: FileSet, options: &Options) -> Result<Box<dyn Container>> {
         let frame = Frame::asked(path, options)?;
-        let storage = options.storage();
+        let storage = options.storage(path);
         let file = |path: &PathBuf| RecordFile::new(&Probe::new(&storage, path), None).starting_at(frame.offset);
         Ok(self.container(path, Inputs::files(set.files.iter().map(file)), &frame, options))
     }

@@ -1,7 +1,7 @@
 //! Records as a source of tensors: one for each feature.
 
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use serde_json::{Map, Value, json};
 
@@ -13,8 +13,6 @@ use crate::records::container::RecordContainer;
 use crate::records::feature::{Encoding, Feature, Key, RECORDS};
 use crate::records::set::RecordSet;
 use crate::records::stream::compression::Compression;
-use crate::storage::blob::Storage;
-use crate::storage::local::LocalStorage;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
@@ -106,7 +104,7 @@ impl Container for RecordContainer {
     }
 
     fn take_records(&mut self) -> Option<RecordContainer> {
-        let empty = Self::of(self.format, Path::new(""), Vec::new(), self.request.clone());
+        let empty = Self::of(self.format, Path::new(""), Vec::new(), (self.request.clone(), Arc::clone(&self.storage)));
         Some(std::mem::replace(self, empty))
     }
 
@@ -131,9 +129,8 @@ impl Container for RecordContainer {
         }
         let files = self.files();
         facts.insert("files".into(), json!(files.len()));
-        let storage = LocalStorage::new(self.request.run.calls.clone());
         let compressions: Option<Vec<Compression>> =
-            files.iter().take(1).map(|path| storage.open(path).ok().and_then(|file| Compression::detect(&*file).ok()?)).collect();
+            files.iter().take(1).map(|path| self.storage.open(path).ok().and_then(|file| Compression::detect(&*file).ok()?)).collect();
         if let Some([compression]) = compressions.as_deref() {
             facts.insert("compression".into(), json!(compression));
         }

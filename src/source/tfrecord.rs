@@ -51,7 +51,7 @@ impl Driver for TfRecord {
     }
 
     fn open_files(&self, path: &Path, set: FileSet, options: &Options) -> Result<Box<dyn Container>> {
-        let storage = options.storage();
+        let storage = options.storage(path);
         let files = set.files.iter().map(|path| RecordFile::new(&Probe::new(&storage, path), None));
         let records = RecordSet::undescribed(Inputs::files(files));
         Ok(Box::new(RecordContainer::new(self.name(), path, vec![records], options)))

@@ -90,7 +90,7 @@ pub(crate) fn check_most(path: &Path, range: &Range<u64>, most: u64) -> Result<(
     Err(Error::Limit { what: format!("memory for {}", path.display()), asked, allowed: Some(most) })
 }
 
-/// A place that holds blobs under paths: the file system, or a map in memory.
+/// A place that holds blobs under paths. Formats find and open files only through it.
 pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// What exists at a path; links are followed. Reports nothing only if the path certainly does not exist.
     ///
@@ -107,6 +107,12 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// # Errors
     /// Returns [`Error::Io`].
     fn list(&self, dir: &Path) -> Result<Vec<PathBuf>>;
+    /// The length of a file in bytes, for estimates; `None` if it cannot be told.
+    fn len_of(&self, path: &Path) -> Option<u64>;
+    /// Whether a path is a symbolic link, which [`look_at`](Self::look_at) follows. It may lead nowhere.
+    fn is_link(&self, _path: &Path) -> bool {
+        false
+    }
 
     /// Whether a path is a regular file.
     ///

@@ -8,7 +8,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::paths::{Found, list, look_at};
+use super::blob::Storage;
+use super::paths::Found;
 use crate::error::Result;
 use crate::error::request::BadRequest;
 
@@ -211,13 +212,13 @@ fn braces(pattern: &[u8]) -> Option<(usize, usize, Vec<std::ops::Range<usize>>)>
 ///
 /// # Errors
 /// Returns [`Error::Io`] for a directory that cannot be listed.
-pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn expand(pattern: &Path, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let pattern = pattern.as_os_str().as_bytes();
     let is_absolute = pattern.first() == Some(&b'/');
     let parts: Vec<&[u8]> = pattern.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect();
     let root = if is_absolute { PathBuf::from("/") } else { PathBuf::new() };
-    walk(root, &parts, &mut found)?;
+    walk(root, &parts, storage, &mut found)?;
     found.sort();
     found.dedup();
     Ok(found)
@@ -227,9 +228,9 @@ pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// Returns the errors of [`alternatives`].
-pub(crate) fn alternatives_of_path(pattern: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn alternatives_of_path(pattern: &Path, storage: &dyn Storage) -> Result<Vec<PathBuf>> {
     let bytes = pattern.as_os_str().as_bytes();
-    let is_there = |end: usize| look_at(Path::new(OsStr::from_bytes(&bytes[..end]))).is_ok_and(|found| found != Found::Nothing);
+    let is_there = |end: usize| storage.look_at(Path::new(OsStr::from_bytes(&bytes[..end]))).is_ok_and(|found| found != Found::Nothing);
     // The longest leading part that exists.
     let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'/' && at > 0);
     let kept = ends.rev().find(|&end| is_pattern(&bytes[..end]) && is_there(end)).unwrap_or(0);
@@ -237,51 +238,54 @@ pub(crate) fn alternatives_of_path(pattern: &Path) -> Result<Vec<PathBuf>> {
     Ok(alternatives.into_iter().map(|rest| PathBuf::from(OsStr::from_bytes(&[&bytes[..kept], &rest].concat()))).collect())
 }
 
-fn walk(base: PathBuf, parts: &[&[u8]], found: &mut Vec<PathBuf>) -> Result<()> {
+fn walk(base: PathBuf, parts: &[&[u8]], storage: &dyn Storage, found: &mut Vec<PathBuf>) -> Result<()> {
     let [part, rest @ ..] = parts else {
         found.push(base);
         return Ok(());
     };
     let below = |name: &[u8]| base.join(OsStr::from_bytes(name));
     let literal = below(part);
-    if std::fs::symlink_metadata(&literal).is_ok() {
-        return walk(literal, rest, found);
+    if storage.is_link(&literal) || storage.look_at(&literal).is_ok_and(|found| found != Found::Nothing) {
+        return walk(literal, rest, storage, found);
     }
     if !is_pattern(part) {
         return Ok(());
     }
     let dir = if base.as_os_str().is_empty() { Path::new(".") } else { &base };
-    if look_at(dir)? != Found::Directory {
+    if storage.look_at(dir)? != Found::Directory {
         return Ok(());
     }
     if *part == b"**" {
-        walk(base.clone(), rest, found)?;
-        for name in names(dir)?.iter().filter(|name| name[0] != b'.') {
+        walk(base.clone(), rest, storage, found)?;
+        for name in names(dir, storage)?.iter().filter(|name| name[0] != b'.') {
             // Symbolic links are skipped, because they may form cycles.
-            if std::fs::symlink_metadata(below(name)).is_ok_and(|metadata| metadata.is_dir()) {
-                walk(below(name), parts, found)?;
+            let dir = below(name);
+            if !storage.is_link(&dir) && storage.look_at(&dir).is_ok_and(|found| found == Found::Directory) {
+                walk(dir, parts, storage, found)?;
             }
         }
         return Ok(());
     }
     let pattern = tokens(part);
-    for name in names(dir)? {
+    for name in names(dir, storage)? {
         if (name[0] != b'.' || part[0] == b'.') && matches(&pattern, &units(&name)) {
-            walk(below(&name), rest, found)?;
+            walk(below(&name), rest, storage, found)?;
         }
     }
     Ok(())
 }
 
 /// The names of a directory's entries.
-fn names(dir: &Path) -> Result<Vec<Vec<u8>>> {
-    let entries = list(dir)?;
+fn names(dir: &Path, storage: &dyn Storage) -> Result<Vec<Vec<u8>>> {
+    let entries = storage.list(dir)?;
     Ok(entries.iter().filter_map(|path| path.file_name()).map(|name| name.as_bytes().to_vec()).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::SystemCalls;
+    use crate::storage::local::LocalStorage;
 
     #[test]
     fn names_match_as_in_a_shell() {
@@ -332,8 +336,9 @@ mod tests {
         let odd = OsStr::from_bytes(b"\xff1");
         std::fs::write(dir.path().join(odd), b"").unwrap();
         let found = |pattern: &[u8]| -> Vec<Vec<u8>> {
-            let paths = alternatives_of_path(&dir.path().join(OsStr::from_bytes(pattern))).unwrap();
-            let found: Vec<PathBuf> = paths.iter().flat_map(|path| expand(path).unwrap()).collect();
+            let storage = LocalStorage::new(SystemCalls::default());
+            let paths = alternatives_of_path(&dir.path().join(OsStr::from_bytes(pattern)), &storage).unwrap();
+            let found: Vec<PathBuf> = paths.iter().flat_map(|path| expand(path, &storage).unwrap()).collect();
             found.iter().map(|path| path.strip_prefix(dir.path()).unwrap().as_os_str().as_bytes().to_vec()).collect()
         };
         for (pattern, expected) in [

@@ -137,6 +137,14 @@ impl Storage for LocalStorage {
     fn list(&self, dir: &Path) -> Result<Vec<PathBuf>> {
         list(dir)
     }
+
+    fn len_of(&self, path: &Path) -> Option<u64> {
+        std::fs::metadata(path).ok().map(|metadata| metadata.len())
+    }
+
+    fn is_link(&self, path: &Path) -> bool {
+        std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
+    }
 }
 
 impl Drop for LocalFile {

@@ -41,6 +41,11 @@ impl ShardSet {
         name.into()
     }
 
+    /// The length of a shard; `None` if it is not there.
+    pub(crate) fn len_of(&self, shard: u32) -> Option<u64> {
+        self.storage.len_of(&self.path(shard))
+    }
+
     /// Opens the file of a shard.
     ///
     /// # Errors

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
+use crate::storage::blob::Storage;
 use crate::storage::glob::{self, Glob};
-use crate::storage::paths::{Found, look_at};
+use crate::storage::paths::Found;
 
 /// Minimum digits of shard numbers in names made here.
 const DIGITS: usize = 5;
@@ -34,15 +35,15 @@ impl FileSet {
     ///
     /// # Errors
     /// Returns [`Error::Malformed`] where shards of several sets are mixed, [`Error::Io`].
-    pub(crate) fn expand(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn expand(path: &Path, storage: &dyn Storage) -> Result<Option<Self>> {
         if let Some(total) = sharded_total(path) {
-            return of_total(path, total).map(Some);
+            return of_total(path, total, storage).map(Some);
         }
         if !glob::is_pattern(path.as_os_str().as_bytes()) {
             return Ok(None);
         }
-        let mut found = glob::expand(path)?;
-        let files: Vec<PathBuf> = found.iter().filter(|path| path.is_file()).cloned().collect();
+        let mut found = glob::expand(path, storage)?;
+        let files: Vec<PathBuf> = found.iter().filter(|path| storage.is_file(path).unwrap_or(false)).cloned().collect();
         // If files match, matching directories are ignored.
         if !files.is_empty() {
             found = files;
@@ -61,9 +62,9 @@ impl FileSet {
     ///
     /// # Errors
     /// As [`expand`](Self::expand).
-    pub(crate) fn of_files(files: Vec<PathBuf>) -> Result<Self> {
+    pub(crate) fn of_files(files: Vec<PathBuf>, storage: &dyn Storage) -> Result<Self> {
         let mut set = Self::in_order(files)?;
-        set.missing.retain(|path| !path.exists());
+        set.missing.retain(|path| storage.look_at(path).map_or(true, |found| found == Found::Nothing));
         Ok(set)
     }
 
@@ -150,7 +151,7 @@ fn sharded_total(path: &Path) -> Option<u64> {
 }
 
 /// The set that `base@N` names.
-fn of_total(path: &Path, total: u64) -> Result<FileSet> {
+fn of_total(path: &Path, total: u64, storage: &dyn Storage) -> Result<FileSet> {
     if total == 0 || total > MOST_SHARDS {
         return Err(BadRequest::NumberOfShards { path: path.to_owned(), most: MOST_SHARDS }.into());
     }
@@ -162,10 +163,10 @@ fn of_total(path: &Path, total: u64) -> Result<FileSet> {
         path.with_file_name(OsStr::from_bytes(&[&name[..at], numbers.as_bytes(), &name[at + 1 + digits..]].concat()))
     };
     // Some writers count from 1.
-    let least = u64::from(look_at(&named(total))? == Found::File && look_at(&named(0))? != Found::File);
+    let least = u64::from(storage.is_file(&named(total))? && !storage.is_file(&named(0))?);
     let mut set = FileSet { files: Vec::new(), missing: Vec::new() };
     for path in (least..total + least).map(named) {
-        let list = if look_at(&path)? == Found::File { &mut set.files } else { &mut set.missing };
+        let list = if storage.is_file(&path)? { &mut set.files } else { &mut set.missing };
         list.push(path);
     }
     if set.files.is_empty() {
@@ -216,13 +217,15 @@ fn renumbered(path: &Path, index: u64) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::SystemCalls;
+    use crate::storage::local::LocalStorage;
 
     fn with_files(names: &[&str], pattern: &str) -> (tempfile::TempDir, Result<Option<FileSet>>) {
         let dir = tempfile::tempdir().unwrap();
         for name in names {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }
-        let set = FileSet::expand(&dir.path().join(pattern));
+        let set = FileSet::expand(&dir.path().join(pattern), &LocalStorage::new(SystemCalls::default()));
         (dir, set)
     }
 
@@ -273,7 +276,8 @@ mod tests {
     #[test]
     fn files_named_one_by_one_are_a_set_and_shards_that_are_there_are_not_missing() {
         let (dir, _) = with_files(&["t-0-of-4", "t-1-of-4", "t-3-of-4"], "t-*");
-        let named = |names: &[&str]| FileSet::of_files(names.iter().map(|name| dir.path().join(name)).collect()).unwrap();
+        let storage = LocalStorage::new(SystemCalls::default());
+        let named = |names: &[&str]| FileSet::of_files(names.iter().map(|name| dir.path().join(name)).collect(), &storage).unwrap();
         assert_eq!(names(&named(&["t-1-of-4", "t-0-of-4"]).files), ["t-0-of-4", "t-1-of-4"]);
         assert_eq!(names(&named(&["t-0-of-4", "t-1-of-4"]).missing), ["t-2-of-4"]);
     }

@@ -373,7 +373,7 @@ impl Container for Bundle {
         let mut present = 0;
         for shard in 0..self.shards.num_shards().min(MOST_SHARDS_NAMED) {
             let path = self.shards.path(shard);
-            let length = std::fs::metadata(&path).ok().map(|metadata| metadata.len());
+            let length = self.shards.len_of(shard);
             present += u64::from(length.is_some());
             shards.push(json!({"path": path.to_string_lossy(), "bytes": length}));
         }

@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn probe(path: &Path) -> Probe {
-        Probe::new(&Options::default().storage(), path)
+        Probe::new(&Options::default().storage(path), path)
     }
 
     /// The bytes of all tensors, checked as in a conversion; strings in Rust's debug form.

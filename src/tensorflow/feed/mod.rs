@@ -53,10 +53,11 @@ impl FileFeed {
         if let Some([values, offsets]) = parts(path)? {
             return StringsFeed::open([&values, &offsets], None, target, input, batch, &options.calls()).map(Self::Strings);
         }
-        let is_source = match look_at(path)? {
-            Found::File => !Probe::new(&options.storage(), path).starts_with(npy::MAGIC)?,
+        let storage = options.storage(path);
+        let is_source = match storage.look_at(path)? {
+            Found::File => !Probe::new(&storage, path).starts_with(npy::MAGIC)?,
             Found::Directory => true,
-            Found::Nothing => alternatives_of_path(path)?.len() > 1 || FileSet::expand(path)?.is_some(),
+            Found::Nothing => alternatives_of_path(path, &*storage)?.len() > 1 || FileSet::expand(path, &*storage)?.is_some(),
             Found::Other => false,
         };
         if is_source {

@@ -29,7 +29,7 @@ pub(crate) struct Array<'a> {
     /// The tensor's dtype. The reader's differs where it turns strings into bytes.
     pub(crate) source_dtype: Dtype,
     /// The type of an array element that spans the reader's last axis.
-    pub(crate) item: Option<Item>,
+    pub(crate) item: Option<ArrayItem>,
     /// Whether the array has the reader's axes in reverse order, since the source is in Fortran order.
     pub(crate) is_reversed: bool,
     /// The tensor's name, for messages.
@@ -44,7 +44,7 @@ pub(crate) struct Array<'a> {
 
 /// An element of an array that consists of several elements of the reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Item {
+pub(crate) enum ArrayItem {
     /// Bytes of text, padded.
     Bytes,
     /// Code points of text, padded.
@@ -81,8 +81,8 @@ impl<'a> Array<'a> {
         check_rows(tensor, rows)?;
         if tensor.info().spec.dtype() != Dtype::String {
             let array = Self::of_reader(tensor.reader()?, rows)?;
-            let item = tensor.info().item.clone().map(Item::Stored);
-            if let Some(Item::Stored(descr)) = &item {
+            let item = tensor.info().item.clone().map(ArrayItem::Stored);
+            if let Some(ArrayItem::Stored(descr)) = &item {
                 check_as_stored(descr, form)?;
             }
             return Ok(vec![Self { item, name, lost: tensor.info().lost.clone(), ..array }]);
@@ -117,9 +117,9 @@ impl<'a> Array<'a> {
             lost: Vec::new(),
         };
         Ok(match form.strings.get().unwrap_or_default() {
-            StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), Some(Item::Bytes))],
+            StringMode::Pad => vec![array(Part::Whole, Box::new(Padded::new(Arc::clone(&strings))?), Some(ArrayItem::Bytes))],
             StringMode::Utf8 => {
-                vec![array(Part::Whole, Box::new(Text::new(Arc::clone(&strings), &run.calls)?), Some(Item::CodePoints))]
+                vec![array(Part::Whole, Box::new(Text::new(Arc::clone(&strings), &run.calls)?), Some(ArrayItem::CodePoints))]
             }
             StringMode::Offsets => vec![
                 array(Part::Values, Box::new(Values::new(Arc::clone(&strings))?), None),
@@ -132,9 +132,9 @@ impl<'a> Array<'a> {
     pub(crate) fn header(&self, dtype: Dtype, shape: &[u64], form: &Form) -> Result<Header> {
         let descr = dtype.descr_in(form.order())?;
         let header = match (&self.item, shape.split_last()) {
-            (Some(Item::Bytes), Some((width, shape))) => Header::new(&format!("|S{width}"), shape),
-            (Some(Item::CodePoints), Some((width, shape))) => Header::new(&format!("{}U{width}", &descr[..1]), shape),
-            (Some(Item::Stored(descr)), Some((_, shape))) => Header::new(descr, shape),
+            (Some(ArrayItem::Bytes), Some((width, shape))) => Header::new(&format!("|S{width}"), shape),
+            (Some(ArrayItem::CodePoints), Some((width, shape))) => Header::new(&format!("{}U{width}", &descr[..1]), shape),
+            (Some(ArrayItem::Stored(descr)), Some((_, shape))) => Header::new(descr, shape),
             _ if self.is_reversed => Header::new(&descr, &shape.iter().rev().copied().collect::<Vec<_>>()),
             _ => Header::new(&descr, shape),
         };

@@ -27,7 +27,7 @@ pub(crate) struct Columns<'a> {
 type Set<'a> = (&'a RecordContainer, usize, Vec<(Name, Feature)>);
 
 /// The result of a pass over the columns.
-pub(crate) enum Made<'a> {
+pub(crate) enum Attempt<'a> {
     /// All arrays are in their places, but for those of columns that turned out not to be arrays: they have no report.
     Once(Vec<Option<Report>>, Option<Columns<'a>>),
     /// Without the columns that turned out not to be arrays, the others have other rows, so that the pass must be repeated with
@@ -84,12 +84,12 @@ impl<'a> Columns<'a> {
     ///
     /// # Errors
     /// Those of reading and writing; why such a column cannot be an array, where the pass cannot be repeated without it.
-    pub(crate) fn make(self, places: &[ArrayPlace], skipped: &mut Vec<Skipped>) -> Result<Made<'a>> {
+    pub(crate) fn make(self, places: &[ArrayPlace], skipped: &mut Vec<Skipped>) -> Result<Attempt<'a>> {
         let Filled { reports, dropouts, repeat, .. } = self.pass.fill(places)?;
         match repeat {
             Some(reason) if !self.pass.can_be_repeated() => Err(reason),
-            Some(_) => self.without(dropouts, skipped).map(Made::Again),
-            None => Ok(Made::Once(reports, self.without(dropouts, skipped)?)),
+            Some(_) => self.without(dropouts, skipped).map(Attempt::Again),
+            None => Ok(Attempt::Once(reports, self.without(dropouts, skipped)?)),
         }
     }
 

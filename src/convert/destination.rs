@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::options::method::Method;
 use crate::options::request::Run;
-use crate::output::place::{ArrayPlace, Region};
+use crate::output::place::{ArrayPlace, FileRegion};
 use crate::output::staging::dir::StagedDir;
 use crate::output::staging::file::StagedFile;
 
@@ -83,7 +83,7 @@ pub(crate) struct Packed<'a> {
 impl Packed<'_> {
     /// The region from `start` on, with room for so many rows.
     pub(crate) fn region(&self, start: u64, rows: Option<u64>) -> ArrayPlace {
-        ArrayPlace::region(self.staged, Region { start, method: self.method, rows })
+        ArrayPlace::region(self.staged, FileRegion { start, method: self.method, rows })
     }
 }
 

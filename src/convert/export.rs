@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::batch::Batch;
-use super::columns::{Columns, Made};
+use super::columns::{Attempt, Columns};
 use super::destination::Directory;
 use super::exported::{Export, Exported, Skipped, nothing_to_convert, vouch};
 use super::manifest::{self, MANIFEST};
@@ -119,8 +119,8 @@ fn make_columns(columns: Columns<'_>, directory: &Directory<'_>, skipped: &mut V
         let files: Vec<String> = arrays.iter().map(|(name, part)| file_of(name, *part)).collect();
         let places = files.iter().map(|file| directory.create(file)).collect::<Result<Vec<_>>>()?;
         let reports = match columns.make(&places, skipped)? {
-            Made::Once(reports, _) => reports,
-            Made::Again(others) => {
+            Attempt::Once(reports, _) => reports,
+            Attempt::Again(others) => {
                 left = others;
                 Vec::new()
             }

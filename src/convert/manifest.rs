@@ -27,9 +27,9 @@ use crate::types::rows::Rows;
 pub(crate) const MANIFEST: &str = "manifest.json";
 
 /// The outputs as the manifest lists them, serialised one at a time.
-struct Listed<'a>(&'a [Exported]);
+struct ListedArrays<'a>(&'a [Exported]);
 
-impl Serialize for Listed<'_> {
+impl Serialize for ListedArrays<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(|output| {
             json!({
@@ -54,7 +54,7 @@ struct Written<'a> {
     sources: Vec<Value>,
     joined: bool,
     choices: Map<String, Value>,
-    tensors: Listed<'a>,
+    tensors: ListedArrays<'a>,
     skipped: Vec<Value>,
     lost: Vec<String>,
 }
@@ -79,7 +79,7 @@ pub(crate) fn write(
         sources: origin.parts.iter().map(part).collect(),
         joined: origin.is_joined,
         choices: choices(rows, options),
-        tensors: Listed(outputs),
+        tensors: ListedArrays(outputs),
         skipped: skipped.iter().map(|s| json!({"name": s.name.to_json(), "reason": s.reason})).collect(),
         lost,
     };
@@ -156,7 +156,7 @@ fn choices(rows: Option<Rows>, options: &Options) -> Map<String, Value> {
 #[derive(Debug)]
 pub struct Manifest {
     path: PathBuf,
-    stored: Stored,
+    stored: StoredManifest,
     files: Vec<ManifestFile>,
 }
 
@@ -184,7 +184,7 @@ impl Manifest {
             return Err(Error::NotFound { what: MANIFEST, detail });
         }
         let file = open_file(&path, &options.calls()).map_err(Error::io("open", &path))?;
-        let stored: Stored =
+        let stored: StoredManifest =
             serde_json::from_reader(BufReader::new(file)).map_err(|e| Error::malformed(&path, "manifest", e.to_string()))?;
         let files = stored.tensors.iter().map(|entry| entry.checked(&path)).collect::<Result<_>>()?;
         Ok(Self { path, stored, files })
@@ -322,7 +322,7 @@ impl Manifest {
 }
 
 #[derive(Debug, Deserialize)]
-struct Stored {
+struct StoredManifest {
     tensors: Vec<Entry>,
     #[serde(default)]
     sources: Vec<StoredSource>,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::batch::Batch;
 use super::destination::Destination;
 use super::exported::{Exported, Skipped};
-use super::planned::{MadeOrLeftOut, Origin, PlannedArray};
+use super::planned::{ArrayOrigin, MadeOrLeftOut, PlannedArray};
 use crate::error::{Error, Result};
 use crate::options::request::Request;
 use crate::output::report::Report;
@@ -20,7 +20,7 @@ pub(crate) fn make(
     skipped: &mut Vec<Skipped>,
 ) -> Result<Vec<Exported>> {
     let run = &batch.request.run;
-    let is_made = |at: usize| matches!(planned[at].origin, Origin::Made(..));
+    let is_made = |at: usize| matches!(planned[at].origin, ArrayOrigin::Made(..));
     let is_small = |at: usize| batch.has_room_for(planned[at].nbytes, planned[at].changes_order);
     let mut order: Vec<usize> = (0..planned.len()).collect();
     order.sort_by_key(|&at| (!is_made(at), !is_small(at)));
@@ -38,7 +38,7 @@ pub(crate) fn make(
             continue;
         }
         let result = planned[at].or_left_out(make_one(&planned[at], at, batch.request, destination))?;
-        if let Origin::Made(path, _) = &planned[at].origin {
+        if let ArrayOrigin::Made(path, _) = &planned[at].origin {
             std::fs::remove_file(path).map_err(Error::io("remove", path))?;
         }
         done_bytes += planned[at].nbytes;

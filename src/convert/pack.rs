@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::batch::Batch;
-use super::columns::{Columns, Made};
+use super::columns::{Attempt, Columns};
 use super::destination::Packed;
 use super::export::export;
 use super::exported::{Export, Exported, Skipped, nothing_to_convert, vouch};
 use super::many::make;
-use super::planned::{Origin, PlannedArray, plan};
+use super::planned::{ArrayOrigin, PlannedArray, plan};
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::safetensors::{FileLayout, name_of};
@@ -209,14 +209,14 @@ impl<'a> Packer<'a, '_> {
                 let places: Vec<_> = own.iter().zip(&rows).map(|(&start, &rows)| file.region(start, Some(rows))).collect();
                 let arrays = columns.arrays();
                 match columns.make(&places, &mut self.skipped)? {
-                    Made::Once(reports, left) => {
+                    Attempt::Once(reports, left) => {
                         is_final &= reports.iter().all(Option::is_some);
                         let kept = rows.iter().zip(&reports).filter(|(_, report)| report.is_some()).map(|(&rows, _)| rows).collect();
                         self.columns.extend(left.map(|left| (left, kept)));
                         let written = arrays.into_iter().zip(reports).filter_map(|((name, _), report)| Some((name, report?)));
                         outputs.extend(written.map(|(name, report)| Exported { name, path: self.path.to_owned(), report }));
                     }
-                    Made::Again(left) => {
+                    Attempt::Again(left) => {
                         is_final = false;
                         self.columns.extend(left.map(|left| left.counted(&mut self.skipped)).transpose()?.flatten());
                     }
@@ -237,8 +237,8 @@ impl<'a> Packer<'a, '_> {
         let start = self.layout(&entries(&columns, &most_rows)?)?.header.len() as u64;
         let arrays = columns.arrays();
         let reports = match columns.make(&[file.region(start, None)], &mut self.skipped)? {
-            Made::Once(reports, _) => reports,
-            Made::Again(_) => Vec::new(),
+            Attempt::Once(reports, _) => reports,
+            Attempt::Again(_) => Vec::new(),
         };
         let Some(((name, part), report)) = arrays.into_iter().zip(reports.into_iter().flatten()).next() else {
             return Err(nothing_to_convert(self.source, &self.skipped));
@@ -265,7 +265,7 @@ impl<'a> Packer<'a, '_> {
         let (staged, file) = (file.staged, file.staged.file());
         // Frees the space of an earlier layout.
         file.set_len(0).map_err(failed(staged, "resize", 0))?;
-        let made = self.planned.iter().filter(|array| matches!(array.origin, Origin::Made(..))).map(|array| array.nbytes);
+        let made = self.planned.iter().filter(|array| matches!(array.origin, ArrayOrigin::Made(..))).map(|array| array.nbytes);
         let (all, largest) = made.fold((0u64, 0), |(all, largest), bytes| (all + bytes, bytes.max(largest)));
         let asked = layout.len.saturating_sub(all).saturating_add(largest);
         if let Some(free) = os::free_bytes(file.file()).filter(|&free| free < asked) {

@@ -25,7 +25,7 @@ use crate::types::spec::TensorSpec;
 #[derive(Debug)]
 pub(crate) struct PlannedArray<'a> {
     pub(crate) name: Name,
-    pub(crate) origin: Origin<'a>,
+    pub(crate) origin: ArrayOrigin<'a>,
     pub(crate) part: Part,
     /// Its dtype and shape.
     pub(crate) spec: TensorSpec,
@@ -37,7 +37,7 @@ pub(crate) struct PlannedArray<'a> {
 
 /// Where an array's elements come from.
 #[derive(Debug)]
-pub(crate) enum Origin<'a> {
+pub(crate) enum ArrayOrigin<'a> {
     Tensor(&'a Tensor),
     /// A finished `.npy` in a temporary folder, and the report of making it.
     Made(PathBuf, Box<Report>),
@@ -47,7 +47,7 @@ pub(crate) enum Origin<'a> {
 pub(crate) type MadeOrLeftOut = std::result::Result<Report, String>;
 
 impl<'a> PlannedArray<'a> {
-    fn of(name: &Name, origin: Origin<'a>, job: &Job<'_>) -> Result<Self> {
+    fn of(name: &Name, origin: ArrayOrigin<'a>, job: &Job<'_>) -> Result<Self> {
         let spec = TensorSpec::new(job.dtype(), job.header.shape.clone())?;
         let (nbytes, changes_order) = (job.spec.nbytes(), job.changes_order());
         Ok(Self { name: name.clone(), origin, part: job.part(), spec, nbytes, changes_order })
@@ -57,7 +57,7 @@ impl<'a> PlannedArray<'a> {
     pub(crate) fn made(name: Name, path: PathBuf, report: Report) -> Result<Self> {
         let spec = TensorSpec::new(report.dtype, report.shape.clone())?;
         let nbytes = spec.nbytes();
-        Ok(Self { name, part: report.part, origin: Origin::Made(path, Box::new(report)), spec, nbytes, changes_order: false })
+        Ok(Self { name, part: report.part, origin: ArrayOrigin::Made(path, Box::new(report)), spec, nbytes, changes_order: false })
     }
 
     /// Opens its reader.
@@ -67,12 +67,12 @@ impl<'a> PlannedArray<'a> {
     {
         let Request { rows, form, run, .. } = request;
         match &self.origin {
-            Origin::Tensor(tensor) => {
+            ArrayOrigin::Tensor(tensor) => {
                 let array = Array::of_tensor(tensor, request)?.into_iter().find(|array| array.part == self.part);
                 let array = array.ok_or_else(|| BadRequest::impossible(format!("tensor {} has no {}", self.name, self.part)))?;
                 Job::new(array, *rows, form, run)
             }
-            Origin::Made(path, _) => {
+            ArrayOrigin::Made(path, _) => {
                 let array = Array::of_reader(Box::new(made_array(path, &self.spec, &run.calls)?), None)?;
                 // It has been cast already.
                 Job::new(array, None, &Form { cast: None, strict: false, ..form.clone() }, run)
@@ -83,8 +83,8 @@ impl<'a> PlannedArray<'a> {
     /// The report, with what is known from making it before.
     pub(crate) fn completed(&self, report: Report) -> Report {
         match &self.origin {
-            Origin::Tensor(_) => report,
-            Origin::Made(_, made) => {
+            ArrayOrigin::Tensor(_) => report,
+            ArrayOrigin::Made(_, made) => {
                 Report { verified: made.verified, part: made.part, source_dtype: made.source_dtype, lost: made.lost.clone(), ..report }
             }
         }
@@ -100,14 +100,14 @@ impl<'a> PlannedArray<'a> {
     }
 
     pub(crate) fn is_lossy(&self, error: &Error) -> bool {
-        matches!(&self.origin, Origin::Tensor(tensor) if is_lossy(tensor, error))
+        matches!(&self.origin, ArrayOrigin::Tensor(tensor) if is_lossy(tensor, error))
     }
 
     /// The source, for messages.
     pub(crate) fn source_path(&self) -> &Path {
         match &self.origin {
-            Origin::Tensor(tensor) => tensor.source().path(),
-            Origin::Made(path, _) => path,
+            ArrayOrigin::Tensor(tensor) => tensor.source().path(),
+            ArrayOrigin::Made(path, _) => path,
         }
     }
 }
@@ -135,7 +135,7 @@ pub(crate) fn plan<'a>(
                 let job = Job::new(array, request.rows, &request.form, &request.run)?;
                 job.check_memory()?;
                 each(&job)?;
-                planned.push(PlannedArray::of(name, Origin::Tensor(tensor), &job)?);
+                planned.push(PlannedArray::of(name, ArrayOrigin::Tensor(tensor), &job)?);
             }
             Ok(())
         };

@@ -81,14 +81,14 @@ pub(crate) fn steps(list: &[u8], base: usize) -> impl Iterator<Item = Result<(&[
 
 /// The values of a `Feature`, parsed on demand.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Values<'a> {
+pub(crate) struct FeatureValues<'a> {
     kind: Kind,
     /// The rest of the message, starting at the first list of this kind that counts.
     lists: &'a [u8],
     base: usize,
 }
 
-impl<'a> Values<'a> {
+impl<'a> FeatureValues<'a> {
     /// Finds the values of a `Feature` that starts at `base`; `None` if it has no kind.
     pub(crate) fn parse(feature: &'a [u8], base: usize) -> Result<Option<Self>, ParseError> {
         let mut values: Option<Self> = None;
@@ -220,18 +220,18 @@ mod tests {
     /// `{f: floats 1, 2; i: ints -1, 300; b: bytes "ab", ""; n: no kind}`, as TensorFlow writes it.
     const EXAMPLE: &[u8] = b"\x0a\x40\x0a\x0d\x0a\x01\x62\x12\x08\x0a\x06\x0a\x02\x61\x62\x0a\x00\x0a\x11\x0a\x01\x66\x12\x0c\x12\x0a\x0a\x08\x00\x00\x80\x3f\x00\x00\x00\x40\x0a\x15\x0a\x01\x69\x12\x10\x1a\x0e\x0a\x0c\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xac\x02\x0a\x05\x0a\x01\x6e\x12\x00";
 
-    fn feature<'a>(record: &'a [u8], name: &[u8]) -> Option<Values<'a>> {
+    fn feature<'a>(record: &'a [u8], name: &[u8]) -> Option<FeatureValues<'a>> {
         let mut found = None;
         entries(record, |_, key, value, base| {
             if key == name {
-                found = Values::parse(value, base).unwrap();
+                found = FeatureValues::parse(value, base).unwrap();
             }
         })
         .unwrap();
         found
     }
 
-    fn floats(values: &Values<'_>) -> Result<Vec<f32>, ParseError> {
+    fn floats(values: &FeatureValues<'_>) -> Result<Vec<f32>, ParseError> {
         let mut all = Vec::new();
         values.floats(|run| all.extend(run.chunks_exact(4).map(LittleEndian::read_f32)))?;
         Ok(all)
@@ -265,14 +265,14 @@ mod tests {
         let unpacked = list(&[&[0x0d], &two]);
         // Packed and unpacked values in one list, then a second list, with an unknown field between them.
         let feature = list(&[&[0x12, 11], &packed, &unpacked, &[0x78, 1], &[0x12, 6], &packed]);
-        let values = Values::parse(&feature, 0).unwrap().unwrap();
+        let values = FeatureValues::parse(&feature, 0).unwrap().unwrap();
         assert_eq!((floats(&values).unwrap(), values.count().unwrap()), (vec![1.0, 2.0, 1.0], 3));
         // The last kind wins, and earlier values of the same kind are dropped.
         let feature = list(&[&[0x12, 6], &packed, &[0x1a, 3, 0x0a, 1, 7], &[0x12, 5], &unpacked]);
-        assert_eq!(floats(&Values::parse(&feature, 0).unwrap().unwrap()).unwrap(), [2.0]);
+        assert_eq!(floats(&FeatureValues::parse(&feature, 0).unwrap().unwrap()).unwrap(), [2.0]);
         // Three bytes are too few for a float.
         let values = [0x12, 5, 0x0a, 3, 1, 2, 3];
-        assert!(floats(&Values::parse(&values, 0).unwrap().unwrap()).is_err());
+        assert!(floats(&FeatureValues::parse(&values, 0).unwrap().unwrap()).is_err());
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
         let bytes: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         for start in 0..bytes.len() {
             let _ = entries(&bytes[start..], |_, _, value, base| {
-                if let Ok(Some(values)) = Values::parse(value, base) {
+                if let Ok(Some(values)) = FeatureValues::parse(value, base) {
                     let _ = values.count();
                     let _ = values.ints(|_| {});
                 }

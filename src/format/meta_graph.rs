@@ -131,10 +131,10 @@ impl Argument {
 }
 
 /// The suffix for the name, and the part of a composite tensor.
-type Part = (String, Argument);
+type NamedArgument = (String, Argument);
 
 /// Parses the tensors of a `TensorInfo.CooSparse`.
-fn sparse(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
+fn sparse(field: &Field<'_>) -> Result<Vec<NamedArgument>, ParseError> {
     let mut parts = Vec::new();
     for part in field.message(SIGNATURE)? {
         let part = part?;
@@ -151,7 +151,7 @@ fn sparse(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
 
 /// Parses the tensors of a `TensorInfo.CompositeTensor`. A ragged one has its values first, then the row splits of each level
 /// (`RaggedTensorSpec._to_components`).
-fn composite(field: &Field<'_>) -> Result<Vec<Part>, ParseError> {
+fn composite(field: &Field<'_>) -> Result<Vec<NamedArgument>, ParseError> {
     const RAGGED: u64 = 3;
     let (mut class, mut parts) = (0, Vec::new());
     for part in field.message(SIGNATURE)? {

@@ -25,9 +25,9 @@ pub(crate) const TYPED: std::ops::RangeInclusive<u32> = 5..=18;
 
 /// The value fields that are present: bit `n` stands for field `n`.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Filled(u32);
+pub(crate) struct PresentFields(u32);
 
-impl Filled {
+impl PresentFields {
     pub(crate) fn add(&mut self, number: u32) {
         self.0 |= 1u32.checked_shl(number).unwrap_or(0);
     }
@@ -77,7 +77,7 @@ impl<'a> TensorProto<'a> {
     /// length.
     pub(crate) fn parse(bytes: &'a [u8], base: usize) -> Result<Self, ParseError> {
         let (mut code, mut shape, mut content) = ((0, base), Vec::new(), None);
-        let mut filled = Filled::default();
+        let mut filled = PresentFields::default();
         for field in Fields::new(bytes, base, WHAT) {
             let field = field?;
             match field.number {
@@ -187,8 +187,8 @@ impl<'a> TensorProto<'a> {
     /// Calls `each` with every stored element.
     fn values(&self, mut each: impl FnMut(&[u8; 16], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
         let Some(number) = value_field(self.spec.dtype()) else { return Ok(()) };
-        let form = Form::of(number);
-        let mut elements = Elements::new(self.spec.dtype());
+        let form = ValueForm::of(number);
+        let mut elements = ElementBuilder::new(self.spec.dtype());
         for field in Fields::new(self.bytes, self.base, WHAT) {
             let field = field?;
             if field.number != number {
@@ -204,10 +204,10 @@ impl<'a> TensorProto<'a> {
                         pos += len;
                     }
                 }
-                (Value::Fixed32(bits), Form::Four) => {
+                (Value::Fixed32(bits), ValueForm::Four) => {
                     elements.push(bits.into(), field.offset)?.map_or(Ok(()), |element| each(element, field.offset))?;
                 }
-                (Value::Fixed64(bits), Form::Eight) | (Value::Varint(bits), Form::Varint) => {
+                (Value::Fixed64(bits), ValueForm::Eight) | (Value::Varint(bits), ValueForm::Varint) => {
                     elements.push(bits, field.offset)?.map_or(Ok(()), |element| each(element, field.offset))?;
                 }
                 _ => return Err(wrong_wire(number, field.offset)),
@@ -309,7 +309,7 @@ pub(crate) fn wrong_wire(number: u32, at: usize) -> ParseError {
 
 /// How a field encodes its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum ValueForm {
     /// Four bytes per value.
     Four,
     /// Eight bytes per value.
@@ -319,7 +319,7 @@ pub(crate) enum Form {
     Varint,
 }
 
-impl Form {
+impl ValueForm {
     /// The form of a field.
     pub(crate) fn of(field: u32) -> Self {
         match field {
@@ -364,14 +364,14 @@ impl Form {
 
 /// Combines values into elements; a complex element takes two. Like TensorFlow, drops a lone real part at the end.
 #[derive(Debug, Clone)]
-pub(crate) struct Elements {
+pub(crate) struct ElementBuilder {
     dtype: Dtype,
     is_complex: bool,
     real: Option<u64>,
     element: [u8; 16],
 }
 
-impl Elements {
+impl ElementBuilder {
     pub(crate) fn new(dtype: Dtype) -> Self {
         Self { dtype, is_complex: matches!(dtype, Dtype::Complex64 | Dtype::Complex128), real: None, element: [0; 16] }
     }

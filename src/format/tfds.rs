@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 64;
 
 /// How the values of a leaf are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Storage {
+pub(crate) enum LeafEncoding {
     /// As a list of numbers.
     Values,
     /// As little-endian elements in bytes.
@@ -43,7 +43,7 @@ pub(crate) struct Leaf {
     pub(crate) dtype: Dtype,
     /// The shape, with `None` for unknown lengths.
     pub(crate) shape: Vec<Option<u64>>,
-    pub(crate) storage: Storage,
+    pub(crate) storage: LeafEncoding,
     /// The lists that contain it, outermost first.
     pub(crate) levels: Vec<Level>,
 }
@@ -68,7 +68,9 @@ impl Features {
         for (steps, leaf) in &mut features.steps {
             let prefix = format!("{steps}/");
             let counts = |leaf: &Leaf| {
-                leaf.path.starts_with(&prefix) && leaf.levels.len() == 1 && (!leaf.shape.contains(&None) || leaf.storage != Storage::Values)
+                leaf.path.starts_with(&prefix)
+                    && leaf.levels.len() == 1
+                    && (!leaf.shape.contains(&None) || leaf.storage != LeafEncoding::Values)
             };
             *leaf = features.leaves.iter().position(counts);
         }
@@ -189,10 +191,10 @@ impl Features {
             return self.unknown.push((path.to_owned(), format!("a tensor of {dtype:?}")));
         };
         let storage = match encoding.unwrap_or_default().to_ascii_lowercase().as_str() {
-            _ if dtype == Dtype::String => Storage::Text,
-            "bytes" => Storage::Bytes,
-            "zlib" => Storage::Zlib,
-            _ => Storage::Values,
+            _ if dtype == Dtype::String => LeafEncoding::Text,
+            "bytes" => LeafEncoding::Bytes,
+            "zlib" => LeafEncoding::Zlib,
+            _ => LeafEncoding::Values,
         };
         self.leaves.push(Leaf { path: path.to_owned(), dtype, shape, storage, levels: levels.to_vec() });
     }
@@ -206,7 +208,7 @@ impl Features {
         if shape.is_empty() {
             shape = vec![None; 3];
         }
-        self.leaves.push(Leaf { path: path.to_owned(), dtype, shape, storage: Storage::Image, levels });
+        self.leaves.push(Leaf { path: path.to_owned(), dtype, shape, storage: LeafEncoding::Image, levels });
     }
 }
 
@@ -313,7 +315,7 @@ mod tests {
         let paths: Vec<_> = new.leaves.iter().map(|leaf| leaf.path.as_str()).collect();
         assert_eq!(paths, ["clip", "steps/action", "steps/is_last"]);
         assert_eq!(new.leaves[0].levels, [Level { length: None, is_steps: false }]);
-        assert_eq!(new.leaves[1].storage, Storage::Zlib);
+        assert_eq!(new.leaves[1].storage, LeafEncoding::Zlib);
         assert_eq!(new.steps, [("steps".to_owned(), Some(1))]);
     }
 

@@ -16,12 +16,12 @@ pub(crate) struct ArrayPlace {
     /// The final path, for messages.
     pub(crate) path: PathBuf,
     /// Its region of the file; `None` if the file is its own.
-    pub(crate) region: Option<Region>,
+    pub(crate) region: Option<FileRegion>,
 }
 
 /// The region of an array in a file that has its full length already.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Region {
+pub(crate) struct FileRegion {
     pub(crate) start: u64,
     /// The method that was found to work for the file.
     pub(crate) method: Method,
@@ -36,7 +36,7 @@ impl ArrayPlace {
     }
 
     /// A region of a file.
-    pub(crate) fn region(staged: &StagedFile, region: Region) -> Self {
+    pub(crate) fn region(staged: &StagedFile, region: FileRegion) -> Self {
         Self { region: Some(region), ..Self::whole(staged) }
     }
 

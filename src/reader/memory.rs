@@ -43,21 +43,21 @@ impl TensorReader for MemoryTensor<'_> {
 
 /// A tensor of a few elements repeated, or of all its elements: used for values from a file's metadata.
 #[derive(Debug)]
-pub(crate) struct Filled<'a> {
+pub(crate) struct FilledTensor<'a> {
     spec: TensorSpec,
     order: ByteOrder,
     /// The elements to repeat.
     bytes: &'a [u8],
 }
 
-impl<'a> Filled<'a> {
+impl<'a> FilledTensor<'a> {
     /// A tensor of `bytes`, repeated until it is full; of zeros if `bytes` is empty.
     pub(crate) fn new(spec: TensorSpec, order: ByteOrder, bytes: &'a [u8]) -> Self {
         Self { spec, order, bytes }
     }
 }
 
-impl TensorReader for Filled<'_> {
+impl TensorReader for FilledTensor<'_> {
     fn spec(&self) -> &TensorSpec {
         &self.spec
     }

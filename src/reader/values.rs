@@ -16,8 +16,8 @@ use crate::error::{Error, ParseError, Result};
 use crate::format::bundle::parse_shape;
 use crate::format::proto::Fields;
 use crate::format::tensor_proto::{
-    CONTENT, Elements, Filled, Form, STRINGS, TYPED, WHAT, check_content, content_strings, most_values, spec_of, too_many, value_field,
-    wrong_wire,
+    CONTENT, ElementBuilder, PresentFields, STRINGS, TYPED, ValueForm, WHAT, check_content, content_strings, most_values, spec_of,
+    too_many, value_field, wrong_wire,
 };
 use crate::storage::blob::Blob;
 use crate::types::dtype::Dtype;
@@ -68,7 +68,7 @@ impl Proto {
         let base = memory_len(range.start);
         let path = outline.path();
         let in_file = |error: ParseError| error.in_file(path);
-        let (mut code, mut shape, mut content, mut filled) = ((0, base), Vec::new(), None, Filled::default());
+        let (mut code, mut shape, mut content, mut filled) = ((0, base), Vec::new(), None, PresentFields::default());
         // For each values field: how often it occurs, and its place if packed.
         let mut runs: [(u32, Option<Range<u64>>); 32] = Default::default();
         while let Some(field) = outline.next_field()? {
@@ -135,7 +135,7 @@ impl Proto {
 
     /// Place of raw elements that can be read in place.
     pub(crate) fn in_place(&self) -> Option<&Range<u64>> {
-        let form = Form::of(value_field(self.spec.dtype())?);
+        let form = ValueForm::of(value_field(self.spec.dtype())?);
         let is_whole = |packed: &&Range<u64>| form.size().is_some() && packed.end - packed.start == self.spec.nbytes();
         self.content.as_ref().or_else(|| self.packed.as_ref().filter(is_whole))
     }
@@ -171,7 +171,7 @@ impl Proto {
             let check = if self.content.is_some() { Check::of_tensor_content(dtype) } else { Check::Nothing };
             return self.in_file(file, at, check, region);
         }
-        let (values, is_plain) = Values::scan(file, self, number, rule)?;
+        let (values, is_plain) = DecodedValues::scan(file, self, number, rule)?;
         // Bools of one byte each can be read in place.
         if let (Some(packed), true) = (&self.packed, dtype == Dtype::Bool && is_plain)
             && packed.end - packed.start == self.spec.elements()
@@ -268,18 +268,18 @@ struct Cursor<'a> {
     outline: FieldWalker<'a>,
     number: u32,
     next: Mark,
-    elements: Elements,
+    elements: ElementBuilder,
 }
 
 impl<'a> Cursor<'a> {
     fn new(file: &'a dyn Blob, end: u64, number: u32, dtype: Dtype, next: Mark) -> Self {
         let outline = FieldWalker::new(file, WHAT, next.field_at..end);
-        Self { outline, number, next, elements: Elements::new(dtype) }
+        Self { outline, number, next, elements: ElementBuilder::new(dtype) }
     }
 
     /// Moves to the next field of values; `false` at the end.
     fn next_run(&mut self) -> Result<bool> {
-        let form = Form::of(self.number);
+        let form = ValueForm::of(self.number);
         while let Some(field) = self.outline.next_field()? {
             self.next.field_at = self.outline.at();
             if field.number != u64::from(self.number) {
@@ -292,7 +292,7 @@ impl<'a> Cursor<'a> {
                     at
                 }
                 FieldValue::Fixed(at) if form.size().is_some_and(|size| size > 1 && at.end - at.start == size as u64) => at,
-                FieldValue::Varint(_) if form == Form::Varint => field.start..self.next.field_at,
+                FieldValue::Varint(_) if form == ValueForm::Varint => field.start..self.next.field_at,
                 _ => return Err(in_file(wrong_wire(self.number, memory_len(field.offset)))),
             };
             return Ok(true);
@@ -303,7 +303,7 @@ impl<'a> Cursor<'a> {
     /// Calls `each` with the mark before every element, the place and bits of its last value, and the element, until `each`
     /// returns `false`.
     fn walk(&mut self, mut each: impl FnMut(&Mark, (u64, u64), &[u8; 16]) -> Result<bool>) -> Result<()> {
-        let form = Form::of(self.number);
+        let form = ValueForm::of(self.number);
         let mut begun = self.next.clone();
         loop {
             if self.next.run.is_empty() {
@@ -341,7 +341,7 @@ impl<'a> Cursor<'a> {
 
 /// Elements that are decoded from values.
 #[derive(Debug)]
-struct Values {
+struct DecodedValues {
     file: Arc<dyn Blob>,
     spec: TensorSpec,
     /// Place of the message.
@@ -355,7 +355,7 @@ struct Values {
     marks: Vec<Mark>,
 }
 
-impl Values {
+impl DecodedValues {
     /// Scans all values; also returns whether each is 0 or 1.
     fn scan(file: &Arc<dyn Blob>, proto: &Proto, number: u32, rule: Rule) -> Result<(Self, bool)> {
         let (path, spec) = (file.path(), &proto.spec);
@@ -404,7 +404,7 @@ impl Values {
     }
 }
 
-impl TensorReader for Values {
+impl TensorReader for DecodedValues {
     fn spec(&self) -> &TensorSpec {
         &self.spec
     }
@@ -520,21 +520,21 @@ mod tests {
         let number = value_field(dtype).unwrap();
         let (mut packed, mut single) = (Vec::new(), Vec::new());
         let tag = |wire: u64, out: &mut Vec<u8>| varint::push(out, u64::from(number) << 3 | wire);
-        match Form::of(number) {
-            Form::Four => {
+        match ValueForm::of(number) {
+            ValueForm::Four => {
                 packed.extend_from_slice(&seed.to_le_bytes()[..4]);
                 tag(5, &mut single);
             }
-            Form::Eight => {
+            ValueForm::Eight => {
                 packed.extend_from_slice(&seed.to_le_bytes());
                 tag(1, &mut single);
             }
-            Form::Byte => {
+            ValueForm::Byte => {
                 packed.push(seed as u8);
                 tag(2, &mut single);
                 single.push(1);
             }
-            Form::Varint => {
+            ValueForm::Varint => {
                 let value = match dtype {
                     Dtype::Int8 => i64::from(seed as i8).cast_unsigned(),
                     Dtype::Int4 => (seed.cast_signed() % 8).cast_unsigned(),

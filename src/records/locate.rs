@@ -116,7 +116,7 @@ impl FeatureBytes<'_> {
     pub(crate) fn ints(&self) -> Result<Vec<i64>, ParseError> {
         let mut ints = Vec::new();
         if let Self::Feature(feature, base) = self
-            && let Some(values) = example::Values::parse(feature, *base)?.filter(|values| values.kind() == example::Kind::Ints)
+            && let Some(values) = example::FeatureValues::parse(feature, *base)?.filter(|values| values.kind() == example::Kind::Ints)
         {
             values.ints(|value| ints.push(value))?;
         }

@@ -9,7 +9,7 @@ use super::feature::{Declared, Encoding, Key};
 use super::set::RecordSet;
 use super::stream::batch::Batch;
 use crate::error::ParseError;
-use crate::format::example::{self, Kind, Place, Values};
+use crate::format::example::{self, FeatureValues, Kind, Place};
 use crate::format::tensor_proto::TensorProto;
 use crate::image::form::ImageForm;
 use crate::image::{FileKind, ImageChoices};
@@ -184,7 +184,7 @@ impl Stats {
 
     /// Adds the values of a `Feature`; returns their number.
     fn see_values(&mut self, record: u64, feature: &[u8], base: usize, is_compressed: bool) -> Result<u64, ParseError> {
-        let Some(values) = Values::parse(feature, base)? else { return Ok(0) };
+        let Some(values) = FeatureValues::parse(feature, base)? else { return Ok(0) };
         Uniform::see(&mut self.kind, record, values.kind());
         if values.kind() == Kind::Bytes {
             values.bytes(|bytes, _| {
@@ -370,7 +370,7 @@ pub(crate) fn are_examples(batch: &Batch) -> Result<bool, String> {
     let is_example = |record: usize| -> Option<u64> {
         let mut features = 0;
         let parsed = example::entries(batch.part(record, 0), |_, _, value, base| {
-            features += u64::from(example::Values::parse(value, base).is_ok());
+            features += u64::from(example::FeatureValues::parse(value, base).is_ok());
         });
         parsed.ok().map(|()| features)
     };

@@ -27,13 +27,13 @@ pub struct Location {
     /// The format that was requested, if any.
     asked: Option<&'static str>,
     driver: &'static dyn Driver,
-    place: Target,
+    place: Place,
     /// Missing shards that were tolerated, one sentence each.
     lost: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum Place {
     At(Probe),
     /// Files that make one source.
     Files(FileSet),
@@ -88,7 +88,7 @@ impl Location {
     }
 
     fn at(path: &Path, (driver, resolved): (&'static dyn Driver, Probe), asked: Option<&'static str>) -> Self {
-        Self { given: vec![path.to_owned()], asked, driver, place: Target::At(resolved), lost: Vec::new() }
+        Self { given: vec![path.to_owned()], asked, driver, place: Place::At(resolved), lost: Vec::new() }
     }
 
     /// Groups locations that are one source: shards of one set of records, or files of one checkpoint.
@@ -115,7 +115,7 @@ impl Location {
         }
         for location in &mut grouped {
             if location.given.len() > 1 && location.shard_set().is_some() && location.driver.joins_files() {
-                location.place = Target::Files(FileSet::of_files(location.given.clone(), &*options.storage(location.path()))?);
+                location.place = Place::Files(FileSet::of_files(location.given.clone(), &*options.storage(location.path()))?);
             }
         }
         check_sets(&mut grouped, options)?;
@@ -136,8 +136,8 @@ impl Location {
     /// The set of shards that a single file belongs to.
     fn shard_set(&self) -> Option<ShardKey> {
         match &self.place {
-            Target::At(place) => Some((self.driver.name(), shard_set(place.path())?)),
-            Target::Files(_) => None,
+            Place::At(place) => Some((self.driver.name(), shard_set(place.path())?)),
+            Place::Files(_) => None,
         }
     }
 
@@ -156,14 +156,14 @@ impl Location {
     /// Whether [`open`](Self::open) with these options needs a running TensorFlow: see `tensorflow::load`.
     #[must_use]
     pub fn needs_tensorflow(&self, options: &Options) -> bool {
-        matches!(&self.place, Target::At(resolved) if self.driver.needs_tensorflow(resolved, options))
+        matches!(&self.place, Place::At(resolved) if self.driver.needs_tensorflow(resolved, options))
     }
 
     /// Whether `names` are outputs of nodes, such as `y:0`, that a graph has to compute. Pass those to
     /// [`ModelOptions::output`](crate::ModelOptions::output).
     #[must_use]
     pub fn are_outputs(&self, names: &[&[u8]]) -> bool {
-        matches!(&self.place, Target::At(resolved) if self.driver.are_outputs(resolved, names))
+        matches!(&self.place, Place::At(resolved) if self.driver.are_outputs(resolved, names))
     }
 
     /// Opens the location with the options that opening and scanning a source need.
@@ -173,8 +173,8 @@ impl Location {
     pub fn open(&self, options: &Options) -> Result<Source> {
         let path = self.path();
         let opened = match &self.place {
-            Target::At(resolved) => self.driver.open(resolved, options),
-            Target::Files(set) => self.driver.open_files(path, set.clone(), options),
+            Place::At(resolved) => self.driver.open(resolved, options),
+            Place::Files(set) => self.driver.open_files(path, set.clone(), options),
         };
         let container = opened.map_err(|error| options.cancel.unless_cancelled(error))?;
         Ok(Source::found(path, container, Origin::of(&self.given, self.asked), self.lost.clone(), options.storage(path)))
@@ -211,12 +211,12 @@ pub(crate) fn check_sets(locations: &mut [Location], options: &Options) -> Resul
     for (at, location) in locations.iter_mut().enumerate() {
         let set = location.shard_set();
         match (&location.place, set) {
-            (Target::Files(files), _) => {
+            (Place::Files(files), _) => {
                 let checked = check_set(files, options)?;
                 location.lost.extend(checked);
             }
-            (Target::At(_), Some(set)) => sets.entry(set).or_default().push(at),
-            (Target::At(_), None) => {}
+            (Place::At(_), Some(set)) => sets.entry(set).or_default().push(at),
+            (Place::At(_), None) => {}
         }
     }
     for members in sets.into_values().filter(|members| members.len() > 1) {
@@ -253,13 +253,13 @@ pub(crate) fn of_alternatives(path: &Path, alternatives: &[PathBuf], format: Opt
         return Ok(locations);
     }
     let files = locations.iter().flat_map(|location| match &location.place {
-        Target::At(file) => vec![file.path().to_owned()],
-        Target::Files(set) => set.files.clone(),
+        Place::At(file) => vec![file.path().to_owned()],
+        Place::Files(set) => set.files.clone(),
     });
     let set = FileSet::of_files(files.collect(), &*options.storage(path))?;
     let mut lost: Vec<String> = locations.iter().flat_map(|location| location.lost.clone()).collect();
     lost.extend(check_set(&set, options)?.filter(|missing| !lost.contains(missing)));
-    Ok(vec![Location { given: vec![path.to_owned()], place: Target::Files(set), lost, ..first.clone() }])
+    Ok(vec![Location { given: vec![path.to_owned()], place: Place::Files(set), lost, ..first.clone() }])
 }
 
 /// The locations of the files that match a pattern or `base@N`.
@@ -290,7 +290,7 @@ pub(crate) fn of_set(path: &Path, set: FileSet, formats: &Candidates, options: &
             }
         }
         let lost = check_set(&set, options)?.into_iter().collect();
-        return Ok(vec![Location { given: vec![path.to_owned()], asked: formats.asked, driver, place: Target::Files(set), lost }]);
+        return Ok(vec![Location { given: vec![path.to_owned()], asked: formats.asked, driver, place: Place::Files(set), lost }]);
     }
     let lost = check_set(&set, options)?;
     let mut locations: Vec<Location> = Vec::new();

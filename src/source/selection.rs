@@ -124,7 +124,7 @@ impl Source {
                 open.extend(alternatives.into_iter().rev());
                 continue;
             }
-            globs.push(Wanted { glob: Glob::new(&pattern)?, pattern, matched: false, bookkeeping: Vec::new() });
+            globs.push(WantedNames { glob: Glob::new(&pattern)?, pattern, matched: false, bookkeeping: Vec::new() });
         }
         if !globs.is_empty() {
             for index in 0..self.len()? {
@@ -173,7 +173,7 @@ impl Source {
 }
 
 /// A glob of the selection.
-pub(crate) struct Wanted {
+pub(crate) struct WantedNames {
     pattern: Vec<u8>,
     glob: Glob,
     /// Whether it matched anything but bookkeeping.

@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use super::container::Container;
 use super::driver::Driver;
 use crate::error::{Error, Result};
-use crate::format::tfds::{Features, Leaf, Storage, splits};
+use crate::format::tfds::{Features, Leaf, LeafEncoding, splits};
 use crate::options::Options;
 use crate::records::container::RecordContainer;
 use crate::records::feature::{Declared, Encoding, Feature, Items, Key};
@@ -136,11 +136,11 @@ fn columns(features: &Features) -> Vec<Feature> {
 /// The columns of a leaf: its values, and for nested lists the lengths of the inner ones.
 fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
     let encoding = match leaf.storage {
-        Storage::Values => Encoding::Values,
-        Storage::Bytes => Encoding::Raw,
-        Storage::Zlib => Encoding::Zlib,
-        Storage::Image => Encoding::Image,
-        Storage::Text => Encoding::Strings,
+        LeafEncoding::Values => Encoding::Values,
+        LeafEncoding::Bytes => Encoding::Raw,
+        LeafEncoding::Zlib => Encoding::Zlib,
+        LeafEncoding::Image => Encoding::Image,
+        LeafEncoding::Text => Encoding::Strings,
     };
     let name = |suffix: &str| format!("{}{suffix}", leaf.path).into_bytes();
     let feature = |suffix: &str, declared: Declared| Feature {
@@ -151,7 +151,7 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
     let base = Declared::new(leaf.dtype, leaf.shape.clone(), encoding);
     let unknown = leaf.shape.iter().filter(|axis| axis.is_none()).count();
     let is_steps = leaf.levels.first().is_some_and(|level| level.is_steps);
-    if unknown > 1 && leaf.storage != Storage::Image {
+    if unknown > 1 && leaf.storage != LeafEncoding::Image {
         // Each tensor's shape is stored in a feature of its own.
         let mut column = feature("/value", Declared { shape_in: Some(name("/shape")), ..base });
         if !leaf.levels.is_empty() {
@@ -159,11 +159,11 @@ fn of_leaf(leaf: &Leaf) -> Vec<Feature> {
         }
         return vec![column];
     }
-    if unknown > 0 && leaf.storage == Storage::Values && !leaf.levels.is_empty() {
+    if unknown > 0 && leaf.storage == LeafEncoding::Values && !leaf.levels.is_empty() {
         let unsupported = Some("tensors with an unknown axis in a list: where one ends is not stored".into());
         return vec![Feature { unsupported, ..feature("", base) }];
     }
-    if leaf.storage == Storage::Image && leaf.levels.len() > 1 {
+    if leaf.storage == LeafEncoding::Image && leaf.levels.len() > 1 {
         let unsupported = Some("images in lists in lists".into());
         return vec![Feature { unsupported, ..feature("/ragged_flat_values", base) }];
     }

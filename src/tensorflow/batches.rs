@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ::tensorflow::{Graph, Session, SessionRunArgs};
 use serde_json::{Map, json};
 
-use super::elements::{Cardinality, Fetches, Part, Step, container};
+use super::elements::{Cardinality, ComponentSource, Fetches, Step, container};
 use super::feed::FileFeed;
 use super::loading::Loaded;
 use super::model::Model;
-use super::session::{Builder, Target};
+use super::session::{Builder, NodeOutput};
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
@@ -36,7 +36,7 @@ impl Model {
         for output in &self.signature.outputs {
             let mut graph = self.graph();
             let mut output = output.clone();
-            let target = Target::find(&graph, &output.tensor)?;
+            let target = NodeOutput::find(&graph, &output.tensor)?;
             if let Some(target) = &target {
                 // The graph knows more than the signature.
                 let known = target.known(&mut graph)?;
@@ -44,7 +44,7 @@ impl Model {
             }
             // A scalar of each batch becomes a row.
             let is_joined = output.shape.as_ref().is_none_or(|shape| !shape.is_empty());
-            parts.push(Part { output, target, is_joined });
+            parts.push(ComponentSource { output, target, is_joined });
         }
         let (format, path, options) = (self.format, self.path.clone(), self.options.clone());
         let mut notes: Vec<String> = feeds.iter().filter_map(FileFeed::note).collect();
@@ -76,14 +76,14 @@ impl Model {
         graph: &mut Graph,
         session: Arc<Session>,
         feeds: Arc<Vec<FileFeed>>,
-        parts: &[Part],
+        parts: &[ComponentSource],
         rows: u64,
         batch: u64,
     ) -> Result<Step> {
         let others = self.other_nodes(graph)?;
         let mut parts = parts.to_vec();
         for part in &mut parts {
-            part.target = Target::find(graph, &part.output.tensor)?;
+            part.target = NodeOutput::find(graph, &part.output.tensor)?;
         }
         let fetches = Fetches::new(&mut Builder::new(graph), &parts, self.wanted())?;
         let path = self.path.clone();
@@ -107,7 +107,7 @@ impl Model {
 }
 
 /// A warning about an output that does not have a row for each row of the input.
-fn not_of_rows(part: &Part, batch: u64, batches: u64) -> Option<String> {
+fn not_of_rows(part: &ComponentSource, batch: u64, batches: u64) -> Option<String> {
     let name = &part.output.name;
     if !part.is_joined {
         return Some(format!("{name} is one scalar per batch: the array has one for each of the {batches} batches"));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use super::elements::no_plain_tensor;
 use super::feed::FileFeed;
 use super::model::Model;
-use super::session::{Target, attempt, can_be_fetched};
+use super::session::{NodeOutput, attempt, can_be_fetched};
 use super::session_tensor::{Value, compute};
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{Argument, Signature};
@@ -22,12 +22,12 @@ use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
 /// Values, each with the index of its output.
-type Values = Vec<(usize, Value<Arc<Session>>)>;
+type ComputedValues = Vec<(usize, Value<Arc<Session>>)>;
 
 /// The outputs that a model computes from all of its input at once.
 pub(crate) struct Computed {
     /// The computed values, or the error.
-    values: OnceLock<Result<Values>>,
+    values: OnceLock<Result<ComputedValues>>,
     feeds: Vec<FileFeed>,
     model: Model,
 }
@@ -64,14 +64,14 @@ impl Computed {
         self.values.get()?.as_ref().ok()?.iter().find(|(own, _)| *own == index).map(|(_, value)| value)
     }
 
-    fn compute(&self) -> Result<Values> {
+    fn compute(&self) -> Result<ComputedValues> {
         let nbytes = self.feeds.iter().fold(0u64, |sum, feed| sum.saturating_add(feed.held_bytes(feed.rows().unwrap_or(1))));
         self.model.check_input(nbytes, " at once; `batch` ROWS feeds it in parts")?;
         let mut graph = self.model.graph();
         let (mut indices, mut targets) = (Vec::new(), Vec::new());
         for (index, output) in self.outputs().iter().enumerate() {
             if output.dtype.is_some_and(can_be_fetched)
-                && let Some(target) = Target::find(&graph, &output.tensor)?
+                && let Some(target) = NodeOutput::find(&graph, &output.tensor)?
             {
                 indices.push(index);
                 targets.push(target);

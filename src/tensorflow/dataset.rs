@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use ::tensorflow::{Graph, ImportGraphDefOptions, Operation, Session, SessionRunArgs};
 
-use super::elements::{Cardinality, Fetches, Part, Step, container};
+use super::elements::{Cardinality, ComponentSource, Fetches, Step, container};
 use super::operations::load_operations;
-use super::session::{Builder, Target, attempt, options as session_options};
+use super::session::{Builder, NodeOutput, attempt, options as session_options};
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -60,7 +60,7 @@ struct Iterator {
 
 impl Iterator {
     fn new(graph: &mut Graph, dataset: &DatasetGraph) -> Result<Self> {
-        let Some(source) = Target::find(graph, dataset.output())? else {
+        let Some(source) = NodeOutput::find(graph, dataset.output())? else {
             return Err(Error::malformed(dataset.path(), "data set", format!("its graph has no {}", dataset.output())));
         };
         let (types, shapes) = dataset.element();
@@ -90,7 +90,7 @@ impl Iterator {
 fn cardinality(graph: &mut Graph, dataset: &DatasetGraph) -> Cardinality {
     const INFINITE: i64 = -1;
     let mut ask = || -> Result<i64> {
-        let Some(source) = Target::find(graph, dataset.output())? else { return Ok(i64::MIN) };
+        let Some(source) = NodeOutput::find(graph, dataset.output())? else { return Ok(i64::MIN) };
         attempt(
             || format!("asking how long {} is", dataset.path().display()),
             || {
@@ -129,7 +129,7 @@ fn iterate(graph: &Graph, make: &Operation, path: &Path) -> Result<Session> {
 }
 
 /// The components of an element.
-fn parts(dataset: &DatasetGraph, next: &Operation) -> Result<Vec<Part>> {
+fn parts(dataset: &DatasetGraph, next: &Operation) -> Result<Vec<ComponentSource>> {
     let mut parts = Vec::new();
     for (index, output) in (0..).zip(dataset.components()?) {
         // Batches are concatenated: those of unknown length, and those of the length in the graph.
@@ -138,8 +138,8 @@ fn parts(dataset: &DatasetGraph, next: &Operation) -> Result<Vec<Part>> {
             (Batches::OfLength(size), Some([Some(rows), ..])) => size == *rows,
             _ => false,
         };
-        let target = Target { name: format!("component {index}"), operation: next.clone(), index };
-        parts.push(Part { output, target: Some(target), is_joined });
+        let target = NodeOutput { name: format!("component {index}"), operation: next.clone(), index };
+        parts.push(ComponentSource { output, target: Some(target), is_joined });
     }
     if parts.len() != next.num_outputs() {
         let detail = format!("{} components, its iterator has {}", parts.len(), next.num_outputs());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ::tensorflow::{Code, DataType, FetchToken, Operation, Session, SessionRunArgs, Tensor};
 
-use super::session::{Builder, Outcome, Target, Way, attempt, bytes_of, can_be_fetched, way_to_bytes};
+use super::session::{Builder, NodeOutput, Outcome, Way, attempt, bytes_of, can_be_fetched, way_to_bytes};
 use super::spill::Spilling;
 use super::wire;
 use crate::error::request::BadRequest;
@@ -30,16 +30,16 @@ use crate::types::size::memory_len;
 
 /// A part of every element: a node's output that is computed repeatedly.
 #[derive(Debug, Clone)]
-pub(crate) struct Part {
+pub(crate) struct ComponentSource {
     /// Its name, its dtype, and its shape within an element.
     pub(crate) output: Argument,
     /// `None` for values other than plain tensors.
-    pub(crate) target: Option<Target>,
+    pub(crate) target: Option<NodeOutput>,
     /// Whether elements are concatenated along axis 0; otherwise each becomes a row.
     pub(crate) is_joined: bool,
 }
 
-impl Part {
+impl ComponentSource {
     fn feature(&self, number: usize) -> Feature {
         let Argument { name, dtype, shape, .. } = &self.output;
         let unsupported = match dtype {
@@ -92,7 +92,7 @@ pub(crate) enum Cardinality {
 pub(crate) fn container(
     format: &'static str,
     path: &Path,
-    parts: &[Part],
+    parts: &[ComponentSource],
     start: impl Fn(&CancelToken) -> Result<Step> + Send + Sync + 'static,
     cardinality: Cardinality,
     options: &Options,
@@ -105,7 +105,7 @@ pub(crate) fn container(
             Some((step, first)) => (step, first),
             None => (start(wanted.cancel)?, Vec::new()),
         };
-        Ok(Box::new(Elements::new(step, first, &begun, wanted, &joined)))
+        Ok(Box::new(ElementStream::new(step, first, &begun, wanted, &joined)))
     };
     let claim = if let Cardinality::Elements(count) = cardinality { Some(Arc::new(move || Some(count)) as Claim) } else { None };
     let claim = claim.filter(|_| !parts.iter().any(|part| part.is_joined));
@@ -128,8 +128,8 @@ impl Fetches {
     ///
     /// # Errors
     /// [`Error::TensorFlow`], [`Error::Io`].
-    pub(crate) fn new(builder: &mut Builder<'_>, parts: &[Part], options: &ModelOptions) -> Result<Self> {
-        let fetch = |part: &Part| match (&part.target, part.output.dtype.filter(|&dtype| can_be_fetched(dtype))) {
+    pub(crate) fn new(builder: &mut Builder<'_>, parts: &[ComponentSource], options: &ModelOptions) -> Result<Self> {
+        let fetch = |part: &ComponentSource| match (&part.target, part.output.dtype.filter(|&dtype| can_be_fetched(dtype))) {
             (Some(target), Some(dtype)) => Fetch::new(builder, target, dtype, options).map(Some),
             _ => Ok(None),
         };
@@ -188,7 +188,7 @@ impl Fetch {
     ///
     /// # Errors
     /// [`Error::TensorFlow`], [`Error::Io`].
-    fn new(builder: &mut Builder<'_>, target: &Target, dtype: Dtype, options: &ModelOptions) -> Result<Self> {
+    fn new(builder: &mut Builder<'_>, target: &NodeOutput, dtype: Dtype, options: &ModelOptions) -> Result<Self> {
         let action = || format!("preparing to fetch {}", target.name);
         if way_to_bytes(dtype) != Way::None {
             let node = attempt(action, || builder.bytes(target.output(), dtype))?;
@@ -263,7 +263,7 @@ pub(crate) type Step = Box<dyn FnMut() -> Result<Option<Vec<Component>>> + Send>
 ///
 /// A reader that wanted only the first element leaves it and the iteration to the next reader. Nothing is computed twice that
 /// way, which matters since computing may change variables.
-struct Elements {
+struct ElementStream {
     step: Option<Step>,
     /// Number of elements computed.
     made: u64,
@@ -283,7 +283,7 @@ struct Elements {
 /// The iteration and the first element, left by a reader that computed at most one element.
 type Begun = Arc<Mutex<Option<(Step, Vec<Component>)>>>;
 
-impl Drop for Elements {
+impl Drop for ElementStream {
     fn drop(&mut self) {
         if let Some(step) = self.step.take().filter(|_| self.made <= 1) {
             *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, std::mem::take(&mut self.first)));
@@ -291,7 +291,7 @@ impl Drop for Elements {
     }
 }
 
-impl Elements {
+impl ElementStream {
     fn new(step: Step, first: Vec<Component>, begun: &Begun, wanted: &Wanted<'_>, joined: &[bool]) -> Self {
         let rows = joined.iter().map(|&is_joined| is_joined.then_some(wanted.rows)).collect();
         let mut elements = Self {
@@ -327,7 +327,7 @@ impl Elements {
     }
 }
 
-impl Read for Elements {
+impl Read for ElementStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(first) = self.waiting.front() {

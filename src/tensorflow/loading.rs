@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ::tensorflow::{Graph, ImportGraphDefOptions, Session, SessionRunArgs, Tensor};
 
-use super::session::{Target, attempt, options as session_options, text};
+use super::session::{NodeOutput, attempt, options as session_options, text};
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -61,12 +61,12 @@ impl Loaded {
     }
 
     /// The output or node of this name.
-    fn node(&self, model: &SavedModel, name: &str) -> Result<Target> {
+    fn node(&self, model: &SavedModel, name: &str) -> Result<NodeOutput> {
         let node = name.split(':').next().unwrap_or_default();
         // Nodes that are only run may have no outputs.
-        let found = match Target::find(&self.graph, name)? {
+        let found = match NodeOutput::find(&self.graph, name)? {
             Some(target) => Some(target),
-            None => Target::of_node(&self.graph, node)?,
+            None => NodeOutput::of_node(&self.graph, node)?,
         };
         found.ok_or_else(|| Error::malformed(&model.pb, "SavedModel message", format!("its graph has no {name:?}")))
     }
@@ -75,8 +75,8 @@ impl Loaded {
         &self,
         model: &SavedModel,
         what: &str,
-        node: &Target,
-        paths: impl Iterator<Item = &'a (Target, Tensor<String>)>,
+        node: &NodeOutput,
+        paths: impl Iterator<Item = &'a (NodeOutput, Tensor<String>)>,
     ) -> Result<()> {
         let mut args = SessionRunArgs::new();
         for (target, path) in paths {

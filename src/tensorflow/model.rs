@@ -8,7 +8,7 @@ use ::tensorflow::{Graph, Operation, Session};
 
 use super::feed::FileFeed;
 use super::loading::Loaded;
-use super::session::{Builder, Target, attempt};
+use super::session::{Builder, NodeOutput, attempt};
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::{Argument, Signature};
@@ -73,7 +73,7 @@ impl Model {
                 output
             } else {
                 let graph = self.graph.get_mut().unwrap_or_else(PoisonError::into_inner);
-                let Some(target) = Target::find(graph, name)?.filter(|_| self.signature.name.is_empty()) else { return Ok(()) };
+                let Some(target) = NodeOutput::find(graph, name)?.filter(|_| self.signature.name.is_empty()) else { return Ok(()) };
                 target.known(graph)?
             };
             if !chosen.contains(&output) {
@@ -93,7 +93,7 @@ impl Model {
     pub(crate) fn other_nodes(&self, graph: &mut Graph) -> Result<Vec<Operation>> {
         let mut nodes = Vec::new();
         for other in &self.others {
-            if let Some(target) = Target::find(graph, &other.tensor)? {
+            if let Some(target) = NodeOutput::find(graph, &other.tensor)? {
                 let action = || format!("preparing to compute {}", target.name);
                 nodes.push(attempt(action, || Builder::new(graph).of("Identity", &[target.output()]))?);
             }
@@ -117,7 +117,7 @@ impl Model {
             let of_input = Argument::find(inputs, name).map(|at| &inputs[at]);
             let tensor = of_input.map_or(name, |input| &input.tensor);
             let mut graph = self.graph();
-            let Some(target) = Target::find(&graph, tensor)? else {
+            let Some(target) = NodeOutput::find(&graph, tensor)? else {
                 let known = inputs.iter().map(|input| input.name.clone()).collect();
                 return Err(BadRequest::NoSuchInput { path: self.path.clone(), name: name.clone(), known }.into());
             };
@@ -129,7 +129,7 @@ impl Model {
         }
         // All inputs of a signature are required unless they have a default value.
         for input in self.signature.inputs.iter().filter(|_| !self.signature.name.is_empty()) {
-            let Some(target) = Target::find(&self.graph(), &input.tensor)? else { continue };
+            let Some(target) = NodeOutput::find(&self.graph(), &input.tensor)? else { continue };
             let is_required = attempt(|| format!("looking at {}", input.tensor), || Ok(target.operation.op_type()?))? == "Placeholder";
             if is_required && !feeds.iter().any(|feed| feed.is_for(&target)) {
                 let (dtype, name) = (input.dtype.map_or("?", Dtype::name), input.name.clone());

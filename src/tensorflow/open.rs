@@ -7,7 +7,7 @@ use super::computed::Computed;
 use super::loading::Loaded;
 use super::model::Model;
 use super::operations::load_operations;
-use super::session::Target;
+use super::session::NodeOutput;
 use crate::error::Result;
 use crate::error::request::BadRequest;
 use crate::format::meta_graph::Signature;
@@ -31,9 +31,9 @@ pub(crate) fn open_graph(file: GraphFile, options: &Options) -> Result<Box<dyn C
     let Loaded { mut graph, session } = load()?;
     let mut outputs = Vec::new();
     for name in file.outputs() {
-        let Some(target) = Target::find(&graph, name)? else { continue };
+        let Some(target) = NodeOutput::find(&graph, name)? else { continue };
         for index in 0..target.operation.num_outputs() {
-            outputs.extend(Target::find(&graph, &format!("{name}:{index}"))?.map(|target| target.known(&mut graph)).transpose()?);
+            outputs.extend(NodeOutput::find(&graph, &format!("{name}:{index}"))?.map(|target| target.known(&mut graph)).transpose()?);
         }
     }
     let signature = Signature::of_graph(file.inputs().to_vec(), outputs);

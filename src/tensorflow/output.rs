@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::tensorflow::{Graph, Session, Tensor, TensorType};
 
 use super::feed::lend;
-use super::session::{Builder, Feed, Target, attempt, options as session_options};
+use super::session::{Builder, Feed, NodeOutput, attempt, options as session_options};
 use super::session_tensor::{Value, compute};
 use super::spill::Spill;
 use crate::convert::Converter;
@@ -105,8 +105,8 @@ impl<'a, 'g> SessionOutput<'a, 'g> {
     }
 }
 
-fn find(graph: &Graph, name: &str) -> Result<Target> {
-    Target::find(graph, name)?.ok_or_else(|| Error::from(BadRequest::NoSuchOutput { name: name.to_owned() }))
+fn find(graph: &Graph, name: &str) -> Result<NodeOutput> {
+    NodeOutput::find(graph, name)?.ok_or_else(|| Error::from(BadRequest::NoSuchOutput { name: name.to_owned() }))
 }
 
 /// A tensor that TensorFlow holds. Its elements are fetched slice by slice while others are written.
@@ -163,7 +163,7 @@ impl<'a> LiveTensor<'a> {
                 Ok((Session::new(&session_options()?, &graph)?, input))
             },
         )?;
-        let target = Target { name: NAME.into(), operation, index: 0 };
+        let target = NodeOutput { name: NAME.into(), operation, index: 0 };
         let feeds = [lend(target.clone(), tensor)?];
         let values = compute(&Arc::new(session), &mut graph, &[target], &[], &feeds, options)?;
         let value = values.into_iter().next().ok_or_else(|| BadRequest::impossible("nothing was computed"))?;

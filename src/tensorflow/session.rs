@@ -83,13 +83,13 @@ impl Drop for Inside {
 
 /// An output of a node, and its name.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
+pub(crate) struct NodeOutput {
     pub(crate) name: String,
     pub(crate) operation: Operation,
     pub(crate) index: i32,
 }
 
-impl Target {
+impl NodeOutput {
     /// The output called `name`, `name:0` or `name:1`; `None` if there is none.
     ///
     /// # Errors

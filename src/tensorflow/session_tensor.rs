@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 
 use ::tensorflow::{DataType, FetchToken, Graph, Operation, Session, SessionRunArgs, Tensor};
 
-use super::session::{Builder, Feed, Outcome, Target, Way, attempt, bytes_of, text, way_to_bytes};
+use super::session::{Builder, Feed, NodeOutput, Outcome, Way, attempt, bytes_of, text, way_to_bytes};
 use super::spill::{Spill, Spilling};
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
@@ -67,7 +67,7 @@ pub(crate) enum Value<S: Deref<Target = Session>> {
 pub(crate) fn compute<S>(
     session: &S,
     graph: &mut Graph,
-    targets: &[Target],
+    targets: &[NodeOutput],
     others: &[Operation],
     feeds: &[Box<dyn Feed + '_>],
     options: &ModelOptions,
@@ -139,7 +139,7 @@ enum FetchPlan {
 }
 
 impl<S: Deref<Target = Session>> SessionTensor<S> {
-    fn new(session: S, graph: &mut Graph, target: &Target, dtype: Dtype, shape: &[i64], handle: &str) -> Result<Self> {
+    fn new(session: S, graph: &mut Graph, target: &NodeOutput, dtype: Dtype, shape: &[i64], handle: &str) -> Result<Self> {
         let refused = |detail: String| Error::Unsupported { what: target.name.clone(), detail };
         let shape =
             shape.iter().map(|&axis| u64::try_from(axis).map_err(|_| refused(format!("an axis of {axis}")))).collect::<Result<_>>()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::tensorflow::{Operation, SessionRunArgs, Tensor};
 
-use super::session::{Builder, Target, attempt, text};
+use super::session::{Builder, NodeOutput, attempt, text};
 use crate::error::Result;
 use crate::error::request::BadRequest;
 use crate::options::budget::Limits;
@@ -38,7 +38,7 @@ impl Spilling {
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be created, [`Error::TensorFlow`].
-    pub(crate) fn new(builder: &mut Builder<'_>, target: &Target, options: &ModelOptions) -> Result<Self> {
+    pub(crate) fn new(builder: &mut Builder<'_>, target: &NodeOutput, options: &ModelOptions) -> Result<Self> {
         let dir = ScratchDir::create_in(&options.scratch.clone().unwrap_or_else(std::env::temp_dir), &options.cancel)?;
         let prefix = Self::prefix(&dir)?;
         let save = attempt(

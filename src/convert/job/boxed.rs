@@ -44,7 +44,7 @@ impl BoxPlans {
 
 /// The result of reading all boxes.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct BoxesRead {
     pub(crate) verified: Verified,
     /// Peak memory while the copy was made.
     copying_bytes: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Done {
     fixed_bytes: u64,
 }
 
-impl Done {
+impl BoxesRead {
     /// Peak memory, if `beside` bytes were used beside boxes.
     pub(crate) fn peak_memory(&self, beside: u64) -> u64 {
         self.copying_bytes.max(self.fixed_bytes + beside)
@@ -142,7 +142,7 @@ impl Job<'_> {
         places: &[PathBuf],
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
-    ) -> Result<Done> {
+    ) -> Result<BoxesRead> {
         if let Some(plan) = &plans.copied
             && let Some(scratch) = Scratch::create(places, self.copy_bytes(), self.run)
         {
@@ -157,11 +157,11 @@ impl Job<'_> {
         plan: &BoxPlan,
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
-    ) -> Result<Done> {
+    ) -> Result<BoxesRead> {
         let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
         let meter = Meter::new(&plan.shares, self.run);
         self.for_each_box_of(self.reader(), plan, &meter, checksums.as_ref(), spare, work)?;
-        Ok(Done { verified: self.verified(checksums.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
+        Ok(BoxesRead { verified: self.verified(checksums.as_ref())?, copying_bytes: 0, fixed_bytes: plan.shares.fixed_bytes })
     }
 
     /// As `for_each_box`, reading a copy that is made first.
@@ -171,11 +171,11 @@ impl Job<'_> {
         plan: &BoxPlan,
         spare: bool,
         work: impl Fn(&ScatteredBox<'_>, &mut [u8]) -> Result<u64> + Sync,
-    ) -> Result<Done> {
+    ) -> Result<BoxesRead> {
         let (copy, verified, copying_bytes) = self.unpack(scratch)?;
         let meter = Meter::new(&plan.shares, self.run).step(1, 2);
         self.for_each_box_of(&copy, plan, &meter, None, spare, work)?;
-        Ok(Done { verified, copying_bytes, fixed_bytes: plan.shares.fixed_bytes })
+        Ok(BoxesRead { verified, copying_bytes, fixed_bytes: plan.shares.fixed_bytes })
     }
 
     fn for_each_box_of(

@@ -45,7 +45,7 @@ pub(crate) struct Finished<'a> {
 
 /// A part of a tensor, in flat positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum Stretch {
     /// Elements of any value.
     Data(Range<u64>),
     /// Zeros in a hole, with their place in the stored region that covers them, in bytes.
@@ -63,7 +63,7 @@ impl<'a> DataRuns<'a> {
     }
 
     /// The next part.
-    pub(crate) fn next_part(&mut self) -> Result<Option<Part>> {
+    pub(crate) fn next_part(&mut self) -> Result<Option<Stretch>> {
         if self.left.is_empty() {
             return Ok(None);
         }
@@ -73,44 +73,44 @@ impl<'a> DataRuns<'a> {
         while data_until < self.left.end {
             self.cancel.check()?;
             match self.part_at(data_until)? {
-                Part::Data(elements) => data_until = elements.end,
-                hole @ Part::Hole { .. } if data_until == start => {
-                    if let Part::Hole { elements, .. } = &hole {
+                Stretch::Data(elements) => data_until = elements.end,
+                hole @ Stretch::Hole { .. } if data_until == start => {
+                    if let Stretch::Hole { elements, .. } = &hole {
                         self.left.start = elements.end;
                     }
                     return Ok(Some(hole));
                 }
-                Part::Hole { .. } => break,
+                Stretch::Hole { .. } => break,
             }
         }
         self.left.start = data_until;
-        Ok(Some(Part::Data(start..data_until)))
+        Ok(Some(Stretch::Data(start..data_until)))
     }
 
     /// The part that begins at a position, without joining it to what follows.
-    fn part_at(&self, at: u64) -> Result<Part> {
+    fn part_at(&self, at: u64) -> Result<Stretch> {
         let everything = at..self.left.end;
         if !self.sparse {
-            return Ok(Part::Data(everything));
+            return Ok(Stretch::Data(everything));
         }
         let itemsize = self.reader.spec().itemsize();
         let Some(run) = self.reader.stored_run(at)? else {
             // Neighbours may be stored otherwise, but probing every element would take too long.
-            return Ok(Part::Data(at..(at + SCATTERED / itemsize).min(everything.end)));
+            return Ok(Stretch::Data(at..(at + SCATTERED / itemsize).min(everything.end)));
         };
         let end = run.elements.end.min(everything.end);
         let byte = |element: u64| run.offset + (element - run.elements.start) * itemsize;
         match extent(&run.file, byte(at)..byte(end)) {
             // An element that is partly data counts as data.
-            Extent::Data(until) => Ok(Part::Data(at..(at + (until - byte(at)).div_ceil(itemsize)).min(end))),
+            Extent::Data(until) => Ok(Stretch::Data(at..(at + (until - byte(at)).div_ceil(itemsize)).min(end))),
             Extent::Hole(until) => {
                 let elements = at..at + self.also_hole(at, (until - byte(at)) / itemsize);
                 let len = (elements.end - elements.start) * itemsize;
                 if len < LEAST_HOLE && elements.end < end {
-                    return Ok(Part::Data(at..(at + (LEAST_HOLE / itemsize).max(1)).min(end)));
+                    return Ok(Stretch::Data(at..(at + (LEAST_HOLE / itemsize).max(1)).min(end)));
                 }
                 let start = (at - run.elements.start) * itemsize;
-                Ok(Part::Hole { elements, region: run.region, in_region: start..start + len })
+                Ok(Stretch::Hole { elements, region: run.region, in_region: start..start + len })
             }
         }
     }
@@ -130,8 +130,8 @@ impl<'a> DataRuns<'a> {
         std::iter::from_fn(move || {
             loop {
                 match self.next_part() {
-                    Ok(Some(Part::Data(elements))) => return Some(Ok(elements)),
-                    Ok(Some(Part::Hole { .. })) => {}
+                    Ok(Some(Stretch::Data(elements))) => return Some(Ok(elements)),
+                    Ok(Some(Stretch::Hole { .. })) => {}
                     Ok(None) => return None,
                     Err(error) => return Some(Err(error)),
                 }
@@ -154,8 +154,8 @@ pub(crate) fn slices<'a>(
                 return Ok(Some(slice));
             }
             match runs.next_part()? {
-                Some(Part::Data(elements)) => data = plan.cut(elements),
-                Some(Part::Hole { elements, region, in_region }) => {
+                Some(Stretch::Data(elements)) => data = plan.cut(elements),
+                Some(Stretch::Hole { elements, region, in_region }) => {
                     let len = in_region.end - in_region.start;
                     let written = plan.bytes(&elements);
                     skipped(written.end - written.start);
@@ -253,11 +253,11 @@ mod tests {
             let mut data = 0;
             while let Some(part) = runs.next_part().unwrap() {
                 let elements = match part {
-                    Part::Data(elements) => {
+                    Stretch::Data(elements) => {
                         data += elements.end - elements.start;
                         elements
                     }
-                    Part::Hole { elements, region, in_region } => {
+                    Stretch::Hole { elements, region, in_region } => {
                         prop_assert_eq!((region, in_region.clone()), (Some(0), 2 * elements.start..2 * elements.end));
                         prop_assert!(stored[in_region.start as usize..in_region.end as usize].iter().all(|&byte| byte == 0));
                         elements

@@ -20,7 +20,7 @@ use crate::types::size::memory_len;
 const SHORT_BYTES: u64 = 64 << 10;
 
 /// A worker's next step.
-enum Part<'a, R> {
+enum TileStep<'a, R> {
     /// Fill memory with the elements of these runs of the source.
     Read(R, &'a mut [u8]),
     /// Write transposed elements.
@@ -84,14 +84,14 @@ impl Job<'_> {
             if let (Some(tile), Some(places)) = (written, &places.0) {
                 let step = plan.part(places);
                 let bytes = turned[..memory_len(tile.elements() * itemsize)].chunks(memory_len(step * itemsize));
-                let write = |(part, bytes)| Part::Write(ScatteredBox { places, part, itemsize, bytes, position: &position });
+                let write = |(part, bytes)| TileStep::Write(ScatteredBox { places, part, itemsize, bytes, position: &position });
                 writes.extend(tile.parts(step).zip(bytes).map(write));
             }
             let mut to_read = Vec::new();
             if let (Some(tile), Some(places)) = (&next, &places.1) {
                 let step = plan.part(places);
                 let bytes = read[..memory_len(tile.elements() * itemsize)].chunks_mut(memory_len(step * itemsize));
-                to_read.extend(tile.parts(step).zip(bytes).map(|(part, bytes)| Part::Read(places.of(part), bytes)));
+                to_read.extend(tile.parts(step).zip(bytes).map(|(part, bytes)| TileStep::Read(places.of(part), bytes)));
             }
             let mut both = alternate(writes.into_iter(), to_read.into_iter());
             workers.run(
@@ -99,8 +99,8 @@ impl Job<'_> {
                 || Ok(both.next()),
                 context,
                 |part, (lent, spare)| match part {
-                    Part::Read(runs, bytes) => self.read_runs(runs, bytes, lent),
-                    Part::Write(turned) => {
+                    TileStep::Read(runs, bytes) => self.read_runs(runs, bytes, lent),
+                    TileStep::Write(turned) => {
                         let len = spare.len().min(turned.bytes.len());
                         work(&turned, &mut spare[..len])
                     }

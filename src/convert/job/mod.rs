@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::array::{Array, Item};
+use super::array::{Array, ArrayItem};
 use crate::cast::decoder::Decoder;
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
@@ -461,7 +461,7 @@ impl<'a> Job<'a> {
     /// The element type as the source names it, where TensorFlow has no dtype for it.
     fn item(&self) -> Option<String> {
         match &self.array.item {
-            Some(Item::Stored(descr)) => Some(descr.clone()),
+            Some(ArrayItem::Stored(descr)) => Some(descr.clone()),
             _ => None,
         }
     }

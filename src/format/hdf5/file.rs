@@ -9,7 +9,7 @@ use super::datatype::Datatype;
 use super::failure::{Failure, Result};
 use super::filter_pipeline::{self, Filter};
 use super::global_heap::LastCollection;
-use super::image::{Image, Storage};
+use super::image::{Image, ImageBytes};
 use super::layout::Layout;
 use super::link::Link;
 use super::object_header::{Message, ObjectHeader};
@@ -28,7 +28,7 @@ pub(crate) struct File {
 
 impl File {
     /// Opens the file whose superblock lies at byte `at` of a storage.
-    pub(crate) fn open(storage: Arc<dyn Storage>, at: u64) -> Result<Self> {
+    pub(crate) fn open(storage: Arc<dyn ImageBytes>, at: u64) -> Result<Self> {
         let (image, superblock) = superblock::open(storage, at)?;
         let have = image.len();
         if superblock.end > have {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::format::hdf5::chunk_index;
     use crate::format::hdf5::image::tests::LETS_CHECKSUMS_PASS;
-    use crate::format::hdf5::link::Target;
+    use crate::format::hdf5::link::LinkTarget;
     use crate::format::hdf5::object_header::Kind;
     use proptest::prelude::*;
 
@@ -148,7 +148,7 @@ mod tests {
             file.text_attribute(&header, "dtype")?;
             match header.kind() {
                 Some(Kind::Group) => open.extend(file.links(&header)?.iter().filter_map(|link| match link.target {
-                    Target::Object(address) => Some(address),
+                    LinkTarget::Object(address) => Some(address),
                     _ => None,
                 })),
                 Some(Kind::Dataset) => {

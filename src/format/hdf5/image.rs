@@ -13,7 +13,7 @@ use crate::types::size::memory_len;
 const MOST_BYTES: u64 = 128 << 20;
 
 /// A source of the bytes of an HDF5 file.
-pub(crate) trait Storage: std::fmt::Debug + Send + Sync {
+pub(crate) trait ImageBytes: std::fmt::Debug + Send + Sync {
     /// Its length in bytes.
     fn len(&self) -> u64;
 
@@ -24,14 +24,14 @@ pub(crate) trait Storage: std::fmt::Debug + Send + Sync {
 /// The HDF5 file in a storage.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
-    storage: Arc<dyn Storage>,
+    storage: Arc<dyn ImageBytes>,
     /// Offset of the superblock. Addresses count from here.
     base: u64,
     sizes: Sizes,
 }
 
 impl Image {
-    pub(crate) fn new(storage: Arc<dyn Storage>, base: u64, sizes: Sizes) -> Self {
+    pub(crate) fn new(storage: Arc<dyn ImageBytes>, base: u64, sizes: Sizes) -> Self {
         Self { storage, base, sizes }
     }
 
@@ -164,7 +164,7 @@ pub(crate) mod tests {
         pub(crate) static LETS_CHECKSUMS_PASS: Cell<bool> = const { Cell::new(false) };
     }
 
-    impl Storage for Vec<u8> {
+    impl ImageBytes for Vec<u8> {
         fn len(&self) -> u64 {
             Vec::len(self) as u64
         }

@@ -7,12 +7,12 @@ use super::failure::Result;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) name: String,
-    pub(crate) target: Target,
+    pub(crate) target: LinkTarget,
 }
 
 /// The target of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum LinkTarget {
     /// The object whose header has this address.
     Object(u64),
     /// A path in the file, from the root or from the link's group. It may not exist.
@@ -39,18 +39,18 @@ impl Link {
         let len = cursor.uint(1 << (flags & 3))?;
         let name = text(cursor.take(usize::try_from(len).unwrap_or(usize::MAX))?);
         if kind == HARD {
-            return Ok(Self { name, target: Target::Object(cursor.known_address("a linked object")?) });
+            return Ok(Self { name, target: LinkTarget::Object(cursor.known_address("a linked object")?) });
         }
         let len = cursor.u16()?;
         let mut value = cursor.part(len.into())?;
         let target = match kind {
-            SOFT => Target::Path(text(value.rest())),
+            SOFT => LinkTarget::Path(text(value.rest())),
             EXTERNAL => {
                 // A byte of version and flags, both 0 so far.
                 value.skip(1)?;
-                Target::File { file: value.text(false)?, path: value.text(false)? }
+                LinkTarget::File { file: value.text(false)?, path: value.text(false)? }
             }
-            kind => Target::Own(kind),
+            kind => LinkTarget::Own(kind),
         };
         Ok(Self { name, target })
     }
@@ -68,13 +68,13 @@ mod tests {
     #[test]
     fn every_kind_of_link_says_where_it_leads() {
         let hard = [&[1, 0, 1][..], b"a", &[9, 0, 0, 0]].concat();
-        assert_eq!(parsed(&hard).unwrap(), Link { name: "a".into(), target: Target::Object(9) });
+        assert_eq!(parsed(&hard).unwrap(), Link { name: "a".into(), target: LinkTarget::Object(9) });
         let soft = [&[1, 8 | 4 | 1, 1][..], &[0; 8], &[1, 0], b"b", &[2, 0], b"/a"].concat();
-        assert_eq!(parsed(&soft).unwrap(), Link { name: "b".into(), target: Target::Path("/a".into()) });
+        assert_eq!(parsed(&soft).unwrap(), Link { name: "b".into(), target: LinkTarget::Path("/a".into()) });
         let external = [&[1, 8 | 0x10, 64, 1, 1][..], b"c", &[9, 0, 0], b"o.h5\0/x\0"].concat();
-        assert_eq!(parsed(&external).unwrap().target, Target::File { file: "o.h5".into(), path: "/x".into() });
+        assert_eq!(parsed(&external).unwrap().target, LinkTarget::File { file: "o.h5".into(), path: "/x".into() });
         let own = [&[1, 8, 70, 1][..], b"d", &[1, 0, 5]].concat();
-        assert_eq!(parsed(&own).unwrap().target, Target::Own(70));
+        assert_eq!(parsed(&own).unwrap().target, LinkTarget::Own(70));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Parsers of HDF5 metadata: finds objects and reads their headers and chunk indexes.
 //!
-//! This module never opens files: bytes come through [`Storage`](image::Storage). It does not read elements into tensors; its
+//! This module never opens files: bytes come through [`ImageBytes`](image::ImageBytes). It does not read elements into tensors; its
 //! callers do.
 //!
 //! Source: HDF5 File Format Specification 3.0, <https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html>. Numerals

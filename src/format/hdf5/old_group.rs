@@ -4,7 +4,7 @@ use super::btree_v1::{self, Indexed};
 use super::cursor::{Cursor, text};
 use super::failure::Result;
 use super::image::{Block, Image, Visit};
-use super::link::{Link, Target};
+use super::link::{Link, LinkTarget};
 
 /// The links of a group with a symbol table message (IV.A.2.r).
 pub(crate) fn links(image: &Image, mut message: Cursor<'_>) -> Result<Vec<Link>> {
@@ -56,8 +56,8 @@ fn symbols(visit: &mut Visit<'_>, address: u64, names: &mut Names, links: &mut V
         let is_soft = entry.u32()? == IS_SOFT;
         entry.skip(4)?;
         let target = match object {
-            _ if is_soft => Target::Path(names.at(entry.u32()?.into(), &place)?),
-            Some(address) => Target::Object(address),
+            _ if is_soft => LinkTarget::Path(names.at(entry.u32()?.into(), &place)?),
+            Some(address) => LinkTarget::Object(address),
             None => return Err(place.failure("the address of a linked object is undefined")),
         };
         links.push(Link { name: names.at(name, &place)?, target });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cursor::{Cursor, Sizes};
 use super::failure::{Failure, Result};
-use super::image::{Image, Storage, check};
+use super::image::{Image, ImageBytes, check};
 use crate::types::size::memory_len;
 
 pub(crate) const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
@@ -28,7 +28,7 @@ pub(crate) struct Superblock {
 ///
 /// A superblock states a base for addresses. Like the HDF5 library, this uses the place where the superblock was found instead: a
 /// block in front of the file may have been added or removed since.
-pub(crate) fn open(storage: Arc<dyn Storage>, at: u64) -> Result<(Image, Superblock)> {
+pub(crate) fn open(storage: Arc<dyn ImageBytes>, at: u64) -> Result<(Image, Superblock)> {
     let mut front = vec![0; memory_len(storage.len().saturating_sub(at).min(MOST_BYTES))];
     storage.read_at(at, &mut front).map_err(Failure::Read)?;
     let unknown = Sizes { address: 8, length: 8 };

@@ -15,14 +15,14 @@ use crate::types::size::memory_len;
 pub(crate) struct Chain<'a> {
     pub(crate) shards: &'a ShardSet,
     pub(crate) front: Vec<u8>,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<TensorBytes>,
     /// Expected checksum of the bytes of each tensor.
     pub(crate) regions: Vec<Region>,
 }
 
 /// The string bytes of one tensor.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct TensorBytes {
     /// Start among the bytes of all tensors.
     pub(crate) start: u64,
     pub(crate) shard: u32,
@@ -69,7 +69,7 @@ impl Chain<'_> {
     }
 
     pub(crate) fn heap_bytes(&self) -> u64 {
-        let lists = self.front.len() + self.parts.len() * (size_of::<Part>() + size_of::<Region>());
+        let lists = self.front.len() + self.parts.len() * (size_of::<TensorBytes>() + size_of::<Region>());
         (lists as u64).saturating_add(RegionChecksums::heap_bytes(self.regions.len()))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::chain::{Chain, Part};
-use super::lengths::Scan;
+use super::chain::{Chain, TensorBytes};
+use super::lengths::LengthScan;
 use super::lengths_crc::LengthsCrc;
 use super::stored::{StoredStrings, StringBytes};
 use crate::error::Result;
@@ -32,7 +32,7 @@ impl<'a> Chain<'a> {
                 return Err(stored.malformed(0, "its strings are in no shard"));
             };
             let elements: u64 = stored.shape.iter().product();
-            let scan = Scan::new(&stored, &(0..elements), true, shards.calls())?;
+            let scan = LengthScan::new(&stored, &(0..elements), true, shards.calls())?;
             big_endian = stored.big_endian;
             let checksum = checksum.get_or_insert_with(|| LengthsCrc::new(big_endian));
             let mut lengths = scan.lengths_from(&stored, 0, shards.calls())?;
@@ -42,7 +42,7 @@ impl<'a> Chain<'a> {
             }
             let data = scan.data(&stored.region);
             path.get_or_insert_with(|| Arc::clone(&data.path));
-            parts.push(Part { start, shard, offset: data.offset });
+            parts.push(TensorBytes { start, shard, offset: data.offset });
             start = start.checked_add(data.nbytes).ok_or(BadRequest::TooMany { what: "bytes of strings" })?;
             regions.push(data);
         }

@@ -34,7 +34,7 @@ struct Mark {
 
 /// What one pass over all lengths found.
 #[derive(Debug)]
-pub(crate) struct Scan {
+pub(crate) struct LengthScan {
     /// The number of elements of the tensor.
     elements: u64,
     /// Elements between marks.
@@ -50,7 +50,7 @@ pub(crate) struct Scan {
     pub(crate) selected_data: Range<u64>,
 }
 
-impl Scan {
+impl LengthScan {
     pub(crate) fn new(stored: &StoredStrings<'_>, selected: &Range<u64>, verify: bool, calls: &SystemCalls) -> Result<Self> {
         let elements: u64 = stored.shape.iter().product();
         let size = stored.region.nbytes;
@@ -227,7 +227,7 @@ mod tests {
             let stored = StoredStrings { bytes: StringBytes::Shard(&shards, 0), big_endian: false, name: "t".into(), shape, region };
             let mut ends = picks.map(|pick| pick.index(lengths.len() + 1) as u64);
             ends.sort_unstable();
-            let scan = Scan::new(&stored, &(ends[0]..ends[1]), true, &SystemCalls::default()).unwrap();
+            let scan = LengthScan::new(&stored, &(ends[0]..ends[1]), true, &SystemCalls::default()).unwrap();
             prop_assert!(scan.marks.len() <= MOST_MARKS);
             let selected = &lengths[ends[0] as usize..ends[1] as usize];
             prop_assert_eq!(scan.longest, selected.iter().copied().max().unwrap_or(0));

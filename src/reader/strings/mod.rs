@@ -23,14 +23,14 @@ use crate::os::SystemCalls;
 use crate::types::size::memory_len;
 use crate::types::spec::{even_part, unravel};
 
-use lengths::{Lengths, Scan};
+use lengths::{LengthScan, Lengths};
 use stored::{StoredStrings, StringBytes};
 
 /// The selected strings of a tensor, after one pass over its lengths.
 #[derive(Debug)]
 pub(crate) struct Strings<'a> {
     stored: StoredStrings<'a>,
-    scan: Scan,
+    scan: LengthScan,
     /// The selected elements, as flat positions.
     selected: Range<u64>,
     /// Shape of the selected elements.
@@ -54,7 +54,7 @@ impl<'a> Strings<'a> {
             *axis = rows.end - rows.start;
         }
         let selected = rows.start * row..rows.end * row;
-        let scan = Scan::new(&stored, &selected, verify, calls)?;
+        let scan = LengthScan::new(&stored, &selected, verify, calls)?;
         let data = scan.data(&stored.region);
         Ok(Self { stored, scan, selected, shape, data, verify, calls: calls.clone() })
     }

@@ -24,7 +24,7 @@ pub(crate) struct Padded<'a> {
 }
 
 /// The part of an element that is read, and how much of it is stored.
-struct Part {
+struct ElementPart {
     /// Bytes in the output, padding included.
     room: usize,
     /// Bytes of the element.
@@ -69,8 +69,11 @@ impl TensorReader for Padded<'_> {
                 let length = lengths.next_length()?.unwrap_or(0);
                 let until = (rest.len() - room) as u64 + skipped;
                 let (from, to) = (skipped.min(length), until.min(self.width).min(length));
-                let part =
-                    Part { room: memory_len(self.width.min(until) - skipped), len: memory_len(to - from), ends: to == length && from < to };
+                let part = ElementPart {
+                    room: memory_len(self.width.min(until) - skipped),
+                    len: memory_len(to - from),
+                    ends: to == length && from < to,
+                };
                 if parts.is_empty() {
                     first_skip = from;
                 }
@@ -105,7 +108,7 @@ impl TensorReader for Padded<'_> {
 
 impl Padded<'_> {
     /// Moves the contiguous elements that start at `from` to their places and pads each with zeros.
-    fn spread(&self, block: &mut [u8], mut from: usize, parts: &[Part], first: u64) -> Result<()> {
+    fn spread(&self, block: &mut [u8], mut from: usize, parts: &[ElementPart], first: u64) -> Result<()> {
         let mut to = 0;
         for (i, part) in parts.iter().enumerate() {
             block.copy_within(from..from + part.len, to);

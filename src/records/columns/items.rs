@@ -7,7 +7,7 @@ use super::problem::Problem;
 use crate::cast::elements::Cast;
 use crate::error::ParseError;
 use crate::error::texts::ShapeText;
-use crate::format::example::{self, Kind, Values};
+use crate::format::example::{self, FeatureValues, Kind};
 use crate::format::tensor_proto::{TensorProto, int_fits};
 use crate::image::ImageChoices;
 use crate::image::form::ImageForm;
@@ -121,7 +121,7 @@ impl Item {
         match (self, stored) {
             (_, FeatureBytes::Missing) => Ok(0),
             (Self::Numbers { per_item, .. }, FeatureBytes::Feature(feature, base)) => {
-                Values::parse(feature, *base)?.map_or(Ok(0), |values| values.count().map(|count| count / (*per_item).max(1)))
+                FeatureValues::parse(feature, *base)?.map_or(Ok(0), |values| values.count().map(|count| count / (*per_item).max(1)))
             }
             (Self::Numbers { .. }, FeatureBytes::List(list, base)) => Ok(example::steps(list, *base).count() as u64),
             (Self::TensorRows, _) => {
@@ -376,7 +376,7 @@ impl Item {
         match (self, stored) {
             (Self::Raw { is_zlib: false }, FeatureBytes::Value(value)) => Some(value),
             (Self::Raw { is_zlib: false }, FeatureBytes::Feature(feature, base)) => {
-                let values = Values::parse(feature, *base).ok().flatten().filter(|values| values.kind() == Kind::Bytes)?;
+                let values = FeatureValues::parse(feature, *base).ok().flatten().filter(|values| values.kind() == Kind::Bytes)?;
                 let mut only = None;
                 let mut count = 0;
                 values
@@ -405,7 +405,7 @@ pub(crate) fn values_in(stored: &FeatureBytes<'_>) -> Result<u64, ParseError> {
 
 /// Calls `each` with every bytes value and its offset in its part of the record.
 fn each_value<'a>(stored: &FeatureBytes<'a>, mut each: impl FnMut(&'a [u8], usize) -> Result<(), ParseError>) -> Result<(), ParseError> {
-    let mut of_feature = |feature: &'a [u8], base: usize| match Values::parse(feature, base)? {
+    let mut of_feature = |feature: &'a [u8], base: usize| match FeatureValues::parse(feature, base)? {
         Some(values) if values.kind() == Kind::Bytes => values.bytes(&mut each),
         Some(values) => {
             Err(ParseError::new(base, "Feature", format!("it is a {}, expected a bytes_list as in the first record", values.kind().name())))
@@ -437,12 +437,12 @@ struct Numbers<'a> {
 impl Numbers<'_> {
     /// Number of values in a `Feature`.
     fn count(feature: &[u8], base: usize) -> Result<u64, ParseError> {
-        Values::parse(feature, base)?.map_or(Ok(0), |values| values.count())
+        FeatureValues::parse(feature, base)?.map_or(Ok(0), |values| values.count())
     }
 
     /// Appends the numbers of a `Feature`; returns how many there were.
     fn decode(&self, feature: &[u8], base: usize, out: &mut Vec<u8>) -> Result<u64, Problem> {
-        let Some(values) = Values::parse(feature, base)? else { return Ok(0) };
+        let Some(values) = FeatureValues::parse(feature, base)? else { return Ok(0) };
         if values.kind() != self.kind {
             return Err(Problem::Odd(format!("has a {}, a {} is expected as in the first", values.kind().name(), self.kind.name())));
         }

@@ -17,7 +17,7 @@ use super::feature::{Encoding, Feature, Key};
 use super::locate::FeatureBytes;
 use super::survey::{BytesKind, Stats, Survey, Widths};
 use crate::error::{Error, ParseError};
-use crate::format::example::{Kind, Values};
+use crate::format::example::{FeatureValues, Kind};
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
@@ -165,7 +165,7 @@ impl Column {
             // An empty list cannot make a row.
             (_, Arrange::Single | Arrange::Fixed(_)) => Ok(!self.item.is_empty(stored)?),
             // Elsewhere an empty list is a value, but a feature without a kind is missing.
-            (FeatureBytes::Feature(feature, base), _) => Ok(Values::parse(feature, *base)?.is_some()),
+            (FeatureBytes::Feature(feature, base), _) => Ok(FeatureValues::parse(feature, *base)?.is_some()),
             _ => Ok(true),
         }
     }

@@ -267,13 +267,13 @@ struct PassState<'a> {
 }
 
 /// A batch, and the places of the features in its records.
-struct Located<'a> {
+struct LocatedFeatures<'a> {
     pass: &'a Pass<'a>,
     batch: &'a Batch,
     spans: &'a [Span],
 }
 
-impl<'a> Located<'a> {
+impl<'a> LocatedFeatures<'a> {
     fn span(&self, record: usize, key: usize) -> Span {
         self.spans[record * self.pass.locator.len() + key]
     }
@@ -303,7 +303,7 @@ impl PassState<'_> {
             pass.locator.locate(batch, record, &mut lent.spans[record * keys..][..keys])?;
         }
         let WorkerState { spans, kept, buffers } = lent;
-        let located = Located { pass, batch, spans };
+        let located = LocatedFeatures { pass, batch, spans };
         self.keep(&located, kept)?;
         let needs_place = pass.skips() || !pass.columns.iter().all(Column::is_row_per_record);
         let mut before = vec![0; pass.totals()];
@@ -356,7 +356,7 @@ impl PassState<'_> {
     }
 
     /// Collects the records that have a row: those that lack no column that skips.
-    fn keep(&self, located: &Located<'_>, kept: &mut Vec<usize>) -> Result<(), Failure> {
+    fn keep(&self, located: &LocatedFeatures<'_>, kept: &mut Vec<usize>) -> Result<(), Failure> {
         kept.clear();
         let columns = self.pass.columns.iter().enumerate();
         let needed = || columns.clone().filter(|(at, column)| column.skips() && !self.dropouts.is_before(*at, located.batch.number));
@@ -377,7 +377,7 @@ impl PassState<'_> {
     }
 
     /// What the kept records add to arrays of unknown length. The totals of a failed column are not used.
-    fn count(&self, located: &Located<'_>, kept: &[usize]) -> Counts {
+    fn count(&self, located: &LocatedFeatures<'_>, kept: &[usize]) -> Counts {
         let pass = self.pass;
         let mut counts = Counts { totals: vec![0; pass.totals()], largest: 0, failed: Vec::new() };
         counts.totals[0] = kept.len() as u64;
@@ -411,7 +411,7 @@ impl PassState<'_> {
     fn column(
         &self,
         at: usize,
-        located: &Located<'_>,
+        located: &LocatedFeatures<'_>,
         kept: &[usize],
         before: RowPlace,
         (buffers, told): (&mut Buffers, &mut u64),

@@ -49,7 +49,7 @@ struct Constant {
 
 /// The result of one walk over the nodes of a graph.
 #[derive(Debug, Default)]
-pub(crate) struct Survey {
+pub(crate) struct NodeSurvey {
     constants: Vec<Constant>,
     /// Heap bytes of the result.
     held: u64,
@@ -79,7 +79,7 @@ fn is_saver(function: &[u8]) -> bool {
     SAVERS.iter().any(|saver| function.starts_with(saver))
 }
 
-impl Survey {
+impl NodeSurvey {
     /// Scans a file that is a `GraphDef`.
     ///
     /// # Errors
@@ -385,7 +385,7 @@ pub(crate) struct Constants {
 
 impl Constants {
     /// The constants that `survey` found in `file`. Of several with the same name only the first is listed.
-    pub(crate) fn new(format: &'static str, file: Arc<dyn Blob>, survey: Survey, signatures: Vec<Signature>) -> Self {
+    pub(crate) fn new(format: &'static str, file: Arc<dyn Blob>, survey: NodeSurvey, signatures: Vec<Signature>) -> Self {
         let mut list = survey.constants;
         let mut by_name: Vec<usize> = (0..list.len()).collect();
         by_name.sort_by(|&a, &b| list[a].name.cmp(&list[b].name).then(a.cmp(&b)));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::constants::{RETURN, Survey, WHAT};
+use super::constants::{NodeSurvey, RETURN, WHAT};
 use crate::error::{Error, ParseError, Result};
 use crate::format::graph_def::{self, Node};
 use crate::format::meta_graph::Argument;
@@ -18,8 +18,8 @@ use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 
 /// Scans the graph in a file.
-pub(crate) fn survey(place: &Probe) -> Result<Survey> {
-    Survey::of_file(&*place.open()?)
+pub(crate) fn survey(place: &Probe) -> Result<NodeSurvey> {
+    NodeSurvey::of_file(&*place.open()?)
 }
 
 /// Checks the nodes and functions of a graph one by one and yields its nodes. Adds to `claimed` the sizes that constants declare,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::chunked::{Chunked, Chunks, Decoding};
-use super::storage::{Part, WHAT};
+use super::storage::{FileRange, WHAT};
 use super::strings;
 use super::types::{Elements, elements};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::format::hdf5::layout::{ChunkedLayout, Layout};
 use crate::format::hdf5::object_header::{Message, ObjectHeader};
 use crate::reader::checksums::Region;
 use crate::reader::enclosing::Enclosing;
-use crate::reader::memory::Filled;
+use crate::reader::memory::FilledTensor;
 use crate::reader::stored::{Check, StoredArray};
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
@@ -38,13 +38,13 @@ const MOST_ZEROS: u64 = 1 << 16;
 /// A dataset, and the other paths to it.
 pub(crate) struct Found {
     pub(crate) info: TensorInfo,
-    pub(crate) located: Located,
+    pub(crate) located: LocatedDataset,
     pub(crate) paths: Vec<String>,
 }
 
 /// The context in which datasets are looked up.
 pub(crate) struct Datasets<'a> {
-    pub(crate) part: &'a Part,
+    pub(crate) part: &'a FileRange,
     pub(crate) opened: &'a Arc<File>,
 }
 
@@ -61,7 +61,7 @@ impl Datasets<'_> {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Io`]. A valid dataset that cannot be converted is listed with the reason.
-    pub(crate) fn dataset(&self, path: &str, header: &ObjectHeader, layer: Option<&str>) -> Result<(TensorInfo, Located)> {
+    pub(crate) fn dataset(&self, path: &str, header: &ObjectHeader, layer: Option<&str>) -> Result<(TensorInfo, LocatedDataset)> {
         let (name, failed) = (Name::new(path.as_bytes()), |failure| self.part.error(what(path), failure));
         let space = self.opened.dataspace(header).map_err(failed)?;
         match self.readable(path, header, &space, layer) {
@@ -70,7 +70,7 @@ impl Datasets<'_> {
             Err(Refusal::Unsupported(reason)) => {
                 let spec =
                     TensorSpec::new(Dtype::Variant, space.shape).map_err(|request| self.malformed(path, header, request.to_string()))?;
-                Ok((TensorInfo { unsupported: Some(reason), ..TensorInfo::new(name, spec) }, Located::nowhere(self.part)))
+                Ok((TensorInfo { unsupported: Some(reason), ..TensorInfo::new(name, spec) }, LocatedDataset::nowhere(self.part)))
             }
         }
     }
@@ -85,7 +85,7 @@ impl Datasets<'_> {
         header: &ObjectHeader,
         space: &Dataspace,
         layer: Option<&str>,
-    ) -> Result<(TensorInfo, Located), Refusal> {
+    ) -> Result<(TensorInfo, LocatedDataset), Refusal> {
         let unsupported = |reason: String| Err(Refusal::Unsupported(reason));
         let failed = |failure| match failure {
             Failure::Unsupported(reason) => Refusal::Unsupported(reason),
@@ -126,7 +126,10 @@ impl Datasets<'_> {
         let alias = layer.zip(path.rsplit('/').next()).map(|(layer, number)| format!("{layer}/{number}"));
         let info = TensorInfo { alias, item, ..TensorInfo::new(Name::new(path.as_bytes()), tensor) };
         let strings = (dtype == Dtype::String).then(|| Box::new(spec));
-        Ok((info, Located { part: self.part.clone(), opened: Some(Arc::clone(self.opened)), order, stored, strings, enclosing: None }))
+        Ok((
+            info,
+            LocatedDataset { part: self.part.clone(), opened: Some(Arc::clone(self.opened)), order, stored, strings, enclosing: None },
+        ))
     }
 
     /// How the elements of a dataset are stored. `axes` are the axes of its datatype.
@@ -138,7 +141,7 @@ impl Datasets<'_> {
         datatype: &Datatype,
         spec: &TensorSpec,
         axes: &[u64],
-    ) -> Result<Stored, Refusal> {
+    ) -> Result<DatasetStorage, Refusal> {
         let failed = |failure| match failure {
             Failure::Unsupported(reason) => Refusal::Unsupported(reason),
             failure => Refusal::Failed(self.part.error(what(path), failure)),
@@ -151,12 +154,14 @@ impl Datasets<'_> {
             Layout::Compact(bytes) if bytes.len() as u64 != spec.nbytes() => {
                 malformed(format!("{} bytes in its header, {spec} has {}", bytes.len(), spec.nbytes()))
             }
-            Layout::Compact(bytes) => Ok(Stored::Compact(bytes)),
-            Layout::Contiguous { address: None, .. } => Ok(Stored::Unwritten(fill)),
+            Layout::Compact(bytes) => Ok(DatasetStorage::Compact(bytes)),
+            Layout::Contiguous { address: None, .. } => Ok(DatasetStorage::Unwritten(fill)),
             Layout::Contiguous { nbytes: Some(nbytes), .. } if nbytes != spec.nbytes() => {
                 malformed(format!("{nbytes} bytes, {spec} has {}", spec.nbytes()))
             }
-            Layout::Contiguous { address: Some(address), .. } => Ok(Stored::Contiguous(self.part.offset(self.opened.image.place(address)))),
+            Layout::Contiguous { address: Some(address), .. } => {
+                Ok(DatasetStorage::Contiguous(self.part.offset(self.opened.image.place(address))))
+            }
             Layout::Chunked(layout) => {
                 let filters = self.opened.filters(header).map_err(failed)?;
                 let steps = Step::of_pipeline(&filters, memory_len(itemsize)).map_err(Refusal::Unsupported)?;
@@ -168,7 +173,7 @@ impl Datasets<'_> {
                     ));
                 }
                 let chunk = layout.chunk.iter().chain(axes).copied().collect();
-                Ok(Stored::Chunked(Box::new(ChunkedDataset { layout, space: space.clone(), chunk, steps, fill })))
+                Ok(DatasetStorage::Chunked(Box::new(ChunkedDataset { layout, space: space.clone(), chunk, steps, fill })))
             }
             Layout::Virtual => Err(Refusal::Unsupported("it is a virtual dataset, put together from others".into())),
         }
@@ -182,12 +187,12 @@ fn what(path: &str) -> String {
 
 /// A dataset and where it is stored.
 #[derive(Debug)]
-pub(crate) struct Located {
-    part: Part,
+pub(crate) struct LocatedDataset {
+    part: FileRange,
     /// The file that contains it; `None` if it cannot be read.
     opened: Option<Arc<File>>,
     order: ByteOrder,
-    stored: Stored,
+    stored: DatasetStorage,
     /// For strings of any length: the references that are stored in their place, as bytes.
     strings: Option<Box<TensorSpec>>,
     /// The enclosing archive member that has a checksum, if any.
@@ -196,7 +201,7 @@ pub(crate) struct Located {
 
 /// How it is stored.
 #[derive(Debug)]
-enum Stored {
+enum DatasetStorage {
     /// Not readable.
     Nowhere,
     Compact(Vec<u8>),
@@ -218,27 +223,27 @@ struct ChunkedDataset {
     fill: Vec<u8>,
 }
 
-impl Located {
+impl LocatedDataset {
     /// A place for a dataset that is listed but cannot be read.
-    pub(crate) fn nowhere(part: &Part) -> Self {
-        Self { part: part.clone(), opened: None, order: ByteOrder::Little, stored: Stored::Nowhere, strings: None, enclosing: None }
+    pub(crate) fn nowhere(part: &FileRange) -> Self {
+        Self { part: part.clone(), opened: None, order: ByteOrder::Little, stored: DatasetStorage::Nowhere, strings: None, enclosing: None }
     }
 
     fn layout(&self) -> &'static str {
         match &self.stored {
-            Stored::Nowhere => "none",
+            DatasetStorage::Nowhere => "none",
             _ if self.strings.is_some() => "variable-length",
-            Stored::Compact(_) => "compact",
-            Stored::Unwritten(_) => "not written",
-            Stored::Contiguous(_) => "contiguous",
-            Stored::Chunked(_) => "chunked",
+            DatasetStorage::Compact(_) => "compact",
+            DatasetStorage::Unwritten(_) => "not written",
+            DatasetStorage::Contiguous(_) => "contiguous",
+            DatasetStorage::Chunked(_) => "chunked",
         }
     }
 
     /// A reader of the stored bytes as elements of `spec`.
     fn stored<'a>(&'a self, name: &Name, spec: TensorSpec) -> Result<Box<dyn TensorReader + 'a>> {
         Ok(match (&self.stored, &self.opened) {
-            (Stored::Contiguous(offset), _) => {
+            (DatasetStorage::Contiguous(offset), _) => {
                 let check = if spec.dtype() == Dtype::Bool { Check::OddBools } else { Check::Nothing };
                 let nbytes = spec.nbytes();
                 let stored = StoredArray::new(&self.part.file, *offset, spec, WHAT)?.byte_ordered(self.order).checked(check);
@@ -247,9 +252,9 @@ impl Located {
                     None => stored,
                 })
             }
-            (Stored::Chunked(dataset), Some(opened)) => Box::new(self.chunked(name, spec, dataset, opened)?),
-            (Stored::Compact(bytes) | Stored::Unwritten(bytes), _) => Box::new(Filled::new(spec, self.order, bytes)),
-            (Stored::Nowhere | Stored::Chunked(_), _) => {
+            (DatasetStorage::Chunked(dataset), Some(opened)) => Box::new(self.chunked(name, spec, dataset, opened)?),
+            (DatasetStorage::Compact(bytes) | DatasetStorage::Unwritten(bytes), _) => Box::new(FilledTensor::new(spec, self.order, bytes)),
+            (DatasetStorage::Nowhere | DatasetStorage::Chunked(_), _) => {
                 return Err(Error::Unsupported {
                     what: format!("reading {name}"),
                     detail: "its elements are not stored in this file".into(),
@@ -272,7 +277,7 @@ impl Located {
     }
 }
 
-impl TensorPlace for Located {
+impl TensorPlace for LocatedDataset {
     fn reader<'a>(&'a self, info: &TensorInfo) -> Result<Box<dyn TensorReader + 'a>> {
         if self.strings.is_some() {
             let detail = "its elements have no fixed size".into();
@@ -297,10 +302,10 @@ impl TensorPlace for Located {
         facts.insert("layout".into(), json!(self.layout()));
         match &self.stored {
             _ if self.strings.is_some() => {}
-            Stored::Contiguous(offset) => {
+            DatasetStorage::Contiguous(offset) => {
                 facts.insert("offset".into(), json!(offset));
             }
-            Stored::Chunked(dataset) => {
+            DatasetStorage::Chunked(dataset) => {
                 facts.insert("chunks".into(), json!(dataset.chunk));
                 facts.insert("filters".into(), json!(dataset.steps.iter().map(|step| step.name()).collect::<Vec<_>>()));
             }

@@ -29,8 +29,8 @@ use crate::storage::blob::Blob;
 use crate::storage::probe::Probe;
 use crate::types::name::Name;
 
-use dataset::{Found, Located};
-use storage::{Part, WHAT};
+use dataset::{Found, LocatedDataset};
+use storage::{FileRange, WHAT};
 use tree::{PathLinks, Tree};
 use walk::Walker;
 
@@ -86,7 +86,7 @@ pub(crate) fn open_range(
     file: &Arc<dyn Blob>,
     range: Range<u64>,
     enclosing: Option<&Arc<Enclosing>>,
-) -> Result<TensorTable<Located>> {
+) -> Result<TensorTable<LocatedDataset>> {
     let Datasets { mut tensors, others, links, facts } = datasets(file, range)?;
     for (_, located) in &mut tensors {
         located.enclosing = enclosing.cloned();
@@ -96,7 +96,7 @@ pub(crate) fn open_range(
 
 /// The datasets of a file.
 pub(crate) struct Datasets {
-    pub(crate) tensors: Vec<(TensorInfo, Located)>,
+    pub(crate) tensors: Vec<(TensorInfo, LocatedDataset)>,
     /// Other names, and the names that they lead to.
     pub(crate) others: Vec<(String, Name)>,
     links: PathLinks,
@@ -109,7 +109,7 @@ pub(crate) fn datasets(file: &Arc<dyn Blob>, range: Range<u64>) -> Result<Datase
     let Some(at) = superblock(&**file, range.clone()) else {
         return Err(Error::malformed_at(file.path(), WHAT, start, "no HDF5 signature at 0, 512, 1024, …"));
     };
-    let part = Part::new(file, range);
+    let part = FileRange::new(file, range);
     let failed = |failure| part.error(WHAT, failure);
     let opened = Arc::new(File::open(Arc::new(part.clone()), at).map_err(failed)?);
     let mut tree = Walker::new(&part, &opened).walk()?;
@@ -137,7 +137,7 @@ pub(crate) fn datasets(file: &Arc<dyn Blob>, range: Range<u64>) -> Result<Datase
 }
 
 /// Keeps layer names as aliases of variables only where they are unique.
-fn name_layers(tensors: &mut [(TensorInfo, Located)]) {
+fn name_layers(tensors: &mut [(TensorInfo, LocatedDataset)]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for alias in tensors.iter().filter_map(|(info, _)| info.alias.clone()) {
         *counts.entry(alias).or_default() += 1;

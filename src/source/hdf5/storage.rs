@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::format::hdf5::failure::Failure;
-use crate::format::hdf5::image::Storage;
+use crate::format::hdf5::image::ImageBytes;
 use crate::storage::blob::Blob;
 
 /// The word for the whole file in messages.
@@ -19,14 +19,14 @@ const LEAST_READ: u64 = 64 << 20;
 
 /// A range of a file.
 #[derive(Debug, Clone)]
-pub(crate) struct Part {
+pub(crate) struct FileRange {
     pub(crate) file: Arc<dyn Blob>,
     range: Range<u64>,
     /// Bytes that may still be read.
     left: Arc<AtomicU64>,
 }
 
-impl Storage for Part {
+impl ImageBytes for FileRange {
     fn len(&self) -> u64 {
         self.range.end - self.range.start
     }
@@ -43,7 +43,7 @@ impl Storage for Part {
     }
 }
 
-impl Part {
+impl FileRange {
     pub(crate) fn new(file: &Arc<dyn Blob>, range: Range<u64>) -> Self {
         let left = (range.end - range.start).saturating_mul(MOST_READ).saturating_add(LEAST_READ);
         Self { file: Arc::clone(file), range, left: Arc::new(left.into()) }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::storage::Part;
+use super::storage::FileRange;
 use crate::error::{Error, Result};
 use crate::format::hdf5::failure::Failure;
 use crate::format::hdf5::file::File;
@@ -22,7 +22,7 @@ const EACH: u64 = 80;
 /// # Errors
 /// [`Error::Limit`] if they exceed their memory, counted before any is read; [`Error::Malformed`]; [`Error::Io`].
 pub(crate) fn read<'a>(
-    part: &Part,
+    part: &FileRange,
     opened: &File,
     info: &TensorInfo,
     reader: impl FnOnce() -> Result<Box<dyn TensorReader + 'a>>,

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::dataset::{Found, Located};
-use super::storage::Part;
+use super::dataset::{Found, LocatedDataset};
+use super::storage::FileRange;
 use crate::error::Result;
-use crate::format::hdf5::link::Target;
+use crate::format::hdf5::link::LinkTarget;
 use crate::source::container::TensorInfo;
 use crate::source::table::Links;
 use crate::types::dtype::Dtype;
@@ -31,7 +31,7 @@ pub(crate) struct Tree {
 
 /// Links by their paths.
 #[derive(Debug, Default)]
-pub(crate) struct PathLinks(pub(crate) BTreeMap<String, Target>);
+pub(crate) struct PathLinks(pub(crate) BTreeMap<String, LinkTarget>);
 
 impl Links for PathLinks {
     fn end_of(&self, path: &str) -> Option<String> {
@@ -42,15 +42,15 @@ impl Links for PathLinks {
 impl Tree {
     /// Makes datasets known by the links to them, too. Links that lead nowhere in the file are listed, so that whoever uses them
     /// is told.
-    pub(crate) fn follow(&mut self, part: &Part) -> Result<()> {
+    pub(crate) fn follow(&mut self, part: &FileRange) -> Result<()> {
         let mut by_path: HashMap<String, PathKey> = HashMap::new();
         for (key, Found { info, paths, .. }) in &self.found {
             by_path.extend(std::iter::once(info.name.to_json()).chain(paths.iter().cloned()).map(|path| (path, key.clone())));
         }
         for (path, target) in &self.links.0 {
             let reason = match target {
-                Target::Object(_) => continue,
-                Target::Path(_) => match self.links.follow(path) {
+                LinkTarget::Object(_) => continue,
+                LinkTarget::Path(_) => match self.links.follow(path) {
                     Some(end) if self.groups.contains(&end) => continue,
                     Some(end) => match by_path.get(&end).and_then(|key| self.found.get_mut(key)) {
                         Some(found) => {
@@ -61,16 +61,16 @@ impl Tree {
                     },
                     None => "it is a link that leads to itself".to_owned(),
                 },
-                Target::File { file, path } => {
+                LinkTarget::File { file, path } => {
                     format!("it is a link to {path} of the file {file}, and links to other files are not followed: convert that file")
                 }
-                Target::Own(kind) => {
+                LinkTarget::Own(kind) => {
                     format!("it is a link of the user-defined kind {kind}, which only the program that made it understands")
                 }
             };
             let spec = TensorSpec::new(Dtype::Variant, Vec::new())?;
             let info = TensorInfo { unsupported: Some(reason), ..TensorInfo::new(Name::new(path.as_bytes()), spec) };
-            self.found.entry(path_key(path)).or_insert(Found { info, located: Located::nowhere(part), paths: Vec::new() });
+            self.found.entry(path_key(path)).or_insert(Found { info, located: LocatedDataset::nowhere(part), paths: Vec::new() });
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl PathLinks {
         let mut path = path.to_owned();
         for _ in 0..=MOST_LINKS {
             let linked = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]).find_map(|end| {
-                let Some(Target::Path(target)) = self.0.get(&path[..end]) else { return None };
+                let Some(LinkTarget::Path(target)) = self.0.get(&path[..end]) else { return None };
                 let group = path[..end].rsplit_once('/').map_or("", |(group, _)| group);
                 let from = if target.starts_with('/') { "" } else { group };
                 Some(format!("{from}/{target}{}", &path[end..]))

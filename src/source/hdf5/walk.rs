@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::dataset::{Datasets, Found};
-use super::storage::{Part, WHAT};
+use super::storage::{FileRange, WHAT};
 use super::tree::{PathKey, Tree, path_key};
 use crate::error::{Error, Result};
 use crate::format::hdf5::file::File;
-use crate::format::hdf5::link::Target;
+use crate::format::hdf5::link::LinkTarget;
 use crate::format::hdf5::object_header::{Kind, ObjectHeader};
 
 /// Deepest nesting of groups.
@@ -29,7 +29,7 @@ struct Opened {
 
 /// The walk over a file.
 pub(crate) struct Walker<'a> {
-    part: &'a Part,
+    part: &'a FileRange,
     opened: &'a Arc<File>,
     tree: Tree,
     /// The first path to each group, by address.
@@ -41,7 +41,7 @@ pub(crate) struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    pub(crate) fn new(part: &'a Part, opened: &'a Arc<File>) -> Self {
+    pub(crate) fn new(part: &'a FileRange, opened: &'a Arc<File>) -> Self {
         Self { part, opened, tree: Tree::default(), groups: HashMap::new(), datasets: HashMap::new(), objects: 0, path_bytes: 0 }
     }
 
@@ -51,7 +51,7 @@ impl<'a> Walker<'a> {
         while let Some(group) = open.pop() {
             if let Some(first) = self.groups.get(&group.address) {
                 // A further link to a group that was visited.
-                self.tree.links.0.insert(group.path, Target::Path(format!("/{first}")));
+                self.tree.links.0.insert(group.path, LinkTarget::Path(format!("/{first}")));
                 continue;
             }
             self.groups.insert(group.address, group.path.clone());
@@ -91,7 +91,7 @@ impl<'a> Walker<'a> {
                 return Err(Error::malformed(self.part.file.path(), WHAT, detail));
             }
             match link.target {
-                Target::Object(address) => self.object(path, address, group.depth + 1, layer.as_deref(), open)?,
+                LinkTarget::Object(address) => self.object(path, address, group.depth + 1, layer.as_deref(), open)?,
                 target => {
                     self.tree.links.0.insert(path, target);
                 }

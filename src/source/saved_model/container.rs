@@ -29,7 +29,7 @@ pub(crate) struct Model {
 }
 
 /// A tensor in either of them.
-type Part<'a> = (&'a dyn Container, usize);
+type InContainer<'a> = (&'a dyn Container, usize);
 
 impl Model {
     /// # Errors
@@ -84,7 +84,7 @@ impl Model {
         self.variables.as_ref().map_or(Ok(0), Container::len)
     }
 
-    fn part(&self, index: usize) -> Result<Part<'_>> {
+    fn part(&self, index: usize) -> Result<InContainer<'_>> {
         let variables = self.variables()?;
         match (&self.variables, &self.constants) {
             (Some(bundle), _) if index < variables => Ok((bundle, index)),

@@ -14,7 +14,7 @@ use crate::reader::proto_index::{FieldValue, FieldWalker, OuterField};
 use crate::source::bundle::names::{names_in, shard_prefix};
 use crate::source::bundle::{self, Bundle};
 use crate::source::container::Container;
-use crate::source::graph::constants::{Survey, WHAT as GRAPH};
+use crate::source::graph::constants::{NodeSurvey, WHAT as GRAPH};
 use crate::source::graph::file::check_graph;
 use crate::storage::blob::{Blob, Storage};
 use crate::storage::paths::parent_of;
@@ -133,9 +133,9 @@ impl SavedModel {
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Limit`], [`Error::Io`].
-    pub(crate) fn survey(&self) -> Result<Survey> {
-        let look = |graph: &MetaGraph| -> Result<Survey> {
-            let mut survey = Survey::default();
+    pub(crate) fn survey(&self) -> Result<NodeSurvey> {
+        let look = |graph: &MetaGraph| -> Result<NodeSurvey> {
+            let mut survey = NodeSurvey::default();
             for range in &graph.graphs {
                 survey.graph(&mut FieldWalker::new(&*self.file, GRAPH, range.clone()))?;
             }

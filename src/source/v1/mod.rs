@@ -87,7 +87,7 @@ struct Entry {
 }
 
 /// The record of a slice.
-struct Located<'a> {
+struct LocatedSlice<'a> {
     table: &'a Table,
     block: usize,
     file: Arc<dyn Blob>,
@@ -175,7 +175,7 @@ impl Checkpoint {
     }
 
     /// Finds the record of a slice with the box `extent`.
-    fn look(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<Located<'_>> {
+    fn look(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<LocatedSlice<'_>> {
         let table = &self.tables[slice.table];
         let key = piece_key(entry.name.as_bytes(), &slice.extents);
         let Some((block, (file, record))): Option<(usize, Contents)> = table.find(&key)? else {
@@ -186,11 +186,11 @@ impl Checkpoint {
             .map_err(|request| self.malformed(entry, Some(slice), request.to_string()))?;
         let values = slices::values(&mut FieldWalker::new(&*file, slices::WHAT, record), entry.name.as_bytes(), &slice.extents)?;
         let proto = Proto::look_at(&*file, &values, Some(spec))?;
-        Ok(Located { table, block, file, proto })
+        Ok(LocatedSlice { table, block, file, proto })
     }
 
     fn slice_reader(&self, entry: &Entry, slice: &Slice, extent: &PieceBox) -> Result<Box<dyn TensorReader>> {
-        let Located { table, block, file, proto } = self.look(entry, slice, extent)?;
+        let LocatedSlice { table, block, file, proto } = self.look(entry, slice, extent)?;
         if proto.in_place().is_none() {
             // Decoding walks through the values once, so check their block first.
             table.check(block)?;
@@ -242,7 +242,7 @@ impl Container for Checkpoint {
         let ([extent], [slice]) = (&boxes[..], &entry.slices[..]) else {
             return Err(self.malformed(entry, None, "its strings are stored in slices"));
         };
-        let Located { table, block, file, proto } = self.look(entry, slice, extent)?;
+        let LocatedSlice { table, block, file, proto } = self.look(entry, slice, extent)?;
         table.check(block)?;
         proto.strings(&file, &entry.name, Rule::Exact)
     }
@@ -271,7 +271,7 @@ impl Container for Checkpoint {
         let entry = &self.entries[index];
         let mut listed = Vec::new();
         for (slice, extent) in entry.slices.iter().zip(self.boxes(entry)?) {
-            let Located { table, proto, .. } = self.look(entry, slice, &extent)?;
+            let LocatedSlice { table, proto, .. } = self.look(entry, slice, &extent)?;
             let mut facts = super::tensor_proto::proto_facts(&proto);
             facts.insert("start".into(), json!(extent.start));
             facts.insert("shape".into(), json!(extent.shape));

@@ -18,7 +18,7 @@ const MOST_SMALL: u64 = 64 << 10;
 
 /// A tensor in the table of contents.
 #[derive(Debug)]
-pub(crate) struct Listed {
+pub(crate) struct SlicedTensor {
     pub(crate) name: Vec<u8>,
     pub(crate) spec: TensorSpec,
     pub(crate) slices: Vec<Vec<Extent>>,
@@ -28,7 +28,7 @@ pub(crate) struct Listed {
 ///
 /// # Errors
 /// [`Error::Malformed`](crate::Error::Malformed), [`Error::Io`](crate::Error::Io), those of `each`.
-pub(crate) fn table_of_contents(outline: &mut FieldWalker<'_>, mut each: impl FnMut(Listed) -> Result<()>) -> Result<bool> {
+pub(crate) fn table_of_contents(outline: &mut FieldWalker<'_>, mut each: impl FnMut(SlicedTensor) -> Result<()>) -> Result<bool> {
     let mut is_there = false;
     while let Some(field) = outline.next_field()? {
         let (1, FieldValue::Bytes(meta)) = (field.number, &field.value) else { continue };
@@ -57,7 +57,7 @@ fn small<T>(outline: &mut FieldWalker<'_>, at: &Range<u64>, parse: impl FnOnce(F
 }
 
 /// Reads a `SavedSliceMeta`.
-fn listed(outline: &mut FieldWalker<'_>) -> Result<Listed> {
+fn listed(outline: &mut FieldWalker<'_>) -> Result<SlicedTensor> {
     let start = outline.rest().start;
     let (mut name, mut shape, mut code, mut slices) = (Vec::new(), Vec::new(), 0, Vec::new());
     while let Some(field) = outline.next_field()? {
@@ -72,7 +72,7 @@ fn listed(outline: &mut FieldWalker<'_>) -> Result<Listed> {
     }
     let dtype = Dtype::from_code(code).ok_or_else(|| outline.malformed(start, format!("dtype {code} does not exist in stored tensors")))?;
     let spec = TensorSpec::new(dtype, shape).map_err(|request| outline.malformed(start, request.to_string()))?;
-    Ok(Listed { name, spec, slices })
+    Ok(SlicedTensor { name, spec, slices })
 }
 
 /// The place of the values in the record at `outline`, which must be the record of the slice `extents` of the tensor `name`.

@@ -27,7 +27,7 @@ use crate::types::byte_order::ByteOrder;
 use crate::types::cancel::CancelToken;
 use crate::types::spec::TensorSpec;
 
-use pixels::{Form, Pixels};
+use pixels::{FrameForm, Pixels};
 use probe::{Stream, Streams};
 use program::Decoding;
 
@@ -182,7 +182,7 @@ fn decoding(path: &Path, stream: &Stream, options: &Options) -> Result<Decoding>
             return Err(refused(format!("{why}, which ffmpeg gives as whole numbers only where that is asked for: `cast` uint16")));
         }
     };
-    let form = Form::of(pixels, asked, cast)?;
+    let form = FrameForm::of(pixels, asked, cast)?;
     if options.form.strict && form.lost.depth {
         let detail = format!("`strict`: frames of {} have {} bits a sample, which `cast` uint8 would cut", stream.pixels, pixels.depth);
         return Err(Error::Unsupported { what: format!("{} without a loss", path.display()), detail });
@@ -252,7 +252,7 @@ fn check_count(path: &Path, stream: u64, claimed: u64, cancel: &CancelToken) -> 
     })
 }
 
-fn stream_facts(number: usize, stream: &Stream, form: &Form) -> Value {
+fn stream_facts(number: usize, stream: &Stream, form: &FrameForm) -> Value {
     json!({
         "stream": number,
         "codec": stream.codec,
@@ -265,7 +265,7 @@ fn stream_facts(number: usize, stream: &Stream, form: &Form) -> Value {
 }
 
 /// How the samples of frames are changed, if they are.
-fn note(number: usize, stream: &Stream, form: &Form, is_alone: bool) -> Option<String> {
+fn note(number: usize, stream: &Stream, form: &FrameForm, is_alone: bool) -> Option<String> {
     if !form.lost.anything() && stream.rotation == 0 {
         return None;
     }

@@ -102,7 +102,7 @@ fn depth(plain: &str) -> u32 {
 
 /// The form in which frames are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Form {
+pub(crate) struct FrameForm {
     /// FFmpeg's name for the pixel format of the PAM images.
     pub(crate) name: &'static str,
     pub(crate) channels: u8,
@@ -129,7 +129,7 @@ impl Lost {
     }
 }
 
-impl Form {
+impl FrameForm {
     /// The form for frames of `pixels`, with other channels or another dtype if requested.
     ///
     /// # Errors
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn frames_are_asked_for_as_they_are_or_as_somebody_wants_them() {
-        let form = |name, channels, dtype| Form::of(Pixels::of(name).unwrap(), channels, dtype).unwrap();
+        let form = |name, channels, dtype| FrameForm::of(Pixels::of(name).unwrap(), channels, dtype).unwrap();
         let ten = form("gray10le", None, None);
         assert_eq!((ten.name, ten.dtype, ten.shift, ten.lost), ("gray16be", Dtype::UInt16, 6, Lost::default()));
         let hdr = form("yuv420p10le", None, None);
@@ -231,6 +231,6 @@ mod tests {
         assert_eq!((gray.name, gray.shift, gray.lost.colour), ("gray16be", 0, true));
         assert_eq!(form("gray", Some(3), None).lost, Lost::default(), "gray samples thrice are the same");
         assert_eq!(form("gray", None, Some(Dtype::Float32)).dtype, Dtype::UInt8, "other dtypes are casts");
-        assert!(Form::of(Pixels::of("gray").unwrap(), Some(5), None).is_err());
+        assert!(FrameForm::of(Pixels::of("gray").unwrap(), Some(5), None).is_err());
     }
 }

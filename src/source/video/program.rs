@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::pixels::Form;
+use super::pixels::FrameForm;
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::records::stream::bytes::InterruptiblePipe;
@@ -136,7 +136,7 @@ pub(crate) struct Decoding {
     pub(crate) stream: u64,
     /// The decoder, if not the default one.
     pub(crate) decoder: Option<&'static str>,
-    pub(crate) form: Form,
+    pub(crate) form: FrameForm,
 }
 
 impl Decoding {

@@ -16,7 +16,7 @@ use crate::format::meta_graph::Argument;
 use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
 use crate::os::{self, Cold, SystemCalls};
 use crate::storage::input::{InputFile, open_file};
-use crate::tensorflow::session::{Feed, Target, attempt};
+use crate::tensorflow::session::{Feed, NodeOutput, attempt};
 use crate::tensorflow::wire;
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
@@ -26,7 +26,7 @@ use crate::types::spec::MAX_NDIM;
 /// An array in a file for an input of a graph.
 #[derive(Debug)]
 pub(crate) struct ArrayFeed {
-    target: Target,
+    target: NodeOutput,
     path: PathBuf,
     file: InputFile,
     cold: Cold,
@@ -44,7 +44,7 @@ impl ArrayFeed {
     /// # Errors
     /// [`Error::BadRequest`] if it does not fit the input, [`Error::Unsupported`] for an order that cannot be fed,
     /// [`Error::Malformed`], [`Error::Io`].
-    pub(crate) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, calls: &SystemCalls) -> Result<Self> {
+    pub(crate) fn open(path: &Path, target: NodeOutput, input: &Argument, batch: Option<u64>, calls: &SystemCalls) -> Result<Self> {
         let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("read", path))?.len();
         let cold = Cold::default();
@@ -88,7 +88,7 @@ impl ArrayFeed {
         Ok(array)
     }
 
-    pub(crate) fn is_for(&self, target: &Target) -> bool {
+    pub(crate) fn is_for(&self, target: &NodeOutput) -> bool {
         self.target.name == target.name
     }
 

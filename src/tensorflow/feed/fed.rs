@@ -7,14 +7,14 @@ use ::tensorflow::{DataType, Operation, Session, SessionRunArgs, Tensor, TensorT
 use crate::error::Result;
 use crate::error::request::BadRequest;
 use crate::format::meta_graph::Argument;
-use crate::tensorflow::session::{Builder, Feed, Outcome, Target, options};
+use crate::tensorflow::session::{Builder, Feed, NodeOutput, Outcome, options};
 use crate::tensorflow::wire;
 
 /// Checks that an array of this shape fits an input, `batch` rows at a time.
 ///
 /// # Errors
 /// [`Error::BadRequest`].
-pub(crate) fn check_shape(path: &Path, target: &Target, shape: &[u64], input: &Argument, batch: Option<u64>) -> Result<()> {
+pub(crate) fn check_shape(path: &Path, target: &NodeOutput, shape: &[u64], input: &Argument, batch: Option<u64>) -> Result<()> {
     let Some(expected) = &input.shape else { return Ok(()) };
     let axis_fits = |(at, (&own, &expected)): (usize, (&u64, &Option<u64>))| match (expected, batch) {
         (Some(expected), Some(batch)) if at == 0 => own == 0 || expected == batch && own.is_multiple_of(batch),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ::tensorflow::{DataType, SessionRunArgs, Tensor, TensorType};
 
-use super::session::{Feed, Target, attempt};
+use super::session::{Feed, NodeOutput, attempt};
 use super::wire;
 use crate::convert::Converter;
 use crate::error::request::BadRequest;
@@ -32,7 +32,7 @@ use crate::types::dtype::Dtype;
 
 use array::ArrayFeed;
 use fed::constant;
-use strings::{Made, StringsFeed};
+use strings::{MadeFrom, StringsFeed};
 
 /// The source of an input of a graph.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl FileFeed {
     /// # Errors
     /// [`Error::BadRequest`] if it does not fit the input, [`Error::Unsupported`] for sources that cannot be fed, [`Error::NotFound`],
     /// [`Error::Malformed`], [`Error::Io`].
-    pub(crate) fn open(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<Self> {
+    pub(crate) fn open(path: &Path, target: NodeOutput, input: &Argument, batch: Option<u64>, options: &Options) -> Result<Self> {
         if let Some([values, offsets]) = parts(path)? {
             return StringsFeed::open([&values, &offsets], None, target, input, batch, &options.calls()).map(Self::Strings);
         }
@@ -66,7 +66,7 @@ impl FileFeed {
         ArrayFeed::open(path, target, input, batch, &options.calls()).map(Self::Array)
     }
 
-    pub(crate) fn is_for(&self, target: &Target) -> bool {
+    pub(crate) fn is_for(&self, target: &NodeOutput) -> bool {
         match self {
             Self::Array(array) => array.is_for(target),
             Self::Strings(strings) => strings.is_for(target),
@@ -139,7 +139,7 @@ fn parts(path: &Path) -> Result<Option<[PathBuf; 2]>> {
 }
 
 /// Records as strings: they are first converted to values and offsets in a private folder, which is removed later.
-fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>, options: &Options) -> Result<FileFeed> {
+fn of_records(path: &Path, target: NodeOutput, input: &Argument, batch: Option<u64>, options: &Options) -> Result<FileFeed> {
     let records = crate::options::records::RecordOptions::new().salvage(options.records.salvage.is_set());
     let form = Form { cast: None, strict: false, ..options.form.clone() };
     let own = Options { records, model: crate::options::model::ModelOptions::new(), form, ..options.clone() };
@@ -165,20 +165,20 @@ fn of_records(path: &Path, target: Target, input: &Argument, batch: Option<u64>,
     let mut lost: Vec<String> = written.into_iter().flat_map(|(_, report)| report.lost).collect();
     lost.dedup();
     let parts = [Part::Values, Part::Offsets].map(|part| part.path(&whole));
-    let made = Made { given: source.container().files(), lost, _dir: dir };
+    let made = MadeFrom { given: source.container().files(), lost, _dir: dir };
     StringsFeed::open([&parts[0], &parts[1]], Some(made), target, input, batch, &options.calls()).map(FileFeed::Strings)
 }
 
 /// An empty string tensor, which the crate cannot feed by itself.
 struct NoStrings {
-    target: Target,
+    target: NodeOutput,
     tensor: Tensor<String>,
 }
 
 impl NoStrings {
     /// # Errors
     /// [`Error::TensorFlow`].
-    fn new(target: Target, shape: &[u64]) -> Result<Self> {
+    fn new(target: NodeOutput, shape: &[u64]) -> Result<Self> {
         let tensor = attempt(|| format!("making a tensor for {}", target.name), || constant(&wire::tensor(Dtype::String, shape)))?;
         Ok(Self { target, tensor })
     }
@@ -194,7 +194,7 @@ impl Feed for NoStrings {
 ///
 /// # Errors
 /// [`Error::TensorFlow`].
-pub(crate) fn lend<'a, T: TensorType>(target: Target, tensor: &'a Tensor<T>) -> Result<Box<dyn Feed + 'a>> {
+pub(crate) fn lend<'a, T: TensorType>(target: NodeOutput, tensor: &'a Tensor<T>) -> Result<Box<dyn Feed + 'a>> {
     if T::data_type() == DataType::String && tensor.dims().contains(&0) {
         return Ok(Box::new(NoStrings::new(target, tensor.dims())?));
     }
@@ -203,7 +203,7 @@ pub(crate) fn lend<'a, T: TensorType>(target: Target, tensor: &'a Tensor<T>) -> 
 
 /// A borrowed tensor and its input.
 struct Borrowed<'a, T: TensorType> {
-    target: Target,
+    target: NodeOutput,
     tensor: &'a Tensor<T>,
 }
 

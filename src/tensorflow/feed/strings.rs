@@ -14,7 +14,7 @@ use crate::output::staging::hidden::ScratchDir;
 use crate::source::npy::MOST_HEADER;
 use crate::storage::blob::Blob;
 use crate::storage::local::LocalFile;
-use crate::tensorflow::session::{Feed, Target, attempt};
+use crate::tensorflow::session::{Feed, NodeOutput, attempt};
 use crate::tensorflow::wire;
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
@@ -27,19 +27,19 @@ const CHUNK: u64 = 1 << 17;
 /// Strings in two files for an input of a graph.
 #[derive(Debug)]
 pub(crate) struct StringsFeed {
-    target: Target,
-    values: Stored,
-    offsets: Stored,
+    target: NodeOutput,
+    values: NpyColumn,
+    offsets: NpyColumn,
     shape: Vec<u64>,
     calls: SystemCalls,
     /// Most string bytes that are fed at a time.
     most_bytes: u64,
-    made: Option<Made>,
+    made: Option<MadeFrom>,
 }
 
 /// The source that strings were made from.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct MadeFrom {
     pub(crate) given: Vec<PathBuf>,
     /// Damage that was tolerated in it.
     pub(crate) lost: Vec<String>,
@@ -49,13 +49,13 @@ pub(crate) struct Made {
 
 /// A `.npy` with one axis.
 #[derive(Debug)]
-struct Stored {
+struct NpyColumn {
     file: Arc<dyn Blob>,
     start: u64,
     len: u64,
 }
 
-impl Stored {
+impl NpyColumn {
     /// # Errors
     /// [`Error::BadRequest`] if it is not an array of `descr`, [`Error::Malformed`], [`Error::Io`].
     fn open(path: &Path, descr: &str, size: u64, calls: &SystemCalls) -> Result<Self> {
@@ -102,8 +102,8 @@ impl StringsFeed {
     /// [`Error::BadRequest`] if they do not fit the input, [`Error::Malformed`] if they do not fit together, [`Error::Io`].
     pub(crate) fn open(
         [values, offsets]: [&Path; 2],
-        made: Option<Made>,
-        target: Target,
+        made: Option<MadeFrom>,
+        target: NodeOutput,
         input: &Argument,
         batch: Option<u64>,
         calls: &SystemCalls,
@@ -112,8 +112,8 @@ impl StringsFeed {
         if input.dtype.is_none_or(|dtype| dtype != Dtype::String) {
             return Err(BadRequest::InputNotStrings { dtype: input.dtype.map(Dtype::name) }.of_input(path, &target.name).into());
         }
-        let values = Stored::open(values, "|u1", 1, calls)?;
-        let offsets = Stored::open(offsets, "<i8", OFFSET, calls)?;
+        let values = NpyColumn::open(values, "|u1", 1, calls)?;
+        let offsets = NpyColumn::open(offsets, "<i8", OFFSET, calls)?;
         let Some(count) = offsets.len.checked_sub(1) else {
             return Err(Error::malformed(offsets.file.path(), "offsets", "there are none; even no strings have one, the end"));
         };
@@ -156,7 +156,7 @@ impl StringsFeed {
         self.shape.iter().skip(1).product()
     }
 
-    pub(crate) fn is_for(&self, target: &Target) -> bool {
+    pub(crate) fn is_for(&self, target: &NodeOutput) -> bool {
         self.target.name == target.name
     }
 

@@ -135,6 +135,36 @@ impl Bench {
         self.finish("A source compared with an array", "read of two files", rounds);
     }
 
+    /// Rows into the caller's memory, with checksums and without, beside a copy by as many threads.
+    fn into_memory(&self) {
+        let source = stored(self.dir.path(), "read", Dtype::Float32, &[self.bytes / 1024, 256], Layout::default(), &[]);
+        let tensor = source.tensor("t").expect("the tensor");
+        let from = vec![3u8; self.bytes as usize];
+        for threads in THREADS {
+            let mut out = vec![2u8; self.bytes as usize];
+            let mut copied = out.clone();
+            let mut rounds = Rounds::new(self.rounds);
+            let each = from.len() / threads;
+            rounds.add("memcpy", self.bytes, || {
+                Run::time(|| {
+                    std::thread::scope(|scope| {
+                        for (to, from) in copied.chunks_mut(each).zip(from.chunks(each)) {
+                            scope.spawn(move || to.copy_from_slice(black_box(from)));
+                        }
+                    });
+                })
+            });
+            let out = std::sync::Mutex::new(&mut out[..]);
+            for (name, verify) in [("read_rows", true), ("read_rows, not verified", false)] {
+                let (out, tensor, options) = (&out, &tensor, Options::new().threads(threads).verify(verify));
+                rounds.add(name, self.bytes, move || {
+                    Run::time(|| tensor.read_rows_with(.., &mut out.lock().expect("one at a time"), &options).expect("the rows"))
+                });
+            }
+            self.finish(&format!("From a file to memory, {}", named(threads)), "memcpy", rounds);
+        }
+    }
+
     /// Writing alone: the elements are in memory already.
     fn writing(&self) {
         let elements = vec![3u8; self.bytes as usize];
@@ -168,5 +198,6 @@ fn main() {
     let bench = Bench { dir, bytes: settings::number("MIB", 64) << 20, rounds: settings::rounds(20) };
     bench.conversions();
     bench.reading();
+    bench.into_memory();
     bench.writing();
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use super::destination::Directory;
 use super::export::{check_distinct, check_files, check_manifest, file_of};
 use super::pack::{check, check_form, is_stored, not_laid_out, title};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::npy::DATA_ALIGN;
 use crate::format::safetensors::FileLayout;

@@ -136,7 +136,7 @@ impl Bench {
     }
 
     /// Rows into the caller's memory, with checksums and without, beside a copy by as many threads.
-    fn into_memory(&self) {
+    fn rows_in_memory(&self) {
         let source = stored(self.dir.path(), "read", Dtype::Float32, &[self.bytes / 1024, 256], Layout::default(), &[]);
         let tensor = source.tensor("t").expect("the tensor");
         let from = vec![3u8; self.bytes as usize];
@@ -198,6 +198,6 @@ fn main() {
     let bench = Bench { dir, bytes: settings::number("MIB", 64) << 20, rounds: settings::rounds(20) };
     bench.conversions();
     bench.reading();
-    bench.into_memory();
+    bench.rows_in_memory();
     bench.writing();
 }

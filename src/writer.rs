@@ -190,8 +190,7 @@ impl ArrayWriter {
             return Err(BadRequest::PartialElement { given: bytes.len() as u64, dtype: self.row.dtype().name() }.into());
         }
         if self.row.row_bytes() == 0 && !bytes.is_empty() {
-            let given = bytes.len() as u64;
-            return Err(BadRequest::RowBytes { given, rows: 0..self.rows.unwrap_or(0), row_bytes: 0 }.into());
+            return Err(BadRequest::NoElements { of: self.rows, shape: self.row.shape()[1..].to_vec() }.into());
         }
         // Refused if it is that large.
         let end = self.next.saturating_add(bytes.len() as u64);
@@ -440,7 +439,7 @@ impl ArrayWriter {
             return Err(BadRequest::PartialRow { given: end % row_bytes, row_bytes }.into());
         }
         match self.rows {
-            Some(rows) if end / row_bytes < rows => Err(BadRequest::RowMissing { row: end / row_bytes }.into()),
+            Some(of) if end / row_bytes < of => Err(BadRequest::RowsMissing { written: end / row_bytes, of }.into()),
             _ => Ok(end / row_bytes),
         }
     }

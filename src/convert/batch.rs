@@ -12,16 +12,13 @@ use crate::options::method::Method;
 use crate::options::progress::Progress;
 use crate::options::request::Request;
 use crate::os;
-use crate::output::private_file::PrivateFile;
+use crate::output::place::ArrayPlace;
 use crate::output::report::{Outcome, Report};
 use crate::output::sink;
-use crate::plan::{Memory, Plan, Resources};
+use crate::plan::{Memory, PAGE_BYTES, Plan, Resources};
 use crate::types::dtype::Dtype;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
-
-/// Dirty pages that a small file needs beside its own: its inode and its directory entry.
-const FILE_RECORDS: u64 = 4096;
 
 /// Most heap that the reader of one small tensor may hold beside what the plan gives it.
 const READER_HEAP: usize = 128 << 10;
@@ -33,8 +30,8 @@ const MIN_UNCACHED: usize = 64 << 10;
 /// Makes small arrays.
 pub(crate) struct Batch<'a> {
     pub(crate) request: &'a Request,
-    method: Option<Method>,
-    plan: Plan,
+    /// How, and with which memory; `None` where the memory or the method allows no batch.
+    plan: Option<(Method, Plan)>,
     /// Whether a single sync covers all arrays.
     syncs_as_a_whole: bool,
     /// Bytes written since the last sync.
@@ -47,33 +44,34 @@ impl<'a> Batch<'a> {
     /// A batch for places in `destination`, which may still lack them.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the memory does not suffice, [`Error::Unsupported`] for a method that is not available.
+    /// [`Error::Unsupported`] for a method that is not available.
     pub(crate) fn new(destination: &dyn Destination, request: &'a Request) -> Result<Self> {
         let run = &request.run;
         let syncs_as_a_whole = destination.syncs_as_a_whole();
         // Where every file needs a sync of its own, workers wait for that.
         let waiting = if syncs_as_a_whole { 0 } else { MOST_SYNCING };
-        let threads = Memory::Windows.threads(run.threads).max(run.threads.map_or(waiting, |_| 0));
-        let resources = Resources {
-            heap_bytes: run.heap_bytes.saturating_add((threads * READER_HEAP) as u64),
-            needs_scratch: true,
-            raw_itemsize: Some(1),
-            ..Resources::of(run, threads)
-        };
+        let threads = Memory::Windows.threads(run.threads).max(run.threads.map_or(waiting, |_| 0)).min(run.in_flight.unwrap_or(usize::MAX));
         // Plans as if all arrays were one of unlimited length.
         let all = TensorSpec::new(Dtype::UInt8, vec![i64::MAX.unsigned_abs()])?;
-        let plan = Plan::new(&all, &(0..all.rows()), Memory::Buffers, &resources)?;
-        let method = destination.small_method(run)?;
-        Ok(Self { request, method, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })
+        let plan = |threads: usize| {
+            let heap_bytes = run.heap_bytes.saturating_add((threads * READER_HEAP) as u64);
+            let own = Resources { heap_bytes, needs_scratch: true, raw_itemsize: Some(1), in_flight: None, ..Resources::of(run, threads) };
+            Plan::new(&all, &(0..all.rows()), Memory::Buffers, &own).ok()
+        };
+        let plan = destination.small_method(run)?.and_then(|method| Some((method, (1..=threads.max(1)).rev().find_map(plan)?)));
+        Ok(Self { request, plan, syncs_as_a_whole, dirty: Mutex::new(0), cached: AtomicU64::new(0) })
     }
 
-    /// Whether an array counts as small. An array that changes its order takes the buffer twice.
-    pub(crate) fn has_room_for(&self, nbytes: u64, changes_order: bool) -> bool {
-        let times = if changes_order { 2 } else { 1 };
-        self.method.is_some() && nbytes * times <= self.plan.slice_bytes() - DATA_ALIGN as u64
+    /// Whether an array is small. One that changes its order takes the buffer twice. Holes would be written, so long ones are left to
+    /// jobs.
+    pub(crate) fn takes(&self, array: &PlannedArray<'_>) -> bool {
+        let times = if array.changes_order { 2 } else { 1 };
+        let has_room = |(_, plan): &(Method, Plan)| array.nbytes.saturating_mul(times) <= plan.slice_bytes() - DATA_ALIGN as u64;
+        !array.is_sparse && self.plan.as_ref().is_some_and(has_room)
     }
 
-    /// Makes the arrays with these numbers and writes them; [`sync`](Self::sync) puts them on the disk. Returns for each a report, or why it was left out.
+    /// Makes the arrays with these numbers and writes them; [`sync`](Self::sync) puts them on the disk. Returns for each a report, or
+    /// why it was left out.
     ///
     /// # Errors
     /// Those of reading and writing.
@@ -83,21 +81,27 @@ impl<'a> Batch<'a> {
         numbers: &[usize],
         destination: &dyn Destination,
     ) -> Result<Vec<MadeOrLeftOut>> {
+        let Some((method, plan)) = &self.plan else { return Ok(Vec::new()) };
         let run = &self.request.run;
+        let threads = plan.shares.threads.min(numbers.len());
+        let longest = numbers.iter().map(|&at| planned[at].nbytes).max().unwrap_or(0);
+        // Each of the workers may write an array before the next sync.
+        let most_dirty = plan.shares.window_bytes.saturating_sub(threads as u64 * pages_of(longest));
+        let writer = SmallWriter { batch: self, method: *method, plan, most_dirty, destination };
         let results: Vec<Mutex<Option<MadeOrLeftOut>>> = numbers.iter().map(|_| Mutex::new(None)).collect();
         let done = AtomicU64::new(0);
         let mut indices = 0..numbers.len();
         os::workers::run(
-            self.plan.shares.threads.min(numbers.len()),
+            threads,
             &run.cancel,
             || Ok(indices.next()),
-            || vec![0; memory_len(self.plan.slice_bytes())],
+            || vec![0; memory_len(plan.slice_bytes())],
             |index, buffer| {
                 let array = &planned[numbers[index]];
-                let result = array.or_left_out(self.make_one(array, numbers[index], buffer, destination))?;
+                let result = array.or_left_out(writer.make(array, numbers[index], buffer))?;
                 if let Ok(report) = &result {
                     let done_bytes = done.fetch_add(report.nbytes, Ordering::Relaxed) + report.nbytes;
-                    let memory_limit = self.plan.shares.budget.as_bytes();
+                    let memory_limit = plan.shares.budget.as_bytes();
                     run.progress.tell(&Progress { done_bytes, total_bytes: None, memory_bytes: report.peak_memory, memory_limit });
                 }
                 *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
@@ -105,64 +109,6 @@ impl<'a> Batch<'a> {
             },
         )?;
         Ok(results.into_iter().filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
-    }
-
-    fn make_one(&self, array: &PlannedArray<'_>, at: usize, buffer: &mut [u8], destination: &dyn Destination) -> Result<Report> {
-        let started = Instant::now();
-        let job = array.job(self.request)?;
-        // The buffer has the layout of the file, the header right before the data.
-        let end = DATA_ALIGN + memory_len(job.spec.nbytes());
-        if end > buffer.len() {
-            let detail = "the source was written to during the conversion: a tensor is larger now";
-            return Err(Error::malformed(array.source_path(), "source", detail));
-        }
-        let (front, spare) = buffer.split_at_mut(end);
-        let verified = job.read_whole(&mut front[DATA_ALIGN..], spare, &self.plan)?;
-        let place = destination.open(at)?;
-        let (start, offset) = if let Some(region) = place.region {
-            (DATA_ALIGN, region.start)
-        } else {
-            let header = job.header.encode(job.header.data_start());
-            let start = DATA_ALIGN - header.len();
-            buffer[start..DATA_ALIGN].copy_from_slice(&header);
-            (start, 0)
-        };
-        let (method, len) = (self.method.unwrap_or(Method::Portable), (end - start) as u64);
-        let written = self.write(&place.file, &buffer[start..end], offset, method);
-        written.map_err(sink::write_error(&place.file, place.path(), "write", len))?;
-        let peak_memory = self.plan.shares.fixed_bytes + self.count(len, destination)?;
-        Ok(array.completed(job.report(&Outcome { method, verified, peak_memory }, started)))
-    }
-
-    fn write(&self, file: &PrivateFile, bytes: &[u8], offset: u64, method: Method) -> std::io::Result<()> {
-        let past_cache = method == Method::Uncached && !self.may_be_cached(bytes.len());
-        match if past_cache { file.write_uncached_at(bytes, offset) } else { file.write_at(bytes, offset) } {
-            Err(error) if os::is_unsupported(&error) => file.write_at(bytes, offset)?,
-            result => result?,
-        }
-        if self.syncs_as_a_whole { Ok(()) } else { file.sync_all() }
-    }
-
-    /// Whether a file of this size may leave its pages in the page cache. All that do so fit the window together.
-    fn may_be_cached(&self, len: usize) -> bool {
-        let pages = (len as u64).next_multiple_of(FILE_RECORDS) + FILE_RECORDS;
-        len < MIN_UNCACHED && self.cached.fetch_add(pages, Ordering::Relaxed) + pages <= self.plan.shares.window_bytes
-    }
-
-    /// Counts a written array, and syncs everything if too much is dirty. Returns the bytes that were dirty.
-    fn count(&self, bytes: u64, destination: &dyn Destination) -> Result<u64> {
-        if !self.syncs_as_a_whole {
-            return Ok(bytes);
-        }
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        *dirty += bytes.next_multiple_of(FILE_RECORDS) + FILE_RECORDS;
-        let peak = *dirty;
-        // Each of the other workers may write a file meanwhile.
-        if *dirty + self.plan.shares.threads as u64 * self.plan.slice_bytes() > self.plan.shares.window_bytes {
-            destination.sync()?;
-            *dirty = 0;
-        }
-        Ok(peak)
     }
 
     /// Makes all arrays survive a power cut. They have no final names yet.
@@ -174,4 +120,87 @@ impl<'a> Batch<'a> {
         }
         Ok(())
     }
+}
+
+/// Makes and writes one array after the other.
+struct SmallWriter<'b> {
+    batch: &'b Batch<'b>,
+    method: Method,
+    plan: &'b Plan,
+    /// Most dirty bytes before the next sync.
+    most_dirty: u64,
+    destination: &'b dyn Destination,
+}
+
+impl SmallWriter<'_> {
+    fn make(&self, array: &PlannedArray<'_>, at: usize, buffer: &mut [u8]) -> Result<Report> {
+        let started = Instant::now();
+        let job = array.job(self.batch.request)?;
+        // The buffer has the layout of the file, the header right before the data.
+        let end = DATA_ALIGN + memory_len(job.spec.nbytes());
+        if end > buffer.len() {
+            let detail = "the source was written to during the conversion: a tensor is larger now";
+            return Err(Error::malformed(array.source_path(), "source", detail));
+        }
+        let (front, spare) = buffer.split_at_mut(end);
+        let verified = job.read_whole(&mut front[DATA_ALIGN..], spare, self.plan)?;
+        let place = self.destination.open(at)?;
+        let start = if place.region.is_some() {
+            DATA_ALIGN
+        } else {
+            let header = job.header.encode(job.header.data_start());
+            buffer[DATA_ALIGN - header.len()..DATA_ALIGN].copy_from_slice(&header);
+            DATA_ALIGN - header.len()
+        };
+        let len = (end - start) as u64;
+        let written = self.write(&place, &buffer[start..end]);
+        written.map_err(sink::write_error(&place.file, place.path(), "write", len))?;
+        let peak_memory = self.plan.shares.fixed_bytes + self.count(len)?;
+        Ok(array.completed(job.report(&Outcome { method: self.method, verified, peak_memory }, started)))
+    }
+
+    fn write(&self, place: &ArrayPlace, bytes: &[u8]) -> std::io::Result<()> {
+        let file = &place.file;
+        let offset = place.region.map_or(0, |region| region.start);
+        let is_short = bytes.len() < MIN_UNCACHED;
+        // Short neighbours in one file share pages, which meet in the page cache.
+        let may_stay = if place.region.is_some() { is_short } else { self.may_be_cached(is_short, bytes) };
+        let past_cache = self.method == Method::Uncached && !may_stay;
+        match (past_cache, place.region) {
+            (false, _) => file.write_at(bytes, offset)?,
+            (true, Some(_)) => file.write_pages_uncached(bytes, offset)?,
+            (true, None) => match file.write_uncached_at(bytes, offset) {
+                Err(error) if os::is_unsupported(&error) => file.write_at(bytes, offset)?,
+                result => result?,
+            },
+        }
+        if self.batch.syncs_as_a_whole { Ok(()) } else { file.sync_all() }
+    }
+
+    /// Whether a file may leave its pages in the page cache. All that do so fit the window together.
+    fn may_be_cached(&self, is_short: bool, bytes: &[u8]) -> bool {
+        let pages = pages_of(bytes.len() as u64);
+        is_short && self.batch.cached.fetch_add(pages, Ordering::Relaxed) + pages <= self.plan.shares.window_bytes
+    }
+
+    /// Counts a written array, and syncs everything if too much is dirty. Returns the bytes that were dirty.
+    fn count(&self, bytes: u64) -> Result<u64> {
+        if !self.batch.syncs_as_a_whole {
+            return Ok(bytes);
+        }
+        let mut dirty = self.batch.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        *dirty += pages_of(bytes);
+        let peak = *dirty;
+        if *dirty > self.most_dirty {
+            self.destination.sync()?;
+            *dirty = 0;
+        }
+        Ok(peak)
+    }
+}
+
+/// Dirty pages of an array of so many bytes: its own, and one more for a file's inode and directory entry, or for a region that
+/// starts within a page.
+fn pages_of(bytes: u64) -> u64 {
+    bytes.next_multiple_of(PAGE_BYTES) + PAGE_BYTES
 }

@@ -1,5 +1,7 @@
 //! Columns of records: those of one set are made together, in one pass over it.
 
+use std::time::Instant;
+
 use crate::error::{Error, Result};
 use crate::options::request::Request;
 use crate::output::part::Part;
@@ -28,7 +30,8 @@ type Set<'a> = (&'a RecordContainer, usize, Vec<(Name, Feature)>);
 
 /// The result of a pass over the columns.
 pub(crate) enum Attempt<'a> {
-    /// All arrays are in their places, but for those of columns that turned out not to be arrays: they have no report.
+    /// All arrays are in their places, but for those of columns that turned out not to be arrays: they have no report. Then the
+    /// columns that are left.
     Once(Vec<Option<Report>>, Option<Columns<'a>>),
     /// Without the columns that turned out not to be arrays, the others have other rows, so that the pass must be repeated with
     /// what is left.
@@ -85,7 +88,7 @@ impl<'a> Columns<'a> {
     /// # Errors
     /// Those of reading and writing; why such a column cannot be an array, where the pass cannot be repeated without it.
     pub(crate) fn make(self, places: &[ArrayPlace], skipped: &mut Vec<Skipped>) -> Result<Attempt<'a>> {
-        let Filled { reports, dropouts, repeat, .. } = self.pass.fill(places)?;
+        let Filled { reports, dropouts, repeat, .. } = self.pass.fill(places, Instant::now())?;
         match repeat {
             Some(reason) if !self.pass.can_be_repeated() => Err(reason),
             Some(_) => self.without(dropouts, skipped).map(Attempt::Again),

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::method::Method;
 use crate::options::request::Run;
 use crate::output::place::{ArrayPlace, FileRegion};
+use crate::output::sink;
 use crate::output::staging::dir::StagedDir;
 use crate::output::staging::file::StagedFile;
 
@@ -14,6 +15,8 @@ use crate::output::staging::file::StagedFile;
 pub(crate) trait Destination: Sync {
     /// Opens the place of an array, and makes its file if it has one of its own.
     fn open(&self, array: usize) -> Result<ArrayPlace>;
+    /// Sorts arrays by their positions on the disk.
+    fn position(&self, array: usize) -> u64;
     /// Gives up an array whose place was opened.
     fn give_up(&self, array: usize) -> Result<()>;
     /// The path of an array's file.
@@ -21,7 +24,7 @@ pub(crate) trait Destination: Sync {
     /// Whether one [`sync`](Self::sync) covers everything written before.
     fn syncs_as_a_whole(&self) -> bool;
     fn sync(&self) -> Result<()>;
-    /// The method for small arrays, which are written with one call each; `None` where the method asked for is one for large arrays.
+    /// The method for small arrays, which are written with one call each; `None` where each must be made like a large one.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a method that is not available.
@@ -46,6 +49,10 @@ impl Directory<'_> {
 impl Destination for Directory<'_> {
     fn open(&self, array: usize) -> Result<ArrayPlace> {
         self.create(&self.files[array])
+    }
+
+    fn position(&self, array: usize) -> u64 {
+        array as u64
     }
 
     fn give_up(&self, array: usize) -> Result<()> {
@@ -92,6 +99,10 @@ impl Destination for Packed<'_> {
         Ok(self.region(self.starts[array], None))
     }
 
+    fn position(&self, array: usize) -> u64 {
+        self.starts[array]
+    }
+
     fn give_up(&self, _: usize) -> Result<()> {
         Ok(())
     }
@@ -105,10 +116,15 @@ impl Destination for Packed<'_> {
     }
 
     fn sync(&self) -> Result<()> {
-        self.staged.file().sync_data().map_err(Error::io("sync", self.staged.target()))
+        let (file, path) = (self.staged.file(), self.staged.target());
+        file.sync_data().map_err(sink::write_error(file, path, "sync", 0))?;
+        // What was written through the page cache must not stay in it.
+        file.drop_pages(&(0..i64::MAX.unsigned_abs()));
+        Ok(())
     }
 
     fn small_method(&self, _: &Run) -> Result<Option<Method>> {
-        Ok(Some(self.method).filter(|&method| method != Method::Map))
+        // Mapping each small region on its own would only cost.
+        Ok(Some(if self.method == Method::Map { Method::Portable } else { self.method }))
     }
 }

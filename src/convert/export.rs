@@ -94,10 +94,10 @@ fn plan_arrays<'a>(
         batch.request,
         skipped,
         |_| Ok(()),
-        |job| {
+        |array, job| {
             let copied = match &trial {
-                // A batch writes its arrays whole, holes included.
-                _ if batch.has_room_for(job.spec.nbytes(), job.changes_order()) => job.spec.nbytes(),
+                // A batch writes its arrays whole.
+                _ if batch.takes(array) => array.nbytes,
                 Some(file) if job.can_share(file)? => 0,
                 _ => job.data_bytes()?,
             };

@@ -21,9 +21,9 @@ pub(crate) fn make(
 ) -> Result<Vec<Exported>> {
     let run = &batch.request.run;
     let is_made = |at: usize| matches!(planned[at].origin, ArrayOrigin::Made(..));
-    let is_small = |at: usize| batch.has_room_for(planned[at].nbytes, planned[at].changes_order);
+    let is_small = |at: usize| batch.takes(&planned[at]);
     let mut order: Vec<usize> = (0..planned.len()).collect();
-    order.sort_by_key(|&at| (!is_made(at), !is_small(at)));
+    order.sort_by_key(|&at| (!is_made(at), !is_small(at), destination.position(at)));
     let mut results: Vec<Option<MadeOrLeftOut>> = planned.iter().map(|_| None).collect();
     let mut rest = &order[..];
     while let Some((&at, others)) = rest.split_first() {

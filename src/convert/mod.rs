@@ -22,6 +22,7 @@ mod tests;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
@@ -357,12 +358,13 @@ impl<'a> Converter<'a> {
     /// Those of [`write`](Self::write), and [`Error::BadRequest`] for a tensor whose length is known only after reading it, for two
     /// arrays, and for an order of elements other than the source's.
     pub fn stream(self, out: &mut (dyn Write + Send)) -> Result<Report> {
+        let started = Instant::now();
         let mut request = self.request();
         // With one worker, rows come out in order.
         request.run.threads = Some(1);
         let streamed = self.work(&request).and_then(|work| {
             self.options.check_applied()?;
-            work.stream(out)
+            work.stream(out, started)
         });
         streamed.map_err(|error| match error {
             // The same token may have stopped the reader of the bytes, too.
@@ -395,6 +397,7 @@ impl<'a> Converter<'a> {
         taker: Option<&'static str>,
         view: impl Fn(&StagedFile, Dtype) -> Result<V>,
     ) -> Result<Vec<(V, Report)>> {
+        let started = Instant::now();
         let request = self.request();
         let (existing, calls) = (request.run.existing, &request.run.calls);
         let is_column = matches!(&self.input, Input::Tensor(tensor) if tensor.is_of_records());
@@ -406,7 +409,7 @@ impl<'a> Converter<'a> {
         let work = self.work(&request)?;
         let arrays = work.arrays();
         if let (Some(taker), 2..) = (taker, arrays.len()) {
-            return Err(BadRequest::TwoArrays { taker, instead: "write_parts" }.into());
+            return Err(BadRequest::TwoArrays { taker, instead: "use write_parts" }.into());
         }
         self.options.check_applied()?;
         // Refuse what exceeds the memory before an output exists.
@@ -414,7 +417,7 @@ impl<'a> Converter<'a> {
         let paths: Vec<PathBuf> = arrays.iter().map(|(part, _)| part.path(path)).collect();
         paths.iter().try_for_each(|path| self.check_not_own(path))?;
         let staged = StagedFile::create_all(&paths, existing, calls)?;
-        let reports = work.fill(&staged.iter().map(ArrayPlace::whole).collect::<Vec<_>>())?;
+        let reports = work.fill(&staged.iter().map(ArrayPlace::whole).collect::<Vec<_>>(), &request, started)?;
         let viewed = |((staged, (_, element)), report)| Ok((view(staged, element)?, report));
         let done = staged.iter().zip(arrays).zip(reports).map(viewed).collect::<Result<_>>()?;
         request.run.cancel.check()?;

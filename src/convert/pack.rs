@@ -52,7 +52,7 @@ pub fn pack(tensors: &Selection, rows: Option<Rows>, path: impl AsRef<Path>, opt
     let request = &options.request(rows, heap_bytes.saturating_add(source.heap_bytes())).for_columns(columns.len() == 1);
     let mut skipped = Vec::new();
     let accept = |tensor: &Tensor| check(tensor, &request.form);
-    let planned = plan(others, request, &mut skipped, accept, |_| Ok(()))?;
+    let planned = plan(others, request, &mut skipped, accept, |_, _| Ok(()))?;
     // Check the target before reading anything for it.
     check_target(path, request.run.existing)?;
     source.check_not_own(path)?;
@@ -179,9 +179,9 @@ impl<'a> Packer<'a, '_> {
     fn write_all(mut self) -> Result<Export> {
         let staged = self.begin()?;
         let mut file = Packed { staged: &staged, method: Method::to_copy(staged.file(), self.request.run.method)?, starts: Vec::new() };
+        let batch = Batch::new(&file, self.request)?;
         let (layout, columns) = self.write_columns(&file)?;
         file.starts = layout.offsets[..self.planned.len()].to_vec();
-        let batch = Batch::new(&file, self.request)?;
         let done_bytes = columns.iter().map(|output| output.report.nbytes).sum();
         let total_bytes = Some(layout.len - layout.header.len() as u64);
         let mut outputs = make(&self.planned, &batch, &file, (done_bytes, total_bytes), &mut self.skipped)?;

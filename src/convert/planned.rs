@@ -21,6 +21,9 @@ use crate::types::dtype::Dtype;
 use crate::types::name::Name;
 use crate::types::spec::TensorSpec;
 
+/// Holes of shorter arrays are not worth a look.
+const SHORT_BYTES: u64 = 256 << 10;
+
 /// An array that is to be made.
 #[derive(Debug)]
 pub(crate) struct PlannedArray<'a> {
@@ -33,6 +36,8 @@ pub(crate) struct PlannedArray<'a> {
     pub(crate) nbytes: u64,
     /// Whether its elements are read in one order and written in another.
     pub(crate) changes_order: bool,
+    /// Whether it is long and has holes.
+    pub(crate) is_sparse: bool,
 }
 
 /// Where an array's elements come from.
@@ -50,14 +55,23 @@ impl<'a> PlannedArray<'a> {
     fn of(name: &Name, origin: ArrayOrigin<'a>, job: &Job<'_>) -> Result<Self> {
         let spec = TensorSpec::new(job.dtype(), job.header.shape.clone())?;
         let (nbytes, changes_order) = (job.spec.nbytes(), job.changes_order());
-        Ok(Self { name: name.clone(), origin, part: job.part(), spec, nbytes, changes_order })
+        let is_sparse = nbytes > SHORT_BYTES && job.data_bytes()? < nbytes;
+        Ok(Self { name: name.clone(), origin, part: job.part(), spec, nbytes, changes_order, is_sparse })
     }
 
     /// An array that was made before. Its `.npy` header need not express its dtype.
     pub(crate) fn made(name: Name, path: PathBuf, report: Report) -> Result<Self> {
         let spec = TensorSpec::new(report.dtype, report.shape.clone())?;
         let nbytes = spec.nbytes();
-        Ok(Self { name, part: report.part, origin: ArrayOrigin::Made(path, Box::new(report)), spec, nbytes, changes_order: false })
+        Ok(Self {
+            name,
+            part: report.part,
+            origin: ArrayOrigin::Made(path, Box::new(report)),
+            spec,
+            nbytes,
+            changes_order: false,
+            is_sparse: false,
+        })
     }
 
     /// Opens its reader.
@@ -122,7 +136,7 @@ pub(crate) fn plan<'a>(
     request: &Request,
     skipped: &mut Vec<Skipped>,
     accept: impl Fn(&Tensor) -> Result<()>,
-    mut each: impl FnMut(&Job<'_>) -> Result<()>,
+    mut each: impl FnMut(&PlannedArray<'_>, &Job<'_>) -> Result<()>,
 ) -> Result<Vec<PlannedArray<'a>>> {
     let mut planned = Vec::new();
     for tensor in tensors {
@@ -134,8 +148,9 @@ pub(crate) fn plan<'a>(
             for array in Array::of_tensor(tensor, request)? {
                 let job = Job::new(array, request.rows, &request.form, &request.run)?;
                 job.check_memory()?;
-                each(&job)?;
-                planned.push(PlannedArray::of(name, ArrayOrigin::Tensor(tensor), &job)?);
+                let array = PlannedArray::of(name, ArrayOrigin::Tensor(tensor), &job)?;
+                each(&array, &job)?;
+                planned.push(array);
             }
             Ok(())
         };

@@ -106,12 +106,11 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Writes the only array to `out`, front to back.
+    /// Writes the only array to `out`, front to back. The report counts from `started`.
     ///
     /// # Errors
     /// Those of [`check_stream`](Self::check_stream) and of reading; [`Error::Io`].
-    pub(crate) fn stream(&self, out: &mut (dyn Write + Send)) -> Result<Report> {
-        let started = Instant::now();
+    pub(crate) fn stream(&self, out: &mut (dyn Write + Send), started: Instant) -> Result<Report> {
         match self {
             Self::Jobs(jobs) => {
                 let job = only_job(jobs)?;
@@ -122,23 +121,31 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Makes the arrays in these places, one for each of [`arrays`](Self::arrays).
+    /// Makes the arrays in these places, one for each of [`arrays`](Self::arrays). Their reports count from `started`.
     ///
     /// # Errors
     /// Those of reading and writing. The places are in an unknown state then.
-    pub(crate) fn fill(&self, places: &[ArrayPlace]) -> Result<Vec<Report>> {
-        let started = Instant::now();
+    pub(crate) fn fill(&self, places: &[ArrayPlace], request: &Request, started: Instant) -> Result<Vec<Report>> {
         match self {
-            Self::Jobs(jobs) => jobs.iter().zip(places).map(|(job, place)| Ok(job.report(&job.fill(place)?, started))).collect(),
+            Self::Jobs(jobs) => {
+                let total_bytes = jobs.iter().map(|job| job.spec.nbytes()).fold(0, u64::saturating_add);
+                let mut done_bytes = 0u64;
+                let mut fill = |(job, place): (&Job<'_>, &ArrayPlace)| {
+                    request.run.progress.count_from(done_bytes, Some(total_bytes));
+                    done_bytes = done_bytes.saturating_add(job.spec.nbytes());
+                    Ok(job.report(&job.fill(place)?, started))
+                };
+                jobs.iter().zip(places).map(&mut fill).collect()
+            }
             // No column may drop out of a pass for one tensor.
-            Self::Pass(pass) => Ok(pass.fill(places)?.reports.into_iter().flatten().collect()),
+            Self::Pass(pass) => Ok(pass.fill(places, started)?.reports.into_iter().flatten().collect()),
         }
     }
 }
 
 fn only_job<'a, 'b>(jobs: &'a [Job<'b>]) -> Result<&'a Job<'b>> {
     let [job] = jobs else {
-        return Err(BadRequest::TwoArrays { taker: "a stream", instead: "files" }.into());
+        return Err(BadRequest::TwoArrays { taker: "a stream", instead: "write them to files" }.into());
     };
     Ok(job)
 }

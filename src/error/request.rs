@@ -174,6 +174,14 @@ pub enum BadRequest {
         /// The dtype of the array.
         dtype: &'static str,
     },
+    /// Elements for an array whose rows have none.
+    #[error("elements for {}, which have none", RowsOf(*of, shape))]
+    NoElements {
+        /// The rows of the array, if their number is fixed.
+        of: Option<u64>,
+        /// The shape of a row.
+        shape: Vec<u64>,
+    },
     /// Another number of bytes than the rows have.
     #[error("{given} bytes for rows {}:{}, each of which has {row_bytes}", rows.start, rows.end)]
     RowBytes {
@@ -200,11 +208,19 @@ pub enum BadRequest {
         /// The rows.
         rows: Range<u64>,
     },
-    /// An array with a gap, or one that ends too early.
+    /// An array with a gap.
     #[error("row {row} was never written")]
     RowMissing {
         /// The first row that is missing.
         row: u64,
+    },
+    /// An array that ends too early.
+    #[error("{written} of {of} rows were written")]
+    RowsMissing {
+        /// The rows that were written.
+        written: u64,
+        /// The rows of the array.
+        of: u64,
     },
     /// An array that ends inside a row.
     #[error("the last row has {given} of {row_bytes} bytes")]
@@ -593,21 +609,23 @@ pub enum BadRequest {
         request: Box<BadRequest>,
     },
     /// Two arrays where one is needed.
-    #[error("values and offsets are two arrays, and {taker} takes one: use {instead}")]
+    #[error("values and offsets are two arrays, and {taker} takes one: {instead}")]
     TwoArrays {
         /// What takes one array: a method of `Converter`, or a stream.
         taker: &'static str,
-        /// What takes both: `write_parts`, or files.
+        /// What to do instead.
         instead: &'static str,
     },
     /// A stream of an array whose length is not known when it starts.
     #[error("its number of rows is only known after everything has been read or computed, and a stream starts with it: write a file")]
     StreamLength,
     /// Elements that change their order, in a stream or by a method of writing that keep it.
-    #[error("an array whose order of elements changes cannot be {way}: write a file in another way, or keep the source's order (`layout`)")]
+    #[error("an array whose order of elements changes cannot be {way}: {instead}, or keep the source's order (`layout`)")]
     OrderChanges {
         /// How it was to be written: `streamed`, or by which method.
         way: &'static str,
+        /// What to do instead.
+        instead: &'static str,
     },
     /// A safetensors file in Fortran order or big-endian.
     #[error("safetensors files are in C order and little-endian")]

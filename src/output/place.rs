@@ -19,13 +19,13 @@ pub(crate) struct ArrayPlace {
     pub(crate) region: Option<FileRegion>,
 }
 
-/// The region of an array in a file that has its full length already.
+/// The region of an array in a file. The file has its full length already, unless the region is the last and grows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FileRegion {
     pub(crate) start: u64,
     /// The method that was found to work for the file.
     pub(crate) method: Method,
-    /// The number of rows that it has room for; `None` if it is the last region, which grows.
+    /// For columns of records: the number of rows that were counted, and no more may be written; `None` where that is unknown.
     pub(crate) rows: Option<u64>,
 }
 

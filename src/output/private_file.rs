@@ -11,6 +11,8 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::{Error, Result};
 use crate::os::LARGE_PAGE;
 use crate::os::{self, SystemCalls};
+use crate::plan::PAGE_BYTES;
+use crate::types::size::memory_len;
 
 /// A file that this process has just created and no other process has a reason to touch: it has no name yet, or a new hidden one.
 /// It is written, mapped and synced here and gets its final name when it is complete.
@@ -97,6 +99,24 @@ impl PrivateFile {
     /// Writes `bytes` at `offset`, past the page cache; fails as unsupported where that is impossible.
     pub(crate) fn write_uncached_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.calls.write_all_at(bytes, offset, |bytes, offset| self.calls.native(|| os::write_uncached(&self.file, bytes, offset)))
+    }
+
+    /// Writes `bytes` at `offset`: whole pages past the page cache where that is possible, the pages at both ends, which may be shared
+    /// with neighbours, through it.
+    pub(crate) fn write_pages_uncached(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let end = offset + bytes.len() as u64;
+        let whole = offset.next_multiple_of(PAGE_BYTES)..end / PAGE_BYTES * PAGE_BYTES;
+        if whole.is_empty() {
+            return self.write_at(bytes, offset);
+        }
+        let (head, rest) = bytes.split_at(memory_len(whole.start - offset));
+        let (middle, tail) = rest.split_at(memory_len(whole.end - whole.start));
+        match self.write_uncached_at(middle, whole.start) {
+            Err(error) if os::is_unsupported(&error) => self.write_at(middle, whole.start)?,
+            written => written?,
+        }
+        self.write_at(head, offset)?;
+        self.write_at(tail, whole.end)
     }
 
     /// Shares blocks with `range` of `source`, at `at` of this file; fails as unsupported where that is impossible.

@@ -28,7 +28,7 @@ pub struct Report {
     pub shape: Vec<u64>,
     /// Bytes of elements.
     pub nbytes: u64,
-    /// Time from opening the output until its name was on disk.
+    /// Time until the array was complete: from the call for one tensor, from its own start for one of several.
     pub elapsed: Duration,
     /// How the output was written.
     pub method: Method,

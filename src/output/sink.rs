@@ -292,18 +292,7 @@ impl NpySink {
     }
 
     fn write_run(&self, run: &Range<u64>, data: &[u8]) -> io::Result<()> {
-        let whole = run.start.next_multiple_of(PAGE_BYTES)..run.end / PAGE_BYTES * PAGE_BYTES;
-        if self.method != Method::Uncached || whole.is_empty() {
-            return self.file.write_at(data, run.start);
-        }
-        let (head, rest) = data.split_at(memory_len(whole.start - run.start));
-        let (middle, tail) = rest.split_at(memory_len(whole.end - whole.start));
-        match self.file.write_uncached_at(middle, whole.start) {
-            Err(error) if os::is_unsupported(&error) => self.file.write_at(middle, whole.start)?,
-            written => written?,
-        }
-        self.file.write_at(head, run.start)?;
-        self.file.write_at(tail, whole.end)
+        if self.method == Method::Uncached { self.file.write_pages_uncached(data, run.start) } else { self.file.write_at(data, run.start) }
     }
 
     /// Allocates blocks by writing zeros where the file system cannot reserve: so a full disk is an error value, not a signal when
@@ -322,7 +311,8 @@ impl NpySink {
         Ok(())
     }
 
-    /// Writes the header, sets the exact length and syncs the file; of one of several arrays only the data are synced. No window
+    /// Writes the header, sets the exact length and syncs the file; one of several arrays in a file only waits until its data are
+    /// written. No window
     /// may be left.
     ///
     /// After an error here the state on disk is unknown: the file must not get its name.
@@ -337,7 +327,9 @@ impl NpySink {
 
     fn finish_alone(&self, header: &Header, nbytes: u64) -> Result<()> {
         if self.is_part {
-            return self.file.sync_data().map_err(|e| self.write_error("sync", nbytes)(e));
+            // The whole file is synced at the end.
+            let range = self.data_start..self.position(nbytes)?;
+            return self.file.finish_writeback(&range).map_err(|e| self.write_error("sync", nbytes)(e));
         }
         let data_start = if nbytes == 0 { header.data_start() } else { self.data_start };
         self.file.set_len(data_start + nbytes).map_err(|e| self.write_error("resize", data_start)(e))?;

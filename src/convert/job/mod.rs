@@ -90,7 +90,7 @@ impl<'a> Job<'a> {
         }
         let changes_order = array.is_reversed != header.fortran_order && header.orders_differ();
         if changes_order && run.method == Some(Method::Map) {
-            return Err(BadRequest::OrderChanges { way: "written by method map" }.into());
+            return Err(BadRequest::OrderChanges { way: "written by method map", instead: "choose another `method`" }.into());
         }
         if array.item.is_some() && changes_order {
             let detail = "strings and records are written in the order in which they are read".into();

@@ -31,7 +31,7 @@ impl Job<'_> {
     /// [`Error::BadRequest`].
     pub(crate) fn check_stream(&self) -> Result<()> {
         if self.changes_order() {
-            return Err(BadRequest::OrderChanges { way: "streamed" }.into());
+            return Err(BadRequest::OrderChanges { way: "streamed", instead: "write it to a file" }.into());
         }
         Ok(())
     }

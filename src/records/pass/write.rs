@@ -24,7 +24,7 @@ impl Pass<'_> {
     /// Returns [`Error::BadRequest`] if it is not, and for two arrays.
     pub(crate) fn check_stream(&self) -> Result<&RecordArray> {
         let ([array], [column]) = (&self.arrays[..], &self.columns[..]) else {
-            return Err(BadRequest::TwoArrays { taker: "a stream", instead: "files" }.into());
+            return Err(BadRequest::TwoArrays { taker: "a stream", instead: "write them to files" }.into());
         };
         if !column.is_row_per_record() || column.skips() || !self.set.can_be_read_again() || self.run.salvage.peek().is_some() {
             return Err(BadRequest::StreamLength.into());
@@ -69,8 +69,7 @@ impl Pass<'_> {
     /// # Errors
     /// Those of [`make`](Self::make); [`Error::Unsupported`] for a method that is not available; [`Error::Malformed`] where the number
     /// of rows is not the one that a region has room for.
-    pub(crate) fn fill(&self, places: &[ArrayPlace]) -> Result<Filled> {
-        let started = Instant::now();
+    pub(crate) fn fill(&self, places: &[ArrayPlace], started: Instant) -> Result<Filled> {
         let outputs = places.iter().enumerate().map(|(at, place)| self.output(at, place)).collect::<Result<Vec<_>>>()?;
         let done = self.make(&outputs)?;
         let mut filled = Filled { reports: Vec::new(), dropouts: Vec::new(), repeat: None };

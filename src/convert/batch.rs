@@ -25,7 +25,9 @@ const READER_HEAP: usize = 128 << 10;
 /// Files synced at the same time: a disk can serve several requests at once.
 const MOST_SYNCING: usize = 16;
 /// Shorter files are written through the page cache while the memory lasts, since an I/O each would cost more.
-const MIN_UNCACHED: usize = 64 << 10;
+const MIN_UNCACHED: u64 = 64 << 10;
+/// The same for regions: past the page cache, the pages that they share would be read again.
+const MIN_UNCACHED_REGION: u64 = 256 << 10;
 
 /// Makes small arrays.
 pub(crate) struct Batch<'a> {
@@ -155,17 +157,14 @@ impl SmallWriter<'_> {
         let len = (end - start) as u64;
         let written = self.write(&place, &buffer[start..end]);
         written.map_err(sink::write_error(&place.file, place.path(), "write", len))?;
-        let peak_memory = self.plan.shares.fixed_bytes + self.count(len)?;
+        let peak_memory = self.plan.shares.fixed_bytes + self.count(&place, len)?;
         Ok(array.completed(job.report(&Outcome { method: self.method, verified, peak_memory }, started)))
     }
 
     fn write(&self, place: &ArrayPlace, bytes: &[u8]) -> std::io::Result<()> {
         let file = &place.file;
         let offset = place.region.map_or(0, |region| region.start);
-        let is_short = bytes.len() < MIN_UNCACHED;
-        // Short neighbours in one file share pages, which meet in the page cache.
-        let may_stay = if place.region.is_some() { is_short } else { self.may_be_cached(is_short, bytes) };
-        let past_cache = self.method == Method::Uncached && !may_stay;
+        let past_cache = self.method == Method::Uncached && !self.may_be_cached(place, bytes.len() as u64);
         match (past_cache, place.region) {
             (false, _) => file.write_at(bytes, offset)?,
             (true, Some(_)) => file.write_pages_uncached(bytes, offset)?,
@@ -177,14 +176,20 @@ impl SmallWriter<'_> {
         if self.batch.syncs_as_a_whole { Ok(()) } else { file.sync_all() }
     }
 
-    /// Whether a file may leave its pages in the page cache. All that do so fit the window together.
-    fn may_be_cached(&self, is_short: bool, bytes: &[u8]) -> bool {
-        let pages = pages_of(bytes.len() as u64);
-        is_short && self.batch.cached.fetch_add(pages, Ordering::Relaxed) + pages <= self.plan.shares.window_bytes
+    /// Whether an array is short enough for the page cache. Files leave their pages there, so all that do must fit the window
+    /// together. Regions share pages with their neighbours; theirs are dropped after a sync.
+    fn may_be_cached(&self, place: &ArrayPlace, len: u64) -> bool {
+        let pages = pages_of(len);
+        let cached = |pages| self.batch.cached.fetch_add(pages, Ordering::Relaxed) + pages;
+        match place.region {
+            Some(_) if len < MIN_UNCACHED_REGION => cached(pages) > 0,
+            Some(_) => false,
+            None => len < MIN_UNCACHED && cached(pages) <= self.plan.shares.window_bytes,
+        }
     }
 
     /// Counts a written array, and syncs everything if too much is dirty. Returns the bytes that were dirty.
-    fn count(&self, bytes: u64) -> Result<u64> {
+    fn count(&self, place: &ArrayPlace, bytes: u64) -> Result<u64> {
         if !self.batch.syncs_as_a_whole {
             return Ok(bytes);
         }
@@ -194,6 +199,10 @@ impl SmallWriter<'_> {
         if *dirty > self.most_dirty {
             self.destination.sync()?;
             *dirty = 0;
+            if place.region.is_some() && self.batch.cached.load(Ordering::Relaxed) > self.plan.shares.window_bytes / 2 {
+                self.destination.drop_pages();
+                self.batch.cached.store(0, Ordering::Relaxed);
+            }
         }
         Ok(peak)
     }

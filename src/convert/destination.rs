@@ -24,6 +24,8 @@ pub(crate) trait Destination: Sync {
     /// Whether one [`sync`](Self::sync) covers everything written before.
     fn syncs_as_a_whole(&self) -> bool;
     fn sync(&self) -> Result<()>;
+    /// Frees synced pages, where arrays share them and so must be written through the page cache.
+    fn drop_pages(&self) {}
     /// The method for small arrays, which are written with one call each; `None` where each must be made like a large one.
     ///
     /// # Errors
@@ -117,10 +119,11 @@ impl Destination for Packed<'_> {
 
     fn sync(&self) -> Result<()> {
         let (file, path) = (self.staged.file(), self.staged.target());
-        file.sync_data().map_err(sink::write_error(file, path, "sync", 0))?;
-        // What was written through the page cache must not stay in it.
-        file.drop_pages(&(0..i64::MAX.unsigned_abs()));
-        Ok(())
+        file.sync_data().map_err(sink::write_error(file, path, "sync", 0))
+    }
+
+    fn drop_pages(&self) {
+        self.staged.file().drop_pages(&(0..i64::MAX.unsigned_abs()));
     }
 
     fn small_method(&self, _: &Run) -> Result<Option<Method>> {

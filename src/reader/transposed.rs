@@ -7,6 +7,7 @@ use super::tensor_reader::{ReadContext, StoredRun, TensorReader};
 use crate::error::Result;
 use crate::plan::grid::{ChunkGrid, Unit};
 use crate::types::byte_order::ByteOrder;
+use crate::types::layout::Layout;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
@@ -55,6 +56,7 @@ impl<'a> ReversedAxes<'a> {
     }
 }
 
+#[deny(clippy::missing_trait_methods, reason = "a wrapper answers every question itself")]
 impl TensorReader for ReversedAxes<'_> {
     fn spec(&self) -> &TensorSpec {
         &self.spec
@@ -64,8 +66,20 @@ impl TensorReader for ReversedAxes<'_> {
         self.reader.byte_order()
     }
 
+    fn layout(&self) -> Layout {
+        Layout::C
+    }
+
     fn keeps_bool_bytes(&self) -> bool {
         self.reader.keeps_bool_bytes()
+    }
+
+    fn is_partly_covered(&self) -> bool {
+        self.reader.is_partly_covered()
+    }
+
+    fn chunks(&self) -> Option<&[u64]> {
+        None
     }
 
     fn read(&self, elements: Range<u64>, out: &mut [u8], context: &mut ReadContext<'_>) -> Result<()> {

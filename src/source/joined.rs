@@ -12,6 +12,7 @@ use super::origin::Origin;
 use crate::error::request::BadRequest;
 use crate::error::texts::ShapeText;
 use crate::error::{Error, Result};
+use crate::format::meta_graph::Signature;
 use crate::plan::grid::{ChunkGrid, Unit};
 use crate::reader::checksums::Region;
 use crate::reader::strings::stored::StoredStrings;
@@ -215,6 +216,7 @@ fn check_fits(first: &Tensor, other: &Tensor) -> Result<()> {
     Ok(())
 }
 
+#[deny(clippy::missing_trait_methods, reason = "a wrapper answers every question itself")]
 impl Container for Concat {
     fn format(&self) -> &'static str {
         self.parts[0].format()
@@ -271,6 +273,40 @@ impl Container for Concat {
     fn strings(&self, index: usize) -> Result<StoredStrings<'_>> {
         let what = format!("joining {}", self.tensors[index].info.name);
         Err(Error::Unsupported { what, detail: "strings cannot be joined: convert each source separately".into() })
+    }
+
+    fn records(&self, _: usize) -> Option<(&RecordContainer, usize)> {
+        None
+    }
+
+    fn take_records(&mut self) -> Option<RecordContainer> {
+        None
+    }
+
+    fn is_vouched_for(&self, index: usize) -> bool {
+        let numbers = &self.tensors[index].numbers;
+        self.parts.iter().zip(numbers).all(|(part, &number)| part.container().is_vouched_for(number))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.parts.iter().flat_map(|part| part.container().notes()).collect()
+    }
+
+    fn nothing(&self) -> Error {
+        self.parts[0].container().nothing()
+    }
+
+    fn claimed_rows(&self, index: usize) -> Option<u64> {
+        let mut parts = self.parts.iter().zip(&self.tensors[index].numbers);
+        parts.try_fold(0u64, |rows, (part, &number)| rows.checked_add(part.container().claimed_rows(number)?))
+    }
+
+    fn tag_sets(&self) -> &[Vec<String>] {
+        &[]
+    }
+
+    fn signatures(&self) -> &[Signature] {
+        &[]
     }
 
     fn is_made(&self, index: usize) -> bool {
@@ -364,9 +400,18 @@ impl Chain<'_> {
     }
 }
 
+#[deny(clippy::missing_trait_methods, reason = "a wrapper answers every question itself")]
 impl TensorReader for Chain<'_> {
     fn spec(&self) -> &TensorSpec {
         &self.spec
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::C
+    }
+
+    fn chunks(&self) -> Option<&[u64]> {
+        None
     }
 
     fn byte_order(&self) -> ByteOrder {

@@ -10,6 +10,7 @@ use super::opened::Source;
 use super::origin::Origin;
 use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
+use crate::format::meta_graph::Signature;
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
 use crate::records::container::RecordContainer;
@@ -102,6 +103,7 @@ fn titles(parts: &[Source]) -> Vec<String> {
     (0..titles.len()).map(|at| if is_double(at) { whole(at) } else { titles[at].clone() }).collect()
 }
 
+#[deny(clippy::missing_trait_methods, reason = "a wrapper answers every question itself")]
 impl Container for MergedSources {
     fn format(&self) -> &'static str {
         let format = self.parts.first().map_or("", Source::format);
@@ -156,6 +158,23 @@ impl Container for MergedSources {
     fn records(&self, index: usize) -> Option<(&RecordContainer, usize)> {
         let (part, number) = self.part(index);
         part.container().records(number)
+    }
+
+    fn take_records(&mut self) -> Option<RecordContainer> {
+        None
+    }
+
+    fn nothing(&self) -> Error {
+        let detail = "none of them holds a tensor".into();
+        self.parts.first().map_or(Error::Unsupported { what: "these sources".into(), detail }, |part| part.container().nothing())
+    }
+
+    fn tag_sets(&self) -> &[Vec<String>] {
+        &[]
+    }
+
+    fn signatures(&self) -> &[Signature] {
+        &[]
     }
 
     fn heap_bytes(&self) -> u64 {

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::meta_graph::Signature;
 use crate::reader::strings::stored::StoredStrings;
 use crate::reader::tensor_reader::TensorReader;
+use crate::records::container::RecordContainer;
 use crate::source::bundle::{Bundle, index_path};
 use crate::source::container::{Container, TensorInfo};
 use crate::source::graph::constants::Constants;
@@ -84,6 +85,11 @@ impl Model {
         self.variables.as_ref().map_or(Ok(0), Container::len)
     }
 
+    fn parts(&self) -> impl Iterator<Item = &dyn Container> {
+        let constants = self.constants.iter().map(|constants| constants as &dyn Container);
+        self.variables.iter().map(|variables| variables as &dyn Container).chain(constants)
+    }
+
     fn part(&self, index: usize) -> Result<InContainer<'_>> {
         let variables = self.variables()?;
         match (&self.variables, &self.constants) {
@@ -94,6 +100,7 @@ impl Model {
     }
 }
 
+#[deny(clippy::missing_trait_methods, reason = "a wrapper answers every question itself")]
 impl Container for Model {
     fn format(&self) -> &'static str {
         self.format
@@ -141,8 +148,36 @@ impl Container for Model {
         part.strings(at)
     }
 
+    fn records(&self, _: usize) -> Option<(&RecordContainer, usize)> {
+        None
+    }
+
+    fn take_records(&mut self) -> Option<RecordContainer> {
+        None
+    }
+
+    fn is_vouched_for(&self, index: usize) -> bool {
+        self.part(index).is_ok_and(|(part, at)| part.is_vouched_for(at))
+    }
+
+    fn is_made(&self, index: usize) -> bool {
+        self.part(index).is_ok_and(|(part, at)| part.is_made(at))
+    }
+
+    fn claimed_rows(&self, index: usize) -> Option<u64> {
+        self.part(index).ok().and_then(|(part, at)| part.claimed_rows(at))
+    }
+
+    fn lost(&self) -> Vec<String> {
+        self.parts().flat_map(Container::lost).collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.parts().flat_map(Container::notes).collect()
+    }
+
     fn heap_bytes(&self) -> u64 {
-        self.variables.as_ref().map_or(0, Container::heap_bytes) + self.constants.as_ref().map_or(0, Container::heap_bytes)
+        self.parts().map(Container::heap_bytes).sum()
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -150,9 +185,7 @@ impl Container for Model {
     }
 
     fn facts(&self) -> Map<String, Value> {
-        let mut facts = self.variables.as_ref().map(Container::facts).unwrap_or_default();
-        facts.extend(self.constants.as_ref().map(Container::facts).unwrap_or_default());
-        facts
+        self.parts().flat_map(Container::facts).collect()
     }
 
     fn tensor_facts(&self, index: usize) -> Result<Map<String, Value>> {
@@ -161,8 +194,7 @@ impl Container for Model {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let (variables, constants) = (self.variables.as_ref().map(Container::warnings), self.constants.as_ref().map(Container::warnings));
-        [self.warnings.clone(), variables.unwrap_or_default(), constants.unwrap_or_default()].concat()
+        self.warnings.iter().cloned().chain(self.parts().flat_map(Container::warnings)).collect()
     }
 
     fn nothing(&self) -> Error {

@@ -1,6 +1,14 @@
 //! This room converts: one tensor ([`Converter`]), many into a directory ([`export`](export::export)), many into one safetensors
-//! file ([`pack`](pack::pack)). It also compares results with sources. It knows no source formats. Start at [`Converter`], then
-//! `job/`.
+//! file ([`pack`](pack::pack)). It also compares results with sources. It knows no source formats. All verbs go one way:
+//!
+//! ```text
+//!  options ──request──▶ plan ──jobs, passes──▶ make ──places──▶ publish
+//!                       one tensor: work.rs    job/             names, all or none
+//!                       many: planned.rs,      many.rs, batch.rs,
+//!                       columns.rs (records)   into a destination.rs
+//! ```
+//!
+//! Start at [`Converter`], then `work.rs` and `job/`.
 
 pub(crate) mod array;
 pub(crate) mod batch;

@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 const MASK_DELTA: u32 = 0xa282_ead8;
 
 /// Removes the mask from a stored checksum.
@@ -19,12 +21,12 @@ pub(crate) fn mask(crc: u32) -> u32 {
 
 /// CRC32C of `bytes`.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
+    append(0, bytes)
 }
 
 /// Extends `crc`, the CRC of the preceding bytes, by `bytes`.
 pub(crate) fn append(crc: u32, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc, bytes)
+    Kind::Crc32c.append(crc, bytes)
 }
 
 /// The inverse of [`shift`]: the CRC whose contribution, with `len` more bytes after it, is `crc`.
@@ -65,14 +67,16 @@ impl Kind {
 
     /// Extends `crc`, the checksum of the preceding bytes, by `bytes`.
     pub(crate) fn append(self, crc: u32, bytes: &[u8]) -> u32 {
-        match self {
-            Self::Crc32c => crc32c::crc32c_append(crc, bytes),
-            Self::Crc32 => {
-                let mut hasher = crc32fast::Hasher::new_with_initial(crc);
-                hasher.update(bytes);
-                hasher.finalize()
-            }
-        }
+        let algorithm = match self {
+            Self::Crc32c => CrcAlgorithm::Crc32Iscsi,
+            Self::Crc32 => CrcAlgorithm::Crc32IsoHdlc,
+        };
+        // The register holds the inverted checksum.
+        let mut digest = Digest::new_with_init_state(algorithm, u64::from(!crc));
+        digest.update(bytes);
+        #[expect(clippy::cast_possible_truncation, reason = "both have 32 bits")]
+        let crc = digest.finalize() as u32;
+        crc
     }
 
     /// The checksum of `len` zero bytes.
@@ -143,6 +147,7 @@ impl Checksum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn zeros_have_the_checksum_of_zeros() {
@@ -162,6 +167,15 @@ mod tests {
         assert_eq!(Kind::Crc32.of(b"123456789"), 0xcbf4_3926);
         assert_eq!(unmask(0xa282_ead8), 0);
         assert_eq!(unmask(0x7189_5b73), crc32c(&[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40, 0, 0, 0x40, 0x40]));
+    }
+
+    proptest! {
+        #[test]
+        fn other_implementations_agree(bytes in prop::collection::vec(any::<u8>(), 0..2000), cut in 0usize..2000) {
+            let (front, back) = bytes.split_at(cut.min(bytes.len()));
+            prop_assert_eq!(append(crc32c(front), back), ::crc32c::crc32c(&bytes));
+            prop_assert_eq!(Kind::Crc32.append(Kind::Crc32.of(front), back), crc32fast::hash(&bytes));
+        }
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl SmallWriter<'_> {
         };
         let len = (end - start) as u64;
         let written = self.write(&place, &buffer[start..end]);
-        written.map_err(sink::write_error(&place.file, place.path(), "write", len))?;
+        written.map_err(sink::write_error(&place.file, &place.path, "write", len))?;
         let peak_memory = self.plan.shares.fixed_bytes + self.count(&place, len)?;
         Ok(array.completed(job.report(&Outcome { method: self.method, verified, peak_memory }, started)))
     }

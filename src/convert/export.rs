@@ -6,7 +6,7 @@ use std::path::Path;
 use super::batch::Batch;
 use super::columns::{Attempt, Columns};
 use super::destination::Directory;
-use super::exported::{Export, Exported, Skipped, nothing_to_convert, vouch};
+use super::exported::{Export, Exported, Skipped, nbytes_of, nothing_to_convert, vouch};
 use super::manifest::{self, MANIFEST};
 use super::many::make;
 use super::planned::{PlannedArray, plan};
@@ -57,14 +57,13 @@ pub fn export(tensors: &Selection, rows: Option<Rows>, dir: impl AsRef<Path>, op
     check_manifest(&staged)?;
     options.check_applied()?;
 
-    let sum = |nbytes: &mut dyn Iterator<Item = u64>| nbytes.fold(0, u64::saturating_add);
-    let total_bytes = passes.is_empty().then(|| sum(&mut planned.iter().map(|array| array.nbytes)));
+    let total_bytes = passes.is_empty().then(|| planned.iter().map(|array| array.nbytes).fold(0, u64::saturating_add));
     let is_one_pass = planned.is_empty() && passes.len() == 1;
     let mut outputs = make(&planned, &batch, &directory, (0, total_bytes), &mut skipped)?;
     for columns in passes {
         // With several passes, the total size is unknown.
         if !is_one_pass {
-            run.progress.count_from(sum(&mut outputs.iter().map(|output| output.report.nbytes)), None);
+            run.progress.count_from(nbytes_of(&outputs), None);
         }
         outputs.extend(make_columns(columns, &directory, &mut skipped)?);
     }

@@ -41,6 +41,11 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// Bytes of the elements of arrays.
+pub(crate) fn nbytes_of(outputs: &[Exported]) -> u64 {
+    outputs.iter().map(|output| output.report.nbytes).fold(0, u64::saturating_add)
+}
+
 /// Reports tensors as verified that a checksum over several tensors covers; it is compared when the last of them has been read.
 pub(crate) fn vouch(source: &Source, outputs: &mut [Exported], request: &Request) {
     for output in outputs.iter_mut().filter(|output| request.run.verify && output.report.verified != Verified::Full) {

@@ -6,7 +6,7 @@ use super::batch::Batch;
 use super::columns::{Attempt, Columns};
 use super::destination::Packed;
 use super::export::export;
-use super::exported::{Export, Exported, Skipped, nothing_to_convert, vouch};
+use super::exported::{Export, Exported, Skipped, nbytes_of, nothing_to_convert, vouch};
 use super::many::make;
 use super::planned::{ArrayOrigin, PlannedArray, plan};
 use crate::error::request::BadRequest;
@@ -182,9 +182,8 @@ impl<'a> Packer<'a, '_> {
         let batch = Batch::new(&file, self.request)?;
         let (layout, columns) = self.write_columns(&file)?;
         file.starts = layout.offsets[..self.planned.len()].to_vec();
-        let done_bytes = columns.iter().map(|output| output.report.nbytes).sum();
         let total_bytes = Some(layout.len - layout.header.len() as u64);
-        let mut outputs = make(&self.planned, &batch, &file, (done_bytes, total_bytes), &mut self.skipped)?;
+        let mut outputs = make(&self.planned, &batch, &file, (nbytes_of(&columns), total_bytes), &mut self.skipped)?;
         outputs.extend(columns);
         drop(self.scratch.take());
         self.publish(staged, &layout, outputs)
@@ -203,7 +202,7 @@ impl<'a> Packer<'a, '_> {
             let total_bytes = Some(layout.len - layout.header.len() as u64);
             let (mut starts, mut outputs, mut is_final) = (&layout.offsets[self.planned.len()..], Vec::<Exported>::new(), true);
             for (columns, rows) in std::mem::take(&mut self.columns) {
-                self.request.run.progress.count_from(outputs.iter().map(|output| output.report.nbytes).sum(), total_bytes);
+                self.request.run.progress.count_from(nbytes_of(&outputs), total_bytes);
                 let (own, others) = starts.split_at(rows.len());
                 starts = others;
                 let places: Vec<_> = own.iter().zip(&rows).map(|(&start, &rows)| file.region(start, Some(rows))).collect();

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::array::Array;
 use super::job::Job;
-use crate::error::Result;
 use crate::error::request::BadRequest;
+use crate::error::{Error, Result};
 use crate::options::request::Request;
 use crate::output::part::Part;
 use crate::output::place::ArrayPlace;
@@ -46,7 +46,11 @@ impl<'a> Work<'a> {
         others: impl FnOnce(&RecordColumn<'_>) -> Result<Vec<Feature>>,
     ) -> Result<Self> {
         let Some(column) = tensor.column() else {
-            return Self::jobs(Array::of_tensor(tensor, request)?, request);
+            let jobs = Array::of_tensor(tensor, request).and_then(|arrays| Self::jobs(arrays, request));
+            return jobs.map_err(|error| match error {
+                Error::BadRequest(BadRequest::RowsOfScalar) => BadRequest::RowsOfScalar.of_tensor(&tensor.info().name).into(),
+                error => error,
+            });
         };
         let others = others(&column)?;
         let RecordColumn { records, set, feature } = column;

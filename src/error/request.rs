@@ -628,7 +628,7 @@ pub enum BadRequest {
         instead: &'static str,
     },
     /// A safetensors file in Fortran order or big-endian.
-    #[error("safetensors files are in C order and little-endian")]
+    #[error("safetensors files are in C order and little-endian: leave out `layout` and `byte_order`, or write `.npy` files")]
     PackedForm,
     /// Arrays of an export that would have the same file name.
     #[error("{} would both become {file}: convert them into two directories", Arrays(arrays))]

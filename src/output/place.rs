@@ -1,6 +1,6 @@
 //! Where an array goes: a file of its own, or a region of a file that it shares with others.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::private_file::PrivateFile;
@@ -38,11 +38,6 @@ impl ArrayPlace {
     /// A region of a file.
     pub(crate) fn region(staged: &StagedFile, region: FileRegion) -> Self {
         Self { region: Some(region), ..Self::whole(staged) }
-    }
-
-    /// The path, for messages.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The method to copy elements to it.

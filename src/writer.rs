@@ -90,7 +90,7 @@ impl ArrayBuilder {
         let resources = Resources { in_flight: None, ..Resources::of(&run, 1) };
         let plan = Plan::new(&spec, &(0..1.min(spec.rows())), Memory::Windows, &resources)?;
         let staged = StagedFile::create(path.as_ref(), run.existing, &run.calls)?;
-        let buffers = Method::to_copy(staged.file(), None)?;
+        let buffers = Method::to_copy(staged.file(), None, self.rows.map(|rows| rows.saturating_mul(spec.row_bytes())))?;
         let sink = NpySink::new(Arc::clone(staged.file()), staged.target(), Method::Map, plan.shares.window_bytes).with_buffers(buffers);
         let sink = Arc::new(if mmap::can_map(staged.file()) { sink } else { sink.without_maps() });
         if let Some(rows) = self.rows {

@@ -75,8 +75,8 @@ impl Destination for Directory<'_> {
 
     fn small_method(&self, run: &Run) -> Result<Option<Method>> {
         match run.method {
-            Some(Method::Clone | Method::Map) => Ok(None),
-            wanted => Method::as_tried(self.staged.trial_file().as_deref(), wanted).map(Some),
+            Some(Method::Clone | Method::Direct | Method::Map) => Ok(None),
+            wanted => Method::as_tried(self.staged.trial_file().as_deref(), wanted, Some(0)).map(Some),
         }
     }
 }
@@ -85,11 +85,27 @@ impl Destination for Directory<'_> {
 pub(crate) struct Packed<'a> {
     pub(crate) staged: &'a StagedFile,
     pub(crate) method: Method,
+    /// The method for small arrays.
+    small_method: Method,
     /// Where each array's region starts.
     pub(crate) starts: Vec<u64>,
 }
 
-impl Packed<'_> {
+impl<'a> Packed<'a> {
+    /// Regions of a file that is empty yet.
+    ///
+    /// # Errors
+    /// Those of [`Method::to_copy`].
+    pub(crate) fn new(staged: &'a StagedFile, wanted: Option<Method>) -> Result<Self> {
+        let small_method = match wanted {
+            // Mapping each small region on its own would only cost, and so would a write for each that waits for the disk.
+            Some(Method::Map) => Method::Portable,
+            Some(Method::Direct) | None => Method::to_copy(staged.file(), None, Some(0))?,
+            Some(method) => method,
+        };
+        Ok(Self { staged, method: Method::to_copy(staged.file(), wanted, None)?, small_method, starts: Vec::new() })
+    }
+
     /// The region from `start` on, with room for so many rows.
     pub(crate) fn region(&self, start: u64, rows: Option<u64>) -> ArrayPlace {
         ArrayPlace::region(self.staged, FileRegion { start, method: self.method, rows })
@@ -127,7 +143,6 @@ impl Destination for Packed<'_> {
     }
 
     fn small_method(&self, _: &Run) -> Result<Option<Method>> {
-        // Mapping each small region on its own would only cost.
-        Ok(Some(if self.method == Method::Map { Method::Portable } else { self.method }))
+        Ok(Some(self.small_method))
     }
 }

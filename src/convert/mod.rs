@@ -294,7 +294,7 @@ impl<'a> Converter<'a> {
             slice_bytes: 0,
             threads: Memory::Buffers.threads(run.threads),
             memory_bytes: run.budget.as_bytes(),
-            method: Method::as_tried(TrialFile::near(output, &run.calls).as_deref(), run.method)?,
+            method: Method::as_tried(TrialFile::near(output, &run.calls).as_deref(), run.method, nbytes)?,
         })
     }
 

@@ -13,7 +13,6 @@ use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::safetensors::{FileLayout, name_of};
 use crate::options::Options;
-use crate::options::method::Method;
 use crate::options::request::{Form, Request};
 use crate::os;
 use crate::output::part::Part;
@@ -178,7 +177,7 @@ impl<'a> Packer<'a, '_> {
 
     fn write_all(mut self) -> Result<Export> {
         let staged = self.begin()?;
-        let mut file = Packed { staged: &staged, method: Method::to_copy(staged.file(), self.request.run.method)?, starts: Vec::new() };
+        let mut file = Packed::new(&staged, self.request.run.method)?;
         let batch = Batch::new(&file, self.request)?;
         let (layout, columns) = self.write_columns(&file)?;
         file.starts = layout.offsets[..self.planned.len()].to_vec();
@@ -230,7 +229,7 @@ impl<'a> Packer<'a, '_> {
     /// Writes the only array behind room for a header: of columns that are read once and whose number of rows is unknown.
     fn write_one(mut self, columns: Columns<'a>) -> Result<Export> {
         let staged = self.begin()?;
-        let file = Packed { staged: &staged, method: Method::to_copy(staged.file(), self.request.run.method)?, starts: Vec::new() };
+        let file = Packed::new(&staged, self.request.run.method)?;
         // The longest header is that for the most rows.
         let most_rows: Vec<u64> = columns.pass.arrays.iter().map(|array| i64::MAX.unsigned_abs() / array.written_row().max(1)).collect();
         let start = self.layout(&entries(&columns, &most_rows)?)?.header.len() as u64;

@@ -10,6 +10,9 @@ pub enum Method {
     /// The output shares the source's blocks, so nothing is copied. Needs one contiguous run of bytes without decoding, a file
     /// system with block sharing (XFS, Btrfs), and an offset to which the header can be padded.
     Clone,
+    /// Writes straight from memory to the disk (`O_DIRECT`). For arrays that are long enough to gain from it, on file systems that do not
+    /// put such writes into the page cache.
+    Direct,
     /// Buffered writes that bypass the page cache (`RWF_DONTCACHE`; Linux 6.14 and a file system that supports it).
     Uncached,
     /// Buffers and plain writes, which work on every Unix and every file system. If chosen by default, Linux-only calls still
@@ -21,14 +24,15 @@ pub enum Method {
 }
 
 impl Method {
-    /// All methods. By default the first of the first three that works is used; the last one must be requested.
-    pub const ALL: [Self; 4] = [Self::Clone, Self::Uncached, Self::Portable, Self::Map];
+    /// All methods. By default the first of the first four that works is used; the last one must be requested.
+    pub const ALL: [Self; 5] = [Self::Clone, Self::Direct, Self::Uncached, Self::Portable, Self::Map];
 
     /// The name in reports and in `--method`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Clone => "clone",
+            Self::Direct => "direct",
             Self::Uncached => "uncached",
             Self::Map => "map",
             Self::Portable => "portable",

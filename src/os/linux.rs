@@ -1,5 +1,5 @@
 //! Linux system calls.
-#![expect(unsafe_code, reason = "three system calls have no safe interface; each block argues its safety")]
+#![expect(unsafe_code, reason = "four system calls have no safe interface; each block argues its safety")]
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-use memmap2::{Advice, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, StatxAttributes, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::attributes::Attributes;
+use super::direct::Alignment;
 
 /// `RWF_DONTCACHE` of Linux 6.14: pages that the call adds to the cache are dropped after the copy or the write to disk.
 const UNCACHED: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
@@ -119,10 +120,43 @@ pub(crate) fn read_uncached(file: &File, buf: &mut [u8], offset: u64) -> io::Res
     read.map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS]))
 }
 
-/// How many of `len` bytes of a file are in the page cache (Linux 6.5).
+/// How many of `len` bytes of a file are in the page cache, in whole pages.
+pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64> {
+    match count_cached(file, offset, len) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => count_resident(file, offset, len),
+        result => result,
+    }
+}
+
+/// The same by a map, for kernels before 6.5. Only for the owner of a file and those who may write to it: to others the kernel says that
+/// every page is in the cache.
+///
+/// Source: `mincore(2)`.
+fn count_resident(file: &File, offset: u64, len: u64) -> io::Result<u64> {
+    let page = rustix::param::page_size();
+    let len = len.min(file.metadata()?.len().saturating_sub(offset));
+    let may_ask = rustix::fs::fstat(file).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw()) || rustix::process::geteuid().is_root();
+    if !may_ask {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    if len == 0 {
+        return Ok(0);
+    }
+    let len = usize::try_from(len).map_err(io::Error::other)?;
+    let map = MmapOptions::new().offset(offset / page as u64 * page as u64).len(len).map_raw_read_only(file)?;
+    let mut pages = vec![0u8; map.len().div_ceil(page)];
+    // SAFETY: the map covers `map.len()` bytes from a page boundary on and lives during the call, which writes a byte for each of its pages;
+    // nothing is read or written through the map.
+    if unsafe { libc::mincore(map.as_mut_ptr().cast(), map.len(), pages.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(pages.iter().filter(|&&page| page & 1 != 0).count() as u64 * page as u64)
+}
+
+/// The same by a call of Linux 6.5.
 ///
 /// Source: `cachestat(2)`.
-pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64> {
+fn count_cached(file: &File, offset: u64, len: u64) -> io::Result<u64> {
     const CACHESTAT: libc::c_long = 451;
     // `struct cachestat_range`: offset and length.
     let range = [offset, len];
@@ -141,6 +175,33 @@ pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64
 pub(crate) fn write_uncached(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     let written = rustix::io::pwritev2(file, &[IoSlice::new(bytes)], offset, UNCACHED);
     written.map_err(|e| answer(e, &[Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS]))
+}
+
+/// Opens an open file once more, for writes that go straight from memory to the disk.
+///
+/// Source: `open(2)`, `O_DIRECT`; `proc(5)`, `/proc/self/fd`.
+pub(crate) fn open_direct(file: &File) -> io::Result<File> {
+    let proc = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let opened = rustix::fs::open(proc.as_str(), OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty());
+    opened.map(File::from).map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP, Errno::NOENT, Errno::NOTDIR, Errno::ACCESS, Errno::MFILE]))
+}
+
+/// What direct writes to a file have to be aligned to, as far as the system says (Linux 6.1); a page otherwise.
+///
+/// Source: `statx(2)`, `STATX_DIOALIGN`.
+pub(crate) fn direct_alignment(file: &File) -> io::Result<Alignment> {
+    let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+    let Some(stat) = stat.ok().filter(|stat| stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0) else {
+        return Ok(Alignment::default());
+    };
+    let (memory, offset) = (u64::from(stat.stx_dio_mem_align), u64::from(stat.stx_dio_offset_align));
+    // Zero says that there are no direct writes.
+    if memory.is_power_of_two() && offset.is_power_of_two() { Ok(Alignment { memory, offset }) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+/// Writes at `offset` without the page cache; `file` is from [`open_direct`].
+pub(crate) fn write_direct(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    rustix::io::pwrite(file, bytes, offset).map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP]))
 }
 
 /// Shares the blocks of `range` of `from` with `to`, starting at `to_offset`. Both offsets must be multiples of the block size;
@@ -245,6 +306,11 @@ fn keeps_numbers(kind: u64) -> bool {
 /// Tells the kernel how a mapped window will be used. This is advice, so a refusal costs only speed.
 pub(crate) fn advise_window(map: &MmapRaw, is_large: bool) {
     let _ = map.advise(if is_large { Advice::HugePage } else { Advice::Random });
+}
+
+/// Asks for large pages for a part of memory. This is advice, too.
+pub(crate) fn use_large_pages(memory: &MmapMut, part: Range<usize>) {
+    let _ = memory.advise_range(Advice::HugePage, part.start, part.end - part.start);
 }
 
 /// Maps in all pages of a part of a map, writable. Fails on a page that the file system cannot provide.

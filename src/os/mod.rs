@@ -7,6 +7,8 @@
 //! refuses the special calls on Linux too, so that tests cover the portable paths.
 
 pub(crate) mod attributes;
+pub(crate) mod buffer;
+pub(crate) mod direct;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(target_os = "linux"))]

@@ -5,9 +5,10 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use memmap2::MmapRaw;
+use memmap2::{MmapMut, MmapRaw};
 
 use super::attributes::Attributes;
+use super::direct::Alignment;
 
 fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
@@ -64,6 +65,20 @@ pub(crate) fn read_uncached(_file: &File, _buf: &mut [u8], _offset: u64) -> io::
 pub(crate) fn cached_bytes(_file: &File, _offset: u64, _len: u64) -> io::Result<u64> {
     unsupported()
 }
+
+pub(crate) fn open_direct(_file: &File) -> io::Result<File> {
+    unsupported()
+}
+
+pub(crate) fn direct_alignment(_file: &File) -> io::Result<Alignment> {
+    unsupported()
+}
+
+pub(crate) fn write_direct(_file: &File, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
+    unsupported()
+}
+
+pub(crate) fn use_large_pages(_memory: &MmapMut, _part: Range<usize>) {}
 
 pub(crate) fn write_uncached(_file: &File, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
     unsupported()

@@ -7,22 +7,33 @@ use crate::options::method::Method;
 use crate::os;
 use crate::plan::Memory;
 
+/// Shorter arrays take no longer through the page cache, and a trial of a direct write is another wait for the disk.
+const LEAST_DIRECT: u64 = 16 << 20;
+
 impl Method {
     /// Where workers put the bytes of a slice with this method.
     pub(crate) fn memory(self) -> Memory {
         match self {
             Self::Map => Memory::Windows,
             Self::Clone => Memory::Scan,
+            Self::Direct => Memory::Direct,
             Self::Uncached | Self::Portable => Memory::Buffers,
         }
     }
 
-    /// The method to copy into `file`, which must be empty: the `wanted` one, or the best that works.
+    /// Whether what goes through the page cache has to leave it at once, where there is a call for that.
+    pub(crate) fn leaves_cache(self) -> bool {
+        matches!(self, Self::Direct | Self::Uncached)
+    }
+
+    /// The method to copy `nbytes` (`None`: an unknown number of them) into `file`, which must be empty: the `wanted` one, or the best that
+    /// works.
     ///
     /// # Errors
     /// Returns [`Error::Unsupported`] when the wanted method does not work; [`Error::Io`].
-    pub(crate) fn to_copy(file: &PrivateFile, wanted: Option<Self>) -> Result<Self> {
+    pub(crate) fn to_copy(file: &PrivateFile, wanted: Option<Self>, nbytes: Option<u64>) -> Result<Self> {
         match wanted {
+            None if nbytes.is_none_or(|nbytes| nbytes >= LEAST_DIRECT) && Self::Direct.works_for(file)? => Ok(Self::Direct),
             None if Self::Uncached.works_for(file)? => Ok(Self::Uncached),
             None => Ok(Self::Portable),
             Some(method) if method.works_for(file)? => Ok(method),
@@ -43,8 +54,8 @@ impl Method {
     ///
     /// # Errors
     /// As [`to_copy`](Self::to_copy).
-    pub(crate) fn as_tried(trial: Option<&PrivateFile>, wanted: Option<Self>) -> Result<Self> {
-        trial.map_or(Ok(wanted.unwrap_or(Self::Portable)), |trial| Self::to_copy(trial, wanted))
+    pub(crate) fn as_tried(trial: Option<&PrivateFile>, wanted: Option<Self>, nbytes: Option<u64>) -> Result<Self> {
+        trial.map_or(Ok(wanted.unwrap_or(Self::Portable)), |trial| Self::to_copy(trial, wanted, nbytes))
     }
 
     /// Whether this copying method works for `file`. Tries it with a byte; `file` must be empty and is empty again afterwards.
@@ -56,6 +67,7 @@ impl Method {
         let known = |tried: std::io::Result<()>| !tried.is_err_and(|error| os::is_unsupported(&error));
         let works = match self {
             Self::Clone => false,
+            Self::Direct => file.writes_directly().unwrap_or(true),
             Self::Uncached => known(file.write_uncached_at(&[0], 0)),
             Self::Map => known(file.reserve(&(0..1))) && mmap::can_map(file),
             Self::Portable => return Ok(true),

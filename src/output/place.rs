@@ -40,12 +40,12 @@ impl ArrayPlace {
         Self { region: Some(region), ..Self::whole(staged) }
     }
 
-    /// The method to copy elements to it.
+    /// The method to copy `nbytes` of elements to it; `None`: an unknown number of them.
     ///
     /// # Errors
     /// Those of [`Method::to_copy`].
-    pub(crate) fn method(&self, wanted: Option<Method>) -> Result<Method> {
-        self.region.map_or_else(|| Method::to_copy(&self.file, wanted), |region| Ok(region.method))
+    pub(crate) fn method(&self, wanted: Option<Method>, nbytes: Option<u64>) -> Result<Method> {
+        self.region.map_or_else(|| Method::to_copy(&self.file, wanted, nbytes), |region| Ok(region.method))
     }
 
     /// What writes to it, with `window_bytes` of output pages at most.

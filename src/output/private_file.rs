@@ -5,12 +5,15 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::direct::DirectFile;
 use crate::error::{Error, Result};
-use crate::os::LARGE_PAGE;
-use crate::os::{self, SystemCalls};
+use crate::os::buffer::Buffer;
+use crate::os::{self, LARGE_PAGE, SystemCalls};
 use crate::plan::PAGE_BYTES;
 use crate::types::size::memory_len;
 
@@ -22,6 +25,10 @@ pub(crate) struct PrivateFile {
     calls: SystemCalls,
     /// Its path, or its directory while it has no name.
     place: PathBuf,
+    /// Opened once more at the first direct write, where that is possible.
+    direct: OnceLock<Option<DirectFile>>,
+    /// Whether an uncached write was refused.
+    refuses_uncached: AtomicBool,
 }
 
 /// Appends after the last write.
@@ -38,20 +45,24 @@ impl io::Write for &PrivateFile {
 impl PrivateFile {
     /// A file without a name in `dir`; fails as unsupported where the file system has none.
     pub(crate) fn unnamed(dir: &Path, calls: &SystemCalls) -> io::Result<Self> {
-        Ok(Self { file: calls.native(|| os::unnamed_file(dir))?, calls: calls.clone(), place: dir.to_owned() })
+        Ok(Self::of(calls.native(|| os::unnamed_file(dir))?, dir.to_owned(), calls))
     }
 
     /// A new file under a hidden name.
     pub(crate) fn named(path: &Path, calls: &SystemCalls) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Self { file, calls: calls.clone(), place: path.to_owned() })
+        Ok(Self::of(file, path.to_owned(), calls))
     }
 
     /// The same in an open directory, which saves the path lookup.
     pub(crate) fn named_in((dir, path): (&File, &Path), name: &str, calls: &SystemCalls) -> io::Result<Self> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666))?;
-        Ok(Self { file: file.into(), calls: calls.clone(), place: path.join(name) })
+        Ok(Self::of(file.into(), path.join(name), calls))
+    }
+
+    fn of(file: File, place: PathBuf, calls: &SystemCalls) -> Self {
+        Self { file, calls: calls.clone(), place, direct: OnceLock::new(), refuses_uncached: AtomicBool::new(false) }
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -96,9 +107,38 @@ impl PrivateFile {
         self.calls.write_all_at(bytes, offset, |bytes, offset| self.file.write_at(bytes, offset))
     }
 
-    /// Writes `bytes` at `offset`, past the page cache; fails as unsupported where that is impossible.
+    /// Writes `bytes` at `offset` through pages of the cache that go to the disk at once and are then dropped; fails as unsupported where
+    /// that is impossible.
     pub(crate) fn write_uncached_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.calls.write_all_at(bytes, offset, |bytes, offset| self.calls.native(|| os::write_uncached(&self.file, bytes, offset)))
+        if self.refuses_uncached.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let write = |bytes: &[u8], offset| self.calls.native(|| os::write_uncached(&self.file, bytes, offset));
+        let written = self.calls.write_all_at(bytes, offset, write);
+        if written.as_ref().is_err_and(os::is_unsupported) {
+            self.refuses_uncached.store(true, Ordering::Relaxed);
+        }
+        written
+    }
+
+    /// The file for direct writes, if there is one.
+    pub(crate) fn direct(&self) -> Option<&DirectFile> {
+        self.direct.get_or_init(|| DirectFile::open(&self.file, &self.calls)).as_ref()
+    }
+
+    /// Writes `bytes` at `offset` straight to the disk; both are aligned as [`direct`](Self::direct) says. Returns whether that is possible.
+    pub(crate) fn write_direct_at(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
+        self.direct().map_or(Ok(false), |direct| direct.write_at(bytes, offset, &self.calls))
+    }
+
+    /// Whether direct writes reach the disk and leave nothing in the page cache. Tries it with one block at the start of the file.
+    pub(crate) fn writes_directly(&self) -> io::Result<bool> {
+        let Some(direct) = self.direct() else { return Ok(false) };
+        let len = direct.alignment.offset.max(PAGE_BYTES);
+        let mut block = Buffer::new(memory_len(len));
+        let is_written = self.write_direct_at(block.at(0, memory_len(len))?, 0)?;
+        // File systems with checksums of their own (Btrfs) and those in memory take direct writes and put them into the cache.
+        Ok(is_written && !os::cached_bytes(&self.file, 0, len).is_ok_and(|cached| cached > 0))
     }
 
     /// Writes `bytes` at `offset`: whole pages past the page cache where that is possible, the pages at both ends, which may be shared

@@ -15,14 +15,19 @@ use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::options::method::Method;
-use crate::os::LARGE_PAGE;
-use crate::os::{self, free_bytes};
+use crate::os::buffer::Buffer;
+use crate::os::{self, LARGE_PAGE, free_bytes};
 use crate::plan::PAGE_BYTES;
 use crate::types::cancel::CancelToken;
 use crate::types::size::memory_len;
 
 /// Minimum step in which an array of unknown length grows.
 const GROWTH_BYTES: u64 = 64 << 20;
+
+/// Shorter parts of writes are not worth a wait for the disk of their own.
+const LEAST_DIRECT: u64 = 256 << 10;
+/// Memory through which parts go that lie at addresses from which the disk cannot take them.
+const MOST_COPIED: u64 = 1 << 20;
 
 /// An array file without its final name. Any number of threads fill windows of its data or write buffers to it.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(crate) struct NpySink {
     /// Whether windows are mapped; otherwise they are buffers that are written when filled.
     maps: bool,
     behind: WriteBehind,
+    /// Aligned memory that is not in use.
+    aligned: Mutex<Vec<Buffer>>,
 }
 
 impl NpySink {
@@ -51,7 +58,8 @@ impl NpySink {
     pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
         let behind = WriteBehind::new(window_bytes);
         let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
-        Self { file, path: path.to_owned(), method, buffers: method, data_start, is_part: false, reserved, wanted, maps: true, behind }
+        let aligned = Mutex::default();
+        Self { file, path: path.to_owned(), method, buffers: method, data_start, is_part: false, reserved, wanted, maps: true, behind, aligned }
     }
 
     /// The same, where buffers are written by a way of their own beside the windows.
@@ -207,13 +215,88 @@ impl NpySink {
         Ok(Window { content: Content::Map(map), counted })
     }
 
-    /// Writes `data` to range `bytes` of the array once the limit on dirty pages allows it.
+    /// A place in `buffer` for range `bytes` of the array, from where it can be written without a copy.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no memory.
+    pub(crate) fn memory_for<'b>(&self, bytes: &Range<u64>, buffer: &'b mut Buffer) -> Result<&'b mut [u8]> {
+        let place = buffer.at(bytes.start + self.data_start, memory_len(bytes.end - bytes.start));
+        place.map_err(Error::io("get memory for a part of", &self.path))
+    }
+
+    /// Writes `data` to range `bytes` of the array: straight to the disk, or once the limit on dirty pages allows it.
     pub(crate) fn write(&self, bytes: Range<u64>, data: &[u8]) -> Result<()> {
         let range = bytes.start + self.data_start..bytes.end + self.data_start;
+        if self.buffers != Method::Direct {
+            return self.write_behind(range, data);
+        }
+        let Some(middle) = self.write_middle(&range, data)? else { return self.write_behind(range, data) };
+        self.write_ends(&range, &middle, data)
+    }
+
+    /// Writes what is in whole blocks of `data`, which goes to `range` of the file, straight to the disk. Returns where it lies; `None` if it
+    /// is too short, or if that is impossible.
+    fn write_middle(&self, range: &Range<u64>, data: &[u8]) -> Result<Option<Range<u64>>> {
+        let Some(direct) = self.file.direct() else { return Ok(None) };
+        let middle = direct.alignment.middle(range);
+        let len = middle.end - middle.start;
+        if len < LEAST_DIRECT {
+            return Ok(None);
+        }
+        let whole = &data[memory_len(middle.start - range.start)..][..memory_len(len)];
+        let written = if direct.alignment.takes(whole) {
+            self.file.write_direct_at(whole, middle.start)
+        } else {
+            self.write_copied(whole, middle.start)
+        };
+        Ok(written.map_err(|e| self.write_error("write", len)(e))?.then_some(middle))
+    }
+
+    /// Writes bytes straight to the disk that lie where it cannot take them.
+    fn write_copied(&self, bytes: &[u8], mut at: u64) -> io::Result<bool> {
+        let lock = || self.aligned.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = lock().pop();
+        let most = (self.behind.limit() / 16).min(MOST_COPIED) / LEAST_DIRECT * LEAST_DIRECT;
+        let Some(mut memory) = free.or_else(|| self.behind.set_aside(Buffer::memory_bytes(most)).then(|| Buffer::new(memory_len(most)))) else {
+            return Ok(false);
+        };
+        let mut result = Ok(most > 0);
+        for part in bytes.chunks(memory_len(most).max(1)) {
+            if !matches!(result, Ok(true)) {
+                break;
+            }
+            result = memory.at(at, part.len()).and_then(|copy| {
+                copy.copy_from_slice(part);
+                self.file.write_direct_at(copy, at)
+            });
+            at += part.len() as u64;
+        }
+        lock().push(memory);
+        result
+    }
+
+    /// Writes what is before and after `middle` through the page cache. Neighbours share these pages and probably come soon, so they stay
+    /// there for a while.
+    fn write_ends(&self, range: &Range<u64>, middle: &Range<u64>, data: &[u8]) -> Result<()> {
+        for end in [range.start..middle.start, middle.end..range.end].into_iter().filter(|end| !end.is_empty()) {
+            let pages = end.start / PAGE_BYTES * PAGE_BYTES..end.end.next_multiple_of(PAGE_BYTES);
+            let len = pages.end - pages.start;
+            let failed = |error| self.write_error("write", len)(error);
+            self.behind.acquire(&self.file, len, true).map_err(failed)?;
+            let bytes = &data[memory_len(end.start - range.start)..][..memory_len(end.end - end.start)];
+            let written = self.file.write_at(bytes, end.start);
+            self.behind.submit_scattered(pages, len);
+            written.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `data` to `range` of the file through the page cache once the limit on dirty pages allows it.
+    fn write_behind(&self, range: Range<u64>, data: &[u8]) -> Result<()> {
         let pages = range.start / PAGE_BYTES * PAGE_BYTES..range.end.next_multiple_of(PAGE_BYTES);
         let len = pages.end - pages.start;
         self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
-        let uncached = if self.buffers == Method::Uncached { Some(self.file.write_uncached_at(data, range.start)) } else { None };
+        let uncached = if self.buffers.leaves_cache() { Some(self.file.write_uncached_at(data, range.start)) } else { None };
         // The trial with one byte worked, but if this is unsupported, write through the page cache.
         let result = if let Some(written) = uncached.filter(|written| !written.as_ref().is_err_and(os::is_unsupported)) {
             self.behind.submit_uncached(pages);
@@ -227,7 +310,7 @@ impl NpySink {
 
     /// Writes `data` to range `bytes` of the array, which grows if needed; the range need not be aligned.
     ///
-    /// Whole pages bypass the page cache if possible. Pages shared with a neighbour stay in it until the neighbour is written.
+    /// Whole pages bypass the page cache if possible. Pages shared with a neighbour stay in it for a while.
     pub(crate) fn place(self: &Arc<Self>, bytes: Range<u64>, data: &[u8]) -> Result<()> {
         self.grow(bytes.end)?;
         if self.method == Method::Map {
@@ -236,6 +319,11 @@ impl NpySink {
             return window.commit();
         }
         let run = bytes.start + self.data_start..bytes.end + self.data_start;
+        if self.method == Method::Direct
+            && let Some(middle) = self.write_middle(&run, data)?
+        {
+            return self.write_ends(&run, &middle, data);
+        }
         let pages = run.start / PAGE_BYTES * PAGE_BYTES..run.end.next_multiple_of(PAGE_BYTES);
         let len = pages.end - pages.start;
         self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
@@ -292,7 +380,7 @@ impl NpySink {
     }
 
     fn write_run(&self, run: &Range<u64>, data: &[u8]) -> io::Result<()> {
-        if self.method == Method::Uncached { self.file.write_pages_uncached(data, run.start) } else { self.file.write_at(data, run.start) }
+        if self.method.leaves_cache() { self.file.write_pages_uncached(data, run.start) } else { self.file.write_at(data, run.start) }
     }
 
     /// Allocates blocks by writing zeros where the file system cannot reserve: so a full disk is an error value, not a signal when

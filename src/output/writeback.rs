@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::private_file::PrivateFile;
@@ -14,7 +15,7 @@ use super::private_file::PrivateFile;
 /// only for the disk.
 #[derive(Debug)]
 pub(crate) struct WriteBehind {
-    limit: u64,
+    limit: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -37,12 +38,18 @@ struct Finished {
 
 impl WriteBehind {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, state: Mutex::default(), changed: Condvar::new() }
+        Self { limit: AtomicU64::new(limit), state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// The most bytes that may be counted at once.
     pub(crate) fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Takes `bytes` from the limit for other memory, unless they are more than half of what is left. Returns whether it did.
+    pub(crate) fn set_aside(&self, bytes: u64) -> bool {
+        let less = |limit: u64| limit.checked_sub(bytes).filter(|&left| left >= bytes);
+        self.limit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -53,7 +60,7 @@ impl WriteBehind {
     /// may be waiting for is admitted at once.
     pub(crate) fn acquire(&self, file: &PrivateFile, bytes: u64, wait: bool) -> io::Result<()> {
         let mut state = self.lock();
-        while state.held > 0 && state.held + bytes > self.limit {
+        while state.held > 0 && state.held + bytes > self.limit() {
             if let Some(oldest) = state.finished.pop_front() {
                 // If a wait covers the whole file, it covers all finished slices.
                 let others = if file.syncs_ranges() { VecDeque::new() } else { std::mem::take(&mut state.finished) };

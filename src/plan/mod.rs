@@ -15,6 +15,7 @@ use crate::format::npy::DATA_ALIGN;
 use crate::options::budget::Budget;
 use crate::options::request::Run;
 use crate::os::LARGE_PAGE;
+use crate::os::buffer::Buffer;
 use crate::types::size::memory_len;
 use crate::types::spec::TensorSpec;
 
@@ -45,6 +46,8 @@ const MOST_RAW_PER_SLICE: u64 = 2;
 const MAX_WINDOW_CHUNK: u64 = 1 << 20;
 /// Slices in flight per thread: one being filled, the others on their way to disk.
 const SLICES_PER_THREAD: u64 = 4;
+/// Pages at the ends of slices, and slices that a file system refuses to take directly.
+const MAX_BEHIND_DIRECT: u64 = 16 << 20;
 /// More written buffers than this on their way to disk are not faster.
 pub(crate) const MAX_BEHIND_BUFFERS: u64 = 128 << 20;
 /// Most data that the kernel reads ahead in the source; it is released when memory is short.
@@ -58,6 +61,8 @@ pub(crate) enum Memory {
     Windows,
     /// Into a buffer that each worker owns, and from there into the output.
     Buffers,
+    /// Into a buffer that each worker owns, and from there straight to the disk.
+    Direct,
     /// Into a buffer only, for inspection.
     Scan,
 }
@@ -65,7 +70,7 @@ pub(crate) enum Memory {
 impl Memory {
     /// The number of threads: as `asked`, or a default for this kind of memory.
     pub(crate) fn threads(self, asked: Option<usize>) -> usize {
-        asked.unwrap_or_else(|| if self == Self::Buffers { cores().clamp(LEAST_COPYING, MOST_COPYING) } else { cores() })
+        asked.unwrap_or_else(|| if matches!(self, Self::Buffers | Self::Direct) { cores().clamp(LEAST_COPYING, MOST_COPYING) } else { cores() })
     }
 }
 
@@ -169,7 +174,7 @@ impl Plan {
         let (fixed, left) = resources.fixed_and_left();
         let max_slice = match memory {
             Memory::Windows => MAX_WINDOW_SLICE,
-            Memory::Buffers => MAX_BUFFER_SLICE,
+            Memory::Buffers | Memory::Direct => MAX_BUFFER_SLICE,
             Memory::Scan => MAX_SCAN_SLICE,
         };
         let shares = SLICES_PER_THREAD + 1 + u64::from(resources.raw_itemsize.is_some());
@@ -204,6 +209,9 @@ impl Plan {
             // After a large page the kernel prepares the next one, which is not counted elsewhere.
             Memory::Windows if slice_bytes >= LARGE_PAGE => (slice_bytes.min(MAX_WINDOW_CHUNK), threads * 2 * LARGE_PAGE, u64::MAX),
             Memory::Windows => (slice_bytes.min(MAX_WINDOW_CHUNK), 0, u64::MAX),
+            Memory::Direct => {
+                (slice_bytes, threads * Buffer::memory_bytes(slice_bytes) + READ_AHEAD.min(left / 4), MAX_BEHIND_DIRECT)
+            }
             Memory::Buffers | Memory::Scan => (slice_bytes, threads * slice_bytes + READ_AHEAD.min(left / 4), MAX_BEHIND_BUFFERS),
         };
         let raw_bytes = if resources.raw_itemsize.is_some() { slice_bytes.min(MAX_RAW) } else { 0 };
@@ -306,9 +314,8 @@ mod tests {
         #[test]
         fn slices_cover_every_element_once_within_the_budget(
             spec in specs(), mib in prop_oneof![12u64..40, 12u64..3000], threads in prop_oneof![1usize..33, 1usize..=usize::MAX], heap in 0u64..4 << 20,
-            cut in any::<[prop::sample::Index; 2]>(), windows in any::<bool>(), needs in any::<[bool; 2]>(), in_flight in prop_oneof![Just(None), (0usize..20).prop_map(Some)],
+            cut in any::<[prop::sample::Index; 2]>(), memory in prop::sample::select(vec![Memory::Windows, Memory::Buffers, Memory::Direct]), needs in any::<[bool; 2]>(), in_flight in prop_oneof![Just(None), (0usize..20).prop_map(Some)],
         ) {
-            let memory = if windows { Memory::Windows } else { Memory::Buffers };
             let rows = spec.rows();
             let mut ends = cut.map(|i| i.index(rows as usize + 1) as u64);
             ends.sort_unstable();
@@ -325,7 +332,7 @@ mod tests {
             };
             prop_assert!(plan.shares.fixed_bytes + plan.shares.window_bytes <= budget.as_bytes());
             // Windows of all workers are open at once; buffers can be written one after the other.
-            let open = if windows { plan.shares.threads as u64 } else { 1 };
+            let open = if memory == Memory::Windows { plan.shares.threads as u64 } else { 1 };
             prop_assert!(open * plan.slice_bytes() <= plan.shares.window_bytes || plan.shares.total_bytes == 0);
             if let Some(in_flight) = in_flight {
                 prop_assert!(plan.shares.window_bytes <= in_flight.max(1) as u64 * MAX_WINDOW_SLICE);
@@ -360,7 +367,7 @@ mod tests {
         let spec = TensorSpec::new(Dtype::UInt8, vec![177, 1_073_710]).unwrap();
         let resources = Resources { threads: 565, ..resources(Budget::mib(653)) };
         let plan = |memory| Plan::new(&spec, &(0..177), memory, &resources).unwrap();
-        for memory in [Memory::Buffers, Memory::Scan] {
+        for memory in [Memory::Buffers, Memory::Direct, Memory::Scan] {
             assert!(plan(memory).slice_bytes() <= plan(memory).shares.window_bytes);
         }
         let windows = plan(Memory::Windows);
@@ -385,7 +392,7 @@ mod tests {
             panic!("a budget of 1 MiB cannot do");
         };
         assert_eq!(allowed, Some(1 << 20));
-        for memory in [Memory::Windows, Memory::Buffers] {
+        for memory in [Memory::Windows, Memory::Buffers, Memory::Direct] {
             assert!(Plan::new(&spec, &(0..1000), memory, &resources(Budget::bytes(asked))).is_ok());
         }
     }

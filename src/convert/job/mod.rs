@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::options::method::Method;
 use crate::options::request::{Form, Run};
+use crate::os::buffer::Buffer;
 use crate::output::meter::Meter;
 use crate::output::part::Part;
 use crate::output::place::ArrayPlace;
@@ -126,7 +127,7 @@ impl<'a> Job<'a> {
     pub(crate) fn estimate(&self, output: &Path) -> Result<Estimate> {
         let method = match TrialFile::near(output, &self.run.calls) {
             Some(file) if self.can_share(&file)? => Method::Clone,
-            trial => Method::as_tried(trial.as_deref(), self.run.method)?,
+            trial => Method::as_tried(trial.as_deref(), self.run.method, Some(self.spec.nbytes()))?,
         };
         let is_shared = method == Method::Clone;
         let (slices, slice_bytes, shares) = if let Some(plans) = self.box_plan(false)? {
@@ -243,7 +244,7 @@ impl<'a> Job<'a> {
         {
             return Ok(outcome);
         }
-        let method = place.method(self.run.method)?;
+        let method = place.method(self.run.method, Some(self.spec.nbytes()))?;
         match self.box_plan(false)? {
             Some(plans) => self.place_boxes(place, method, &plans),
             None if self.changes_order => self.turn_into(place, method),
@@ -335,12 +336,11 @@ impl<'a> Job<'a> {
         let filler = if by_kernel { WindowWriter::Kernel } else { WindowWriter::Stores };
         let meter = Meter::new(&plan.shares, self.run);
         let turns = ReadOrder::default();
-        let buffer_bytes = if method.memory() == Memory::Buffers { plan.slice_bytes() } else { 0 };
         crate::os::workers::run(
             plan.shares.threads,
             &self.run.cancel,
             ReadOrder::numbered(slices(&plan, self.runs(), checksums.as_ref(), |bytes| meter.add(bytes, 0))),
-            || (WorkerState::new(&plan.shares, checksums.as_ref(), self.run), vec![0; memory_len(buffer_bytes)]),
+            || (WorkerState::new(&plan.shares, checksums.as_ref(), self.run), Buffer::new(memory_len(plan.slice_bytes()))),
             |(number, slice), (lent, buffer)| {
                 let turn = turns.of(number, self.reader().is_sequential());
                 let len = slice.bytes.end - slice.bytes.start;
@@ -352,7 +352,7 @@ impl<'a> Job<'a> {
                     drop(turn);
                     window.commit()?;
                 } else {
-                    let buffer = &mut buffer[..memory_len(len)];
+                    let buffer = sink.memory_for(&slice.bytes, buffer)?;
                     turn.wait(&self.run.cancel)?;
                     self.read(slice.elements, buffer, lent)?;
                     drop(turn);

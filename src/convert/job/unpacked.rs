@@ -64,7 +64,7 @@ impl Scratch {
         if os::is_in_memory(file.file()) {
             return None;
         }
-        let method = Method::to_copy(&file, None).ok()?;
+        let method = Method::to_copy(&file, None, None).ok()?;
         Some(Self { file: Arc::new(file), path: place.to_owned(), method, _dir: dir })
     }
 

@@ -311,7 +311,7 @@ impl<'a> Pass<'a> {
 
     /// The reads, writes and memory that the pass would need, as far as known.
     pub(crate) fn estimate(&self, output: &Path) -> Result<Vec<Estimate>> {
-        let method = Method::as_tried(TrialFile::near(output, &self.run.calls).as_deref(), self.run.method)?;
+        let method = Method::as_tried(TrialFile::near(output, &self.run.calls).as_deref(), self.run.method, None)?;
         let counted = if self.set.can_be_read_again() { Some(self.container.count(self.index)?) } else { None };
         let records = self.expected.or(counted).map(|records| self.rows.end.min(records) - self.rows.start.min(records));
         let read_bytes = self.set.stored_bytes(&*self.container.storage);

@@ -251,14 +251,14 @@ impl ArrayWriter {
         window.commit_front(filled).inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
     }
 
-    /// A window from the append position to the next window boundary, or to the end of a known number of rows.
+    /// A buffer or a window from the append position to the next window boundary, or to the end of a known number of rows.
     ///
     /// Bytes behind the appended elements stay untouched, so other threads may fill rows there.
     fn open_append_window(&self) -> Result<Window> {
         let end = (self.next / self.append_window + 1) * self.append_window;
         let end = self.total_bytes().map_or(end, |total| end.min(total));
         self.reserve(end)?;
-        self.sink.window(self.next..end, WindowWriter::Stores)
+        self.sink.gather(self.next..end)
     }
 
     /// Writes rows from a slice of values. Any number of threads may call this at once, also while others fill or append.
@@ -294,7 +294,7 @@ impl ArrayWriter {
             match self.way(part.len()) {
                 Way::Buffer => self.write_through(at, part)?,
                 Way::Window => {
-                    let mut window = self.sink.window(at..at + part.len() as u64, WindowWriter::Stores)?;
+                    let mut window = self.sink.gather(at..at + part.len() as u64)?;
                     window.copy_from_slice(part);
                     self.make_valid(&mut window);
                     self.commit(window, part.len())?;

@@ -92,18 +92,18 @@ pub(crate) struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// Regions of a file that is empty yet.
+    /// Regions of a file that is empty yet, for `nbytes` of elements; `None`: an unknown number of them.
     ///
     /// # Errors
     /// Those of [`Method::to_copy`].
-    pub(crate) fn new(staged: &'a StagedFile, wanted: Option<Method>) -> Result<Self> {
+    pub(crate) fn new(staged: &'a StagedFile, wanted: Option<Method>, nbytes: Option<u64>) -> Result<Self> {
         let small_method = match wanted {
             // Mapping each small region on its own would only cost, and so would a write for each that waits for the disk.
             Some(Method::Map) => Method::Portable,
             Some(Method::Direct) | None => Method::to_copy(staged.file(), None, Some(0))?,
             Some(method) => method,
         };
-        Ok(Self { staged, method: Method::to_copy(staged.file(), wanted, None)?, small_method, starts: Vec::new() })
+        Ok(Self { staged, method: Method::to_copy(staged.file(), wanted, nbytes)?, small_method, starts: Vec::new() })
     }
 
     /// The region from `start` on, with room for so many rows.

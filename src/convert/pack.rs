@@ -177,7 +177,8 @@ impl<'a> Packer<'a, '_> {
 
     fn write_all(mut self) -> Result<Export> {
         let staged = self.begin()?;
-        let mut file = Packed::new(&staged, self.request.run.method)?;
+        let known = self.planned.iter().try_fold(0u64, |sum, array| sum.checked_add(array.nbytes));
+        let mut file = Packed::new(&staged, self.request.run.method, known.filter(|_| self.columns.is_empty()))?;
         let batch = Batch::new(&file, self.request)?;
         let (layout, columns) = self.write_columns(&file)?;
         file.starts = layout.offsets[..self.planned.len()].to_vec();
@@ -229,7 +230,7 @@ impl<'a> Packer<'a, '_> {
     /// Writes the only array behind room for a header: of columns that are read once and whose number of rows is unknown.
     fn write_one(mut self, columns: Columns<'a>) -> Result<Export> {
         let staged = self.begin()?;
-        let file = Packed::new(&staged, self.request.run.method)?;
+        let file = Packed::new(&staged, self.request.run.method, None)?;
         // The longest header is that for the most rows.
         let most_rows: Vec<u64> = columns.pass.arrays.iter().map(|array| i64::MAX.unsigned_abs() / array.written_row().max(1)).collect();
         let start = self.layout(&entries(&columns, &most_rows)?)?.header.len() as u64;

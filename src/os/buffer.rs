@@ -1,6 +1,7 @@
 //! Memory for direct reads and writes.
 
 use std::io;
+use std::ops::{Deref, DerefMut, Range};
 
 use memmap2::{MmapMut, MmapOptions};
 
@@ -43,6 +44,39 @@ impl Buffer {
         let (map, start) = self.memory.insert(memory);
         let start = *start + usize::try_from(offset % ALIGN).map_err(io::Error::other)?;
         Ok(&mut map[start..start + len])
+    }
+}
+
+/// Bytes at an address that is equal to an offset modulo a page.
+#[derive(Debug)]
+pub(crate) struct PlacedBytes {
+    map: MmapMut,
+    range: Range<usize>,
+}
+
+impl PlacedBytes {
+    /// `len` zeros for `offset`.
+    ///
+    /// # Errors
+    /// The error of the system if there is no memory.
+    pub(crate) fn zeros(offset: u64, len: usize) -> io::Result<Self> {
+        let (map, start) = allocate(len)?;
+        let start = start + usize::try_from(offset % ALIGN).map_err(io::Error::other)?;
+        Ok(Self { map, range: start..start + len })
+    }
+}
+
+impl Deref for PlacedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+}
+
+impl DerefMut for PlacedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map[self.range.clone()]
     }
 }
 

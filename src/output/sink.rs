@@ -4,7 +4,7 @@ use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::io::Errno;
 
@@ -15,7 +15,7 @@ use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::options::method::Method;
-use crate::os::buffer::Buffer;
+use crate::os::buffer::{Buffer, PlacedBytes};
 use crate::os::{self, LARGE_PAGE, free_bytes};
 use crate::plan::PAGE_BYTES;
 use crate::types::cancel::CancelToken;
@@ -48,6 +48,9 @@ pub(crate) struct NpySink {
     wanted: AtomicU64,
     /// Whether windows are mapped; otherwise they are buffers that are written when filled.
     maps: bool,
+    /// Whether any window was mapped. Nothing is written directly from then on: the kernel takes pages that a direct write touches out of
+    /// the cache, and one that is mapped and stored to meanwhile, large as it may be, makes the next sync fail.
+    was_mapped: RwLock<bool>,
     behind: WriteBehind,
     /// Aligned memory that is not in use.
     aligned: Mutex<Vec<Buffer>>,
@@ -59,7 +62,7 @@ impl NpySink {
         let behind = WriteBehind::new(window_bytes);
         let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
         let aligned = Mutex::default();
-        Self { file, path: path.to_owned(), method, buffers: method, data_start, is_part: false, reserved, wanted, maps: true, behind, aligned }
+        Self { file, path: path.to_owned(), method, buffers: method, data_start, is_part: false, reserved, wanted, maps: true, was_mapped: RwLock::default(), behind, aligned }
     }
 
     /// The same, where buffers are written by a way of their own beside the windows.
@@ -196,6 +199,16 @@ impl NpySink {
 
     /// Maps `bytes` of the data once the limit on dirty pages allows it. The range must be reserved.
     pub(crate) fn window(self: &Arc<Self>, bytes: Range<u64>, filler: WindowWriter) -> Result<Window> {
+        self.open_window(bytes, filler, self.maps)
+    }
+
+    /// The same for bytes that are copied into it: a buffer, where that is written directly.
+    pub(crate) fn gather(self: &Arc<Self>, bytes: Range<u64>) -> Result<Window> {
+        let is_direct = self.buffers == Method::Direct && !*self.was_mapped.read().unwrap_or_else(PoisonError::into_inner);
+        self.open_window(bytes, WindowWriter::Stores, self.maps && !is_direct)
+    }
+
+    fn open_window(self: &Arc<Self>, bytes: Range<u64>, filler: WindowWriter, is_mapped: bool) -> Result<Window> {
         let range = bytes.start + self.data_start..bytes.end + self.data_start;
         // Whole pages become dirty, however few of their bytes are written.
         let page = if range.end - range.start >= LARGE_PAGE { LARGE_PAGE } else { PAGE_BYTES };
@@ -203,12 +216,16 @@ impl NpySink {
         let len = pages.end - pages.start;
         let wait = filler != WindowWriter::Nested;
         // A buffer takes memory beside the pages that it is written to.
-        let buffer = if self.maps { 0 } else { len };
+        let buffer = if is_mapped { 0 } else { Buffer::memory_bytes(len) };
         self.behind.acquire(&self.file, len + buffer, wait).map_err(|e| self.write_error("write", len)(e))?;
         let counted = Counted { sink: Arc::clone(self), pages, buffer };
-        if !self.maps {
-            let bytes = vec![0; memory_len(range.end - range.start)];
+        if !is_mapped {
+            let bytes = PlacedBytes::zeros(range.start, memory_len(range.end - range.start));
+            let bytes = bytes.map_err(Error::io("get memory for a part of", &self.path))?;
             return Ok(Window { content: Content::Buffer { bytes, start: range.start }, counted });
+        }
+        if !*self.was_mapped.read().unwrap_or_else(PoisonError::into_inner) {
+            *self.was_mapped.write().unwrap_or_else(PoisonError::into_inner) = true;
         }
         let populate = filler != WindowWriter::Kernel;
         let map = MappedRange::new(&self.file, &range, populate).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
@@ -227,16 +244,19 @@ impl NpySink {
     /// Writes `data` to range `bytes` of the array: straight to the disk, or once the limit on dirty pages allows it.
     pub(crate) fn write(&self, bytes: Range<u64>, data: &[u8]) -> Result<()> {
         let range = bytes.start + self.data_start..bytes.end + self.data_start;
-        if self.buffers != Method::Direct {
-            return self.write_behind(range, data);
+        match self.write_middle(&range, data)? {
+            Some(middle) => self.write_ends(&range, &middle, data),
+            None => self.write_behind(range, data),
         }
-        let Some(middle) = self.write_middle(&range, data)? else { return self.write_behind(range, data) };
-        self.write_ends(&range, &middle, data)
     }
 
     /// Writes what is in whole blocks of `data`, which goes to `range` of the file, straight to the disk. Returns where it lies; `None` if it
     /// is too short, or if that is impossible.
     fn write_middle(&self, range: &Range<u64>, data: &[u8]) -> Result<Option<Range<u64>>> {
+        let was_mapped = self.was_mapped.read().unwrap_or_else(PoisonError::into_inner);
+        if self.buffers != Method::Direct || *was_mapped {
+            return Ok(None);
+        }
         let Some(direct) = self.file.direct() else { return Ok(None) };
         let middle = direct.alignment.middle(range);
         let len = middle.end - middle.start;
@@ -278,17 +298,25 @@ impl NpySink {
     /// Writes what is before and after `middle` through the page cache. Neighbours share these pages and probably come soon, so they stay
     /// there for a while.
     fn write_ends(&self, range: &Range<u64>, middle: &Range<u64>, data: &[u8]) -> Result<()> {
-        for end in [range.start..middle.start, middle.end..range.end].into_iter().filter(|end| !end.is_empty()) {
-            let pages = end.start / PAGE_BYTES * PAGE_BYTES..end.end.next_multiple_of(PAGE_BYTES);
+        for (at, bytes) in ends(range, middle, data) {
+            let pages = at / PAGE_BYTES * PAGE_BYTES..(at + bytes.len() as u64).next_multiple_of(PAGE_BYTES);
             let len = pages.end - pages.start;
             let failed = |error| self.write_error("write", len)(error);
             self.behind.acquire(&self.file, len, true).map_err(failed)?;
-            let bytes = &data[memory_len(end.start - range.start)..][..memory_len(end.end - end.start)];
-            let written = self.file.write_at(bytes, end.start);
+            let written = self.file.write_at(bytes, at);
             self.behind.submit_scattered(pages, len);
             written.map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Writes `data` to `range` of the file, where all of its pages are counted already.
+    fn write_counted(&self, range: &Range<u64>, data: &[u8]) -> Result<()> {
+        let failed = |error| self.write_error("write", data.len() as u64)(error);
+        match self.write_middle(range, data)? {
+            Some(middle) => ends(range, &middle, data).try_for_each(|(at, bytes)| self.file.write_at(bytes, at)).map_err(failed),
+            None => self.file.write_at(data, range.start).map_err(failed),
+        }
     }
 
     /// Writes `data` to `range` of the file through the page cache once the limit on dirty pages allows it.
@@ -319,9 +347,7 @@ impl NpySink {
             return window.commit();
         }
         let run = bytes.start + self.data_start..bytes.end + self.data_start;
-        if self.method == Method::Direct
-            && let Some(middle) = self.write_middle(&run, data)?
-        {
+        if let Some(middle) = self.write_middle(&run, data)? {
             return self.write_ends(&run, &middle, data);
         }
         let pages = run.start / PAGE_BYTES * PAGE_BYTES..run.end.next_multiple_of(PAGE_BYTES);
@@ -344,21 +370,32 @@ impl NpySink {
     pub(crate) fn write_runs(&self, runs: impl Iterator<Item = Range<u64>>, mut data: &[u8], cancel: &CancelToken) -> Result<()> {
         const MOST_RUNS: usize = 4096;
         let most_bytes = self.behind.limit() / 4;
+        let is_long = |run: &Range<u64>| self.buffers == Method::Direct && run.end - run.start >= 2 * LEAST_DIRECT;
         let mut runs = runs.peekable();
         if let Some(only) = runs.next_if(|run| run.end - run.start == data.len() as u64) {
             return self.write(only, data);
         }
         let mut runs = runs.map(|run| run.start + self.data_start..run.end + self.data_start).peekable();
         let mut together = Vec::new();
-        while runs.peek().is_some() {
+        while let Some(next) = runs.peek() {
             cancel.check()?;
+            if is_long(next) {
+                let run = next.clone();
+                let (now, later) = data.split_at(memory_len(run.end - run.start));
+                (data, _) = (later, runs.next());
+                match self.write_middle(&run, now)? {
+                    Some(middle) => self.write_ends(&run, &middle, now)?,
+                    None => self.write_behind(run, now)?,
+                }
+                continue;
+            }
             // As many as may be dirty together. Runs are in order, so the first page of one may be the last of another.
             let (mut bytes, mut counted) = (0, 0);
             together.clear();
             while let Some(run) = runs.peek() {
                 let end = run.end.next_multiple_of(PAGE_BYTES);
                 let pages = end - (run.start / PAGE_BYTES * PAGE_BYTES).max(counted).min(end);
-                if !together.is_empty() && (bytes + pages > most_bytes || together.len() == MOST_RUNS) {
+                if !together.is_empty() && (bytes + pages > most_bytes || together.len() == MOST_RUNS || is_long(run)) {
                     break;
                 }
                 bytes += pages;
@@ -426,6 +463,13 @@ impl NpySink {
     }
 }
 
+/// What `range` of `data` has before and after `middle`, with its place.
+fn ends<'a>(range: &Range<u64>, middle: &Range<u64>, data: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8])> {
+    let (front, rest) = data.split_at(memory_len(middle.start - range.start));
+    let back = &rest[memory_len(middle.end - middle.start)..];
+    [(range.start, front), (middle.end, back)].into_iter().filter(|(_, end)| !end.is_empty())
+}
+
 /// The error when a disk, a quota or a limit denies `asked` more bytes to `file`, which is to be `path`.
 fn no_space(file: &PrivateFile, path: &Path, errno: Errno, asked: u64) -> Error {
     let (kind, allowed) = match errno {
@@ -467,7 +511,7 @@ enum Content {
     Map(MappedRange),
     /// Zeros at first; `start` is their offset in the file.
     Buffer {
-        bytes: Vec<u8>,
+        bytes: PlacedBytes,
         start: u64,
     },
 }
@@ -489,7 +533,7 @@ impl Window {
                 Ok(())
             }
             Content::Buffer { bytes, start } => {
-                counted.sink.file.write_at(&bytes[..len], start).map_err(|e| counted.sink.write_error("write", len as u64)(e))
+                counted.sink.write_counted(&(start..start + len as u64), &bytes[..len])
             }
         };
         written.and(counted.submit())

@@ -15,7 +15,9 @@ use super::private_file::PrivateFile;
 /// only for the disk.
 #[derive(Debug)]
 pub(crate) struct WriteBehind {
-    limit: AtomicU64,
+    limit: u64,
+    /// Bytes of the limit that other memory takes.
+    aside: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -38,18 +40,18 @@ struct Finished {
 
 impl WriteBehind {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit: AtomicU64::new(limit), state: Mutex::default(), changed: Condvar::new() }
+        Self { limit, aside: AtomicU64::new(0), state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// The most bytes that may be counted at once.
     pub(crate) fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
+        self.limit - self.aside.load(Ordering::Relaxed)
     }
 
     /// Takes `bytes` from the limit for other memory, unless they are more than half of what is left. Returns whether it did.
     pub(crate) fn set_aside(&self, bytes: u64) -> bool {
-        let less = |limit: u64| limit.checked_sub(bytes).filter(|&left| left >= bytes);
-        self.limit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+        let more = |aside: u64| aside.checked_add(bytes).filter(|&aside| aside.checked_add(bytes).is_some_and(|used| used <= self.limit));
+        self.aside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,9 +116,9 @@ impl WriteBehind {
         self.changed.notify_all();
     }
 
-    /// Bytes counted now, and the most there ever were.
+    /// Bytes counted now, and the most there ever were; those set aside are among both.
     pub(crate) fn held_and_peak(&self) -> (u64, u64) {
-        let state = self.lock();
-        (state.held, state.peak)
+        let (state, aside) = (self.lock(), self.aside.load(Ordering::Relaxed));
+        (state.held + aside, state.peak + aside)
     }
 }

@@ -21,8 +21,10 @@ use crate::types::spec::TensorSpec;
 
 /// Workers that only copy wait for the disk half of the time, so use at least this many, even on fewer cores.
 const LEAST_COPYING: usize = 4;
-/// More copying workers do not help, because writes to one file wait for each other.
+/// More copying workers do not help, because writes to one file wait for each other in the page cache.
 const MOST_COPYING: usize = 8;
+/// Direct writes to one file do not wait for each other.
+const MOST_DIRECT: usize = 16;
 /// Memory besides buffers and output pages: code, stacks, allocator overhead, and what the kernel charges for open files.
 /// Measured at 8 to 11 MiB in a memory cgroup.
 const PROCESS_BYTES: u64 = 12 << 20;
@@ -70,7 +72,11 @@ pub(crate) enum Memory {
 impl Memory {
     /// The number of threads: as `asked`, or a default for this kind of memory.
     pub(crate) fn threads(self, asked: Option<usize>) -> usize {
-        asked.unwrap_or_else(|| if matches!(self, Self::Buffers | Self::Direct) { cores().clamp(LEAST_COPYING, MOST_COPYING) } else { cores() })
+        asked.unwrap_or_else(|| match self {
+            Self::Buffers => cores().clamp(LEAST_COPYING, MOST_COPYING),
+            Self::Direct => cores().clamp(LEAST_COPYING, MOST_DIRECT),
+            Self::Windows | Self::Scan => cores(),
+        })
     }
 }
 
@@ -177,7 +183,9 @@ impl Plan {
             Memory::Buffers | Memory::Direct => MAX_BUFFER_SLICE,
             Memory::Scan => MAX_SCAN_SLICE,
         };
-        let shares = SLICES_PER_THREAD + 1 + u64::from(resources.raw_itemsize.is_some());
+        let (raw, scratch) = (u64::from(resources.raw_itemsize.is_some()), u64::from(resources.needs_scratch));
+        // Direct slices are on the disk when they are written; only their ends are on their way for longer.
+        let shares = if memory == Memory::Direct { 3 + raw + scratch } else { SLICES_PER_THREAD + 1 + raw };
         let slice_for = |threads: u64| (left / (threads * shares)).min(max_slice) / PAGE_BYTES * PAGE_BYTES;
         let elements = rows.start * spec.row_elements()..rows.end * spec.row_elements();
         let total_bytes = (elements.end - elements.start) * spec.itemsize();
@@ -186,6 +194,10 @@ impl Plan {
         let most = left / (MIN_SLICE_BYTES * shares);
         let in_flight = resources.in_flight.map_or(u64::MAX, |slices| slices.max(1) as u64);
         let mut threads = (resources.threads as u64).min(most).min(in_flight).max(1);
+        // Longer slices are better than many of them.
+        while memory == Memory::Direct && threads > LEAST_COPYING as u64 && slice_for(threads) < max_slice {
+            threads -= 1;
+        }
         while threads > 1 && slice_for(threads) < GOOD_SLICE_BYTES.min(total_bytes.div_ceil(threads)).max(MIN_SLICE_BYTES) {
             threads -= 1;
         }
@@ -210,7 +222,7 @@ impl Plan {
             Memory::Windows if slice_bytes >= LARGE_PAGE => (slice_bytes.min(MAX_WINDOW_CHUNK), threads * 2 * LARGE_PAGE, u64::MAX),
             Memory::Windows => (slice_bytes.min(MAX_WINDOW_CHUNK), 0, u64::MAX),
             Memory::Direct => {
-                (slice_bytes, threads * Buffer::memory_bytes(slice_bytes) + READ_AHEAD.min(left / 4), MAX_BEHIND_DIRECT)
+                (slice_bytes, threads * Buffer::memory_bytes(slice_bytes) + READ_AHEAD.min(left / 8), MAX_BEHIND_DIRECT)
             }
             Memory::Buffers | Memory::Scan => (slice_bytes, threads * slice_bytes + READ_AHEAD.min(left / 4), MAX_BEHIND_BUFFERS),
         };

@@ -309,9 +309,18 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    /// The most bytes that an array can have; `None` where that is unknown.
+    pub(crate) fn most_bytes(&self, array: &RecordArray) -> Option<u64> {
+        if !self.columns[array.column].is_row_per_record() {
+            return None;
+        }
+        let end = self.rows.end.min(self.expected.unwrap_or(u64::MAX));
+        (end - self.rows.start.min(end)).checked_mul(array.written_row())
+    }
+
     /// The reads, writes and memory that the pass would need, as far as known.
     pub(crate) fn estimate(&self, output: &Path) -> Result<Vec<Estimate>> {
-        let method = Method::as_tried(TrialFile::near(output, &self.run.calls).as_deref(), self.run.method, None)?;
+        let trial = TrialFile::near(output, &self.run.calls);
         let counted = if self.set.can_be_read_again() { Some(self.container.count(self.index)?) } else { None };
         let records = self.expected.or(counted).map(|records| self.rows.end.min(records) - self.rows.start.min(records));
         let read_bytes = self.set.stored_bytes(&*self.container.storage);
@@ -340,7 +349,7 @@ impl<'a> Pass<'a> {
                     slice_bytes: self.unit,
                     threads: self.shares.threads,
                     memory_bytes: self.shares.fixed_bytes + self.shares.window_bytes,
-                    method,
+                    method: Method::as_tried(trial.as_deref(), self.run.method, self.most_bytes(array))?,
                 })
             })
             .collect()

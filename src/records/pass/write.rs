@@ -88,7 +88,7 @@ impl Pass<'_> {
             let detail = "rows are assembled from records, so there are no blocks to share".into();
             return Err(Error::Unsupported { what: "method clone for records".into(), detail });
         }
-        let method = place.method(self.run.method, None)?;
+        let method = place.method(self.run.method, self.most_bytes(&self.arrays[at]))?;
         let sink = Arc::new(place.sink(method, self.shares.window_bytes / self.arrays.len().max(1) as u64));
         let mut counted = None;
         if let Some(rows) = place.region.and_then(|region| region.rows) {

@@ -80,18 +80,18 @@ fn way<'a>(key: &str, task: &'a Task, limit: Option<u64>) -> Way<'a> {
         "cp" => cp,
         "dd" => Way::new("dd, direct", move |_| disk::copy_direct(shard, out)),
         "mmconvert" => Way::new("mmconvert", move |_| task.mmconvert(PROGRAM, &[], limit)),
-        _ => match PEERS.iter().find(|(peer, ..)| *peer == key) {
-            Some((peer, _, name)) => Way {
-                name: (*name).to_owned(),
-                command: Box::new(move |_| script("write", peer, task)),
-                check: Check::Command(script("check", peer, task)),
-                prints_figures: true,
-            },
-            None => {
-                let method = key.to_owned();
-                Way::new(format!("--method {key}"), move |_| task.mmconvert(PROGRAM, &["--method", &method], limit))
+        _ => {
+            if let Some((peer, _, name)) = PEERS.iter().find(|(peer, ..)| *peer == key) {
+                return Way {
+                    name: (*name).to_owned(),
+                    command: Box::new(move |_| script("write", peer, task)),
+                    check: Check::Command(script("check", peer, task)),
+                    prints_figures: true,
+                };
             }
-        },
+            let method = key.to_owned();
+            Way::new(format!("--method {key}"), move |_| task.mmconvert(PROGRAM, &["--method", &method], limit))
+        }
     }
 }
 

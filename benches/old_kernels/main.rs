@@ -13,9 +13,9 @@
 //! ```
 //!
 //! The bench starts itself as `--kernel NAME COMMAND…`, installs filters of system calls (seccomp), and becomes the command. So what a
-//! kernel lacks ([`kernels`]) fails at once; nobody stops or looks at the process while it runs. `this` installs none. Everything
-//! else is the kernel that runs: its file systems, its scheduler, its io_uring. So this shows which way an older kernel takes, and
-//! what it costs on a new one. Rows and figures are those of the bench `disks`.
+//! kernel lacks (`kernels.rs`) fails at once, and nobody stops the process while it runs. `this` installs none. Everything else (file
+//! systems, memory, scheduler) is that of the kernel that runs: the bench shows which way mmconvert takes on an older kernel, and what that
+//! way costs on a new one. Other settings and the columns are those of the bench `disks`.
 
 #[cfg(target_os = "linux")]
 mod kernels;

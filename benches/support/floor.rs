@@ -1,7 +1,8 @@
-//! A plain copier: the least that a copy past the page cache takes. It verifies nothing and converts nothing.
+//! A plain copier with direct I/O, which verifies nothing and converts nothing: the floor of the benches `disks` and `old_kernels`.
 //!
-//! Two threads, each with a buffer of 2 MiB in one large page, so that a request to the disk is one piece of memory. It runs as a
-//! process of its own, so that it is measured like the others: `--floor SHARD OUT warm|cold`.
+//! `THREADS` threads (2) each read 2 MiB, write them, and go on. Each buffer is one large page, so that a request to the disk is one
+//! piece of memory. A thread waits while the disk works, so where a disk wants more requests at a time, more threads are faster.
+//! It runs as a process of its own, to be measured like the others: `--floor SHARD OUT warm|cold`.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -12,9 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::{Advice, MmapMut};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
+use super::settings;
+
 pub const ARGUMENT: &str = "--floor";
 
-const THREADS: u32 = 2;
 const BUFFER: usize = 2 << 20;
 /// Where the data start in the output: behind a block for a header, as in an array.
 const DATA: u64 = 4096;
@@ -37,7 +39,7 @@ pub fn run_here(arguments: &[String]) {
     fallocate(&out, FallocateFlags::empty(), 0, DATA + len).expect("room for the output");
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
+        for _ in 0..settings::number("THREADS", 2).max(1) {
             scope.spawn(|| copy(&source, &out, len, &next));
         }
     });

@@ -47,9 +47,8 @@ fn chosen() -> Vec<&'static str> {
     if settings::text("WAYS").is_none() && !settings::is_on("PEERS") {
         keys.retain(|key| !PEERS.iter().any(|(peer, ..)| peer == key));
     }
-    let methods = methods();
     keys.retain(|key| {
-        let is_missing = OURS[1..].contains(key) && !methods.iter().any(|method| method == key);
+        let is_missing = OURS[1..].contains(key) && !is_method(key);
         if is_missing {
             println!("This mmconvert knows no --method {key}: it is left out.\n");
         }
@@ -64,12 +63,11 @@ fn chosen() -> Vec<&'static str> {
     keys
 }
 
-/// The words in what `--help` says about `--method`.
-fn methods() -> Vec<String> {
-    let help = Command::new(PROGRAM).args(["convert", "--help"]).output().expect("the program");
-    let help = String::from_utf8_lossy(&help.stdout).into_owned();
-    let about = help.split_once("--method ").map_or("", |(_, rest)| rest.split("\n      --").next().unwrap_or(rest));
-    about.split(|c: char| !c.is_alphanumeric()).map(str::to_owned).collect()
+/// Whether the program takes this `--method`: a wrong argument ends it with exit code 2, before it looks for the source.
+fn is_method(name: &str) -> bool {
+    let mut command = Command::new(PROGRAM);
+    command.args(["convert", "no-such-source", "-o", "no-such-output", "--method", name]);
+    command.output().expect("the program").status.code() != Some(2)
 }
 
 fn way<'a>(key: &str, task: &'a Task, limit: Option<u64>) -> Way<'a> {

@@ -59,7 +59,19 @@ impl NpySink {
         let behind = WriteBehind::new(window_bytes);
         let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
         let aligned = Mutex::default();
-        Self { file, path: path.to_owned(), method, buffers: method, data_start, is_part: false, reserved, wanted, maps: true, behind, aligned }
+        Self {
+            file,
+            path: path.to_owned(),
+            method,
+            buffers: method,
+            data_start,
+            is_part: false,
+            reserved,
+            wanted,
+            maps: true,
+            behind,
+            aligned,
+        }
     }
 
     /// The same, where buffers are written by a way of their own beside the windows.
@@ -257,7 +269,8 @@ impl NpySink {
         let lock = || self.aligned.lock().unwrap_or_else(PoisonError::into_inner);
         let free = lock().pop();
         let most = (self.behind.limit() / 16).min(MOST_COPIED) / LEAST_DIRECT * LEAST_DIRECT;
-        let Some(mut memory) = free.or_else(|| self.behind.set_aside(Buffer::memory_bytes(most)).then(|| Buffer::new(memory_len(most)))) else {
+        let Some(mut memory) = free.or_else(|| self.behind.set_aside(Buffer::memory_bytes(most)).then(|| Buffer::new(memory_len(most))))
+        else {
             return Ok(false);
         };
         let mut result = Ok(most > 0);

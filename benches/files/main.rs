@@ -51,7 +51,7 @@ impl Bench {
     fn python(&self, verb: &str, source: &Path, limit: Option<u64>) -> Run {
         let mut command = python::peers("files");
         command.arg(verb).args([source, &self.out]);
-        self.run(source, limit, &command).with_printed_seconds()
+        self.run(source, limit, &command).with_printed_figures()
     }
 
     fn ours(&self, source: &Path) -> Run {
@@ -99,7 +99,7 @@ impl Bench {
             prepare();
             let mut command = python::peers("files");
             command.arg("view").arg(path);
-            self.cgroups.run(None, &command).with_printed_seconds()
+            self.cgroups.run(None, &command).with_printed_figures()
         });
         let title = format!("A row of {mib} MiB in place, {} page cache", if cold { "cold" } else { "warm" });
         let mut rows = rounds.run();

@@ -44,7 +44,7 @@ impl Bench {
     }
 
     fn python(&self, limit: Option<u64>, arguments: &[&Path]) -> Run {
-        self.run(limit, python::peers("live").args(arguments)).with_printed_seconds()
+        self.run(limit, python::peers("live").args(arguments)).with_printed_figures()
     }
 
     fn ours(&self, source: &Path, arguments: &[&str]) -> Command {

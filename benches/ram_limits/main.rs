@@ -121,7 +121,7 @@ fn run(task: &Task, way: Way, limit: Option<u64>, warm: bool, cgroups: &Cgroups)
         disk::evict(&task.checkpoint.shard);
     }
     let run = cgroups.run(limit, &way.command(task, limit));
-    if way.prints_seconds() { run.with_printed_seconds() } else { run }
+    if way.prints_seconds() { run.with_printed_figures() } else { run }
 }
 
 /// The floor of the same size, limit and warmth.

@@ -6,9 +6,10 @@ use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::rounds::Run;
+use super::rounds::{Run, Usage};
 
 /// How often memory is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_millis(10);
@@ -38,23 +39,30 @@ impl Cgroups {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(procs).arg(command.get_program()).args(command.get_args());
         shell.envs(command.get_envs().filter_map(|(name, value): (&OsStr, _)| Some((name, value?))));
-        let started = Instant::now();
         let mut stderr = tempfile::tempfile().expect("a place for messages");
         let messages = stderr.try_clone().expect("a place for messages");
+        let before = Usage::of_children();
+        let started = Instant::now();
         let mut child = shell.stdout(Stdio::piped()).stderr(messages).spawn().expect("a shell");
         let mut samples = Vec::new();
-        let status = loop {
-            if let Some((place, group)) = &group
-                && let Some(bytes) = group.number(place.usage)
-            {
-                samples.push((started.elapsed().as_secs_f64(), bytes));
-            }
-            match child.try_wait().expect("a child to wait for") {
-                Some(status) => break status,
-                None => std::thread::sleep(SAMPLE_EVERY),
-            }
-        };
-        let seconds = started.elapsed().as_secs_f64();
+        let (ended, running) = mpsc::channel::<()>();
+        let (group_ref, samples_ref) = (&group, &mut samples);
+        let (status, seconds) = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let Some((place, group)) = group_ref else { return };
+                loop {
+                    samples_ref.extend(group.number(place.usage).map(|bytes| (started.elapsed().as_secs_f64(), bytes)));
+                    if running.recv_timeout(SAMPLE_EVERY) != Err(RecvTimeoutError::Timeout) {
+                        return;
+                    }
+                }
+            });
+            let status = child.wait().expect("a child to wait for");
+            let seconds = started.elapsed().as_secs_f64();
+            drop(ended);
+            (status, seconds)
+        });
+        let usage = Some(Usage::of_children().since(before));
         let (mut stdout, mut message) = (String::new(), String::new());
         let _ = child.stdout.take().map(|mut out| out.read_to_string(&mut stdout));
         // A killed command had no chance to say why.
@@ -63,7 +71,7 @@ impl Cgroups {
         }
         let error = message.lines().last().map_or_else(|| status.to_string(), str::to_owned);
         let peak_bytes = group.as_ref().and_then(|(place, group)| group.number(place.peak));
-        Run { seconds, success: status.success(), stdout, error, peak_bytes, samples }
+        Run { seconds, success: status.success(), stdout, error, peak_bytes, usage, samples }
     }
 }
 

@@ -25,7 +25,7 @@ pub fn input_dir(name: &str) -> PathBuf {
 
 /// Removes an output and waits until the disk has nothing left to write.
 pub fn remove(path: &Path) {
-    let _ = fs::remove_file(path);
+    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     rustix::fs::sync();
 }
 
@@ -40,6 +40,21 @@ pub fn evict(path: &Path) {
     let mut dd = Command::new("dd");
     dd.arg(operand("if=", path)).args(["iflag=nocache", "count=0"]).stderr(Stdio::null());
     assert!(dd.status().expect("dd").success(), "{} is taken out of the page cache", path.display());
+}
+
+/// The file system of a path, as `df` calls it.
+pub fn file_system(path: &Path) -> String {
+    let output = Command::new("df").arg("--output=fstype").arg(path).output();
+    let output = output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+    output.lines().nth(1).unwrap_or("an unknown file system").to_owned()
+}
+
+/// Copies a file past the page cache in both directions.
+pub fn copy_direct(from: &Path, to: &Path) -> Command {
+    let mut command = Command::new("dd");
+    command.arg(operand("if=", from)).arg(operand("of=", to));
+    command.args(["bs=2M", "iflag=direct", "oflag=direct", "conv=fsync", "status=none"]);
+    command
 }
 
 /// Copies a file until the copy is on the disk.

@@ -13,8 +13,15 @@
 
 #[path = "../../tests/support/bundle.rs"]
 pub mod bundle;
+pub mod calls;
 pub mod cgroup;
+#[cfg(target_os = "linux")]
+pub mod copies;
 pub mod disk;
+#[cfg(target_os = "linux")]
+pub mod fast_disk;
+#[cfg(target_os = "linux")]
+pub mod floor;
 pub mod python;
 pub mod rounds;
 pub mod settings;

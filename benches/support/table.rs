@@ -1,6 +1,6 @@
 //! The one table: each way with its time, its rate, and its ratio to the floor that was measured in the same rounds.
 
-use super::rounds::Row;
+use super::rounds::{Row, Usage};
 
 /// Prints a table in Markdown. The first row is the floor. `ratios` names the rows that the others are divided by, in a column
 /// each: the floor, and what else is of interest. A column without figures is left out.
@@ -14,16 +14,24 @@ pub fn print(title: &str, ratios: &[&str], rows: &[Row]) {
         ("s", 1.0)
     };
     let time = |seconds: f64| figure(seconds * per_second);
+    let gib = |row: &Row| row.bytes.map(|bytes| bytes as f64 / f64::from(1 << 30));
     let base = |name: &str| rows.iter().find(|row| row.name == name).and_then(Row::median);
 
     let mut columns = vec![
         column("", rows, |row| Some(row.name.clone())),
+        column("method", rows, |row| row.method.clone()),
         column(&format!("median {unit}"), rows, |row| Some(row.median().map_or_else(|| failures(row), time))),
         column("min", rows, |row| row.median().and(row.seconds().first().copied()).map(time)),
         column("max", rows, |row| row.median().and(row.seconds().last().copied()).map(time)),
-        column("GiB/s", rows, |row| Some(figure(row.bytes? as f64 / row.median()? / f64::from(1 << 30)))),
+        column("GiB/s", rows, |row| Some(figure(gib(row)? / row.median()?))),
     ];
     columns.extend(ratios.iter().map(|name| column(&format!("× {name}"), rows, |row| Some(format!("{:.2}", row.median()? / base(name)?)))));
+    // CPU time, calls and switches are for each GiB, so that runs of different sizes can be compared.
+    let usage = |row: &Row, what: fn(Usage) -> f64| Some(figure(row.median_of(|run| run.usage.map(what))? / gib(row)?));
+    columns.push(column("user s/GiB", rows, |row| usage(row, |usage| usage.user_seconds)));
+    columns.push(column("system s/GiB", rows, |row| usage(row, |usage| usage.system_seconds)));
+    columns.push(column("calls/GiB", rows, |row| Some(figure(row.calls? as f64 / gib(row)?))));
+    columns.push(column("switches/GiB", rows, |row| usage(row, |usage| usage.switches)));
     columns.push(column("peak MiB", rows, |row| Some((row.peak()? >> 20).to_string())));
     columns.retain(|cells| cells[1..].iter().any(|cell| !cell.is_empty()));
 

@@ -135,7 +135,8 @@ pub(crate) fn cached_bytes(file: &File, offset: u64, len: u64) -> io::Result<u64
 fn count_resident(file: &File, offset: u64, len: u64) -> io::Result<u64> {
     let page = rustix::param::page_size();
     let len = len.min(file.metadata()?.len().saturating_sub(offset));
-    let may_ask = rustix::fs::fstat(file).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw()) || rustix::process::geteuid().is_root();
+    let may_ask = rustix::fs::fstat(file).is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw())
+        || rustix::process::geteuid().is_root();
     if !may_ask {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -183,7 +184,9 @@ pub(crate) fn write_uncached(file: &File, bytes: &[u8], offset: u64) -> io::Resu
 pub(crate) fn open_direct(file: &File) -> io::Result<File> {
     let proc = format!("/proc/self/fd/{}", file.as_raw_fd());
     let opened = rustix::fs::open(proc.as_str(), OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty());
-    opened.map(File::from).map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP, Errno::NOENT, Errno::NOTDIR, Errno::ACCESS, Errno::MFILE]))
+    opened
+        .map(File::from)
+        .map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP, Errno::NOENT, Errno::NOTDIR, Errno::ACCESS, Errno::MFILE]))
 }
 
 /// What direct writes to a file have to be aligned to, as far as the system says (Linux 6.1); a page otherwise.
@@ -196,7 +199,11 @@ pub(crate) fn direct_alignment(file: &File) -> io::Result<Alignment> {
     };
     let (memory, offset) = (u64::from(stat.stx_dio_mem_align), u64::from(stat.stx_dio_offset_align));
     // Zero says that there are no direct writes.
-    if memory.is_power_of_two() && offset.is_power_of_two() { Ok(Alignment { memory, offset }) } else { Err(io::ErrorKind::Unsupported.into()) }
+    if memory.is_power_of_two() && offset.is_power_of_two() {
+        Ok(Alignment { memory, offset })
+    } else {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Writes at `offset` without the page cache; `file` is from [`open_direct`].

@@ -190,9 +190,7 @@ impl PrivateFile {
 
     /// Frees the memory of pages of `range`, which must be on the disk.
     pub(crate) fn drop_pages(&self, range: &Range<u64>) {
-        if self.calls.is_native() {
-            // The pages of a large page are only freed together: reach back to where the first one may begin.
-            os::drop_pages(&self.file, &(range.start.saturating_sub(LARGE_PAGE)..range.end));
-        }
+        // The pages of a large page are only freed together: reach back to where the first one may begin.
+        os::drop_pages(&self.file, &(range.start.saturating_sub(LARGE_PAGE)..range.end));
     }
 }

@@ -62,7 +62,20 @@ impl NpySink {
         let behind = WriteBehind::new(window_bytes);
         let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
         let aligned = Mutex::default();
-        Self { file, path: path.to_owned(), method, buffers: method, data_start, is_part: false, reserved, wanted, maps: true, was_mapped: RwLock::default(), behind, aligned }
+        Self {
+            file,
+            path: path.to_owned(),
+            method,
+            buffers: method,
+            data_start,
+            is_part: false,
+            reserved,
+            wanted,
+            maps: true,
+            was_mapped: RwLock::default(),
+            behind,
+            aligned,
+        }
     }
 
     /// The same, where buffers are written by a way of their own beside the windows.
@@ -277,7 +290,8 @@ impl NpySink {
         let lock = || self.aligned.lock().unwrap_or_else(PoisonError::into_inner);
         let free = lock().pop();
         let most = (self.behind.limit() / 16).min(MOST_COPIED) / LEAST_DIRECT * LEAST_DIRECT;
-        let Some(mut memory) = free.or_else(|| self.behind.set_aside(Buffer::memory_bytes(most)).then(|| Buffer::new(memory_len(most)))) else {
+        let Some(mut memory) = free.or_else(|| self.behind.set_aside(Buffer::memory_bytes(most)).then(|| Buffer::new(memory_len(most))))
+        else {
             return Ok(false);
         };
         let mut result = Ok(most > 0);
@@ -532,9 +546,7 @@ impl Window {
                 drop(map);
                 Ok(())
             }
-            Content::Buffer { bytes, start } => {
-                counted.sink.write_counted(&(start..start + len as u64), &bytes[..len])
-            }
+            Content::Buffer { bytes, start } => counted.sink.write_counted(&(start..start + len as u64), &bytes[..len]),
         };
         written.and(counted.submit())
     }

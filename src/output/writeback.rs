@@ -27,6 +27,8 @@ struct State {
     held: u64,
     peak: u64,
     finished: VecDeque<Finished>,
+    /// Whether a thread syncs the whole file.
+    is_syncing: bool,
 }
 
 #[derive(Debug)]
@@ -62,18 +64,15 @@ impl WriteBehind {
     /// may be waiting for is admitted at once.
     pub(crate) fn acquire(&self, file: &PrivateFile, bytes: u64, wait: bool) -> io::Result<()> {
         let mut state = self.lock();
+        if !file.syncs_ranges() {
+            state = self.sync_half(state, file)?;
+        }
         while state.held > 0 && state.held + bytes > self.limit() {
             if let Some(oldest) = state.finished.pop_front() {
                 // If a wait covers the whole file, it covers all finished slices.
                 let others = if file.syncs_ranges() { VecDeque::new() } else { std::mem::take(&mut state.finished) };
                 drop(state);
-                let result = file.finish_writeback(&oldest.range);
-                if !oldest.uncached {
-                    file.drop_pages(&oldest.range);
-                }
-                let written = others.iter().chain([&oldest]).map(|finished| finished.bytes);
-                self.release(written.sum());
-                result?;
+                self.wait_for(file, others.iter().chain([&oldest]))?;
                 state = self.lock();
             } else if !wait {
                 break;
@@ -84,6 +83,36 @@ impl WriteBehind {
         state.held += bytes;
         state.peak = state.peak.max(state.held);
         Ok(())
+    }
+
+    /// Syncs what is finished once it is half of the limit, unless another thread does: the others fill the other half meanwhile. For files
+    /// whose ranges cannot be synced one by one; nobody starts to write them before that.
+    fn sync_half<'a>(&'a self, mut state: MutexGuard<'a, State>, file: &PrivateFile) -> io::Result<MutexGuard<'a, State>> {
+        if state.is_syncing || state.finished.iter().map(|finished| finished.bytes).sum::<u64>() < self.limit() / 2 {
+            return Ok(state);
+        }
+        state.is_syncing = true;
+        let finished = std::mem::take(&mut state.finished);
+        drop(state);
+        let result = self.wait_for(file, finished.iter());
+        let mut state = self.lock();
+        state.is_syncing = false;
+        result.map(|()| state)
+    }
+
+    /// Waits until these are on the disk, and frees their pages.
+    fn wait_for<'f>(&self, file: &PrivateFile, finished: impl Iterator<Item = &'f Finished> + Clone) -> io::Result<()> {
+        let span = finished.clone().map(|finished| finished.range.clone()).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
+        let result = file.finish_writeback(&span.unwrap_or_default());
+        let mut bytes = 0;
+        for finished in finished {
+            if !finished.uncached {
+                file.drop_pages(&finished.range);
+            }
+            bytes += finished.bytes;
+        }
+        self.release(bytes);
+        result
     }
 
     /// Releases the count of pages that are no longer dirty.

@@ -221,9 +221,7 @@ impl Plan {
             // After a large page the kernel prepares the next one, which is not counted elsewhere.
             Memory::Windows if slice_bytes >= LARGE_PAGE => (slice_bytes.min(MAX_WINDOW_CHUNK), threads * 2 * LARGE_PAGE, u64::MAX),
             Memory::Windows => (slice_bytes.min(MAX_WINDOW_CHUNK), 0, u64::MAX),
-            Memory::Direct => {
-                (slice_bytes, threads * Buffer::memory_bytes(slice_bytes) + READ_AHEAD.min(left / 8), MAX_BEHIND_DIRECT)
-            }
+            Memory::Direct => (slice_bytes, threads * Buffer::memory_bytes(slice_bytes) + READ_AHEAD.min(left / 8), MAX_BEHIND_DIRECT),
             Memory::Buffers | Memory::Scan => (slice_bytes, threads * slice_bytes + READ_AHEAD.min(left / 4), MAX_BEHIND_BUFFERS),
         };
         let raw_bytes = if resources.raw_itemsize.is_some() { slice_bytes.min(MAX_RAW) } else { 0 };

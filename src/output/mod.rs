@@ -3,6 +3,7 @@
 //! This module does not know where elements come from or how they are converted: callers fill windows or pass bytes. Start with
 //! [`sink`] for the data of one file and [`staging`] for how outputs get their final names.
 
+pub(crate) mod background;
 pub(crate) mod direct;
 pub(crate) mod file_name;
 pub(crate) mod meter;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::io::Errno;
 
+use super::background::Background;
 use super::mmap::MappedRange;
 use super::private_file::PrivateFile;
 use super::writeback::WriteBehind;
@@ -27,7 +28,7 @@ const GROWTH_BYTES: u64 = 64 << 20;
 /// Shorter parts of writes are not worth a wait for the disk of their own.
 const LEAST_DIRECT: u64 = 256 << 10;
 /// Memory through which parts go that lie at addresses from which the disk cannot take them.
-const MOST_COPIED: u64 = 1 << 20;
+const MOST_COPIED: u64 = 2 << 20;
 
 /// An array file without its final name. Any number of threads fill windows of its data or write buffers to it.
 #[derive(Debug)]
@@ -52,8 +53,7 @@ pub(crate) struct NpySink {
     /// the cache, and one that is mapped and stored to meanwhile, large as it may be, makes the next sync fail.
     was_mapped: RwLock<bool>,
     behind: WriteBehind,
-    /// Aligned memory that is not in use.
-    aligned: Mutex<Vec<Buffer>>,
+    background: Background,
 }
 
 impl NpySink {
@@ -61,7 +61,7 @@ impl NpySink {
     pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
         let behind = WriteBehind::new(window_bytes);
         let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
-        let aligned = Mutex::default();
+        let background = Background::new((window_bytes / 4 / LEAST_DIRECT * LEAST_DIRECT).clamp(LEAST_DIRECT, MOST_COPIED));
         Self {
             file,
             path: path.to_owned(),
@@ -74,7 +74,7 @@ impl NpySink {
             maps: true,
             was_mapped: RwLock::default(),
             behind,
-            aligned,
+            background,
         }
     }
 
@@ -100,6 +100,11 @@ impl NpySink {
 
     pub(crate) fn behind(&self) -> &WriteBehind {
         &self.behind
+    }
+
+    /// Waits for what is written in the background. It fails only if that was told before or will be by [`finish`](Self::finish).
+    pub(crate) fn settle(&self) {
+        let _ = self.background.settle();
     }
 
     /// Makes sure that the file has space for the header and `nbytes` of data.
@@ -280,33 +285,9 @@ impl NpySink {
         let written = if direct.alignment.takes(whole) {
             self.file.write_direct_at(whole, middle.start)
         } else {
-            self.write_copied(whole, middle.start)
+            self.background.write(&self.file, whole, middle.start, |bytes| self.behind.set_aside(bytes))
         };
         Ok(written.map_err(|e| self.write_error("write", len)(e))?.then_some(middle))
-    }
-
-    /// Writes bytes straight to the disk that lie where it cannot take them.
-    fn write_copied(&self, bytes: &[u8], mut at: u64) -> io::Result<bool> {
-        let lock = || self.aligned.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = lock().pop();
-        let most = (self.behind.limit() / 16).min(MOST_COPIED) / LEAST_DIRECT * LEAST_DIRECT;
-        let Some(mut memory) = free.or_else(|| self.behind.set_aside(Buffer::memory_bytes(most)).then(|| Buffer::new(memory_len(most))))
-        else {
-            return Ok(false);
-        };
-        let mut result = Ok(most > 0);
-        for part in bytes.chunks(memory_len(most).max(1)) {
-            if !matches!(result, Ok(true)) {
-                break;
-            }
-            result = memory.at(at, part.len()).and_then(|copy| {
-                copy.copy_from_slice(part);
-                self.file.write_direct_at(copy, at)
-            });
-            at += part.len() as u64;
-        }
-        lock().push(memory);
-        result
     }
 
     /// Writes what is before and after `middle` through the page cache. Neighbours share these pages and probably come soon, so they stay
@@ -465,6 +446,7 @@ impl NpySink {
     }
 
     fn finish_alone(&self, header: &Header, nbytes: u64) -> Result<()> {
+        self.background.settle().map_err(|e| self.write_error("write", nbytes)(e))?;
         if self.is_part {
             // The whole file is synced at the end.
             let range = self.data_start..self.position(nbytes)?;

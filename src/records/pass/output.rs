@@ -39,7 +39,8 @@ impl ArrayOutput<'_> {
 
     /// Frees the space of an output that is no longer needed. No thread may be writing.
     pub(crate) fn give_up(&self) {
-        if let Self::File { whole: Some(file), .. } = self {
+        if let Self::File { sink, whole: Some(file), .. } = self {
+            sink.settle();
             // The file is removed at the end in any case.
             let _ = file.set_len(0);
         }

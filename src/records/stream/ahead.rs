@@ -1,8 +1,8 @@
 //! Bytes of a file of records that workers read at the same time, outside the lock under which batches are taken.
 //!
 //! Where a record starts is known only once the one before it has been found, so records are found one after the other, under that
-//! lock. Their bytes need not be read there: a worker that asks for a batch may get an [`Errand`] first, which is a block to read. The batch
-//! that starts in a block is then made from it without a copy. A failed read is repeated where it always was, by the one who needs
+//! lock. Their bytes need not be read there: a worker that asks for a batch may get an [`Errand`] first, which is a block to read. The
+//! batch that starts in a block is then made from it without a copy. A read that fails is repeated under the lock, by the worker that needs
 //! the bytes, so errors and their order stay the same.
 
 use std::collections::VecDeque;
@@ -69,8 +69,7 @@ impl Ahead {
         })
     }
 
-    /// One more block of `len` bytes behind those from `at` on, which whoever gets the errand reads into `buffer`. `held` is the memory of the
-    /// buffer.
+    /// One more block of `len` bytes behind those from `at` on. Whoever gets the errand reads it into `buffer`, whose memory is `held`.
     pub(crate) fn errand(&mut self, at: u64, len: usize, buffer: Vec<u8>, held: PoolShare) -> Errand {
         let start = self.end(at);
         let (to, from) = sync_channel(1);
@@ -78,7 +77,8 @@ impl Ahead {
         Errand { file: Arc::clone(&self.file), len, block: ReadBlock { start, bytes: buffer, held }, to }
     }
 
-    /// The block that has byte `at` of the file, once it has been read; earlier ones are dropped. `None` if there is none or reading failed.
+    /// The block that has byte `at` of the file, once it has been read; earlier ones are dropped. `None` if there is none, or if reading it
+    /// failed.
     pub(crate) fn take(&mut self, at: u64) -> Option<ReadBlock> {
         while let Some(block) = self.blocks.pop_front() {
             if at < block.end {
@@ -101,7 +101,7 @@ impl Errand {
     }
 }
 
-/// The most memory that a block may take: what is behind it is for the end of its last record.
+/// Bytes of a block. The rest of a batch's memory is for the end of the last record, which is read when the record is found.
 pub(crate) fn block_bytes(batch_bytes: usize) -> usize {
     memory_len(batch_bytes as u64 - batch_bytes as u64 / 8)
 }

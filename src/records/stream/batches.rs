@@ -207,7 +207,8 @@ impl Sequential {
         let is_plain = compression == Compression::None;
         let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&*opened)?;
         let takes_blocks = is_plain && !by_headers && !self.reading.salvage && self.framing.header_len().is_some();
-        let ahead = (takes_blocks && self.reading.ahead_bytes > 0).then(|| Ahead::new(&opened));
+        // From a cold disk, reads that follow each other are faster than several at a time.
+        let ahead = (takes_blocks && self.reading.ahead_bytes > 0 && !opened.is_cold()).then(|| Ahead::new(&opened));
         let from = if by_headers {
             RecordBytes::Headers(Arc::clone(&opened))
         } else {
@@ -454,8 +455,8 @@ impl Sequential {
         self.batch_of_bytes(current)
     }
 
-    /// A batch of the current input from the block that has its next record, and whether more follow. `None` where there is no such block, or
-    /// where anything is unusual: then [`batch_of_bytes`](Self::batch_of_bytes) finds out what it is.
+    /// A batch of the current input from the block that has its next record, and whether more follow. `None` where there is no such block,
+    /// or where anything is unusual: then [`batch_of_bytes`](Self::batch_of_bytes) finds out what it is.
     fn batch_of_block(&self, current: &mut Current) -> Option<(Batch, bool)> {
         let ReadBlock { start, mut bytes, held } = current.ahead.as_mut()?.take(current.at)?;
         let (file, len) = (current.file.as_ref()?, current.len?);

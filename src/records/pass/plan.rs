@@ -302,11 +302,16 @@ impl<'a> Pass<'a> {
             chunk_bytes: 0,
             raw_bytes: 0,
             window_bytes: window,
-            fixed_bytes: fixed + workers + self.batch_memory.min((threads + 2) * unit),
+            fixed_bytes: fixed + workers + self.most_batches(threads),
             total_bytes: 0,
             budget: resources.budget,
         };
         Ok(())
+    }
+
+    /// The memory of all batches as long as no record is longer than a batch.
+    pub(crate) fn most_batches(&self, threads: u64) -> u64 {
+        self.batch_memory.min((threads + 2) * self.unit)
     }
 
     /// The most bytes that an array can have; `None` where that is unknown.

@@ -14,6 +14,7 @@ use crate::output::meter::Meter;
 use crate::records::columns::problem::Problem;
 use crate::records::columns::{Arrange, Column, unsupported};
 use crate::records::locate::{FeatureBytes, Span};
+use crate::records::stream::ahead::Errand;
 use crate::records::stream::batch::Batch;
 use crate::records::stream::batches::ReadSettings;
 use crate::records::stream::memory_pool::Pool;
@@ -42,6 +43,26 @@ struct Ended {
     at_source: bool,
 }
 
+/// What a worker gets to do next.
+enum Piece<'a> {
+    /// To read bytes of batches that are yet to be found.
+    Read(Errand),
+    Batch(Turn<'a>, Batch),
+}
+
+impl<'a> Piece<'a> {
+    /// Reads what is to be read, or gives the batch.
+    fn into_batch(self) -> Option<(Turn<'a>, Batch)> {
+        match self {
+            Self::Read(errand) => {
+                errand.run();
+                None
+            }
+            Self::Batch(turn, batch) => Some((turn, batch)),
+        }
+    }
+}
+
 impl Pass<'_> {
     /// Reads the records and passes rows to the outputs, one for each of [`arrays`](Self::arrays).
     pub(crate) fn make(&self, outputs: &[ArrayOutput<'_>]) -> Result<Done> {
@@ -53,6 +74,8 @@ impl Pass<'_> {
             most_records: (MOST_SPANS / self.locator.len().max(1)).max(1),
             rows: self.rows.clone(),
             joined_rows: self.window.as_ref().map_or(u64::MAX, |window| window.end),
+            // A single worker would only wait for itself.
+            ahead_bytes: if self.shares.threads > 1 { self.most_batches(self.shares.threads as u64) } else { 0 },
             ..ReadSettings::new(memory_len(self.unit), self.batch_memory, &self.run)
         };
         let mut batches = self.set.open(reading, &Pool::new(self.batch_memory))?;
@@ -88,13 +111,17 @@ impl Pass<'_> {
                 if work.dropouts.are_all() {
                     return Ok(None);
                 }
+                if let Some(errand) = batches.errand() {
+                    return Ok(Some(Piece::Read(errand)));
+                }
                 let batch = batches.next_batch().inspect_err(|_| lock().at_source = true)?;
                 // Dropped with its batch, wherever that happens, so that no other batch waits for it.
                 let turn = |batch: &Batch| Turn { sequencer: &work.sequencer, number: batch.number, taken: false };
-                Ok(batch.map(|batch| (turn(&batch), batch)))
+                Ok(batch.map(|batch| Piece::Batch(turn(&batch), batch)))
             },
             WorkerState::default,
-            |(turn, mut batch), lent| {
+            |piece, lent| {
+                let Some((turn, mut batch)) = piece.into_batch() else { return Ok(()) };
                 let number = batch.number;
                 let done = batch.load().map_err(Failure::from).and_then(|()| {
                     records.fetch_add(batch.len() as u64, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::ahead::{Ahead, Errand, ReadBlock, block_bytes};
 use super::batch::{Batch, intact_before, wrong_checksum};
 use super::bytes::{self, FileBytes};
 use super::compression::{self, Compression};
@@ -36,6 +37,8 @@ pub(crate) struct ReadSettings {
     pub(crate) most_records: usize,
     /// Most bytes of all batches together, and of a single record.
     pub(crate) memory_bytes: u64,
+    /// No block is read ahead while batches and blocks have more bytes than this; 0 if none ever is.
+    pub(crate) ahead_bytes: u64,
     /// The selected records.
     pub(crate) rows: Range<u64>,
     /// Number of rows needed, for records concatenated along axis 0.
@@ -53,6 +56,7 @@ impl ReadSettings {
             batch_bytes,
             most_records: usize::MAX,
             memory_bytes,
+            ahead_bytes: 0,
             rows: 0..u64::MAX,
             joined_rows: u64::MAX,
             verify: run.verify,
@@ -64,6 +68,10 @@ impl ReadSettings {
 
 /// A source of batches, in order.
 pub(crate) trait Batches: Send {
+    /// A block that is to be read before the next batch can be taken. Callers need not ask.
+    fn errand(&mut self) -> Option<Errand> {
+        None
+    }
     /// The next batch; its bytes may still have to be read.
     fn next_batch(&mut self) -> Result<Option<Batch>>;
     /// Number of selected records, if known.
@@ -104,6 +112,10 @@ struct Current {
     is_piped: bool,
     /// The file, to check at the end that it is unchanged.
     file: Option<Arc<dyn Blob>>,
+    /// Blocks that workers read, if they may.
+    ahead: Option<Ahead>,
+    /// Whether batches were made of such blocks, which `from` does not know of.
+    is_passed: bool,
 }
 
 impl Current {
@@ -194,6 +206,9 @@ impl Sequential {
         }
         let is_plain = compression == Compression::None;
         let by_headers = is_plain && !self.reading.salvage && self.has_long_records(&*opened)?;
+        let takes_blocks = is_plain && !by_headers && !self.reading.salvage && self.framing.header_len().is_some();
+        // From a cold disk, reads that follow each other are faster than several at a time.
+        let ahead = (takes_blocks && self.reading.ahead_bytes > 0 && !opened.is_cold()).then(|| Ahead::new(&opened));
         let from = if by_headers {
             RecordBytes::Headers(Arc::clone(&opened))
         } else {
@@ -210,6 +225,8 @@ impl Sequential {
             check: None,
             is_piped: false,
             file: Some(opened),
+            ahead,
+            is_passed: false,
         })
     }
 
@@ -325,6 +342,8 @@ impl Sequential {
             check,
             is_piped,
             file: None,
+            ahead: None,
+            is_passed: false,
         });
         Ok(true)
     }
@@ -418,6 +437,56 @@ impl Sequential {
         }
         let what = format!("memory for record {record} of {} (`memory` allows more)", current.path.display());
         Err(Error::Limit { what, asked: needed, allowed: Some(self.reading.memory_bytes) })
+    }
+
+    /// A batch of the current input from what has been read ahead, else from its bytes.
+    fn batch_of_any(&mut self, current: &mut Current) -> Result<(Batch, bool)> {
+        if current.ahead.as_ref().is_some_and(|ahead| !ahead.is_empty()) {
+            current.is_passed = true;
+            if let Some(found) = self.batch_of_block(current) {
+                return Ok(found);
+            }
+            current.ahead = None;
+        }
+        if let Some(file) = current.file.as_ref().filter(|_| std::mem::take(&mut current.is_passed)) {
+            current.from = RecordBytes::Bytes(Box::new(FileBytes::new(file, current.at)));
+            current.carry.clear();
+        }
+        self.batch_of_bytes(current)
+    }
+
+    /// A batch of the current input from the block that has its next record, and whether more follow. `None` where there is no such block,
+    /// or where anything is unusual: then [`batch_of_bytes`](Self::batch_of_bytes) finds out what it is.
+    fn batch_of_block(&self, current: &mut Current) -> Option<(Batch, bool)> {
+        let ReadBlock { start, mut bytes, held } = current.ahead.as_mut()?.take(current.at)?;
+        let (file, len) = (current.file.as_ref()?, current.len?);
+        let (mut at, block, in_file) = (memory_len(current.at - start), bytes.len(), current.records);
+        let mut frames: Vec<Range<usize>> = Vec::new();
+        while at < block || !frames.len().is_multiple_of(self.group) {
+            match self.framing.step(&bytes[at..]).ok()? {
+                Step::Frame { start, len, end } => {
+                    frames.push(at + start..at + start + len);
+                    at += end;
+                }
+                // The end of the last record. The next batch starts behind it.
+                Step::Need(needed) => {
+                    let (filled, end) = (bytes.len(), at as u64 + needed);
+                    if end > self.reading.batch_bytes as u64 || start + end > len {
+                        return None;
+                    }
+                    bytes.resize(memory_len(end), 0);
+                    file.read(start + filled as u64, &mut bytes[filled..], file.calls()).ok()?;
+                }
+            }
+            if frames.len() / self.group > self.reading.most_records {
+                return None;
+            }
+        }
+        current.records = in_file + (frames.len() / self.group) as u64;
+        current.at = start + at as u64;
+        let mut batch = self.empty_batch(current, start, in_file, held);
+        (batch.bytes, batch.frames) = (bytes, frames);
+        Some((batch, current.at < len))
     }
 
     /// A batch of the current input from its bytes, and whether more follow; an empty one at its end.
@@ -521,6 +590,22 @@ impl Sequential {
 }
 
 impl Batches for Sequential {
+    fn errand(&mut self) -> Option<Errand> {
+        let current = self.current.as_mut()?;
+        let ahead = current.ahead.as_mut().filter(|ahead| !ahead.is_empty() || current.records > 0)?;
+        let (at, start) = (current.at, ahead.end(current.at));
+        // As far as records of the mean length are wanted.
+        let wanted = self.reading.rows.end.saturating_sub(self.seen).saturating_mul(at.div_ceil(current.records.max(1)));
+        let left = memory_len(current.len?.saturating_sub(start)).min(block_bytes(self.reading.batch_bytes));
+        if ahead.is_ready() || left == 0 || start - at >= wanted {
+            return None;
+        }
+        let held = self.pool.hold_at_once(self.reading.batch_bytes as u64, self.reading.ahead_bytes)?;
+        let mut buffer = self.pool.buffer();
+        buffer.reserve_exact(self.reading.batch_bytes);
+        Some(ahead.errand(at, left, buffer, held))
+    }
+
     fn next_batch(&mut self) -> Result<Option<Batch>> {
         loop {
             if self.seen >= self.reading.rows.end {
@@ -544,7 +629,7 @@ impl Batches for Sequential {
                     let goes_on = batch.len() > 0;
                     (batch, goes_on)
                 }
-                RecordBytes::Bytes(_) => self.batch_of_bytes(&mut current)?,
+                RecordBytes::Bytes(_) => self.batch_of_any(&mut current)?,
             };
             if goes_on {
                 self.current = Some(current);

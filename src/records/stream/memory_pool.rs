@@ -50,6 +50,16 @@ impl Pool {
         PoolShare { pool: Arc::clone(self), bytes }
     }
 
+    /// Takes `bytes` if no more than `most` are then in use.
+    pub(crate) fn hold_at_once(self: &Arc<Self>, bytes: u64, most: u64) -> Option<PoolShare> {
+        let mut state = self.lock();
+        if state.held + bytes > most.min(self.limit) {
+            return None;
+        }
+        state.held += bytes;
+        Some(PoolShare { pool: Arc::clone(self), bytes })
+    }
+
     /// An empty buffer.
     pub(crate) fn buffer(&self) -> Vec<u8> {
         let mut buffer = self.lock().free.pop().unwrap_or_default();

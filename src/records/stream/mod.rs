@@ -3,6 +3,7 @@
 //! This module does not parse records or know features. Start with [`batches::Batches`], the trait that hands out batches;
 //! `interleaved` implements it for shards.
 
+pub(crate) mod ahead;
 pub(crate) mod batch;
 pub(crate) mod batches;
 pub(crate) mod bytes;
@@ -12,3 +13,5 @@ pub(crate) mod framing;
 pub(crate) mod inputs;
 pub(crate) mod interleaved;
 pub(crate) mod memory_pool;
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,8 @@ impl Background {
             if let Some(failure) = state.failure.take() {
                 return Err(failure);
             }
-            let buffer = state.free.pop().or_else(|| set_aside(Buffer::memory_bytes(self.piece)).then(|| Buffer::new(memory_len(self.piece))));
+            let buffer =
+                state.free.pop().or_else(|| set_aside(Buffer::memory_bytes(self.piece)).then(|| Buffer::new(memory_len(self.piece))));
             if buffer.is_some() {
                 state.used += 1;
                 return Ok(buffer);

@@ -212,7 +212,7 @@ impl Plan {
         }
         // Workers that read far apart defeat the kernel's read-ahead.
         let stored = resources.raw_itemsize.map_or(slice_bytes, |stored| slice_bytes * MOST_RAW_PER_SLICE / stored * spec.itemsize());
-        let slice_elements = slice_elements(spec, slice_bytes.min(stored));
+        let slice_elements = slice_elements(spec, slice_bytes.min(stored), memory);
         // Large pages matter only for maps; aligning written buffers to them gains nothing.
         let lead_elements = if memory == Memory::Windows { lead_elements(spec, slice_elements) } else { 0 };
         let slices = (elements.end - elements.start + lead_elements).div_ceil(slice_elements).max(1);
@@ -244,6 +244,13 @@ impl Plan {
                 budget,
             },
         })
+    }
+
+    /// The same with slices that end on pages of a file in which the elements start at byte `start`, if elements allow it.
+    pub(crate) fn in_file(self, start: u64) -> Self {
+        let lead = start % PAGE_BYTES;
+        let is_possible = self.itemsize > 0 && lead.is_multiple_of(self.itemsize) && lead < self.slice_bytes() && self.lead_elements == 0;
+        Self { lead_elements: if is_possible { lead / self.itemsize } else { self.lead_elements }, ..self }
     }
 
     /// The number of slices.
@@ -281,7 +288,10 @@ impl Plan {
 }
 
 /// Whole rows if they fit, on page boundaries if rows allow it; otherwise a run of elements that is a multiple of a page.
-fn slice_elements(spec: &TensorSpec, slice_bytes: u64) -> u64 {
+///
+/// A direct write takes whole pages only, and a write of a part of one through the page cache waits for all direct writes to the file. So rows
+/// are cut for it, if they do not end on pages.
+fn slice_elements(spec: &TensorSpec, slice_bytes: u64, memory: Memory) -> u64 {
     let row_bytes = spec.row_bytes();
     if row_bytes == 0 {
         return spec.row_elements().max(1);
@@ -291,6 +301,9 @@ fn slice_elements(spec: &TensorSpec, slice_bytes: u64) -> u64 {
     }
     let rows = slice_bytes / row_bytes;
     let rows_per_page = PAGE_BYTES >> row_bytes.trailing_zeros().min(PAGE_BYTES.trailing_zeros());
+    if memory == Memory::Direct && rows < rows_per_page && PAGE_BYTES.is_multiple_of(spec.itemsize()) {
+        return slice_bytes / PAGE_BYTES * PAGE_BYTES / spec.itemsize();
+    }
     let rows = if rows >= rows_per_page { rows / rows_per_page * rows_per_page } else { rows };
     rows * spec.row_elements()
 }
@@ -324,7 +337,7 @@ mod tests {
         #[test]
         fn slices_cover_every_element_once_within_the_budget(
             spec in specs(), mib in prop_oneof![12u64..40, 12u64..3000], threads in prop_oneof![1usize..33, 1usize..=usize::MAX], heap in 0u64..4 << 20,
-            cut in any::<[prop::sample::Index; 2]>(), memory in prop::sample::select(vec![Memory::Windows, Memory::Buffers, Memory::Direct]), needs in any::<[bool; 2]>(), in_flight in prop_oneof![Just(None), (0usize..20).prop_map(Some)],
+            cut in any::<[prop::sample::Index; 2]>(), memory in prop::sample::select(vec![Memory::Windows, Memory::Buffers, Memory::Direct]), needs in any::<[bool; 2]>(), start in prop_oneof![Just(4096u64), (0u64..2000).prop_map(|n| n * 16)], in_flight in prop_oneof![Just(None), (0usize..20).prop_map(Some)],
         ) {
             let rows = spec.rows();
             let mut ends = cut.map(|i| i.index(rows as usize + 1) as u64);
@@ -333,6 +346,7 @@ mod tests {
             let budget = Budget::mib(mib);
             let resources = Resources { budget, threads, heap_bytes: heap, needs_scratch: needs[0], raw_itemsize: needs[1].then_some(8), in_flight };
             let plan = match Plan::new(&spec, &selected, memory, &resources) {
+                Ok(plan) if memory == Memory::Direct => plan.in_file(start),
                 Ok(plan) => plan,
                 Err(Error::Limit { asked, .. }) => {
                     prop_assert!(asked > budget.as_bytes());
@@ -359,8 +373,11 @@ mod tests {
                 prop_assert!(slice.elements.start < slice.elements.end);
                 prop_assert!(slice.bytes.end - slice.bytes.start <= plan.slice_bytes());
                 prop_assert!(plan.slice_bytes() <= MAX_WINDOW_SLICE);
-                if spec.row_bytes() <= plan.slice_bytes() && (i > 0 || count <= 1000) {
+                if memory != Memory::Direct && spec.row_bytes() <= plan.slice_bytes() && (i > 0 || count <= 1000) {
                     prop_assert_eq!(slice.elements.start % spec.row_elements(), 0, "rows stay whole where they fit");
+                }
+                if memory == Memory::Direct && slice.elements.end < ends.end && plan.slice_bytes().is_multiple_of(4096) {
+                    prop_assert_eq!((start + slice.bytes.end) % 4096, 0, "a slice ends on a page");
                 }
                 next = slice.elements.end;
             }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::placed::ScatteredBox;
 use super::{Job, WorkerState};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::options::budget::Budget;
 use crate::options::method::Method;
+use crate::os::buffer::PlacedBytes;
 use crate::os::workers::Workers;
 use crate::output::meter::Meter;
 use crate::output::place::ArrayPlace;
@@ -71,8 +73,10 @@ impl Job<'_> {
         let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));
         let workers = Workers::new(plan.shares.threads);
         let context = || (WorkerState::new(&plan.shares, checksums.as_ref(), self.run), vec![0; memory_len(spare)]);
-        let buffer = || vec![0; memory_len(plan.tile_bytes())];
-        let (mut read, mut turned) = (buffer(), buffer());
+        let mut read = vec![0; memory_len(plan.tile_bytes())];
+        // Where columns are whole pages, the disk takes them from here.
+        let turned = PlacedBytes::zeros(0, memory_len(plan.tile_bytes()));
+        let mut turned = turned.map_err(|_| no_memory(plan.tile_bytes(), self.run.budget))?;
         let mut tiles = plan.tiles();
         let (mut ready, mut next) = (None::<Tile>, tiles.next());
         while ready.is_some() || next.is_some() {
@@ -147,6 +151,10 @@ impl Job<'_> {
         }
         Ok(())
     }
+}
+
+fn no_memory(asked: u64, budget: Budget) -> Error {
+    Error::Limit { what: "memory for a tile".into(), asked, allowed: Some(budget.as_bytes()) }
 }
 
 /// Alternates between both, then yields the rest of the longer one.

@@ -328,7 +328,9 @@ impl<'a> Job<'a> {
     }
 
     fn copy_into(&self, place: &ArrayPlace, method: Method) -> Result<Outcome> {
+        let start = place.region.map_or(DATA_ALIGN as u64, |region| region.start);
         let plan = self.plan(method.memory())?;
+        let plan = if method == Method::Direct { plan.in_file(start) } else { plan };
         let sink = Arc::new(place.sink(method, plan.shares.window_bytes));
         self.reserve(&sink, &plan)?;
         let checksums = self.run.verify.then(|| RegionChecksums::new(self.reader().regions()));

@@ -232,3 +232,32 @@ fn rows_that_four_threads_write_and_fill_beside_appended_ones_are_all_there() {
         assert!(finish(writer).unwrap().as_bytes() == all, "round {round}");
     }
 }
+
+/// A large page of a window has bytes of neighbours. A direct write of those would take it out of the cache while it is stored to.
+#[test]
+fn rows_beside_a_window_that_is_stored_to_are_written_another_way() {
+    const ROW: usize = 3_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let all: Vec<Vec<u8>> = (0..9).map(|row| bytes(row, ROW as u64)).collect();
+    let writer = ArrayWriter::new(Dtype::UInt8, &[ROW as u64]).rows(9).memory(Budget::mib(100)).create(dir.path().join("a.npy")).unwrap();
+    for middle in [1u64, 4, 7] {
+        let fill = |out: &mut [u8]| {
+            std::thread::scope(|scope| {
+                let write = |row: u64| {
+                    scope.spawn({
+                        let (writer, all) = (&writer, &all);
+                        move || writer.write_bytes(row..row + 1, &all[row as usize])
+                    })
+                };
+                let neighbours = [write(middle - 1), write(middle + 1)];
+                while neighbours.iter().any(|neighbour| !neighbour.is_finished()) {
+                    out.copy_from_slice(&all[middle as usize]);
+                }
+                out.copy_from_slice(&all[middle as usize]);
+                neighbours.into_iter().try_for_each(|neighbour| neighbour.join().unwrap())
+            })
+        };
+        writer.fill_bytes(middle..middle + 1, fill).unwrap();
+    }
+    assert!(finish(writer).unwrap().as_bytes() == all.concat());
+}

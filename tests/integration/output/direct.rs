@@ -99,7 +99,7 @@ fn a_direct_write_may_be_refused_or_fail_at_any_time() {
         assert!(code(&done) == 0 && is_right(), "{case:?}: {}", stderr(&done));
         assert!(count > 2, "{case:?}: only {count} direct writes");
         // The first one is the trial.
-        for first in [1, 2, 3, count] {
+        for first in [1, 2, count] {
             for error in [libc::EINVAL, libc::EOPNOTSUPP, libc::EFAULT, libc::EINTR, libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EFBIG] {
                 let once = error == libc::EINTR;
                 let fails = |number| (number == first || number > first && !once).then_some(error);
@@ -154,7 +154,7 @@ fn more_outputs_than_may_be_open_for_direct_writes_are_written() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn directly_written_arrays_are_the_same_in_every_form(

@@ -101,7 +101,7 @@ impl ArrayBuilder {
             sink,
             rows: self.rows,
             window_bytes: plan.shares.window_bytes,
-            append_window: (plan.shares.window_bytes / 4).min(4 << 20) / 4096 * 4096,
+            append_window: (plan.shares.window_bytes / 8).min(4 << 20) / 4096 * 4096,
             row: spec,
             descr,
             written: Mutex::default(),
@@ -258,7 +258,7 @@ impl ArrayWriter {
         let end = (self.next / self.append_window + 1) * self.append_window;
         let end = self.total_bytes().map_or(end, |total| end.min(total));
         self.reserve(end)?;
-        self.sink.gather(self.next..end)
+        Ok(self.sink.gather(self.next..end)?.left_open())
     }
 
     /// Writes rows from a slice of values. Any number of threads may call this at once, also while others fill or append.

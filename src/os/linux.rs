@@ -207,8 +207,10 @@ pub(crate) fn direct_alignment(file: &File) -> io::Result<Alignment> {
 }
 
 /// Writes at `offset` without the page cache; `file` is from [`open_direct`].
+///
+/// "Bad address" is what memory gets that the kernel can copy and a disk cannot take: buffers of a device, `memfd_secret(2)`.
 pub(crate) fn write_direct(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    rustix::io::pwrite(file, bytes, offset).map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP]))
+    rustix::io::pwrite(file, bytes, offset).map_err(|e| answer(e, &[Errno::INVAL, Errno::OPNOTSUPP, Errno::FAULT]))
 }
 
 /// Shares the blocks of `range` of `from` with `to`, starting at `to_offset`. Both offsets must be multiples of the block size;

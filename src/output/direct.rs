@@ -20,16 +20,21 @@ pub(crate) struct DirectFile {
     pub(crate) alignment: Alignment,
     /// Whether a write was refused. The file system then gets no more of them.
     is_refused: AtomicBool,
-    _counted: Counted,
+    _counted: Option<Counted>,
 }
 
 impl DirectFile {
     /// Opens `file` once more; `None` where direct writes are impossible.
     pub(crate) fn open(file: &File, calls: &SystemCalls) -> Option<Self> {
         let counted = Counted::take()?;
+        Some(Self { _counted: Some(counted), ..Self::for_trial(file, calls)? })
+    }
+
+    /// The same for a trial, however many there are.
+    pub(crate) fn for_trial(file: &File, calls: &SystemCalls) -> Option<Self> {
         let alignment = calls.native(|| os::direct_alignment(file)).ok()?;
         let file = calls.native(|| os::open_direct(file)).ok()?;
-        Some(Self { file, alignment, is_refused: AtomicBool::new(false), _counted: counted })
+        Some(Self { file, alignment, is_refused: AtomicBool::new(false), _counted: None })
     }
 
     /// Writes `bytes` at `offset`, both aligned. Returns whether the file system took them; if not, any part of them may have been written.

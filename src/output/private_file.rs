@@ -133,10 +133,11 @@ impl PrivateFile {
 
     /// Whether direct writes reach the disk and leave nothing in the page cache. Tries it with one block at the start of the file.
     pub(crate) fn writes_directly(&self) -> io::Result<bool> {
-        let Some(direct) = self.direct() else { return Ok(false) };
+        // Not `direct`: where many outputs are open, this may be one of those that do without, and short ones never need it.
+        let Some(direct) = DirectFile::for_trial(&self.file, &self.calls) else { return Ok(false) };
         let len = direct.alignment.offset.max(PAGE_BYTES);
         let mut block = Buffer::new(memory_len(len));
-        let is_written = self.write_direct_at(block.at(0, memory_len(len))?, 0)?;
+        let is_written = direct.write_at(block.at(0, memory_len(len))?, 0, &self.calls)?;
         // File systems with checksums of their own (Btrfs) and those in memory take direct writes and put them into the cache.
         Ok(is_written && !os::cached_bytes(&self.file, 0, len).is_ok_and(|cached| cached > 0))
     }

@@ -228,15 +228,15 @@ impl NpySink {
 
     fn open_window(self: &Arc<Self>, bytes: Range<u64>, filler: WindowWriter, is_mapped: bool) -> Result<Window> {
         let range = bytes.start + self.data_start..bytes.end + self.data_start;
-        // Whole pages become dirty, however few of their bytes are written.
-        let page = if range.end - range.start >= LARGE_PAGE { LARGE_PAGE } else { PAGE_BYTES };
+        // Whole pages become dirty, however few of their bytes are written. Only maps have large ones.
+        let page = if is_mapped && range.end - range.start >= LARGE_PAGE { LARGE_PAGE } else { PAGE_BYTES };
         let pages = range.start / page * page..range.end.next_multiple_of(page);
         let len = pages.end - pages.start;
         let wait = filler != WindowWriter::Nested;
         // A buffer takes memory beside the pages that it is written to.
         let buffer = if is_mapped { 0 } else { Buffer::memory_bytes(len) };
         self.behind.acquire(&self.file, len + buffer, wait).map_err(|e| self.write_error("write", len)(e))?;
-        let counted = Counted { sink: Arc::clone(self), pages, buffer };
+        let counted = Counted { sink: Arc::clone(self), pages, buffer, stays_open: false };
         if !is_mapped {
             let bytes = PlacedBytes::zeros(range.start, memory_len(range.end - range.start));
             let bytes = bytes.map_err(Error::io("get memory for a part of", &self.path))?;
@@ -513,6 +513,14 @@ enum Content {
 }
 
 impl Window {
+    /// The same window, which may stay open while others wait for memory: they do not wait for this one. A sink has one such window at most.
+    pub(crate) fn left_open(mut self) -> Self {
+        let counted = &mut self.counted;
+        counted.stays_open = true;
+        counted.sink.behind.set_idle(counted.pages.end - counted.pages.start + counted.buffer);
+        self
+    }
+
     /// Unmaps or writes the part, and starts writing it to the disk.
     pub(crate) fn commit(self) -> Result<()> {
         let len = self.len();
@@ -561,12 +569,16 @@ struct Counted {
     pages: Range<u64>,
     /// Bytes of the window's buffer, which count while the window exists.
     buffer: u64,
+    stays_open: bool,
 }
 
 impl Counted {
     fn submit(&mut self) -> Result<()> {
         let pages = std::mem::take(&mut self.pages);
         let bytes = pages.end - pages.start;
+        if std::mem::take(&mut self.stays_open) {
+            self.sink.behind.set_idle(0);
+        }
         self.sink.behind.release(std::mem::take(&mut self.buffer));
         self.sink.behind.submit(&self.sink.file, pages).map_err(|e| self.sink.write_error("write", bytes)(e))
     }

@@ -25,6 +25,8 @@ pub(crate) struct WriteBehind {
 #[derive(Debug, Default)]
 struct State {
     held: u64,
+    /// Bytes of `held` in a window that stays open between calls: nobody may be about to finish it.
+    idle: u64,
     peak: u64,
     finished: VecDeque<Finished>,
     /// Whether a thread syncs the whole file.
@@ -60,14 +62,14 @@ impl WriteBehind {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts `bytes` more once there is room. `bytes` beyond the limit are admitted alone. Without `wait`, a thread that others
+    /// Counts `bytes` more once there is room. `bytes` beyond the limit are admitted alone, or beside a window that stays open. Without `wait`, a thread that others
     /// may be waiting for is admitted at once.
     pub(crate) fn acquire(&self, file: &PrivateFile, bytes: u64, wait: bool) -> io::Result<()> {
         let mut state = self.lock();
         if !file.syncs_ranges() {
             state = self.sync_half(state, file)?;
         }
-        while state.held > 0 && state.held + bytes > self.limit() {
+        while state.held > state.idle && state.held + bytes > self.limit() {
             if let Some(oldest) = state.finished.pop_front() {
                 // If a wait covers the whole file, it covers all finished slices.
                 let others = if file.syncs_ranges() { VecDeque::new() } else { std::mem::take(&mut state.finished) };
@@ -118,6 +120,12 @@ impl WriteBehind {
     /// Releases the count of pages that are no longer dirty.
     pub(crate) fn release(&self, bytes: u64) {
         self.lock().held -= bytes;
+        self.changed.notify_all();
+    }
+
+    /// Sets how many of the counted bytes are in a window that stays open.
+    pub(crate) fn set_idle(&self, bytes: u64) {
+        self.lock().idle = bytes;
         self.changed.notify_all();
     }
 

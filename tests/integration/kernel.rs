@@ -45,6 +45,13 @@ impl Call {
         fs::read_link(format!("/proc/{}/fd/{}", self.thread, self.args[argument] as i32)).unwrap_or_default()
     }
 
+    /// The flags with which that file was opened.
+    pub(crate) fn flags(&self, argument: usize) -> i32 {
+        let text = fs::read_to_string(format!("/proc/{}/fdinfo/{}", self.thread, self.args[argument] as i32)).unwrap_or_default();
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+        flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0)
+    }
+
     /// The length of that file.
     pub(crate) fn file_len(&self, argument: usize) -> u64 {
         fs::metadata(format!("/proc/{}/fd/{}", self.thread, self.args[argument] as i32)).map_or(0, |file| file.len())

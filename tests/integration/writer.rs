@@ -1,6 +1,8 @@
 //! Arrays from rows that a program makes.
 
 use std::fs;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use mmconvert::ndarray::{ArrayViewMutD, Ix2, Ix4};
 use mmconvert::{ArrayWriter, BadRequest, Budget, ByteOrder, Dtype, Error, MmapArray};
@@ -257,6 +259,31 @@ fn a_fill_inside_a_fill_does_not_wait_for_itself() {
     (0..3usize).into_par_iter().try_for_each(|outer| nest(&writer, outer as u64 * 8)).unwrap();
     let array = finish(writer).unwrap();
     assert!(array.as_bytes().chunks(1 << 20).enumerate().all(|(row, bytes)| bytes.iter().all(|&b| usize::from(b) == row)));
+}
+
+#[test]
+fn rows_are_filled_while_appended_ones_wait_for_more() {
+    const ROW: u64 = 64 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.npy");
+    let (done, filled) = mpsc::channel();
+    std::thread::spawn(move || {
+        for mib in [14, 16, 20, 24, 32, 40] {
+            let writer = ArrayWriter::new(Dtype::UInt8, &[ROW]).memory(Budget::mib(mib)).overwrite(true);
+            let mut writer = writer.rows(400).create(&path).unwrap();
+            writer.append_bytes(&[1; 1000]).unwrap();
+            // The most rows that may be filled at once.
+            let mut rows = 390;
+            while let Err(error) = writer.fill_bytes(400 - rows..400, |_| Ok(())) {
+                let Error::Limit { allowed: Some(most), .. } = error else { panic!("{error}") };
+                rows = (most / ROW).min(rows - 1);
+            }
+            done.send(mib).unwrap();
+        }
+    });
+    for mib in [14, 16, 20, 24, 32, 40] {
+        assert_eq!(filled.recv_timeout(Duration::from_secs(30)), Ok(mib), "a fill waits for a window that nobody finishes");
+    }
 }
 
 #[test]

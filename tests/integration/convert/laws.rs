@@ -196,7 +196,7 @@ fn any_budget_and_any_thread_count_give_the_same_bytes() {
             }
             let estimate = match converter.estimate(&out) {
                 // Some file systems lack some methods.
-                Err(Error::Unsupported { .. }) if matches!(method, Some(Method::Clone | Method::Uncached)) => continue,
+                Err(Error::Unsupported { .. }) if matches!(method, Some(Method::Clone | Method::Direct | Method::Uncached)) => continue,
                 estimate => estimate.unwrap().remove(0),
             };
             assert!(estimate.memory_bytes <= budget.as_bytes());

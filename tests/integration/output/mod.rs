@@ -1,5 +1,7 @@
 //! Outputs: complete under their names or not at all, on every kind of file system.
 
+#[cfg(target_os = "linux")]
+mod direct;
 mod faults;
 #[cfg(target_os = "linux")]
 mod lacking;

@@ -24,10 +24,15 @@ impl Alignment {
     /// The part of `range` that can be written directly; empty if there is none. It is made of whole pages of the page cache, so that
     /// a direct write shares none with a buffered one beside it.
     pub(crate) fn middle(self, range: &Range<u64>) -> Range<u64> {
-        let unit = self.offset.max(PAGE).max(rustix::param::page_size() as u64);
+        let unit = self.unit();
         let start = range.start.checked_next_multiple_of(unit).unwrap_or(range.end);
         let end = range.end / unit * unit;
         if start < end { start..end } else { range.end..range.end }
+    }
+
+    /// What is written directly is a multiple of this.
+    pub(crate) fn unit(self) -> u64 {
+        self.offset.max(PAGE).max(rustix::param::page_size() as u64)
     }
 
     /// Whether memory can be written from directly.

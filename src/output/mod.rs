@@ -5,6 +5,7 @@
 
 pub(crate) mod background;
 pub(crate) mod direct;
+pub(crate) mod edges;
 pub(crate) mod file_name;
 pub(crate) mod meter;
 pub(crate) mod method;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use rustix::io::Errno;
 
 use super::background::Background;
+use super::edges::{Added, Edges};
 use super::mmap::MappedRange;
 use super::private_file::PrivateFile;
 use super::writeback::WriteBehind;
@@ -54,6 +55,7 @@ pub(crate) struct NpySink {
     was_mapped: RwLock<bool>,
     behind: WriteBehind,
     background: Background,
+    edges: Edges,
 }
 
 impl NpySink {
@@ -75,6 +77,7 @@ impl NpySink {
             was_mapped: RwLock::default(),
             behind,
             background,
+            edges: Edges::default(),
         }
     }
 
@@ -102,9 +105,19 @@ impl NpySink {
         &self.behind
     }
 
-    /// Waits for what is written in the background. It fails only if that was told before or will be by [`finish`](Self::finish).
-    pub(crate) fn settle(&self) {
-        let _ = self.background.settle();
+    /// Waits for what is written in the background, and writes ends that were kept. After that everything can be read back.
+    ///
+    /// # Errors
+    /// Those of earlier writes.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let failed = |error| self.write_error("write", self.behind.limit())(error);
+        self.background.settle().map_err(failed)?;
+        match self.file.direct() {
+            Some(direct) if self.buffers == Method::Direct => {
+                self.edges.take(direct.alignment.unit()).try_for_each(|(at, bytes)| self.file.write_at(&bytes, at)).map_err(failed)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes sure that the file has space for the header and `nbytes` of data.
@@ -290,10 +303,30 @@ impl NpySink {
         Ok(written.map_err(|e| self.write_error("write", len)(e))?.then_some(middle))
     }
 
-    /// Writes what is before and after `middle` through the page cache. Neighbours share these pages and probably come soon, so they stay
-    /// there for a while.
+    /// Keeps an end of what was written directly, or writes its block if that is complete now. Returns whether it did.
+    fn keep_end(&self, at: u64, bytes: &[u8]) -> Result<bool> {
+        let Some(direct) = self.file.direct() else { return Ok(false) };
+        match self.edges.add(at, bytes, direct.alignment.unit()) {
+            Added::No => Ok(false),
+            Added::Kept => Ok(true),
+            Added::Complete(at, block) => {
+                let failed = |e| self.write_error("write", block.len() as u64)(e);
+                let written = self.background.write(&self.file, &block, at, |bytes| self.behind.set_aside(bytes)).map_err(failed)?;
+                if !written {
+                    self.write_behind(at..at + block.len() as u64, &block)?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Writes what is before and after `middle`, later or through the page cache. Neighbours share these pages and probably come soon, so they
+    /// stay there for a while.
     fn write_ends(&self, range: &Range<u64>, middle: &Range<u64>, data: &[u8]) -> Result<()> {
         for (at, bytes) in ends(range, middle, data) {
+            if self.keep_end(at, bytes)? {
+                continue;
+            }
             let pages = at / PAGE_BYTES * PAGE_BYTES..(at + bytes.len() as u64).next_multiple_of(PAGE_BYTES);
             let len = pages.end - pages.start;
             let failed = |error| self.write_error("write", len)(error);
@@ -446,7 +479,7 @@ impl NpySink {
     }
 
     fn finish_alone(&self, header: &Header, nbytes: u64) -> Result<()> {
-        self.background.settle().map_err(|e| self.write_error("write", nbytes)(e))?;
+        self.settle()?;
         if self.is_part {
             // The whole file is synced at the end.
             let range = self.data_start..self.position(nbytes)?;

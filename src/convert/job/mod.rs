@@ -125,12 +125,13 @@ impl<'a> Job<'a> {
 
     /// The cost of filling a file at `output`.
     pub(crate) fn estimate(&self, output: &Path) -> Result<Estimate> {
+        let plans = self.box_plan(false)?;
         let method = match TrialFile::near(output, &self.run.calls) {
             Some(file) if self.can_share(&file)? => Method::Clone,
-            trial => Method::as_tried(trial.as_deref(), self.run.method, Some(self.spec.nbytes()))?,
+            trial => Method::as_tried(trial.as_deref(), self.run.method, Some(self.bytes_in_order(plans.is_some())))?,
         };
         let is_shared = method == Method::Clone;
-        let (slices, slice_bytes, shares) = if let Some(plans) = self.box_plan(false)? {
+        let (slices, slice_bytes, shares) = if let Some(plans) = plans {
             let plan = plans.direct;
             (memory_len(plan.count()), plan.box_bytes(), plan.shares)
         } else if self.changes_order {
@@ -244,12 +245,23 @@ impl<'a> Job<'a> {
         {
             return Ok(outcome);
         }
-        let method = place.method(self.run.method, Some(self.spec.nbytes()))?;
-        match self.box_plan(false)? {
+        let plans = self.box_plan(false)?;
+        let method = match place.method(self.run.method, Some(self.bytes_in_order(plans.is_some())))? {
+            // The method of a file that is shared with arrays for which it is best.
+            Method::Direct if self.run.method.is_none() && self.bytes_in_order(plans.is_some()) == 0 => Method::Uncached,
+            method => method,
+        };
+        match plans {
             Some(plans) => self.place_boxes(place, method, &plans),
             None if self.changes_order => self.turn_into(place, method),
             None => self.copy_into(place, method),
         }
+    }
+
+    /// The bytes that workers write slice by slice. What is turned or made of boxes has pauses between writes, in which the page cache goes on
+    /// writing and direct writes do not.
+    fn bytes_in_order(&self, has_boxes: bool) -> u64 {
+        if self.changes_order || has_boxes { 0 } else { self.spec.nbytes() }
     }
 
     /// Lets the file share the blocks of the source, if that is possible.

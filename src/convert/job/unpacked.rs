@@ -175,6 +175,7 @@ impl Job<'_> {
                 Ok(())
             },
         )?;
+        sink.settle()?;
         let verified = self.verified(checksums.as_ref())?;
         let peak_memory = shares.fixed_bytes + sink.behind().held_and_peak().1;
         drop(pieces);

@@ -40,7 +40,8 @@ impl ArrayOutput<'_> {
     /// Frees the space of an output that is no longer needed. No thread may be writing.
     pub(crate) fn give_up(&self) {
         if let Self::File { sink, whole: Some(file), .. } = self {
-            sink.settle();
+            // What failed belongs to an output that is given up.
+            let _ = sink.settle();
             // The file is removed at the end in any case.
             let _ = file.set_len(0);
         }

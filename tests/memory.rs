@@ -40,6 +40,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// The most [`anonymous`] bytes that were seen.
+static ANONYMOUS: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of anonymous memory: the heap, stacks, and the buffers of direct writes, which no allocator counts. 0 where the system does not say.
+fn anonymous() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok()).unwrap_or(0) << 10
+}
+
 /// Both tests are in one function, since they count the same heap.
 #[test]
 fn the_heap_stays_under_the_budget() {
@@ -138,12 +148,19 @@ fn a_tensor_forty_times_the_budget_is_converted_within_it() {
         let tensor = source.tensor("t").unwrap();
         PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
         let before = LIVE.load(Ordering::Relaxed);
-        let converter = Converter::new(&tensor).unwrap().memory(budget).threads(4);
+        ANONYMOUS.store(0, Ordering::Relaxed);
+        let anonymous_before = anonymous();
+        let sample = |_: &mmconvert::Progress| {
+            ANONYMOUS.fetch_max(anonymous(), Ordering::Relaxed);
+        };
+        let converter = Converter::new(&tensor).unwrap().memory(budget).threads(4).progress(sample);
         #[expect(unsafe_code, reason = "a file of the test's own")]
         // SAFETY: nobody else knows the file.
         let done = unsafe { converter.run(dir.path().join(format!("{case}.npy"))) }.unwrap();
         let peak = PEAK.load(Ordering::Relaxed) - before;
         assert!(peak < 2 << 20, "heap grew by {peak} bytes");
+        let grown = ANONYMOUS.load(Ordering::Relaxed).saturating_sub(anonymous_before);
+        assert!(grown < 4 << 20, "anonymous memory grew by {grown} bytes");
         if case != 1 {
             // Other forms of a part of it. Workers may use the plan's budget, without the share of the process.
             for (form, options) in [("cast", Options::new().cast(Dtype::Float32)), ("turned", Options::new().layout(mmconvert::Layout::F))]

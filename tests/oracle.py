@@ -290,19 +290,19 @@ class Oracle(unittest.TestCase):
                 prefix = os.path.join(here, "m")
                 tensors = [tf.constant(array) for array in arrays]
                 tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * 3, tensors=tensors)
-                for method in [None, "clone", "uncached", "map", "portable"]:
+                for method in [None, "clone", "direct", "uncached", "map", "portable"]:
                     for name, array in zip(names, arrays):
                         with self.subTest(place=place, method=method, name=name):
                             out = os.path.join(here, "out.npy")
                             words = ["convert", prefix, name, "-o", out, "-f", "--json", "--memory", "20MiB"]
                             words += ["--method", method] if method else []
                             done = subprocess.run([MMCONVERT, *words], capture_output=True, text=True)
-                            if done.returncode == 6 and method in ("clone", "uncached"):
+                            if done.returncode == 6 and method in ("clone", "direct", "uncached"):
                                 continue  # not every file system can do everything
                             self.assertEqual(done.returncode, 0, done.stderr)
                             check(self, out, array)
                             used = json.loads(done.stdout)["outputs"][0]["method"]
-                            self.assertIn(used, [method] if method else ["clone", "uncached", "map", "portable"])
+                            self.assertIn(used, [method] if method else ["clone", "direct", "uncached", "map", "portable"])
 
     def test_sparse_tensors_as_tensorflow_reads_them(self):
         prefix = self.path("sparse")

@@ -12,6 +12,9 @@ use crate::types::size::memory_len;
 /// As many writes keep a disk busy; the threads wait for it and take no time of a core.
 const THREADS: usize = 8;
 
+/// Most buffers of one output: one is written by each thread, and another is filled meanwhile.
+const MOST_BUFFERS: usize = 2 * THREADS;
+
 /// A write that is to be made.
 type Write = Box<dyn FnOnce() + Send>;
 
@@ -63,6 +66,8 @@ struct State {
     free: Vec<Buffer>,
     /// Buffers in use.
     used: usize,
+    /// All buffers there are.
+    made: usize,
     failure: Option<io::Error>,
     /// Whether a write failed, also after that was told.
     has_failed: bool,
@@ -75,10 +80,16 @@ impl Shared {
 
     /// Writes `len` bytes of `buffer` at `at`.
     fn write(&self, file: &PrivateFile, mut buffer: Buffer, at: u64, len: usize) {
-        let written = buffer.at(at, len).and_then(|bytes| match file.write_direct_at(bytes, at)? {
-            true => Ok(()),
-            // They are not dirty for long: such a file system gets no more direct writes.
-            false => file.write_at(bytes, at).and_then(|()| file.finish_writeback(&(at..at + len as u64))),
+        let written = buffer.at(at, len).and_then(|bytes| {
+            if file.write_direct_at(bytes, at)? {
+                return Ok(());
+            }
+            // Their pages are not counted, so they go to the disk and out of memory at once. Such a file gets no more direct writes.
+            let pages = at..at + len as u64;
+            file.write_at(bytes, at)?;
+            file.finish_writeback(&pages)?;
+            file.drop_pages(&pages);
+            Ok(())
         });
         let mut state = self.lock();
         state.used -= 1;
@@ -107,7 +118,8 @@ impl Background {
             match buffer.at(start, piece.len()) {
                 Ok(copy) => copy.copy_from_slice(piece),
                 Err(error) => {
-                    self.shared.lock().used -= 1;
+                    let mut state = self.shared.lock();
+                    (state.used, state.made) = (state.used - 1, state.made - 1);
                     return Err(error);
                 }
             }
@@ -124,8 +136,11 @@ impl Background {
             if let Some(failure) = state.failure.take() {
                 return Err(failure);
             }
-            let buffer =
-                state.free.pop().or_else(|| set_aside(Buffer::memory_bytes(self.piece)).then(|| Buffer::new(memory_len(self.piece))));
+            let mut buffer = state.free.pop();
+            if buffer.is_none() && state.made < MOST_BUFFERS && set_aside(Buffer::memory_bytes(self.piece)) {
+                state.made += 1;
+                buffer = Some(Buffer::new(memory_len(self.piece)));
+            }
             if buffer.is_some() {
                 state.used += 1;
                 return Ok(buffer);

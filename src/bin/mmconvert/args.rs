@@ -126,7 +126,7 @@ pub(crate) struct Resources {
     /// Maximum number of threads [default: all cores; 4 to 8 where bytes are only copied, because they wait for the disk].
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Option<u16>,
-    /// Write only in this way: clone, uncached, portable, or map [default: the first of them that works].
+    /// Write only in this way: clone, direct, uncached, portable, or map [default: the first of them that works].
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Option<Method>,
     /// Maximum number of slices that are filled or written at once [default: as many as memory allows].

@@ -168,8 +168,9 @@ fn count_cached(file: &File, offset: u64, len: u64) -> io::Result<u64> {
     if result == 0 {
         return Ok(counts[0] * rustix::param::page_size() as u64);
     }
+    // Some containers refuse calls that they do not know.
     let error = io::Error::last_os_error();
-    Err(Errno::from_io_error(&error).map_or(error, |e| answer(e, &[Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL])))
+    Err(Errno::from_io_error(&error).map_or(error, |e| answer(e, &[Errno::NOSYS, Errno::PERM, Errno::OPNOTSUPP, Errno::INVAL])))
 }
 
 /// Writes at `offset`; the pages go to disk at once and then leave the cache.

@@ -256,7 +256,10 @@ impl NpySink {
             return Ok(Window { content: Content::Buffer { bytes, start: range.start }, counted });
         }
         if !*self.was_mapped.read().unwrap_or_else(PoisonError::into_inner) {
-            *self.was_mapped.write().unwrap_or_else(PoisonError::into_inner) = true;
+            // Nobody starts a direct write meanwhile.
+            let mut was_mapped = self.was_mapped.write().unwrap_or_else(PoisonError::into_inner);
+            self.background.settle().map_err(|e| self.write_error("write", len)(e))?;
+            *was_mapped = true;
         }
         let populate = filler != WindowWriter::Kernel;
         let map = MappedRange::new(&self.file, &range, populate).map_err(|e| self.explain(Error::io("map", &self.path)(e), len))?;
@@ -311,8 +314,11 @@ impl NpySink {
             Added::Kept => Ok(true),
             Added::Complete(at, block) => {
                 let failed = |e| self.write_error("write", block.len() as u64)(e);
-                let written = self.background.write(&self.file, &block, at, |bytes| self.behind.set_aside(bytes)).map_err(failed)?;
-                if !written {
+                let was_mapped = self.was_mapped.read().unwrap_or_else(PoisonError::into_inner);
+                let write = || self.background.write(&self.file, &block, at, |bytes| self.behind.set_aside(bytes));
+                let is_written = !*was_mapped && write().map_err(failed)?;
+                drop(was_mapped);
+                if !is_written {
                     self.write_behind(at..at + block.len() as u64, &block)?;
                 }
                 Ok(true)

@@ -138,7 +138,7 @@ impl PrivateFile {
         let len = direct.alignment.offset.max(PAGE_BYTES);
         let mut block = Buffer::new(memory_len(len));
         let is_written = direct.write_at(block.at(0, memory_len(len))?, 0, &self.calls)?;
-        // File systems with checksums of their own (Btrfs) and those in memory take direct writes and put them into the cache.
+        // File systems in memory take direct writes and put them into the cache.
         Ok(is_written && !os::cached_bytes(&self.file, 0, len).is_ok_and(|cached| cached > 0))
     }
 

@@ -84,8 +84,10 @@ impl Destination for Directory<'_> {
 /// Regions of one file.
 pub(crate) struct Packed<'a> {
     pub(crate) staged: &'a StagedFile,
+    /// The method that was asked for.
+    wanted: Option<Method>,
     pub(crate) method: Method,
-    /// The method for small arrays.
+    /// The one for arrays that gain nothing from direct writes.
     small_method: Method,
     /// Where each array's region starts.
     pub(crate) starts: Vec<u64>,
@@ -97,18 +99,14 @@ impl<'a> Packed<'a> {
     /// # Errors
     /// Those of [`Method::to_copy`].
     pub(crate) fn new(staged: &'a StagedFile, wanted: Option<Method>, nbytes: Option<u64>) -> Result<Self> {
-        let small_method = match wanted {
-            // Mapping each small region on its own would only cost, and so would a write for each that waits for the disk.
-            Some(Method::Map) => Method::Portable,
-            Some(Method::Direct) | None => Method::to_copy(staged.file(), None, Some(0))?,
-            Some(method) => method,
-        };
-        Ok(Self { staged, method: Method::to_copy(staged.file(), wanted, nbytes)?, small_method, starts: Vec::new() })
+        let method = Method::to_copy(staged.file(), wanted, nbytes)?;
+        let small_method = if wanted.is_some() { method } else { Method::to_copy(staged.file(), None, Some(0))? };
+        Ok(Self { staged, wanted, method, small_method, starts: Vec::new() })
     }
 
     /// The region from `start` on, with room for so many rows.
     pub(crate) fn region(&self, start: u64, rows: Option<u64>) -> ArrayPlace {
-        ArrayPlace::region(self.staged, FileRegion { start, method: self.method, rows })
+        ArrayPlace::region(self.staged, FileRegion { start, method: self.method, small_method: self.small_method, rows })
     }
 }
 
@@ -143,6 +141,12 @@ impl Destination for Packed<'_> {
     }
 
     fn small_method(&self, _: &Run) -> Result<Option<Method>> {
-        Ok(Some(self.small_method))
+        match self.wanted {
+            // Each array is made on its own, as it is in a directory.
+            Some(Method::Direct) => Ok(None),
+            // Mapping each small region on its own would only cost.
+            Some(Method::Map) => Ok(Some(Method::Portable)),
+            _ => Ok(Some(self.small_method)),
+        }
     }
 }

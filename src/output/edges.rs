@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::types::size::memory_len;
 
@@ -12,7 +12,11 @@ const MOST_BYTES: u64 = 256 << 10;
 
 /// Unfinished blocks of one file, by their number.
 #[derive(Debug, Default)]
-pub(crate) struct Edges(Mutex<BTreeMap<u64, Edge>>);
+pub(crate) struct Edges {
+    blocks: Mutex<BTreeMap<u64, Edge>>,
+    /// Whether there is memory for them.
+    have_memory: OnceLock<bool>,
+}
 
 #[derive(Debug)]
 struct Edge {
@@ -22,9 +26,14 @@ struct Edge {
 }
 
 impl Edges {
+    /// Whether there is memory for them. `set_aside` is asked once.
+    pub(crate) fn have_memory(&self, set_aside: impl Fn(u64) -> bool) -> bool {
+        *self.have_memory.get_or_init(|| set_aside(MOST_BYTES))
+    }
+
     /// Takes bytes that lie within one block of `unit` bytes, at `at` of the file, unless there are too many blocks already.
     pub(crate) fn add(&self, at: u64, bytes: &[u8], unit: u64) -> Added {
-        let mut edges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut edges = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let number = at / unit;
         if edges.len() as u64 >= MOST_BYTES / unit && !edges.contains_key(&number) {
             return Added::No;
@@ -42,7 +51,7 @@ impl Edges {
 
     /// Takes out what is left: places in the file, and bytes.
     pub(crate) fn take(&self, unit: u64) -> impl Iterator<Item = (u64, Vec<u8>)> {
-        let edges = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let edges = std::mem::take(&mut *self.blocks.lock().unwrap_or_else(PoisonError::into_inner));
         edges.into_iter().flat_map(move |(number, edge)| {
             edge.parts.into_iter().map(move |part| (number * unit + part.start as u64, edge.bytes[part].to_vec())).collect::<Vec<_>>()
         })

@@ -8,7 +8,7 @@ use crate::os;
 use crate::plan::Memory;
 
 /// Shorter arrays take no longer through the page cache, and a trial of a direct write is another wait for the disk.
-const LEAST_DIRECT: u64 = 16 << 20;
+pub(crate) const LEAST_DIRECT: u64 = 16 << 20;
 
 impl Method {
     /// Where workers put the bytes of a slice with this method.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::method::LEAST_DIRECT;
 use super::private_file::PrivateFile;
 use super::sink::NpySink;
 use super::staging::file::StagedFile;
@@ -25,6 +26,8 @@ pub(crate) struct FileRegion {
     pub(crate) start: u64,
     /// The method that was found to work for the file.
     pub(crate) method: Method,
+    /// The one for arrays that gain nothing from direct writes.
+    pub(crate) small_method: Method,
     /// For columns of records: the number of rows that were counted, and no more may be written; `None` where that is unknown.
     pub(crate) rows: Option<u64>,
 }
@@ -45,7 +48,11 @@ impl ArrayPlace {
     /// # Errors
     /// Those of [`Method::to_copy`].
     pub(crate) fn method(&self, wanted: Option<Method>, nbytes: Option<u64>) -> Result<Method> {
-        self.region.map_or_else(|| Method::to_copy(&self.file, wanted, nbytes), |region| Ok(region.method))
+        match self.region {
+            Some(region) if nbytes.is_some_and(|nbytes| nbytes < LEAST_DIRECT) => Ok(region.small_method),
+            Some(region) => Ok(region.method),
+            None => Method::to_copy(&self.file, wanted, nbytes),
+        }
     }
 
     /// What writes to it, with `window_bytes` of output pages at most.

@@ -27,7 +27,7 @@ use crate::types::size::memory_len;
 const GROWTH_BYTES: u64 = 64 << 20;
 
 /// Shorter parts of writes are not worth a wait for the disk of their own.
-const LEAST_DIRECT: u64 = 256 << 10;
+const LEAST_PART: u64 = 256 << 10;
 /// Memory through which parts go that lie at addresses from which the disk cannot take them.
 const MOST_COPIED: u64 = 2 << 20;
 
@@ -63,7 +63,7 @@ impl NpySink {
     pub(crate) fn new(file: Arc<PrivateFile>, path: &Path, method: Method, window_bytes: u64) -> Self {
         let behind = WriteBehind::new(window_bytes);
         let (data_start, reserved, wanted) = (DATA_ALIGN as u64, Mutex::new(0), AtomicU64::new(0));
-        let background = Background::new((window_bytes / 4 / LEAST_DIRECT * LEAST_DIRECT).clamp(LEAST_DIRECT, MOST_COPIED));
+        let background = Background::new((window_bytes / 4 / LEAST_PART * LEAST_PART).clamp(LEAST_PART, MOST_COPIED));
         Self {
             file,
             path: path.to_owned(),
@@ -278,6 +278,11 @@ impl NpySink {
     /// Writes `data` to range `bytes` of the array: straight to the disk, or once the limit on dirty pages allows it.
     pub(crate) fn write(&self, bytes: Range<u64>, data: &[u8]) -> Result<()> {
         let range = bytes.start + self.data_start..bytes.end + self.data_start;
+        self.write_range(range, data)
+    }
+
+    /// The same for a range of the file.
+    fn write_range(&self, range: Range<u64>, data: &[u8]) -> Result<()> {
         match self.write_middle(&range, data)? {
             Some(middle) => self.write_ends(&range, &middle, data),
             None => self.write_behind(range, data),
@@ -294,7 +299,7 @@ impl NpySink {
         let Some(direct) = self.file.direct() else { return Ok(None) };
         let middle = direct.alignment.middle(range);
         let len = middle.end - middle.start;
-        if len < LEAST_DIRECT {
+        if len < LEAST_PART {
             return Ok(None);
         }
         let whole = &data[memory_len(middle.start - range.start)..][..memory_len(len)];
@@ -309,6 +314,9 @@ impl NpySink {
     /// Keeps an end of what was written directly, or writes its block if that is complete now. Returns whether it did.
     fn keep_end(&self, at: u64, bytes: &[u8]) -> Result<bool> {
         let Some(direct) = self.file.direct() else { return Ok(false) };
+        if !self.edges.have_memory(|bytes| self.behind.set_aside(bytes)) {
+            return Ok(false);
+        }
         match self.edges.add(at, bytes, direct.alignment.unit()) {
             Added::No => Ok(false),
             Added::Kept => Ok(true),
@@ -404,7 +412,7 @@ impl NpySink {
     pub(crate) fn write_runs(&self, runs: impl Iterator<Item = Range<u64>>, mut data: &[u8], cancel: &CancelToken) -> Result<()> {
         const MOST_RUNS: usize = 4096;
         let most_bytes = self.behind.limit() / 4;
-        let is_long = |run: &Range<u64>| self.buffers == Method::Direct && run.end - run.start >= 2 * LEAST_DIRECT;
+        let is_long = |run: &Range<u64>| self.buffers == Method::Direct && run.end - run.start >= 2 * LEAST_PART;
         let mut runs = runs.peekable();
         if let Some(only) = runs.next_if(|run| run.end - run.start == data.len() as u64) {
             return self.write(only, data);
@@ -417,10 +425,7 @@ impl NpySink {
                 let run = next.clone();
                 let (now, later) = data.split_at(memory_len(run.end - run.start));
                 (data, _) = (later, runs.next());
-                match self.write_middle(&run, now)? {
-                    Some(middle) => self.write_ends(&run, &middle, now)?,
-                    None => self.write_behind(run, now)?,
-                }
+                self.write_range(run, now)?;
                 continue;
             }
             // As many as may be dirty together. Runs are in order, so the first page of one may be the last of another.

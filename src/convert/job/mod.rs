@@ -246,11 +246,7 @@ impl<'a> Job<'a> {
             return Ok(outcome);
         }
         let plans = self.box_plan(false)?;
-        let method = match place.method(self.run.method, Some(self.bytes_in_order(plans.is_some())))? {
-            // The method of a file that is shared with arrays for which it is best.
-            Method::Direct if self.run.method.is_none() && self.bytes_in_order(plans.is_some()) == 0 => Method::Uncached,
-            method => method,
-        };
+        let method = place.method(self.run.method, Some(self.bytes_in_order(plans.is_some())))?;
         match plans {
             Some(plans) => self.place_boxes(place, method, &plans),
             None if self.changes_order => self.turn_into(place, method),

@@ -16,7 +16,7 @@ use crate::format::npy::{Descr, Header, MAX_TEXT_LEN};
 use crate::options::Options;
 use crate::options::request::{Form, Request};
 use crate::options::strings::Strings;
-use crate::os::{self, Cold, SystemCalls};
+use crate::os::{Residency, SystemCalls};
 use crate::output::file_name;
 use crate::output::part::Part;
 use crate::reader::checksums::Verified;
@@ -256,7 +256,7 @@ struct ArrayFile<'a> {
     header: Header,
     data_offset: u64,
     data_len: u64,
-    cold: Cold,
+    residency: Residency,
     /// Which array of its tensor it is, judging by its name.
     part: Part,
 }
@@ -282,7 +282,7 @@ impl<'a> ArrayFile<'a> {
         let name = path.file_name().unwrap_or_default().as_bytes();
         let part = name.strip_suffix(file_name::EXTENSION.as_bytes()).map_or(Part::Whole, part_named);
         let (path, file) = (Cow::Borrowed(path), file.shared());
-        Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, cold: Cold::default(), part })
+        Ok(Self { path, file, header, data_offset, data_len: metadata.len() - data_offset, residency: Residency::default(), part })
     }
 
     /// The bytes of another source's tensor.
@@ -292,12 +292,12 @@ impl<'a> ArrayFile<'a> {
         let header = Header::new(&spec.dtype().descr_in(ByteOrder::NATIVE)?, spec.shape());
         let path = Cow::Owned(run.path.to_path_buf());
         let part = part_named(tensor.info().name.as_bytes());
-        Ok(Self { path, file: run.file, header, data_offset: run.offset, data_len: spec.nbytes(), cold: Cold::default(), part })
+        Ok(Self { path, file: run.file, header, data_offset: run.offset, data_len: spec.nbytes(), residency: Residency::default(), part })
     }
 
     /// Reads bytes of the elements, from `at` on.
     fn read(&self, at: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
-        os::read_exact_at(&self.file, buf, self.data_offset + at, calls, &self.cold).map_err(Error::io("read", &self.path))
+        self.residency.read_exact_at(&self.file, buf, self.data_offset + at, calls).map_err(Error::io("read", &self.path))
     }
 
     /// The form of an array with this header, as far as the header tells, and which array of its tensor it is.

@@ -3,7 +3,7 @@
 //! A call that the system or the file system does not support fails with [`Unsupported`](std::io::ErrorKind::Unsupported); the
 //! caller then uses a portable way. This room does not decide what is read or written.
 //!
-//! `linux.rs` has the calls, `other.rs` has stubs, and `workers.rs` has threads. Start with [`SystemCalls`]: its `standard` value
+//! `linux.rs` has the calls, `other.rs` has stubs, `residency.rs` keeps what the page cache held, and `workers.rs` has threads. Start with [`SystemCalls`]: its `standard` value
 //! refuses the special calls on Linux too, so that tests cover the portable paths.
 
 pub(crate) mod attributes;
@@ -13,13 +13,12 @@ pub(crate) mod direct;
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
+mod residency;
 pub(crate) mod workers;
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, OnceLock};
 
 #[cfg(doc)]
 use crate::error::Error;
@@ -29,6 +28,7 @@ use crate::types::cancel::CancelToken;
 pub(crate) use linux::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use other::*;
+pub(crate) use residency::{Residency, is_cached};
 
 /// Which system calls are allowed. After cancellation, an interrupted or partial call is not repeated.
 #[derive(Debug, Clone)]
@@ -125,68 +125,6 @@ impl SystemCalls {
 /// Whether an error means that the system or file system does not support the call.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
-}
-
-/// How far before a read to look for pages that an earlier eviction missed.
-const REACH_BACK: u64 = 64 << 20;
-/// Shorter reads leave their pages in the cache, since neighbouring data is likely to be read next.
-const MIN_UNCACHED: usize = 64 << 10;
-
-/// Fills `buf` from `offset`. A long read adds nothing to the page cache: it uses an uncached read where supported, and drops the
-/// pages afterwards if the file was cold before the first read. (The kernel also keeps the pages of an uncached read if another
-/// thread was just reading the same folio; the eviction reaches back over those.)
-pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64, calls: &SystemCalls, cold: &Cold) -> io::Result<()> {
-    let range = offset..offset + buf.len() as u64;
-    // Checked before the first read, however short, because a read also brings in pages beyond its own.
-    let drop_behind = calls.is_native() && cold.get(file) && buf.len() >= MIN_UNCACHED;
-    let (mut rest, mut at) = (buf, offset);
-    while rest.len() >= MIN_UNCACHED {
-        match calls.repeat(|| calls.native(|| read_uncached(file, rest, at))) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => {
-                rest = &mut rest[read..];
-                at += read as u64;
-            }
-            Err(error) if is_unsupported(&error) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    calls.read_exact_at(file, rest, at)?;
-    if drop_behind {
-        drop_pages(file, &(range.start.saturating_sub(REACH_BACK)..range.end));
-    }
-    Ok(())
-}
-
-/// Whether little of a file was in the page cache at the first check.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Cold(Arc<OnceLock<bool>>);
-
-impl Cold {
-    /// Starts to fetch `range` in the background if the file was cold.
-    pub(crate) fn prefetch(&self, file: &File, range: &Range<u64>, calls: &SystemCalls) {
-        if calls.is_native() && !range.is_empty() && self.get(file) {
-            fetch_pages(file, range);
-        }
-    }
-
-    /// Evicts the pages of `range` if the file was cold.
-    pub(crate) fn evict(&self, file: &File, range: &Range<u64>, calls: &SystemCalls) {
-        if calls.is_native() && !range.is_empty() && self.get(file) {
-            drop_pages(file, range);
-        }
-    }
-
-    /// Samples some places of the file: counting all its pages takes a tenth of a second for a few GiB.
-    pub(crate) fn get(&self, file: &File) -> bool {
-        const PLACES: u64 = 64;
-        const LENGTH: u64 = 64 << 10;
-        *self.0.get_or_init(|| {
-            let len = file.metadata().map_or(0, |metadata| metadata.len());
-            let cached = |i: u64| cached_bytes(file, len / PLACES * i, LENGTH);
-            len > 0 && (0..PLACES).map(cached).try_fold(0, |sum, bytes| bytes.map(|bytes| sum + bytes)).is_ok_and(|sum| sum < LENGTH)
-        })
-    }
 }
 
 /// Bytes that the file system of `file` has left for this user, as `df` reports; `None` if it does not say.

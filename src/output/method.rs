@@ -38,14 +38,19 @@ impl Method {
             None => Ok(Self::Portable),
             Some(method) if method.works_for(file)? => Ok(method),
             Some(method) => {
-                let detail = match method {
+                let reason = match method {
                     Self::Clone => {
-                        "that needs one contiguous run of bytes that are not decoded, at an offset to which a header can be fitted, \
+                        "it needs one contiguous run of bytes that are not decoded, at an offset to which a header can be fitted, \
                          and a file system that shares blocks between source and output"
                     }
-                    _ => "the file system of the output does not know the calls for it",
+                    Self::Direct => "that file system cannot write past the page cache (one in memory never can)",
+                    Self::Uncached => "uncached writes need Linux 6.14 and a file system that has them (ext4, XFS)",
+                    Self::Map => "that file system cannot reserve space or has no maps for writing",
+                    Self::Portable => "that file system refuses plain writes",
                 };
-                Err(Error::Unsupported { what: format!("method {method} for this output"), detail: detail.into() })
+                let what = format!("method {method} for an output in {}", file.dir().display());
+                let detail = format!("{reason}; without `method`, the fastest that works there is chosen");
+                Err(Error::Unsupported { what, detail })
             }
         }
     }

@@ -108,10 +108,17 @@ pub(crate) unsafe fn map_foreign(file: &File) -> io::Result<Mmap> {
 /// As [`map_foreign`].
 unsafe fn map_reading(file: &File) -> io::Result<Mmap> {
     // SAFETY: the caller vouches for exactly what the mapping needs.
-    match unsafe { Mmap::map(file) } {
-        // A private map, which nobody writes to, shows the same bytes.
+    let map = match unsafe { Mmap::map(file) } {
+        // FUSE with `direct_io` has private maps only. Nobody writes to this one, so it shows the same bytes.
         // SAFETY: as above.
         Err(error) if is_without_maps(&error) => unsafe { MmapOptions::new().map_copy_read_only(file) },
         result => result,
-    }
+    };
+    map.map_err(|error| {
+        if !is_without_maps(&error) {
+            return error;
+        }
+        let detail = "its file system has no memory maps; `Tensor::read_rows` reads parts of an array without one";
+        io::Error::new(io::ErrorKind::Unsupported, detail)
+    })
 }

@@ -69,6 +69,12 @@ impl PrivateFile {
         &self.file
     }
 
+    /// The directory that it is in, for messages.
+    pub(crate) fn dir(&self) -> &Path {
+        let parent = || self.place.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if self.place.is_dir() { &self.place } else { parent().unwrap_or(Path::new(".")) }
+    }
+
     /// The system calls that may be used for it.
     pub(crate) fn calls(&self) -> &SystemCalls {
         &self.calls

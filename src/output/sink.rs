@@ -1,7 +1,7 @@
 //! The `.npy` being written: header, reserved space, mapped windows and written buffers, and the sync at the end.
 
 use std::io;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut, Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -23,8 +23,8 @@ use crate::plan::PAGE_BYTES;
 use crate::types::cancel::CancelToken;
 use crate::types::size::memory_len;
 
-/// Minimum step in which an array of unknown length grows.
-const GROWTH_BYTES: u64 = 64 << 20;
+/// Steps in which an array of unknown length grows: it at most doubles while it is short.
+const GROWTH_BYTES: RangeInclusive<u64> = 1 << 20..=64 << 20;
 
 /// Shorter parts of writes are not worth a wait for the disk of their own.
 const LEAST_PART: u64 = 256 << 10;
@@ -399,9 +399,11 @@ impl NpySink {
         written.and(self.behind.submit(&self.file, pages)).map_err(|e| self.write_error("write", len)(e))
     }
 
-    /// Makes sure that a growing array has space for `nbytes`: in steps of [`GROWTH_BYTES`], and an eighth more.
+    /// Makes sure that a growing array has space for `nbytes`: in steps of [`GROWTH_BYTES`], and an eighth more. The space of many short
+    /// arrays would otherwise be mostly empty.
     pub(crate) fn grow(&self, nbytes: u64) -> Result<()> {
-        let ahead = nbytes.div_ceil(GROWTH_BYTES).saturating_mul(GROWTH_BYTES).saturating_add(nbytes / 8);
+        let step = nbytes.clamp(*GROWTH_BYTES.start(), *GROWTH_BYTES.end()).next_power_of_two();
+        let ahead = nbytes.div_ceil(step).saturating_mul(step).saturating_add(nbytes / 8);
         self.reserve_ahead(nbytes, ahead)
     }
 

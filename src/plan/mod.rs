@@ -25,6 +25,9 @@ const LEAST_COPYING: usize = 4;
 const MOST_COPYING: usize = 8;
 /// Direct writes to one file do not wait for each other.
 const MOST_DIRECT: usize = 16;
+/// Workers that copy from the page cache straight to the disk only wait for writes; more of them confuse the read-ahead of a source
+/// that is not cached.
+const LEAST_DIRECT_CACHED: usize = 8;
 /// Memory besides buffers and output pages: code, stacks, allocator overhead, and what the kernel charges for open files.
 /// Measured at 8 to 11 MiB in a memory cgroup.
 const PROCESS_BYTES: u64 = 12 << 20;
@@ -72,8 +75,14 @@ pub(crate) enum Memory {
 impl Memory {
     /// The number of threads: as `asked`, or a default for this kind of memory.
     pub(crate) fn threads(self, asked: Option<usize>) -> usize {
+        self.threads_from(asked, || false)
+    }
+
+    /// The same where `is_cached` says whether the source is in the page cache.
+    pub(crate) fn threads_from(self, asked: Option<usize>, is_cached: impl FnOnce() -> bool) -> usize {
         asked.unwrap_or_else(|| match self {
             Self::Buffers => cores().clamp(LEAST_COPYING, MOST_COPYING),
+            Self::Direct if is_cached() => cores().clamp(LEAST_DIRECT_CACHED, MOST_DIRECT),
             Self::Direct => cores().clamp(LEAST_COPYING, MOST_DIRECT),
             Self::Windows | Self::Scan => cores(),
         })

@@ -11,7 +11,7 @@ use super::input::{InputFile, open_file};
 use super::paths::{Found, list, look_at};
 use super::stamp::Stamp;
 use crate::error::{Error, Result};
-use crate::os::{self, Cold, SystemCalls};
+use crate::os::{Residency, SystemCalls};
 
 /// Maximum number of open files of all sources together, so that arrays of thousands of files work under any descriptor limit.
 const MOST_OPEN: usize = 32;
@@ -29,7 +29,7 @@ pub(crate) struct LocalFile {
 #[derive(Debug)]
 struct Opened {
     file: InputFile,
-    cold: Cold,
+    residency: Residency,
 }
 
 /// Keeps the most recently opened files open while their [`LocalFile`] is in use.
@@ -78,7 +78,7 @@ impl Blob for LocalFile {
 
     fn read(&self, offset: u64, buf: &mut [u8], calls: &SystemCalls) -> Result<()> {
         let opened = self.opened()?;
-        os::read_exact_at(&opened.file, buf, offset, calls, &opened.cold).map_err(|error| {
+        opened.residency.read_exact_at(&opened.file, buf, offset, calls).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
                 let detail = format!("the file ends within the next {} bytes", buf.len());
                 return Error::malformed_at(&self.path, "source", offset, detail);
@@ -96,18 +96,18 @@ impl Blob for LocalFile {
     }
 
     fn is_cold(&self) -> bool {
-        self.opened().is_ok_and(|opened| opened.cold.get(&opened.file))
+        self.opened().is_ok_and(|opened| opened.residency.is_cold(&opened.file))
     }
 
     fn prefetch(&self, range: &Range<u64>, calls: &SystemCalls) {
         if let Ok(opened) = self.opened() {
-            opened.cold.prefetch(&opened.file, range, calls);
+            opened.residency.prefetch(&opened.file, range, calls);
         }
     }
 
     fn evict(&self, range: &Range<u64>, calls: &SystemCalls) {
         if let Ok(opened) = self.opened() {
-            opened.cold.evict(&opened.file, range, calls);
+            opened.residency.evict(&opened.file, range, calls);
         }
     }
 }
@@ -158,7 +158,7 @@ impl Drop for LocalFile {
 }
 
 fn remember(file: InputFile) -> Arc<Opened> {
-    let opened = Arc::new(Opened { file, cold: Cold::default() });
+    let opened = Arc::new(Opened { file, residency: Residency::default() });
     let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
     if recent.len() == MOST_OPEN {
         recent.pop_front();

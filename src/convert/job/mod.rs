@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::options::method::Method;
 use crate::options::request::{Form, Run};
-use crate::os::buffer::Buffer;
+use crate::os::{self, buffer::Buffer};
 use crate::output::meter::Meter;
 use crate::output::part::Part;
 use crate::output::place::ArrayPlace;
@@ -119,8 +119,20 @@ impl<'a> Job<'a> {
             heap_bytes: self.run.heap_bytes.saturating_add(self.reader().heap_bytes()),
             needs_scratch: !self.reader().fills_by_system_calls(),
             raw_itemsize: (!self.decoder.is_copy()).then(|| self.reader().spec().itemsize()),
-            ..Resources::of(self.run, memory.threads(self.run.threads))
+            ..Resources::of(self.run, memory.threads_from(self.run.threads, || self.is_cached()))
         }
+    }
+
+    /// Whether the first run of stored elements is in the page cache. Readers without runs, or with one that cannot be opened, say no.
+    fn is_cached(&self) -> bool {
+        let itemsize = self.reader().spec().itemsize();
+        let first = self.elements().start;
+        self.run.calls.is_native()
+            && self.reader().stored_run(first).ok().flatten().is_some_and(|run| {
+                let start = run.offset + (first - run.elements.start) * itemsize;
+                let count = run.elements.end.min(self.elements().end).saturating_sub(first);
+                os::is_cached(&run.file, &(start..start + count * itemsize))
+            })
     }
 
     /// The cost of filling a file at `output`.

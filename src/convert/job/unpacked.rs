@@ -11,7 +11,7 @@ use crate::error::request::BadRequest;
 use crate::error::{Error, Result};
 use crate::options::method::Method;
 use crate::options::request::Run;
-use crate::os::{self, Cold};
+use crate::os::{self, Residency};
 use crate::output::meter::Meter;
 use crate::output::private_file::PrivateFile;
 use crate::output::sink::NpySink;
@@ -180,7 +180,7 @@ impl Job<'_> {
         let peak_memory = shares.fixed_bytes + sink.behind().held_and_peak().1;
         drop(pieces);
         let order = self.reader().byte_order();
-        Ok((Unpacked { scratch, cuts, spec: spec.clone(), order, cold: Cold::default() }, verified, peak_memory))
+        Ok((Unpacked { scratch, cuts, spec: spec.clone(), order, residency: Residency::default() }, verified, peak_memory))
     }
 
     /// The pieces to copy, in order: at most `most` elements each, unless a single chunk has more.
@@ -215,7 +215,7 @@ pub(crate) struct Unpacked {
     cuts: Cuts,
     spec: TensorSpec,
     order: ByteOrder,
-    cold: Cold,
+    residency: Residency,
 }
 
 impl std::fmt::Debug for Unpacked {
@@ -269,7 +269,7 @@ impl Unpacked {
         let bytes = |elements: Range<u64>| memory_len(elements.start * itemsize)..memory_len(elements.end * itemsize);
         let read = |buf: &mut [u8], stored: u64| {
             let file = self.scratch.file.file();
-            let read = os::read_exact_at(file, buf, stored * itemsize, self.scratch.file.calls(), &self.cold);
+            let read = self.residency.read_exact_at(file, buf, stored * itemsize, self.scratch.file.calls());
             read.map_err(Error::io("read a temporary copy in", &self.scratch.path))
         };
         let mut places = common.wanted.of(own.clone());
@@ -321,7 +321,7 @@ impl TensorReader for Unpacked {
         for common in self.common(&wanted) {
             for (_, stored) in common.runs().filter(|(own, _)| (own.end - own.start) * itemsize < SHORT_BYTES) {
                 let run = stored.start * itemsize..stored.end * itemsize;
-                self.cold.prefetch(file, &run, calls);
+                self.residency.prefetch(file, &run, calls);
                 short = Some(short.map_or(run.clone(), |short| short.start.min(run.start)..short.end.max(run.end)));
             }
         }
@@ -332,7 +332,7 @@ impl TensorReader for Unpacked {
             }
         }
         if let Some(short) = short {
-            self.cold.evict(file, &short, calls);
+            self.residency.evict(file, &short, calls);
         }
         Ok(())
     }

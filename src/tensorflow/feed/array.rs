@@ -14,7 +14,7 @@ use crate::error::texts::ShapeText;
 use crate::error::{Error, Result};
 use crate::format::meta_graph::Argument;
 use crate::format::npy::{Descr, Elements, Header, MAX_TEXT_LEN};
-use crate::os::{self, Cold, SystemCalls};
+use crate::os::{Residency, SystemCalls};
 use crate::storage::input::{InputFile, open_file};
 use crate::tensorflow::session::{Feed, NodeOutput, attempt};
 use crate::tensorflow::wire;
@@ -29,7 +29,7 @@ pub(crate) struct ArrayFeed {
     target: NodeOutput,
     path: PathBuf,
     file: InputFile,
-    cold: Cold,
+    residency: Residency,
     dtype: Dtype,
     descr: Descr,
     data_start: u64,
@@ -47,9 +47,9 @@ impl ArrayFeed {
     pub(crate) fn open(path: &Path, target: NodeOutput, input: &Argument, batch: Option<u64>, calls: &SystemCalls) -> Result<Self> {
         let file = open_file(path, calls).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("read", path))?.len();
-        let cold = Cold::default();
+        let residency = Residency::default();
         let mut front = vec![0; memory_len(len).min(MAX_TEXT_LEN + 12)];
-        os::read_exact_at(&file, &mut front, 0, calls, &cold).map_err(Error::io("read", path))?;
+        residency.read_exact_at(&file, &mut front, 0, calls).map_err(Error::io("read", path))?;
         let (header, data_start) = Header::parse(&front).map_err(|error| error.in_file(path))?;
         let refused = |request: BadRequest| Error::from(request.of_input(path, &target.name));
         let found = || header.descr.clone();
@@ -71,7 +71,8 @@ impl ArrayFeed {
         if header.shape.len() > MAX_NDIM {
             return Err(refused(BadRequest::TooManyDimensions { dimensions: header.shape.len(), most: MAX_NDIM }));
         }
-        let mut array = Self { target, path: path.to_owned(), file, cold, dtype, descr, data_start, shape: header.shape, is_padded: false };
+        let mut array =
+            Self { target, path: path.to_owned(), file, residency, dtype, descr, data_start, shape: header.shape, is_padded: false };
         let (elements, nbytes) = array.bytes_of(&array.shape)?;
         if len - data_start < nbytes {
             let detail = format!("{} bytes of data, {elements} elements have {nbytes}", len - data_start);
@@ -168,7 +169,7 @@ impl ArrayFeed {
     }
 
     fn read(&self, buf: &mut [u8], start: u64) -> Result<()> {
-        os::read_exact_at(&self.file, buf, self.data_start + start, self.file.calls(), &self.cold).map_err(Error::io("read", &self.path))
+        self.residency.read_exact_at(&self.file, buf, self.data_start + start, self.file.calls()).map_err(Error::io("read", &self.path))
     }
 
     fn fed<T: TensorType>(&self, tensor: Tensor<T>) -> Box<dyn Feed + '_> {

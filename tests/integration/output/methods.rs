@@ -88,6 +88,23 @@ fn a_wrong_byte_is_found_by_every_method_and_nothing_is_left() {
     }
 }
 
+/// Files in memory cannot be written past the page cache.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_method_that_cannot_work_is_refused_with_the_place_and_the_next_step() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    floats(&dir.path().join("c"), 4, 60_000);
+    for dry in [&["-n"][..], &[]] {
+        let [source, out] = ["c", "x.npy"].map(|name| dir.path().join(name).display().to_string());
+        let done = mmconvert([&["convert", &source, "t", "-o", &out, "--method", "direct"], dry].concat());
+        assert_eq!(code(&done), 6);
+        let message = stderr(&done);
+        assert!(message.contains(&format!("method direct for an output in {}", dir.path().display())), "{message}");
+        assert!(message.contains("past the page cache") && message.contains("without --method"), "{message}");
+        assert!(!dir.path().join("x.npy").exists());
+    }
+}
+
 #[test]
 fn limiting_slices_in_flight_changes_only_memory() {
     let dir = tempfile::tempdir().unwrap();

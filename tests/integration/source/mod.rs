@@ -6,6 +6,8 @@ mod fixtures;
 mod graphs;
 mod hdf5;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod page_cache;
 mod places;
 mod protos;
 mod reading;

@@ -17,6 +17,19 @@ const MIB: usize = 1 << 20;
 const LEN: usize = 128 + ROWS * 64 * 4;
 const ROWS: usize = 614_400;
 
+/// `cachestat(2)`, which the libc crate does not name.
+const CACHESTAT: libc::c_long = 451;
+
+/// What is cached before, as a rule for every MiB.
+const STATES: &[(&str, Rule)] = &[
+    ("nothing", |_| false),
+    ("everything", |_| true),
+    ("a half", |mib| mib >= 70),
+    ("a little", |mib| (100..103).contains(&mib)),
+    ("every fifth MiB", |mib| mib % 5 == 3),
+];
+type Rule = fn(usize) -> bool;
+
 /// A number of pages in the page cache for every MiB of a file.
 fn cached(file: &File) -> Vec<usize> {
     // SAFETY: nothing writes to the file, and nothing is read through the map.
@@ -29,7 +42,7 @@ fn cached(file: &File) -> Vec<usize> {
 }
 
 /// Makes exactly those MiB of a file cached that `is_wanted` names, if the file system can forget pages.
-fn cache(path: &Path, is_wanted: impl Fn(usize) -> bool) -> Option<File> {
+fn cache(path: &Path, is_wanted: Rule) -> Option<File> {
     let file = File::open(path).unwrap();
     file.sync_all().unwrap();
     fadvise(&file, 0, None, Advice::DontNeed).unwrap();
@@ -55,17 +68,9 @@ fn a_source_keeps_the_cached_pages_that_it_had() {
     assert_eq!(bytes.len(), 128);
     bytes.extend((0..(LEN - 128) as u32 / 4).flat_map(|i| (i as f32).to_le_bytes()));
     fs::write(&source, &bytes).unwrap();
-    let states: [(&str, fn(usize) -> bool); 5] = [
-        ("nothing", |_| false),
-        ("everything", |_| true),
-        ("a half", |mib| mib >= 70),
-        ("a little", |mib| (100..103).contains(&mib)),
-        ("every fifth MiB", |mib| mib % 5 == 3),
-    ];
     // Kernels before 6.14 have no uncached reads, those before 6.5 no call that counts cached pages.
-    const CACHESTAT: libc::c_long = 451;
     for refused in [&[][..], &[libc::SYS_preadv2], &[libc::SYS_preadv2, CACHESTAT]] {
-        for (state, is_wanted) in states {
+        for &(state, is_wanted) in STATES {
             for dtype in ["float32", "float64"] {
                 let Some(file) = cache(&source, is_wanted) else {
                     eprintln!("not tested: {} forgets no pages", dir.path().display());

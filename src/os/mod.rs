@@ -13,7 +13,7 @@ pub(crate) mod direct;
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
-mod residency;
+pub(crate) mod residency;
 pub(crate) mod workers;
 
 use std::fs::File;
@@ -28,7 +28,6 @@ use crate::types::cancel::CancelToken;
 pub(crate) use linux::*;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use other::*;
-pub(crate) use residency::{Residency, is_cached};
 
 /// Which system calls are allowed. After cancellation, an interrupted or partial call is not repeated.
 #[derive(Debug, Clone)]
@@ -83,6 +82,15 @@ impl SystemCalls {
         }
     }
 
+    /// Makes `call` once. A signal that interrupts it is an error like others.
+    ///
+    /// # Errors
+    /// As [`repeat`](Self::repeat).
+    pub(crate) fn once<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.cancel.check().map_err(io::Error::other)?;
+        call()
+    }
+
     /// Fills `buf` from `offset` through the page cache.
     ///
     /// # Errors
@@ -122,9 +130,12 @@ impl SystemCalls {
     }
 }
 
-/// Whether an error means that the system or file system does not support the call.
+/// Whether an error means that the system or file system does not support the call, as the functions of this room report it.
+///
+/// An errno as the system gave it never does, even one of which the standard library makes the same kind (ENOSYS, EOPNOTSUPP): it may be the
+/// record of a write that failed earlier.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::Unsupported
+    error.kind() == io::ErrorKind::Unsupported && error.raw_os_error().is_none()
 }
 
 /// Bytes that the file system of `file` has left for this user, as `df` reports; `None` if it does not say.

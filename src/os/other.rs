@@ -46,6 +46,10 @@ pub(crate) fn sync_all(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
+pub(crate) fn syncs_ranges(_file: &File) -> bool {
+    false
+}
+
 pub(crate) fn start_writeback(_file: &File, _range: &Range<u64>) -> io::Result<()> {
     unsupported()
 }

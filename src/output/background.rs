@@ -120,6 +120,9 @@ impl Background {
                 Err(error) => {
                     let mut state = self.shared.lock();
                     (state.used, state.made) = (state.used - 1, state.made - 1);
+                    drop(state);
+                    // Others wait for a buffer, or for none to be in use.
+                    self.shared.changed.notify_all();
                     return Err(error);
                 }
             }

@@ -5,7 +5,8 @@ use super::private_file::PrivateFile;
 use crate::error::{Error, Result};
 use crate::options::method::Method;
 use crate::os;
-use crate::plan::Memory;
+use crate::plan::{Memory, PAGE_BYTES};
+use crate::types::size::memory_len;
 
 /// Shorter arrays take no longer through the page cache, and a trial of a direct write is another wait for the disk.
 pub(crate) const LEAST_DIRECT: u64 = 16 << 20;
@@ -63,7 +64,7 @@ impl Method {
         trial.map_or(Ok(wanted.unwrap_or(Self::Portable)), |trial| Self::to_copy(trial, wanted, nbytes))
     }
 
-    /// Whether this copying method works for `file`. Tries it with a byte; `file` must be empty and is empty again afterwards.
+    /// Whether this copying method works for `file`. Tries it with a page; `file` must be empty and is empty again afterwards.
     ///
     /// # Errors
     /// Returns [`Error::Io`] when the file cannot be emptied again.
@@ -73,8 +74,10 @@ impl Method {
         let works = match self {
             Self::Clone => false,
             Self::Direct => file.writes_directly().unwrap_or(true),
-            Self::Uncached => known(file.write_uncached_at(&[0], 0)),
-            Self::Map => known(file.reserve(&(0..1))) && mmap::can_map(file),
+            // Not with a byte: ext4 keeps short files in the inode (`inline_data`), and one that was cut after it was written there loses what
+            // is written to its start later.
+            Self::Uncached => known(file.write_uncached_at(&vec![0; memory_len(PAGE_BYTES)], 0)),
+            Self::Map => known(file.reserve(&(0..PAGE_BYTES))) && mmap::can_map(file),
             Self::Portable => return Ok(true),
         };
         file.resize(0)?;

@@ -27,6 +27,8 @@ pub(crate) struct PrivateFile {
     place: PathBuf,
     /// Opened once more at the first direct write, where that is possible.
     direct: OnceLock<Option<DirectFile>>,
+    /// Whether the system can write and await a part of the file; tried at the first wish for it.
+    syncs_ranges: OnceLock<bool>,
     /// Whether an uncached write was refused.
     refuses_uncached: AtomicBool,
 }
@@ -62,7 +64,14 @@ impl PrivateFile {
     }
 
     fn of(file: File, place: PathBuf, calls: &SystemCalls) -> Self {
-        Self { file, calls: calls.clone(), place, direct: OnceLock::new(), refuses_uncached: AtomicBool::new(false) }
+        Self {
+            file,
+            calls: calls.clone(),
+            place,
+            direct: OnceLock::new(),
+            syncs_ranges: OnceLock::new(),
+            refuses_uncached: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -93,14 +102,15 @@ impl PrivateFile {
         self.set_len(len).map_err(Error::io("resize the file that is being made at", &self.place))
     }
 
-    /// Makes the data outlive a power cut.
+    /// Makes the data outlive a power cut. Any error is final, even that of an interrupted call: it may be the only report of a write that
+    /// failed.
     pub(crate) fn sync_data(&self) -> io::Result<()> {
-        self.calls.repeat(|| os::sync_data(&self.file))
+        self.calls.once(|| os::sync_data(&self.file))
     }
 
-    /// Makes the data and the metadata outlive a power cut.
+    /// Makes the data and the metadata outlive a power cut. Any error is final, as above.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
-        self.calls.repeat(|| os::sync_all(&self.file))
+        self.calls.once(|| os::sync_all(&self.file))
     }
 
     /// Allocates blocks for `range`, which may lengthen the file; fails as unsupported where blocks cannot be reserved.
@@ -173,26 +183,20 @@ impl PrivateFile {
 
     /// Starts writing dirty pages of `range` to the disk without waiting for them.
     pub(crate) fn start_writeback(&self, range: &Range<u64>) -> io::Result<()> {
-        match self.calls.repeat(|| self.calls.native(|| os::start_writeback(&self.file, range))) {
-            // The system then starts when it likes, at the latest in `finish_writeback`.
-            Err(error) if os::is_unsupported(&error) => Ok(()),
-            result => result,
-        }
+        // Elsewhere the system starts when it likes, at the latest in `finish_writeback`.
+        if self.syncs_ranges() { self.calls.once(|| os::start_writeback(&self.file, range)) } else { Ok(()) }
     }
 
     /// Whether it is possible to wait for a part of the file alone.
     pub(crate) fn syncs_ranges(&self) -> bool {
-        self.calls.is_native() && cfg!(target_os = "linux")
+        self.calls.is_native() && *self.syncs_ranges.get_or_init(|| os::syncs_ranges(&self.file))
     }
 
     /// Waits until the pages of `range`, or of the whole file, are on the disk.
     ///
     /// This makes no promise about a power cut; `fsync` at the end does.
     pub(crate) fn finish_writeback(&self, range: &Range<u64>) -> io::Result<()> {
-        match self.calls.repeat(|| self.calls.native(|| os::wait_for_writeback(&self.file, range))) {
-            Err(error) if os::is_unsupported(&error) => self.sync_data(),
-            result => result,
-        }
+        if self.syncs_ranges() { self.calls.once(|| os::wait_for_writeback(&self.file, range)) } else { self.sync_data() }
     }
 
     /// Frees the memory of pages of `range`, which must be on the disk.

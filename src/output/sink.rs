@@ -25,6 +25,8 @@ use crate::types::size::memory_len;
 
 /// Steps in which an array of unknown length grows: it at most doubles while it is short.
 const GROWTH_BYTES: RangeInclusive<u64> = 1 << 20..=64 << 20;
+/// The free space is at least this many times what an array takes ahead of its needs.
+const LEAST_FREE: u64 = 4096;
 
 /// Shorter parts of writes are not worth a wait for the disk of their own.
 const LEAST_PART: u64 = 256 << 10;
@@ -189,13 +191,17 @@ impl NpySink {
         self.file.set_len(end).map_err(|e| self.write_error("resize", end)(e))
     }
 
-    /// As [`reserve`](Self::reserve): `ahead` bytes if there is space, else just `nbytes`.
-    fn reserve_ahead(&self, nbytes: u64, ahead: u64) -> Result<()> {
+    /// Makes sure that a growing array has space for `nbytes`: in steps of [`GROWTH_BYTES`], and an eighth more, as long as that is next to
+    /// nothing of what is free. Many arrays that grow together would otherwise take from each other what none of them needs.
+    pub(crate) fn grow(&self, nbytes: u64) -> Result<()> {
         let have = *self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         if nbytes.saturating_add(self.data_start) <= have {
             return Ok(());
         }
-        match self.reserve(ahead) {
+        let step = nbytes.clamp(*GROWTH_BYTES.start(), *GROWTH_BYTES.end()).next_power_of_two();
+        let ahead = nbytes.div_ceil(step).saturating_mul(step).saturating_add(nbytes / 8);
+        let spare = free_bytes(self.file.file()).map_or(u64::MAX, |free| free / LEAST_FREE);
+        match self.reserve(ahead.min(nbytes.saturating_add(spare))) {
             Err(Error::Limit { .. }) => self.reserve(nbytes),
             result => result,
         }
@@ -397,14 +403,6 @@ impl NpySink {
         self.behind.acquire(&self.file, len, true).map_err(|e| self.write_error("write", len)(e))?;
         let written = self.write_run(&run, data);
         written.and(self.behind.submit(&self.file, pages)).map_err(|e| self.write_error("write", len)(e))
-    }
-
-    /// Makes sure that a growing array has space for `nbytes`: in steps of [`GROWTH_BYTES`], and an eighth more. The space of many short
-    /// arrays would otherwise be mostly empty.
-    pub(crate) fn grow(&self, nbytes: u64) -> Result<()> {
-        let step = nbytes.clamp(*GROWTH_BYTES.start(), *GROWTH_BYTES.end()).next_power_of_two();
-        let ahead = nbytes.div_ceil(step).saturating_mul(step).saturating_add(nbytes / 8);
-        self.reserve_ahead(nbytes, ahead)
     }
 
     /// Writes `data` as many short runs of the array once the limit on dirty pages allows for the pages they touch.

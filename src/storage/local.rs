@@ -11,7 +11,8 @@ use super::input::{InputFile, open_file};
 use super::paths::{Found, list, look_at};
 use super::stamp::Stamp;
 use crate::error::{Error, Result};
-use crate::os::{Residency, SystemCalls};
+use crate::os::SystemCalls;
+use crate::os::residency::Residency;
 
 /// Maximum number of open files of all sources together, so that arrays of thousands of files work under any descriptor limit.
 const MOST_OPEN: usize = 32;

@@ -21,7 +21,8 @@ use crate::error::{Error, Result};
 use crate::format::npy::{DATA_ALIGN, Header};
 use crate::options::method::Method;
 use crate::options::request::{Form, Run};
-use crate::os::{self, buffer::Buffer};
+use crate::os::buffer::Buffer;
+use crate::os::residency;
 use crate::output::meter::Meter;
 use crate::output::part::Part;
 use crate::output::place::ArrayPlace;
@@ -131,7 +132,7 @@ impl<'a> Job<'a> {
             && self.reader().stored_run(first).ok().flatten().is_some_and(|run| {
                 let start = run.offset + (first - run.elements.start) * itemsize;
                 let count = run.elements.end.min(self.elements().end).saturating_sub(first);
-                os::is_cached(&run.file, &(start..start + count * itemsize))
+                residency::is_cached(&run.file, &(start..start + count * itemsize))
             })
     }
 

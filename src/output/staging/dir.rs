@@ -145,10 +145,11 @@ impl StagedDir {
 
     /// Syncs all files written so far, and other dirty data of their file system.
     pub(crate) fn sync_files(&self) -> Result<()> {
-        let synced = match self.calls.repeat(|| self.calls.native(|| os::sync_file_system(&self.hidden.file))) {
+        // Any other error is final, as for a single file.
+        let synced = match self.calls.once(|| self.calls.native(|| os::sync_file_system(&self.hidden.file))) {
             Err(error) if is_unsupported(&error) => {
                 let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-                files.iter().try_for_each(|file| fs::File::open(self.hidden.path().join(file))?.sync_all())
+                files.iter().try_for_each(|file| os::sync_all(&fs::File::open(self.hidden.path().join(file))?))
             }
             result => result,
         };

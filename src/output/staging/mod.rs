@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::os::is_unsupported;
+use crate::os;
 
 use notices::Notice;
 
@@ -47,7 +47,7 @@ impl Directory {
     }
 
     fn sync_open(file: &File, path: &Path, action: &'static str) -> Result<()> {
-        match file.sync_all() {
+        match os::sync_all(file) {
             Err(error) if cannot_sync(&error) => {
                 notices::tell(Notice::NotSynced { path: path.to_owned(), detail: error.to_string() });
                 Ok(())
@@ -59,7 +59,7 @@ impl Directory {
 
 /// Whether a file system reports that directories cannot be synced: see `fsync(2)`, EINVAL and EBADF.
 fn cannot_sync(error: &io::Error) -> bool {
-    is_unsupported(error) || error.kind() == ErrorKind::InvalidInput || Errno::from_io_error(error) == Some(Errno::BADF)
+    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput) || Errno::from_io_error(error) == Some(Errno::BADF)
 }
 
 #[cfg(test)]

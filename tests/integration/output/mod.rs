@@ -9,4 +9,6 @@ mod methods;
 #[cfg(target_os = "linux")]
 mod outputs;
 #[cfg(target_os = "linux")]
+mod syncs;
+#[cfg(target_os = "linux")]
 mod undo;

@@ -180,9 +180,9 @@ fn a_second_signal_ends_the_program_at_once() {
     }
 }
 
-/// Calls that signals may interrupt. For each: the arguments that cause it, the output, and whether the source or the output is
+/// Calls that signals may interrupt and that are then repeated. For each: the arguments that cause it, the output, and whether the source or the output is
 /// its file.
-const INTERRUPTED: [(libc::c_long, &[&str], &str, bool); 15] = [
+const INTERRUPTED: [(libc::c_long, &[&str], &str, bool); 12] = [
     (libc::SYS_preadv2, &[], "x.npy", true),
     (libc::SYS_preadv2, &["--method", "map"], "x.npy", true),
     (libc::SYS_pread64, &["--method", "portable"], "x.npy", true),
@@ -193,12 +193,9 @@ const INTERRUPTED: [(libc::c_long, &[&str], &str, bool); 15] = [
     (libc::SYS_pwrite64, &["--method", "portable", "--layout", "F"], "x.npy", false),
     (libc::SYS_fallocate, &["--method", "map"], "x.npy", false),
     (libc::SYS_ftruncate, &[], "x.npy", false),
-    (libc::SYS_fsync, &[], "x.npy", false),
-    (libc::SYS_sync_file_range, &["--method", "map"], "x.npy", false),
     (libc::SYS_ioctl, &[], "x.npy", false),
     // The manifest.
     (libc::SYS_write, &[], "d/", false),
-    (libc::SYS_fsync, &["--method", "portable"], "d/", false),
 ];
 
 /// Converts `source` while one kind of call is interrupted. `go_on` gets the number of interruptions and the thread.

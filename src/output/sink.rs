@@ -25,8 +25,8 @@ use crate::types::size::memory_len;
 
 /// Steps in which an array of unknown length grows: it at most doubles while it is short.
 const GROWTH_BYTES: RangeInclusive<u64> = 1 << 20..=64 << 20;
-/// The free space is at least this many times what an array takes ahead of its needs.
-const LEAST_FREE: u64 = 4096;
+/// The free space is at least this many times what arrays that grow together take ahead of their needs.
+const LEAST_FREE: u64 = 16;
 
 /// Shorter parts of writes are not worth a wait for the disk of their own.
 const LEAST_PART: u64 = 256 << 10;
@@ -57,6 +57,8 @@ pub(crate) struct NpySink {
     was_mapped: RwLock<bool>,
     behind: WriteBehind,
     background: Background,
+    /// How many arrays grow beside each other, this one included.
+    growing: u64,
     edges: Edges,
 }
 
@@ -79,6 +81,7 @@ impl NpySink {
             was_mapped: RwLock::default(),
             behind,
             background,
+            growing: 1,
             edges: Edges::default(),
         }
     }
@@ -86,6 +89,11 @@ impl NpySink {
     /// The same, where buffers are written by a way of their own beside the windows.
     pub(crate) fn with_buffers(self, buffers: Method) -> Self {
         Self { buffers, ..self }
+    }
+
+    /// The same, where as many arrays grow beside each other.
+    pub(crate) fn growing_beside(self, arrays: usize) -> Self {
+        Self { growing: (arrays as u64).max(1), ..self }
     }
 
     /// The same for a file that cannot be mapped: its windows are buffers.
@@ -191,8 +199,9 @@ impl NpySink {
         self.file.set_len(end).map_err(|e| self.write_error("resize", end)(e))
     }
 
-    /// Makes sure that a growing array has space for `nbytes`: in steps of [`GROWTH_BYTES`], and an eighth more, as long as that is next to
-    /// nothing of what is free. Many arrays that grow together would otherwise take from each other what none of them needs.
+    /// Makes sure that a growing array has space for `nbytes`: in steps of [`GROWTH_BYTES`], and an eighth more, as long as that is little of
+    /// what is free. Many arrays that grow together would otherwise take from each other what none of them needs. Steps are long because
+    /// each waits for the direct writes that are under way.
     pub(crate) fn grow(&self, nbytes: u64) -> Result<()> {
         let have = *self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         if nbytes.saturating_add(self.data_start) <= have {
@@ -200,7 +209,7 @@ impl NpySink {
         }
         let step = nbytes.clamp(*GROWTH_BYTES.start(), *GROWTH_BYTES.end()).next_power_of_two();
         let ahead = nbytes.div_ceil(step).saturating_mul(step).saturating_add(nbytes / 8);
-        let spare = free_bytes(self.file.file()).map_or(u64::MAX, |free| free / LEAST_FREE);
+        let spare = free_bytes(self.file.file()).map_or(u64::MAX, |free| free / LEAST_FREE / self.growing);
         match self.reserve(ahead.min(nbytes.saturating_add(spare))) {
             Err(Error::Limit { .. }) => self.reserve(nbytes),
             result => result,

@@ -89,7 +89,8 @@ impl Pass<'_> {
             return Err(Error::Unsupported { what: "method clone for records".into(), detail });
         }
         let method = place.method(self.run.method, self.most_bytes(&self.arrays[at]))?;
-        let sink = Arc::new(place.sink(method, self.shares.window_bytes / self.arrays.len().max(1) as u64));
+        let sink = place.sink(method, self.shares.window_bytes / self.arrays.len().max(1) as u64);
+        let sink = Arc::new(sink.growing_beside(self.arrays.len()));
         let mut counted = None;
         if let Some(rows) = place.region.and_then(|region| region.rows) {
             let nbytes = self.arrays[at].nbytes(rows)?;

@@ -155,7 +155,13 @@ impl PrivateFile {
         let mut block = Buffer::new(memory_len(len));
         let is_written = direct.write_at(block.at(0, memory_len(len))?, 0, &self.calls)?;
         // File systems in memory take direct writes and put them into the cache.
-        Ok(is_written && !os::cached_bytes(&self.file, 0, len).is_ok_and(|cached| cached > 0))
+        let is_cached = || os::cached_bytes(&self.file, 0, len).is_ok_and(|cached| cached > 0);
+        if is_written && is_cached() {
+            // Btrfs takes such pages out of the cache once they are on the disk, but not one that a processor still holds for its lists.
+            // This finds it, and leaves what is nowhere else.
+            os::drop_pages(&self.file, &(0..len));
+        }
+        Ok(is_written && !is_cached())
     }
 
     /// Writes `bytes` at `offset`: whole pages past the page cache where that is possible, the pages at both ends, which may be shared

@@ -193,7 +193,7 @@ fn main() {
         return;
     }
     let memory = PathBuf::from("/dev/shm");
-    let default = if memory.is_dir() { memory } else { "target".into() };
+    let default = if memory.is_dir() { memory } else { disk::default_dir() };
     let dir = disk::work_dir_in(&settings::dir().unwrap_or(default));
     let bench = Bench { dir, bytes: settings::number("MIB", 64) << 20, rounds: settings::rounds(20) };
     bench.conversions();

@@ -6,9 +6,14 @@ use std::process::{Command, Stdio};
 
 use super::settings;
 
-/// An empty directory in `DIR` (default: `target`), removed at the end.
+/// Where inputs and outputs go unless `DIR` says so: not below the directory of a package, where Cargo runs its benches.
+pub fn default_dir() -> PathBuf {
+    env!("CARGO_TARGET_TMPDIR").into()
+}
+
+/// An empty directory in `DIR` (default: `target/tmp`), removed at the end.
 pub fn work_dir() -> tempfile::TempDir {
-    work_dir_in(&settings::dir().unwrap_or_else(|| "target".into()))
+    work_dir_in(&settings::dir().unwrap_or_else(default_dir))
 }
 
 pub fn work_dir_in(parent: &Path) -> tempfile::TempDir {
@@ -16,9 +21,9 @@ pub fn work_dir_in(parent: &Path) -> tempfile::TempDir {
     tempfile::tempdir_in(parent).expect("a place to work")
 }
 
-/// A directory of this name in `DIR` (default: `target`) for inputs that take long to make: it is kept for the next run.
+/// A directory of this name in `DIR` (default: `target/tmp`) for inputs that take long to make: it is kept for the next run.
 pub fn input_dir(name: &str) -> PathBuf {
-    let dir = settings::dir().unwrap_or_else(|| "target".into()).join(name);
+    let dir = settings::dir().unwrap_or_else(default_dir).join(name);
     fs::create_dir_all(&dir).expect("a place for inputs");
     dir
 }

@@ -3,8 +3,8 @@
 //! A call that the system or the file system does not support fails with [`Unsupported`](std::io::ErrorKind::Unsupported); the
 //! caller then uses a portable way. This room does not decide what is read or written.
 //!
-//! `linux.rs` has the calls, `other.rs` has stubs, `residency.rs` keeps what the page cache held, and `workers.rs` has threads. Start with [`SystemCalls`]: its `standard` value
-//! refuses the special calls on Linux too, so that tests cover the portable paths.
+//! `linux.rs` has the calls, `other.rs` has stubs, `residency.rs` keeps what the page cache held, and `workers.rs` has threads. Start
+//! with [`SystemCalls`]: its `standard` value refuses the special calls on Linux too, so that tests cover the portable paths.
 
 pub(crate) mod attributes;
 pub(crate) mod buffer;

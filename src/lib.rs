@@ -29,6 +29,7 @@
 //!   against its source.
 //! - [`Options`]: every choice, once. [`RecordOptions`] is for records, [`ModelOptions`] for models that TensorFlow computes.
 //! - [`ArrayWriter`]: arrays of rows that a program makes itself, in parallel, for a known or unknown number of them.
+//!   [`OutputDirectory`] makes several of them appear together.
 //! - [`MmapArray`] and [`view`]: finished arrays as `ndarray` views over the mapped file.
 //! - [`Error`]: one variant for each party that has to act.
 //!
@@ -112,6 +113,7 @@ pub use types::name::Name;
 pub use types::rows::Rows;
 pub use types::spec::TensorSpec;
 pub use view::{MmapArray, view};
+pub use writer::directory::OutputDirectory;
 pub use writer::{ArrayBuilder, ArrayWriter};
 
 /// Rust types for elements that Rust has no type for: floats and integers of eight bits and fewer, one a byte.

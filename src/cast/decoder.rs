@@ -3,7 +3,7 @@
 use super::elements::Cast;
 use super::strict::Strict;
 use super::value::Value;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::byte_order::ByteOrder;
 use crate::types::dtype::Dtype;
 
@@ -49,6 +49,26 @@ impl Decoder {
         let (before, after) =
             self.strict.as_ref().map_or((None, None), |strict| (strict.value_before(stored), strict.value_after(written)));
         format!("is {}, which {} would make {}", text(before), self.cast.to(), text(after))
+    }
+}
+
+impl Cast {
+    /// As [`run`](Cast::run), and fails at the first element that the cast changes. All `NaN`s count as equal, and 0.0 equals -0.0.
+    ///
+    /// # Errors
+    /// Those of [`run`](Cast::run), and [`Error::Lossy`] with the position of the element. `to` holds the changed elements then.
+    pub fn run_strict(&self, from: &[u8], to: &mut [u8]) -> Result<()> {
+        self.run(from, to)?;
+        let (before, after) = self.ends();
+        if before.0 == after.0 {
+            return Ok(());
+        }
+        let strict = Strict::new(before, after);
+        let Err(at) = strict.check(from, to) else { return Ok(()) };
+        let decoder = Decoder { cast: self.clone(), strict: Some(strict) };
+        let (item_from, item_to) = (before.0.item_len(), after.0.item_len());
+        let detail = decoder.explain(&from[at * item_from..][..item_from], &to[at * item_to..][..item_to]);
+        Err(Error::Lossy { what: "the elements".into(), index: vec![at as u64], detail })
     }
 }
 

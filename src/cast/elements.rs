@@ -38,6 +38,8 @@ const MOST_ITEM: usize = 16;
 pub struct Cast {
     from: Dtype,
     to: Dtype,
+    /// Byte orders before and after.
+    orders: (ByteOrder, ByteOrder),
     /// The cast itself, with a byte swap before or after it for elements that are big-endian.
     steps: Vec<Step>,
 }
@@ -64,7 +66,7 @@ impl Cast {
             None if from.1 == to.1 => Vec::new(),
             cast => swap(from).into_iter().chain(cast).chain(swap(to)).collect(),
         };
-        Ok(Self { from: from.0, to: to.0, steps })
+        Ok(Self { from: from.0, to: to.0, orders: (from.1, to.1), steps })
     }
 
     /// The source dtype.
@@ -77,6 +79,11 @@ impl Cast {
     #[must_use]
     pub fn to(&self) -> Dtype {
         self.to
+    }
+
+    /// Dtype and byte order of elements before and after.
+    pub(crate) fn ends(&self) -> ((Dtype, ByteOrder), (Dtype, ByteOrder)) {
+        ((self.from, self.orders.0), (self.to, self.orders.1))
     }
 
     /// Whether the bytes of elements stay unchanged.

@@ -21,6 +21,7 @@ pub(crate) mod opened;
 pub(crate) mod origin;
 pub(crate) mod raw_stream;
 pub(crate) mod read;
+pub(crate) mod read_at;
 pub(crate) mod records;
 pub(crate) mod runtime;
 pub(crate) mod safetensors;

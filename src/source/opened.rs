@@ -160,6 +160,12 @@ impl Source {
         Error::NoSuchTensor { path: self.shared.path.clone(), name: Name::new(name).to_string(), nearest }
     }
 
+    /// The files of the source that exist.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.container().files()
+    }
+
     /// The tag sets of a SavedModel's graphs.
     #[must_use]
     pub fn tag_sets(&self) -> &[Vec<String>] {

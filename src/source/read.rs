@@ -214,10 +214,7 @@ impl Elements<'_> {
 /// Reads rows with the shape `spec` from `reader`, in parallel.
 fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec, out: &mut [u8], options: &Options) -> Result<()> {
     let checksums = options.verify.then(|| RegionChecksums::new(reader.regions()));
-    let dtype = spec.dtype();
-    let as_is = dtype == Dtype::Bool && reader.keeps_bool_bytes();
-    let stored = if as_is { Dtype::UInt8 } else { dtype };
-    let decoder = Decoder::new((stored, reader.byte_order()), (stored, ByteOrder::NATIVE), false)?;
+    let native = Native::of(reader)?;
     let row_bytes = spec.row_elements() * spec.itemsize();
     let is_fortran = reader.layout() == Layout::F && spec.shape().len() > 1;
     let pieces = pieces(reader, rows, row_bytes, is_fortran);
@@ -243,20 +240,41 @@ fn read_elements(reader: &dyn TensorReader, rows: &Range<u64>, spec: &TensorSpec
             } else {
                 reader.read(elements, part, context)?;
             }
-            if !decoder.is_copy() {
-                let item = memory_len(spec.itemsize()).max(1);
-                for part in part.chunks_mut(DECODED_BYTES / item * item) {
-                    scratch.clear();
-                    scratch.extend_from_slice(part);
-                    let kept = decoder.decode(scratch, part);
-                    debug_assert!(kept.is_ok(), "nothing is cast");
-                }
-            }
+            native.convert(part, scratch);
             Ok(())
         },
     )?;
     reader.check_unchanged()?;
     checksums.as_ref().map_or(Ok(()), |checksums| checksums.verify().map(drop))
+}
+
+/// Converts what a reader delivers to this machine's byte order, and bytes of a `bool` to 0 and 1 unless they are kept.
+pub(super) struct Native {
+    decoder: Decoder,
+    itemsize: usize,
+}
+
+impl Native {
+    pub(super) fn of(reader: &dyn TensorReader) -> Result<Self> {
+        let dtype = reader.spec().dtype();
+        let as_is = dtype == Dtype::Bool && reader.keeps_bool_bytes();
+        let stored = if as_is { Dtype::UInt8 } else { dtype };
+        let decoder = Decoder::new((stored, reader.byte_order()), (stored, ByteOrder::NATIVE), false)?;
+        Ok(Self { decoder, itemsize: memory_len(reader.spec().itemsize()).max(1) })
+    }
+
+    /// Converts whole elements in place.
+    pub(super) fn convert(&self, elements: &mut [u8], scratch: &mut Vec<u8>) {
+        if self.decoder.is_copy() {
+            return;
+        }
+        for part in elements.chunks_mut(DECODED_BYTES / self.itemsize * self.itemsize) {
+            scratch.clear();
+            scratch.extend_from_slice(part);
+            let kept = self.decoder.decode(scratch, part);
+            debug_assert!(kept.is_ok(), "nothing is cast");
+        }
+    }
 }
 
 /// The elements that one worker reads at a time, in C order: whole rows of chunks, or runs of elements.
@@ -305,7 +323,7 @@ fn pieces(reader: &dyn TensorReader, rows: &Range<u64>, row_bytes: u64, is_fortr
 }
 
 /// Reads whole rows as one box, and transposes them if the reader is in Fortran order.
-fn read_band(
+pub(super) fn read_band(
     reader: &dyn TensorReader,
     rows: Range<u64>,
     out: &mut [u8],

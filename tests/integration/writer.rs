@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use mmconvert::ndarray::{ArrayViewMutD, Ix2, Ix4};
-use mmconvert::{ArrayWriter, BadRequest, Budget, ByteOrder, Dtype, Error, MmapArray};
+use mmconvert::{ArrayWriter, BadRequest, Budget, ByteOrder, Dtype, Error, MmapArray, Options, OutputDirectory};
 use proptest::prelude::*;
 use rayon::prelude::*;
 
@@ -300,4 +300,62 @@ fn rows_without_bytes_are_only_counted() {
     let writer = ArrayWriter::new(Dtype::Float32, &[2]).create(dir.path().join("f.npy")).unwrap();
     writer.fill(0..0, ok).unwrap();
     assert_eq!(writer.finish().unwrap().shape(), [0, 2]);
+}
+
+fn write_ones(path: &std::path::Path, rows: usize) {
+    let mut writer = ArrayWriter::new(Dtype::UInt8, &[]).create(path).unwrap();
+    writer.append(&vec![1u8; rows]).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn arrays_of_an_output_directory_appear_together_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("arrays");
+    let output = OutputDirectory::create(&target, &Options::new()).unwrap();
+    write_ones(&output.path().join("x.npy"), 3);
+    assert!(!target.exists());
+    drop(output);
+    assert_eq!(names_in(dir.path()), [""; 0]);
+
+    let output = OutputDirectory::create(&target, &Options::new()).unwrap();
+    write_ones(&output.path().join("x.npy"), 3);
+    write_ones(&output.path().join("y.npy"), 3);
+    output.publish(&["x.npy", "y.npy"]).unwrap();
+    assert_eq!(names_in(dir.path()), ["arrays"]);
+    assert_eq!(names_in(&target), ["x.npy", "y.npy"]);
+}
+
+#[test]
+fn files_of_an_output_directory_replace_those_of_the_same_name_only_if_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("arrays");
+    fs::create_dir(&target).unwrap();
+    write_ones(&target.join("x.npy"), 3);
+    fs::write(target.join("other"), "kept").unwrap();
+    let refused = OutputDirectory::create(&target, &Options::new()).unwrap_err();
+    assert_eq!(refused.code(), "output-exists");
+
+    let output = OutputDirectory::create(&target, &Options::new().overwrite(true)).unwrap();
+    write_ones(&output.path().join("x.npy"), 5);
+    let before = fs::read(target.join("x.npy")).unwrap().len();
+    output.publish(&["x.npy"]).unwrap();
+    assert_eq!(names_in(&target), ["other", "x.npy"]);
+    let len = fs::read(target.join("x.npy")).unwrap().len();
+    assert_eq!(len, before + 2);
+
+    // A name that a directory has cannot be replaced, and nothing else is.
+    fs::create_dir(target.join("y.npy")).unwrap();
+    let output = OutputDirectory::create(&target, &Options::new().overwrite(true)).unwrap();
+    write_ones(&output.path().join("x.npy"), 7);
+    write_ones(&output.path().join("y.npy"), 7);
+    assert!(output.publish(&["x.npy", "y.npy"]).is_err());
+    assert_eq!(names_in(&target), ["other", "x.npy", "y.npy"]);
+    assert_eq!(fs::read(target.join("x.npy")).unwrap().len(), len);
+}
+
+#[test]
+fn files_have_the_names_that_an_export_gives_them() {
+    assert_eq!(OutputDirectory::file_name("conv2d/kernel"), "conv2d+kernel.npy");
+    assert_eq!(OutputDirectory::file_name("../x"), "%2e.+x.npy");
 }

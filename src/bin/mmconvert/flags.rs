@@ -19,6 +19,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("offset", "--offset"),
     ("op_library", "--op-library"),
     ("output", "--output"),
+    ("overwrite", "-f"),
     ("ragged", "--ragged"),
     ("raw", "--raw"),
     ("read_as", "--as"),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::{fs, io};
 
 use super::Directory;
-use super::file::{TrialFile, keep_permissions};
+use super::file::{TrialFile, keep_permissions, keep_permissions_of};
 use super::hidden::{ANY, HiddenDir, sweep};
 use super::moves::{Failed, Move, WayBack, check_way_back, exchanges, is_missing_call, keep_old, move_all, name_error};
 use super::target::{DANGLING, check_replaceable, is_link};
@@ -72,7 +72,7 @@ impl StagedDir {
             Found::Nothing => Ok(false),
             Found::Directory => {
                 if existing == Existing::Keep && fs::read_dir(target).map_err(Error::io("list", target))?.next().is_some() {
-                    let hint = "it is not empty; -f adds the arrays to it, and replaces files of the same name";
+                    let hint = "it is not empty; `overwrite` adds the arrays to it, and replaces files of the same name";
                     return Err(Error::OutputExists { path: target.to_owned(), hint });
                 }
                 Ok(true)
@@ -89,7 +89,7 @@ impl StagedDir {
         self.is_there
     }
 
-    #[cfg(test)]
+    /// The directory while it is unfinished.
     pub(crate) fn hidden_path(&self) -> &Path {
         self.hidden.path()
     }
@@ -116,6 +116,16 @@ impl StagedDir {
         }
         self.files.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
         Ok(created)
+    }
+
+    /// Counts a file that somebody else made in the hidden directory, complete and synced.
+    pub(crate) fn adopt(&self, file: &str) -> Result<()> {
+        let (made, target) = (self.hidden.path().join(file), self.target.join(file));
+        if self.is_there && self.existing == Existing::Replace {
+            keep_permissions_of(&fs::File::open(&made).map_err(Error::io("open", &made))?, &target)?;
+        }
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
+        Ok(())
     }
 
     /// Removes a file that was created.

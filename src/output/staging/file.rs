@@ -260,13 +260,18 @@ pub(crate) fn publish_all(mut files: Vec<StagedFile>) -> Result<()> {
 /// Gives a new file the permissions of the file it replaces, so that private data stay private. Nothing else is copied, such as
 /// setuid: the new file is ours, and must not run with our rights.
 pub(crate) fn keep_permissions(file: &PrivateFile, target: &Path) -> Result<()> {
+    keep_permissions_of(file.file(), target)
+}
+
+/// The same for a file that has a name.
+pub(crate) fn keep_permissions_of(file: &fs::File, target: &Path) -> Result<()> {
     let mode = |file: &fs::Metadata| file.permissions().mode() & 0o777;
     // A link that is itself replaced has no permissions to keep.
     let Some(old) = fs::symlink_metadata(target).ok().filter(fs::Metadata::is_file) else { return Ok(()) };
-    let new = file.file().metadata().map_err(Error::io("look at the file that replaces", target))?;
+    let new = file.metadata().map_err(Error::io("look at the file that replaces", target))?;
     if mode(&new) == mode(&old) {
         return Ok(());
     }
     let permissions = fs::Permissions::from_mode(mode(&old));
-    file.file().set_permissions(permissions).map_err(Error::io("set the permissions of the file that replaces", target))
+    file.set_permissions(permissions).map_err(Error::io("set the permissions of the file that replaces", target))
 }

@@ -30,7 +30,7 @@ pub(crate) fn check_target(target: &Path, existing: Existing) -> Result<PathBuf>
         Ok(_) if existing == Existing::Keep => {
             let hint = match look_at(target)? {
                 Found::Nothing => DANGLING,
-                Found::File => "-f replaces it",
+                Found::File => "`overwrite` replaces it",
                 Found::Directory => "it is a directory",
                 Found::Other => "it is not a regular file; standard output is -",
             };

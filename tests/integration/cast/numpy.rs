@@ -55,3 +55,26 @@ fn check(cast: &Cast, source: &[u8], expected: &[Vec<u8>], what: [&str; 3]) {
         }
     }
 }
+
+/// What NumPy says: `values.astype(to).astype(from) == values`, with the sign of integers compared, too.
+#[test]
+fn a_strict_cast_names_the_first_value_that_changes() {
+    let ints = |values: &[i64]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+    for (values, to, changed) in [
+        (ints(&[0, -1, 127, 128]), Dtype::Int8, Some(3)),
+        (ints(&[0, 1, -1]), Dtype::UInt64, Some(2)),
+        (ints(&[1 << 24, (1 << 24) + 1]), Dtype::Float32, Some(1)),
+        (ints(&[1 << 24, 2]), Dtype::Float32, None),
+        (ints(&[0, 1, 2]), Dtype::Bool, Some(2)),
+        (ints(&[i64::MAX]), Dtype::Int64, None),
+    ] {
+        let cast = Cast::new(Dtype::Int64, to).unwrap();
+        let mut out = vec![0; values.len() / 8 * to.itemsize().unwrap() as usize];
+        let result = cast.run_strict(&values, &mut out);
+        match (changed, result) {
+            (None, result) => result.unwrap(),
+            (Some(at), Err(Error::Lossy { index, .. })) => assert_eq!(index, [at], "{to}"),
+            (Some(_), result) => panic!("{to}: {result:?}"),
+        }
+    }
+}

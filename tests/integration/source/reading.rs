@@ -48,6 +48,32 @@ fn rows_of_every_format_are_what_a_conversion_writes() {
 }
 
 #[test]
+fn rows_by_number_are_those_of_the_whole_array_in_any_order() {
+    for (format, path) in SAMPLES {
+        let source = Source::open(data(path)).unwrap();
+        for tensor in source.all().unwrap().iter().filter(|tensor| tensor.reader().is_ok() && !tensor.shape().is_empty()) {
+            let whole = converted(tensor, plain());
+            let (rows, name) = (tensor.shape()[0], tensor.name());
+            let row = whole.len() / rows.max(1) as usize;
+            // A fixed walk over the rows that repeats some, and the rows backwards.
+            let walk: Vec<u64> = (0..rows.min(1) * 500).map(|i| i * 7919 % rows).collect();
+            for wanted in [Vec::new(), walk, (0..rows).rev().collect(), (0..rows).step_by(3).collect()] {
+                let expected: Vec<u8> = wanted.iter().flat_map(|&at| &whole[at as usize * row..][..row]).copied().collect();
+                for threads in [1, 3] {
+                    let mut out = vec![0xaa; expected.len()];
+                    tensor.read_at(&wanted, &mut out, &Options::new().threads(threads)).unwrap();
+                    assert!(out == expected, "{format} {name} {wanted:?}");
+                }
+            }
+            let beyond = tensor.read_at(&[rows], &mut vec![0; row], &Options::new()).unwrap_err();
+            assert_eq!(beyond.code(), "no-such-rows", "{format} {name}: {beyond}");
+            let wrong = tensor.read_at(&[], &mut [0], &Options::new()).unwrap_err();
+            assert_eq!(wrong.code(), "buffer-length", "{format} {name}: {wrong}");
+        }
+    }
+}
+
+#[test]
 fn arrays_have_the_shape_and_the_type_of_the_tensor() {
     let source = Source::open(data("generated/six_shards")).unwrap();
     for tensor in source.all().unwrap().iter().filter(|tensor| tensor.info().spec.dtype() == Dtype::Float32) {

@@ -1,6 +1,8 @@
 //! This room writes huge arrays from rows that a program makes itself: a decoder, a simulation, a camera. It knows nothing of
 //! sources; start at [`ArrayWriter`].
 
+pub(crate) mod directory;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;

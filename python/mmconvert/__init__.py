@@ -1,0 +1,63 @@
+"""TensorFlow tensors, in files or in hand, that are bigger than memory, as memory-mapped NumPy arrays.
+
+>>> import mmconvert as mm, tempfile
+>>> src = mm.open("tests/data/checkpoint/chicago_taxi/model.ckpt-1000")
+>>> out = tempfile.mkdtemp()
+>>> kernel = mm.convert(src, "dnn/hiddenlayer_1/kernel", f"{out}/kernel.npy")
+>>> kernel.shape, kernel.report.verified
+((100, 70), 'full')
+
+:func:`open` opens every format, :func:`convert` writes tensors and objects of TensorFlow, torch, jax, dask and others, within a memory
+limit; :class:`ArrayWriter` writes rows that a program makes, :func:`predict` what a model makes of them. Nothing is imported that the
+caller has not imported.
+"""
+
+from . import errors
+from ._core import VERSION as __version__
+from .conversion import convert
+from .errors import (
+    CorruptError,
+    DifferentError,
+    Error,
+    LimitError,
+    LossyError,
+    NoSuchTensorError,
+    RequestError,
+    SkippedWarning,
+    SourceWarning,
+    UnsupportedError,
+)
+from .prediction import predict
+from .results import Array, Arrays, Report, load
+from .sources import Source, Tensor, formats, info, ls, open  # noqa: A004
+from .verification import verify
+from .writing import ArrayWriter
+
+__all__ = [
+    "Array",
+    "ArrayWriter",
+    "Arrays",
+    "CorruptError",
+    "DifferentError",
+    "Error",
+    "LimitError",
+    "LossyError",
+    "NoSuchTensorError",
+    "Report",
+    "RequestError",
+    "SkippedWarning",
+    "Source",
+    "SourceWarning",
+    "Tensor",
+    "UnsupportedError",
+    "__version__",
+    "convert",
+    "errors",
+    "formats",
+    "info",
+    "load",
+    "ls",
+    "open",
+    "predict",
+    "verify",
+]

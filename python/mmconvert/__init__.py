@@ -12,6 +12,8 @@ limit; :class:`ArrayWriter` writes rows that a program makes, :func:`predict` wh
 caller has not imported.
 """
 
+import os as _os
+
 from . import errors
 from ._core import VERSION as __version__
 from .conversion import convert
@@ -32,6 +34,24 @@ from .results import Array, Arrays, Report, load
 from .sources import Source, Tensor, formats, info, ls, open  # noqa: A004
 from .verification import verify
 from .writing import ArrayWriter
+
+
+
+def _import_the_rest() -> None:
+    """Import what is otherwise imported when it is needed.
+
+    Before a fork: a module that another thread is importing would stay locked in the child.
+    """
+    import hashlib  # noqa: F401
+    import html  # noqa: F401
+    import json  # noqa: F401
+    import tempfile  # noqa: F401
+
+    from . import datasets, iterables, objects, storing  # noqa: F401
+
+
+if hasattr(_os, "register_at_fork"):
+    _os.register_at_fork(before=_import_the_rest)
 
 __all__ = [
     "Array",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, indexing
+from . import _core, indexing, scratch
 from ._core import Source as CoreSource, Tensor as CoreTensor
 from .dtypes import as_bytes, numpy_dtype
 from .errors import Error, RequestError, SourceWarning, UnsupportedError
@@ -424,8 +424,8 @@ class Tensor:
 
         rows = None if start is None and stop is None else (start, stop)
         options = {"threads": threads, "verify": verify, "strings": "offsets" if self._core.is_text else None}
-        with tempfile.TemporaryDirectory(prefix="mmconvert-") as scratch:
-            reports = _core.convert(self._core, os.path.join(scratch, "x.npy"), rows, options, None)
+        with scratch.beside(os.path.join(tempfile.gettempdir(), f"mmconvert-{os.getpid()}")) as directory:
+            reports = _core.convert(self._core, os.path.join(directory, "x.npy"), rows, options, None)
             arrays = [np.array(load(report["path"], dtype=report["dtype"])) for report in reports]
         if len(arrays) == 1:
             return arrays[0]

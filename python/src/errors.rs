@@ -97,9 +97,27 @@ const NAMES: &[(&str, &str)] = &[
     ("Source::open", "mmconvert.open"),
 ];
 
-/// Replaces names in backquotes by Python's.
+/// Options that messages name with a value, and those values: `ragged` pad.
+const VALUES: &[(&str, &[&str])] = &[
+    ("ragged", &["pad", "offsets"]),
+    ("strings", &["pad", "offsets", "utf8"]),
+    ("missing", &["skip"]),
+    ("read_as", &["string", "image", "tensor"]),
+    ("rows", &["A:B"]),
+    ("raw", &["uint8"]),
+    ("cast", &["uint8"]),
+];
+
+/// Replaces names in backquotes by Python's, and spells options with a value as arguments.
 pub(crate) fn spelled(message: &str) -> String {
-    NAMES.iter().fold(message.to_owned(), |text, (name, python)| text.replace(&format!("`{name}`"), &format!("`{python}`")))
+    let mut text = message.replace("`against` SRC", "`against=`");
+    for (name, values) in VALUES {
+        let python = NAMES.iter().find(|(known, _)| known == name).map_or(*name, |(_, python)| python);
+        for value in *values {
+            text = text.replace(&format!("`{name}` {value}"), &format!("`{python}=\"{value}\"`"));
+        }
+    }
+    NAMES.iter().fold(text, |text, (name, python)| text.replace(&format!("`{name}`"), &format!("`{python}`")))
 }
 
 /// Escapes control characters: names and messages may come from a hostile file.

@@ -2,11 +2,12 @@
 //!
 //! In a block of `console`, lines that start with `$ ` are commands, and the lines after each are what it prints; a command whose output
 //! starts with `error: ` has to fail. Blocks of `sh` and `python` are scripts that have to succeed; `print(…)  # text` says what is
-//! printed. Each document is run twice in one directory, like a reader who tries it again. Rust blocks are doctests of the library.
+//! printed. Blocks of `pycon` are Python sessions, which `doctest` runs; `...` stands for any text. Each document is run twice in one
+//! directory, like a reader who tries it again. Rust blocks are doctests of the library.
 //!
-//! A comment before a block says what it needs (`<!-- needs: tensorflow, ffmpeg -->`), or that it is not run here
+//! A comment before a block says what it needs (`<!-- needs: mmconvert, tensorflow -->`), or that it is not run here
 //! (`<!-- not run: why -->`). Python is the first with NumPy of `PYTHON`, `target/oracle/bin/python` and `python3`; TensorFlow is that of
-//! `MMCONVERT_TENSORFLOW`. What is skipped is said on stderr.
+//! `MMCONVERT_TENSORFLOW`, and has to be a package of that Python; packages are those of that Python. What is skipped is said on stderr.
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,9 +20,11 @@ use crate::support::{mmconvert, project};
 /// Stands for any text in a line, and alone in a line for any number of lines.
 const ANYTHING: char = '…';
 const WITHOUT_INSTALLING: &str = "cargo run --release -- ";
+const SHELL: &[&str] = &["sh", "-e"];
+const DOCTEST: &[&str] = &["python3", "-m", "doctest", "-o", "ELLIPSIS"];
 
 struct Block {
-    /// `console`, `sh`, `python`.
+    /// `console`, `sh`, `python`, `pycon`.
     kind: String,
     line: usize,
     text: String,
@@ -148,23 +151,33 @@ impl Room {
         match need {
             "numpy" => self.python.is_some(),
             // Examples make the inputs and graphs that TensorFlow computes with Python.
-            "tensorflow" => cfg!(feature = "tensorflow") && self.tensorflow.is_some() && self.python.is_some(),
+            "tensorflow" => cfg!(feature = "tensorflow") && self.tensorflow.is_some() && self.has_package(need),
             "ffmpeg" => self.has_ffmpeg,
+            "mmconvert" => self.python_runs("import mmconvert"),
+            "dask" | "h5py" | "jax" | "ml_dtypes" | "torch" | "zarr" => self.has_package(need),
             other => panic!("{other:?} is nothing that an example may need"),
         }
     }
 
+    fn python_runs(&self, code: &str) -> bool {
+        let Some(python) = &self.python else { return false };
+        succeeds(Command::new(python).args(["-c", code]).current_dir(self.dir.path()))
+    }
+
+    /// Whether Python finds a package. It is not imported, which takes seconds for some.
+    fn has_package(&self, name: &str) -> bool {
+        self.python_runs(&format!("import importlib.util, sys; sys.exit(importlib.util.find_spec('{name}') is None)"))
+    }
+
     /// Runs a script of `program`, whose errors go where its output goes if `is_merged`.
-    fn run(&self, program: &str, script: &str, is_merged: bool) -> Output {
+    fn run(&self, program: &[&str], script: &str, is_merged: bool) -> Output {
         let file = self.bin.path().join("script");
         fs::write(&file, if is_merged { format!("exec 2>&1\n{script}\n") } else { format!("{script}\n") }).unwrap();
         let mut path = self.bin.path().as_os_str().to_owned();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
-        let mut command = Command::new(program);
-        if program == "sh" {
-            command.arg("-e");
-        }
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]);
         if let Some(tensorflow) = &self.tensorflow {
             command.env("TENSORFLOW_DIR", tensorflow);
         }
@@ -179,7 +192,7 @@ impl Room {
             }
         };
         let mut needs: Vec<&str> = block.needs.iter().map(String::as_str).collect();
-        if block.kind == "python" {
+        if matches!(&block.kind[..], "python" | "pycon") {
             needs.push("numpy");
         }
         if let Some(why) = &block.not_run {
@@ -194,7 +207,7 @@ impl Room {
                     if command.contains("python3") && !self.has("numpy") {
                         return skipped("there is no numpy for: ", &command);
                     }
-                    let output = self.run("sh", &command.replace(WITHOUT_INSTALLING, "mmconvert "), true);
+                    let output = self.run(SHELL, &command.replace(WITHOUT_INSTALLING, "mmconvert "), true);
                     let actual = String::from_utf8_lossy(&output.stdout);
                     let fails = printed.iter().any(|line| line.starts_with("error: "));
                     assert_eq!(output.status.success(), !fails, "{place}: {command}\n{actual}");
@@ -207,11 +220,11 @@ impl Room {
                 }
             }
             "sh" => {
-                let output = self.run("sh", &block.text.replace(WITHOUT_INSTALLING, "mmconvert "), true);
+                let output = self.run(SHELL, &block.text.replace(WITHOUT_INSTALLING, "mmconvert "), true);
                 assert!(output.status.success(), "{place}: {}", String::from_utf8_lossy(&output.stdout));
             }
             "python" => {
-                let output = self.run("python3", &block.text, false);
+                let output = self.run(&["python3"], &block.text, false);
                 let errors = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{place}: {errors}");
                 let prints: Vec<&str> = block.text.lines().filter(|line| line.starts_with("print(")).collect();
@@ -220,6 +233,11 @@ impl Room {
                 let actual = String::from_utf8_lossy(&output.stdout);
                 let lines: Vec<&str> = actual.lines().collect();
                 assert!(is_alike(&expected, &lines), "{place}: is said to print\n{}\nand prints\n{actual}", expected.join("\n"));
+            }
+            "pycon" => {
+                let output = self.run(DOCTEST, &block.text, false);
+                let said = [output.stdout, output.stderr].concat();
+                assert!(output.status.success(), "{place}: {}", String::from_utf8_lossy(&said));
             }
             kind => assert!(matches!(kind, "text" | "toml") || kind.starts_with("rust"), "{place}: what is a block of {kind:?}?"),
         }
@@ -254,6 +272,31 @@ fn the_examples_of_the_command_line_run() {
 #[test]
 fn the_examples_of_sources_run() {
     run_examples("docs/sources.md");
+}
+
+#[test]
+fn the_examples_of_python_run() {
+    run_examples("docs/python.md");
+}
+
+/// Public names of the Python package, and arguments of its functions.
+#[test]
+fn every_name_and_every_argument_of_python_is_documented() {
+    let text = read("docs/python.md");
+    let package = read("python/mmconvert/__init__.py");
+    let names = package.split_once("__all__ = [").unwrap().1.split(']').next().unwrap().split('"').skip(1).step_by(2);
+    let mut wanted: Vec<String> = names.filter(|name| *name != "__version__").map(str::to_owned).collect();
+    for (file, function) in [("conversion", "convert"), ("prediction", "predict"), ("verification", "verify"), ("sources", "open")] {
+        let file = read(&format!("python/mmconvert/{file}.py"));
+        let signature = file.split_once(&format!("\ndef {function}(")).unwrap().1.split(") ->").next().unwrap();
+        let arguments = signature.lines().filter_map(|line| Some(line.strip_prefix("    ")?.split_once(':')?.0));
+        wanted.extend(arguments.filter(|name| !name.starts_with('*')).map(str::to_owned));
+    }
+    assert!(wanted.len() > 50, "{wanted:?}");
+    for name in wanted {
+        let is_named = text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+        assert!(is_named, "docs/python.md lacks {name}");
+    }
 }
 
 #[test]
@@ -295,8 +338,17 @@ fn every_code_of_an_error_is_documented() {
 
 #[test]
 fn links_of_the_documents_lead_somewhere() {
-    let documents =
-        ["README.md", "docs/cli.md", "docs/sources.md", "docs/errors.md", "docs/formats.md", "docs/design.md", "docs/benchmarks.md"];
+    let documents = [
+        "README.md",
+        "docs/cli.md",
+        "docs/python.md",
+        "docs/sources.md",
+        "docs/errors.md",
+        "docs/formats.md",
+        "docs/design.md",
+        "docs/benchmarks.md",
+        "docs/contributing.md",
+    ];
     for document in documents {
         for link in read(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));

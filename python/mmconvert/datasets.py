@@ -2,133 +2,211 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .dtypes import dtype_name
 from .errors import RequestError, UnsupportedError
-from .objects import Column, Stream, module
+from .objects import Column, Stream, module, tf_name
 
 if TYPE_CHECKING:
     from .objects import Choices, Item
 
-#: Transformations that hand on what they get.
-_HAND_ON = ("Prefetch", "Options", "Cache", "Memory", "Take", "Skip", "Shuffle", "Repeat", "Model", "Shard", "Rebatch", "Snapshot", "Save", "AssertCardinality", "IgnoreErrors", "Filter", "TakeWhile")
+#: Transformations whose elements are batches if those of all their inputs are.
+_HAND_ON = frozenset(
+    "AssertCardinality Cache Concatenate CopyToDevice Filter IgnoreErrors Model Options Prefetch Repeat Save Shard Shuffle Skip Snapshot "
+    "Take TakeWhile Zip".split()
+)
+#: Transformations that make an element of each element. It is a batch if it has as many rows.
+_MAPS = frozenset(["Map", "ParallelMap", "Scan", "ParallelScan"])
 
 
 def items(dataset: Any, block_bytes: int, choices: Choices) -> list[tuple[str, Item]]:
     """All components of a data set, which is iterated over once."""
     tf = module("tensorflow")
+    if not tf.executing_eagerly():
+        raise UnsupportedError("a data set in a graph has no elements yet: pass the tensors of its iterator's get_next(), and session=")
     cardinality = int(dataset.cardinality())
     if cardinality == tf.data.INFINITE_CARDINALITY:
         raise RequestError("the data set has no end: choose elements with dataset.take(n)", code="endless")
-    specs = _flat(tf, dataset.element_spec)
-    batched = choices.batched if choices.batched is not None else _is_batched(dataset)
     if choices.shape is not None:
         raise RequestError("a data set has shapes of its own: leave out shape")
+    choices.applied.add("batched")
+    batched = choices.batched if choices.batched is not None else _is_batched(tf, dataset)
     rows = cardinality if cardinality >= 0 and not batched else None
-    columns: dict[str, Column] = {}
-    for name, spec in specs.items():
-        columns.update(_columns(tf, name, spec, batched, rows))
-    if batched:
-        elements = dataset.prefetch(2)
-    else:
-        count = _rows_at_a_time(tf, specs.values(), block_bytes)
-        # Elements whose shape is not known cannot be batched, unless all turn out to be alike.
-        elements = dataset.batch(count).prefetch(2) if count else dataset.prefetch(16).batch(1)
-    dense_shapes: dict[str, np.ndarray] = {}
+    components: dict[str, _Component] = {}
+    for name, spec in _flat(dataset.element_spec).items():
+        try:
+            components[name] = _component(tf, name, spec, batched, rows)
+        except UnsupportedError as error:
+            choices.skipped[name] = str(error)
+    if not components:
+        return []
+    if any(len(component.columns) > 1 for component in components.values()):
+        choices.refuse_rows("convert dataset.unbatch().skip(start).take(count)" if batched else "convert dataset.skip(start).take(count)")
 
     def blocks() -> Iterator[dict[str, Any]]:
-        written: dict[str, int] = {}
-        for element in elements:
-            yield {
-                name: part
-                for component, value in _flat(tf, element).items()
-                for name, part in _parts(tf, component, value, written, dense_shapes)
-            }
+        first = {name: part for component in components.values() for name, part in component.first().items()}
+        if first:
+            yield first
+        for element in _batches(tf, dataset, batched, block_bytes):
+            flat = _flat(element)
+            yield {name: part for component_name, component in components.items() for name, part in component.parts(flat[component_name]).items()}
 
-    return [("", Stream(columns, blocks, last=lambda: dense_shapes))]
+    def last() -> dict[str, Any]:
+        return {name: part for component in components.values() for name, part in component.last().items()}
+
+    columns = {name: column for component in components.values() for name, column in component.columns.items()}
+    return [("", Stream(columns, blocks, last=last))]
 
 
-def _flat(tf: Any, structure: Any, name: str = "") -> dict[str, Any]:
+def _flat(structure: Any, name: str = "") -> dict[str, Any]:
     """Components by the way to them; dictionaries and tuples nest."""
     below = f"{name}/" if name else ""
-    if isinstance(structure, dict):
-        return {inner: part for key, value in structure.items() for inner, part in _flat(tf, value, f"{below}{key}").items()}
-    if isinstance(structure, (tuple, list)) and not isinstance(structure, tf.TensorShape):
-        fields = getattr(structure, "_fields", None) or map(str, range(len(structure)))
-        return {inner: part for key, value in zip(fields, structure) for inner, part in _flat(tf, value, f"{below}{key}").items()}
-    return {name: structure}
-
-
-def _is_batched(dataset: Any) -> bool:
-    """Whether elements are batches: the last transformation that is not only handing on makes batches."""
-    while True:
-        name = type(dataset).__name__.lstrip("_")
-        if "Batch" in name and "Unbatch" not in name and not name.startswith("Rebatch"):
-            return True
-        if not name.startswith(_HAND_ON) or not hasattr(dataset, "_input_dataset"):
-            return False
-        dataset = dataset._input_dataset
-
-
-def _rows_at_a_time(tf: Any, specs: Any, block_bytes: int) -> int | None:
-    """Rows of a block; ``None`` if shapes are not known."""
-    row_bytes = 0
-    for spec in specs:
-        if isinstance(spec, (tf.RaggedTensorSpec, tf.SparseTensorSpec)):
-            row_bytes += 1024
-            continue
-        if not isinstance(spec, tf.TensorSpec):
-            continue
-        if not spec.shape.is_fully_defined():
-            return None
-        itemsize = spec.dtype.size or 64
-        row_bytes += spec.shape.num_elements() * itemsize
-    return max(1, min(65536, block_bytes // 4 // max(1, row_bytes)))
-
-
-def _columns(tf: Any, name: str, spec: Any, batched: bool, rows: int | None) -> dict[str, Column]:
-    below = f"{name}/" if name else ""
-    if isinstance(spec, tf.RaggedTensorSpec):
-        rank = spec.ragged_rank - (1 if batched else 0)
-        if batched and spec.ragged_rank != 1 or not batched and rank != 0 and spec.ragged_rank != 1:
-            raise UnsupportedError(f"component {name!r} is ragged along several axes: convert its flat_values and row_splits as components")
-        splits = None if rows is None else rows + 1
-        return {f"{below}flat_values": Column(dtype_name(spec.dtype), None, None), f"{below}row_splits": Column("int64", (), splits)}
-    if isinstance(spec, tf.SparseTensorSpec):
-        return {
-            f"{below}indices": Column("int64", None, None),
-            f"{below}values": Column(dtype_name(spec.dtype), (), None),
-            f"{below}dense_shape": Column("int64", (), None),
-        }
-    if not isinstance(spec, tf.TensorSpec):
-        raise UnsupportedError(f"component {name!r} is {type(spec).__name__}, which no array can hold: map it to tensors first")
-    shape = spec.shape[1:] if batched else spec.shape
-    row_shape = tuple(shape.as_list()) if shape.rank is not None and shape.is_fully_defined() else None
-    return {name: Column(dtype_name(spec.dtype), row_shape, rows)}
-
-
-def _parts(tf: Any, name: str, value: Any, written: dict[str, int], dense_shapes: dict[str, np.ndarray]) -> Iterator[tuple[str, Any]]:
-    """The arrays that a batch of a component adds to. ``written`` counts the rows and values before it."""
-    below = f"{name}/" if name else ""
-    if isinstance(value, tf.RaggedTensor):
-        values, splits = np.asarray(value.flat_values), np.asarray(value.row_splits, dtype=np.int64)
-        start = written.get(name, 0)
-        yield f"{below}flat_values", values
-        # The first batch starts with the 0 before its first row.
-        yield f"{below}row_splits", (splits if name not in written else splits[1:]) + start
-        written[name] = start + int(splits[-1])
-    elif isinstance(value, tf.SparseTensor):
-        rows, indices = written.get(name, 0), np.array(value.indices)
-        indices[:, 0] += rows
-        written[name] = rows + int(value.dense_shape[0])
-        yield f"{below}indices", indices
-        yield f"{below}values", np.asarray(value.values)
-        shape = np.array(value.dense_shape)
-        before = dense_shapes.get(f"{below}dense_shape", shape)
-        dense_shapes[f"{below}dense_shape"] = np.concatenate([[written[name]], np.maximum(before[1:], shape[1:])])
+    if isinstance(structure, Mapping):
+        named = structure.items()
+    elif isinstance(structure, (tuple, list)):
+        named = zip(getattr(structure, "_fields", None) or map(str, range(len(structure))), structure)
     else:
-        yield name, np.asarray(value)
+        return {name: structure}
+    return {inner: part for key, value in named for inner, part in _flat(value, f"{below}{key}").items()}
+
+
+def _is_batched(tf: Any, dataset: Any) -> bool:
+    """Whether elements are batches, by the transformations that made them."""
+    name = type(dataset).__name__.strip("_").removesuffix("Dataset")
+    if "batch" in name.lower():
+        return name != "Unbatch"
+    inputs = dataset._inputs()
+    if name == "DirectedInterleave":
+        # The first one says whose turn it is.
+        inputs = inputs[1:]
+    elif name not in _HAND_ON and name not in _MAPS:
+        return False
+    if not inputs or not all(_is_batched(tf, each) for each in inputs):
+        return False
+    if name not in _MAPS:
+        return True
+    given, made = (_lengths(tf, each.element_spec) for each in (inputs[0], dataset))
+    if "unknown" in made:
+        raise RequestError("whether the elements are batches cannot be told after this map(): say batched=True or batched=False")
+    return made <= given
+
+
+def _lengths(tf: Any, spec: Any) -> set[Any]:
+    """The lengths of axis 0: numbers, ``None`` for one that varies, ``"no axis"`` for scalars."""
+    shapes = [tf.TensorShape(component.shape) for component in _flat(spec).values() if hasattr(component, "shape")]
+    return {"unknown" if shape.rank is None else "no axis" if not shape.rank else shape[0] for shape in shapes}
+
+
+def _batches(tf: Any, dataset: Any, batched: bool, block_bytes: int) -> Any:
+    """The elements as batches of about a quarter of a block: that many are ready or being made at a time."""
+    if batched:
+        return dataset.prefetch(2)
+    row_bytes = 0
+    for spec in _flat(dataset.element_spec).values():
+        if isinstance(spec, tf.TensorSpec):
+            if not spec.shape.is_fully_defined():
+                # Elements of different shapes make no batch. Those that turn out to be alike need not make one.
+                return dataset.batch(1).prefetch(2)
+            row_bytes += spec.shape.num_elements() * (spec.dtype.size or 64)
+        elif isinstance(spec, (tf.RaggedTensorSpec, tf.SparseTensorSpec)):
+            row_bytes += 1024
+    return dataset.batch(max(1, min(1 << 16, block_bytes // 4 // max(1, row_bytes)))).prefetch(2)
+
+
+def _component(tf: Any, name: str, spec: Any, batched: bool, rows: int | None) -> _Component:
+    if isinstance(spec, tf.RaggedTensorSpec):
+        depth = spec.ragged_rank + (not batched)
+        if depth:
+            return _Ragged(name, spec, depth, rows)
+    elif isinstance(spec, tf.SparseTensorSpec):
+        return _Sparse(name, spec, batched)
+    elif not isinstance(spec, tf.TensorSpec):
+        raise UnsupportedError(f"the component is {type(spec).__name__}, which no array can hold: map it to tensors first")
+    return _Dense(name, spec, batched, rows)
+
+
+class _Component:
+    """A component of all elements, and the arrays that it becomes."""
+
+    columns: dict[str, Column]
+
+    def first(self) -> dict[str, Any]:
+        """What precedes all elements."""
+        return {}
+
+    def parts(self, value: Any) -> dict[str, Any]:
+        """What a batch adds to the arrays."""
+        raise NotImplementedError
+
+    def last(self) -> dict[str, Any]:
+        """What is known only after all elements."""
+        return {}
+
+
+class _Dense(_Component):
+    def __init__(self, name: str, spec: Any, batched: bool, rows: int | None) -> None:
+        shape = spec.shape[1:] if batched else spec.shape
+        row_shape = tuple(shape.as_list()) if shape.rank is not None and shape.is_fully_defined() else None
+        advice = ": pad rows to one shape with padded_batch" + ("" if batched else ", or say batched=True if elements are batches")
+        self._name = name
+        self.columns = {name: Column(tf_name(spec.dtype), row_shape, rows, advice)}
+
+    def parts(self, value: Any) -> dict[str, Any]:
+        return {self._name: np.asarray(value)}
+
+
+class _Ragged(_Component):
+    """All values in one array, and for each ragged axis where its rows start, named as in TensorFlow."""
+
+    def __init__(self, name: str, spec: Any, depth: int, rows: int | None) -> None:
+        below = f"{name}/" if name else ""
+        inner = spec.shape[spec.ragged_rank + 1 :]
+        row_shape = tuple(inner.as_list()) if inner.rank is not None and inner.is_fully_defined() else None
+        self._values = f"{below}flat_values"
+        self._splits = [f"{below}row_splits"] if depth == 1 else [f"{below}row_splits_{axis}" for axis in range(depth)]
+        #: The last split of every axis so far.
+        self._ends = [0] * depth
+        self.columns = {self._values: Column(tf_name(spec.dtype), row_shape, None)}
+        self.columns |= {split: Column("int64", (), None) for split in self._splits}
+        if rows is not None:
+            self.columns[self._splits[0]].rows = rows + 1
+
+    def first(self) -> dict[str, Any]:
+        return {split: np.zeros(1, np.int64) for split in self._splits}
+
+    def parts(self, value: Any) -> dict[str, Any]:
+        parts = {self._values: np.asarray(value.flat_values)}
+        for axis, (name, splits) in enumerate(zip(self._splits, value.nested_row_splits)):
+            parts[name] = np.asarray(splits, np.int64)[1:] + self._ends[axis]
+            self._ends[axis] += int(splits[-1])
+        return parts
+
+
+class _Sparse(_Component):
+    """The indices and values of all rows, and the shape of the whole."""
+
+    def __init__(self, name: str, spec: Any, batched: bool) -> None:
+        below = f"{name}/" if name else ""
+        rank = None if spec.shape.rank is None else spec.shape.rank + (not batched)
+        self._names = [f"{below}{part}" for part in ("indices", "values", "dense_shape")]
+        # Lengths that vary are the longest; there are none of them yet.
+        self._shape = None if rank is None else np.array([0, *(length or 0 for length in spec.shape[1 if batched else 0 :])], np.int64)
+        indices, values, dense_shape = self._names
+        self.columns = {
+            indices: Column("int64", None if rank is None else (rank,), None),
+            values: Column(tf_name(spec.dtype), (), None),
+            dense_shape: Column("int64", (), rank),
+        }
+
+    def parts(self, value: Any) -> dict[str, Any]:
+        shape, indices = np.asarray(value.dense_shape), np.array(value.indices)
+        before = np.zeros_like(shape) if self._shape is None else self._shape
+        indices[:, 0] += before[0]
+        self._shape = np.array([before[0] + shape[0], *np.maximum(before[1:], shape[1:])], np.int64)
+        return dict(zip(self._names, (indices, np.asarray(value.values))))
+
+    def last(self) -> dict[str, Any]:
+        return {} if self._shape is None else {self._names[2]: self._shape}

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def items(obj: Iterable[Any], block_bytes: int, choices: Choices) -> list[tuple[str, Item]]:
     """One array, or one for each part of what the iterable hands out. Its length, if it has one, is the number of rows."""
-    from .objects import Column, Stream, module
+    from .objects import Column, Stream
 
-    loader = getattr(module("torch.utils.data"), "DataLoader", None)
-    if loader is not None and isinstance(obj, loader) and choices.batched is None:
-        choices = replace(choices, batched=obj.batch_size is not None or obj.batch_sampler is not None)
+    choices.applied |= {"batched", "shape"}
+    if choices.batched is None:
+        choices = replace(choices, batched=_says_batched(obj))
     iterator = iter(obj) if hasattr(obj, "__iter__") else (obj[number] for number in range(len(obj)))
     try:
         first = next(iterator)
@@ -46,6 +46,17 @@ def items(obj: Iterable[Any], block_bytes: int, choices: Choices) -> list[tuple[
         yield from gathered(_chained(parts, iterator, set(parts)), bool(batched), block_bytes)
 
     return [("", Stream(columns, blocks))]
+
+
+def _says_batched(obj: Any) -> bool | None:
+    """Whether an object is known to hand out batches, if it says so."""
+    from .objects import KERAS, module
+
+    loader = getattr(module("torch.utils.data"), "DataLoader", None)
+    if loader is not None and isinstance(obj, loader):
+        return obj.batch_size is not None or obj.batch_sampler is not None
+    keras = [getattr(getattr(module(name), "utils", None), "PyDataset", ()) for name in KERAS]
+    return True if isinstance(obj, tuple(filter(None, keras))) else None
 
 
 def _is_batch(part: np.ndarray, shape: tuple[int | None, ...], said: bool | None) -> bool:
@@ -80,27 +91,30 @@ def flat(item: Any, name: str = "") -> dict[str, np.ndarray]:
 
 
 def host_array(value: Any) -> np.ndarray:
-    """The array of a row or a batch, with a dtype that says what the bits are."""
-    from .objects import Choices, Stream, items as items_of
+    """The array of a row or a batch, with a dtype that says what the bits are. Strings are objects."""
+    from .dtypes import numpy_dtype
+    from .objects import Choices, Stream, items as items_of, unmasked
 
-    if isinstance(value, (np.ndarray, np.generic)):
-        return np.asarray(value)
     if isinstance(value, (str, bytes)):
         return np.asarray(value, object)
-    if isinstance(value, list):
-        return np.asarray(value)
-    found = list(items_of(value, 1 << 62, Choices()))
-    if len(found) != 1:
-        raise UnsupportedError(f"{type(value).__module__}.{type(value).__qualname__} as a row has several arrays: hand out a dictionary of them")
-    item = found[0][1]
-    if isinstance(item, Stream):
-        return np.concatenate([block[""] for block in item.blocks()])
-    if item.dtype is not None:
-        from .dtypes import numpy_dtype
-
-        wanted = numpy_dtype(item.dtype)
-        return item.array if item.array.dtype == wanted else item.array.view(wanted)
-    return item.array
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = unmasked(value)
+    elif isinstance(value, list):
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise RequestError(f"a list is no array: {error}") from None
+    else:
+        found = list(items_of(value, 1 << 62, Choices()))
+        if len(found) != 1:
+            raise UnsupportedError(f"{type(value).__module__}.{type(value).__qualname__} has several arrays: hand out a dictionary of them")
+        item = found[0][1]
+        if isinstance(item, Stream):
+            array = np.concatenate([block[""] for block in item.blocks()])
+        else:
+            array = item.array if item.dtype is None else item.array.view(numpy_dtype(item.dtype))
+    # Strings of NumPy have the length of the longest, which may differ from row to row.
+    return array.astype(object) if array.dtype.kind in "SUT" else array
 
 
 def gathered(parts: Iterable[dict[str, np.ndarray]], batched: bool, block_bytes: int) -> Iterator[dict[str, Any]]:
@@ -113,18 +127,17 @@ def gathered(parts: Iterable[dict[str, np.ndarray]], batched: bool, block_bytes:
     for row in parts:
         if not buffers:
             row_bytes = sum(part.nbytes if part.dtype != object else 256 for part in row.values())
-            # A first row that is alone is written as it is.
             room = max(1, min(65536, block_bytes // 4 // max(1, row_bytes)))
             buffers = {name: np.empty((room, *part.shape), part.dtype) for name, part in row.items()}
         for name, part in row.items():
             buffer = buffers[name]
+            where = f"{name}: " if name else ""
             if part.shape != buffer.shape[1:]:
-                where = f"of {name!r} " if name else ""
-                raise RequestError(f"row {number} {where}has the shape {list(part.shape)}, the first has {list(buffer.shape[1:])}")
+                advice = "; if they are batches, say batched=True"
+                raise RequestError(f"{where}row {number} has the shape {list(part.shape)}, the first has {list(buffer.shape[1:])}{advice}")
             if part.dtype != buffer.dtype and not np.can_cast(part.dtype, buffer.dtype, "safe"):
-                where = f"of {name!r} " if name else ""
-                raise RequestError(f"row {number} {where}is {part.dtype}, the first is {buffer.dtype}")
-            buffer[count] = part
+                raise RequestError(f"{where}row {number} is {part.dtype}, the first is {buffer.dtype}")
+            buffer[count, ...] = part
         count += 1
         number += 1
         if count == room:

@@ -13,6 +13,8 @@ caller has not imported.
 """
 
 import os as _os
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import errors
 from ._core import VERSION as __version__
@@ -29,12 +31,26 @@ from .errors import (
     SourceWarning,
     UnsupportedError,
 )
-from .prediction import predict
 from .results import Array, Arrays, Report, load
 from .sources import Source, Tensor, formats, info, ls, open  # noqa: A004
 from .verification import verify
 from .writing import ArrayWriter
 
+if _TYPE_CHECKING:
+    from .prediction import predict
+
+
+def __getattr__(name: str) -> _Any:
+    # Together with what writes objects, this takes longer to import than everything else.
+    if name == "predict":
+        from .prediction import predict
+
+        return predict
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "predict"])
 
 
 def _import_the_rest() -> None:
@@ -47,7 +63,7 @@ def _import_the_rest() -> None:
     import json  # noqa: F401
     import tempfile  # noqa: F401
 
-    from . import datasets, iterables, objects, storing  # noqa: F401
+    from . import datasets, iterables, objects, prediction, storing  # noqa: F401
 
 
 if hasattr(_os, "register_at_fork"):

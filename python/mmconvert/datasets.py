@@ -52,7 +52,7 @@ def items(dataset: Any, block_bytes: int, choices: Choices) -> list[tuple[str, I
             yield first
         for element in _batches(tf, dataset, batched, block_bytes):
             flat = _flat(element)
-            yield {name: part for component_name, component in components.items() for name, part in component.parts(flat[component_name]).items()}
+            yield {inner: part for name, component in components.items() for inner, part in component.parts(flat[name]).items()}
 
     def last() -> dict[str, Any]:
         return {name: part for component in components.values() for name, part in component.last().items()}

@@ -135,8 +135,8 @@ def gathered(parts: Iterable[dict[str, np.ndarray]], batched: bool, block_bytes:
             if part.shape != buffer.shape[1:]:
                 advice = "; if they are batches, say batched=True"
                 raise RequestError(f"{where}row {number} has the shape {list(part.shape)}, the first has {list(buffer.shape[1:])}{advice}")
-            if part.dtype != buffer.dtype and not np.can_cast(part.dtype, buffer.dtype, "safe"):
-                raise RequestError(f"{where}row {number} is {part.dtype}, the first is {buffer.dtype}")
+            if part.dtype != buffer.dtype and not _fits(part, buffer.dtype):
+                raise RequestError(f"{where}row {number} is {_dtype_text(part.dtype)}, the first is {_dtype_text(buffer.dtype)}")
             buffer[count, ...] = part
         count += 1
         number += 1
@@ -145,3 +145,17 @@ def gathered(parts: Iterable[dict[str, np.ndarray]], batched: bool, block_bytes:
             count = 0
     if count:
         yield {name: buffer[:count] for name, buffer in buffers.items()}
+
+
+def _fits(part: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether a cast changes no value. NumPy calls casts of large integers to floats safe, which are not."""
+    if "O" in (part.dtype.kind, dtype.kind) or not np.can_cast(part.dtype, dtype, "safe"):
+        return False
+    if part.dtype.kind not in "iu" or dtype.kind not in "fc":
+        return True
+    with np.errstate(invalid="ignore"):
+        return np.array_equal(part.astype(dtype).real.astype(part.dtype), part)
+
+
+def _dtype_text(dtype: np.dtype) -> str:
+    return "string" if dtype == object else str(dtype)

@@ -86,7 +86,7 @@ def items(obj: Any, block_bytes: int, choices: Choices) -> Iterator[tuple[str, I
             yield from found
             return
     raise UnsupportedError(
-        f"{_type_name(obj)} cannot be converted: it is no path, no Source or Tensor, and has neither shape, dtype and slices nor rows to iterate over"
+        f"{_type_name(obj)} cannot be converted: it is no path, Source or Tensor, and has neither shape, dtype and slices nor rows to iterate over"
     )
 
 
@@ -261,7 +261,7 @@ def _torch(obj: Any, block_bytes: int, choices: Choices) -> Iterable[tuple[str, 
         return None
     tensor = obj.detach()
     if tensor.is_nested:
-        raise UnsupportedError("a nested torch tensor has rows of different lengths: convert its values() and offsets()")
+        raise UnsupportedError("a nested torch tensor has rows of different lengths: convert its unbind(), or to_padded_tensor(value)")
     if tensor.is_meta:
         raise UnsupportedError("a torch tensor on the device meta has no data")
     if tensor.layout == torch.sparse_coo:
@@ -271,7 +271,8 @@ def _torch(obj: Any, block_bytes: int, choices: Choices) -> Iterable[tuple[str, 
         parts = {"indices": tensor.indices().T, "values": tensor.values(), "dense_shape": shape}
         return [(name, _torch_tensor(torch, part, block_bytes)) for name, part in parts.items()]
     if tensor.layout != torch.strided or tensor.is_quantized:
-        raise UnsupportedError(f"a torch tensor of layout {tensor.layout} and dtype {tensor.dtype}: convert it with to_dense() or dequantize() first")
+        what = f"layout {tensor.layout} and dtype {tensor.dtype}"
+        raise UnsupportedError(f"a torch tensor of {what} is no array of numbers: convert its to_dense() or dequantize()")
     return [("", _torch_tensor(torch, tensor, block_bytes))]
 
 
@@ -284,7 +285,7 @@ def _torch_tensor(torch: Any, tensor: Any, block_bytes: int) -> Item:
     try:
         torch.empty(0, dtype=getattr(torch, _BITS.get(name, name))).numpy()
     except TypeError:
-        raise UnsupportedError(f"a torch tensor of {tensor.dtype} has no counterpart in NumPy: convert it with .to() to another dtype first") from None
+        raise UnsupportedError(f"a torch tensor of {tensor.dtype} has no counterpart in NumPy: convert what its to(dtype) gives") from None
 
     def array(part: Any) -> np.ndarray:
         part = part.resolve_conj().resolve_neg()
@@ -369,7 +370,8 @@ def _arrays(obj: Any, block_bytes: int, choices: Choices) -> Iterable[tuple[str,
     except TypeError:
         return None
     if None in lengths:
-        raise UnsupportedError(f"the shape {list(lengths)} of {_type_name(obj)} is not known yet: convert it on its own, or compute it first")
+        text = f"the shape {list(lengths)} of {_type_name(obj)} is not known yet: convert it on its own, or compute it first"
+        raise UnsupportedError(text)
     shape = tuple(int(length) for length in lengths)
     h5py = module("h5py")
     if dtype.kind == "O" and h5py is not None and isinstance(obj, h5py.Dataset) and h5py.check_string_dtype(obj.dtype) is None:
@@ -553,7 +555,10 @@ def _sequence(value: list | tuple, block_bytes: int, choices: Choices) -> Iterat
 
 def _numbers(value: Any) -> np.ndarray | None:
     """The array of a list of Python's numbers, or of such lists."""
-    is_plain = lambda part: isinstance(part, (bool, int, float, complex)) or isinstance(part, (list, tuple)) and all(map(is_plain, part))  # noqa: E731
+
+    def is_plain(part: Any) -> bool:
+        return isinstance(part, (bool, int, float, complex)) or isinstance(part, (list, tuple)) and all(map(is_plain, part))
+
     if not is_plain(value):
         return None
     try:

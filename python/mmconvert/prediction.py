@@ -77,12 +77,14 @@ def predict(
     if rows == 0:
         raise RequestError("the inputs have no rows")
 
+    def fetched(part: slice) -> Any:
+        return {name: host_array(value[part]) for name, value in fed.items()} if isinstance(fed, dict) else host_array(fed[part])
+
     def outputs() -> Iterator[dict[str, np.ndarray]]:
         with _calling(model) as call:
             for start in range(0, rows, batch):
                 part = slice(start, min(start + batch, rows))
-                fetched = {name: host_array(value[part]) for name, value in fed.items()} if isinstance(fed, dict) else host_array(fed[part])
-                made = flat(call(fetched))
+                made = flat(call(fetched(part)))
                 for name, value in made.items():
                     if value.ndim == 0 or len(value) != part.stop - part.start:
                         where, found, wanted = f" {name!r}" if name else "", list(value.shape), part.stop - part.start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import functools
 import json
 import os
 import struct
@@ -80,9 +81,13 @@ def store(
     try:
         hidden = os.fspath(directory.path)
         reports = []
+
+        def path(name: str, column: str) -> str:
+            return os.path.join(hidden, _core.Directory.file_name(_named(name, column)))
+
         for name, item in found:
             with _about(name, choices.skipped if len(names) > 1 else None):
-                reports += store_one(item, lambda column, name=name: os.path.join(hidden, _core.Directory.file_name(_named(name, column))), name)
+                reports += store_one(item, functools.partial(path, name), name)
         if not reports:
             raise _nothing(choices.skipped)
         store_one.check_applied()
@@ -289,13 +294,12 @@ class _Writing:
 
     def run(self) -> _Made:
         storing, item = self._storing, self._item
-        total = None if storing.needs_engine else self._total()
         memory = storing.writer_memory(len(item.columns))
         try:
             for name, column in item.columns.items():
                 self._writers[name] = _ColumnWriter(name, column, self._path(name), memory, storing, item.is_flat)
                 self._try(name, _ColumnWriter.start)
-            done = 0
+            done, total = 0, self._total()
             for block in item.blocks():
                 for name, part in block.items():
                     if name in self._writers:

@@ -123,8 +123,8 @@ def gathered(parts: Iterable[dict[str, np.ndarray]], batched: bool, block_bytes:
         yield from parts
         return
     buffers: dict[str, np.ndarray] = {}
-    count = room = number = 0
-    for row in parts:
+    count = room = 0
+    for number, row in enumerate(parts):
         if not buffers:
             row_bytes = sum(part.nbytes if part.dtype != object else 256 for part in row.values())
             room = max(1, min(65536, block_bytes // 4 // max(1, row_bytes)))
@@ -137,9 +137,13 @@ def gathered(parts: Iterable[dict[str, np.ndarray]], batched: bool, block_bytes:
                 raise RequestError(f"{where}row {number} has the shape {list(part.shape)}, the first has {list(buffer.shape[1:])}{advice}")
             if part.dtype != buffer.dtype and not _fits(part, buffer.dtype):
                 raise RequestError(f"{where}row {number} is {_dtype_text(part.dtype)}, the first is {_dtype_text(buffer.dtype)}")
-            buffer[count, ...] = part
+            if room > 1:
+                buffer[count, ...] = part
+        if room == 1:
+            # Large rows need no copy: they are written before the next one is made.
+            yield {name: part[np.newaxis] for name, part in row.items()}
+            continue
         count += 1
-        number += 1
         if count == room:
             yield buffers
             count = 0

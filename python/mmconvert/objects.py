@@ -86,7 +86,7 @@ def items(obj: Any, block_bytes: int, choices: Choices) -> Iterator[tuple[str, I
             yield from found
             return
     raise UnsupportedError(
-        f"{_type_name(obj)} cannot be converted: it is no path, Source or Tensor, and has neither shape, dtype and slices nor rows to iterate over"
+        f"{_type_name(obj)} cannot be converted: it is no path, Source or Tensor, has no shape, dtype and slices, and no rows to iterate"
     )
 
 
@@ -121,7 +121,7 @@ class Choices:
 
 
 def _type_name(obj: Any) -> str:
-    return f"{type(obj).__module__}.{type(obj).__qualname__}"
+    return f"{type(obj).__module__}.{type(obj).__qualname__}".removeprefix("builtins.")
 
 
 # TensorFlow
@@ -231,7 +231,8 @@ def _of_keras(keras: Any, obj: Any, block_bytes: int, choices: Choices) -> Itera
     variable = getattr(keras, "Variable", None)
     if variable is not None and isinstance(obj, variable):
         return items(obj.value, block_bytes, choices)
-    layer, optimizer = getattr(getattr(keras, "layers", None), "Layer", None), getattr(getattr(keras, "optimizers", None), "Optimizer", None)
+    layer = getattr(getattr(keras, "layers", None), "Layer", None)
+    optimizer = getattr(getattr(keras, "optimizers", None), "Optimizer", None)
     if layer is not None and isinstance(obj, layer):
         variables = obj.weights
     elif optimizer is not None and isinstance(obj, optimizer):

@@ -88,7 +88,7 @@ def predict(
                 for name, value in made.items():
                     if value.ndim == 0 or len(value) != part.stop - part.start:
                         where, found, wanted = f" {name!r}" if name else "", list(value.shape), part.stop - part.start
-                        raise RequestError(f"the output{where} has the shape {found} for {wanted} rows: it has a row for each row of the input")
+                        raise RequestError(f"the output{where} has the shape {found} for {wanted} rows of input: each needs one")
                 yield made
 
     with closing(outputs()) as produced:

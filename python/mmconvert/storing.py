@@ -32,8 +32,6 @@ _ONLY = "array"
 _PROCESS_BYTES = 12 << 20
 #: The least that a writer needs beside that.
 _LEAST_WRITER_BYTES = 384 << 10
-#: What writers that work side by side share if there is no memory limit.
-_SHARED_BYTES = 256 << 20
 #: Strings that are written at a time.
 _STRINGS_AT_A_TIME = 1 << 16
 
@@ -53,9 +51,9 @@ def store(
 
     if form["strict"] and form["dtype"] is None:
         raise _without_effect("strict", "casts (`dtype`)")
-    memory = None if how["memory"] is None else _core.memory_bytes(how["memory"])
+    memory = _core.memory_bytes(how["memory"])
     # A data set prepares blocks while one is written, so a block is a quarter of what it may take.
-    block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, max(64 << 10, (memory - _PROCESS_BYTES) // 4))
+    block_bytes = min(BLOCK_BYTES, max(64 << 10, (memory - _PROCESS_BYTES) // 4))
     choices.rows = rows
     found = list(items(obj, block_bytes, choices))
     choices.check_applied()
@@ -171,7 +169,7 @@ class _Storing:
         how: dict[str, Any],
         form: dict[str, Any],
         block_bytes: int,
-        memory: int | None,
+        memory: int,
         progress: Progress | None,
         skipped: dict[str, str],
         is_alone: bool,
@@ -207,10 +205,8 @@ class _Storing:
     def needs_engine(self) -> bool:
         return self.rows is not None or any(self.form[name] not in (None, *plain) for name, plain in _FOR_ENGINE.items())
 
-    def writer_memory(self, count: int) -> int | None:
+    def writer_memory(self, count: int) -> int:
         """What each of ``count`` writers may use, beside the block that is in memory."""
-        if self._memory is None:
-            return None if count == 1 else _PROCESS_BYTES + max(_LEAST_WRITER_BYTES, _SHARED_BYTES // count)
         least = _PROCESS_BYTES + self._block_bytes + count * _LEAST_WRITER_BYTES
         if self._memory < least:
             text = f"not enough memory in the budget (`memory` allows more): {least} bytes needed, {self._memory} bytes available"
@@ -348,7 +344,7 @@ class _Writing:
 class _ColumnWriter:
     """Writes one array of a stream; its dtype and the shape of its rows may be known only from the first block."""
 
-    def __init__(self, name: str, column: Column, path: str, memory: int | None, storing: _Storing, is_flat: bool) -> None:
+    def __init__(self, name: str, column: Column, path: str, memory: int, storing: _Storing, is_flat: bool) -> None:
         self._what, self._column, self._path, self._memory, self._storing = f"{name}: " if name else "", column, path, memory, storing
         self._is_flat = is_flat
         self._open = ExitStack()

@@ -126,10 +126,10 @@ fn positive(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
     }
 }
 
-/// A number of bytes, given as such or as text with a unit.
+/// A number of bytes, given as such or as text with a unit; the default for `None`.
 #[pyfunction]
-pub(crate) fn memory_bytes(memory: &Bound<'_, PyAny>) -> PyResult<u64> {
-    budget(memory).map(Budget::as_bytes)
+pub(crate) fn memory_bytes(memory: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
+    memory.map_or_else(|| Ok(Budget::detect()), budget).map(Budget::as_bytes)
 }
 
 /// Memory in bytes, or as text with a unit.

@@ -120,7 +120,9 @@ def test_strings(tmp_path):
         assert [values[a:b] for a, b in zip(offsets, offsets[1:])] == expected.reshape(-1).tolist()
         assert mm.convert(obj, tmp_path / f"{name}-r.npy", rows=(1, None)).tolist() == expected[1:].tolist()
     text = np.array(["a", "é€", ""])
-    variants = [text, text.astype(object), Sliced(text)] + ([text.astype(np.dtypes.StringDType())] if hasattr(np.dtypes, "StringDType") else [])
+    variants = [text, text.astype(object), Sliced(text)]
+    if hasattr(np.dtypes, "StringDType"):
+        variants.append(text.astype(np.dtypes.StringDType()))
     for number, array in enumerate(variants):
         assert same_bytes(mm.convert(array, tmp_path / f"u{number}.npy", strings="utf8"), text)
         assert mm.convert(array, tmp_path / f"p{number}.npy", strings="pad").tolist() == [w.encode() for w in text.tolist()]
@@ -139,7 +141,7 @@ def test_strings(tmp_path):
         (Sliced(np.ma.masked_array([1, 2], [True, False])), mm.UnsupportedError, "mask"),
         (np.array([(None,)], [("o", object)]), mm.UnsupportedError, "Python objects"),
         (np.arange(3, dtype=np.longdouble), mm.UnsupportedError, "numpy.save"),
-        (object(), mm.UnsupportedError, "builtins.object"),
+        (object(), mm.UnsupportedError, "object cannot"),
         (dict, mm.UnsupportedError, "type"),
         (len, mm.UnsupportedError, "builtin"),
         ({}, mm.RequestError, "empty"),
@@ -332,7 +334,7 @@ def test_hdf5(tmp_path):
         file["reference"] = file["scalar"].ref
         with pytest.warns(mm.SkippedWarning) as warned:
             done = mm.convert(file, tmp_path / "all")
-        assert set(done.skipped) == {"nothing", "null", "lists", "reference"} and [each.category for each in warned].count(mm.SkippedWarning) == 1
+        assert set(done.skipped) == {"nothing", "null", "lists", "reference"} and len(warned) == 1
         found = {}
         file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
         assert set(done) == set(found) - set(done.skipped)

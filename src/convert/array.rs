@@ -142,13 +142,14 @@ impl<'a> Array<'a> {
     }
 }
 
-/// Refuses `rows` for parts of a ragged or sparse tensor.
+/// Refuses `rows` for parts of a ragged or sparse tensor, and for scalars.
 ///
 /// # Errors
 /// [`Error::BadRequest`].
 pub(crate) fn check_rows(tensor: &Tensor, rows: Option<Rows>) -> Result<()> {
     match (&tensor.info().part_of, rows) {
         (Some(whole), Some(_)) => Err(BadRequest::RowsOfPart { name: tensor.info().name.to_string(), whole: whole.clone() }.into()),
+        (None, Some(_)) if tensor.info().is_scalar() => Err(BadRequest::RowsOfScalar.into()),
         _ => Ok(()),
     }
 }

@@ -161,6 +161,11 @@ impl TensorInfo {
         if self.item.is_some() { &shape[..shape.len().saturating_sub(1)] } else { shape }
     }
 
+    /// Whether it has no axes. The bytes of an [`item`](Self::item) are an axis of [`spec`](Self::spec), but no rows.
+    pub(crate) fn is_scalar(&self) -> bool {
+        self.has_rank && self.shape().is_empty()
+    }
+
     /// The shape, with `None` for unknown lengths.
     #[must_use]
     pub fn axes(&self) -> Vec<Option<u64>> {

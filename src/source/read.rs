@@ -180,6 +180,9 @@ impl<'a> Input<'a> {
             return Ok(Self::Column(Box::new(Column { pass })));
         }
         let reader = tensor.reader()?;
+        if rows.is_some() && tensor.info().is_scalar() {
+            return Err(BadRequest::RowsOfScalar.into());
+        }
         let rows = reader.spec().select(rows)?;
         let spec = reader.spec().with_rows(&rows);
         Ok(Self::Elements(Elements { reader, rows, spec }))

@@ -51,7 +51,7 @@ impl Tensor {
         }
         let reader = self.reader()?;
         let spec = reader.spec();
-        if spec.shape().is_empty() {
+        if self.info().is_scalar() {
             return Err(BadRequest::RowsOfScalar.of_tensor(&self.info().name).into());
         }
         let row_bytes = spec.row_bytes();

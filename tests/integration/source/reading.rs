@@ -4,10 +4,10 @@ use std::fs;
 use std::sync::mpsc;
 
 use mmconvert::ndarray::ArrayD;
-use mmconvert::{ByteOrder, CancelToken, Dtype, Error, Layout, Options, Source, Tensor};
+use mmconvert::{ByteOrder, CancelToken, Converter, Dtype, Error, Layout, Options, Source, Tensor, export};
 
 use crate::source::contract::SAMPLES;
-use crate::support::{converted, data, json, sha256};
+use crate::support::{converted, data, json, names_in, sha256};
 
 /// In C order and in the byte order of this machine.
 fn plain() -> Options {
@@ -167,4 +167,36 @@ fn damage_is_found_and_a_token_cancels_a_read() {
     let token = CancelToken::new();
     token.cancel();
     assert!(read(&Options::new().cancel(token)).iter().all(|result| matches!(result, Err(Error::Cancelled))));
+}
+
+/// A `.npy` of one element without axes.
+fn scalar(path: &std::path::Path, descr: &str, element: &[u8]) {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (), }}");
+    let header = format!("{header:<117}\n");
+    fs::write(path, [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), element].concat()).unwrap();
+}
+
+#[test]
+fn scalars_have_no_rows_whatever_their_elements_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npy");
+    for (descr, element) in [("<f4", &[0u8; 4][..]), ("|S5", b"hello"), ("<U1", &[65, 0, 0, 0]), ("<M8[D]", &[1; 8]), ("|V3", &[1, 2, 3])] {
+        scalar(&path, descr, element);
+        let source = Source::open(&path).unwrap();
+        let tensor = source.tensors().next().unwrap().unwrap();
+        let errors = [
+            Converter::new(&tensor).unwrap().rows(0..1).write(dir.path().join("y.npy")).map(drop).unwrap_err(),
+            Converter::new(&tensor).unwrap().rows(0..1).estimate(dir.path().join("y.npy")).map(drop).unwrap_err(),
+            export(&source.all().unwrap(), Some((0..1).into()), dir.path().join("y"), &Options::new()).map(drop).unwrap_err(),
+            tensor.read_rows(0..1, &mut vec![0; element.len()]).unwrap_err(),
+            tensor.read_at(&[0], &mut vec![0; element.len()], &Options::new()).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.code(), "rows-of-scalar", "{descr}: {error}");
+        }
+        let mut whole = vec![0; element.len()];
+        tensor.read_rows(.., &mut whole).unwrap();
+        assert_eq!(whole, element, "{descr}");
+        assert_eq!(names_in(dir.path()), ["x.npy"], "{descr}");
+    }
 }

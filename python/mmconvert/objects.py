@@ -66,7 +66,7 @@ class Stream:
     cut: Callable[[int, int | None], Stream] | None = None
 
 
-Item = "Whole | Stream"
+Item = Whole | Stream
 
 
 def module(name: str) -> Any:

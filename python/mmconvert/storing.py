@@ -157,7 +157,7 @@ def _write_manifest(directory: str, reports: list[Report], skipped: dict[str, st
 
 
 #: The reports of arrays, with the columns that they are of.
-_Made = "list[tuple[str, dict[str, Any]]]"
+_Made = list[tuple[str, dict[str, Any]]]
 
 
 class _Storing:

@@ -37,10 +37,10 @@ try:
     if kind == "generator":
         mm.convert(rows(), out + "/x.npy", progress=progress, memory="64MiB")
     elif kind == "array":
-        mm.convert(np.broadcast_to(np.zeros(1 << 20, np.uint8), (6 << 10, 1 << 20)), out + "/x.npy", progress=progress, memory="64MiB")
+        mm.convert(np.broadcast_to(np.zeros(1 << 20, np.uint8), (2 << 10, 1 << 20)), out + "/x.npy", progress=progress, memory="64MiB")
     elif kind == "source":
         with open(out + "/holes.bin", "wb") as file:
-            file.truncate(1 << 30)
+            file.truncate(1 << 28)
         # A cast leaves no holes.
         mm.convert(out + "/holes.bin", out + "/x.npy", raw="uint8", shape=(1 << 20,), dtype="float64", progress=progress, memory="64MiB")
 except KeyboardInterrupt:

@@ -61,6 +61,7 @@ def _import_the_rest() -> None:
     import hashlib  # noqa: F401
     import html  # noqa: F401
     import json  # noqa: F401
+    import mmap  # noqa: F401
     import tempfile  # noqa: F401
 
     from . import datasets, iterables, objects, prediction, storing  # noqa: F401

@@ -429,7 +429,9 @@ def _fetched(part: Any) -> np.ndarray:
 
 def unmasked(value: Any) -> np.ndarray:
     """The array of a value. A masked array is refused, because its mask would be lost."""
-    if isinstance(value, np.ma.MaskedArray):
+    # NumPy imports it when it is used, and a fork meanwhile would leave it locked.
+    masked = module("numpy.ma")
+    if masked is not None and isinstance(value, masked.MaskedArray):
         raise UnsupportedError("a masked array has a mask, which an array cannot hold: convert array.filled(value), or its data and mask")
     return np.asarray(value)
 

@@ -270,7 +270,7 @@ def _of_packed(out: str, mode: str) -> Any:
     packed = open_source(out, format="safetensors")
 
     def of(name: str, report: Report) -> Array:
-        array = packed[name].map("c" if mode == "c" else "r")
+        array = packed[name]._map(mode)
         array.report = report
         return array
 

@@ -457,6 +457,9 @@ class Tensor:
         """
         if mode not in ("r", "c"):
             raise ValueError(f"mode is 'r' or 'c', not {mode!r}: a source is not written to")
+        return self._map(mode)
+
+    def _map(self, mode: str) -> Array:
         path, offset, is_fortran = self._core.in_place()
         shape = tuple(length or 0 for length in self.shape)
         if 0 in shape:

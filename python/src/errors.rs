@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use mmconvert::{Error, Name};
+use mmconvert::Error;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -122,5 +122,5 @@ pub(crate) fn spelled(message: &str) -> String {
 
 /// Escapes control characters: names and messages may come from a hostile file.
 fn harmless(text: &str) -> String {
-    text.split('\n').map(|line| if line.chars().any(char::is_control) { Name::new(line).to_string() } else { line.to_owned() }).collect()
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }

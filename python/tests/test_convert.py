@@ -101,6 +101,10 @@ def test_outputs_are_what_their_names_say(checkpoint, tmp_path):
     for name, array in packed.items():
         assert isinstance(array, np.memmap) and same_bytes(array, source[name][...])
     assert mm.verify(tmp_path / "x.safetensors", against=source)
+    writable = mm.convert(source, two, tmp_path / "w.safetensors", mode="r+")["dnn/hiddenlayer_1/kernel"]
+    writable[0, 0] = 5
+    writable.flush()
+    assert mm.open(tmp_path / "w.safetensors")["dnn/hiddenlayer_1/kernel"][0, 0] == 5
 
 
 def test_strings_become_what_was_asked_for(tmp_path):
@@ -165,6 +169,8 @@ def test_choices_that_are_wrong_or_without_effect_are_refused(options, error, te
 def test_errors_have_their_classes_and_their_facts(checkpoint, tmp_path):
     with pytest.raises(FileNotFoundError, match="not found"):
         mm.open(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"a\\nb"):
+        mm.open("a\nb")
     with pytest.raises(mm.NoSuchTensorError, match="did you mean"):
         mm.convert(checkpoint, "dnn/hiddenlayer_1/kernal", tmp_path / "x.npy")
     with pytest.raises(FileNotFoundError, match="create it first"):
